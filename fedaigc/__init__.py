@@ -1,0 +1,2 @@
+"""fedaigc: federated learning for collaborative diffusion, on Flower."""
+
