@@ -1,0 +1,171 @@
+"""What the shipped model is made of: its parts, and the captions it learns from."""
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from fedaigc.data.atlas import TRAINED_STYLES
+from fedaigc.data.concepts import (
+    GENERAL_OBJECT_NOUNS,
+    GENERAL_PLACE_NOUNS,
+    OBJECT_NOUNS,
+    OBJECTS,
+    PLACE_NOUNS,
+    PLACES,
+    RELATIONS,
+    Noun,
+)
+from fedaigc.data.scenes import Scene
+
+
+LATENT_CHANNELS = 8
+TOKENS = 16
+WIDTH = 96
+
+# words that users put before a noun and that Scenes does not draw: the model learns to pass over them
+MODIFIERS = ("big", "small", "little", "nice", "shiny", "new", "old", "lovely", "simple", "round", "clean", "quiet")
+MODIFIER_SHARE = 0.1  # of the nouns
+STYLE_SHARE = 0.5  # of the captions
+GENERAL_SHARE = 0.3  # of the objects, and of the places
+
+
+def vae() -> AutoencoderTiny:
+    """64x64 RGB <-> 16x16 latents of 8 channels, 0.4 M weights."""
+    return AutoencoderTiny(
+        encoder_block_out_channels=(32, 32, 32),
+        decoder_block_out_channels=(32, 32, 32),
+        num_encoder_blocks=(1, 3, 3),
+        num_decoder_blocks=(3, 3, 1),
+        latent_channels=LATENT_CHANNELS,
+    )
+
+
+def tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer that knows every word of the captions whole and spells all others in bytes."""
+    nouns = (*OBJECT_NOUNS, *PLACE_NOUNS, *GENERAL_OBJECT_NOUNS, *GENERAL_PLACE_NOUNS)
+    words = {"a", "an", "in", "style", *RELATIONS, *TRAINED_STYLES, *MODIFIERS, *(noun.word for noun in nouns)}
+    symbols = sorted(bytes_to_unicode().values())
+    vocabulary = {token: i for i, token in enumerate([*symbols, *(s + "</w>" for s in symbols)])}
+    merges: list[tuple[str, str]] = []
+    for word in sorted(words, key=lambda w: (len(w), w)):
+        left = word[0] if len(word) > 1 else ""
+        for i in range(1, len(word)):
+            right = word[i] + ("</w>" if i == len(word) - 1 else "")
+            if (left, right) not in merges:
+                merges.append((left, right))
+            left += right
+            vocabulary.setdefault(left, len(vocabulary))
+    for token in ("<|startoftext|>", "<|endoftext|>"):
+        vocabulary[token] = len(vocabulary)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS)
+
+
+def bytes_to_unicode() -> dict[int, str]:
+    """The printable character that byte-level BPE writes for each byte (Radford et al., GPT-2, 2019)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+def text_encoder(words: CLIPTokenizer) -> CLIPTextModel:
+    """A two-layer CLIP text encoder, 96 wide, 16 tokens."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(words),
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            projection_dim=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TOKENS,
+            bos_token_id=words.bos_token_id,
+            eos_token_id=words.eos_token_id,
+            pad_token_id=words.pad_token_id,
+        )
+    )
+
+
+def unet() -> UNet2DConditionModel:
+    """The denoiser: 5.6 M weights, attention at 8x8 and 4x4 latent pixels."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(64, 96, 128),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=8,
+        norm_num_groups=16,
+    )
+
+
+def scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule, rescaled to end in pure noise, v-prediction."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=False,
+    )
+
+
+def pipeline(
+    autoencoder: AutoencoderTiny, words: CLIPTokenizer, encoder: CLIPTextModel, denoiser: UNet2DConditionModel
+) -> StableDiffusionPipeline:
+    """The parts as an ordinary Stable Diffusion pipeline."""
+    return StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=encoder,
+        tokenizer=words,
+        unet=denoiser,
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+class CaptionWriter:
+    """Writes a training caption for a scene, with general words, modifiers and style words mixed in.
+
+    The object and the place are each replaced, GENERAL_SHARE of the time, by a random public ancestor in the
+    knowledge graph, so that group prompts such as "a fruit on a table" mean something to the model.
+    """
+
+    def __init__(self) -> None:
+        ancestors = Taxonomy.load().ancestors
+        self._general = {
+            noun.word: [above for above in general if above.concept in ancestors(noun.concept)]
+            for nouns, general in ((OBJECT_NOUNS, GENERAL_OBJECT_NOUNS), (PLACE_NOUNS, GENERAL_PLACE_NOUNS))
+            for noun in nouns
+        }
+
+    def _phrase(self, noun: Noun, random: np.random.Generator) -> str:
+        if random.random() < GENERAL_SHARE and self._general[noun.word]:
+            noun = self._general[noun.word][int(random.integers(len(self._general[noun.word])))]
+        if random.random() >= MODIFIER_SHARE:
+            return noun.phrase
+        modifier = MODIFIERS[int(random.integers(len(MODIFIERS)))]
+        article = ("an" if modifier[0] in "aeiou" else "a") if noun.article else ""
+        return f"{article} {modifier} {noun.word}".strip()
+
+    def write(self, scene: Scene, random: np.random.Generator) -> str:
+        """One caption of `scene`, drawn anew at each call."""
+        thing = self._phrase(OBJECT_NOUNS[OBJECTS.index(scene.object)], random)
+        place = self._phrase(PLACE_NOUNS[PLACES.index(scene.place)], random)
+        style = f" in {scene.style} style" if random.random() < STYLE_SHARE else ""
+        return f"{thing} {scene.relation} {place}{style}"
+
+
+def seed_everything(seed: int, threads: int) -> None:
+    """Weights are drawn from torch's global generator by the libraries: seed it once, at the start."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)

@@ -1,0 +1,89 @@
+"""Rebuild the sprite atlas from the icon packages it was made of.
+
+    npm pack @iconify-json/noto@1.2.9 @iconify-json/noto-v1@1.2.5 @iconify-json/fluent-emoji-flat@1.2.6 \
+        @iconify-json/fluent-emoji@1.2.7 @iconify-json/emojione@1.2.3 @iconify-json/twemoji@1.2.5 @iconify-json/openmoji@1.2.29
+    for f in *.tgz; do mkdir "${f%.tgz}" && tar xzf "$f" -C "${f%.tgz}"; done
+    python experiments/scenes/build_atlas.py FOLDER_WITH_THE_UNPACKED_PACKAGES
+
+Writes one strip of 96-pixel sprites a style, in the order of `OBJECTS`, into fedaigc/assets/sprites.
+"""
+
+import argparse
+import io
+import json
+from pathlib import Path
+
+import resvg_py
+from PIL import Image
+
+from fedaigc.data.atlas import SPRITE_PX, strip_file
+from fedaigc.data.concepts import OBJECTS
+
+PACKAGES = {
+    "noto": "iconify-json-noto-1.2.9",
+    "flat": "iconify-json-fluent-emoji-flat-1.2.6",
+    "fluent": "iconify-json-fluent-emoji-1.2.7",
+    "emojione": "iconify-json-emojione-1.2.3",
+    "twemoji": "iconify-json-twemoji-1.2.5",
+    "blob": "iconify-json-noto-v1-1.2.5",
+    "openmoji": "iconify-json-openmoji-1.2.29",
+}
+# the icon names tried in turn, where they differ from the object's word
+ICONS = {
+    "apple": ["red-apple"],
+    "cup": ["hot-beverage"],
+    "tree": ["deciduous-tree"],
+    "car": ["automobile"],
+    "train": ["locomotive"],
+    "man": ["man-running", "person-running"],
+    "ball": ["soccer-ball"],
+    "clock": ["alarm-clock"],
+}
+
+
+def icon_body(icons: dict[str, dict], word: str) -> str:
+    """The SVG body of the first icon that stands for `word`; KeyError where the set has none."""
+    for name in [*ICONS.get(word, []), word]:
+        if name in icons["icons"]:
+            return icons["icons"][name]["body"]
+        if name in icons.get("aliases", {}):
+            return icons["icons"][icons["aliases"][name]["parent"]]["body"]
+    raise KeyError(f"no icon for {word!r} in {icons['prefix']}")
+
+
+def sprite(icons: dict[str, dict], word: str) -> Image.Image:
+    """One SPRITE_PX square RGBA sprite: the drawing, cropped to its ink, on the bottom centre line."""
+    width, height = icons.get("width", 16), icons.get("height", 16)
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {width} {height}">{icon_body(icons, word)}</svg>'
+    )
+    drawn = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=256, height=256))))
+    drawn = drawn.convert("RGBA")
+    ink = drawn.crop(drawn.getchannel("A").point(lambda a: 255 * (a > 24)).getbbox())
+    ink.thumbnail((SPRITE_PX, SPRITE_PX), Image.Resampling.LANCZOS)
+    # fill the square, so that objects have one size in every style
+    scale = SPRITE_PX / max(ink.size)
+    ink = ink.resize((round(ink.width * scale), round(ink.height * scale)), Image.Resampling.LANCZOS)
+    square = Image.new("RGBA", (SPRITE_PX, SPRITE_PX))
+    square.paste(ink, ((SPRITE_PX - ink.width) // 2, SPRITE_PX - ink.height))
+    return square
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("packages", type=Path, help="folder that holds the unpacked icon packages")
+    arguments = parser.parse_args()
+    for style, package in PACKAGES.items():
+        icons = json.loads((arguments.packages / package / "package" / "icons.json").read_text())
+        strip = Image.new("RGBA", (SPRITE_PX * len(OBJECTS), SPRITE_PX))
+        for i, word in enumerate(OBJECTS):
+            strip.paste(sprite(icons, word), (i * SPRITE_PX, 0))
+        target = strip_file(style)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        strip.save(target, optimize=True)
+        print(f"{target.name}: {target.stat().st_size // 1024} KB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Scenes: "an apple on a table", drawn in seven styles at 64x64 pixels.
+
+A scene is an object, a relation and a place in one style; a seed fixes where things stand. The style is
+the natural split over clients: one client, one hand. Some (object, place) pairs are held out of all
+training (`concepts.held_out`), and two styles are held out of pre-training.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from fedaigc.data.atlas import SPRITE_PX, STYLES, sprites
+from fedaigc.data.concepts import OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES, RELATIONS, held_out
+from fedaigc.data.places import SCALE, SIZE, paint
+from fedaigc.errors import UserError
+from fedaigc.rng import numpy_rng
+
+if TYPE_CHECKING:
+    import datasets
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a picture of Scenes shows."""
+
+    object: str
+    relation: str
+    place: str
+    style: str
+
+    @property
+    def caption(self) -> str:
+        """The plain caption, e.g. "an apple on a table"; it never names the style."""
+        thing = OBJECT_NOUNS[OBJECTS.index(self.object)].phrase
+        place = PLACE_NOUNS[PLACES.index(self.place)].phrase
+        return f"{thing} {self.relation} {place}"
+
+
+def render(scene: Scene, random: np.random.Generator) -> Image.Image:
+    """Draw a scene: RGB, 64x64. The same generator state gives the same pixels.
+
+    Raises UserError for a word that Scenes does not know.
+    """
+    for word, known in (
+        (scene.object, OBJECTS),
+        (scene.relation, RELATIONS),
+        (scene.place, PLACES),
+        (scene.style, STYLES),
+    ):
+        if word not in known:
+            raise UserError(f"Scenes cannot draw {word!r}: expected one of {', '.join(known)}")
+    canvas, stand = paint(scene.place, scene.relation, scene.style, random)
+    height = round(stand.height * SCALE)
+    figure = sprites(scene.style)[scene.object].resize(
+        (height, height), Image.Resampling.BILINEAR, reducing_gap=1.5
+    )
+    left, top = round(stand.x * SCALE - height / 2), round(stand.bottom * SCALE - height)
+    if scene.relation != "above":  # a soft shadow sets the object on its ground
+        patch = (left, top + height - height // 10, left + height, top + height + height // 14)
+        shadow = Image.new("L", canvas.size)
+        ImageDraw.Draw(shadow).ellipse(patch, fill=70)
+        canvas.paste((20, 20, 30), (0, 0), shadow)
+    canvas.paste(figure, (left, top), figure)
+    return canvas.reduce(SCALE)
+
+
+def combinations(*, include_held_out: bool) -> list[tuple[str, str, str]]:
+    """All (object, relation, place) triples, with or without the held-out pairs."""
+    return [
+        (thing, relation, place)
+        for thing in OBJECTS
+        for relation in RELATIONS
+        for place in PLACES
+        if include_held_out or not held_out(thing, place)
+    ]
+
+
+def held_out_combinations() -> list[tuple[str, str, str]]:
+    """The (object, relation, place) triples whose object and place are never trained together."""
+    return [triple for triple in combinations(include_held_out=True) if held_out(triple[0], triple[2])]
+
+
+def draw_scenes(
+    n: int, seed: int, *, styles: tuple[str, ...] = STYLES, triples: list[tuple[str, str, str]] | None = None
+) -> Iterator[tuple[Scene, Image.Image]]:
+    """Yield `n` random scenes and their pictures; scene i depends on (seed, i) alone."""
+    triples = combinations(include_held_out=False) if triples is None else triples
+    for i in range(n):
+        random = numpy_rng(seed, "scene", i)
+        thing, relation, place = triples[int(random.integers(len(triples)))]
+        scene = Scene(thing, relation, place, styles[int(random.integers(len(styles)))])
+        yield scene, render(scene, random)
+
+
+def scenes_dataset(
+    n: int, seed: int, *, styles: tuple[str, ...] = STYLES, triples: list[tuple[str, str, str]] | None = None
+) -> "datasets.Dataset":
+    """`n` scenes as a `datasets.Dataset`: image, caption, object, relation, place, style."""
+    import datasets
+
+    columns: dict[str, list[object]] = {
+        key: [] for key in ("image", "caption", "object", "relation", "place", "style")
+    }
+    for scene, image in draw_scenes(n, seed, styles=styles, triples=triples):
+        columns["image"].append(image)
+        columns["caption"].append(scene.caption)
+        for key in ("object", "relation", "place", "style"):
+            columns[key].append(getattr(scene, key))
+    features = datasets.Features(
+        {"image": datasets.Image(), **{key: datasets.Value("string") for key in list(columns)[1:]}}
+    )
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+__all__ = [
+    "SIZE",
+    "SPRITE_PX",
+    "Scene",
+    "combinations",
+    "draw_scenes",
+    "held_out_combinations",
+    "render",
+    "scenes_dataset",
+]

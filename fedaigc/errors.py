@@ -1,0 +1,8 @@
+"""The error that a user can mend."""
+
+
+class UserError(Exception):
+    """A user's mistake: the message names what was given, what was expected and what to do.
+
+    The command line prints it and exits with status 2, without a traceback.
+    """
