@@ -1,0 +1,146 @@
+"""The home of a device: one folder that any process can reopen, readable by its owner only.
+
+Layout::
+
+    device.json             format and the seed of this device's own random streams
+    images/                 captions.jsonl and NNNNNN.png: the private pictures
+    prompts/                NNNNNN-<task id>.json: the queue, one file a task
+    adapters/rounds/        <run>/<round>/: the personal adapters that rounds ended with
+    adapters/current.json   which of them is used
+    adapters/shared/        <hash>/: the shared states that the federation sent
+    gallery/                <task id>.png and <task id>.json: finished images
+    cache/                  latents and text embeddings of the private images
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedaigc.errors import UserError
+
+FORMAT = 1
+OWNER_FILE = 0o600
+OWNER_FOLDER = 0o700
+
+
+class Home:
+    """Paths of a device's folder, and the only functions that write in it.
+
+    Every write is atomic: a process that dies leaves either the old content or the new, never half of one.
+    Files are created with mode 0600 and folders with 0700, whatever the umask.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.images = root / "images"
+        self.prompts = root / "prompts"
+        self.adapters = root / "adapters"
+        self.gallery = root / "gallery"
+        self.cache = root / "cache"
+
+    @classmethod
+    def open(cls, root: Path, seed: int | None = None) -> "Home":
+        """Open the home at `root`, making it when there is none.
+
+        `seed` fixes the random streams of a new home (task ids), so that a simulation repeats; else they
+        are seeded by the operating system. An existing home keeps the seed it was made with.
+        Raises UserError when `root` is a file, a folder of something else, a home of another format, or when
+        `seed` differs from that of the existing home.
+        """
+        home = cls(root)
+        marker = root / "device.json"
+        if root.exists() and not root.is_dir():
+            raise UserError(f"{root} is a file; a device's home is a folder: give another path")
+        if root.is_dir() and not marker.exists() and any(root.iterdir()):
+            raise UserError(f"{root} is not empty and not a device's home: give a new or an empty folder")
+        home.folder(root)
+        for path in (home.images, home.prompts, home.adapters, home.gallery, home.cache):
+            home.folder(path)
+        first = {"format": FORMAT, "seed": secrets.randbits(62) if seed is None else seed}
+        home.write_new_json(marker, first)
+        found = home.read_json(marker)
+        if found["format"] != FORMAT:
+            raise UserError(f"{root} has home format {found['format']}, this version reads {FORMAT}")
+        if seed is not None and found["seed"] != seed:
+            raise UserError(f"{root} was made with seed {found['seed']}, not {seed}: use another folder")
+        return home
+
+    @property
+    def seed(self) -> int:
+        """The seed of this device's own random streams; it never leaves the device."""
+        return int(self.read_json(self.root / "device.json")["seed"])
+
+    def folder(self, path: Path) -> Path:
+        """Make the folder `path` and its parents inside the home, for the owner only."""
+        missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+        for parent in reversed(missing):
+            parent.mkdir(mode=OWNER_FOLDER, exist_ok=True)
+        # the mode of mkdir passes through the umask, and an older folder may be open to others
+        path.chmod(OWNER_FOLDER)
+        return path
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Replace the content of `path` by `data`, atomically and durably."""
+        self._through_temporary(path, data, lambda temporary: os.replace(temporary, path))
+
+    def write_new(self, path: Path, data: bytes) -> bool:
+        """Create `path` with `data`; False, and nothing written, when it exists already."""
+        try:
+            # a link fails where a rename would overwrite: two processes cannot both win
+            self._through_temporary(path, data, lambda temporary: os.link(temporary, path))
+        except FileExistsError:
+            return False
+        return True
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Write `value` as JSON with sorted keys, atomically."""
+        self.write(path, _json_bytes(value))
+
+    def write_new_json(self, path: Path, value: Any) -> bool:
+        """Create `path` with `value` as JSON; False, and nothing written, when it exists already."""
+        return self.write_new(path, _json_bytes(value))
+
+    def read_json(self, path: Path) -> Any:
+        """The JSON value in `path`."""
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def write_folder(self, path: Path, fill: Callable[[Path], None]) -> None:
+        """Replace the folder `path` by one that `fill` writes into a temporary folder beside it.
+
+        A reader sees the old folder, for an instant none, or the complete new one. Files that libraries wrote
+        with other modes are closed to others before the folder appears under its name.
+        """
+        self.folder(path.parent)
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
+        replaced = temporary.with_name(f"{temporary.name}.old")
+        temporary.mkdir(mode=OWNER_FOLDER)
+        try:
+            fill(temporary)
+            for entry in temporary.rglob("*"):
+                entry.chmod(OWNER_FOLDER if entry.is_dir() else OWNER_FILE)
+            if path.exists():
+                path.rename(replaced)  # a folder that is not empty cannot be renamed over
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(replaced, ignore_errors=True)
+
+    def _through_temporary(self, path: Path, data: bytes, finish: Callable[[Path], None]) -> None:
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_FILE)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            finish(temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _json_bytes(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False).encode()

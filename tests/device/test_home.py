@@ -1,0 +1,95 @@
+"""The home folder: owner-only, atomic, reopened by any process."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedaigc.device.home import Home
+from fedaigc.errors import UserError
+
+
+def _open_to_others(root: Path) -> list[Path]:
+    paths = [root, *root.rglob("*")]
+    return [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077]
+
+
+def test_everything_is_readable_by_the_owner_only_whatever_the_umask(tmp_path):
+    before = os.umask(0o000)
+    try:
+        home = Home.open(tmp_path / "nested" / "home")
+        home.write(home.gallery / "a.png", b"picture")
+        home.write_folder(home.cache / "folder", lambda folder: (folder / "b").write_bytes(b"x") and None)
+    finally:
+        os.umask(before)
+    assert _open_to_others(home.root) == []
+
+
+def test_a_home_that_was_open_to_others_is_closed_when_opened(tmp_path):
+    root = tmp_path / "home"
+    root.mkdir(mode=0o755)
+    Home.open(root)
+    assert _open_to_others(root) == []
+
+
+def test_write_new_lets_one_writer_win(tmp_path):
+    home = Home.open(tmp_path / "home")
+    target = home.prompts / "one"
+    assert home.write_new(target, b"first")
+    assert not home.write_new(target, b"second")
+    assert target.read_bytes() == b"first"
+
+
+def test_a_failing_write_leaves_the_old_content_and_no_litter(tmp_path):
+    home = Home.open(tmp_path / "home")
+    folder = home.cache / "version"
+    home.write_folder(folder, lambda path: (path / "value").write_bytes(b"old") and None)
+
+    def fail(path: Path) -> None:
+        (path / "value").write_bytes(b"half of the new")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        home.write_folder(folder, fail)
+    assert (folder / "value").read_bytes() == b"old"
+    assert [path.name for path in home.cache.iterdir()] == ["version"]
+
+
+def test_seeded_homes_repeat_and_unseeded_ones_differ(tmp_path):
+    assert Home.open(tmp_path / "a", seed=7).seed == 7
+    assert Home.open(tmp_path / "a").seed == 7
+    assert Home.open(tmp_path / "b").seed != Home.open(tmp_path / "c").seed
+
+
+@pytest.mark.parametrize("kind", ["file", "foreign folder", "other format", "other seed"])
+def test_what_is_no_home_is_refused_by_name(tmp_path, kind):
+    root = tmp_path / "place"
+    if kind == "file":
+        root.write_text("x")
+    elif kind == "foreign folder":
+        root.mkdir()
+        (root / "thesis.doc").write_text("x")
+    else:
+        home = Home.open(root, seed=1)
+        if kind == "other format":
+            home.write_json(root / "device.json", {"format": 99, "seed": 1})
+    with pytest.raises(UserError, match="place"):
+        Home.open(root, seed=2)
+    if kind == "foreign folder":
+        assert [path.name for path in root.iterdir()] == ["thesis.doc"]
+
+
+def test_another_process_reads_what_this_one_wrote(tmp_path):
+    home = Home.open(tmp_path / "home", seed=3)
+    home.write_json(home.gallery / "x.json", {"ü": [1, 2]})
+    script = (
+        "import json, sys; from pathlib import Path; from fedaigc.device.home import Home; "
+        "home = Home.open(Path(sys.argv[1])); "
+        "print(json.dumps([home.seed, home.read_json(home.gallery / 'x.json')]))"
+    )
+    answer = subprocess.run([sys.executable, "-c", script, str(home.root)], capture_output=True, check=True)
+    assert json.loads(answer.stdout) == [3, {"ü": [1, 2]}]

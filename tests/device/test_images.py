@@ -1,0 +1,108 @@
+"""Private pictures: read from folders and data sets, refused by name, kept for the owner only."""
+
+import json
+import stat
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedaigc.device.home import Home
+from fedaigc.device.images import CaptionedImage, ImageStore, read_folder, read_rows
+from fedaigc.errors import UserError
+
+
+def _picture(shade: int, size: tuple[int, int] = (8, 6)) -> Image.Image:
+    return Image.new("RGB", size, (shade, 255 - shade, 7))
+
+
+def test_a_folder_with_a_list_and_sidecars_is_read_in_name_order(tmp_path):
+    for name, shade in (("b.png", 10), ("a.jpg", 200), ("c.webp", 90)):
+        _picture(shade).save(tmp_path / name)
+    (tmp_path / "captions.jsonl").write_text(
+        json.dumps({"file": "b.png", "caption": "a ball on a bed"})
+        + "\n\n"
+        + json.dumps({"file_name": "a.jpg", "text": "an apple on a table"})
+        + "\n"
+    )
+    (tmp_path / "c.txt").write_text("a cat\non a chair\n")
+    (tmp_path / ".DS_Store").write_bytes(b"\0")
+    found = read_folder(tmp_path)
+    assert [item.caption for item in found] == ["an apple on a table", "a ball on a bed", "a cat on a chair"]
+    assert all(item.image.size == (8, 6) and item.image.mode == "RGB" for item in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("notes.pdf", b"%PDF-1.7", "notes.pdf"),
+        ("broken.png", b"\x89PNG\r\n\x1a\n", "broken.png"),
+        ("orphan.txt", b"a dog on a bed", "orphan.txt"),
+        ("captions.jsonl", b'{"file": "gone.png", "caption": "a dog"}', "gone.png"),
+        ("captions.jsonl", b"not json", "captions.jsonl, line 1"),
+        ("picture.txt", b"   ", "picture.png"),
+        ("picture.txt", b"\xff\xfe\x00", "picture.txt"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path, name, content, named):
+    _picture(1).save(tmp_path / "picture.png")
+    (tmp_path / "picture.txt").write_text("a ball on a bed")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=named):
+        read_folder(tmp_path)
+
+
+def test_missing_empty_and_uncaptioned_folders_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no folder"):
+        read_folder(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no pictures"):
+        read_folder(tmp_path)
+    _picture(1).save(tmp_path / "alone.png")
+    with pytest.raises(UserError, match=r"alone\.png has no caption"):
+        read_folder(tmp_path)
+
+
+def test_rows_of_a_data_set_are_read_and_wrong_ones_named():
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    rows = datasets.Dataset.from_dict(
+        {"image": [_picture(5)], "caption": ["a bus on a road"]}, features=features
+    )
+    (item,) = read_rows(rows)
+    assert item.caption == "a bus on a road"
+    assert item.image.getpixel((0, 0)) == (5, 250, 7)
+    with pytest.raises(UserError, match="no column 'text'; it has caption, image"):
+        list(read_rows(rows, caption="text"))
+    with pytest.raises(UserError, match="row 0 holds str"):
+        list(read_rows([{"image": "picture.png", "caption": "a bus"}]))
+
+
+def test_stored_pictures_keep_every_pixel_and_are_closed_to_others(tmp_path):
+    home = Home.open(tmp_path)
+    store = ImageStore(home)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    assert store.add([CaptionedImage(noise, "a ball on a bed")]) == 1
+    assert store.add([CaptionedImage(_picture(3), "a bus on a road")]) == 1
+    again = ImageStore(Home.open(tmp_path)).all()
+    assert [item.caption for item in again] == ["a ball on a bed", "a bus on a road"]
+    assert np.array_equal(np.asarray(again[0].image), np.asarray(noise))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in home.images.iterdir()} == {0o600}
+
+
+def test_the_digest_follows_pictures_and_captions(tmp_path):
+    stores = [ImageStore(Home.open(tmp_path / name)) for name in "abc"]
+    for store, caption in zip(stores, ("a ball", "a ball", "a bus"), strict=True):
+        store.add([CaptionedImage(_picture(3), caption)])
+    assert stores[0].digest() == stores[1].digest() != stores[2].digest()
+
+
+def test_an_error_half_way_adds_nothing(tmp_path):
+    store = ImageStore(Home.open(tmp_path))
+
+    def pictures():
+        yield CaptionedImage(_picture(3), "a bus on a road")
+        raise UserError("row 1 does not hold a picture")
+
+    with pytest.raises(UserError):
+        store.add(pictures())
+    assert len(store) == 0

@@ -1,0 +1,77 @@
+"""The queue: ids say nothing about the prompt, bad prompts are refused, nothing is lost."""
+
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedaigc.device.home import Home
+from fedaigc.device.prompts import PromptQueue, TaskStatus, UnknownTask, checked_prompt
+from fedaigc.errors import UserError
+
+
+def test_tasks_keep_their_order_and_status_across_reopening(tmp_path):
+    queue = PromptQueue(Home.open(tmp_path))
+    first, second = queue.add("an apple on a table"), queue.add("a  dog\n on a bed ")
+    queue.mark(first, TaskStatus.FINISHED)
+    again = PromptQueue(Home.open(tmp_path))
+    assert [task.prompt for task in again.all()] == ["an apple on a table", "a dog on a bed"]
+    assert [task.task_id for task in again.waiting()] == [second]
+    assert again.get(first).status is TaskStatus.FINISHED
+
+
+def test_ids_depend_on_seed_and_number_but_never_on_the_text(tmp_path):
+    one, two, other = (
+        PromptQueue(Home.open(tmp_path / name, seed)) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    ids = [one.add("an apple on a table"), one.add("a dog on a bed")]
+    assert [two.add("a cactus near a river"), two.add("x" * 900)] == ids
+    assert other.add("an apple on a table") not in ids
+    assert len(set(ids)) == 2
+
+
+@pytest.mark.parametrize("text", ["", " \n\t ", "a" * 1001, " " * 10_000, "a" * 10_000])
+def test_empty_and_overlong_prompts_are_refused(tmp_path, text):
+    queue = PromptQueue(Home.open(tmp_path))
+    with pytest.raises(UserError):
+        queue.add(text)
+    assert queue.all() == []
+
+
+@settings(max_examples=50)
+@given(st.text(max_size=1000))
+def test_a_checked_prompt_has_single_spaces_and_is_stable(text):
+    try:
+        prompt = checked_prompt(text)
+    except UserError:
+        assert not text.strip()
+        return
+    assert prompt
+    assert prompt == " ".join(prompt.split()) == checked_prompt(prompt)
+
+
+@pytest.mark.parametrize("task_id", ["*", "../../etc/passwd", "0" * 16, "", "[0-9]" * 3])
+def test_an_id_from_outside_cannot_name_another_file(tmp_path, task_id):
+    queue = PromptQueue(Home.open(tmp_path))
+    queue.add("an apple on a table")
+    with pytest.raises(UnknownTask):
+        queue.get(task_id)
+
+
+def test_writers_at_the_same_time_lose_no_prompt(tmp_path):
+    Home.open(tmp_path)
+
+    def add_ten(name: int) -> None:
+        queue = PromptQueue(Home.open(tmp_path))
+        for number in range(10):
+            queue.add(f"an apple on a table, {name} {number}")
+
+    threads = [threading.Thread(target=add_ten, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tasks = PromptQueue(Home.open(tmp_path)).all()
+    assert len({task.prompt for task in tasks}) == len({task.task_id for task in tasks}) == 40
+    assert [task.number for task in tasks] == list(range(40))
