@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from fedaigc.semantics.taxonomy import Taxonomy
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from fedaigc.data.atlas import TRAINED_STYLES
@@ -18,13 +19,25 @@ from fedaigc.data.concepts import (
 )
 from fedaigc.data.scenes import Scene
 
-
 LATENT_CHANNELS = 8
 TOKENS = 16
 WIDTH = 96
 
 # words that users put before a noun and that Scenes does not draw: the model learns to pass over them
-MODIFIERS = ("big", "small", "little", "nice", "shiny", "new", "old", "lovely", "simple", "round", "clean", "quiet")
+MODIFIERS = (
+    "big",
+    "small",
+    "little",
+    "nice",
+    "shiny",
+    "new",
+    "old",
+    "lovely",
+    "simple",
+    "round",
+    "clean",
+    "quiet",
+)
 MODIFIER_SHARE = 0.1  # of the nouns
 STYLE_SHARE = 0.5  # of the captions
 GENERAL_SHARE = 0.3  # of the objects, and of the places
@@ -44,7 +57,16 @@ def vae() -> AutoencoderTiny:
 def tokenizer() -> CLIPTokenizer:
     """A CLIP tokenizer that knows every word of the captions whole and spells all others in bytes."""
     nouns = (*OBJECT_NOUNS, *PLACE_NOUNS, *GENERAL_OBJECT_NOUNS, *GENERAL_PLACE_NOUNS)
-    words = {"a", "an", "in", "style", *RELATIONS, *TRAINED_STYLES, *MODIFIERS, *(noun.word for noun in nouns)}
+    words = {
+        "a",
+        "an",
+        "in",
+        "style",
+        *RELATIONS,
+        *TRAINED_STYLES,
+        *MODIFIERS,
+        *(noun.word for noun in nouns),
+    }
     symbols = sorted(bytes_to_unicode().values())
     vocabulary = {token: i for i, token in enumerate([*symbols, *(s + "</w>" for s in symbols)])}
     merges: list[tuple[str, str]] = []
@@ -97,7 +119,7 @@ def unet() -> UNet2DConditionModel:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=WIDTH,
-        attention_head_dim=8,
+        attention_head_dim=4,  # the number of heads, whatever its name says
         norm_num_groups=16,
     )
 

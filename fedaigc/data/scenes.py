@@ -39,6 +39,23 @@ class Scene:
         return f"{thing} {self.relation} {place}"
 
 
+def compose(
+    place: str, relation: str, style: str, figure: Image.Image, random: np.random.Generator
+) -> Image.Image:
+    """Draw `place` in `style` and set `figure` (RGBA, square, standing on its bottom edge) into it."""
+    canvas, stand = paint(place, relation, style, random)
+    height = round(stand.height * SCALE)
+    figure = figure.resize((height, height), Image.Resampling.BILINEAR, reducing_gap=1.5)
+    left, top = round(stand.x * SCALE - height / 2), round(stand.bottom * SCALE - height)
+    if relation != "above":  # a soft shadow sets the object on its ground
+        patch = (left, top + height - height // 10, left + height, top + height + height // 14)
+        shadow = Image.new("L", canvas.size)
+        ImageDraw.Draw(shadow).ellipse(patch, fill=70)
+        canvas.paste((20, 20, 30), (0, 0), shadow)
+    canvas.paste(figure, (left, top), figure)
+    return canvas.reduce(SCALE)
+
+
 def render(scene: Scene, random: np.random.Generator) -> Image.Image:
     """Draw a scene: RGB, 64x64. The same generator state gives the same pixels.
 
@@ -52,19 +69,7 @@ def render(scene: Scene, random: np.random.Generator) -> Image.Image:
     ):
         if word not in known:
             raise UserError(f"Scenes cannot draw {word!r}: expected one of {', '.join(known)}")
-    canvas, stand = paint(scene.place, scene.relation, scene.style, random)
-    height = round(stand.height * SCALE)
-    figure = sprites(scene.style)[scene.object].resize(
-        (height, height), Image.Resampling.BILINEAR, reducing_gap=1.5
-    )
-    left, top = round(stand.x * SCALE - height / 2), round(stand.bottom * SCALE - height)
-    if scene.relation != "above":  # a soft shadow sets the object on its ground
-        patch = (left, top + height - height // 10, left + height, top + height + height // 14)
-        shadow = Image.new("L", canvas.size)
-        ImageDraw.Draw(shadow).ellipse(patch, fill=70)
-        canvas.paste((20, 20, 30), (0, 0), shadow)
-    canvas.paste(figure, (left, top), figure)
-    return canvas.reduce(SCALE)
+    return compose(scene.place, scene.relation, scene.style, sprites(scene.style)[scene.object], random)
 
 
 def combinations(*, include_held_out: bool) -> list[tuple[str, str, str]]:
@@ -120,6 +125,7 @@ __all__ = [
     "SPRITE_PX",
     "Scene",
     "combinations",
+    "compose",
     "draw_scenes",
     "held_out_combinations",
     "render",

@@ -1,0 +1,1 @@
+"""Train the model and the judge that ship with fedaigc."""

@@ -1,0 +1,80 @@
+"""Stage 3: the denoiser and its text encoder, together, in the autoencoder's latents."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from rich.progress import track
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from experiments.pretrain import loop, recipe
+from experiments.pretrain.scenes import Pictures
+from fedaigc.rng import numpy_rng, rng
+
+BATCH = 32
+DROPOUT = 0.1  # of the captions, for classifier-free guidance
+MIN_SNR_GAMMA = 5.0  # Hang et al., "Efficient diffusion training via min-SNR weighting", 2023
+
+
+def encode(autoencoder: AutoencoderTiny, pictures: Pictures) -> torch.Tensor:
+    """The scaled latents of all pictures, float16 [n, 8, 16, 16]."""
+    chunks = []
+    with torch.no_grad():
+        for start in track(range(0, len(pictures.pixels), 64), description="encoding"):
+            rows = torch.arange(start, min(start + 64, len(pictures.pixels)))
+            latents = autoencoder.encode(pictures.batch(rows)).latents
+            chunks.append((latents * autoencoder.config.scaling_factor).half())
+    return torch.cat(chunks)
+
+
+def train(
+    work: Path, autoencoder: AutoencoderTiny, pictures: Pictures, *, steps: int, seed: int
+) -> StableDiffusionPipeline:
+    """Train with v-prediction (Salimans & Ho, 2022) and min-SNR weights; returns the whole pipeline."""
+    words = recipe.tokenizer()
+    encoder = recipe.text_encoder(words)
+    denoiser = recipe.unet().to(memory_format=torch.channels_last)
+    writer = recipe.CaptionWriter()
+    latents = encode(autoencoder, pictures)
+    alphas_cumprod = recipe.scheduler().alphas_cumprod
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        generator, random = rng(seed, "denoiser", step), numpy_rng(seed, "captions", step)
+        rows = torch.randint(len(latents), (BATCH,), generator=generator)
+        captions = [
+            "" if random.random() < DROPOUT else writer.write(pictures.scenes[row], random)
+            for row in rows.tolist()
+        ]
+        tokens = words(
+            captions, padding="max_length", max_length=recipe.TOKENS, truncation=True, return_tensors="pt"
+        ).input_ids
+        clean = latents[rows].float()
+        noise = torch.randn(clean.shape, generator=generator)
+        # stratified over the batch: less variance than independent draws
+        offsets = torch.rand(BATCH, generator=generator)
+        timesteps = ((torch.arange(BATCH) + offsets) * (len(alphas_cumprod) / BATCH)).long()
+        alpha = alphas_cumprod[timesteps].sqrt()[:, None, None, None]
+        sigma = (1 - alphas_cumprod[timesteps]).sqrt()[:, None, None, None]
+        noisy = (alpha * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
+        # the fused attention kernel is slow backwards at these small sizes
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            predicted = denoiser(noisy, timesteps, encoder(tokens)[0], return_dict=False)[0]
+        velocity = alpha * noise - sigma * clean
+        snr = (alpha / sigma).flatten().square()
+        weights = snr.clamp(max=MIN_SNR_GAMMA) / (snr + 1)
+        return (weights * (predicted.float() - velocity).square().mean((1, 2, 3))).mean()
+
+    loop.train("denoiser", work, {"unet": denoiser, "text": encoder}, loss_of_step, steps=steps, peak=1.2e-3)
+    return recipe.pipeline(autoencoder, words, encoder.eval(), denoiser.eval())
+
+
+def save(pipe: StableDiffusionPipeline, folder: Path) -> None:
+    """Write an ordinary pipeline folder: UNet and VAE in float16, the small text encoder in float32.
+
+    From an all-float16 folder `from_pretrained` without arguments would mix dtypes.
+    """
+    pipe.unet.half()
+    pipe.vae.half()
+    pipe.save_pretrained(folder)
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(0o644)

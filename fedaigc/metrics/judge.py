@@ -1,0 +1,122 @@
+"""An independent judge of pictures of Scenes: which object, which place, whose style, or none.
+
+It was trained apart from the diffusion model, on rendered scenes, on what the autoencoder makes of them, and
+against pictures that have an object's colours but not its shape (experiments/pretrain/judge.py). Its
+penultimate layer (64 wide) is the feature space of the project's Frechet distance.
+
+Do not use it on pictures that are not of Scenes: it knows nothing else.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from fedaigc import assets
+from fedaigc.data.atlas import STYLES
+from fedaigc.data.concepts import OBJECTS, PLACES
+
+NONE = "none"
+OBJECT_LABELS = (*OBJECTS, NONE)
+PLACE_LABELS = (*PLACES, NONE)
+FEATURES = 64
+PIXELS = 64
+
+
+class JudgeNet(nn.Module):
+    """A small convolutional net with one head each for object, place and style; 0.5 M weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 32, 64, 96, 128, 128)
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(itertools.pairwise(widths)):
+            layers += [
+                nn.Conv2d(before, after, 3, stride=1 if i == 0 else 2, padding=1),
+                nn.GroupNorm(8, after),
+                nn.SiLU(),
+            ]
+            if 0 < i < 4:
+                layers += [nn.Conv2d(after, after, 3, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+        self.trunk = nn.Sequential(*layers)
+        self.features = nn.Sequential(nn.Linear(2 * widths[-1], FEATURES), nn.SiLU())
+        self.object_head = nn.Linear(FEATURES, len(OBJECT_LABELS))
+        self.place_head = nn.Linear(FEATURES, len(PLACE_LABELS))
+        self.style_head = nn.Linear(FEATURES, len(STYLES))
+
+    def embed(self, pixels: Float[Tensor, "b 3 64 64"]) -> Float[Tensor, "b 64"]:
+        """The penultimate layer, for pixels in [-1, 1]."""
+        maps = self.trunk(pixels)
+        return self.features(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1))
+
+    def forward(
+        self, pixels: Float[Tensor, "b 3 64 64"]
+    ) -> tuple[Float[Tensor, "b objects"], Float[Tensor, "b places"], Float[Tensor, "b styles"]]:
+        """Logits over OBJECT_LABELS, PLACE_LABELS and STYLES."""
+        features = self.embed(pixels)
+        return self.object_head(features), self.place_head(features), self.style_head(features)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge sees in one picture: for each question the label and the probability of every label."""
+
+    object: str
+    place: str
+    style: str
+    object_probabilities: dict[str, float]
+    place_probabilities: dict[str, float]
+    style_probabilities: dict[str, float]
+
+
+def pixels_of(images: Sequence[Image.Image]) -> Float[Tensor, "b 3 64 64"]:
+    """Pictures as float32 in [-1, 1]; other sizes than 64x64 are resized."""
+    arrays = [
+        np.array(image.convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BOX), dtype=np.float32)
+        for image in images
+    ]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+class Judge:
+    """The trained judge."""
+
+    def __init__(self, net: JudgeNet) -> None:
+        self._net = net.eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls) -> Self:
+        """The judge that ships with the package."""
+        from safetensors.torch import load_file
+
+        net = JudgeNet()
+        weights = load_file(assets.path("judge.safetensors"))
+        net.load_state_dict({key: value.float() for key, value in weights.items()})
+        return cls(net)
+
+    def score(self, images: Sequence[Image.Image]) -> list[Verdict]:
+        """One verdict a picture; an empty list for none."""
+        if not images:
+            return []
+        with torch.inference_mode():
+            heads = [logits.softmax(1).tolist() for logits in self._net(pixels_of(images))]
+        verdicts = []
+        for rows in zip(*heads, strict=True):
+            odds = [
+                dict(zip(labels, row, strict=True))
+                for labels, row in zip((OBJECT_LABELS, PLACE_LABELS, STYLES), rows, strict=True)
+            ]
+            best = [max(table, key=table.__getitem__) for table in odds]
+            verdicts.append(Verdict(*best, *odds))
+        return verdicts
+
+    def features(self, images: Sequence[Image.Image]) -> Float[Tensor, "b 64"]:
+        """The penultimate layer's activations, for distribution distances."""
+        with torch.inference_mode():
+            return self._net.embed(pixels_of(images))
