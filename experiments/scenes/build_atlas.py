@@ -1,7 +1,8 @@
 """Rebuild the sprite atlas from the icon packages it was made of.
 
     npm pack @iconify-json/noto@1.2.9 @iconify-json/noto-v1@1.2.5 @iconify-json/fluent-emoji-flat@1.2.6 \
-        @iconify-json/fluent-emoji@1.2.7 @iconify-json/emojione@1.2.3 @iconify-json/twemoji@1.2.5 @iconify-json/openmoji@1.2.29
+        @iconify-json/fluent-emoji@1.2.7 @iconify-json/emojione@1.2.3 @iconify-json/twemoji@1.2.5 \
+        @iconify-json/openmoji@1.2.29
     for f in *.tgz; do mkdir "${f%.tgz}" && tar xzf "$f" -C "${f%.tgz}"; done
     python experiments/scenes/build_atlas.py FOLDER_WITH_THE_UNPACKED_PACKAGES
 

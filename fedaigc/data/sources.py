@@ -9,9 +9,13 @@ if TYPE_CHECKING:
 
 
 def load_data_set(
-    name: str, *, image_column: str = "image", caption_column: str = "caption", split: str = "train"
+    name: str,
+    *,
+    image_column: str = "image",
+    caption_column: str = "caption",
+    split: str = "train",
 ) -> "datasets.Dataset":
-    """Load a data set by hub name or local path and give it the columns `image` and `caption`.
+    """Load a data set by hub name or path, with the columns `image` and `caption`.
 
     Every other column is kept. For a folder of pictures with captions see `fedaigc.device.images.read_folder`.
 
@@ -27,7 +31,8 @@ def load_data_set(
     for wanted, column in (("image", image_column), ("caption", caption_column)):
         if column not in rows.column_names:
             raise UserError(
-                f"data set {name!r} has no column {column!r} for the {wanted}: it has {', '.join(rows.column_names)}"
+                f"data set {name!r} has no column {column!r} for the {wanted}: "
+                f"it has {', '.join(rows.column_names)}"
             )
         if column != wanted:
             if wanted in rows.column_names:

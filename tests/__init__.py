@@ -1,0 +1,3 @@
+"""The tests; imported by name only for the signature checker that pyproject.toml names."""
+
+from tests import typechecker as typechecker
