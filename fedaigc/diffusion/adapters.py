@@ -1,0 +1,386 @@
+"""Shared-stage and personal-stage weights of a pipeline's denoiser.
+
+In the shared stage (noisier than t*) a layer runs with W0 + R + s B A, in the personal stage (cleaner than
+t*) with W0 + s' B' A'. W0 is never written to. R is what earlier rounds merged; it acts in the shared stage
+only. The factors are peft LoRA adapters named "shared" and "personal"; R is a parametrization of the base
+layer.
+"""
+
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from fedaigc.diffusion.pipeline_call import denoiser
+from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.diffusion.segment import DenoisingState, run_segment
+from fedaigc.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+# names as diffusers gives them: joint attention (SD3, FLUX) adds the add_* and to_add_out projections
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+_CONVOLUTIONS = ("conv1", "conv2", "conv", "conv_shortcut")
+
+Factors = tuple[Tensor, Tensor]
+Residual = Tensor | Factors
+
+
+class Stage(StrEnum):
+    """Which weights the denoiser runs with."""
+
+    BASE = "base"
+    SHARED = "shared"
+    PERSONAL = "personal"
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """LoRA factors by layer name: A (rank, in) and B (out, rank), for convolutions as peft shapes them.
+
+    A convolution has A (rank, in, height, width) and B (out, rank, 1, 1). The layer's weight moves by
+    s B A with s = alpha / rank.
+    """
+
+    lora: Mapping[str, Factors]
+    rank: int
+    alpha: float
+
+    def __post_init__(self) -> None:
+        for layer, (down, up) in self.lora.items():
+            if down.shape[0] != self.rank or up.shape[1] != self.rank:
+                raise ValueError(
+                    f"{layer}: expected rank {self.rank}, got A {tuple(down.shape)} and B {tuple(up.shape)}"
+                )
+
+    @property
+    def scale(self) -> float:
+        """s = alpha / rank."""
+        return self.alpha / self.rank
+
+    def effective_delta(self, layer: str) -> Float[Tensor, "out fan_in"]:
+        """s B A of one layer, convolution factors flattened first."""
+        down, up = self.lora[layer]
+        return self.scale * (up.flatten(1) @ down.flatten(1))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All factors under one name each (`<layer>.lora_A`, `<layer>.lora_B`), sorted by layer."""
+        named: dict[str, Tensor] = {}
+        for layer in sorted(self.lora):
+            named[f"{layer}.lora_A"], named[f"{layer}.lora_B"] = self.lora[layer]
+        return named
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> "Adapter":
+        """The same adapter with other values; KeyError when a factor is missing."""
+        lora = {layer: (tensors[f"{layer}.lora_A"], tensors[f"{layer}.lora_B"]) for layer in self.lora}
+        return Adapter(lora, self.rank, self.alpha)
+
+
+@dataclass(frozen=True, eq=False)
+class SharedState:
+    """What the federation agrees on: W0 (by its hash), R, the shared factors, and the boundary t*.
+
+    `residual` is dense, in the shape of the layer's weight, or a pair (A, B) that counts as B A.
+    `boundary_log_snr` is t* as a noise level, ln(alpha^2 / sigma^2); None puts t* at the end, so that every
+    step belongs to the shared stage.
+    """
+
+    base_hash: str
+    lora: Mapping[str, Factors]
+    rank: int
+    alpha: float
+    residual: Mapping[str, Residual] = field(default_factory=dict)
+    boundary_log_snr: float | None = None
+
+    @property
+    def adapter(self) -> Adapter:
+        """The shared factors alone."""
+        return Adapter(self.lora, self.rank, self.alpha)
+
+    def with_adapter(self, adapter: Adapter) -> "SharedState":
+        """The same state with other factors."""
+        return replace(self, lora=adapter.lora, rank=adapter.rank, alpha=adapter.alpha)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Factors and residuals under one name each, in a fixed order."""
+        named = self.adapter.tensors()
+        for layer in sorted(self.residual):
+            residual = self.residual[layer]
+            if isinstance(residual, Tensor):
+                named[f"{layer}.residual"] = residual
+            else:
+                named[f"{layer}.residual_A"], named[f"{layer}.residual_B"] = residual
+        return named
+
+    def header(self) -> dict[str, Any]:
+        """Everything but the tensors, as JSON values."""
+        return {
+            "base_hash": self.base_hash,
+            "rank": self.rank,
+            "alpha": self.alpha,
+            "boundary_log_snr": self.boundary_log_snr,
+        }
+
+    @classmethod
+    def from_tensors(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "SharedState":
+        """The inverse of `header` and `tensors`."""
+        kinds: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            layer, _, kind = name.rpartition(".")
+            kinds.setdefault(layer, {})[kind] = tensor
+        residual: dict[str, Residual] = {}
+        for layer, parts in kinds.items():
+            if "residual" in parts:
+                residual[layer] = parts["residual"]
+            elif "residual_A" in parts:
+                residual[layer] = (parts["residual_A"], parts["residual_B"])
+        lora = {
+            layer: (parts["lora_A"], parts["lora_B"]) for layer, parts in kinds.items() if "lora_A" in parts
+        }
+        return cls(lora=lora, residual=residual, **header)
+
+    def hash(self) -> str:
+        """SHA-256 over base, boundary, rank, alpha and every tensor: the version in plans and packets."""
+        digest = hashlib.sha256(json.dumps(self.header(), sort_keys=True).encode())
+        for name, tensor in self.tensors().items():
+            values = tensor.detach().to("cpu").contiguous()
+            digest.update(f"{name}/{tuple(values.shape)}/{values.dtype}".encode())
+            digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def adapted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
+    """The layers that take factors, by name.
+
+    Attention projections, and the convolutions inside the blocks.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    found: dict[str, nn.Module] = {}
+    for name, module in denoiser(pipe).named_modules():
+        layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        attention = isinstance(layer, nn.Linear) and name.endswith(tuple(f".{part}" for part in _ATTENTION))
+        convolution = isinstance(layer, nn.Conv2d) and name.rpartition(".")[2] in _CONVOLUTIONS
+        if attention or convolution:
+            found[name] = layer
+    return dict(sorted(found.items()))
+
+
+def new_adapter(
+    pipe: "DiffusionPipeline", *, generator: torch.Generator, rank: int = 8, alpha: float | None = None
+) -> Adapter:
+    """Fresh factors: A uniform in +-1/sqrt(fan_in) as peft starts it, drawn from `generator`; B zero.
+
+    So s B A = 0 and the pipeline is unchanged until B is trained. `alpha` None means alpha = rank, s = 1.
+    """
+    lora: dict[str, Factors] = {}
+    for name, layer in adapted_layers(pipe).items():
+        weight = _weight(layer)
+        bound = 1 / math.sqrt(weight[0].numel())
+        down = torch.rand((rank, *weight.shape[1:]), generator=generator) * (2 * bound) - bound
+        lora[name] = (down, torch.zeros((weight.shape[0], rank) + (1,) * (weight.dim() - 2)))
+    return Adapter(lora, rank, float(rank if alpha is None else alpha))
+
+
+def install(pipe: "DiffusionPipeline", shared: SharedState) -> None:
+    """Put the shared factors and the residual into the pipeline; the shared stage is active afterwards.
+
+    Raises UserError when the state names a layer that this pipeline lacks, or a shape that does not fit.
+    """
+    _put(pipe, Stage.SHARED, shared.adapter)
+    _remove_residuals(pipe)
+    layers = adapted_layers(pipe)
+    for name, residual in shared.residual.items():
+        if name not in layers:
+            raise UserError(
+                f"the shared state moves layer {name!r}, which {type(pipe).__name__} does not have"
+            )
+        weight = _weight(layers[name])
+        dense = residual if isinstance(residual, Tensor) else residual[1].flatten(1) @ residual[0].flatten(1)
+        if dense.numel() != weight.numel():
+            raise UserError(
+                f"{name}: residual of shape {tuple(dense.shape)} on a weight {tuple(weight.shape)}"
+            )
+        addition = _AddResidual(dense.reshape(weight.shape).to(weight))
+        parametrize.register_parametrization(layers[name], "weight", addition, unsafe=True)
+    activate(pipe, Stage.SHARED)
+
+
+def install_personal(pipe: "DiffusionPipeline", adapter: Adapter) -> None:
+    """Put the personal factors into the pipeline; the personal stage is active afterwards."""
+    _put(pipe, Stage.PERSONAL, adapter)
+    activate(pipe, Stage.PERSONAL)
+
+
+def remove(pipe: "DiffusionPipeline", stage: Stage) -> None:
+    """Take a stage's factors out of the pipeline, and R with the shared ones; nothing when there are none."""
+    network: Any = denoiser(pipe)
+    if stage.value in getattr(network, "peft_config", {}):
+        with _two_adapters():
+            network.delete_adapters(stage.value)
+    if stage is Stage.SHARED:
+        _remove_residuals(pipe)
+    activate(pipe, Stage.BASE)
+
+
+def activate(pipe: "DiffusionPipeline", stage: Stage) -> None:
+    """Run with this stage's weights from now on. A stage whose factors are not installed runs W0.
+
+    So a device that has not trained a personal adapter finishes on the base model.
+    """
+    for _, layer in _lora_layers(pipe):
+        if stage.value in layer.lora_A:
+            layer.enable_adapters(True)
+            layer.set_adapter(stage.value, inference_mode=True)
+        else:
+            layer.enable_adapters(False)
+    for addition in _residuals(pipe):
+        addition.active = stage is Stage.SHARED
+
+
+def read_adapter(pipe: "DiffusionPipeline", stage: Stage) -> Adapter:
+    """A float32 copy of the factors that the pipeline holds for this stage."""
+    config = _config(pipe, stage)
+    lora = {
+        name: (_copy(layer.lora_A[stage.value].weight), _copy(layer.lora_B[stage.value].weight))
+        for name, layer in _lora_layers(pipe)
+        if stage.value in layer.lora_A
+    }
+    return Adapter(dict(sorted(lora.items())), config.r, float(config.lora_alpha))
+
+
+def factor_parameters(pipe: "DiffusionPipeline", stage: Stage) -> dict[str, nn.Parameter]:
+    """The live parameters of a stage's factors, under the names of `Adapter.tensors`."""
+    _config(pipe, stage)
+    named: dict[str, nn.Parameter] = {}
+    for name, layer in sorted(_lora_layers(pipe), key=lambda item: item[0]):
+        if stage.value in layer.lora_A:
+            named[f"{name}.lora_A"] = layer.lora_A[stage.value].weight
+            named[f"{name}.lora_B"] = layer.lora_B[stage.value].weight
+    return named
+
+
+def run_stages(
+    pipe: "DiffusionPipeline",
+    state: DenoisingState,
+    conditioning: Mapping[str, Any],
+    plan: DenoisingPlan,
+    stop: int,
+    boundary: int,
+    progress: Callable[[int], None] | None = None,
+) -> DenoisingState:
+    """Run steps [state.step, stop) of `plan`: shared weights up to step `boundary`, personal ones after it.
+
+    Returns the state at `stop`. Bit-exact against one unsplit run when both stages hold the same weights.
+    """
+    if state.step < min(stop, boundary):
+        activate(pipe, Stage.SHARED)
+        state = run_segment(pipe, state, conditioning, plan, min(stop, boundary), progress)
+    if state.step < stop:
+        activate(pipe, Stage.PERSONAL)
+        state = run_segment(pipe, state, conditioning, plan, stop, progress)
+    return state
+
+
+class _AddResidual(nn.Module):
+    """weight -> weight + R while `active`, the very same tensor otherwise."""
+
+    residual: Tensor
+
+    def __init__(self, residual: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("residual", residual, persistent=False)
+        self.active = True
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.residual if self.active else weight
+
+
+def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
+    from peft import LoraConfig
+
+    layers = adapted_layers(pipe)
+    for name, (down, up) in adapter.lora.items():
+        if name not in layers:
+            raise UserError(
+                f"the {stage} adapter moves {name!r}, a layer that {type(pipe).__name__} does not have"
+            )
+        weight = _weight(layers[name])
+        if (*up.shape[:1], *down.shape[1:]) != tuple(weight.shape):
+            raise UserError(
+                f"{name}: factors A {tuple(down.shape)} and B {tuple(up.shape)} "
+                f"do not fit a weight {tuple(weight.shape)}"
+            )
+    network: Any = denoiser(pipe)
+    found: Any = getattr(network, "peft_config", {}).get(stage.value)
+    fits = found is not None and (found.r, found.lora_alpha) == (adapter.rank, adapter.alpha)
+    if not fits or set(found.target_modules) != set(adapter.lora):
+        config = LoraConfig(
+            r=adapter.rank,
+            lora_alpha=cast(int, adapter.alpha),  # peft accepts any number
+            target_modules=sorted(adapter.lora),
+            init_lora_weights=False,
+        )
+        with _two_adapters():
+            if found is not None:
+                network.delete_adapters(stage.value)
+            network.add_adapter(config, adapter_name=stage.value)
+    with torch.no_grad():
+        for name, parameter in factor_parameters(pipe, stage).items():
+            layer, _, kind = name.rpartition(".")
+            parameter.copy_(adapter.lora[layer][0 if kind == "lora_A" else 1])
+
+
+@contextmanager
+def _two_adapters() -> Iterator[None]:
+    """peft warns whenever a model holds two adapters; here that is the plan, and `activate` chooses one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _config(pipe: "DiffusionPipeline", stage: Stage) -> Any:
+    found = getattr(denoiser(pipe), "peft_config", {}).get(stage.value)
+    if found is None:
+        raise LookupError(f"no {stage} adapter is installed in this pipeline")
+    return found
+
+
+def _lora_layers(pipe: "DiffusionPipeline") -> Iterator[tuple[str, Any]]:
+    from peft.tuners.lora import LoraLayer
+
+    return (
+        (name, module) for name, module in denoiser(pipe).named_modules() if isinstance(module, LoraLayer)
+    )
+
+
+def _weight(layer: Any) -> Tensor:
+    """W0, also under a parametrization."""
+    if parametrize.is_parametrized(layer, "weight"):
+        return layer.parametrizations.weight.original
+    return layer.weight
+
+
+def _residuals(pipe: "DiffusionPipeline") -> Iterator[_AddResidual]:
+    return (module for module in denoiser(pipe).modules() if isinstance(module, _AddResidual))
+
+
+def _remove_residuals(pipe: "DiffusionPipeline") -> None:
+    for layer in adapted_layers(pipe).values():
+        if parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+
+
+def _copy(parameter: Tensor) -> Tensor:
+    return parameter.detach().to("cpu", torch.float32, copy=True)

@@ -1,0 +1,156 @@
+"""Images and captions as a denoiser sees them: latents, text embeddings, and the call that predicts noise.
+
+Pipelines of diffusers agree on `encode_prompt` and differ in what their denoiser wants beside the latents.
+The differences for Stable Diffusion 1 and 2, SDXL, SD3 and FLUX are here and nowhere else.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedaigc.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_ENCODING_BATCH = 16
+
+# a DiffusionPipeline: the class of diffusers declares none of the attributes that its pipelines share
+Pipeline = Any
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """Latents and text embeddings of n captioned images, computed once and kept on the device.
+
+    `latents` [n, c, h, w] are scaled as the denoiser expects them. `text` maps "prompt_embeds" (and
+    "pooled_prompt_embeds" where the pipeline has them) to tensors of n rows; `empty_text` has the same names
+    and one row, the embedding of the empty prompt.
+    """
+
+    latents: Float[Tensor, "n c h w"]
+    text: Mapping[str, Tensor]
+    empty_text: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return self.latents.shape[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors under one name each, e.g. for a safetensors file."""
+        text = {f"text.{name}": tensor for name, tensor in self.text.items()}
+        empty = {f"empty_text.{name}": tensor for name, tensor in self.empty_text.items()}
+        return {"latents": self.latents, **text, **empty}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "EncodedImages":
+        """The inverse of `tensors`."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+
+        return cls(tensors["latents"], part("text."), part("empty_text."))
+
+
+@torch.no_grad()
+def encode_images(
+    pipe: Pipeline, images: Sequence["Image"], captions: Sequence[str], *, height: int, width: int
+) -> EncodedImages:
+    """Encode captioned images at `height` x `width` pixels; the mode of the autoencoder, so nothing is drawn.
+
+    Raises UserError when there is no image, or not one caption for each.
+    """
+    if not images or len(images) != len(captions):
+        raise UserError(
+            f"expected at least one image and a caption for each, got {len(images)}, {len(captions)}"
+        )
+    device = pipe._execution_device
+    latents = []
+    for start in range(0, len(images), _ENCODING_BATCH):
+        chunk = [image.convert("RGB") for image in images[start : start + _ENCODING_BATCH]]
+        pixels = pipe.image_processor.preprocess(chunk, height=height, width=width)
+        encoded = pipe.vae.encode(pixels.to(device, pipe.vae.dtype))
+        raw = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        shift = getattr(pipe.vae.config, "shift_factor", None) or 0.0
+        latents.append(((raw - shift) * pipe.vae.config.scaling_factor).cpu())
+    text = [
+        encode_text(pipe, captions[start : start + _ENCODING_BATCH])
+        for start in range(0, len(captions), _ENCODING_BATCH)
+    ]
+    joined = {name: torch.cat([part[name] for part in text]) for name in text[0]}
+    return EncodedImages(torch.cat(latents), joined, encode_text(pipe, [""]))
+
+
+@torch.no_grad()
+def encode_text(pipe: Pipeline, captions: Sequence[str]) -> dict[str, Tensor]:
+    """The text embeddings of `captions` on the CPU, by the names that pipelines use for them."""
+    known = inspect.signature(pipe.encode_prompt).parameters
+    options: dict[str, Any] = {"device": pipe._execution_device, "num_images_per_prompt": 1}
+    options |= {name: None for name in ("prompt_2", "prompt_3") if name in known}
+    if "do_classifier_free_guidance" in known:
+        options["do_classifier_free_guidance"] = False
+    parts = pipe.encode_prompt(list(captions), **options)
+    if len(parts) == 2:  # Stable Diffusion 1 and 2: prompt, negative prompt
+        return {"prompt_embeds": parts[0].cpu()}
+    pooled = parts[2] if len(parts) == 4 else parts[1]  # SDXL and SD3; FLUX
+    return {"prompt_embeds": parts[0].cpu(), "pooled_prompt_embeds": pooled.cpu()}
+
+
+def predict(
+    pipe: Pipeline,
+    noisy: Float[Tensor, "b c h w"],
+    timesteps: Float[Tensor, " b"],
+    text: Mapping[str, Tensor],
+) -> Float[Tensor, "b c h w"]:
+    """What the denoiser answers for noisy latents at training timesteps 0 to 999 (flow models: 1000 sigma).
+
+    Raises UserError for a pipeline whose denoiser call is not known here: such a pipeline can sample, not
+    train.
+    """
+    embeds = text["prompt_embeds"]
+    pooled = text.get("pooled_prompt_embeds")
+    if getattr(pipe, "unet", None) is not None:
+        added: dict[str, Tensor] = {}
+        if pooled is not None:
+            height, width = (side * pipe.vae_scale_factor for side in noisy.shape[-2:])
+            # SDXL: original size, crop at the origin, target size
+            sizes = torch.tensor(
+                [[height, width, 0, 0, height, width]], dtype=embeds.dtype, device=embeds.device
+            )
+            added = {"text_embeds": pooled, "time_ids": sizes.expand(len(noisy), -1)}
+        return pipe.unet(noisy, timesteps, encoder_hidden_states=embeds, added_cond_kwargs=added).sample
+    name = type(pipe.transformer).__name__
+    if name == "SD3Transformer2DModel":
+        return pipe.transformer(
+            hidden_states=noisy, timestep=timesteps, encoder_hidden_states=embeds, pooled_projections=pooled
+        ).sample
+    if name == "FluxTransformer2DModel":
+        return _predict_flux(pipe, noisy, timesteps, embeds, pooled)
+    raise UserError(
+        f"{type(pipe).__name__} with a {name} can sample but not train here: use a Stable Diffusion, SDXL, "
+        "SD3 or FLUX pipeline"
+    )
+
+
+def _predict_flux(
+    pipe: Any, noisy: Tensor, timesteps: Tensor, embeds: Tensor, pooled: Tensor | None
+) -> Float[Tensor, "b c h w"]:
+    """FLUX sees 2x2 patches as tokens with ids, and sigma instead of 1000 sigma."""
+    batch, channels, height, width = noisy.shape
+    image_ids = pipe._prepare_latent_image_ids(batch, height // 2, width // 2, noisy.device, noisy.dtype)
+    guidance = noisy.new_full((batch,), 1.0) if pipe.transformer.config.guidance_embeds else None
+    packed = pipe.transformer(
+        hidden_states=pipe._pack_latents(noisy, batch, channels, height, width),
+        timestep=timesteps / 1000,
+        guidance=guidance,
+        pooled_projections=pooled,
+        encoder_hidden_states=embeds,
+        txt_ids=torch.zeros(embeds.shape[1], 3, device=noisy.device, dtype=noisy.dtype),
+        img_ids=image_ids,
+    ).sample
+    patches = packed.view(batch, height // 2, width // 2, channels, 2, 2)
+    return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, height, width)

@@ -1,0 +1,159 @@
+"""Collaborative generation over Flower: signatures in, groups, shared steps, packets out, reports in."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from flwr.app import RecordDict
+
+from fedaigc.collaboration.planner import plan_assignments, planned_evaluations
+from fedaigc.collaboration.session import FinishOrder, GroupResult, ShareOrder, carry_out
+from fedaigc.device.report import Failure, FinishReport, SharedSteps
+from fedaigc.device.shared_steps import run_shared_steps
+from fedaigc.diffusion.adapters import SharedState, install
+from fedaigc.diffusion.plan import boundary_step, build_plan
+from fedaigc.federation import messages
+from fedaigc.federation.base import base_model, taxonomy
+from fedaigc.federation.config import FederationConfig
+from fedaigc.federation.messages import Ask, body, shared_state_record
+from fedaigc.federation.roster import Roster
+from fedaigc.semantics.grouping import group
+from fedaigc.semantics.signature import Signature
+
+T = TypeVar("T")
+
+
+class FlowerPeers:
+    """The devices of a roster, as `collaboration.session` asks them."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+
+    def share(self, orders: Sequence[ShareOrder]) -> list[SharedSteps | Failure]:
+        """Have devices run the shared steps of their groups."""
+        asked = [(int(order.partition), messages.share_record(order)) for order in orders]
+        replies = self._roster.ask_many(Ask.SHARE, asked, "shared steps")
+        return [_parsed(reply, messages.read_shared_steps) for reply in replies]
+
+    def finish(self, orders: Sequence[FinishOrder]) -> list[FinishReport | Failure]:
+        """Have devices finish their tasks."""
+        asked = [(order.partition, messages.finish_record(order)) for order in orders]
+        replies = self._roster.ask_many(Ask.FINISH, asked, "own steps")
+        return [_parsed(reply, messages.read_report) for reply in replies]
+
+
+def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> dict[str, Any]:
+    """Serve every waiting task of every device, and return the record of it.
+
+    Raises UserError when the number of shared steps lies past the boundary t* or the plan.
+    """
+    settings = config.generation
+    pipe, base_hash = base_model(config.model)
+    everyone = roster.partitions
+    roster.ask(
+        Ask.INSTALL, {partition: shared_state_record(shared) for partition in everyone}, "shared state"
+    )
+    asked = {partition: body() for partition in everyone}
+    signatures, owners = _signatures(roster.ask(Ask.SIGNATURES, asked, "signatures"))
+    groups = group(signatures, taxonomy())
+    plan = build_plan(
+        pipe,
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        height=config.model.height,
+        width=config.model.width,
+        base_hash=base_hash,
+        shared_hash=shared.hash(),
+    )
+    boundary = boundary_step(plan, shared.boundary_log_snr)
+    assignments = plan_assignments(
+        groups,
+        owners,
+        plan,
+        num_shared_steps=settings.num_shared_steps,
+        boundary=boundary,
+        seed=config.seed,
+        executor=settings.executor,
+    )
+
+    def edge(order: ShareOrder) -> SharedSteps:
+        install(pipe, shared)
+        return run_shared_steps(
+            pipe,
+            order.group_prompt,
+            order.plan,
+            order.stop,
+            noise_seed=order.noise_seed,
+            boundary=boundary,
+            handoff=settings.handoff,
+        )
+
+    results = carry_out(assignments, owners, plan, FlowerPeers(roster), edge)
+    return {
+        "policy": settings.policy.value,
+        "plan": plan.fingerprint(),
+        "num_steps": plan.num_steps,
+        "boundary_step": boundary,
+        "groups": [_group_record(result, signatures, plan.num_steps) for result in results],
+    }
+
+
+def _signatures(
+    replies: dict[int, RecordDict | Failure],
+) -> tuple[dict[str, Signature | None], dict[str, int]]:
+    """What is known of every task, and whose it is. A device whose answer cannot be read has no tasks."""
+    signatures: dict[str, Signature | None] = {}
+    owners: dict[str, int] = {}
+    for partition, reply in sorted(replies.items()):
+        found = _parsed(reply, messages.read_signatures)
+        if isinstance(found, Failure):
+            continue
+        # a task belongs to the partition that named it first
+        for task_id in found.keys() - owners.keys():
+            owners[task_id] = partition
+            signatures[task_id] = found[task_id]
+    return signatures, owners
+
+
+def _group_record(
+    result: GroupResult, signatures: dict[str, Signature | None], num_steps: int
+) -> dict[str, Any]:
+    assignment = result.assignment
+    size = len(assignment.group.members)
+    return {
+        "prompt": assignment.group.prompt,
+        "executor": assignment.executor,
+        "num_shared_steps": assignment.num_shared_steps,
+        "noise_seed": assignment.noise_seed,
+        "evaluations": result.evaluations,
+        "planned_evaluations": planned_evaluations(size, assignment.num_shared_steps, num_steps),
+        "solo_evaluations": size * num_steps,
+        "samples": result.samples,
+        "packet_bytes": result.packet_bytes,
+        "share_failure": result.share_failure,
+        "tasks": [
+            {
+                "task_id": task.task_id,
+                "partition": task.partition,
+                "disclosed": _disclosed(signatures[task.task_id]),
+                "outcome": task.outcome,
+                "report": asdict(task.report) if task.report else None,
+                "failure": task.failure,
+            }
+            for task in result.tasks
+        ],
+    }
+
+
+def _disclosed(signature: Signature | None) -> dict[str, Any] | None:
+    return asdict(signature) if signature is not None else None
+
+
+def _parsed(reply: RecordDict | Failure, read: Callable[[RecordDict], T]) -> T | Failure:
+    """The reply read, or the failure that it is; what cannot be read is a failure of that client alone."""
+    if isinstance(reply, Failure):
+        return reply
+    try:
+        return read(reply)
+    except (KeyError, TypeError, ValueError):
+        return Failure.INTERNAL

@@ -1,0 +1,99 @@
+"""A Flower grid that runs the client app in this process: for tests and small runs, with the same apps."""
+
+from collections.abc import Iterable
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from flwr.serverapp.grid import Grid
+from flwr.supercore.run import Run
+
+from fedaigc.rng import derived_seed, numpy_rng
+
+SERVER_NODE_ID = 1
+
+
+class LocalGrid(Grid):
+    """`num_clients` simulated nodes that answer one after the other.
+
+    Node ids are arbitrary numbers, as Flower's are, so that nothing may take them for partition ids.
+    `shuffle_seed` has them answer in another order, as in a real network.
+    """
+
+    def __init__(
+        self,
+        app: ClientApp,
+        *,
+        num_clients: int,
+        run_config: dict[str, str],
+        run_id: int,
+        shuffle_seed: int | None = None,
+    ) -> None:
+        self._app = app
+        self._run_id = run_id
+        self._order = None if shuffle_seed is None else numpy_rng(shuffle_seed, "reply order")
+        self._waiting: dict[str, Message] = {}
+        self._sent = 0
+        self._contexts: dict[int, Context] = {}
+        for partition in range(num_clients):
+            node_id = derived_seed(run_id, "node", partition)
+            node_config = {"partition-id": partition, "num-partitions": num_clients}
+            self._contexts[node_id] = Context(run_id, node_id, node_config, RecordDict(), dict(run_config))
+
+    def set_run(self, run: Run) -> None:
+        """Nothing to do: a local grid belongs to one run."""
+
+    @property
+    def run(self) -> Run:
+        """The run; only its id means anything here."""
+        return Run.create_empty(self._run_id)
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A message to one node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """All nodes, sorted by their arbitrary ids."""
+        return sorted(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Keep the messages until their replies are pulled."""
+        ids = []
+        for message in messages:
+            self._sent += 1
+            message_id = f"{self._run_id}-{self._sent}"
+            # where a SuperLink would write it
+            message.metadata.__dict__["_message_id"] = message_id
+            self._waiting[message_id] = message
+            ids.append(message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Have one node answer, the longest waiting or a random one, and return its reply."""
+        wanted = set(message_ids)
+        found = [message_id for message_id in self._waiting if message_id in wanted]
+        if not found:
+            return []
+        chosen = found[0 if self._order is None else int(self._order.integers(len(found)))]
+        return [self._answer(self._waiting.pop(chosen))]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Push, then pull until every node has answered."""
+        ids = self.push_messages(messages)
+        return [reply for _ in ids for reply in self.pull_messages(ids)]
+
+    def _answer(self, message: Message) -> Message:
+        context = self._contexts[message.metadata.dst_node_id]
+        try:
+            return self._app(message, context)
+        except (
+            Exception
+        ) as error:  # as Flower's simulation does: the text of a client's error reaches the server
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error)), reply_to=message)

@@ -1,0 +1,170 @@
+"""What the server and the clients say to each other, as Flower records.
+
+Every message is one record of a few named values. What a client may answer is closed: numbers, enums, concept
+ids, task ids, fingerprints, the public names of layers, weights, and packets made from a public prompt.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from enum import StrEnum
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fedaigc.collaboration.session import FinishOrder, ShareOrder
+from fedaigc.device.report import Failure, FinishReport, SharedSteps
+from fedaigc.diffusion.adapters import SharedState
+from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.federation.arrays import Manifest, flatten, manifest_of, unflatten
+from fedaigc.federation.rule import Update
+from fedaigc.semantics.signature import Signature
+
+BODY = "body"
+ARRAYS = "arrays"
+METRICS = "metrics"
+FAILURE = "failure"
+FLAT = "flat"
+
+
+class Ask(StrEnum):
+    """The message types that a client answers."""
+
+    HELLO = "query.hello"
+    TRAIN = "train"
+    INSTALL = "query.install"
+    SIGNATURES = "query.signatures"
+    SHARE = "query.share"
+    FINISH = "query.finish"
+
+
+def body(**values: Any) -> RecordDict:
+    """A record of named scalars, bytes, or lists of one of them."""
+    return RecordDict({BODY: ConfigRecord(values)})
+
+
+def failure(kind: Failure) -> RecordDict:
+    """A client's error, of which the kind is all that crosses."""
+    return RecordDict({FAILURE: ConfigRecord({"kind": kind.value})})
+
+
+def failure_in(record: RecordDict) -> Failure | None:
+    """The kind of error that this reply tells, or None. ValueError for a kind that is not in the list."""
+    return Failure(record[FAILURE]["kind"]) if FAILURE in record else None
+
+
+def shared_state_record(shared: SharedState, **values: Any) -> RecordDict:
+    """A shared state as one flat array, with further values beside it."""
+    tensors = shared.tensors()
+    record = body(header=json.dumps(shared.header()), manifest=manifest_of(tensors).to_json(), **values)
+    record[ARRAYS] = ArrayRecord({FLAT: Array(flatten(tensors))})
+    return record
+
+
+def read_shared_state(record: RecordDict) -> SharedState:
+    """The inverse of `shared_state_record`."""
+    values = record[BODY]
+    buffer = record[ARRAYS][FLAT].numpy()
+    tensors = unflatten(buffer, Manifest.from_json(values["manifest"]))
+    return SharedState.from_tensors(json.loads(values["header"]), tensors)
+
+
+def update_record(update: Update) -> RecordDict:
+    """A client's update: weights in one flat array, counts, and metrics as numbers."""
+    record = body(
+        manifest=manifest_of(update.tensors).to_json(),
+        partition=update.partition,
+        num_examples=update.num_examples,
+        num_steps=update.num_steps,
+    )
+    record[ARRAYS] = ArrayRecord({FLAT: Array(flatten(update.tensors))})
+    record[METRICS] = MetricRecord(dict(update.metrics))
+    return record
+
+
+def signatures_record(signatures: Mapping[str, Signature | None]) -> RecordDict:
+    """What a device discloses of each waiting task; of a task that runs alone, its id only."""
+    disclosed = {task_id: signature for task_id, signature in signatures.items() if signature is not None}
+    alone = [task_id for task_id, signature in signatures.items() if signature is None]
+    return body(
+        tasks=list(disclosed),
+        signatures=[signature.to_json() for signature in disclosed.values()],
+        alone=alone,
+    )
+
+
+def read_signatures(record: RecordDict) -> dict[str, Signature | None]:
+    """The inverse of `signatures_record`; ValueError for anything but enums and concept ids."""
+    values = record[BODY]
+    pairs = zip(values["tasks"], values["signatures"], strict=True)
+    found: dict[str, Signature | None] = {task_id: Signature.from_json(text) for task_id, text in pairs}
+    return found | dict.fromkeys(values["alone"])
+
+
+def share_record(order: ShareOrder) -> RecordDict:
+    """The order to run the shared steps of a group."""
+    return body(
+        task_id=order.task_id,
+        group_prompt=order.group_prompt,
+        noise_seed=order.noise_seed,
+        plan=order.plan.to_json(),
+        stop=order.stop,
+    )
+
+
+def read_share(record: RecordDict, partition: int) -> ShareOrder:
+    """The inverse of `share_record`."""
+    values = dict(record[BODY])
+    return ShareOrder(partition=partition, **(values | {"plan": DenoisingPlan.from_json(values["plan"])}))
+
+
+def finish_record(order: FinishOrder) -> RecordDict:
+    """The order to finish a task, with its packet; without one when the task runs alone."""
+    return body(
+        task_id=order.task_id,
+        plan=order.plan.to_json(),
+        noise_seed=order.noise_seed,
+        packet=order.packet or b"",
+    )
+
+
+def read_finish(record: RecordDict, partition: int) -> FinishOrder:
+    """The inverse of `finish_record`."""
+    values = dict(record[BODY])
+    parsed = {"plan": DenoisingPlan.from_json(values["plan"]), "packet": values["packet"] or None}
+    return FinishOrder(partition=partition, **(values | parsed))
+
+
+def shared_steps_record(steps: SharedSteps) -> RecordDict:
+    """A helper's answer."""
+    return body(**asdict(steps))
+
+
+def read_shared_steps(record: RecordDict) -> SharedSteps:
+    """The inverse of `shared_steps_record`; ValueError for other keys or types."""
+    values = dict(record[BODY])
+    _check_types(values, {"packet": bytes, "denoiser_calls": int, "denoiser_samples": int})
+    return SharedSteps(**values)
+
+
+def report_record(report: FinishReport) -> RecordDict:
+    """A device's report, number by number; scores that it does not have are left out."""
+    return body(**{name: value for name, value in asdict(report).items() if value is not None})
+
+
+def read_report(record: RecordDict) -> FinishReport:
+    """The inverse of `report_record`; ValueError for a key or a value outside the closed list."""
+    values = dict(record[BODY])
+    unknown = set(values) - {field.name for field in fields(FinishReport)}
+    if unknown:
+        raise ValueError(f"a finish report has no keys {sorted(unknown)}")
+    try:
+        return FinishReport(**values)
+    except TypeError as error:
+        raise ValueError("a finish report lacks counts") from error
+
+
+def _check_types(values: Mapping[str, Any], expected: Mapping[str, type]) -> None:
+    found: Sequence[tuple[str, type]] = sorted((name, type(value)) for name, value in values.items())
+    if dict(found) != dict(expected):
+        raise ValueError(f"expected {dict(expected)}, got {dict(found)}")

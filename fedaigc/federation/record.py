@@ -1,0 +1,75 @@
+"""What a run leaves behind: record.json with its configuration and every figure, and the shared state."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from fedaigc.diffusion.adapters import SharedState
+from fedaigc.errors import UserError
+from fedaigc.federation.config import FederationConfig
+
+RECORD = "record.json"
+SHARED_STATE = "shared-state.safetensors"
+_PACKAGES = ("fedaigc", "flwr", "torch", "diffusers", "peft", "transformers")
+
+
+class RunRecord:
+    """The record of one run; every change is on disk at once, so that a killed run tells how far it came."""
+
+    def __init__(self, config: FederationConfig) -> None:
+        config.output.mkdir(parents=True, exist_ok=True)
+        self._path = config.output / RECORD
+        self._values: dict[str, Any] = {}
+        self.update(
+            status="running",
+            config=json.loads(config.model_dump_json()),
+            versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            rounds=[],
+        )
+
+    def update(self, **values: Any) -> None:
+        """Set top-level values and write the file."""
+        self._values |= values
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self._values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(temporary, self._path)
+
+    def add_round(self, values: dict[str, Any]) -> None:
+        """Append the record of one round."""
+        self.update(rounds=[*self._values["rounds"], values])
+
+
+def read_record(output: Path) -> dict[str, Any]:
+    """The record in a run's folder; UserError when there is none."""
+    try:
+        values: dict[str, Any] = json.loads((output / RECORD).read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"no record in {output}: the run did not start") from None
+    return values
+
+
+def save_shared_state(shared: SharedState, output: Path) -> Path:
+    """Write the shared state into a run's folder."""
+    path = output / SHARED_STATE
+    temporary = path.with_suffix(".tmp")
+    tensors = {name: tensor.contiguous() for name, tensor in shared.tensors().items()}
+    save_file(tensors, temporary, metadata={"shared_state": json.dumps(shared.header())})
+    os.replace(temporary, path)
+    return path
+
+
+def load_shared_state(output: Path) -> SharedState:
+    """The shared state of a run's folder; UserError when there is none."""
+    path = output / SHARED_STATE
+    if not path.is_file():
+        raise UserError(f"no {SHARED_STATE} in {output}: give the output folder of a run that trained")
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["shared_state"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    return SharedState.from_tensors(header, tensors)

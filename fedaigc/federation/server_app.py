@@ -1,0 +1,82 @@
+"""The Flower server: opens the roster, runs the rounds, then has the waiting prompts drawn together."""
+
+from dataclasses import asdict
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedaigc.diffusion.adapters import SharedState, new_adapter
+from fedaigc.diffusion.noise_level import boundary_log_snr
+from fedaigc.errors import UserError
+from fedaigc.federation.base import base_model
+from fedaigc.federation.config import FederationConfig, config_from_run
+from fedaigc.federation.flower import load_strategy
+from fedaigc.federation.generation import generate
+from fedaigc.federation.record import RunRecord, save_shared_state
+from fedaigc.federation.roster import Progress, open_roster
+from fedaigc.federation.rounds import RoundRecord, run_rounds
+from fedaigc.rng import rng
+
+PROGRESS = "fedaigc progress:"
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the federation that the run's configuration describes."""
+    # a line of the log for each reply: the launcher, in another process, reads it as progress
+    serve(grid, config_from_run(context.run_config), lambda *step: print(progress_line(*step), flush=True))
+
+
+def progress_line(label: str, done: int, total: int) -> str:
+    """Progress as a line of Flower's log."""
+    return f"{PROGRESS} {label}: {done} of {total}"
+
+
+def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None) -> None:
+    """Training rounds and generation, with a record of both in `config.output`.
+
+    `progress` is called with a label, the replies that are in, and all that are due.
+
+    Raises UserError, which the record holds too, for a configuration that cannot work.
+    """
+    record = RunRecord(config)
+    try:
+        torch.set_num_threads(config.threads)
+        rule = load_strategy(config.rounds.strategy)
+        shared = initial_shared_state(config)
+        roster = open_roster(
+            grid, num_clients=config.num_clients, base_hash=shared.base_hash, progress=progress
+        )
+        refused = [{"partition": refusal.partition, "reason": refusal.reason} for refusal in roster.refused]
+        record.update(base=shared.base_hash, partitions=roster.partitions, refused=refused)
+
+        def on_round(done: RoundRecord, state: SharedState) -> None:
+            save_shared_state(state, config.output)
+            record.add_round(asdict(done))
+
+        shared = run_rounds(roster, shared, rule, config, on_round)
+        save_shared_state(shared, config.output)
+        record.update(shared_hash=shared.hash())
+        if config.generation.enabled:
+            record.update(generation=generate(roster, shared, config))
+    except Exception as error:
+        kind = "error" if isinstance(error, UserError) else type(error).__name__
+        record.update(status="failed", error=f"{error}", error_kind=kind)
+        raise
+    record.update(status="finished")
+
+
+def initial_shared_state(config: FederationConfig) -> SharedState:
+    """W0, no residual, A drawn from the run's seed and B zero: the pipeline as it came."""
+    pipe, base_hash = base_model(config.model)
+    section = config.adapter
+    fresh = new_adapter(
+        pipe, generator=rng(config.seed, "shared adapter"), rank=section.rank, alpha=section.alpha
+    )
+    boundary = None
+    if section.boundary_timestep is not None:
+        boundary = boundary_log_snr(pipe, section.boundary_timestep)
+    return SharedState(base_hash, fresh.lora, fresh.rank, fresh.alpha, boundary_log_snr=boundary)
