@@ -1,0 +1,231 @@
+"""The command line. Heavy packages are imported inside the commands, so that --help answers at once."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedaigc.errors import UserError
+
+if TYPE_CHECKING:
+    from fedaigc.federation.roster import Progress
+
+app = typer.Typer(
+    name="fedaigc",
+    help="Federated learning for collaborative diffusion: shared early denoising steps, private late ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+device_app = typer.Typer(help="A device's home: its private images and prompts.", no_args_is_help=True)
+app.add_typer(device_app, name="device")
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress]":
+    """A bar for each label; a callback takes (label, done, total)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns) as bars:
+        tasks: dict[str, tuple[int, int]] = {}
+
+        def update(label: str, done: int, total: int) -> None:
+            # a label that starts anew (the next round's training) goes on in the same bar
+            if label not in tasks:
+                tasks[label] = (bars.add_task(label, total=total), 0)
+            task, offset = tasks[label]
+            bar = bars.tasks[task]
+            if done + offset < bar.completed:
+                offset = int(bar.completed)
+                tasks[label] = (task, offset)
+                bars.update(task, total=offset + total)
+            bars.update(task, completed=offset + done)
+
+        yield update
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for report.html and record.json.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="The same seed repeats the run.")] = 0,
+    rounds: Annotated[int, typer.Option(min=0, help="Federated rounds.")] = 3,
+    images: Annotated[int, typer.Option(min=1, help="Private pictures a device.")] = 96,
+    backend: Annotated[str, typer.Option(help='"ray" (worker processes) or "in-process".')] = "ray",
+    small: Annotated[
+        bool, typer.Option("--small", help="One round of one step: shows the path, in a minute.")
+    ] = False,
+) -> None:
+    """Eight devices train together, draw eight prompts in groups, and a page shows all of it."""
+    from fedaigc.demo import DemoSettings, run_demo
+
+    if backend not in ("ray", "in-process"):
+        raise UserError(f'backend {backend!r} is unknown: expected "ray" or "in-process"')
+    steps = {"shared_steps": 1, "personal_steps": 1} if small else {}
+    settings = DemoSettings(
+        output=output,
+        seed=seed,
+        rounds=1 if small else rounds,
+        num_images=8 if small else images,
+        backend=backend,
+        **steps,
+    )
+    with _progress() as progress:
+        page = run_demo(settings, progress)
+    typer.echo(f"report: {page}\nrecord: {page.with_name('record.json')}")
+
+
+@app.command()
+def generate(
+    prompts: Annotated[list[str], typer.Argument(help="One prompt a device, each in quotes.")],
+    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/generate"),
+    model: Annotated[str, typer.Option(help='"embedded", a diffusers folder, or a hub name.')] = "embedded",
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps, N.")] = 11,
+    shared_steps: Annotated[int, typer.Option(min=0, help="Steps that a group shares, K.")] = 3,
+    guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance scale.")] = 5.0,
+    policy: Annotated[str, typer.Option(help="What devices disclose: see `fedaigc disclose`.")] = "kind",
+    size: Annotated[int, typer.Option(min=8, help="Height and width in pixels.")] = 64,
+    device: Annotated[str, typer.Option(help='"cpu", "cuda", or "auto".')] = "auto",
+    dtype: Annotated[str, typer.Option(help='"float32", "float16" or "bfloat16".')] = "float32",
+    seed: int = 0,
+) -> None:
+    """Draw prompts together: those with similar meaning share their early denoising steps."""
+    from fedaigc.generate import GenerateSettings, run_generate
+
+    settings = GenerateSettings(
+        output,
+        seed,
+        {"name": model, "device": device, "dtype": dtype, "height": size, "width": size},
+        {
+            "num_inference_steps": steps,
+            "num_shared_steps": shared_steps,
+            "guidance_scale": guidance,
+            "policy": policy,
+        },
+    )
+    with _progress() as progress:
+        record = run_generate(prompts, settings, progress)
+    for group in record["generation"]["groups"]:
+        members = ", ".join(f"{task['partition']:02d}.png" for task in group["tasks"])
+        cost = f"{group['evaluations']} steps, solo {group['solo_evaluations']}"
+        typer.echo(f"{members}: {group['prompt']!r}, {group['num_shared_steps']} shared steps; {cost}")
+    typer.echo(f"pictures in {output}")
+
+
+@app.command()
+def simulate(
+    config: Annotated[Path, typer.Argument(help="TOML file; `fedaigc config` prints one with the defaults.")],
+) -> None:
+    """Run the federation that a TOML file describes: training rounds, then the waiting prompts."""
+    from fedaigc.federation.config import read_config
+    from fedaigc.federation.launcher import simulate as run
+
+    settings = read_config(config)
+    with _progress() as progress:
+        record = run(settings, progress)
+    typer.echo(f"{record['status']}: {len(record['rounds'])} rounds, record in {settings.output}/record.json")
+
+
+@app.command()
+def config() -> None:
+    """Print a configuration with all defaults, to be changed and given to `fedaigc simulate`."""
+    from fedaigc.federation.config import example_config
+
+    typer.echo(example_config(), nl=False)
+
+
+@app.command()
+def disclose(
+    prompt: str,
+    policy: Annotated[
+        str, typer.Option(help='"kind", "general", "exact" or, by name only, "open".')
+    ] = "kind",
+) -> None:
+    """Show what a device would tell the server about a prompt, and nothing else happens."""
+    from fedaigc.device.prompts import checked_prompt
+    from fedaigc.semantics.parser import parse
+    from fedaigc.semantics.signature import Policy, disclose
+    from fedaigc.semantics.taxonomy import Taxonomy
+
+    known = [member.value for member in Policy]
+    if policy not in known:
+        raise UserError(f"policy {policy!r} is unknown: expected one of {', '.join(known)}")
+    taxonomy = Taxonomy.load()
+    signature = disclose(parse(checked_prompt(prompt), taxonomy), Policy(policy), taxonomy)
+    typer.echo("nothing: the task runs alone" if signature is None else signature.to_json())
+
+
+@app.command()
+def scenes(
+    homes: Annotated[Path, typer.Argument(help="Folder for the homes: 00, 01, ...")],
+    clients: Annotated[int, typer.Option(min=1, help="Number of devices; each draws in one style.")] = 8,
+    images: Annotated[int, typer.Option(min=1, help="Private pictures a device.")] = 96,
+    seed: int = 0,
+) -> None:
+    """Make homes of simulated devices with pictures of Scenes, one style a device."""
+    from fedaigc.device.provision import provision_scenes, scene_clients
+
+    made = scene_clients(clients, images)
+    provision_scenes(homes, made, seed)
+    for partition, client in enumerate(made):
+        typer.echo(f"{homes}/{partition:02d}: {client.num_images} pictures in {client.style} style")
+
+
+@device_app.command("add-images")
+def add_images(
+    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Pictures with captions: captions.jsonl, or cat.txt beside cat.png.")
+    ],
+) -> None:
+    """Copy a folder of pictures with captions into a device's home."""
+    from fedaigc.device.home import Home
+    from fedaigc.device.images import ImageStore, read_folder
+
+    pictures = read_folder(folder)
+    typer.echo(f"{ImageStore(Home.open(home)).add(pictures)} pictures added to {home}")
+
+
+@device_app.command("add-data-set")
+def add_data_set(
+    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    name: Annotated[str, typer.Argument(help="A `datasets` data set: hub name or local path.")],
+    image_column: str = "image",
+    caption_column: str = "caption",
+    split: str = "train",
+) -> None:
+    """Copy a data set with an image and a caption column into a device's home."""
+    from fedaigc.data.sources import load_data_set
+    from fedaigc.device.home import Home
+    from fedaigc.device.images import ImageStore, read_rows
+
+    rows = load_data_set(name, image_column=image_column, caption_column=caption_column, split=split)
+    typer.echo(f"{ImageStore(Home.open(home)).add(read_rows(rows))} pictures added to {home}")
+
+
+@device_app.command("add-prompt")
+def add_prompt(
+    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    prompt: str,
+) -> None:
+    """Queue a prompt on a device; the next generation draws it."""
+    from fedaigc.device.home import Home
+    from fedaigc.device.prompts import PromptQueue
+
+    typer.echo(PromptQueue(Home.open(home)).add(prompt))
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends with its message and status 2, without a traceback."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

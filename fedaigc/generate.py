@@ -1,0 +1,65 @@
+"""`fedaigc generate`: draw a few prompts together, each on a device of its own, without any training."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedaigc.errors import UserError
+
+if TYPE_CHECKING:
+    from fedaigc.federation.roster import Progress
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """What to draw with; the names are those of the configuration's sections."""
+
+    output: Path
+    seed: int = 0
+    model: dict[str, Any] | None = None
+    generation: dict[str, Any] | None = None
+
+
+def run_generate(
+    prompts: Sequence[str], settings: GenerateSettings, progress: "Progress | None" = None
+) -> dict[str, Any]:
+    """Draw `prompts`, one device each; writes 00.png, 01.png, ... into the output folder, returns the record.
+
+    Raises UserError for an empty or overlong prompt, a missing model, or an output folder in use.
+    """
+    from fedaigc.device.gallery import Gallery
+    from fedaigc.device.home import Home
+    from fedaigc.device.prompts import PromptQueue, checked_prompt
+    from fedaigc.device.provision import home_of
+    from fedaigc.federation.config import parse_config
+    from fedaigc.federation.launcher import simulate
+    from fedaigc.rng import derived_seed
+
+    texts = [checked_prompt(prompt) for prompt in prompts]
+    output = settings.output
+    if output.exists() and any(output.iterdir()):
+        if not (output / "homes").is_dir():
+            raise UserError(f"{output} is in use: give another folder with --output")
+        shutil.rmtree(output)
+    config = parse_config(
+        {
+            "homes": output / "homes",
+            "output": output / "federation",
+            "seed": settings.seed,
+            "num_clients": len(texts),
+            "rounds": {"count": 0},
+            "model": settings.model or {},
+            "generation": settings.generation or {},
+        }
+    )
+    homes = [
+        Home.open(home_of(config.homes, partition), derived_seed(settings.seed, "device", partition))
+        for partition in range(len(texts))
+    ]
+    tasks = [PromptQueue(home).add(text) for home, text in zip(homes, texts, strict=True)]
+    record = simulate(config, progress)
+    for partition, (home, task) in enumerate(zip(homes, tasks, strict=True)):
+        Gallery(home).image(task).save(output / f"{partition:02d}.png")
+    return record
