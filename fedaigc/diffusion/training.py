@@ -39,11 +39,11 @@ class TrainingSettings:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    shared_steps: Annotated[int, Field(ge=0)] = 20
+    shared_steps: Annotated[int, Field(ge=1)] = 20
     personal_steps: Annotated[int, Field(ge=0)] = 40
     batch_size: Annotated[int, Field(ge=1)] = 8
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    min_snr_gamma: Annotated[float, Field(gt=0)] | None = 5.0
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
     condition_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
 
 

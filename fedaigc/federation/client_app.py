@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 
 from fedaigc.device.device import Device
 from fedaigc.device.report import DeviceError, Failure, failure_of
+from fedaigc.device.scoring import Scorer
 from fedaigc.federation import messages
 from fedaigc.federation.base import base_model, scene_scorer, taxonomy
 from fedaigc.federation.config import FederationConfig, config_from_run
@@ -105,7 +106,8 @@ def finish(content: RecordDict, partition: int, config: FederationConfig) -> Rec
     """Finish a task from its packet, or alone."""
     order = messages.read_finish(content, partition)
     settings = config.generation
-    device = open_device(partition, config)
+    scorer = scene_scorer() if settings.scorer == "scenes" else None
+    device = open_device(partition, config, scorer)
     if order.packet is None:
         report = device.alone(order.task_id, order.noise_seed, order.plan, strip_steps=settings.strip_steps)
     else:
@@ -119,14 +121,13 @@ def finish(content: RecordDict, partition: int, config: FederationConfig) -> Rec
     return messages.report_record(report)
 
 
-def open_device(partition: int, config: FederationConfig) -> Device:
+def open_device(partition: int, config: FederationConfig, scorer: Scorer | None = None) -> Device:
     """The device whose home belongs to this partition. Raises DeviceError when there is no such home."""
     home = config.home(partition)
     if not home.is_dir():
         raise DeviceError(Failure.STORAGE, f"no home {home}")
     pipe, base_hash = base_model(config.model)
-    judge = scene_scorer() if config.generation.scorer == "scenes" else None
-    return Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), scorer=judge)
+    return Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), scorer=scorer)
 
 
 def _guarded(handler: Handler, content: RecordDict, context: Context) -> RecordDict:

@@ -3,6 +3,7 @@
 In this process, or through Flower's simulation in worker processes.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -60,7 +61,7 @@ def run_in_process(
         run_id=run_id,
         shuffle_seed=shuffle_seed,
     )
-    with _task_identity(run_id), _threads(config.threads):
+    with _task_identity(run_id), _threads(config.threads), _quiet_flower():
         serve(grid, config, progress)
 
 
@@ -80,6 +81,18 @@ def _task_identity(run_id: int) -> Iterator[None]:
         yield
     finally:
         TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = before
+
+
+@contextmanager
+def _quiet_flower() -> Iterator[None]:
+    """Flower tells of every aggregation; in this process that would tear the caller's progress bars."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

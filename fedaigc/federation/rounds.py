@@ -7,6 +7,7 @@ from flwr.app import RecordDict
 
 from fedaigc.device.report import Failure
 from fedaigc.diffusion.adapters import SharedState
+from fedaigc.errors import UserError
 from fedaigc.federation.arrays import manifest_of
 from fedaigc.federation.config import FederationConfig
 from fedaigc.federation.flower import RefusedUpdate, read_update
@@ -42,6 +43,8 @@ def run_rounds(
 
     Updates are folded in partition order; one that is refused leaves the round without it. `on_round` is
     called after each round, with its record and the new state.
+
+    Raises UserError when a round has no update at all.
     """
     for number in range(1, config.rounds.count + 1):
         label = f"round {number} of {config.rounds.count}"
@@ -51,6 +54,9 @@ def run_rounds(
             for partition in sampled
         }
         updates, refused = _collect(roster.ask(Ask.TRAIN, orders, label), shared, rule)
+        if not updates:
+            reasons = "\n".join(f"  {reason}" for reason in refused.values())
+            raise UserError(f"round {number}: no client sent an update that could be used:\n{reasons}")
         rule.start(shared)
         for update in updates:
             rule.add(update)
