@@ -1,0 +1,149 @@
+"""The hand-off: one machine's denoising state becomes a packet, another machine's state again [Du23].
+
+Two hand-offs. "exact" sends the scheduler's history with the latents: the continued run equals the unsplit
+run bit for bit (multistep schedulers keep up to four latents' worth). "latents" sends the latents alone, as
+the demo of [Du23] does, and multistep schedulers restart at first order.
+
+Two deliveries. "strict" refuses every damaged packet. "tolerant" refuses a damaged header and takes a body
+with bit errors as it came (Figure 3 of [Du23]); a body of another length is refused as well, since then the
+place of every value is lost, and so are the lengths that the header promises.
+"""
+
+from typing import Any, Literal
+
+from fedaigc.diffusion.packet import (
+    PacketError,
+    PacketLayout,
+    packet_layout,
+    read_body,
+    read_header,
+    write_packet,
+)
+from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.diffusion.restart import restart_refusal
+from fedaigc.diffusion.segment import DenoisingState
+from fedaigc.errors import UserError
+
+__all__ = [
+    "Delivery",
+    "Handoff",
+    "PacketError",
+    "PacketLayout",
+    "check_handoff",
+    "latents_span",
+    "pack",
+    "packet_layout",
+    "unpack",
+]
+
+Handoff = Literal["exact", "latents"]
+Delivery = Literal["strict", "tolerant"]
+
+_KEYS = frozenset(
+    [
+        "plan",
+        "base",
+        "shared",
+        "handoff",
+        "step",
+        "noise_seed",
+        "draw_count",
+        "latents",
+        "history",
+        "body_bytes",
+        "body_sha256",
+    ]
+)
+
+
+def check_handoff(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff = "exact") -> None:
+    """Check that step `k` of the plan is a legal hand-off.
+
+    boundary: first step on the personal side of t* (`boundary_step`); the number of steps where nobody has a
+    personal adapter. Raises UserError for a `k` outside of the plan, or past the boundary, since only the
+    device itself has the weights of those steps, and for one where a run cannot continue from latents alone.
+    """
+    if not 0 <= k <= plan.num_steps:
+        raise UserError(f"hand-off at step {k}: the plan has steps 0 to {plan.num_steps}")
+    if k > boundary:
+        raise UserError(
+            f"hand-off at step {k}, past the stage boundary at step {boundary}: the personal adapter never leaves its "
+            f"device, so share at most {boundary} steps"
+        )
+    refusal = restart_refusal(plan, k) if handoff == "latents" else None
+    if refusal is not None:
+        raise UserError(
+            f"hand-off of latents at step {k}: {refusal}; choose another step or the exact hand-off"
+        )
+
+
+def pack(state: DenoisingState, plan: DenoisingPlan, handoff: Handoff = "exact") -> bytes:
+    """The packet of a state.
+
+    Raises UserError for a state of another plan or a step that latents cannot resume.
+    """
+    if state.plan_fingerprint != plan.fingerprint():
+        raise UserError(
+            f"this state belongs to plan {state.plan_fingerprint}, not to plan {plan.fingerprint()}"
+        )
+    check_handoff(plan, state.step, plan.num_steps, handoff)
+    header = {
+        "plan": plan.fingerprint(),
+        "base": plan.base_hash,
+        "shared": plan.shared_hash,
+        "handoff": handoff,
+        "step": state.step,
+        "noise_seed": state.noise_seed,
+        "draw_count": state.draw_count,
+    }
+    return write_packet(header, state.latents, dict(state.history) if handoff == "exact" else {})
+
+
+def unpack(data: bytes, plan: DenoisingPlan, delivery: Delivery = "strict") -> DenoisingState:
+    """The state that a packet carries, on the CPU.
+
+    Raises PacketError for a packet of another version, base model, shared state or plan, naming both, and for
+    a damaged one as the delivery asks.
+    """
+    header, _ = read_header(data)
+    if header.keys() != _KEYS:
+        raise PacketError(f"the header has {', '.join(sorted(header))}: expected {', '.join(sorted(_KEYS))}")
+    for what, key, expected in (
+        ("base model", "base", plan.base_hash),
+        ("shared state", "shared", plan.shared_hash),
+        ("plan", "plan", plan.fingerprint()),
+    ):
+        if header[key] != expected:
+            raise PacketError(f"packet of {what} {header[key]!r}, expected {what} {expected!r}")
+    _check_numbers(header, plan)
+    latents, history = read_body(data, verify=delivery == "strict")
+    if not latents.is_floating_point() or latents.dim() < 2:
+        raise PacketError(
+            f"latents of shape {tuple(latents.shape)} and type {latents.dtype}: expected a batch of numbers"
+        )
+    return DenoisingState(
+        header["step"], latents, history, header["noise_seed"], header["draw_count"], plan.fingerprint()
+    )
+
+
+def latents_span(packet: bytes) -> tuple[int, int]:
+    """The bytes of the latents in a packet, (first, one past the last): where a radio link may flip bits."""
+    return packet_layout(packet).latents
+
+
+def _check_numbers(header: dict[str, Any], plan: DenoisingPlan) -> None:
+    """A packet comes from another machine: no number in it may cost this one more than a run of the plan."""
+    limits = {
+        "step": (0, plan.num_steps),
+        "noise_seed": (-(2**63), 2**64 - 1),
+        # the initial noise, and what `windowed_scheduler` allows a step
+        "draw_count": (0, 1 + 4 * plan.num_steps),
+        "body_bytes": (1, 2**40),
+    }
+    for name, (low, high) in limits.items():
+        if type(header[name]) is not int or not low <= header[name] <= high:
+            raise PacketError(f"the header's {name} is {header[name]!r:.40}: expected {low} to {high}")
+    if header["handoff"] not in ("exact", "latents"):
+        raise PacketError(f"the header's handoff is {header['handoff']!r:.40}: expected exact or latents")
+    if not isinstance(header["history"], dict) or (header["handoff"] == "latents" and header["history"]):
+        raise PacketError("the header's history is no object, or there is one beside a hand-off of latents")

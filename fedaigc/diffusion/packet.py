@@ -1,0 +1,213 @@
+"""Packet v1, the bytes that carry a denoising state between two machines. Nothing in it is executable.
+
+    offset  size  content
+    0       4     magic "FAGC"
+    4       2     version, little-endian as all numbers here
+    6       4     h, the length of the header
+    10      32    SHA-256 of bytes 0 to 10 and of the header
+    42      h     header: canonical JSON, UTF-8
+    42 + h  ...   body: the latents, then the tensors of the scheduler's history, as the header lists them
+
+The header holds the length and the SHA-256 of the body. Values of a history that are small (counters, step
+sizes) are in the header too, so that bit errors in the body can change what is drawn but not how the sampler
+proceeds. The checksums tell damage, not forgery: they are no signature.
+"""
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+VERSION = 1
+_MAGIC = b"FAGC"
+_PREFIX = struct.Struct("<4sHI")
+_CHECKSUM_BYTES = 32
+# values this small ride in the header
+_SMALL = 16
+_MAX_DIMENSIONS = 6
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32)
+}
+
+
+class PacketError(ValueError):
+    """A packet that is damaged, or not meant for this plan and model. The message names both values."""
+
+
+@dataclass(frozen=True)
+class PacketLayout:
+    """Which bytes of a packet are what, as (first, one past the last)."""
+
+    header: tuple[int, int]
+    latents: tuple[int, int]
+    history: tuple[int, int]
+
+
+def write_packet(header: dict[str, Any], latents: Tensor, history: dict[str, Any]) -> bytes:
+    """The packet of these header entries, latents and scheduler history.
+
+    Raises TypeError for a history value that is not made of numbers, strings, tensors, None and lists of
+    them.
+    """
+    body = [_tensor_bytes(latents)]
+    entries = {name: _encoded(name, history[name], body) for name in sorted(history)}
+    joined = b"".join(body)
+    complete = header | {
+        "latents": _form(latents),
+        "history": entries,
+        "body_bytes": len(joined),
+        "body_sha256": hashlib.sha256(joined).hexdigest(),
+    }
+    text = json.dumps(complete, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    prefix = _PREFIX.pack(_MAGIC, VERSION, len(text))
+    return prefix + hashlib.sha256(prefix + text).digest() + text + joined
+
+
+def read_header(packet: bytes) -> tuple[dict[str, Any], int]:
+    """The verified header and the offset of the body.
+
+    Raises PacketError for every damage outside of the body.
+    """
+    start = _PREFIX.size + _CHECKSUM_BYTES
+    if len(packet) < start or packet[:4] != _MAGIC:
+        raise PacketError(
+            f"not a packet: expected {start} bytes or more that begin with {_MAGIC!r}, got {len(packet)}"
+        )
+    _, version, length = _PREFIX.unpack_from(packet)
+    if version != VERSION:
+        raise PacketError(f"packet version {version}, this build reads version {VERSION}")
+    text = packet[start : start + length]
+    checksum = hashlib.sha256(packet[: _PREFIX.size] + text).digest()
+    if len(text) != length or checksum != packet[_PREFIX.size : start]:
+        raise PacketError(
+            f"damaged header: checksum {packet[_PREFIX.size : start].hex()[:16]}, computed {checksum.hex()[:16]} "
+            f"over {len(text)} of {length} bytes"
+        )
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PacketError(f"the header is no JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise PacketError(f"the header is a {type(header).__name__}, expected an object")
+    return header, start + length
+
+
+def read_body(packet: bytes, *, verify: bool) -> tuple[Tensor, dict[str, Any]]:
+    """Latents and history of a packet whose header is verified here, and its body too when `verify`.
+
+    A body of another length is refused either way: with bytes missing, every later value would be read from
+    the wrong place, and that is no bit error but another picture.
+    """
+    header, start = read_header(packet)
+    body = packet[start:]
+    if len(body) != header["body_bytes"]:
+        raise PacketError(f"the body has {len(body)} bytes, the header says {header['body_bytes']}")
+    if verify and hashlib.sha256(body).hexdigest() != header["body_sha256"]:
+        raise PacketError(
+            f"damaged body: SHA-256 {hashlib.sha256(body).hexdigest()}, the header says {header['body_sha256']}"
+        )
+    reader = _Reader(body)
+    latents = reader.tensor(header["latents"])
+    history = {name: reader.value(entry) for name, entry in header["history"].items()}
+    if reader.position != len(body):
+        raise PacketError(f"the tensors take {reader.position} bytes of a body of {len(body)}")
+    return latents, history
+
+
+def packet_layout(packet: bytes) -> PacketLayout:
+    """Where header, latents and history lie, for a link that count.
+
+    S them or that puts bit errors in the latents.
+    """
+    header, start = read_header(packet)
+    middle = start + _size(header["latents"])
+    return PacketLayout((0, start), (start, middle), (middle, start + int(header["body_bytes"])))
+
+
+class _Reader:
+    """Takes tensors off a body in order; PacketError for forms that it does not hold."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.position = 0
+
+    def tensor(self, form: Any) -> Tensor:
+        size = _size(form)
+        raw = self.body[self.position : self.position + size]
+        self.position += size
+        return _tensor(form, raw)
+
+    def value(self, entry: Any) -> Any:
+        if isinstance(entry, list):
+            return [self.value(item) for item in entry]
+        if not isinstance(entry, dict):
+            return entry
+        if entry.keys() == {"float"}:
+            return float(entry["float"])
+        if entry.keys() == {"small", "bytes"}:
+            return _tensor(entry["small"], bytes.fromhex(entry["bytes"]))
+        return self.tensor(entry)
+
+
+def _encoded(name: str, value: Any, body: list[bytes]) -> Any:
+    """A history value as JSON; large tensors are put at the end of `body`."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return {"float": repr(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_encoded(name, item, body) for item in value]
+    if isinstance(value, Tensor) and value.numel() <= _SMALL:
+        return {"small": _form(value), "bytes": _tensor_bytes(value).hex()}
+    if isinstance(value, Tensor):
+        body.append(_tensor_bytes(value))
+        return _form(value)
+    raise TypeError(f"the scheduler keeps {name} as a {type(value).__name__}, which a packet cannot carry")
+
+
+def _form(tensor: Tensor) -> dict[str, Any]:
+    return {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+
+
+def _size(form: Any) -> int:
+    """Bytes of a tensor of this form. Raises PacketError for a form that is not one."""
+    if not isinstance(form, dict) or form.keys() != {"shape", "dtype"} or form["dtype"] not in _DTYPES:
+        raise PacketError(
+            f"the header describes a tensor as {form!r:.80}: expected a shape and one of {', '.join(_DTYPES)}"
+        )
+    shape = form["shape"]
+    if (
+        not isinstance(shape, list)
+        or len(shape) > _MAX_DIMENSIONS
+        or any(type(n) is not int or n < 1 for n in shape)
+    ):
+        raise PacketError(f"the header describes a tensor of shape {shape!r:.80}")
+    size = _DTYPES[form["dtype"]].itemsize
+    for length in shape:
+        size *= length
+    return size
+
+
+def _tensor_bytes(tensor: Tensor) -> bytes:
+    """The values in row-major order, little-endian."""
+    size = tensor.dtype.itemsize
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(integers).numpy()
+    return flat.astype(f"<i{size}", copy=False).tobytes()
+
+
+def _tensor(form: Any, raw: bytes) -> Tensor:
+    if len(raw) != _size(form):
+        raise PacketError(f"a tensor of {_size(form)} bytes has {len(raw)}")
+    size = _DTYPES[form["dtype"]].itemsize
+    # a copy: the bytes of a packet are read-only
+    native = np.frombuffer(raw, dtype=f"<i{size}").astype(f"=i{size}", copy=True)
+    return torch.from_numpy(native).view(_DTYPES[form["dtype"]]).reshape(form["shape"])
