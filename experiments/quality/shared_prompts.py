@@ -1,0 +1,222 @@
+"""Which prompt should shared steps run on: own, another member's, the group's, the empty one? Prints JSON.
+
+    python -m experiments.quality.shared_prompts --plot docs/images/shared_prompts.png
+
+For each pair of prompts the target is finished with its own prompt after K steps of N on each kind of
+shared prompt, and the judge says whether the target's object and place are there. Near pairs differ in the
+object and agree in its kind and in the place ("a lemon on a table", "an apple on a table"); far pairs agree
+in nothing.
+Compare Figures 5 and 6 of [Du23]: there, K = 5 of 11 steps is fine for a near pair, 7 worse, 9 fails.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from fedaigc.semantics.parser import parse
+from PIL import Image
+from rich.progress import Progress
+
+import fedaigc
+from experiments.quality.sampling import BATCH, one_thread
+from fedaigc.data.concepts import GENERAL_OBJECT_NOUNS, OBJECT_NOUNS, PLACE_NOUNS, RELATIONS, Noun
+from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
+from fedaigc.diffusion.plan import DenoisingPlan, build_plan
+from fedaigc.diffusion.segment import DenoisingState, decode, initial_state, run_segment
+from fedaigc.metrics.intervals import clustered_mean
+from fedaigc.metrics.judge import Judge
+from fedaigc.rng import derived_seed, numpy_rng
+from fedaigc.semantics.grouping import group
+from fedaigc.semantics.signature import Policy, disclose
+from fedaigc.semantics.taxonomy import Taxonomy
+
+HAND_OFFS = (0, 3, 5, 7, 9)
+KINDS = ("own", "other", "group", "empty")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A target, the other member's prompt, and the public prompt of the group of both."""
+
+    distance: str
+    object: Noun
+    place: Noun
+    own: str
+    other: str
+    group: str
+
+    def shared_prompt(self, kind: str) -> str:
+        """The prompt that the shared steps of this kind run on."""
+        return {"own": self.own, "other": self.other, "group": self.group, "empty": ""}[kind]
+
+
+def draw_pairs(count: int, seed: int) -> list[Pair]:
+    """`count` near and `count` far pairs."""
+    taxonomy = Taxonomy.load()
+    random = numpy_rng(seed, "pairs")
+
+    def kind(noun: Noun) -> str:
+        above = taxonomy.ancestors(noun.concept)
+        return next(general.word for general in GENERAL_OBJECT_NOUNS if general.concept in above)
+
+    def one(items: Sequence[Noun]) -> Noun:
+        return items[int(random.integers(len(items)))]
+
+    def build(distance: str) -> Pair | None:
+        target, place = one(OBJECT_NOUNS), one(PLACE_NOUNS)
+        relation = RELATIONS[int(random.integers(len(RELATIONS)))]
+        if distance == "near":
+            siblings = [noun for noun in OBJECT_NOUNS if noun != target and kind(noun) == kind(target)]
+            if not siblings:
+                return None
+            other, other_place = one(siblings), place
+        else:
+            other = one([noun for noun in OBJECT_NOUNS if kind(noun) != kind(target)])
+            other_place = one([noun for noun in PLACE_NOUNS if noun != place])
+        own = f"{target.phrase} {relation} {place.phrase}"
+        theirs = f"{other.phrase} {relation} {other_place.phrase}"
+        signatures = {
+            str(i): disclose(parse(text, taxonomy), Policy.KIND, taxonomy)
+            for i, text in enumerate((own, theirs))
+        }
+        # an unbounded distance puts any two tasks into one group: far pairs are to show what happens then
+        (both,) = group(signatures, taxonomy, max_distance=float("inf"))
+        return Pair(distance, target, place, own, theirs, both.prompt)
+
+    pairs: list[Pair] = []
+    for distance in ("near", "far"):
+        found: list[Pair] = []
+        while len(found) < count:
+            pair = build(distance)
+            if pair is not None and pair not in found:
+                found.append(pair)
+        pairs += found
+    return pairs
+
+
+def finish_all(
+    pipe: object, plan: DenoisingPlan, pairs: Sequence[Pair], seeds: Sequence[int], progress: Progress
+) -> dict[tuple[str, int], list[Image.Image]]:
+    """One picture an item for each kind and K, the steps of a kind's prefix run once for all K.
+
+    The target's own prompt all the way is the solo run, whatever K is; so is K = 0 whatever the kind.
+    """
+    pictures: dict[tuple[str, int], list[Image.Image]] = {(kind, k): [] for kind in KINDS for k in HAND_OFFS}
+    task = progress.add_task("pictures", total=len(pairs))
+    for start in range(0, len(pairs), BATCH):
+        chunk, chunk_seeds = pairs[start : start + BATCH], seeds[start : start + BATCH]
+        begun = [initial_state(pipe, plan, seed) for seed in chunk_seeds]
+        state = replace(begun[0], latents=torch.cat([one.latents for one in begun]))
+        own = {"prompt": [pair.own for pair in chunk]}
+
+        def complete(at: DenoisingState, own: dict[str, list[str]] = own) -> list[Image.Image]:
+            return decode(pipe, run_segment(pipe, at, own, plan, plan.num_steps), plan)
+
+        solo = complete(state)
+        for kind in KINDS:
+            at = state
+            for k in HAND_OFFS:
+                if k == 0 or kind == "own":
+                    pictures[kind, k] += solo
+                    continue
+                shared = {"prompt": [pair.shared_prompt(kind) for pair in chunk]}
+                at = run_segment(pipe, at, shared, plan, k)
+                pictures[kind, k] += complete(at)
+        progress.update(task, advance=len(chunk))
+    return pictures
+
+
+def plot(rows: list[dict[str, object]], target: Path) -> None:
+    """Accuracy of object and place against K, near and far, one line a kind of shared prompt."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(9, 6.4), sharex=True, sharey=True)
+    for column, distance in enumerate(("near", "far")):
+        for line, question in enumerate(("object", "place")):
+            axis = axes[line][column]
+            for number, kind in enumerate(KINDS):
+                found = [row for row in rows if row["pairs"] == distance and row["shared prompt"] == kind]
+                estimates = [row[question] for row in found]
+                middle = [e["mean"] for e in estimates]
+                below = [e["mean"] - e["low"] for e in estimates]
+                above = [e["high"] - e["mean"] for e in estimates]
+                shifted = [row["K"] + 0.12 * (number - 1.5) for row in found]
+                axis.errorbar(shifted, middle, [below, above], marker="o", ms=4, capsize=2, label=kind)
+            axis.set_title(f"{distance} pairs: target's {question}", fontsize=10)
+            axis.grid(alpha=0.3)
+            axis.set_xticks(HAND_OFFS)
+    for axis in axes[1]:
+        axis.set_xlabel("shared steps K of 11")
+    for line in axes:
+        line[0].set_ylabel("accuracy by the judge")
+    axes[0][0].legend(title="shared prompt", fontsize=8)
+    figure.tight_layout()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=30, help="near pairs, and as many far ones")
+    parser.add_argument("--seeds", type=int, default=4, help="noise seeds a pair")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--json", type=Path, help="write the report there, too")
+    options = parser.parse_args()
+    one_thread()
+    pipe, judge = load_pipeline(), Judge.load()
+    plan = build_plan(
+        pipe,
+        num_inference_steps=11,
+        guidance_scale=5.0,
+        height=64,
+        width=64,
+        base_hash=base_fingerprint(pipe),
+    )
+    pairs = [pair for pair in draw_pairs(options.pairs, options.seed) for _ in range(options.seeds)]
+    seeds = [derived_seed(options.seed, "noise", i) for i in range(len(pairs))]
+    with Progress() as progress:
+        pictures = finish_all(pipe, plan, pairs, seeds, progress)
+    rows: list[dict[str, object]] = []
+    for (kind, k), images in pictures.items():
+        verdicts = judge.score(images)
+        for distance in ("near", "far"):
+            chosen = [(v, p) for v, p in zip(verdicts, pairs, strict=True) if p.distance == distance]
+            clusters = [pair.own + "|" + pair.other for _, pair in chosen]
+            right = {
+                "object": [float(v.object == pair.object.word) for v, pair in chosen],
+                "place": [float(v.place == pair.place.word) for v, pair in chosen],
+                "both": [
+                    float(v.object == pair.object.word and v.place == pair.place.word) for v, pair in chosen
+                ],
+            }
+            scores = {name: clustered_mean(values, clusters).as_dict() for name, values in right.items()}
+            rows.append({"pairs": distance, "shared prompt": kind, "K": k, **scores})
+    report = {
+        "what": "the target's object and place after K shared steps, by the judge; 95 % bootstrap over pairs",
+        "fedaigc": fedaigc.__version__,
+        "base": base_fingerprint(pipe),
+        "seed": options.seed,
+        "pairs": options.pairs,
+        "seeds a pair": options.seeds,
+        "steps": plan.num_steps,
+        "guidance_scale": plan.guidance_scale,
+        "rows": rows,
+    }
+    text = json.dumps(report, indent=1)
+    print(text)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n", encoding="utf-8")
+    if options.plot:
+        plot(rows, options.plot)
+
+
+if __name__ == "__main__":
+    main()
