@@ -30,6 +30,6 @@ class DenoiserCount:
         self._hook.remove()
 
     def _count(self, _: torch.nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        latents = arguments[0] if arguments else options.get("hidden_states", options.get("sample"))
+        latents: Any = arguments[0] if arguments else options.get("hidden_states", options.get("sample"))
         self.calls += 1
         self.samples += int(latents.shape[0])

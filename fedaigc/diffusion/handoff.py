@@ -67,8 +67,8 @@ def check_handoff(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff =
         raise UserError(f"hand-off at step {k}: the plan has steps 0 to {plan.num_steps}")
     if k > boundary:
         raise UserError(
-            f"hand-off at step {k}, past the stage boundary at step {boundary}: the personal adapter never leaves its "
-            f"device, so share at most {boundary} steps"
+            f"hand-off at step {k}, past the stage boundary at step {boundary}: the personal adapter never "
+            f"leaves its device, so share at most {boundary} steps"
         )
     refusal = restart_refusal(plan, k) if handoff == "latents" else None
     if refusal is not None:
@@ -96,7 +96,9 @@ def pack(state: DenoisingState, plan: DenoisingPlan, handoff: Handoff = "exact")
         "noise_seed": state.noise_seed,
         "draw_count": state.draw_count,
     }
-    return write_packet(header, state.latents, dict(state.history) if handoff == "exact" else {})
+    if handoff == "exact" and state.history is None:
+        raise UserError("this state came without its history: it can be handed on as latents only")
+    return write_packet(header, state.latents, dict(state.history or {}) if handoff == "exact" else {})
 
 
 def unpack(data: bytes, plan: DenoisingPlan, delivery: Delivery = "strict") -> DenoisingState:
@@ -122,7 +124,12 @@ def unpack(data: bytes, plan: DenoisingPlan, delivery: Delivery = "strict") -> D
             f"latents of shape {tuple(latents.shape)} and type {latents.dtype}: expected a batch of numbers"
         )
     return DenoisingState(
-        header["step"], latents, history, header["noise_seed"], header["draw_count"], plan.fingerprint()
+        header["step"],
+        latents,
+        history if header["handoff"] == "exact" else None,
+        header["noise_seed"],
+        header["draw_count"],
+        plan.fingerprint(),
     )
 
 

@@ -54,10 +54,7 @@ def is_flow(scheduler: Any) -> bool:
 
 
 def train_log_snr(scheduler: Any) -> Float[Tensor, " t"]:
-    """ln(alpha^2 / sigma^2) at every timestep of training, in float64.
-
-    UserError for a scheduler without alphas.
-    """
+    """ln(alpha^2 / sigma^2) at every timestep of training, float64. UserError where there are no alphas."""
     if not hasattr(scheduler, "alphas_cumprod"):
         raise UserError(
             f"{type(scheduler).__name__} knows no alphas: expected a variance-preserving scheduler"
@@ -73,10 +70,7 @@ def _flow_log_snr(sigma: float) -> float:
 
 
 def _interpolated(table: Tensor, timestep: float) -> float:
-    """Linear between the two neighbours.
-
-    Clamped, for schedulers with an offset may start one past the end.
-    """
+    """Linear between the two neighbours; clamped, for an offset may put the first step past the end."""
     position = min(max(float(timestep), 0.0), len(table) - 1.0)
     below = int(position)
     share = position - below

@@ -52,8 +52,7 @@ class PacketLayout:
 def write_packet(header: dict[str, Any], latents: Tensor, history: dict[str, Any]) -> bytes:
     """The packet of these header entries, latents and scheduler history.
 
-    Raises TypeError for a history value that is not made of numbers, strings, tensors, None and lists of
-    them.
+    Raises TypeError for a history value that is no number, string, tensor, None or list of these.
     """
     body = [_tensor_bytes(latents)]
     entries = {name: _encoded(name, history[name], body) for name in sorted(history)}
@@ -86,8 +85,8 @@ def read_header(packet: bytes) -> tuple[dict[str, Any], int]:
     checksum = hashlib.sha256(packet[: _PREFIX.size] + text).digest()
     if len(text) != length or checksum != packet[_PREFIX.size : start]:
         raise PacketError(
-            f"damaged header: checksum {packet[_PREFIX.size : start].hex()[:16]}, computed {checksum.hex()[:16]} "
-            f"over {len(text)} of {length} bytes"
+            f"damaged header: its checksum is {packet[_PREFIX.size : start].hex()[:16]}..., "
+            f"of {len(text)} of its {length} bytes it is {checksum.hex()[:16]}..."
         )
     try:
         header = json.loads(text)
@@ -108,23 +107,25 @@ def read_body(packet: bytes, *, verify: bool) -> tuple[Tensor, dict[str, Any]]:
     body = packet[start:]
     if len(body) != header["body_bytes"]:
         raise PacketError(f"the body has {len(body)} bytes, the header says {header['body_bytes']}")
-    if verify and hashlib.sha256(body).hexdigest() != header["body_sha256"]:
-        raise PacketError(
-            f"damaged body: SHA-256 {hashlib.sha256(body).hexdigest()}, the header says {header['body_sha256']}"
-        )
+    found = hashlib.sha256(body).hexdigest()
+    if verify and found != header["body_sha256"]:
+        raise PacketError(f"damaged body: SHA-256 {found}, the header says {header['body_sha256']}")
     reader = _Reader(body)
-    latents = reader.tensor(header["latents"])
-    history = {name: reader.value(entry) for name, entry in header["history"].items()}
+    try:
+        latents = reader.tensor(header["latents"])
+        history = {name: reader.value(entry) for name, entry in header["history"].items()}
+    except PacketError:
+        raise
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        # a header with a valid checksum, but not one of ours
+        raise PacketError(f"the header describes no history: {type(error).__name__}") from error
     if reader.position != len(body):
         raise PacketError(f"the tensors take {reader.position} bytes of a body of {len(body)}")
     return latents, history
 
 
 def packet_layout(packet: bytes) -> PacketLayout:
-    """Where header, latents and history lie, for a link that count.
-
-    S them or that puts bit errors in the latents.
-    """
+    """Where header, latents and history lie: to count them, or to put bit errors in the latents."""
     header, start = read_header(packet)
     middle = start + _size(header["latents"])
     return PacketLayout((0, start), (start, middle), (middle, start + int(header["body_bytes"])))

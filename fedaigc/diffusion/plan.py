@@ -51,6 +51,12 @@ class DenoisingPlan:
             raise UserError(
                 f"{len(self.timesteps)} timesteps but {len(self.sigmas)} sigmas: expected as many or more"
             )
+        try:
+            config = json.loads(self.scheduler_config)
+        except (ValueError, RecursionError):
+            config = None
+        if not isinstance(config, dict):
+            raise UserError(f"the scheduler config {self.scheduler_config!r:.80} is no JSON object")
         if self.height < 1 or self.width < 1:
             raise UserError(f"image size {self.height} x {self.width}: expected at least one pixel each way")
 
@@ -79,15 +85,14 @@ class DenoisingPlan:
         if not isinstance(values, dict) or values.keys() != names:
             given = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise UserError(f"this is no plan: expected the keys {sorted(names)}, got {given}")
-        for name in ("timesteps", "sigmas"):
-            values[name] = _numbers(name, values[name])
-        values["guidance_scale"] = _numbers("guidance_scale", [values["guidance_scale"]])[0]
+        values["timesteps"] = _numbers("timesteps", values["timesteps"])
+        if values["sigmas"] is not None:
+            values["sigmas"] = _numbers("sigmas", values["sigmas"])
+        (values["guidance_scale"],) = _numbers("guidance_scale", [values["guidance_scale"]])
         for field in fields(cls):
-            expected = {str: str, int: int}.get(field.type)  # type: ignore[call-overload]
-            if expected is not None and type(values[field.name]) is not expected:
-                raise UserError(
-                    f"this is no plan: {field.name} is {values[field.name]!r}, expected {expected.__name__}"
-                )
+            # exactly: True is an int to isinstance
+            if field.type in (str, int) and type(values[field.name]) is not field.type:
+                raise UserError(f"this is no plan: {field.name} is {values[field.name]!r:.80}")
         return cls(**values)
 
 
@@ -141,10 +146,7 @@ def build_plan(
 
 
 def log_snr(plan: DenoisingPlan) -> tuple[float, ...]:
-    """ln(alpha^2 / sigma^2) at each step of the plan, rising from noise to image.
-
-    -inf where nothing is left.
-    """
+    """ln(alpha^2 / sigma^2) at each step of the plan, rising; -inf for pure noise."""
     scheduler = named_scheduler(plan.scheduler_class).from_config(json.loads(plan.scheduler_config))
     return noise_levels(scheduler, plan.timesteps, plan.sigmas)
 
@@ -160,9 +162,7 @@ def boundary_step(plan: DenoisingPlan, t_star_log_snr: float | None) -> int:
     return next((step for step, level in enumerate(levels) if level >= t_star_log_snr), plan.num_steps)
 
 
-def _numbers(name: str, values: Any) -> tuple[float, ...] | None:
-    if values is None and name == "sigmas":
-        return None
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
     if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
         raise UserError(f"this is no plan: {name} is {values!r:.80}, expected numbers")
     numbers = tuple(float(value) for value in values)

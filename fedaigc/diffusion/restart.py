@@ -47,8 +47,8 @@ def restart_refusal(plan: DenoisingPlan, step: int) -> str | None:
 
 
 def restart_at(scheduler: Any, step: int) -> None:
-    """Set a fresh scheduler to `step`, with no history."""
-    if hasattr(scheduler, "_step_index"):
+    """Set a fresh scheduler to `step`, with no history; at step 0 it is there already."""
+    if step > 0 and hasattr(scheduler, "_step_index"):
         scheduler._step_index = step
 
 
@@ -58,6 +58,6 @@ def after_restart(scheduler: Any, step: int) -> None:
     PNDM tells its first step by counter 0 and its second, a repetition of the first, by counter 1. A
     restarted run takes the former and must not take the latter, since its timesteps do not repeat here.
     """
-    if hasattr(scheduler, "ets") and hasattr(scheduler, "counter"):
+    if step > 0 and hasattr(scheduler, "ets") and hasattr(scheduler, "counter"):
         scheduler.counter = step + 1
         scheduler.cur_sample = None

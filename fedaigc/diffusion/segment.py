@@ -8,10 +8,11 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL.Image import Image
 from torch import Tensor
 
 from fedaigc.diffusion.count import DenoiserCount
@@ -24,12 +25,10 @@ from fedaigc.diffusion.pipeline_call import (
     dtype_name,
 )
 from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.diffusion.restart import restart_refusal
 from fedaigc.diffusion.stock_schedule import named_scheduler
 from fedaigc.diffusion.windowed_scheduler import Window, read_history, windowed_scheduler
 from fedaigc.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["DenoiserCount", "DenoisingState", "decode", "initial_state", "run_segment"]
 
@@ -40,7 +39,7 @@ class DenoisingState:
 
     step: steps done, so the index of the next one; this is the hand-off step K when the state is sent.
     latents: [b, c, h, w], or [b, tokens, c] where a pipeline packs them (FLUX).
-    history: running values of the scheduler (counters, earlier model outputs); empty after a hand-off of
+    history: running values of the scheduler (counters, earlier model outputs); None after a hand-off of
         latents alone, and then a multistep scheduler restarts at first order.
     noise_seed, draw_count: the noise stream and how many latents-shaped draws were taken from it, the initial
         noise being the first.
@@ -49,16 +48,13 @@ class DenoisingState:
 
     step: int
     latents: Float[Tensor, "b *latent"]
-    history: Mapping[str, Any]
+    history: Mapping[str, Any] | None
     noise_seed: int
     draw_count: int
     plan_fingerprint: str
 
     def with_noise_stream(self, noise_seed: int) -> "DenoisingState":
-        """The same state on another noise stream, from its beginning: .
-
-        A member's own after the shared steps.
-        """
+        """The same state on another noise stream, from its beginning: a member's own after K."""
         return replace(self, noise_seed=noise_seed, draw_count=0)
 
     def repeated(self, count: int) -> "DenoisingState":
@@ -74,7 +70,7 @@ class DenoisingState:
                 return value.repeat_interleave(count, dim=0)
             return [repeat(item) for item in value] if isinstance(value, list) else value
 
-        history = {name: repeat(value) for name, value in self.history.items()}
+        history = None if self.history is None else {k: repeat(value) for k, value in self.history.items()}
         return replace(self, latents=repeat(self.latents), history=history)
 
 
@@ -90,7 +86,8 @@ def initial_state(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int = 1
     """
     _check_dtype(pipe, plan)
     known = inspect.signature(pipe.prepare_latents).parameters
-    channels = denoiser(pipe).config.in_channels
+    network: Any = denoiser(pipe)
+    channels = network.config.in_channels
     arguments = {
         "batch_size": batch,
         # packing pipelines put 2 x 2 latents into the channels of one token
@@ -150,6 +147,9 @@ def run_segment(
     batch = state.latents.shape[0]
     if batch_size(conditioning) != batch:
         raise UserError(f"conditioning for {batch_size(conditioning)} images, but latents of {batch}")
+    refusal = restart_refusal(plan, state.step) if state.history is None else None
+    if refusal is not None:
+        raise UserError(f"cannot continue at step {state.step} from latents alone: {refusal}")
     if stop == state.step:
         return state
     generator = torch.Generator().manual_seed(state.noise_seed)
@@ -173,10 +173,10 @@ def run_segment(
 
 def decode(
     pipe: Pipeline,
-    state: "DenoisingState | Tensor",
+    state: DenoisingState | Float[Tensor, "b *latent"],
     plan: DenoisingPlan,
     conditioning: Mapping[str, Any] | None = None,
-) -> "list[Image]":
+) -> list[Image]:
     """The images of a state or of its latents, as the stock pipeline makes them from its last latents.
 
     The pipeline decodes and post-processes them itself, in a call without steps. Such a call encodes a
@@ -195,7 +195,7 @@ def decode(
 def _run(
     pipe: Pipeline,
     window: Window,
-    latents: Tensor,
+    latents: Float[Tensor, "b *latent"],
     conditioning: Mapping[str, Any],
     guidance_scale: float,
     output_type: str,

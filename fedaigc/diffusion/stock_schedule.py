@@ -4,6 +4,7 @@ import copy
 import inspect
 import json
 from collections.abc import Mapping
+from functools import wraps
 from typing import Any
 
 from fedaigc.diffusion.pipeline_call import Pipeline, borrowed
@@ -73,17 +74,12 @@ def requested_schedule(pipe: Pipeline, call: Mapping[str, Any]) -> Schedule:
     def capture(_: Any, *arguments: Any, **options: Any) -> None:
         raise _Captured(arguments, options)
 
+    from_config, own = stock.from_config(config), copy.deepcopy(pipe.scheduler)
+    probe = stock.from_config(config)
     # diffusers inspects the signature of set_timesteps before it calls it
-    capture.__wrapped__ = stock.set_timesteps  # type: ignore[attr-defined]
-    probe, from_config, own = (
-        stock.from_config(config),
-        stock.from_config(config),
-        copy.deepcopy(pipe.scheduler),
-    )
+    members = {"set_timesteps": wraps(stock.set_timesteps)(capture), "__module__": stock.__module__}
     # after construction, for some constructors call set_timesteps themselves
-    probe.__class__ = type(
-        stock.__name__, (stock,), {"set_timesteps": capture, "__module__": stock.__module__}
-    )
+    probe.__class__ = type(stock.__name__, (stock,), members)
     try:
         with borrowed(pipe, probe):
             pipe(**call, output_type="latent", return_dict=False)
@@ -96,8 +92,8 @@ def requested_schedule(pipe: Pipeline, call: Mapping[str, Any]) -> Schedule:
         raise UserError(f"{type(pipe).__name__} never asks its scheduler for timesteps: it cannot be planned")
     if schedule(own) != schedule(from_config):
         raise UserError(
-            f"the pipeline's {stock.__name__} takes other steps than its config says (was it changed by set_shift?): "
-            "put the change into the config, so that other machines can follow it"
+            f"the pipeline's {stock.__name__} takes other steps than its config says (was it changed by "
+            "set_shift?): put the change into the config, so that other machines can follow it"
         )
     return schedule(from_config)
 

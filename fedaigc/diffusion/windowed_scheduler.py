@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from fedaigc.diffusion.pipeline_call import Pipeline
@@ -32,7 +33,7 @@ _MAX_DRAWS_PER_STEP = 4
 class Window:
     """One segment of a plan, and what became of it.
 
-    history: the inner state at `start`; empty means none was kept, and the method restarts.
+    history: the inner state at `start`; None where it was not kept, and the method restarts.
     generator: the noise stream, a CPU generator. draws: how often a step drew latents-shaped noise from it.
     progress: called after each step with the number of plan steps done.
     """
@@ -40,7 +41,7 @@ class Window:
     plan: DenoisingPlan
     start: int
     stop: int
-    history: Mapping[str, Any]
+    history: Mapping[str, Any] | None
     generator: torch.Generator | None = None
     progress: Callable[[int], None] | None = None
     draws: int = 0
@@ -49,7 +50,7 @@ class Window:
 
 def windowed_scheduler(pipe: Pipeline, window: Window) -> Any:
     """A scheduler of the plan's class and config that runs this window of it."""
-    stock = named_scheduler(window.plan.scheduler_class, type(pipe.scheduler))
+    stock: Any = named_scheduler(window.plan.scheduler_class, type(pipe.scheduler))
     scheduler = stock.from_config(json.loads(window.plan.scheduler_config))
     # after construction, for some constructors call set_timesteps themselves
     scheduler.__class__ = _windowed_class(stock)
@@ -58,10 +59,7 @@ def windowed_scheduler(pipe: Pipeline, window: Window) -> Any:
 
 
 def read_history(scheduler: Any) -> dict[str, Any]:
-    """What the steps changed in the scheduler since `set_timesteps.
-
-    `: counters, stored samples and model outputs.
-    """
+    """What the steps changed since `set_timesteps`: counters, stored samples and model outputs."""
     fresh = scheduler.__dict__["_fresh"]
     return {
         name: value
@@ -74,7 +72,7 @@ _OWN = frozenset({"_window", "_fresh", "_depth", "_internal_dict"})
 
 
 @cache
-def _windowed_class(stock: type[Any]) -> Any:
+def _windowed_class(stock: Any) -> Any:
     """The subclass of `stock`; it keeps its name, which pipelines and configs look at."""
     takes_generator = "generator" in inspect.signature(stock.step).parameters
 
@@ -99,10 +97,10 @@ def _windowed_class(stock: type[Any]) -> Any:
         _follow(self, window.plan)
         self.__dict__["_depth"] = 0
         self.__dict__["_fresh"] = {name: _kept(value) for name, value in self.__dict__.items()}
-        if window.history:
-            _restore(self, window.history)
-        elif window.start > 0:
+        if window.history is None:
             restart_at(self, window.start)
+        else:
+            _restore(self, window.history)
 
     @wraps(stock.step)
     def step(
@@ -117,7 +115,7 @@ def _windowed_class(stock: type[Any]) -> Any:
         result = inside(stock.step)(self, model_output, timestep, sample, *arguments, **options)
         if generator is not None and before is not None:
             window.draws += _draws_between(before, generator.get_state(), sample, type(self).__name__)
-        if window.done == 0 and window.start > 0 and not window.history:
+        if window.done == 0 and window.history is None:
             after_restart(self, window.start)
         window.done += 1
         if window.progress is not None:
@@ -168,7 +166,8 @@ def _follow(scheduler: Any, plan: DenoisingPlan) -> None:
         )
         if not close:
             raise UserError(
-                f"this pipeline takes other steps than the plan: {name} {_shown(given)}, in the plan {_shown(planned)}"
+                f"this pipeline takes other steps than the plan: {name} {_shown(given)}, "
+                f"in the plan {_shown(planned)}"
             )
         old = getattr(scheduler, name)
         setattr(scheduler, name, torch.tensor(planned, dtype=torch.float64).to(old))
@@ -190,7 +189,9 @@ def _restore(scheduler: Any, history: Mapping[str, Any]) -> None:
         setattr(scheduler, name, _copied(value, device))
 
 
-def _draws_between(before: Tensor, after: Tensor, sample: Tensor, name: str) -> int:
+def _draws_between(
+    before: UInt8[Tensor, " n"], after: UInt8[Tensor, " n"], sample: Float[Tensor, "b *latent"], name: str
+) -> int:
     """How many latents-shaped draws lead from one generator state to the other.
 
     A state carries only a seed and this count, so a draw of another form could not be repeated after a
@@ -208,10 +209,7 @@ def _draws_between(before: Tensor, after: Tensor, sample: Tensor, name: str) -> 
 
 
 def _copied(value: Any, device: torch.device) -> Any:
-    """A copy to compute with: schedulers add to stored tensors in .
-
-    Place, and several members share one state.
-    """
+    """A copy: schedulers add to stored tensors in place, and several members resume one state."""
     if isinstance(value, Tensor):
         # zero-dimensional values (Heun's dt) stay on the CPU, where the scheduler computes them
         return value.clone() if value.dim() == 0 else value.to(device, copy=True)
