@@ -132,9 +132,9 @@ def simulate(
 @app.command()
 def config() -> None:
     """Print a configuration with all defaults, to be changed and given to `fedaigc simulate`."""
-    from fedaigc.federation.config import example_config
+    from fedaigc import assets
 
-    typer.echo(example_config(), nl=False)
+    typer.echo(assets.path("example.toml").read_text(encoding="utf-8"), nl=False)
 
 
 @app.command()

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from experiments.pretrain import denoiser, judge, recipe, vae
+from experiments.pretrain import decoder, denoiser, judge, recipe, vae
 from experiments.pretrain.scenes import draw
 from fedaigc import assets
 from fedaigc.data.scenes import SIZE
 
-STAGES = ("vae", "judge", "denoiser")
+STAGES = ("vae", "judge", "denoiser", "decoder")
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--vae-steps", type=int, default=4000)
     parser.add_argument("--judge-steps", type=int, default=3000)
-    parser.add_argument("--denoiser-steps", type=int, default=14000)
+    parser.add_argument("--denoiser-steps", type=int, default=10000)
     parser.add_argument(
         "--scenes", type=int, default=60000, help=f"rendered training scenes, {SIZE}x{SIZE} pixels"
     )
@@ -55,6 +55,15 @@ def main() -> None:
             options.work, autoencoder, pictures, steps=options.denoiser_steps, seed=options.seed
         )
         denoiser.save(pipe, options.work / "model")
+    if options.only in (None, "decoder"):
+        sharper = decoder.train(
+            options.work,
+            autoencoder,
+            draw(20000, options.seed),
+            steps=options.decoder_steps,
+            seed=options.seed,
+        )
+        sharper.half().save_pretrained(options.work / "model" / "vae")
     if options.install:
         target = assets.path("model")
         shutil.copytree(options.work / "model", target, dirs_exist_ok=True)

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from fedaigc.semantics.taxonomy import Taxonomy
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from fedaigc.data.atlas import TRAINED_STYLES
@@ -18,10 +17,12 @@ from fedaigc.data.concepts import (
     Noun,
 )
 from fedaigc.data.scenes import Scene
+from fedaigc.semantics.taxonomy import Taxonomy
 
 LATENT_CHANNELS = 8
 TOKENS = 16
 WIDTH = 96
+DECODER_WIDTH = 48
 
 # words that users put before a noun and that Scenes does not draw: the model learns to pass over them
 MODIFIERS = (
@@ -43,11 +44,11 @@ STYLE_SHARE = 0.5  # of the captions
 GENERAL_SHARE = 0.3  # of the objects, and of the places
 
 
-def vae() -> AutoencoderTiny:
-    """64x64 RGB <-> 16x16 latents of 8 channels, 0.4 M weights."""
+def vae(decoder_width: int = 32) -> AutoencoderTiny:
+    """64x64 RGB <-> 16x16 latents of 8 channels."""
     return AutoencoderTiny(
         encoder_block_out_channels=(32, 32, 32),
-        decoder_block_out_channels=(32, 32, 32),
+        decoder_block_out_channels=(decoder_width,) * 3,
         num_encoder_blocks=(1, 3, 3),
         num_decoder_blocks=(3, 3, 1),
         latent_channels=LATENT_CHANNELS,

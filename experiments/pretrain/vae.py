@@ -14,7 +14,8 @@ BATCH = 32
 LATENT_NOISE = 0.1
 
 
-def _edges(pixels: torch.Tensor) -> torch.Tensor:
+def edges(pixels: torch.Tensor) -> torch.Tensor:
+    """Differences of neighbouring pixels, across and down."""
     return torch.cat(
         [
             (pixels[..., 1:] - pixels[..., :-1]).flatten(1),
@@ -37,8 +38,8 @@ def train(work: Path, pictures: Pictures, *, steps: int, seed: int) -> Autoencod
             noise = LATENT_NOISE * torch.randn(latents.shape, generator=generator)
             decoded = model.decode(latents + noise).sample.float()
         error = decoded - pixels
-        edges = (_edges(decoded) - _edges(pixels)).abs().mean()
-        return error.abs().mean() + 2 * error.square().mean() + edges + 1e-4 * latents.square().mean()
+        outline = (edges(decoded) - edges(pixels)).abs().mean()
+        return error.abs().mean() + 2 * error.square().mean() + outline + 1e-4 * latents.square().mean()
 
     loop.train("vae", work, {"vae": model}, loss_of_step, steps=steps, peak=1.5e-3, weight_decay=0.0)
     model.eval().requires_grad_(False)

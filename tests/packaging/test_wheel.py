@@ -1,0 +1,104 @@
+"""The wheel works in a fresh environment, from another folder, without the network."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("wheel")
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        str(target),
+    ]
+    subprocess.run([*build, str(ROOT)], check=True, timeout=300)
+    (built,) = target.glob("*.whl")
+    return built
+
+
+def test_the_wheel_carries_assets_and_notices_and_no_experiments(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    for wanted in (
+        "fedaigc/assets/model/unet/diffusion_pytorch_model.safetensors",
+        "fedaigc/assets/judge.safetensors",
+        "fedaigc/assets/nouns.json.gz",
+        "fedaigc/assets/licenses/WordNet.txt",
+        "fedaigc/assets/sprites/noto.png",
+        "fedaigc/data/scenes.py",
+        "fedaigc/report/page.html.j2",
+        "strategies/__init__.py",
+    ):
+        assert wanted in names
+    for notice in ("LICENSE", "NOTICE"):
+        assert any(name.endswith(f"dist-info/licenses/{notice}") for name in names)
+    assert not any(name.startswith(("experiments", "tests", "benchmarks")) for name in names)
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the wheel; the dependencies, gigabytes of them, are read from this one."""
+    folder = tmp_path_factory.mktemp("fresh")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], check=True, timeout=300
+    )
+    (packages,) = (folder / "lib").glob("python*/site-packages")
+    # a plain path line: the .pth files in there, our editable install among them, are not read
+    (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return python
+
+
+def test_the_small_demo_runs_from_the_wheel_elsewhere_and_offline(python: Path, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        # whatever tries to reach the network finds nobody there
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
+    where = subprocess.run(
+        [python, "-c", "import fedaigc.cli; print(fedaigc.cli.__file__)"],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+    assert str(python.parents[1]) in where
+    run = subprocess.run(
+        [python.parent / "fedaigc", "demo", "--small", "--backend", "in-process", "--output", "out"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert len(record["generation"]["groups"]) >= 3
+    assert record["generation"]["evaluations"] < record["generation"]["solo_evaluations"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/png") > 100
+    assert "http://" not in page
+    assert "https://" not in page
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}

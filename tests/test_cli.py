@@ -1,0 +1,112 @@
+"""The command line as a user meets it: real processes."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedaigc.federation.config import FederationConfig, read_config
+
+COMMAND = [sys.executable, "-m", "fedaigc.cli"]
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def test_help_names_every_command_and_loads_nothing_heavy() -> None:
+    """The time that matters is what is imported: no torch, no Flower, no diffusers."""
+    probe = (
+        "import sys; from typer.testing import CliRunner; from fedaigc.cli import app; "
+        "result = CliRunner().invoke(app, ['--help']); print(result.output); "
+        "print('HEAVY', sorted({'torch', 'flwr', 'diffusers', 'datasets', 'ray', 'numpy'} & set(sys.modules)))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert "HEAVY []" in shown
+    for command in ("demo", "generate", "simulate", "config", "disclose", "scenes", "device"):
+        assert command in shown
+
+
+@pytest.mark.slow
+def test_help_answers_in_half_a_second() -> None:
+    run("--help")
+    start = time.perf_counter()
+    run("--help")
+    assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["demo", "--no-such-option"], "No such option"),
+        (["generate", "an apple on a table", "--model", "no/such/model"], "no/such/model"),
+        (["generate", ""], "empty"),
+        (["generate", "apple " * 2000], "1,000"),
+        (["generate", "an apple on a table", "--shared-steps", "12"], "12"),
+        (["generate", "an apple on a table", "--policy", "opne"], "policy"),
+        (["generate", "an apple on a table", "--device", "gpu"], "gpu"),
+        (["simulate", "missing.toml"], "missing.toml"),
+        (["disclose", "an apple", "--policy", "all"], "kind"),
+        (["device", "add-images", "home", "missing"], "missing"),
+        (["device", "add-prompt", "home", " "], "empty"),
+    ],
+)
+def test_mistakes_end_with_a_clear_message_and_no_traceback(
+    arguments: list[str], told: str, tmp_path: Path
+) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    assert told in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "cat.png").write_bytes(b"not a picture")
+    (folder / "cat.txt").write_text("a cat on a sofa")
+    done = run("device", "add-images", str(tmp_path / "home"), str(folder))
+    assert done.returncode == 2
+    assert "cat.png" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_key_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('homes = "homes"\noutput = "out"\nnum_cliens = 2\n')
+    done = run("simulate", "run.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "num_cliens" in done.stderr
+    assert "num_clients" in done.stderr
+
+
+def test_the_printed_configuration_holds_the_defaults_and_is_accepted(tmp_path: Path) -> None:
+    shown = run("config")
+    assert shown.returncode == 0
+    (tmp_path / "run.toml").write_text(shown.stdout)
+    given = read_config(tmp_path / "run.toml")
+    assert given == FederationConfig(homes=given.homes, output=given.output)
+    done = run("simulate", "run.toml", cwd=tmp_path)
+    # the file is right; what is missing are the devices' homes
+    assert done.returncode == 2
+    assert "home" in done.stderr
+
+
+def test_disclose_shows_concepts_and_no_words() -> None:
+    done = run("disclose", "a shiny apple on a table")
+    assert done.returncode == 0
+    assert "apple" not in done.stdout
+    assert "shiny" not in done.stdout
+    assert "n07721676" in done.stdout
