@@ -36,13 +36,16 @@ class Manifest:
     def from_json(cls, text: str) -> "Manifest":
         """Read what `to_json` wrote; ValueError for anything else, a repeated name or an absurd size."""
         try:
-            entries = tuple((name, tuple(shape)) for name, shape in json.loads(text))
-        except (TypeError, ValueError) as error:
+            values = json.loads(text)
+            entries = tuple((name, tuple(shape)) for name, shape in values)
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError("a manifest is a JSON list of [name, shape]") from error
         names = [name for name, _ in entries]
         sides = [side for _, shape in entries for side in shape]
-        if not all(type(name) is str for name in names) or len(set(names)) != len(names):
-            raise ValueError("the names of a manifest are strings, each once")
+        if not isinstance(values, list) or not all(type(name) is str for name in names):
+            raise ValueError("a manifest is a JSON list of [name, shape], with strings as names")
+        if len(set(names)) != len(names):
+            raise ValueError("a manifest has each name once")
         if not all(type(side) is int and side >= 0 for side in sides):
             raise ValueError("the shapes of a manifest hold whole numbers from 0")
         manifest = cls(entries)

@@ -17,7 +17,7 @@ from fedaigc.federation import messages
 from fedaigc.federation.base import base_model, scene_scorer, taxonomy
 from fedaigc.federation.config import FederationConfig, config_from_run
 from fedaigc.federation.flower import load_strategy
-from fedaigc.federation.messages import BODY, Ask, body
+from fedaigc.federation.messages import Ask, body
 from fedaigc.federation.rule import Update
 
 Handler = Callable[[RecordDict, int, FederationConfig], RecordDict]
@@ -56,7 +56,7 @@ def train(content: RecordDict, partition: int, config: FederationConfig) -> Reco
     """One round of local training from the shared state in the message."""
     update = open_device(partition, config).train(
         config.name,
-        content[BODY]["round"],
+        messages.values_of(content)["round"],
         messages.read_shared_state(content),
         load_strategy(config.rounds.strategy),
         config.training,

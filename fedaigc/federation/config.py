@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from fedaigc.collaboration.planner import Executor
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
+from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.signature import Policy
 
 RUN_CONFIG_KEY = "config"
@@ -55,10 +56,11 @@ class RoundsSection(_Section):
 class GenerationSection(_Section):
     """Collaborative generation of every prompt that waits on a device.
 
-    num_shared_steps is K, policy says what a device discloses of a prompt, executor who runs the shared
-    steps. scorer is how a device judges its image: "scenes" knows the concepts of Scenes, "none" reports
-    counts only. Before each of strip_steps a device decodes the latents and keeps the picture beside the
-    finished one.
+    num_shared_steps: K, of `num_inference_steps`. policy: what a device discloses of a prompt, which at least
+    `min_public_prompts` public prompts must fit. max_distance: how far apart the members of a group may lie
+    (see `semantics.grouping`). executor: who runs the shared steps, the edge or a member. scorer: how a device
+    judges images; "scenes" knows the concepts of Scenes, "none" reports counts only. strip_steps: before
+    each of these steps a device decodes the latents and keeps the picture beside the last.
     """
 
     enabled: bool = True
@@ -67,6 +69,7 @@ class GenerationSection(_Section):
     num_shared_steps: Annotated[int, Field(ge=0)] = 3
     policy: Policy = Policy.KIND
     min_public_prompts: Annotated[int, Field(ge=1)] = 3
+    max_distance: Annotated[float, Field(ge=0)] = MAX_DISTANCE
     executor: Executor = Executor.EDGE
     handoff: Literal["exact", "latents"] = "exact"
     delivery: Literal["strict", "tolerant"] = "strict"

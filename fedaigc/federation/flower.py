@@ -5,17 +5,19 @@ rank-4 sum. Here a reply must have exactly the names, shapes, dtype and length o
 all finite.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, Metadata, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
+from jaxtyping import Float32
 from torch import Tensor, nn
 
 from fedaigc.diffusion.adapters import Adapter, SharedState
 from fedaigc.errors import UserError
 from fedaigc.federation.arrays import Manifest, unflatten
-from fedaigc.federation.messages import ARRAYS, BODY, FLAT, METRICS
+from fedaigc.federation.messages import ARRAYS, FLAT, METRICS, values_of
 from fedaigc.federation.rule import Rule, Update, load_rule, strategy_names
 
 _NPY_HEADER_BYTES = 4096
@@ -33,31 +35,27 @@ def read_update(record: RecordDict, partition: int, expected: Manifest) -> Updat
     is), another dtype or length, values that are not finite, or counts that are none.
     """
     try:
-        values, arrays, metrics = record[BODY], record[ARRAYS], record[METRICS]
-        manifest = Manifest.from_json(str(values["manifest"]))
+        values, metrics = values_of(record), values_of(record, METRICS)
+        manifest = Manifest.from_json(values["manifest"])
         claimed, num_examples, num_steps = values["partition"], values["num_examples"], values["num_steps"]
-        array = arrays[FLAT]
+        array = values_of(record, ARRAYS)[FLAT]
+        numbers = {name: float(value) for name, value in metrics.items()}
     except (KeyError, TypeError, ValueError) as error:
-        raise RefusedUpdate(f"partition {partition}: the reply is no update ({error})") from None
+        raise RefusedUpdate(f"partition {partition}: the reply is no update ({error!r:.200})") from None
     if claimed != partition:
-        raise RefusedUpdate(f"partition {partition}: the reply claims to come from partition {claimed}")
+        raise RefusedUpdate(f"partition {partition}: the reply claims to come from partition {claimed!r}")
     if not all(type(count) is int and count >= 1 for count in (num_examples, num_steps)):
         raise RefusedUpdate(
-            f"partition {partition}: {num_examples} examples and {num_steps} steps, both must be 1 or more"
+            f"partition {partition}: {num_examples!r} examples and {num_steps!r} steps, both must be 1 or more"
         )
     _check_manifest(partition, manifest, expected)
-    if len(metrics) > _MAX_METRICS or not all(
-        np.isfinite(np.asarray(value)).all() for value in metrics.values()
-    ):
-        raise RefusedUpdate(
-            f"partition {partition}: more than {_MAX_METRICS} metrics, or one that is not finite"
-        )
+    if len(numbers) > _MAX_METRICS or not all(math.isfinite(value) for value in numbers.values()):
+        raise RefusedUpdate(f"partition {partition}: over {_MAX_METRICS} metrics, or one that is not finite")
     buffer = _decode(partition, array, expected.num_values)
     tensors = unflatten(buffer, expected)
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise RefusedUpdate(f"partition {partition}: {name} holds values that are not finite")
-    numbers = {name: float(value) for name, value in metrics.items() if not isinstance(value, list)}
     return Update(partition, num_examples, num_steps, tensors, numbers)
 
 
@@ -145,7 +143,9 @@ def _check_manifest(partition: int, manifest: Manifest, expected: Manifest) -> N
     raise RefusedUpdate(f"partition {partition}: the tensors are in another order")
 
 
-def _decode(partition: int, array: Array, length: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+def _decode(partition: int, array: object, length: int) -> Float32[np.ndarray, " n"]:
+    if not isinstance(array, Array):
+        raise RefusedUpdate(f"partition {partition}: the reply has no array")
     # the size first: what is too long is never decoded
     if len(array.data) > 4 * length + _NPY_HEADER_BYTES:
         raise RefusedUpdate(f"partition {partition}: {len(array.data)} bytes for {length} float32 values")

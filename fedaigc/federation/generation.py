@@ -55,7 +55,7 @@ def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> d
     )
     asked = {partition: body() for partition in everyone}
     signatures, owners = _signatures(roster.ask(Ask.SIGNATURES, asked, "signatures"))
-    groups = group(signatures, taxonomy())
+    groups = group(signatures, taxonomy(), settings.max_distance)
     plan = build_plan(
         pipe,
         num_inference_steps=settings.num_inference_steps,

@@ -53,16 +53,23 @@ def run_in_process(
     from fedaigc.federation.local_grid import LocalGrid
     from fedaigc.federation.server_app import serve
 
-    run_id = derived_seed(config.seed, "run id")
-    grid = LocalGrid(
-        app,
-        num_clients=config.num_clients,
-        run_config=config.to_run_config(),
-        run_id=run_id,
-        shuffle_seed=shuffle_seed,
-    )
-    with _task_identity(run_id), _threads(config.threads), _quiet_flower():
+    with in_process_run(config) as run_id:
+        grid = LocalGrid(
+            app,
+            num_clients=config.num_clients,
+            run_config=config.to_run_config(),
+            run_id=run_id,
+            shuffle_seed=shuffle_seed,
+        )
         serve(grid, config, progress)
+
+
+@contextmanager
+def in_process_run(config: FederationConfig) -> Iterator[int]:
+    """What Flower expects of a process that sends messages, and the run's threads; yields the run id."""
+    run_id = derived_seed(config.seed, "run id")
+    with _task_identity(run_id), _threads(config.threads), _quiet_flower():
+        yield run_id
 
 
 @contextmanager

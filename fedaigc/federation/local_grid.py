@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp.grid import Grid
@@ -37,7 +37,7 @@ class LocalGrid(Grid):
         self._contexts: dict[int, Context] = {}
         for partition in range(num_clients):
             node_id = derived_seed(run_id, "node", partition)
-            node_config = {"partition-id": partition, "num-partitions": num_clients}
+            node_config: UserConfig = {"partition-id": partition, "num-partitions": num_clients}
             self._contexts[node_id] = Context(run_id, node_id, node_config, RecordDict(), dict(run_config))
 
     def set_run(self, run: Run) -> None:

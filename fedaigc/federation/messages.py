@@ -5,7 +5,7 @@ ids, task ids, fingerprints, the public names of layers, weights, and packets ma
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Any
@@ -43,6 +43,11 @@ def body(**values: Any) -> RecordDict:
     return RecordDict({BODY: ConfigRecord(values)})
 
 
+def values_of(record: RecordDict, name: str = BODY) -> dict[str, Any]:
+    """The named values of a message; whoever reads them checks their types. KeyError when there are none."""
+    return dict(record[name])
+
+
 def failure(kind: Failure) -> RecordDict:
     """A client's error, of which the kind is all that crosses."""
     return RecordDict({FAILURE: ConfigRecord({"kind": kind.value})})
@@ -50,7 +55,7 @@ def failure(kind: Failure) -> RecordDict:
 
 def failure_in(record: RecordDict) -> Failure | None:
     """The kind of error that this reply tells, or None. ValueError for a kind that is not in the list."""
-    return Failure(record[FAILURE]["kind"]) if FAILURE in record else None
+    return Failure(values_of(record, FAILURE)["kind"]) if FAILURE in record else None
 
 
 def shared_state_record(shared: SharedState, **values: Any) -> RecordDict:
@@ -63,8 +68,8 @@ def shared_state_record(shared: SharedState, **values: Any) -> RecordDict:
 
 def read_shared_state(record: RecordDict) -> SharedState:
     """The inverse of `shared_state_record`."""
-    values = record[BODY]
-    buffer = record[ARRAYS][FLAT].numpy()
+    values = values_of(record)
+    buffer = values_of(record, ARRAYS)[FLAT].numpy()
     tensors = unflatten(buffer, Manifest.from_json(values["manifest"]))
     return SharedState.from_tensors(json.loads(values["header"]), tensors)
 
@@ -94,11 +99,14 @@ def signatures_record(signatures: Mapping[str, Signature | None]) -> RecordDict:
 
 
 def read_signatures(record: RecordDict) -> dict[str, Signature | None]:
-    """The inverse of `signatures_record`; ValueError for anything but enums and concept ids."""
-    values = record[BODY]
+    """The inverse of `signatures_record`; ValueError for anything but task ids, enums and concept ids."""
+    values = values_of(record)
     pairs = zip(values["tasks"], values["signatures"], strict=True)
     found: dict[str, Signature | None] = {task_id: Signature.from_json(text) for task_id, text in pairs}
-    return found | dict.fromkeys(values["alone"])
+    found |= dict.fromkeys(values["alone"])
+    if not all(type(task_id) is str for task_id in found):
+        raise ValueError("a task id is a string")
+    return found
 
 
 def share_record(order: ShareOrder) -> RecordDict:
@@ -114,7 +122,7 @@ def share_record(order: ShareOrder) -> RecordDict:
 
 def read_share(record: RecordDict, partition: int) -> ShareOrder:
     """The inverse of `share_record`."""
-    values = dict(record[BODY])
+    values = values_of(record)
     return ShareOrder(partition=partition, **(values | {"plan": DenoisingPlan.from_json(values["plan"])}))
 
 
@@ -130,7 +138,7 @@ def finish_record(order: FinishOrder) -> RecordDict:
 
 def read_finish(record: RecordDict, partition: int) -> FinishOrder:
     """The inverse of `finish_record`."""
-    values = dict(record[BODY])
+    values = values_of(record)
     parsed = {"plan": DenoisingPlan.from_json(values["plan"]), "packet": values["packet"] or None}
     return FinishOrder(partition=partition, **(values | parsed))
 
@@ -142,7 +150,7 @@ def shared_steps_record(steps: SharedSteps) -> RecordDict:
 
 def read_shared_steps(record: RecordDict) -> SharedSteps:
     """The inverse of `shared_steps_record`; ValueError for other keys or types."""
-    values = dict(record[BODY])
+    values = values_of(record)
     _check_types(values, {"packet": bytes, "denoiser_calls": int, "denoiser_samples": int})
     return SharedSteps(**values)
 
@@ -154,7 +162,7 @@ def report_record(report: FinishReport) -> RecordDict:
 
 def read_report(record: RecordDict) -> FinishReport:
     """The inverse of `report_record`; ValueError for a key or a value outside the closed list."""
-    values = dict(record[BODY])
+    values = values_of(record)
     unknown = set(values) - {field.name for field in fields(FinishReport)}
     if unknown:
         raise ValueError(f"a finish report has no keys {sorted(unknown)}")
@@ -165,6 +173,6 @@ def read_report(record: RecordDict) -> FinishReport:
 
 
 def _check_types(values: Mapping[str, Any], expected: Mapping[str, type]) -> None:
-    found: Sequence[tuple[str, type]] = sorted((name, type(value)) for name, value in values.items())
-    if dict(found) != dict(expected):
-        raise ValueError(f"expected {dict(expected)}, got {dict(found)}")
+    found = {name: type(value) for name, value in values.items()}
+    if found != expected:
+        raise ValueError(f"expected {expected}, got {found}")

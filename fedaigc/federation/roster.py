@@ -9,7 +9,7 @@ from flwr.serverapp.grid import Grid
 
 from fedaigc.device.report import Failure
 from fedaigc.errors import UserError
-from fedaigc.federation.messages import BODY, Ask, failure_in
+from fedaigc.federation.messages import BODY, Ask, failure_in, values_of
 
 _POLL_S = 0.5
 _PULL_S = 0.05
@@ -159,5 +159,5 @@ def _content(reply: Message | None) -> RecordDict | Failure:
 
 def _introduction(content: RecordDict) -> tuple[object, object]:
     """Partition and base as the node claims them; None for what is missing."""
-    values = content.get(BODY, {})
+    values = values_of(content) if BODY in content else {}
     return values.get("partition"), values.get("base")

@@ -1,0 +1,104 @@
+"""The configuration: validated once, nearest name for an unknown key, one string through Flower."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from fedaigc.errors import UserError
+from fedaigc.federation.config import config_from_run, parse_config, read_config
+from fedaigc.semantics.signature import Policy
+
+PATHS = {"homes": "homes", "output": "out"}
+
+
+@pytest.mark.parametrize(
+    ("values", "where", "nearest"),
+    [
+        ({"num_client": 3}, "num_client", "num_clients"),
+        ({"training": {"learning_rat": 1e-3}}, "training.learning_rat", "learning_rate"),
+        ({"generation": {"num_shared_step": 3}}, "generation.num_shared_step", "num_shared_steps"),
+        ({"adapter": {"boundary": 3}}, "adapter.boundary", "boundary_timestep"),
+    ],
+)
+def test_an_unknown_key_is_an_error_that_names_the_nearest(values, where, nearest):
+    with pytest.raises(UserError, match=f"{where}: unknown key; the nearest known one is '{nearest}'"):
+        parse_config({**PATHS, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_clients": 0}, "num_clients: .*greater than or equal to 1, got 0"),
+        ({"backend": "dask"}, "backend: .*'in-process' or 'ray', got 'dask'"),
+        ({"training": {"learning_rate": -1}}, "training.learning_rate"),
+        ({"rounds": {"clients": 9}}, "rounds.clients is 9, num_clients only 8"),
+        ({"generation": {"policy": "everything"}}, "generation.policy"),
+        ({"name": "../other"}, "name"),
+    ],
+)
+def test_a_wrong_value_is_an_error_that_names_the_key_and_the_value(values, message):
+    with pytest.raises(UserError, match=message):
+        parse_config({**PATHS, **values})
+
+
+def test_a_missing_path_is_an_error():
+    with pytest.raises(UserError, match="homes: Field required"):
+        parse_config({"output": "out"})
+
+
+def test_the_default_policy_is_not_the_open_one():
+    assert parse_config(PATHS).generation.policy is Policy.KIND
+
+
+def test_the_config_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        parse_config(PATHS).seed = 3
+
+
+def test_the_whole_config_travels_as_one_string():
+    config = parse_config(
+        {**PATHS, "seed": 7, "training": {"batch_size": 2}, "generation": {"strip_steps": [3, 5]}}
+    )
+    run_config = config.to_run_config()
+    assert [type(value) for value in run_config.values()] == [str]
+    assert config_from_run(run_config) == config
+
+
+def test_a_bare_flwr_run_is_told_what_to_do():
+    for run_config in ({}, {"config": ""}):
+        with pytest.raises(UserError, match="fedaigc simulate"):
+            config_from_run(run_config)
+    with pytest.raises(UserError, match="homes: Field required"):
+        config_from_run({"config": "{}"})
+
+
+def test_paths_in_a_file_count_from_its_folder(tmp_path):
+    (tmp_path / "run.toml").write_text('homes = "devices"\noutput = "/elsewhere"\n[rounds]\ncount = 1\n')
+    config = read_config(tmp_path / "run.toml")
+    assert config.homes == tmp_path / "devices"
+    assert config.output == Path("/elsewhere")
+    assert config.home(3) == tmp_path / "devices" / "03"
+    assert config.rounds.count == 1
+
+
+def test_a_file_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no configuration .*missing\.toml"):
+        read_config(tmp_path / "missing.toml")
+    (tmp_path / "broken.toml").write_text("seed = ")
+    with pytest.raises(UserError, match="not a TOML file"):
+        read_config(tmp_path / "broken.toml")
+    (tmp_path / "wrong.toml").write_text('homes = "a"\noutput = "b"\nsed = 1\n')
+    with pytest.raises(
+        UserError, match=r"wrong\.toml: .*\n  sed: unknown key; the nearest known one is 'seed'"
+    ):
+        read_config(tmp_path / "wrong.toml")
+
+
+def test_a_local_model_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    config = parse_config({**PATHS, "model": {"name": "mine"}}).absolute()
+    assert config.model.name == str(tmp_path / "mine")
+    assert config.homes == tmp_path / "homes"
+    assert parse_config({**PATHS, "model": {"name": "some/hub"}}).absolute().model.name == "some/hub"

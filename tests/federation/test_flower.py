@@ -1,0 +1,195 @@
+"""What a client sends is checked before any strategy sees it, and Flower's FedAvg does the averaging."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedaigc.diffusion.adapters import SharedState
+from fedaigc.errors import UserError
+from fedaigc.federation.arrays import manifest_of
+from fedaigc.federation.flower import RefusedUpdate, load_strategy, read_update
+from fedaigc.federation.messages import ARRAYS, BODY, FLAT, METRICS, update_record
+from fedaigc.federation.rule import Rule, Update, load_rule
+from fedaigc.rng import rng
+
+RANK, WIDTH = 2, 3
+
+
+def state(seed: int = 0) -> SharedState:
+    noise = rng(seed, "state")
+    lora = {
+        layer: (torch.randn((RANK, WIDTH), generator=noise), torch.randn((WIDTH, RANK), generator=noise))
+        for layer in ("block.to_k", "block.to_q")
+    }
+    return SharedState("base", lora, RANK, 4.0, boundary_log_snr=0.5)
+
+
+def update(partition: int, num_examples: int = 3, **metrics: float) -> Update:
+    return Update(partition, num_examples, 5, state(partition + 1).tensors(), metrics or {"loss": 0.5})
+
+
+EXPECTED = manifest_of(state().tensors())
+
+
+def test_an_update_survives_the_message():
+    found = read_update(update_record(update(4, 7, loss=0.25)), 4, EXPECTED)
+    assert (found.partition, found.num_examples, found.num_steps, found.metrics) == (4, 7, 5, {"loss": 0.25})
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in update(4).tensors.items())
+
+
+def with_tensors(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> RecordDict:
+    good = update(4)
+    return update_record(replace(good, tensors=change(dict(good.tensors))))
+
+
+def with_array(array: Array) -> RecordDict:
+    record = update_record(update(4))
+    record[ARRAYS] = ArrayRecord({FLAT: array})
+    return record
+
+
+def with_body(**values: object) -> RecordDict:
+    record = update_record(update(4))
+    record[BODY] = ConfigRecord({**record[BODY], **values})
+    return record
+
+
+def a_rank_1_factor(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {**tensors, "block.to_k.lora_A": torch.zeros(1, WIDTH)}
+
+
+def without_a_key(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name != "block.to_k.lora_A"}
+
+
+def with_a_key(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {**tensors, "more": torch.zeros(1)}
+
+
+def transposed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {**tensors, "block.to_k.lora_A": tensors["block.to_k.lora_A"].T.contiguous()}
+
+
+def in_another_order(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return dict(reversed(tensors.items()))
+
+
+def not_finite(value: float) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    def change(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        broken = tensors["block.to_q.lora_B"].clone()
+        broken[1, 1] = value
+        return {**tensors, "block.to_q.lora_B": broken}
+
+    return change
+
+
+LENGTH = EXPECTED.num_values
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (with_tensors(a_rank_1_factor), r"block.to_k.lora_A has shape \(1, 3\), expected \(2, 3\)"),
+        (with_tensors(transposed), r"block.to_k.lora_A has shape \(3, 2\), expected \(2, 3\)"),
+        (with_tensors(without_a_key), "block.to_k.lora_A is missing"),
+        (with_tensors(with_a_key), "more was not asked for"),
+        (with_tensors(in_another_order), "another order"),
+        (with_tensors(not_finite(float("nan"))), "block.to_q.lora_B holds values that are not finite"),
+        (with_tensors(not_finite(float("-inf"))), "block.to_q.lora_B holds values that are not finite"),
+        (with_array(Array(np.zeros(LENGTH))), "bytes for|dtype float64, expected float32"),
+        (with_array(Array(np.zeros(LENGTH, np.float16))), "dtype float16, expected float32"),
+        (with_array(Array(np.zeros(LENGTH - 1, np.float32))), r"shape \(23,\), expected \(24,\)"),
+        (with_array(Array(np.zeros((1, LENGTH), np.float32))), r"shape \(1, 24\), expected \(24,\)"),
+        (with_array(Array(np.zeros(10**6, np.float32))), "4000128 bytes for 24 float32 values"),
+        (with_array(Array("float32", (24,), "numpy.ndarray", b"garbage")), "cannot be read"),
+        (with_array(Array("float32", (24,), "pickle", b"garbage")), "cannot be read"),
+        (with_body(partition=3), "claims to come from partition 3"),
+        (with_body(num_examples=0), "0 examples"),
+        (with_body(num_examples=2.5), "2.5 examples"),
+        (with_body(num_steps=-1), "-1 steps"),
+        (with_body(manifest="nonsense"), "no update"),
+        (update_record(update(4, loss=float("nan"))), "not finite"),
+        (RecordDict({BODY: ConfigRecord({})}), "no update"),
+        (RecordDict(), "no update"),
+        (
+            RecordDict({BODY: MetricRecord({"x": 1}), ARRAYS: MetricRecord(), METRICS: MetricRecord()}),
+            "no update",
+        ),
+    ],
+)
+def test_a_wrong_reply_is_refused_with_its_partition_named(record, reason):
+    with pytest.raises(RefusedUpdate, match="partition 4: ") as caught:
+        read_update(record, 4, EXPECTED)
+    assert caught.match(reason)
+
+
+def fold(rule: Rule, updates: Sequence[Update]) -> SharedState:
+    rule.start(state())
+    for item in updates:
+        rule.add(item)
+    return rule.finish()
+
+
+def test_fedavg_by_hand():
+    """p = 1/4 and 3/4: A = 1/4 [[1, 2]] + 3/4 [[5, 6]] = [[4, 5]], B = 1/4 [[8]] + 3/4 [[0]] = [[2]]."""
+
+    def one(partition: int, down: list[list[float]], up: list[list[float]], num_examples: int) -> Update:
+        tensors = {"l.lora_A": torch.tensor(down), "l.lora_B": torch.tensor(up)}
+        return Update(partition, num_examples, 1, tensors)
+
+    start = SharedState("base", {"l": (torch.zeros(1, 2), torch.zeros(1, 1))}, 1, 1.0)
+    for name in ("fedavg", "fedit"):
+        rule = load_strategy(name)
+        rule.start(start)
+        rule.add(one(0, [[1.0, 2.0]], [[8.0]], 1))
+        rule.add(one(1, [[5.0, 6.0]], [[0.0]], 3))
+        down, up = rule.finish().lora["l"]
+        assert down.tolist() == [[4.0, 5.0]]
+        assert up.tolist() == [[2.0]]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=6))
+def test_flower_s_fedavg_on_factors_is_fedit(sizes):
+    """One row in a table: under the partition `stage` the two are the same rule, up to rounding."""
+    updates = [update(partition, size) for partition, size in enumerate(sizes)]
+    flower, ours = fold(load_strategy("fedavg"), updates), fold(load_strategy("fedit"), updates)
+    for name, tensor in flower.tensors().items():
+        torch.testing.assert_close(ours.tensors()[name], tensor, rtol=1e-5, atol=1e-6)
+    assert flower.header() == ours.header() == state().header()
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedit"])
+def test_equal_updates_are_a_fixed_point_and_no_update_changes_nothing(name):
+    same = [replace(update(0, size), partition=partition) for partition, size in enumerate((3, 5, 11))]
+    for name_, tensor in fold(load_strategy(name), same).tensors().items():
+        torch.testing.assert_close(tensor, same[0].tensors[name_])
+    assert fold(load_strategy(name), []).hash() == state().hash()
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedit"])
+def test_averaging_factors_is_not_exact(name):
+    """The counterexample: two clients whose products cancel, while the product of the means does not."""
+    ones = torch.ones(1, 1)
+    rule = load_strategy(name)
+    rule.start(SharedState("base", {"l": (ones, ones)}, 1, 1.0))
+    rule.add(Update(0, 1, 1, {"l.lora_A": ones, "l.lora_B": ones}))
+    rule.add(Update(1, 1, 1, {"l.lora_A": 3 * ones, "l.lora_B": -ones / 3}))
+    delta = rule.finish().adapter.effective_delta("l")
+    assert (1 * 1 - 1 / 3 * 3) / 2 == 0
+    assert float(delta) == pytest.approx(2 * (1 / 3))
+
+
+def test_strategies_are_found_by_name():
+    assert load_rule("fedit").__class__.__module__ == "strategies.fedit"
+    with pytest.raises(UserError, match=r"'fedti' is unknown.*did you mean 'fedit'"):
+        load_strategy("fedti")
+    for name in ("../fedit", "os", ""):
+        with pytest.raises(UserError, match="is unknown"):
+            load_strategy(name)

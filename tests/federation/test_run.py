@@ -1,0 +1,295 @@
+"""Whole runs through the real apps: what happens, what is refused, and that a seed repeats a run exactly."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, Context, Message
+from flwr.clientapp import ClientApp
+from PIL import Image
+
+from fedaigc.diffusion.lora_folder import export_lora
+from fedaigc.errors import UserError
+from fedaigc.federation.base import base_model
+from fedaigc.federation.client_app import app
+from fedaigc.federation.config import FederationConfig
+from fedaigc.federation.launcher import in_process_run, run_in_process, simulate
+from fedaigc.federation.local_grid import LocalGrid
+from fedaigc.federation.messages import ARRAYS, BODY, FLAT, Ask
+from fedaigc.federation.record import load_shared_state, read_record
+from fedaigc.federation.server_app import initial_shared_state, serve
+from fedaigc.rng import derived_seed
+
+from .conftest import PROMPTS, MakeRun
+
+
+def images(config: FederationConfig) -> dict[str, bytes]:
+    """The finished pictures of all devices, by task."""
+    found = {}
+    for path in sorted(config.homes.glob("*/gallery/*.png")):
+        found[path.name] = Image.open(path).tobytes()
+    return found
+
+
+def personal(config: FederationConfig) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(config.homes)): path.read_bytes()
+        for path in sorted(config.homes.glob("*/adapters/rounds/**/*.safetensors"))
+    }
+
+
+def test_a_run_trains_groups_shares_and_finishes(make_run: MakeRun) -> None:
+    config = make_run(num_clients=4)
+    steps: list[tuple[str, int, int]] = []
+    record = simulate(config, lambda *step: steps.append(step))
+    assert record["status"] == "finished"
+    assert record["partitions"] == [0, 1, 2, 3]
+    assert record["refused"] == []
+    assert [entry["round"] for entry in record["rounds"]] == [1, 2]
+    assert record["rounds"][0]["num_examples"] == {"0": 2, "1": 3, "2": 4, "3": 5}
+    assert set(record["rounds"][0]["metrics"]["0"]) == {"shared_loss", "personal_loss"}
+    hashes = [entry["shared_hash"] for entry in record["rounds"]]
+    assert len({initial_shared_state(config).hash(), *hashes}) == 3
+    assert load_shared_state(config.output).hash() == record["shared_hash"] == hashes[-1]
+
+    generation = record["generation"]
+    assert generation["policy"] == "kind"
+    assert len(generation["groups"]) == 2  # fruit on a table, animals near a river
+    for group in generation["groups"]:
+        assert len(group["tasks"]) == 2
+        assert group["executor"] == "edge"
+        assert group["evaluations"] == group["planned_evaluations"] == 2 + 2 * (4 - 2)
+        assert group["solo_evaluations"] == 8
+        assert group["samples"] == 2 * group["evaluations"]
+        assert {task["outcome"] for task in group["tasks"]} == {"shared"}
+    assert len(images(config)) == 4
+    assert ("round 2 of 2", 4, 4) in steps
+    # what the server keeps holds no prompt
+    written = (config.output / "record.json").read_text()
+    assert not any(word in written for word in ("apple", "shiny", "lemon", "dog", "cat "))
+
+
+def test_the_same_seed_gives_the_same_run_in_any_order_of_replies(make_run: MakeRun) -> None:
+    """Weights, personal adapters and images, bit for bit; another seed gives others."""
+    first, second, other = make_run("first"), make_run("second"), make_run("other", seed=1)
+    run_in_process(first)
+    for shuffle_seed in (0, 1):
+        second = make_run(f"shuffled-{shuffle_seed}")
+        run_in_process(second, shuffle_seed=shuffle_seed)
+        assert read_record(second.output)["shared_hash"] == read_record(first.output)["shared_hash"]
+        assert images(second) == images(first)
+        assert personal(second) == personal(first)
+    assert len(personal(first)) >= 3
+    run_in_process(other)
+    assert read_record(other.output)["shared_hash"] != read_record(first.output)["shared_hash"]
+
+
+def test_a_repeated_run_of_the_same_name_trains_nothing_twice(make_run: MakeRun) -> None:
+    config = make_run(generation={"enabled": False})
+    run_in_process(config)
+    weights, record = personal(config), read_record(config.output)
+    run_in_process(config)
+    assert personal(config) == weights
+    assert read_record(config.output) == record
+
+
+def test_clients_are_drawn_from_the_run_s_own_seed(make_run: MakeRun) -> None:
+    def sampled(folder: str, seed: int) -> list[list[int]]:
+        rounds = {"count": 4, "clients": 2}
+        config = make_run(folder, num_clients=4, seed=seed, rounds=rounds, generation={"enabled": False})
+        run_in_process(config, shuffle_seed=0)
+        return [entry["sampled"] for entry in read_record(config.output)["rounds"]]
+
+    first = sampled("a", 0)
+    assert first == sampled("b", 0)
+    assert first != sampled("c", 1)
+    assert all(len(drawn) == 2 and drawn == sorted(drawn) for drawn in first)
+
+
+def test_a_member_can_run_the_shared_steps_and_the_images_are_the_same(make_run: MakeRun) -> None:
+    edge = make_run("edge")
+    settings = {**edge.generation.model_dump(mode="json"), "executor": "member"}
+    member = make_run("member", generation=settings)
+    run_in_process(edge)
+    run_in_process(member)
+    executors = {group["executor"] for group in read_record(member.output)["generation"]["groups"]}
+    assert executors & {0, 1, 2}
+    assert images(member) == images(edge)
+
+
+def test_the_open_policy_says_so_in_the_record(make_run: MakeRun) -> None:
+    settings = {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none", "policy": "open"}
+    config = make_run(rounds={"count": 0}, generation=settings)
+    run_in_process(config)
+    generation = read_record(config.output)["generation"]
+    assert generation["policy"] == "open"
+    assert {group["prompt"] for group in generation["groups"]} <= set(PROMPTS)
+
+
+def test_the_trained_state_exports_to_an_ordinary_lora_folder(make_run: MakeRun, tmp_path: Path) -> None:
+    config = make_run(generation={"enabled": False})
+    run_in_process(config)
+    pipe, _ = base_model(config.model)
+    assert export_lora(pipe, load_shared_state(config.output), tmp_path / "lora").is_file()
+
+
+class Tampering:
+    """A client app in which one partition changes what it says."""
+
+    def __init__(self, partition: int, change: Any) -> None:
+        self._partition = partition
+        self._change = change
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        reply = app(message, context)
+        if context.node_config["partition-id"] == self._partition:
+            self._change(message.metadata.message_type, reply)
+        return reply
+
+
+def serve_with(config: FederationConfig, client: Any) -> dict[str, Any]:
+    """Run the server against another client app."""
+    with in_process_run(config) as run_id:
+        grid = LocalGrid(
+            client, num_clients=config.num_clients, run_config=config.to_run_config(), run_id=run_id
+        )
+        serve(grid, config)
+    return read_record(config.output)
+
+
+def test_a_client_with_another_base_is_refused_with_both_fingerprints(make_run: MakeRun) -> None:
+    config = make_run(rounds={"count": 1}, generation={"enabled": False})
+
+    def other_base(kind: str, reply: Message) -> None:
+        if kind == Ask.HELLO:
+            reply.content[BODY]["base"] = "f" * 64
+
+    record = serve_with(config, Tampering(1, other_base))
+    assert record["partitions"] == [0, 2]
+    (refused,) = record["refused"]
+    assert refused["partition"] == 1
+    assert "f" * 64 in refused["reason"]
+    assert record["base"] in refused["reason"]
+    assert record["rounds"][0]["sampled"] == [0, 2]
+
+
+def test_a_second_node_with_the_same_partition_is_refused(make_run: MakeRun) -> None:
+    config = make_run(rounds={"count": 1}, generation={"enabled": False})
+
+    def claim_zero(kind: str, reply: Message) -> None:
+        if kind == Ask.HELLO:
+            reply.content[BODY]["partition"] = 0
+
+    record = serve_with(config, Tampering(2, claim_zero))
+    assert record["partitions"] == [0, 1]
+    assert [entry["reason"] for entry in record["refused"]] == ["partition 0 is there already"]
+
+
+def poison(kind: str, reply: Message) -> None:
+    """Not a number among the weights."""
+    if kind == Ask.TRAIN:
+        values = reply.content[ARRAYS][FLAT].numpy().copy()
+        values[3] = float("nan")
+        reply.content[ARRAYS] = ArrayRecord({FLAT: Array(values)})
+
+
+def test_a_poisoned_update_is_refused_and_the_round_goes_on(make_run: MakeRun) -> None:
+    """The state equals that of a round without the client."""
+    config = make_run("poisoned", rounds={"count": 1}, generation={"enabled": False})
+    record = serve_with(config, Tampering(2, poison))
+    assert list(record["rounds"][0]["refused"]) == ["2"]
+    assert "partition 2: " in record["rounds"][0]["refused"]["2"]
+    assert "not finite" in record["rounds"][0]["refused"]["2"]
+    without = make_run("without", rounds={"count": 1}, generation={"enabled": False}, num_clients=2)
+    run_in_process(without)
+    assert record["shared_hash"] == read_record(without.output)["shared_hash"]
+
+
+def test_a_round_without_any_usable_update_ends_the_run(make_run: MakeRun) -> None:
+    config = make_run(num_clients=1, generation={"enabled": False})
+    with pytest.raises(UserError, match="round 1: no client sent an update that could be used"):
+        serve_with(config, Tampering(0, poison))
+    record = read_record(config.output)
+    assert record["status"] == "failed"
+    assert "partition 0" in record["error"]
+
+
+@pytest.mark.parametrize("kind", [Ask.HELLO, Ask.SIGNATURES, Ask.FINISH])
+def test_a_client_that_talks_nonsense_does_not_stop_the_others(make_run: MakeRun, kind: Ask) -> None:
+    config = make_run(rounds={"count": 0})
+
+    def nonsense(asked: str, reply: Message) -> None:
+        if asked == kind:
+            for name in list(reply.content):
+                del reply.content[name]
+
+    record = serve_with(config, Tampering(0, nonsense))
+    assert record["status"] == "finished"
+    finished = {
+        task["partition"]
+        for group in record["generation"]["groups"]
+        for task in group["tasks"]
+        if task["outcome"] != "failed"
+    }
+    assert finished == {1, 2}
+
+
+def test_an_exception_of_a_client_crosses_as_its_kind_only(make_run: MakeRun) -> None:
+    """The text stays in the device's home."""
+    config = make_run(rounds={"count": 0})
+    secret = "a crimson zeppelin over the harbour"
+    crashing = ClientApp()
+
+    for asked in Ask:
+        category, _, action = asked.value.partition(".")
+        register = crashing.query(action) if category == "query" else crashing.train()
+
+        def crash(message: Message, context: Context, asked: Ask = asked) -> Message:
+            if asked is not Ask.HELLO and context.node_config["partition-id"] == 0:
+                raise RuntimeError(secret)
+            return app(message, context)
+
+        register(crash)
+    record = serve_with(config, crashing)
+    assert secret not in json.dumps(record)
+    assert record["status"] == "finished"
+
+    (config.home(1) / "device.json").write_text(secret)
+    record = simulate(replace_output(config, "again"))
+    assert secret not in json.dumps(record)
+    assert "Traceback" in (config.home(1) / "errors.log").read_text()
+
+
+def replace_output(config: FederationConfig, name: str) -> FederationConfig:
+    return config.model_copy(update={"output": config.output / name})
+
+
+def test_a_missing_home_is_named_before_anything_starts(make_run: MakeRun) -> None:
+    config = make_run(num_clients=2).model_copy(update={"num_clients": 3})
+    with pytest.raises(UserError, match=r"no device's home .*02: .* 00 to 02"):
+        simulate(config)
+    assert not config.output.exists()
+
+
+def test_too_many_shared_steps_are_refused(make_run: MakeRun) -> None:
+    settings = {"num_inference_steps": 4, "num_shared_steps": 4, "scorer": "none"}
+    config = make_run(rounds={"count": 0}, generation=settings)
+    with pytest.raises(UserError):
+        simulate(config)
+    assert read_record(config.output)["status"] == "failed"
+
+
+def test_the_caller_s_thread_count_comes_back(make_run: MakeRun) -> None:
+    before = torch.get_num_threads()
+    run_in_process(make_run(rounds={"count": 0}, generation={"enabled": False}, threads=before + 1))
+    assert torch.get_num_threads() == before
+
+
+def test_node_ids_are_no_partition_ids(make_run: MakeRun) -> None:
+    config = make_run()
+    grid = LocalGrid(app, num_clients=3, run_config=config.to_run_config(), run_id=derived_seed(0, "x"))
+    assert min(grid.get_node_ids()) > 1000
+    assert replace(grid.run, run_id=0).run_id == 0
