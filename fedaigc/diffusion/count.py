@@ -1,7 +1,7 @@
 """Count what the denoiser does: the measure of cost in [Du23], and the one that the records report."""
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -20,7 +20,7 @@ class DenoiserCount:
         self.calls = 0
         self.samples = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "DenoiserCount":
         self._hook = self._network.register_forward_pre_hook(self._count, with_kwargs=True)
         return self
 
