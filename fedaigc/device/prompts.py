@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from fedaigc.device.home import Home
+from fedaigc.device.report import UnknownTask
 from fedaigc.errors import UserError
 from fedaigc.rng import derived_seed
 
@@ -24,16 +25,16 @@ class TaskStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt in the queue. Only `task_id` may leave the device."""
+    """A prompt in the queue. Only `task_id` may leave the device, and the signature that was `disclosed`.
+
+    disclosed: the JSON of that signature; None before anything was sent, and for a task that runs alone.
+    """
 
     task_id: str
     number: int
     prompt: str
     status: TaskStatus
-
-
-class UnknownTask(LookupError):
-    """No task of this device has the id. The message holds the id only, which the sender knows."""
+    disclosed: str | None = None
 
 
 def checked_prompt(text: str) -> str:
@@ -80,7 +81,13 @@ class PromptQueue:
 
     def mark(self, task_id: str, status: TaskStatus) -> None:
         """Record the task's new status."""
-        task = replace(self.get(task_id), status=status)
+        self._replace(replace(self.get(task_id), status=status))
+
+    def note_disclosed(self, task_id: str, signature: str | None) -> None:
+        """Record what is about to be sent for the task, for its owner to see."""
+        self._replace(replace(self.get(task_id), disclosed=signature))
+
+    def _replace(self, task: Task) -> None:
         self._home.write_json(self._path(task), asdict(task))
 
     def all(self) -> list[Task]:

@@ -6,8 +6,14 @@ packets (latents of a *public* prompt) leave a device.
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+
+from torch import Tensor
+
+from fedaigc.diffusion.handoff import PacketError
+from fedaigc.errors import UserError
 
 # one decimal: a confidence says "drawn" or "not drawn", not which picture it was
 SCORE_STEP = 0.1
@@ -17,6 +23,7 @@ class Failure(StrEnum):
     """All that a device tells about an error: its message could hold a prompt or a path."""
 
     UNKNOWN_TASK = "unknown_task"
+    NO_IMAGES = "no_images"
     PACKET_REFUSED = "packet_refused"
     PLAN_REFUSED = "plan_refused"
     BASE_DIFFERS = "base_differs"
@@ -24,6 +31,10 @@ class Failure(StrEnum):
     STORAGE = "storage"
     UNREACHABLE = "unreachable"
     INTERNAL = "internal"
+
+
+class UnknownTask(LookupError):
+    """No task of this device has the id."""
 
 
 class DeviceError(Exception):
@@ -36,11 +47,6 @@ class DeviceError(Exception):
 
 def failure_of(error: BaseException) -> Failure:
     """The kind of `error` that may leave the device; the text of the error never does."""
-    # imported here: the types of a report are needed where torch is not
-    from fedaigc.device.prompts import UnknownTask
-    from fedaigc.diffusion.handoff import PacketError
-    from fedaigc.errors import UserError
-
     if isinstance(error, DeviceError):
         return error.failure
     for kind, failure in (
@@ -59,6 +65,29 @@ def coarse(score: float) -> float:
     if not 0.0 <= score <= 1.0:
         raise ValueError(f"a score lies in [0, 1], got {score}")
     return round(round(score / SCORE_STEP) * SCORE_STEP, 1)
+
+
+@dataclass(frozen=True)
+class SharedSteps:
+    """What the executor of a group hands back: the packet, and the forward passes it took."""
+
+    packet: bytes
+    denoiser_calls: int
+    denoiser_samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class LocalUpdate:
+    """What a round of training tells: the tensors that the strategy uploads, n_k, local steps, losses.
+
+    losses: the mean loss of the round by stage, to two decimals; the personal stage is named by its loss
+    only.
+    """
+
+    tensors: Mapping[str, Tensor]
+    num_examples: int
+    num_steps: int
+    losses: Mapping[str, float]
 
 
 @dataclass(frozen=True)

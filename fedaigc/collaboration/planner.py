@@ -1,0 +1,92 @@
+"""Who shares denoising steps, how many, and which machine computes them.
+
+The steps of a group of U tasks cost K + U (N - K) denoiser evaluations, where N is the number of steps of the
+plan and K the number of shared ones; U solo runs cost U N. Source: [Du23], section "Shared inference".
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fedaigc.diffusion.handoff import Handoff, check_handoff
+from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.rng import derived_seed
+from fedaigc.semantics.grouping import Group
+
+EDGE = "edge"
+
+
+class Executor(StrEnum):
+    """Which kind of machine runs the shared steps of a group."""
+
+    EDGE = EDGE
+    MEMBER = "member"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The work of one group.
+
+    executor: "edge" or the partition id of the member that runs the shared steps.
+    num_shared_steps: K, an index into the plan's timesteps; 0 when each member runs alone.
+    noise_seed: seed of the initial noise, which the members of a group share.
+    """
+
+    group: Group
+    executor: str | int
+    num_shared_steps: int
+    noise_seed: int
+
+    @property
+    def shares(self) -> bool:
+        """Whether a packet is sent at all: K = 0 means that every member starts from the noise itself."""
+        return self.num_shared_steps > 0
+
+
+def planned_evaluations(group_size: int, num_shared_steps: int, num_steps: int) -> int:
+    """K + U (N - K): the denoiser evaluations of a group of U members."""
+    return num_shared_steps + group_size * (num_steps - num_shared_steps)
+
+
+def plan_assignments(
+    groups: Sequence[Group],
+    owners: Mapping[str, int],
+    plan: DenoisingPlan,
+    *,
+    num_shared_steps: int,
+    boundary: int,
+    seed: int,
+    executor: Executor = Executor.EDGE,
+    handoff: Handoff = "exact",
+) -> list[Assignment]:
+    """Assign every group its executor, its number of shared steps and its noise, in task order.
+
+    owners: task id -> partition id of the device that holds the prompt.
+    num_shared_steps: K for groups of two and more. A group of one runs alone: K = 0 and its own prompt.
+    boundary: first step on the personal side of t*; the number of steps when there are no personal adapters.
+    executor: MEMBER picks, group by group, the member's partition that has computed for the fewest groups yet
+    (the lowest partition id among equals), so that the burden is spread.
+
+    The result depends on the tasks, not on the order in which they arrived. Raises UserError when K lies past
+    the boundary or the plan or cannot be resumed under the handoff, ValueError when a task appears twice or
+    has no owner.
+    """
+    tasks = Counter(task for group in groups for task in group.members)
+    repeated = sorted(task for task, count in tasks.items() if count > 1)
+    if repeated or not tasks.keys() <= owners.keys():
+        raise ValueError(
+            f"groups must partition the tasks: repeated {repeated}, unowned {tasks.keys() - owners.keys()}"
+        )
+    check_handoff(plan, num_shared_steps, boundary, handoff)
+    burden: Counter[int] = Counter()
+    assignments = []
+    for group in sorted(groups, key=lambda group: min(group.members)):
+        chosen: str | int = EDGE
+        shared_steps = num_shared_steps if len(group.members) > 1 else 0
+        if executor is Executor.MEMBER and shared_steps:
+            chosen = min({owners[task] for task in group.members}, key=lambda owner: (burden[owner], owner))
+            burden[chosen] += 1
+        noise_seed = derived_seed(seed, "noise", min(group.members))
+        assignments.append(Assignment(group, chosen, shared_steps, noise_seed))
+    return assignments

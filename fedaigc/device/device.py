@@ -1,0 +1,261 @@
+"""The device: the only place where prompts and images are, and the boundary that they do not cross.
+
+Everything a method of `Device` returns may be sent: a signature, a task id, a packet of a public prompt's
+latents, a local update, a report. Everything else stays in the home. In a simulation the client app calls a
+`Device` in its own process; behind an agent the same object answers over a socket.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save
+
+from fedaigc.device.gallery import Finished, Gallery
+from fedaigc.device.home import Home
+from fedaigc.device.images import ImageStore, read_folder, read_rows
+from fedaigc.device.local_round import ClientRule, local_round, put_adapters
+from fedaigc.device.prompts import PromptQueue, Task, TaskStatus
+from fedaigc.device.report import DeviceError, Failure, FinishReport, LocalUpdate, SharedSteps, coarse
+from fedaigc.device.scoring import Confidence, Scorer
+from fedaigc.device.shared_steps import run_shared_steps
+from fedaigc.device.versions import AdapterVersions
+from fedaigc.diffusion.adapters import SharedState, run_stages
+from fedaigc.diffusion.encoding import EncodedImages, encode_images
+from fedaigc.diffusion.handoff import Delivery, Handoff, check_handoff, unpack
+from fedaigc.diffusion.plan import DenoisingPlan, boundary_step
+from fedaigc.diffusion.segment import DenoiserCount, DenoisingState, decode, initial_state
+from fedaigc.diffusion.training import TrainingSettings
+from fedaigc.rng import derived_seed
+from fedaigc.semantics.parser import parse
+from fedaigc.semantics.signature import Policy, Signature, disclose
+from fedaigc.semantics.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+class Device:
+    """One user's device: a home that any process can reopen, and a pipeline to work with.
+
+    home: the folder; made when there is none. pipe: a diffusers pipeline; several devices of one process may
+    share it, for each puts its own adapters in before it computes. base_hash: `base_fingerprint` of the
+    pipeline, taken before adapters were added. seed: see `Home.open`. scorer: how finished images are judged;
+    without one the reports hold counts only.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        pipe: "DiffusionPipeline",
+        *,
+        base_hash: str,
+        taxonomy: Taxonomy,
+        seed: int | None = None,
+        scorer: Scorer | None = None,
+    ) -> None:
+        self._home = Home.open(home, seed)
+        self._pipe = pipe
+        self._taxonomy = taxonomy
+        self._scorer = scorer
+        self.base_hash = base_hash
+        self.images = ImageStore(self._home)
+        self.prompts = PromptQueue(self._home)
+        self.versions = AdapterVersions(self._home)
+        self.gallery = Gallery(self._home)
+
+    def add_images(
+        self, source: Path | Iterable[Mapping[str, Any]], *, image: str = "image", caption: str = "caption"
+    ) -> int:
+        """Add a folder of pictures with captions, or the rows of a `datasets.Dataset`; return how many.
+
+        Raises UserError, naming it, for anything that is no picture or has no caption; then nothing is added.
+        """
+        if isinstance(source, Path):
+            return self.images.add(read_folder(source))
+        return self.images.add(read_rows(source, image, caption))
+
+    def add_prompt(self, text: str) -> str:
+        """Queue a prompt and return its task id. UserError when it is empty or over 1,000 characters."""
+        return self.prompts.add(text)
+
+    def waiting(self) -> list[str]:
+        """The ids of the tasks without an image, oldest first."""
+        return [task.task_id for task in self.prompts.waiting()]
+
+    def signature(
+        self, task_id: str, policy: Policy = Policy.KIND, *, min_public_prompts: int = 3
+    ) -> Signature | None:
+        """What the policy lets the device say of the task's prompt; None when the task must run alone."""
+        parsed = parse(self.prompts.get(task_id).prompt, self._taxonomy)
+        disclosed = disclose(parsed, policy, self._taxonomy, min_public_prompts)
+        self.prompts.note_disclosed(task_id, disclosed.to_json() if disclosed is not None else None)
+        return disclosed
+
+    def receive(self, shared: SharedState) -> str:
+        """Keep a shared state of the federation and return its version hash.
+
+        Raises DeviceError when it was made for another base model.
+        """
+        self._check_base(shared.base_hash, "shared state")
+        return self.versions.save_shared(shared)
+
+    def train(
+        self,
+        run: str,
+        round: int,
+        shared: SharedState,
+        rule: ClientRule,
+        settings: TrainingSettings,
+        *,
+        height: int,
+        width: int,
+    ) -> LocalUpdate:
+        """Train one round at `height` x `width` pixels: the shared-stage adapter, then the personal one.
+
+        The update holds what the rule uploads of the shared-stage adapter; the personal adapter is written
+        into the home as version (run, round) and goes nowhere else. A repeated round starts from the version
+        before it and ends with the same weights. Raises DeviceError without images or with another base
+        model.
+        """
+        if not len(self.images):
+            raise DeviceError(Failure.NO_IMAGES, f"no images in {self._home.root}")
+        self.receive(shared)
+        data = self.encoded_images(height, width)
+        before = self.versions.personal_before(run, round)
+        after = local_round(
+            self._pipe, shared, before, rule, data, settings, seed=self._home.seed, round=round
+        )
+        if after.personal is not None:
+            self.versions.save_personal(run, round, after.personal)
+        return LocalUpdate(after.upload, len(data), settings.shared_steps, after.losses)
+
+    def encoded_images(self, height: int, width: int) -> EncodedImages:
+        """Latents and text embeddings of the private images, computed once and cached in the home."""
+        key = f"{self.base_hash[:16]}-{self.images.digest()[:16]}-{height}x{width}.safetensors"
+        path = self._home.cache / key
+        if not path.exists():
+            pictures = self.images.all()
+            images, captions = [item.image for item in pictures], [item.caption for item in pictures]
+            encoded = encode_images(self._pipe, images, captions, height=height, width=width)
+            for old in self._home.cache.glob("*.safetensors"):
+                old.unlink()
+            tensors = {name: tensor.contiguous() for name, tensor in encoded.tensors().items()}
+            self._home.write(path, save(tensors))
+        return EncodedImages.from_tensors(load_file(path))
+
+    def share(
+        self,
+        task_id: str,
+        group_prompt: str,
+        plan: DenoisingPlan,
+        stop: int,
+        *,
+        noise_seed: int,
+        handoff: Handoff = "exact",
+    ) -> SharedSteps:
+        """Run the shared steps of a group that this device's task belongs to.
+
+        Only the public prompt and the shared state enter the packet. Raises UnknownTask for a task that is
+        not here, UserError for a `stop` past t*, DeviceError for a plan of another base or an unknown shared
+        state.
+        """
+        self.prompts.get(task_id)
+        boundary = self._prepare(plan, personal=False)
+        return run_shared_steps(
+            self._pipe, group_prompt, plan, stop, noise_seed=noise_seed, boundary=boundary, handoff=handoff
+        )
+
+    def finish(
+        self,
+        task_id: str,
+        packet: bytes,
+        plan: DenoisingPlan,
+        *,
+        delivery: Delivery = "strict",
+        strip_steps: Sequence[int] = (),
+    ) -> FinishReport:
+        """Finish a task from a packet with its own prompt, keep the image in the gallery, and report.
+
+        Steps up to t* run with the shared weights, the others with the personal ones. strip_steps: steps
+        before which the latents are decoded and kept beside the image.
+
+        Raises PacketError for a damaged packet or one of another plan, UserError when it was handed off past
+        t*, UnknownTask and DeviceError as `share` does.
+        """
+        task = self.prompts.get(task_id)
+        boundary = self._prepare(plan, personal=True)
+        state = unpack(packet, plan, delivery)
+        check_handoff(plan, state.step, boundary)
+        # samplers that draw noise: each member goes on with a stream of its own, known to all
+        state = state.with_noise_stream(derived_seed(state.noise_seed, "member", task_id))
+        return self._complete(task, state, plan, boundary, strip_steps)
+
+    def alone(
+        self, task_id: str, noise_seed: int, plan: DenoisingPlan, *, strip_steps: Sequence[int] = ()
+    ) -> FinishReport:
+        """Run all steps of a task here, from the noise of `noise_seed`, and otherwise as `finish`."""
+        task = self.prompts.get(task_id)
+        boundary = self._prepare(plan, personal=True)
+        return self._complete(task, initial_state(self._pipe, plan, noise_seed), plan, boundary, strip_steps)
+
+    def _prepare(self, plan: DenoisingPlan, *, personal: bool) -> int:
+        """Put the plan's weights into the pipeline and return the first step on the personal side of t*."""
+        self._check_base(plan.base_hash, "plan")
+        shared = self.versions.shared(plan.shared_hash) if plan.shared_hash else None
+        put_adapters(self._pipe, shared, self.versions.current_personal() if personal else None)
+        return boundary_step(plan, shared.boundary_log_snr if shared is not None else None)
+
+    def _check_base(self, base_hash: str, what: str) -> None:
+        if base_hash != self.base_hash:
+            raise DeviceError(
+                Failure.BASE_DIFFERS,
+                f"the {what} is for base model {base_hash}, this device has {self.base_hash}",
+            )
+
+    def _complete(
+        self,
+        task: Task,
+        state: DenoisingState,
+        plan: DenoisingPlan,
+        boundary: int,
+        strip_steps: Sequence[int],
+    ) -> FinishReport:
+        start = state.step
+        shown = tuple(sorted({step for step in strip_steps if start <= step < plan.num_steps}))
+        strip = []
+        with DenoiserCount(self._pipe) as count:
+            for stop in (*shown, plan.num_steps):
+                state = run_stages(self._pipe, state, {"prompt": task.prompt}, plan, stop, boundary)
+                if stop in shown:
+                    strip += decode(self._pipe, state, plan)
+        (image,) = decode(self._pipe, state, plan)
+        confidence = self._confidence(task, image)
+        report = FinishReport(
+            shared_stage_steps=max(0, boundary - start),
+            personal_stage_steps=plan.num_steps - max(start, boundary),
+            denoiser_calls=count.calls,
+            denoiser_samples=count.samples,
+            object_confidence=None if confidence.object is None else coarse(confidence.object),
+            place_confidence=None if confidence.place is None else coarse(confidence.place),
+        )
+        entry = Finished(
+            task.task_id,
+            task.prompt,
+            start,
+            plan.num_steps,
+            boundary,
+            plan.fingerprint(),
+            asdict(report),
+            shown,
+        )
+        self.gallery.save(entry, image, strip)
+        self.prompts.mark(task.task_id, TaskStatus.FINISHED)
+        return report
+
+    def _confidence(self, task: Task, image: Any) -> Confidence:
+        if self._scorer is None:
+            return Confidence()
+        parsed = parse(task.prompt, self._taxonomy)
+        return self._scorer(image, parsed.object, parsed.place)

@@ -1,0 +1,35 @@
+"""The shared steps of a group: the same computation on an edge server and on a device that helps others."""
+
+from typing import TYPE_CHECKING
+
+from fedaigc.device.report import SharedSteps
+from fedaigc.diffusion.adapters import run_stages
+from fedaigc.diffusion.handoff import Handoff, check_handoff, pack
+from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.diffusion.segment import DenoiserCount, initial_state
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def run_shared_steps(
+    pipe: "DiffusionPipeline",
+    group_prompt: str,
+    plan: DenoisingPlan,
+    stop: int,
+    *,
+    noise_seed: int,
+    boundary: int,
+    handoff: Handoff = "exact",
+) -> SharedSteps:
+    """Run steps [0, `stop`) of the plan on a public prompt from the noise of `noise_seed`; pack the state.
+
+    The pipeline must hold the shared state that the plan names. boundary: first step on the personal side of
+    t*. Raises UserError when `stop` lies past the boundary, for a personal adapter is its device's own, and
+    when latents alone cannot resume there.
+    """
+    check_handoff(plan, stop, boundary, handoff)
+    with DenoiserCount(pipe) as count:
+        state = initial_state(pipe, plan, noise_seed)
+        state = run_stages(pipe, state, {"prompt": group_prompt}, plan, stop, boundary)
+    return SharedSteps(pack(state, plan, handoff), count.calls, count.samples)

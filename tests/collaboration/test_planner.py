@@ -1,0 +1,98 @@
+"""The planner's laws: groups partition the tasks, the order of arrival changes nothing, K stays before t*."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedaigc.collaboration.planner import EDGE, Executor, plan_assignments, planned_evaluations
+from fedaigc.diffusion.plan import build_plan
+from fedaigc.errors import UserError
+from fedaigc.semantics.grouping import Group
+
+
+@pytest.fixture(scope="module")
+def plan(pipe, base_hash):
+    return build_plan(
+        pipe, num_inference_steps=11, guidance_scale=5.0, height=64, width=64, base_hash=base_hash
+    )
+
+
+def _groups(sizes: list[int]) -> tuple[list[Group], dict[str, int]]:
+    """Groups of these sizes; the tasks t000, t001, ... belong to partitions 0 to 4 in turn."""
+    groups, owners = [], {}
+    for size in sizes:
+        members = tuple(f"t{len(owners) + i:03d}" for i in range(size))
+        owners |= {task: int(task[1:]) % 5 for task in members}
+        groups.append(Group(members=members, prompt="a fruit on a table", signature=None))
+    return groups, owners
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=8),
+    st.randoms(use_true_random=False),
+    st.sampled_from(Executor),
+)
+def test_every_task_is_assigned_once_whatever_the_order_of_arrival(plan, sizes, shuffler, executor):
+    groups, owners = _groups(sizes)
+    options = {"num_shared_steps": 3, "boundary": 5, "seed": 9, "executor": executor}
+    expected = plan_assignments(groups, owners, plan, **options)
+    mixed = [Group(tuple(shuffler.sample(g.members, len(g.members))), g.prompt, g.signature) for g in groups]
+    shuffler.shuffle(mixed)
+    arrived = list(owners.items())
+    shuffler.shuffle(arrived)
+    again = plan_assignments(mixed, dict(arrived), plan, **options)
+    assert [(a.executor, a.num_shared_steps, a.noise_seed) for a in again] == [
+        (a.executor, a.num_shared_steps, a.noise_seed) for a in expected
+    ]
+    assert sorted(task for a in again for task in a.group.members) == sorted(owners)
+    assert len({a.noise_seed for a in again}) == len(groups)
+    for assignment in again:
+        alone = len(assignment.group.members) == 1
+        assert assignment.num_shared_steps == (0 if alone else 3)
+        assert assignment.shares is not alone
+        if alone or executor is Executor.EDGE:
+            assert assignment.executor == EDGE
+        else:
+            assert assignment.executor in {owners[task] for task in assignment.group.members}
+
+
+def test_members_take_turns_as_helpers(plan):
+    # 5 groups of 5 tasks, each with one task of every partition: nobody helps twice
+    groups, owners = _groups([5] * 5)
+    assignments = plan_assignments(
+        groups, owners, plan, num_shared_steps=3, boundary=5, seed=0, executor=Executor.MEMBER
+    )
+    assert Counter(a.executor for a in assignments) == Counter(range(5))
+
+
+@pytest.mark.parametrize("steps", [6, 12, -1])
+def test_a_hand_off_past_the_boundary_or_outside_the_plan_is_refused(plan, steps):
+    groups, owners = _groups([2])
+    with pytest.raises(UserError, match=str(steps)):
+        plan_assignments(groups, owners, plan, num_shared_steps=steps, boundary=5, seed=0)
+
+
+def test_without_personal_adapters_any_hand_off_is_legal(plan):
+    groups, owners = _groups([2])
+    for steps in range(plan.num_steps + 1):
+        (assignment,) = plan_assignments(
+            groups, owners, plan, num_shared_steps=steps, boundary=plan.num_steps, seed=0
+        )
+        assert assignment.num_shared_steps == steps
+
+
+def test_a_task_in_two_groups_or_without_owner_is_an_error(plan):
+    groups, owners = _groups([2])
+    with pytest.raises(ValueError, match=r"repeated \['t000', 't001'\]"):
+        plan_assignments(groups * 2, owners, plan, num_shared_steps=3, boundary=5, seed=0)
+    with pytest.raises(ValueError, match="t001"):
+        plan_assignments(groups, {"t000": 0}, plan, num_shared_steps=3, boundary=5, seed=0)
+
+
+def test_planned_evaluations_by_hand():
+    # U = 8, N = 20, K = 10: 10 shared + 8 x 10 own = 90, against 8 x 20 = 160 solo
+    assert planned_evaluations(8, 10, 20) == 90
+    assert planned_evaluations(1, 0, 20) == 20

@@ -1,0 +1,231 @@
+"""The device on the embedded model: what it trains, what it draws, what it keeps, what it refuses."""
+
+import stat
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fedaigc.data.scenes import scenes_dataset
+from fedaigc.device.device import Device
+from fedaigc.device.prompts import TaskStatus
+from fedaigc.device.report import DeviceError, Failure, UnknownTask, failure_of
+from fedaigc.device.scoring import Confidence
+from fedaigc.diffusion.adapters import SharedState, new_adapter
+from fedaigc.diffusion.handoff import PacketError
+from fedaigc.diffusion.noise_level import boundary_log_snr
+from fedaigc.diffusion.plan import boundary_step, build_plan
+from fedaigc.diffusion.training import TrainingSettings
+from fedaigc.errors import UserError
+from fedaigc.federation.rule import load_rule
+
+SETTINGS = TrainingSettings(shared_steps=2, personal_steps=2, batch_size=2, learning_rate=1e-2)
+SIZE = {"height": 64, "width": 64}
+
+
+@pytest.fixture(scope="module")
+def shared(pipe, base_hash):
+    factors = new_adapter(pipe, generator=torch.Generator().manual_seed(0), rank=2)
+    return SharedState(base_hash, factors.lora, 2, 2.0, boundary_log_snr=boundary_log_snr(pipe, 500))
+
+
+@pytest.fixture(scope="module")
+def plan(pipe, base_hash, shared):
+    return build_plan(
+        pipe,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        base_hash=base_hash,
+        shared_hash=shared.hash(),
+        **SIZE,
+    )
+
+
+@pytest.fixture
+def device(tmp_path, pipe, base_hash, taxonomy):
+    made = Device(tmp_path / "home", pipe, base_hash=base_hash, taxonomy=taxonomy, seed=1)
+    made.add_images(scenes_dataset(styles=("noto",), n=4, seed=0))
+    return made
+
+
+def _train(device, shared, round, run="run"):
+    return device.train(run, round, shared, load_rule("fedit"), SETTINGS, **SIZE)
+
+
+def _equal(left, right):
+    left, right = left.tensors(), right.tensors()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_training_sends_the_shared_factors_and_keeps_the_personal_ones(device, shared):
+    update = _train(device, shared, 1)
+    assert update.tensors.keys() == shared.adapter.tensors().keys()
+    assert (update.num_examples, update.num_steps) == (4, 2)
+    moved = [
+        name for name, tensor in update.tensors.items() if not torch.equal(tensor, shared.tensors()[name])
+    ]
+    assert moved
+    personal = device.versions.current_personal()
+    for name, tensor in personal.tensors().items():
+        assert not (tensor.any() and torch.equal(tensor, update.tensors[name]))
+    assert any(tensor.any() for name, tensor in personal.tensors().items() if name.endswith("lora_B"))
+
+
+def test_a_repeated_round_starts_from_the_version_before_it(device, shared):
+    first = _train(device, shared, 1)
+    after_first = device.versions.current_personal()
+    second = _train(device, shared, 2)
+    after_second = device.versions.current_personal()
+    again = _train(device, shared, 2)
+    assert _equal(device.versions.current_personal(), after_second)
+    assert not _equal(after_first, after_second)
+    assert all(torch.equal(second.tensors[name], again.tensors[name]) for name in second.tensors)
+    assert any(not torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+    # another run does not go on where this one stopped
+    _train(device, shared, 1, run="other")
+    assert _equal(device.versions.current_personal(), after_first)
+
+
+def test_old_versions_are_dropped_and_the_disk_stays_bounded(device, shared):
+    for round in range(1, 6):
+        _train(device, replace(shared, alpha=float(round)), round)
+    kept = sorted(path.name for path in (device._home.adapters / "rounds" / "run").iterdir())
+    assert kept == ["000003", "000004", "000005"]
+    assert len(list((device._home.adapters / "shared").iterdir())) == 2
+
+
+def test_latents_are_computed_once_and_again_when_the_images_change(device, pipe):
+    first = device.encoded_images(**SIZE)
+    (cached,) = device._home.cache.iterdir()
+    written = cached.stat().st_mtime_ns
+    again = device.encoded_images(**SIZE)
+    assert torch.equal(first.latents, again.latents)
+    assert cached.stat().st_mtime_ns == written
+    device.add_images(scenes_dataset(styles=("noto",), n=1, seed=5))
+    more = device.encoded_images(**SIZE)
+    assert more.latents.shape[0] == 5
+    assert len(list(device._home.cache.iterdir())) == 1
+
+
+def test_a_home_reopened_goes_on_and_everything_in_it_is_private(
+    device, pipe, base_hash, taxonomy, shared, plan
+):
+    task_id = device.add_prompt("an apple on a table")
+    _train(device, shared, 1)
+    again = Device(device._home.root, pipe, base_hash=base_hash, taxonomy=taxonomy)
+    assert again.waiting() == [task_id]
+    again.alone(task_id, 7, plan, strip_steps=(0, 2))
+    assert again.waiting() == []
+    assert again.prompts.get(task_id).status is TaskStatus.FINISHED
+    (entry,) = again.gallery.all()
+    assert entry.prompt == "an apple on a table"
+    assert [image.size for image in again.gallery.strip(entry)] == [(64, 64)] * 2
+    root = device._home.root
+    assert not [path for path in (root, *root.rglob("*")) if stat.S_IMODE(path.stat().st_mode) & 0o077]
+
+
+def test_shared_and_own_steps_are_counted_on_either_side_of_the_boundary(device, shared, plan):
+    boundary = boundary_step(plan, shared.boundary_log_snr)
+    assert boundary == 2  # trailing timesteps 999, 749, 499, 249: the first two are noisier than 500
+    _train(device, shared, 1)
+    task_id = device.add_prompt("an apple on a table")
+    steps = device.share(task_id, "a fruit on a table", plan, 1, noise_seed=3)
+    assert (steps.denoiser_calls, steps.denoiser_samples) == (1, 2)
+    report = device.finish(task_id, steps.packet, plan)
+    assert (report.shared_stage_steps, report.personal_stage_steps) == (1, 2)
+    assert (report.denoiser_calls, report.denoiser_samples) == (3, 6)
+    assert report.object_confidence is None
+
+
+def test_showing_a_strip_changes_no_pixel(device, shared, plan):
+    device.receive(shared)
+    task_id = device.add_prompt("an apple on a table")
+    device.alone(task_id, 7, plan)
+    plain = np.asarray(device.gallery.image(task_id))
+    device.alone(task_id, 7, plan, strip_steps=(0, 1, 2, 3))
+    assert np.array_equal(np.asarray(device.gallery.image(task_id)), plain)
+
+
+def test_the_personal_adapter_serves_its_own_device_only(
+    device, tmp_path, pipe, base_hash, taxonomy, shared, plan
+):
+    other = Device(tmp_path / "other", pipe, base_hash=base_hash, taxonomy=taxonomy, seed=1)
+    pictures = []
+    for trains in (False, True):
+        if trains:
+            _train(device, shared, 1)
+        for each in (device, other):
+            each.receive(shared)
+            task_id = each.add_prompt("an apple on a table")
+            each.alone(task_id, 7, plan)
+            pictures.append(np.asarray(each.gallery.image(task_id)))
+    untrained, other_before, trained, other_after = pictures
+    assert np.array_equal(untrained, other_before)
+    assert np.array_equal(other_before, other_after)
+    assert not np.array_equal(untrained, trained)
+
+
+def test_the_scorer_sees_the_private_concepts_and_tells_tenths(
+    device, shared, plan, pipe, base_hash, taxonomy
+):
+    seen = []
+
+    def score(image, object, place):
+        seen.append((object, place))
+        return Confidence(0.449, None)
+
+    scored = Device(device._home.root, pipe, base_hash=base_hash, taxonomy=taxonomy, scorer=score)
+    scored.receive(shared)
+    report = scored.alone(scored.add_prompt("a shiny apple on a table"), 7, plan)
+    assert (report.object_confidence, report.place_confidence) == (0.4, None)
+    assert seen[0][0] == "n07755101"  # apple
+
+
+def test_what_does_not_fit_is_refused_by_kind(device, shared, plan, pipe, base_hash, taxonomy, tmp_path):
+    task_id = device.add_prompt("an apple on a table")
+    with pytest.raises(DeviceError) as missing:
+        device.alone(task_id, 7, plan)
+    assert missing.value.failure is Failure.SHARED_STATE_MISSING
+    device.receive(shared)
+    packet = device.share(task_id, "a fruit on a table", plan, 2, noise_seed=3).packet
+    with pytest.raises(UserError):
+        device.share(task_id, "a fruit on a table", plan, 3, noise_seed=3)
+    with pytest.raises(UnknownTask):
+        device.share("0" * 16, "a fruit on a table", plan, 2, noise_seed=3)
+    with pytest.raises(PacketError):
+        device.finish(task_id, packet[:-1], plan)
+    with pytest.raises(PacketError):
+        device.finish(task_id, packet, replace(plan, guidance_scale=2.0))
+    for foreign in (replace(plan, base_hash="0" * 64), replace(shared, base_hash="0" * 64)):
+        with pytest.raises(DeviceError, match=base_hash) as refused:
+            device.receive(foreign) if isinstance(foreign, SharedState) else device.alone(task_id, 7, foreign)
+        assert refused.value.failure is Failure.BASE_DIFFERS
+    empty = Device(tmp_path / "empty", pipe, base_hash=base_hash, taxonomy=taxonomy)
+    with pytest.raises(DeviceError) as bare:
+        _train(empty, shared, 1)
+    assert bare.value.failure is Failure.NO_IMAGES
+    assert device.waiting() == [task_id]
+
+
+def test_names_from_outside_cannot_leave_the_home(device, shared, plan):
+    task_id = device.add_prompt("an apple on a table")
+    with pytest.raises(DeviceError):
+        _train(device, shared, 1, run="../../escape")
+    with pytest.raises(DeviceError):
+        device.alone(task_id, 7, replace(plan, shared_hash="../prompts"))
+
+
+def test_a_state_that_changed_on_the_disk_is_not_used(device, shared, plan):
+    version = device.receive(shared)
+    header = device._home.adapters / "shared" / version / "header.json"
+    header.write_text(header.read_text().replace('"alpha": 2.0', '"alpha": 3.0'))
+    with pytest.raises(DeviceError, match="on disk hashes to"):
+        device.alone(device.add_prompt("an apple on a table"), 7, plan)
+
+
+def test_every_error_has_a_kind_and_no_kind_has_a_text():
+    assert failure_of(ValueError("an apple on a table")) is Failure.INTERNAL
+    assert failure_of(OSError(28, "No space left on device")) is Failure.STORAGE
+    assert failure_of(UnknownTask()) is Failure.UNKNOWN_TASK
+    assert failure_of(PacketError("damaged")) is Failure.PACKET_REFUSED
