@@ -80,15 +80,19 @@ def requested_schedule(pipe: Pipeline, call: Mapping[str, Any]) -> Schedule:
     members = {"set_timesteps": wraps(stock.set_timesteps)(capture), "__module__": stock.__module__}
     # after construction, for some constructors call set_timesteps themselves
     probe.__class__ = type(stock.__name__, (stock,), members)
+    request = None
     try:
-        with borrowed(pipe, probe):
-            pipe(**call, output_type="latent", return_dict=False)
-    except _Captured as captured:
-        for scheduler in (from_config, own):
-            scheduler.set_timesteps(*captured.arguments, **captured.options)
+        try:
+            with borrowed(pipe, probe):
+                pipe(**call, output_type="latent", return_dict=False)
+        except _Captured as captured:
+            request = captured
+        if request is not None:
+            for scheduler in (from_config, own):
+                scheduler.set_timesteps(*request.arguments, **request.options)
     except ValueError as error:
         raise UserError(f"{type(pipe).__name__} refuses these settings: {error}") from error
-    else:
+    if request is None:
         raise UserError(f"{type(pipe).__name__} never asks its scheduler for timesteps: it cannot be planned")
     if schedule(own) != schedule(from_config):
         raise UserError(

@@ -1,0 +1,20 @@
+"""Tiny pipelines of every family, built once a session."""
+
+import functools
+
+import pytest
+import torch
+
+from .tiny_pipelines import tiny_pipeline
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    # equality bit for bit holds at equal thread counts
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """tiny("sd1"), ...: the pipeline of a family. Tests may change its scheduler, never its weights."""
+    return functools.cache(tiny_pipeline)

@@ -1,0 +1,44 @@
+"""Finish many denoising runs in a process that knows nothing but files: `python resume_worker.py FOLDER`.
+
+FOLDER/jobs.json lists the jobs, FOLDER/pipelines holds what `save_pretrained` wrote, packets lie beside.
+Writes FOLDER/results.safetensors: the final latents of every job, and its image where it asks for one.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import logging
+from safetensors.torch import save_file
+
+from fedaigc.diffusion.handoff import unpack
+from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.diffusion.segment import decode, run_segment
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    pipelines = {}
+    results = {}
+    for job in json.loads((folder / "jobs.json").read_text()):
+        if job["pipeline"] not in pipelines:
+            pipelines[job["pipeline"]] = DiffusionPipeline.from_pretrained(
+                folder / "pipelines" / job["pipeline"]
+            )
+        pipe = pipelines[job["pipeline"]]
+        plan = DenoisingPlan.from_json(job["plan"])
+        state = unpack((folder / job["packet"]).read_bytes(), plan, "strict")
+        state = run_segment(pipe, state, job["conditioning"], plan, plan.num_steps)
+        results[job["name"]] = state.latents.contiguous()
+        if job["image"]:
+            results[f"{job['name']}/image"] = torch.from_numpy(np.array(decode(pipe, state, plan)[0]))
+    save_file(results, folder / "results.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
