@@ -26,7 +26,7 @@ def plan(pipe, base_hash):
 
 @pytest.fixture
 def party(tmp_path, pipe, base_hash, taxonomy):
-    """Devices by partition, one prompt each; the result maps task ids to partitions and holds their groups."""
+    """Devices by partition, one prompt each; with the owners of the tasks, and their groups."""
 
     def make(prompts, name="party"):
         devices, owners, signatures = {}, {}, {}

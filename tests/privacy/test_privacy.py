@@ -1,0 +1,408 @@
+"""What leaves a client, recorded on the real path through the Flower client app, holds nothing private."""
+
+import base64
+import gzip
+import io
+import json
+import zlib
+from dataclasses import fields, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, Message, RecordDict
+
+from fedaigc.data.scenes import scenes_dataset
+from fedaigc.device.device import Device
+from fedaigc.device.report import Failure, FinishReport, SharedSteps
+from fedaigc.diffusion.encoding import encode_images, encode_text
+from fedaigc.diffusion.plan import build_plan
+from fedaigc.federation import client_app, messages
+from fedaigc.federation.arrays import flatten, manifest_of, unflatten
+from fedaigc.federation.base import base_model
+from fedaigc.federation.config import FederationConfig, parse_config
+from fedaigc.federation.launcher import in_process_run
+from fedaigc.federation.local_grid import LocalGrid
+from fedaigc.federation.messages import Ask
+from fedaigc.federation.server_app import initial_shared_state, serve
+from fedaigc.semantics.parser import parse
+from fedaigc.semantics.signature import Policy, Relation, Signature
+
+from .detector import Detector, Leak, Secrets, words_of
+
+PROMPTS = ("a gleaming strawberry on a table", "a shiny apple on a table", "a xylophone beneath mahogany")
+PUBLIC_WORDS = words_of("a an the on near above of in table fruit")
+# the names of the values in a reply, beside those of the closed types
+RECORDS = (
+    "body",
+    "arrays",
+    "metrics",
+    "failure",
+    "flat",
+    "data",
+    "dtype",
+    "float32",
+    "shape",
+    "stype",
+    "numpy.ndarray",
+)
+VALUES = (
+    "partition",
+    "base",
+    "version",
+    "manifest",
+    "num_examples",
+    "num_steps",
+    "tasks",
+    "signatures",
+    "alone",
+    "kind",
+)
+LOSSES = ("shared_loss", "personal_loss")
+CLOSED_TYPES = (FinishReport, SharedSteps, Signature)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> FederationConfig:
+    root = tmp_path_factory.mktemp("federation")
+    return parse_config(
+        {
+            "homes": root / "homes",
+            "output": root / "output",
+            "num_clients": len(PROMPTS),
+            "adapter": {"rank": 1},
+            "rounds": {"count": 1, "strategy": "fedit"},
+            "training": {"shared_steps": 1, "personal_steps": 1, "batch_size": 2},
+            "generation": {
+                "num_inference_steps": 3,
+                "num_shared_steps": 1,
+                "executor": "member",
+                "scorer": "none",
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def devices(config, taxonomy) -> dict[int, Device]:
+    pipe, base_hash = base_model(config.model)
+    made = {}
+    for partition, prompt in enumerate(PROMPTS):
+        made[partition] = Device(
+            config.home(partition), pipe, base_hash=base_hash, taxonomy=taxonomy, seed=partition
+        )
+        made[partition].add_images(scenes_dataset(styles=("noto",), n=1, seed=partition))
+        made[partition].add_prompt(prompt)
+    return made
+
+
+@pytest.fixture(scope="module")
+def secrets(config, devices, taxonomy) -> Secrets:
+    pipe, _ = base_model(config.model)
+    pictures = [item for device in devices.values() for item in device.images.all()]
+    images, captions = [item.image for item in pictures], [item.caption for item in pictures]
+    encoded = encode_images(pipe, images, captions, height=64, width=64)
+    ids = [tuple(pipe.tokenizer(prompt, add_special_tokens=False).input_ids) for prompt in PROMPTS]
+    public = {
+        token for word in PUBLIC_WORDS for token in pipe.tokenizer(word, add_special_tokens=False).input_ids
+    }
+    meant = [parse(text, taxonomy) for text in (*PROMPTS, *captions)]
+    concepts = {concept for each in meant for concept in (each.object, each.place) if concept is not None}
+    return Secrets(
+        words=frozenset(words_of(" ".join([*PROMPTS, *captions])) - PUBLIC_WORDS),
+        concepts=frozenset(concepts - set(taxonomy.senses("table"))),
+        token_ids=tuple(ids),
+        public_ids=frozenset(public),
+        embeddings=tuple(encode_text(pipe, list(PROMPTS))["prompt_embeds"].numpy()),
+        pixels=tuple(np.asarray(image) for image in images),
+        latents=tuple(encoded.latents.numpy()),
+    )
+
+
+@pytest.fixture(scope="module")
+def detector(config, devices, secrets, taxonomy) -> Detector:
+    shared = initial_shared_state(config)
+    enums = [kind.value for enum in (Ask, Failure, Policy, Relation) for kind in enum]
+    tasks = [task.task_id for device in devices.values() for task in device.prompts.all()]
+    layers = list(shared.tensors())
+    names = [field.name for kind in CLOSED_TYPES for field in fields(kind)]
+    return Detector(
+        secrets,
+        [*RECORDS, *VALUES, *LOSSES, *names, *enums, *tasks, *layers, shared.base_hash, shared.hash()],
+        taxonomy.__contains__,
+    )
+
+
+def plain(reply: Message) -> dict[str, Any]:
+    """All that a reply holds, as plain data."""
+    if reply.has_error():
+        return {"error": {"code": reply.error.code, "reason": reply.error.reason}}
+    return {name: _plain_record(record) for name, record in reply.content.items()}
+
+
+def _plain_record(record: Any) -> dict[str, Any]:
+    if isinstance(record, ArrayRecord):
+        return {
+            name: {"dtype": array.dtype, "shape": list(array.shape), "stype": array.stype, "data": array.data}
+            for name, array in record.items()
+        }
+    return dict(record)
+
+
+class RecordingGrid(LocalGrid):
+    """A local grid that keeps what the clients answered."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.recorded: list[tuple[str, dict[str, Any]]] = []
+
+    def _answer(self, message: Message) -> Message:
+        reply = super()._answer(message)
+        self.recorded.append((message.metadata.message_type, plain(reply)))
+        return reply
+
+
+@pytest.fixture(scope="module")
+def recorded(config, devices) -> list[tuple[str, dict[str, Any]]]:
+    """A whole run, training and generation, and then messages that a client cannot obey."""
+    with in_process_run(config) as run_id:
+        run_config = config.to_run_config()
+        grid = RecordingGrid(client_app.app, num_clients=len(PROMPTS), run_config=run_config, run_id=run_id)
+        serve(grid, config)
+        _disturb(grid, config, devices[0])
+    return grid.recorded
+
+
+def _disturb(grid: LocalGrid, config: FederationConfig, device: Device) -> None:
+    """Send the first client what it cannot obey."""
+    task_id = device.prompts.all()[0].task_id
+    node = grid.get_node_ids()[0]
+    finish = {"task_id": task_id, "plan": _plan(config).to_json(), "noise_seed": 1}
+    wrong = [
+        (Ask.FINISH, messages.body(**finish, packet=b"garbage")),
+        (Ask.FINISH, messages.body(**(finish | {"task_id": "../0", "packet": b""}))),
+        (Ask.FINISH, messages.body(**(finish | {"plan": "{}", "packet": b""}))),
+        (Ask.SHARE, RecordDict()),
+        (Ask.TRAIN, messages.body(round=1, header="{}", manifest="[]")),
+    ]
+    grid.send_and_receive([Message(content, node, kind.value) for kind, content in wrong])
+
+
+def _plan(config: FederationConfig) -> Any:
+    pipe, base_hash = base_model(config.model)
+    shared_hash = initial_shared_state(config).hash()
+    return build_plan(
+        pipe,
+        num_inference_steps=3,
+        guidance_scale=5.0,
+        height=64,
+        width=64,
+        base_hash=base_hash,
+        shared_hash=shared_hash,
+    )
+
+
+def test_a_whole_run_leaks_nothing(recorded, detector, secrets, config):
+    final = json.loads((config.output / "record.json").read_text())["shared_hash"]
+    allowed = detector.also_allowing([final])
+    assert {kind for kind, _ in recorded} == {ask.value for ask in Ask}
+    assert [leak for kind, message in recorded for leak in allowed.leaks(message, kind)] == []
+
+
+def test_the_finished_pictures_stay_as_well(recorded, detector, secrets, devices):
+    drawn = [
+        device.gallery.image(entry.task_id) for device in devices.values() for entry in device.gallery.all()
+    ]
+    assert len(drawn) == len(PROMPTS)
+    searched = detector.looking_for(replace(secrets, pixels=tuple(np.asarray(image) for image in drawn)))
+    found = [leak for kind, message in recorded for leak in searched.leaks(message, kind)]
+    assert [leak for leak in found if leak.form == "pixels"] == []
+
+
+def test_the_run_did_what_it_should_so_that_there_was_something_to_leak(recorded, devices):
+    assert all(not device.prompts.waiting() for device in devices.values())
+    kinds = [kind for kind, message in recorded if "failure" not in message]
+    assert kinds.count(Ask.SHARE.value) == 1  # apple and strawberry share, the xylophone runs alone
+    assert kinds.count(Ask.FINISH.value) == len(PROMPTS)
+    failures = [message["failure"]["kind"] for _, message in recorded if "failure" in message]
+    assert len(failures) == 5
+    # the search works: the concepts that were disclosed are found
+    disclosed = [json.loads(device.prompts.all()[0].disclosed or "{}") for device in devices.values()]
+    assert [bool(signature) for signature in disclosed] == [True, True, False]
+    for signature in disclosed[:2]:
+        assert signature["object"] in str(recorded)
+        assert signature["place"] in str(recorded)
+
+
+def test_the_secrets_are_there_to_be_found(secrets):
+    assert {"shiny", "apple", "gleaming", "strawberry", "xylophone", "mahogany"} <= secrets.words
+    assert not secrets.words & {"table", "fruit"}
+    assert all(len(ids) >= 3 for ids in secrets.token_ids)
+    assert len(secrets.pixels) == len(secrets.latents) == len(PROMPTS)
+
+
+class Mutant(Device):
+    """A device that leaks: `leak` changes what a message carries."""
+
+    form: ClassVar[str]
+
+    def share(self, *args: Any, **options: Any) -> Any:
+        """The packet, with the secret behind it."""
+        steps = super().share(*args, **options)
+        return replace(steps, packet=steps.packet + self._in_bytes())
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        """The update, with the secret among its weights or in the names of its metrics."""
+        update = super().train(*args, **options)
+        buffer = flatten(update.tensors)
+        hidden = self._in_numbers()
+        buffer[100 : 100 + hidden.size] = hidden
+        tensors = unflatten(buffer, manifest_of(update.tensors))
+        return replace(update, tensors=tensors, losses={**update.losses, **self._in_metrics()})
+
+    def _prompt(self) -> str:
+        return self.prompts.all()[0].prompt
+
+    def _token_ids(self) -> list[int]:
+        return self._pipe.tokenizer(self._prompt(), add_special_tokens=False).input_ids
+
+    def _embedding(self) -> np.ndarray:
+        return encode_text(self._pipe, [self._prompt()])["prompt_embeds"][0].numpy()
+
+    def _latents(self) -> np.ndarray:
+        return self.encoded_images(64, 64).latents[0].numpy()
+
+    def _pixels(self) -> np.ndarray:
+        return np.asarray(self.images.all()[0].image)
+
+    def _in_bytes(self) -> bytes:
+        text = self._prompt().encode()
+        png = io.BytesIO()
+        self.images.all()[0].image.save(png, format="PNG")
+        return {
+            "plain": lambda: text.upper(),
+            "base64": lambda: base64.b64encode(b"?" + text),
+            "hexadecimal": lambda: text.hex().encode(),
+            "gzip": lambda: gzip.compress(text),
+            "base64 of zlib": lambda: base64.urlsafe_b64encode(zlib.compress(text)),
+            "token ids, 16 bits": lambda: np.array(self._token_ids(), "<i2").tobytes(),
+            "token ids, 64 bits": lambda: b"x" + np.array(self._token_ids(), "<i8").tobytes(),
+            "embedding, 16 bits": lambda: self._embedding().astype("<f2").tobytes(),
+            "pixels, 8 bits": lambda: self._pixels().tobytes(),
+            "pixels, grey": lambda: self._pixels().mean(2).astype("u1").tobytes(),
+            "picture file": png.getvalue,
+            "latents, 8 bits": lambda: np.clip(self._latents() * 32, -128, 127).astype("i1").tobytes(),
+            "latents, 32 bits": lambda: b"xyz" + self._latents().astype("<f4").tobytes(),
+        }.get(self.form, bytes)()
+
+    def _in_numbers(self) -> np.ndarray:
+        return {
+            "token ids as weights": lambda: np.array(self._token_ids(), np.float32),
+            "embedding as weights": lambda: 0.01 * self._embedding().ravel(),
+            "pixels as weights": lambda: (
+                (1e-3 * self._pixels().transpose(2, 0, 1)).ravel().astype(np.float32)
+            ),
+            "latents as weights": lambda: 0.01 * self._latents().ravel() + 1,
+        }.get(self.form, lambda: np.zeros(0, np.float32))()
+
+    def _in_metrics(self) -> dict[str, float]:
+        return {
+            "plain metric": lambda: {self._prompt(): 1.0},
+            "one word metric": lambda: {"apple": 1.0},
+            "base64 metric": lambda: {base64.b64encode(self._prompt().encode()).decode(): 1.0},
+            "json metric": lambda: {json.dumps({"loss": self._prompt()}): 1.0},
+            "token ids as metrics": lambda: dict(zip(VALUES, map(float, self._token_ids()), strict=False)),
+        }.get(self.form, dict)()
+
+
+IN_PACKETS = {
+    "plain": "words",
+    "base64": "words",
+    "hexadecimal": "words",
+    "gzip": "words",
+    "base64 of zlib": "words",
+    "token ids, 16 bits": "token ids",
+    "token ids, 64 bits": "token ids",
+    "embedding, 16 bits": "embedding",
+    "pixels, 8 bits": "pixels",
+    "pixels, grey": "pixels",
+    "picture file": "pixels",
+    "latents, 8 bits": "latents",
+    "latents, 32 bits": "latents",
+}
+IN_UPDATES = {
+    "plain metric": "words",
+    "one word metric": "words",
+    "base64 metric": "words",
+    "json metric": "words",
+    "token ids as metrics": "token ids",
+    "token ids as weights": "token ids",
+    "embedding as weights": "embedding",
+    "pixels as weights": "pixels",
+    "latents as weights": "latents",
+}
+
+
+def _ask(config: FederationConfig, kind: Ask, content: RecordDict) -> dict[str, Any]:
+    """The first client's answer to one message, as plain data."""
+    with in_process_run(config) as run_id:
+        grid = LocalGrid(client_app.app, num_clients=1, run_config=config.to_run_config(), run_id=run_id)
+        (reply,) = grid.send_and_receive([Message(content, grid.get_node_ids()[0], kind.value)])
+    return plain(reply)
+
+
+def _share(config: FederationConfig, device: Device) -> dict[str, Any]:
+    values = {"group_prompt": "a fruit on a table", "noise_seed": 1, "stop": 1}
+    task_id = device.prompts.all()[0].task_id
+    return _ask(config, Ask.SHARE, messages.body(task_id=task_id, plan=_plan(config).to_json(), **values))
+
+
+def _train(config: FederationConfig) -> dict[str, Any]:
+    return _ask(config, Ask.TRAIN, messages.shared_state_record(initial_shared_state(config), round=1))
+
+
+@pytest.mark.parametrize("form", IN_PACKETS)
+def test_a_device_that_leaks_behind_its_packet_is_caught(form, config, devices, detector, monkeypatch):
+    devices[0].receive(initial_shared_state(config))
+    monkeypatch.setattr(client_app, "Device", type("Leaking", (Mutant,), {"form": form}))
+    assert IN_PACKETS[form] in _forms(detector.leaks(_share(config, devices[0])))
+
+
+@pytest.mark.parametrize("form", IN_UPDATES)
+def test_a_device_that_leaks_in_its_update_is_caught(form, config, devices, detector, monkeypatch):
+    monkeypatch.setattr(client_app, "Device", type("Leaking", (Mutant,), {"form": form}))
+    assert IN_UPDATES[form] in _forms(detector.leaks(_train(config)))
+
+
+def test_the_same_messages_of_an_honest_device_are_clean(config, devices, detector):
+    devices[0].receive(initial_shared_state(config))
+    assert detector.leaks(_share(config, devices[0])) == []
+    assert detector.leaks(_train(config)) == []
+
+
+def test_a_device_that_discloses_more_than_its_policy_is_caught(config, devices, detector, monkeypatch):
+    class Talkative(Device):
+        def signature(self, task_id: str, policy: Policy = Policy.KIND, **options: Any) -> Any:
+            return super().signature(task_id, Policy.EXACT, min_public_prompts=1)
+
+    devices[0].add_prompt(PROMPTS[0])
+    monkeypatch.setattr(client_app, "Device", Talkative)
+    allowed = detector.also_allowing(devices[0].waiting())
+    assert _forms(allowed.leaks(_ask(config, Ask.SIGNATURES, messages.body()))) == {"concept"}
+
+
+def test_the_text_of_an_error_is_caught(config, devices, detector, monkeypatch):
+    class Telling(Device):
+        def signature(self, task_id: str, *args: Any, **options: Any) -> Any:
+            raise RuntimeError(f"cannot parse {self.prompts.get(task_id).prompt!r}")
+
+    devices[0].add_prompt(PROMPTS[0])
+    monkeypatch.setattr(client_app, "Device", Telling)
+    assert detector.leaks(_ask(config, Ask.SIGNATURES, messages.body())) == []
+    monkeypatch.setattr(messages, "failure", lambda kind: messages.body(kind=str(kind)))
+    monkeypatch.setattr(client_app, "failure_of", str)
+    assert "words" in _forms(detector.leaks(_ask(config, Ask.SIGNATURES, messages.body())))
+
+
+def _forms(leaks: list[Leak]) -> set[str]:
+    return {leak.form for leak in leaks}
