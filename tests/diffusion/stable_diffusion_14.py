@@ -1,4 +1,4 @@
-"""Stable Diffusion v1-4 in its true configuration, with random weights: 1.0 billion parameters, nothing downloaded.
+"""Stable Diffusion v1-4 in its true configuration, with 1.0 billion random weights; nothing is downloaded.
 
 The numbers are those of the configs of CompVis/stable-diffusion-v1-4 (no safety checker; the tokenizer is the
 local one, so the text encoder sees small ids of its 49,408).
