@@ -58,9 +58,9 @@ class GenerationSection(_Section):
 
     num_shared_steps: K, of `num_inference_steps`. policy: what a device discloses of a prompt, which at least
     `min_public_prompts` public prompts must fit. max_distance: how far apart the members of a group may lie
-    (see `semantics.grouping`). executor: who runs the shared steps, the edge or a member. scorer: how a device
-    judges images; "scenes" knows the concepts of Scenes, "none" reports counts only. strip_steps: before
-    each of these steps a device decodes the latents and keeps the picture beside the last.
+    (see `semantics.grouping`). executor: who runs the shared steps, the edge or a member. scorer: how a
+    device judges images; "scenes" knows the concepts of Scenes, "none" reports counts only. strip_steps:
+    before each of these steps a device decodes the latents and keeps the picture beside the last.
     """
 
     enabled: bool = True

@@ -46,7 +46,7 @@ def read_update(record: RecordDict, partition: int, expected: Manifest) -> Updat
         raise RefusedUpdate(f"partition {partition}: the reply claims to come from partition {claimed!r}")
     if not all(type(count) is int and count >= 1 for count in (num_examples, num_steps)):
         raise RefusedUpdate(
-            f"partition {partition}: {num_examples!r} examples and {num_steps!r} steps, both must be 1 or more"
+            f"partition {partition}: {num_examples!r} examples and {num_steps!r} steps, expected 1 or more"
         )
     _check_manifest(partition, manifest, expected)
     if len(numbers) > _MAX_METRICS or not all(math.isfinite(value) for value in numbers.values()):

@@ -141,6 +141,8 @@ def _environment(scratch: Path, threads: int) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
+        # each of many processes would advise on torchvision
+        "TRANSFORMERS_VERBOSITY": "error",
         # marks what this launch started, also what detaches itself from its parent
         _TAG: uuid.uuid4().hex,
         # Flower starts its parts by name

@@ -1,9 +1,8 @@
 """A Flower grid that runs the client app in this process: for tests and small runs, with the same apps."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
-from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp.grid import Grid
 from flwr.supercore.run import Run
@@ -22,7 +21,7 @@ class LocalGrid(Grid):
 
     def __init__(
         self,
-        app: ClientApp,
+        app: Callable[[Message, Context], Message],
         *,
         num_clients: int,
         run_config: dict[str, str],

@@ -19,6 +19,11 @@ SHARED_STATE = "shared-state.safetensors"
 _PACKAGES = ("fedaigc", "flwr", "torch", "diffusers", "peft", "transformers")
 
 
+def versions() -> dict[str, str]:
+    """What computed the figures: Python and the packages that they depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
 class RunRecord:
     """The record of one run; every change is on disk at once, so that a killed run tells how far it came."""
 
@@ -29,7 +34,7 @@ class RunRecord:
         self.update(
             status="running",
             config=json.loads(config.model_dump_json()),
-            versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            versions=versions(),
             rounds=[],
         )
 

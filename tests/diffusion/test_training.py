@@ -19,12 +19,16 @@ from fedaigc.diffusion.adapters import (
     read_adapter,
     remove,
 )
-from fedaigc.diffusion.encoding import EncodedImages, encode_images
+from fedaigc.diffusion.encoding import EncodedImages, encode_images, encode_text, predict
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
+from fedaigc.diffusion.lora_folder import export_lora, import_lora
 from fedaigc.diffusion.noise_level import boundary_log_snr
+from fedaigc.diffusion.pipeline_call import denoiser
 from fedaigc.diffusion.training import TimestepSampler, TrainingSettings, denoising_loss, train_stage
 from fedaigc.errors import UserError
 from fedaigc.rng import rng
+
+from .tiny_pipelines import FAMILIES, SIZE, tiny_pipeline
 
 SETTINGS = TrainingSettings(batch_size=2, learning_rate=2e-3)
 
@@ -218,3 +222,81 @@ def _wrapped(name: str) -> str:
     """The name of a weight inside peft's wrapper."""
     layer, _, kind = name.rpartition(".")
     return f"{layer}.base_layer.{kind}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_denoiser_is_called_as_its_pipeline_calls_it(family: str) -> None:
+    """The answer to the same latents, timestep and prompt, against the pipeline's own first step."""
+    pipe = tiny_pipeline(family)
+    answers: list[Tensor] = []
+    timesteps: list[Tensor] = []
+
+    def record(module: nn.Module, inputs: Any, options: Any, output: Any) -> None:
+        answers.append(output[0])
+        timesteps.append(options["timestep"] if "timestep" in options else inputs[1])
+
+    hook = denoiser(pipe).register_forward_hook(record, with_kwargs=True)
+    start = pipe(
+        "a cat",
+        num_inference_steps=1,
+        guidance_scale=1.0,
+        height=SIZE,
+        width=SIZE,
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+    )
+    hook.remove()
+    assert len(answers) == 1
+    assert start.images is not None
+    channels = pipe.vae.config.latent_channels
+    side = SIZE // pipe.vae_scale_factor
+    latents = torch.randn((1, channels, side, side), generator=torch.Generator().manual_seed(0))
+    scale = 1000 if family == "flux" else 1
+    timestep = timesteps[0].reshape(1).float() * scale
+    with torch.no_grad():
+        found = predict(pipe, latents, timestep, encode_text(pipe, ["a cat"]))
+    expected = answers[0]
+    if family == "flux":
+        expected = pipe._unpack_latents(expected, SIZE, SIZE, pipe.vae_scale_factor)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_on_both_sides_of_the_boundary(family: str) -> None:
+    pipe = tiny_pipeline(family)
+    fresh(pipe)
+    images = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    data = encode_images(pipe, images, ["a cat", "a dog"], height=SIZE, width=SIZE)
+    boundary = boundary_log_snr(pipe, 500)
+    for stage in (Stage.SHARED, Stage.PERSONAL):
+        before = read_adapter(pipe, stage)
+        losses = train_stage(
+            pipe,
+            stage,
+            data,
+            steps=2,
+            settings=SETTINGS,
+            boundary_log_snr=boundary,
+            generator=rng(0, "train"),
+        )
+        assert np.isfinite(losses).all()
+        assert not same(before, read_adapter(pipe, stage))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_exports_lora_folders_that_it_loads(family: str, tmp_path: Any) -> None:
+    pipe = tiny_pipeline(family)
+    start = fresh(pipe)
+    noise = rng(0, "b")
+    moved = start.with_tensors(
+        {name: value + torch.randn(value.shape, generator=noise) for name, value in start.tensors().items()}
+    )
+    export_lora(pipe, moved, tmp_path)
+    assert same(import_lora(pipe, tmp_path), moved)
+    stranger = tiny_pipeline(family)
+    stranger.load_lora_weights(str(tmp_path))
+    loaded = {name: value for name, value in denoiser(stranger).state_dict().items() if "lora_" in name}
+    assert len(loaded) == len(moved.tensors())
+    for name, value in moved.tensors().items():
+        layer, _, kind = name.rpartition(".")
+        assert torch.equal(loaded[f"{layer}.{kind}.default_0.weight"], value)
