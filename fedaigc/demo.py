@@ -284,9 +284,11 @@ class _Page:
         return images
 
     def _words(self, disclosed: dict[str, Any] | None) -> str:
+        from fedaigc.semantics.public import Role, public_nouns
+
         if disclosed is None:
             return "nothing: the task ran alone"
-        thing, place = (self._taxonomy.public_word(disclosed[key])[0] for key in ("object", "place"))
+        thing, place = (public_nouns(role)[disclosed[role.value]].word for role in (Role.OBJECT, Role.PLACE))
         return f"{thing} ({disclosed['object']}) {disclosed['relation']} {place} ({disclosed['place']})"
 
     def _wanted(self, prompt: str) -> tuple[str | None, str | None]:

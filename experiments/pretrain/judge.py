@@ -19,7 +19,7 @@ from fedaigc.metrics.judge import NONE, OBJECT_LABELS, PLACE_LABELS, JudgeNet
 from fedaigc.rng import rng
 
 BATCH = 64
-NEGATIVES = 12_000
+NEGATIVES = 27_000
 CHANNELS_LAST = torch.channels_last
 MEAN_GREY = torch.tensor([0.299, 0.587, 0.114])[None, :, None, None]
 
@@ -76,7 +76,7 @@ def train(work: Path, autoencoder: AutoencoderTiny, *, scenes: int, steps: int, 
     pixels = torch.cat([positives.pixels, negative_pixels])
     labels = torch.cat([_labels(positives), negative_labels])
     net = JudgeNet().to(memory_format=CHANNELS_LAST)
-    share = 3 * BATCH // 4
+    share = 2 * BATCH // 3
 
     def loss_of_step(step: int) -> torch.Tensor:
         generator = rng(seed, "judge", step)

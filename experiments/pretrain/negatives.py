@@ -1,6 +1,6 @@
 """Pictures that the judge must not accept: no object of Scenes, though its colours or its outline.
 
-Six kinds are shown to the judge in training; two more, `quarters` and `halves`, occur in its test alone.
+Nine kinds are shown to the judge in training; two more, `quarters` and `halves`, occur in its test alone.
 """
 
 from collections.abc import Callable
@@ -87,6 +87,40 @@ def wrong_shape(style: str, random: np.random.Generator) -> Image.Image:
     return fill
 
 
+def stack(style: str, random: np.random.Generator) -> Image.Image:
+    """The upper half of one object on the lower half of another, both stretched to the full square."""
+    whole, half = Image.new("RGBA", (SPRITE_PX, SPRITE_PX)), SPRITE_PX // 2
+    for number, source in enumerate(_two(style, random)):
+        ink = source.crop(source.getchannel("A").getbbox()).resize((SPRITE_PX, SPRITE_PX))
+        whole.paste(ink.crop((0, number * half, SPRITE_PX, (number + 1) * half)), (0, number * half))
+    return whole
+
+
+def slices(style: str, random: np.random.Generator) -> Image.Image:
+    """An object turned, cut into four to seven slices that change places, and turned back."""
+    angle = int(random.integers(0, 180))
+    pixels = np.array(_sprite(style, random).rotate(angle, Image.Resampling.BILINEAR))
+    parts = np.array_split(pixels, int(random.integers(4, 8)))
+    order = random.permutation(len(parts))
+    # none may stay where it was, nor beside its neighbour: the object would still be seen
+    while (order == np.arange(len(parts))).any() or (np.diff(order) == 1).any():
+        order = random.permutation(len(parts))
+    mixed = Image.fromarray(np.concatenate([parts[int(i)] for i in order]))
+    return mixed.rotate(-angle, Image.Resampling.BILINEAR)
+
+
+def swirl(style: str, random: np.random.Generator) -> Image.Image:
+    """An object stirred around its middle."""
+    pixels = np.array(_sprite(style, random))
+    down, across = np.mgrid[0:SPRITE_PX, 0:SPRITE_PX] - SPRITE_PX / 2
+    radius = np.hypot(down, across)
+    turn = random.choice([-1, 1]) * random.uniform(3, 6) * np.clip(1 - radius / (0.6 * SPRITE_PX), 0, 1)
+    y = np.cos(turn) * down - np.sin(turn) * across + SPRITE_PX / 2
+    x = np.sin(turn) * down + np.cos(turn) * across + SPRITE_PX / 2
+    inside = [np.clip(np.rint(axis), 0, SPRITE_PX - 1).astype(int) for axis in (y, x)]
+    return Image.fromarray(pixels[inside[0], inside[1]])
+
+
 def nothing(style: str, random: np.random.Generator) -> Image.Image:
     """No object at all."""
     return Image.new("RGBA", (SPRITE_PX, SPRITE_PX))
@@ -122,6 +156,9 @@ TRAINED: dict[str, Maker] = {
     "noise": noise,
     "wrong shape": wrong_shape,
     "nothing": nothing,
+    "stack": stack,
+    "slices": slices,
+    "swirl": swirl,
 }
 TEST_ONLY: dict[str, Maker] = {"quarters": quarters, "halves": halves}
 

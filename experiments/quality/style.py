@@ -1,10 +1,10 @@
-"""A client's art style before and after personal training, and against the number of shared steps; prints JSON.
+"""A client's art style before and after personal training, and against the shared steps; prints JSON.
 
     python -m experiments.quality.style
 
-For each held-out style the personal adapter is trained on pictures in that style, on the clean side of a boundary
-t* that lies at step K of 11, and used from that step on; steps before K run on the group prompt and the base
-weights, as an edge would run them. The more is shared, the less of the style can come through.
+For each held-out style the personal adapter is trained on pictures in that style, on the clean side of a
+boundary t* that lies at step K of 11, and used from that step on; steps before K run on the group prompt and
+the base weights, as an edge would run them. The more is shared, the less of the style can come through.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def kind_of(noun: Noun, taxonomy: Taxonomy) -> str:
 
 
 def draw(pipe: object, plan: DenoisingPlan, scenes: list[Scene], k: int, seed: int) -> list[Image.Image]:
-    """Pictures of `scenes`: steps before K on the base and the group prompt, the others on the personal adapter."""
+    """Pictures of `scenes`: steps before K on base and group prompt, the others on the personal adapter."""
     taxonomy = Taxonomy.load()
     images: list[Image.Image] = []
     for start in range(0, len(scenes), BATCH):

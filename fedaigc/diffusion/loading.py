@@ -26,9 +26,13 @@ def resolve_device(device: str) -> str:
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        raise UserError(f'device {device!r} is unknown: expected "auto", "cpu", "cuda" or "cuda:0"') from error
+        raise UserError(
+            f'device {device!r} is unknown: expected "auto", "cpu", "cuda" or "cuda:0"'
+        ) from error
     if kind == "cuda" and not torch.cuda.is_available():
-        raise UserError(f'device {device!r} was asked for, but torch sees no CUDA device here: use "cpu" or "auto"')
+        raise UserError(
+            f'device {device!r} was asked for, but torch sees no CUDA device here: use "cpu" or "auto"'
+        )
     return device
 
 
@@ -40,7 +44,9 @@ def resolve_dtype(dtype: str) -> torch.dtype:
     return known[dtype]
 
 
-def load_pipeline(name: str = EMBEDDED, *, device: str = "cpu", dtype: str = "float32") -> "DiffusionPipeline":
+def load_pipeline(
+    name: str = EMBEDDED, *, device: str = "cpu", dtype: str = "float32"
+) -> "DiffusionPipeline":
     """Load a text-to-image pipeline: "embedded", a diffusers folder, or a hub name.
 
     The safety checker, where a pipeline has one, is left out: it would see every private image, and a
@@ -48,17 +54,21 @@ def load_pipeline(name: str = EMBEDDED, *, device: str = "cpu", dtype: str = "fl
 
     Raises UserError when there is no such folder and the hub has it not or is out of reach.
     """
+    # the libraries advise on torchvision and on the tiny autoencoder at every load, the first at import
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     from diffusers import AutoPipelineForText2Image
     from diffusers.utils import logging
 
-    logging.disable_progress_bar()
-    # the libraries advise on torchvision and on the tiny autoencoder at every load
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     location = str(assets.path("model")) if name == EMBEDDED else name
     if not Path(location).exists() and (location.startswith((".", "/", "~")) or location.count("/") != 1):
         raise UserError(
-            f"model {name!r}: there is no such folder. Expected {EMBEDDED!r}, the path of a diffusers pipeline "
-            'folder (with model_index.json), or a hub name such as "CompVis/stable-diffusion-v1-4"'
+            f"model {name!r}: there is no such folder. Expected {EMBEDDED!r}, the path of a diffusers "
+            'pipeline folder (with model_index.json), or a hub name such as "CompVis/stable-diffusion-v1-4"'
         )
     if Path(location).exists() and not (Path(location) / "model_index.json").is_file():
         raise UserError(f"model {name!r}: the folder has no model_index.json, so it is no diffusers pipeline")
