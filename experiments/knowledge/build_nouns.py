@@ -148,15 +148,17 @@ def trimmed(synsets: dict[str, Synset], senses: dict[str, list[str]], kept: list
     """The file's JSON object."""
     number = {offset: i for i, offset in enumerate(kept)}
     words = {offset: {word.lower() for word in spoken(synsets[offset])} for offset in kept}
-    lemmas: list[list[str]] = [[] for _ in kept]
-    several: dict[str, list[int]] = {}
+    concepts: dict[str, list[int]] = {}
     for lemma, offsets in senses.items():
-        concepts = [number[offset] for offset in offsets if lemma in words.get(offset, ())]
-        for concept in concepts:
-            if normal(lemma) not in lemmas[concept]:
-                lemmas[concept].append(normal(lemma))
-        if len(concepts) > 1:
-            several[normal(lemma)] = concepts
+        # "hot-dog" and "hot_dog" are two lemmas of WordNet and one here
+        found = concepts.setdefault(normal(lemma), [])
+        for offset in offsets:
+            if lemma in words.get(offset, ()) and number[offset] not in found:
+                found.append(number[offset])
+    lemmas: list[list[str]] = [[] for _ in kept]
+    for lemma, found in concepts.items():
+        for concept in found:
+            lemmas[concept].append(lemma)
     steps = [int(offset) - int(before) for before, offset in zip(["0", *kept], kept, strict=False)]
     parents = [
         [number[parent] - i for parent in synsets[offset].hypernyms if parent in number]
@@ -167,7 +169,7 @@ def trimmed(synsets: dict[str, Synset], senses: dict[str, list[str]], kept: list
         "offsets": steps,
         "parents": parents,
         "lemmas": ["|".join(words) for words in lemmas],
-        "senses": dict(sorted(several.items())),
+        "senses": {lemma: found for lemma, found in sorted(concepts.items()) if len(found) > 1},
     }
 
 

@@ -2,9 +2,11 @@
 
     python experiments/knowledge/measure_parser.py [--mistakes]
 
-Each caption has the WordNet 3.1 concepts that its object and place mean, and its relation; null for what the
-graph, the closed list of relations or English itself does not have. They were written before the parser, by
-the same author. The parser was tuned on every second one (`tuned_on`); the others were only measured.
+Each caption has the WordNet 3.1 concepts that its object and place mean, and its relation; null for what
+the graph, the closed list of relations or English itself does not have. They were written before the
+parser, by the same author, and every second one is marked `tuned_on`: its mistakes were looked at and
+mended. Those among the others were not; but senses of common nouns were chosen from WordNet's lists
+whatever half they are in, so even the others are no sample of strangers' prompts.
 
     object, relation, place   the share of captions whose parse has exactly this value
     all                       all three at once

@@ -20,6 +20,7 @@ from fedaigc.semantics.public import Relation, Role
 from fedaigc.semantics.senses import (
     BODY_OF_WATER,
     GEOLOGICAL_FORMATION,
+    LAND,
     LOCATION,
     resolve,
 )
@@ -64,12 +65,16 @@ def parse(prompt: str, taxonomy: Taxonomy) -> ParsedPrompt:
     if not prompt.strip():
         raise UserError('the prompt is empty: say what to draw, e.g. "an apple on a table"')
     tokens = _without_depiction(_tokens(prompt))
+    if tokens[:1] == ["there"] and tokens[1:2] and tokens[1] in words.AUXILIARIES:
+        tokens = tokens[2:]
     return _Reader(taxonomy).read(prompt, tokens)
 
 
 def _tokens(prompt: str) -> list[str]:
     """Words in lower case, hyphens opened; every run of punctuation as STOP."""
     plain = unicodedata.normalize("NFKC", prompt).casefold().replace("’", "'")
+    # "a rabbit-like cat": no rabbit, and no comparison
+    plain = re.sub(r"[^\W_]+-(like|shaped|style|sized|colou?red)\b", "", plain)
     found = re.findall(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s'-]+", plain)
     return [token if re.match(r"\w", token) else STOP for token in found]
 
@@ -90,6 +95,10 @@ def _phrase_at(
     """The longest of the phrases that begins at `start`, or ()."""
     matching = (phrase for phrase in phrases if tuple(tokens[start : start + len(phrase)]) == phrase)
     return max(matching, key=len, default=())
+
+
+def _plain(tokens: Iterable[str]) -> tuple[str, ...]:
+    return tuple(token for token in tokens if token != STOP and token not in words.ARTICLES)
 
 
 def singulars(word: str) -> list[str]:
@@ -113,7 +122,7 @@ class _Reader:
         opening = _phrase_at(tokens, 0)
         if opening:  # "on a table, an apple": the place comes first
             tokens = self._place_last(tokens, opening)
-        end = self._end_of_phrase(tokens, 0)
+        end = self._end_of_phrase(tokens, 0, Role.OBJECT)
         thing, end = self._noun(tokens, 0, end, Role.OBJECT)
         relation, place = self._relation(tokens, end) if tokens else (None, None)
         kept = tuple(word for noun in (thing, place) if noun for word in noun.modifiers)
@@ -163,9 +172,12 @@ class _Reader:
             return not modifies and not self._is_noun(token)
         return token.endswith("ing") and not self._is_noun(token)
 
-    def _end_of_phrase(self, tokens: Sequence[str], start: int) -> int:
+    def _end_of_phrase(self, tokens: Sequence[str], start: int, role: Role) -> int:
         for i in range(start, len(tokens)):
             if self._ends_phrase(tokens, i, start):
+                return i
+            # "on a table, studio light": a comma behind a known place ends it; before an object it may not
+            if role is Role.PLACE and tokens[i] == STOP and self._head(tokens[start:i], role):
                 return i
         return len(tokens)
 
@@ -175,21 +187,23 @@ class _Reader:
         phrase = tokens[start:end]
         measured = bool(phrase) and not skipped.isdisjoint(singulars(phrase[-1]))
         if measured and tokens[end : end + 1] == ["of"]:
-            following = self._end_of_phrase(tokens, end + 1)
+            following = self._end_of_phrase(tokens, end + 1, role)
             noun, after = self._noun(tokens, end + 1, following, role)
             if noun:
-                return _Noun(noun.concept, (*phrase, *noun.modifiers)), after
-        # "a big, red apple" and "an apple, red and shiny": the last part that names something
+                return _Noun(noun.concept, (*_plain(phrase), *noun.modifiers)), after
+        # "a big, red apple", "an apple, red and shiny", "studio light, an apple": the last part that names
+        # something, preferably with an article
         parts: list[list[str]] = [[]]
         for token in phrase:
             if token == STOP:
                 parts.append([])
             else:
                 parts[-1].append(token)
+        parts.sort(key=lambda part: bool(words.ARTICLES.intersection(part)))
         for part in reversed(parts):
             noun = self._head(part, role)
             if noun:
-                others = tuple(w for p in parts if p is not part for w in p)
+                others = _plain([word for other in parts if other is not part for word in other])
                 return _Noun(noun.concept, (*others, *noun.modifiers)), end
         return None, end
 
@@ -201,7 +215,7 @@ class _Reader:
             concept = self._known(part[-length:], role)
             if concept is not None and part[-1] not in words.ARTICLES:
                 rest = part[:-length]
-                return _Noun(concept, tuple(word for word in rest if word not in words.ARTICLES))
+                return _Noun(concept, _plain(rest))
         return None
 
     def _relation(self, tokens: Sequence[str], start: int) -> tuple[Relation | None, _Noun | None]:
@@ -217,20 +231,12 @@ class _Reader:
                 i += 1
                 continue
             begin = i + len(preposition)
-            place, end = self._noun(tokens, begin, self._end_of_phrase_at_stop(tokens, begin), Role.PLACE)
+            place, end = self._noun(tokens, begin, self._end_of_phrase(tokens, begin, Role.PLACE), Role.PLACE)
             relation = self._meant(preposition, place)
             if relation is not None:
                 return relation, place
             i = max(end, i + 1)
         return None, None
-
-    def _end_of_phrase_at_stop(self, tokens: Sequence[str], start: int) -> int:
-        """As `_end_of_phrase`, but a comma behind a known place ends it too: "on a table, studio light"."""
-        end = self._end_of_phrase(tokens, start)
-        for i in range(start, end):
-            if tokens[i] == STOP and self._head(tokens[start:i], Role.PLACE):
-                return i
-        return end
 
     def _meant(self, preposition: tuple[str, ...], place: _Noun | None) -> Relation | None:
         """The relation, unless the preposition is one of those that mostly begin something else."""
@@ -243,5 +249,5 @@ class _Reader:
         return relation
 
     def _is_open_air(self, concept: str) -> bool:
-        open_air = (LOCATION, GEOLOGICAL_FORMATION, BODY_OF_WATER)
+        open_air = (LOCATION, GEOLOGICAL_FORMATION, BODY_OF_WATER, LAND)
         return any(self._taxonomy.is_a(concept, kind) for kind in open_air)
