@@ -5,12 +5,13 @@ timesteps and no scaling of the initial noise; the scheduler itself steps agains
 the inner state that it had at `start`. So no formula of any scheduler is repeated here.
 """
 
+import copy
 import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache, lru_cache, wraps
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,17 @@ class Window:
 def windowed_scheduler(pipe: Pipeline, window: Window) -> Any:
     """A scheduler of the plan's class and config that runs this window of it."""
     stock: Any = named_scheduler(window.plan.scheduler_class, type(pipe.scheduler))
-    scheduler = stock.from_config(json.loads(window.plan.scheduler_config))
+    scheduler = copy.deepcopy(_built(stock, window.plan.scheduler_config))
     # after construction, for some constructors call set_timesteps themselves
     scheduler.__class__ = _windowed_class(stock)
     scheduler.__dict__["_window"] = window
     return scheduler
+
+
+@lru_cache(maxsize=8)
+def _built(stock: Any, config: str) -> Any:
+    """A scheduler to copy for each segment: the constructor of some (KDPM2) takes a quarter of a second."""
+    return stock.from_config(json.loads(config))
 
 
 def read_history(scheduler: Any) -> dict[str, Any]:

@@ -24,7 +24,6 @@ MORE_DIFFUSION = {
     "DPM++3M-Karras": ("DPMSolverMultistepScheduler", {"solver_order": 3, "use_karras_sigmas": True}),
     "DPM-singlestep": ("DPMSolverSinglestepScheduler", {}),
     "DEIS": ("DEISMultistepScheduler", {}),
-    "KDPM2": ("KDPM2DiscreteScheduler", {}),
     "KDPM2Ancestral": ("KDPM2AncestralDiscreteScheduler", {}),
     "LMS": ("LMSDiscreteScheduler", {}),
     "LCM": ("LCMScheduler", {}),
