@@ -9,7 +9,6 @@ Do not use it on pictures that are not of Scenes: it knows nothing else.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -89,7 +88,7 @@ class Judge:
         self._net = net.eval().requires_grad_(False)
 
     @classmethod
-    def load(cls) -> Self:
+    def load(cls) -> "Judge":
         """The judge that ships with the package."""
         from safetensors.torch import load_file
 
