@@ -10,8 +10,10 @@ Layout::
     adapters/shared/        <hash>/: the shared states that the federation sent
     gallery/                <task id>.png and <task id>.json: finished images
     cache/                  latents and text embeddings of the private images
+    errors.log              what went wrong, in full; only the kind of an error leaves the device
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -25,6 +27,7 @@ from fedaigc.errors import UserError
 FORMAT = 1
 OWNER_FILE = 0o600
 OWNER_FOLDER = 0o700
+MAX_LOG_BYTES = 1_000_000
 
 
 class Home:
@@ -140,6 +143,21 @@ class Home:
             finish(temporary)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def note_error(root: Path, text: str) -> None:
+    """Append the text of an error to errors.log of the home at `root`, for its owner to read.
+
+    It may quote a prompt, so the file is the owner's only. Beyond a megabyte the log starts anew and one
+    older file is kept. Nothing happens when there is no home, or when it cannot be written to.
+    """
+    path = root / "errors.log"
+    with contextlib.suppress(OSError):
+        if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+            os.replace(path, root / "errors.old.log")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, OWNER_FILE)
+        with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+            file.write(text)
 
 
 def _json_bytes(value: Any) -> bytes:

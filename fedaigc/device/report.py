@@ -5,7 +5,6 @@ packets (latents of a *public* prompt) leave a device.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -115,7 +114,7 @@ class FinishReport:
         for name in ("object_confidence", "place_confidence"):
             score = getattr(self, name)
             # a float holds 52 bits: one that is no tenth could carry anything
-            if score is not None and (not math.isfinite(score) or score != coarse(score)):
+            if score is not None and not (0 <= score <= 1 and score == coarse(score)):
                 raise ValueError(f"{name} is a tenth in [0, 1], got {score!r}")
 
     def to_json(self) -> str:

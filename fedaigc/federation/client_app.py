@@ -11,6 +11,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedaigc.device.device import Device
+from fedaigc.device.home import note_error
 from fedaigc.device.report import DeviceError, Failure, failure_of
 from fedaigc.device.scoring import Scorer
 from fedaigc.federation import messages
@@ -138,8 +139,5 @@ def _guarded(handler: Handler, content: RecordDict, context: Context) -> RecordD
     try:
         return handler(content, partition, config)
     except Exception:
-        home = config.home(partition)
-        if home.is_dir():
-            with (home / "errors.log").open("a", encoding="utf-8") as log:
-                log.write(traceback.format_exc())
+        note_error(config.home(partition), traceback.format_exc())
         raise

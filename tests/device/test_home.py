@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedaigc.device.home import Home
+from fedaigc.device.home import MAX_LOG_BYTES, Home, note_error
 from fedaigc.errors import UserError
 
 
@@ -93,3 +93,15 @@ def test_another_process_reads_what_this_one_wrote(tmp_path):
     )
     answer = subprocess.run([sys.executable, "-c", script, str(home.root)], capture_output=True, check=True)
     assert json.loads(answer.stdout) == [3, {"ü": [1, 2]}]
+
+
+def test_errors_are_kept_for_the_owner_only_and_do_not_fill_the_disk(tmp_path):
+    home = Home.open(tmp_path / "home")
+    note_error(home.root, "cannot parse 'a shiny apple'\n")
+    assert "shiny" in (home.root / "errors.log").read_text()
+    for _ in range(4):
+        note_error(home.root, "x" * MAX_LOG_BYTES)
+    assert sum(path.stat().st_size for path in home.root.glob("errors*")) <= 4 * MAX_LOG_BYTES
+    assert _open_to_others(home.root) == []
+    note_error(tmp_path / "nowhere", "no such home")
+    assert not (tmp_path / "nowhere").exists()
