@@ -16,14 +16,19 @@ DROPOUT = 0.1  # of the captions, for classifier-free guidance
 MIN_SNR_GAMMA = 5.0  # Hang et al., "Efficient diffusion training via min-SNR weighting", 2023
 
 
-def encode(autoencoder: AutoencoderTiny, pictures: Pictures) -> torch.Tensor:
-    """The scaled latents of all pictures, float16 [n, 8, 16, 16]."""
+def encode(autoencoder: AutoencoderTiny, pictures: Pictures, cache: Path) -> torch.Tensor:
+    """The scaled latents of all pictures, float16 [n, 8, 16, 16]; kept in `cache` for resumed runs."""
+    if cache.exists():
+        latents: torch.Tensor = torch.load(cache, weights_only=True)
+        if len(latents) == len(pictures.scenes):
+            return latents
     chunks = []
     with torch.no_grad():
         for start in track(range(0, len(pictures.pixels), 64), description="encoding"):
             rows = torch.arange(start, min(start + 64, len(pictures.pixels)))
-            latents = autoencoder.encode(pictures.batch(rows)).latents
-            chunks.append((latents * autoencoder.config.scaling_factor).half())
+            chunk = autoencoder.encode(pictures.batch(rows)).latents
+            chunks.append((chunk * autoencoder.config.scaling_factor).half())
+    torch.save(torch.cat(chunks), cache)
     return torch.cat(chunks)
 
 
@@ -35,7 +40,7 @@ def train(
     encoder = recipe.text_encoder(words)
     denoiser = recipe.unet().to(memory_format=torch.channels_last)
     writer = recipe.CaptionWriter()
-    latents = encode(autoencoder, pictures)
+    latents = encode(autoencoder, pictures, work / "latents.pt")
     alphas_cumprod = recipe.scheduler().alphas_cumprod
 
     def loss_of_step(step: int) -> torch.Tensor:

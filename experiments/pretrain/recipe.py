@@ -1,5 +1,8 @@
 """What the shipped model is made of: its parts, and the captions it learns from."""
 
+import itertools
+from collections import Counter
+
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -70,18 +73,26 @@ def tokenizer() -> CLIPTokenizer:
     }
     symbols = sorted(bytes_to_unicode().values())
     vocabulary = {token: i for i, token in enumerate([*symbols, *(s + "</w>" for s in symbols)])}
-    merges: list[tuple[str, str]] = []
-    for word in sorted(words, key=lambda w: (len(w), w)):
-        left = word[0] if len(word) > 1 else ""
-        for i in range(1, len(word)):
-            right = word[i] + ("</w>" if i == len(word) - 1 else "")
-            if (left, right) not in merges:
-                merges.append((left, right))
-            left += right
-            vocabulary.setdefault(left, len(vocabulary))
+    merges = _merges(sorted(words))
+    for left, right in merges:
+        vocabulary.setdefault(left + right, len(vocabulary))
     for token in ("<|startoftext|>", "<|endoftext|>"):
         vocabulary[token] = len(vocabulary)
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS)
+
+
+def _merges(words: list[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges, most frequent pair first, till every word is one token (Sennrich et al., 2016)."""
+    spelled = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for word in spelled for pair in itertools.pairwise(word)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for word in spelled:
+            for i in range(len(word) - 2, -1, -1):
+                if (word[i], word[i + 1 : i + 2]) == (best[0], [best[1]]):
+                    word[i : i + 2] = ["".join(best)]
+    return merges
 
 
 def bytes_to_unicode() -> dict[int, str]:

@@ -81,7 +81,7 @@ def test_the_data_set_has_the_promised_columns_and_pictures() -> None:
 
 
 def test_an_unknown_word_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match="'zebra'.*apple"):
+    with pytest.raises(UserError, match=r"'zebra'.*apple"):
         render(Scene("zebra", "on", "table", "noto"), numpy_rng(0))
 
 
