@@ -6,21 +6,20 @@ only. The factors are peft LoRA adapters named "shared" and "personal"; R is a p
 layer.
 """
 
-import hashlib
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from fedaigc.diffusion.adapter_state import Adapter as Adapter
+from fedaigc.diffusion.adapter_state import Factors
+from fedaigc.diffusion.adapter_state import SharedState as SharedState
 from fedaigc.diffusion.pipeline_call import denoiser
 from fedaigc.diffusion.plan import DenoisingPlan
 from fedaigc.diffusion.segment import DenoisingState, run_segment
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 _CONVOLUTIONS = ("conv1", "conv2", "conv", "conv_shortcut")
 
-Factors = tuple[Tensor, Tensor]
-Residual = Tensor | Factors
-
 
 class Stage(StrEnum):
     """Which weights the denoiser runs with."""
@@ -43,121 +39,6 @@ class Stage(StrEnum):
     BASE = "base"
     SHARED = "shared"
     PERSONAL = "personal"
-
-
-@dataclass(frozen=True, eq=False)
-class Adapter:
-    """LoRA factors by layer name: A (rank, in) and B (out, rank), for convolutions as peft shapes them.
-
-    A convolution has A (rank, in, height, width) and B (out, rank, 1, 1). The layer's weight moves by
-    s B A with s = alpha / rank.
-    """
-
-    lora: Mapping[str, Factors]
-    rank: int
-    alpha: float
-
-    def __post_init__(self) -> None:
-        for layer, (down, up) in self.lora.items():
-            if down.shape[0] != self.rank or up.shape[1] != self.rank:
-                raise ValueError(
-                    f"{layer}: expected rank {self.rank}, got A {tuple(down.shape)} and B {tuple(up.shape)}"
-                )
-
-    @property
-    def scale(self) -> float:
-        """s = alpha / rank."""
-        return self.alpha / self.rank
-
-    def effective_delta(self, layer: str) -> Float[Tensor, "out fan_in"]:
-        """s B A of one layer, convolution factors flattened first."""
-        down, up = self.lora[layer]
-        return self.scale * (up.flatten(1) @ down.flatten(1))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All factors under one name each (`<layer>.lora_A`, `<layer>.lora_B`), sorted by layer."""
-        named: dict[str, Tensor] = {}
-        for layer in sorted(self.lora):
-            named[f"{layer}.lora_A"], named[f"{layer}.lora_B"] = self.lora[layer]
-        return named
-
-    def with_tensors(self, tensors: Mapping[str, Tensor]) -> "Adapter":
-        """The same adapter with other values; KeyError when a factor is missing."""
-        lora = {layer: (tensors[f"{layer}.lora_A"], tensors[f"{layer}.lora_B"]) for layer in self.lora}
-        return Adapter(lora, self.rank, self.alpha)
-
-
-@dataclass(frozen=True, eq=False)
-class SharedState:
-    """What the federation agrees on: W0 (by its hash), R, the shared factors, and the boundary t*.
-
-    `residual` is dense, in the shape of the layer's weight, or a pair (A, B) that counts as B A.
-    `boundary_log_snr` is t* as a noise level, ln(alpha^2 / sigma^2); None puts t* at the end, so that every
-    step belongs to the shared stage.
-    """
-
-    base_hash: str
-    lora: Mapping[str, Factors]
-    rank: int
-    alpha: float
-    residual: Mapping[str, Residual] = field(default_factory=dict)
-    boundary_log_snr: float | None = None
-
-    @property
-    def adapter(self) -> Adapter:
-        """The shared factors alone."""
-        return Adapter(self.lora, self.rank, self.alpha)
-
-    def with_adapter(self, adapter: Adapter) -> "SharedState":
-        """The same state with other factors."""
-        return replace(self, lora=adapter.lora, rank=adapter.rank, alpha=adapter.alpha)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Factors and residuals under one name each, in a fixed order."""
-        named = self.adapter.tensors()
-        for layer in sorted(self.residual):
-            residual = self.residual[layer]
-            if isinstance(residual, Tensor):
-                named[f"{layer}.residual"] = residual
-            else:
-                named[f"{layer}.residual_A"], named[f"{layer}.residual_B"] = residual
-        return named
-
-    def header(self) -> dict[str, Any]:
-        """Everything but the tensors, as JSON values."""
-        return {
-            "base_hash": self.base_hash,
-            "rank": self.rank,
-            "alpha": self.alpha,
-            "boundary_log_snr": self.boundary_log_snr,
-        }
-
-    @classmethod
-    def from_tensors(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "SharedState":
-        """The inverse of `header` and `tensors`."""
-        kinds: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            layer, _, kind = name.rpartition(".")
-            kinds.setdefault(layer, {})[kind] = tensor
-        residual: dict[str, Residual] = {}
-        for layer, parts in kinds.items():
-            if "residual" in parts:
-                residual[layer] = parts["residual"]
-            elif "residual_A" in parts:
-                residual[layer] = (parts["residual_A"], parts["residual_B"])
-        lora = {
-            layer: (parts["lora_A"], parts["lora_B"]) for layer, parts in kinds.items() if "lora_A" in parts
-        }
-        return cls(lora=lora, residual=residual, **header)
-
-    def hash(self) -> str:
-        """SHA-256 over base, boundary, rank, alpha and every tensor: the version in plans and packets."""
-        digest = hashlib.sha256(json.dumps(self.header(), sort_keys=True).encode())
-        for name, tensor in self.tensors().items():
-            values = tensor.detach().to("cpu").contiguous()
-            digest.update(f"{name}/{tuple(values.shape)}/{values.dtype}".encode())
-            digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
 
 
 def adapted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
@@ -325,7 +206,9 @@ def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
     network: Any = denoiser(pipe)
     found: Any = getattr(network, "peft_config", {}).get(stage.value)
     fits = found is not None and (found.r, found.lora_alpha) == (adapter.rank, adapter.alpha)
-    if not fits or set(found.target_modules) != set(adapter.lora):
+    # the layers themselves: peft shortens the list in its config to common endings
+    holders = {name for name, layer in _lora_layers(pipe) if stage.value in layer.lora_A}
+    if not fits or holders != set(adapter.lora):
         config = LoraConfig(
             r=adapter.rank,
             lora_alpha=cast(int, adapter.alpha),  # peft accepts any number

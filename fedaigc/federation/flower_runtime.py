@@ -1,43 +1,30 @@
-"""Flower's simulation in processes of our own: its SuperLink and Ray are started, watched and stopped here.
+"""Flower's simulation as one call: app package, run, log, true status.
 
-`flwr run` by itself leaves a SuperLink behind, with the environment and the folder that it was started in;
-later runs would go there and import from that folder. It installs the app's dependencies unless told not to,
-and exits 0 when the run failed. So: own ports, a private FLWR_HOME, a neutral folder, and the status from
-`flwr ls`.
+`flwr run` installs the app's dependencies unless told not to, and exits 0 when the run failed. So the package
+names none, and the status comes from `flwr ls`.
 """
 
 import contextlib
 import importlib.util
 import json
-import os
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-
-import httpx
-import psutil
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
 from fedaigc.federation.record import read_record
 from fedaigc.federation.roster import Progress
 from fedaigc.federation.server_app import PROGRESS
+from fedaigc.federation.superlink import CONNECTION, flower_environment, superlink
 
 LOG = "flower.log"
-_START_TIMEOUT_S = 60.0
-_STOP_TIMEOUT_S = 10.0
-_TAG = "FEDAIGC_LAUNCH"
-_CONNECTION = "fedaigc"
+_SETTLE_TIMEOUT_S = 10.0
 _RELEVANT_LINES = 15
-# Ray puts sockets into its folder, whose paths have at most 107 characters
-_MAX_RAY_FOLDER = 40
 
 
 def run_with_flower(
@@ -52,14 +39,13 @@ def run_with_flower(
     (config.output / "record.json").unlink(missing_ok=True)
     with _scratch_folder() as scratch, (config.output / LOG).open("w", encoding="utf-8") as log:
         stage_app(scratch / "app")
-        environment = _environment(scratch, config.threads)
-        with _superlink(scratch, environment):
+        environment = flower_environment(scratch, config.threads)
+        with superlink(scratch, environment):
             run_config = scratch / "run.toml"
-            # JSON escapes are TOML escapes, so that a JSON string of the JSON is a TOML string
-            run_config.write_text(
-                f"{RUN_CONFIG_KEY} = {json.dumps(config.to_run_config()[RUN_CONFIG_KEY])}\n"
-            )
-            command = ["run", str(scratch / "app"), _CONNECTION, "--stream", "--run-config", str(run_config)]
+            # a JSON string is a TOML string, unless it writes an emoji as two escapes
+            text = json.dumps(config.to_run_config()[RUN_CONFIG_KEY], ensure_ascii=False)
+            run_config.write_text(f"{RUN_CONFIG_KEY} = {text}\n", encoding="utf-8")
+            command = ["run", str(scratch / "app"), CONNECTION, "--stream", "--run-config", str(run_config)]
             sizes = {
                 "num-supernodes": config.num_clients,
                 "init-args-num-cpus": config.workers,
@@ -131,101 +117,6 @@ def _scratch_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(scratch: Path, threads: int) -> dict[str, str]:
-    settings = {
-        "FLWR_HOME": str(scratch / "flwr"),
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONUNBUFFERED": "1",
-        # each of many processes would advise on torchvision
-        "TRANSFORMERS_VERBOSITY": "error",
-        # marks what this launch started, also what detaches itself from its parent
-        _TAG: uuid.uuid4().hex,
-        # Flower starts its parts by name
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-    }
-    if len(str(scratch)) <= _MAX_RAY_FOLDER:
-        settings["RAY_TMPDIR"] = str(scratch)
-    return {**os.environ, **settings}
-
-
-@contextlib.contextmanager
-def _superlink(scratch: Path, environment: dict[str, str]) -> Iterator[None]:
-    """A SuperLink on free local ports, known to `flwr` as the connection.
-
-    Stopped with all that it started.
-    """
-    port, control_port = _free_ports()
-    home = Path(environment["FLWR_HOME"])
-    home.mkdir()
-    (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
-        f'address = "127.0.0.1:{port}"\ninsecure = true\n'
-    )
-    command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
-    command += [
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--control-api-address",
-        f"127.0.0.1:{control_port}",
-    ]
-    with (scratch / "superlink.log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=scratch,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            _wait_until_healthy(process, port, scratch / "superlink.log")
-            yield
-        finally:
-            _stop(process, environment[_TAG])
-
-
-def _wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=1.0).is_success:
-                return
-        time.sleep(0.2)
-    raise UserError(f"Flower's SuperLink did not start:\n{log.read_text(errors='replace')[-2000:]}")
-
-
-def _stop(process: "subprocess.Popen[bytes]", tag: str) -> None:
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_STOP_TIMEOUT_S)
-    left = _processes_of(tag)
-    for leftover in left:
-        with contextlib.suppress(psutil.Error):
-            leftover.terminate()
-    _, alive = psutil.wait_procs(left, timeout=_STOP_TIMEOUT_S)
-    for leftover in alive:
-        with contextlib.suppress(psutil.Error):
-            leftover.kill()
-    psutil.wait_procs(alive, timeout=_STOP_TIMEOUT_S)
-    process.wait()
-
-
-def _processes_of(tag: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(_TAG) == tag:
-                found.append(process)
-    return found
-
-
 def _stream(
     command: list[str],
     scratch: Path,
@@ -264,10 +155,10 @@ def _stream(
 
 def _status(scratch: Path, environment: dict[str, str]) -> tuple[str, str]:
     """Status of the only run and its details, once Flower has settled it."""
-    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    deadline = time.monotonic() + _SETTLE_TIMEOUT_S
     while True:
         answer = subprocess.run(
-            ["flwr", "ls", _CONNECTION, "--format", "json"],
+            ["flwr", "ls", CONNECTION, "--format", "json"],
             cwd=scratch,
             env=environment,
             capture_output=True,
@@ -288,10 +179,3 @@ def _status(scratch: Path, environment: dict[str, str]) -> tuple[str, str]:
 
 def _is_relevant(line: str) -> bool:
     return any(word in line for word in ("Error", "ERROR", "Exception", "exception", "failed", "Traceback"))
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]

@@ -11,7 +11,8 @@ from fedaigc.collaboration.session import FinishOrder, GroupResult, ShareOrder, 
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.adapters import SharedState, install
-from fedaigc.diffusion.plan import boundary_step, build_plan
+from fedaigc.diffusion.handoff import check_handoff
+from fedaigc.diffusion.plan import DenoisingPlan, boundary_step, build_plan
 from fedaigc.federation import messages
 from fedaigc.federation.base import base_model, taxonomy
 from fedaigc.federation.config import FederationConfig
@@ -42,20 +43,13 @@ class FlowerPeers:
         return [_parsed(reply, messages.read_report) for reply in replies]
 
 
-def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> dict[str, Any]:
-    """Serve every waiting task of every device, and return the record of it.
+def plan_generation(shared: SharedState, config: FederationConfig) -> tuple[DenoisingPlan, int]:
+    """The plan of every task under this shared state, and the first step on the personal side of t*.
 
-    Raises UserError when the number of shared steps lies past the boundary t* or the plan.
+    Raises UserError when the number of shared steps lies past t* or the plan.
     """
-    settings = config.generation
     pipe, base_hash = base_model(config.model)
-    everyone = roster.partitions
-    roster.ask(
-        Ask.INSTALL, {partition: shared_state_record(shared) for partition in everyone}, "shared state"
-    )
-    asked = {partition: body() for partition in everyone}
-    signatures, owners = _signatures(roster.ask(Ask.SIGNATURES, asked, "signatures"))
-    groups = group(signatures, taxonomy(), settings.max_distance)
+    settings = config.generation
     plan = build_plan(
         pipe,
         num_inference_steps=settings.num_inference_steps,
@@ -66,6 +60,26 @@ def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> d
         shared_hash=shared.hash(),
     )
     boundary = boundary_step(plan, shared.boundary_log_snr)
+    check_handoff(plan, settings.num_shared_steps, boundary, settings.handoff)
+    return plan, boundary
+
+
+def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> dict[str, Any]:
+    """Serve every waiting task of every device, and return the record of it.
+
+    A device that fails, or whose answer cannot be read, loses its own tasks only. Raises UserError as
+    `plan_generation` does.
+    """
+    settings = config.generation
+    pipe, _ = base_model(config.model)
+    everyone = roster.partitions
+    roster.ask(
+        Ask.INSTALL, {partition: shared_state_record(shared) for partition in everyone}, "shared state"
+    )
+    asked = {partition: body() for partition in everyone}
+    signatures, owners = _signatures(roster.ask(Ask.SIGNATURES, asked, "signatures"))
+    groups = group(signatures, taxonomy(), settings.max_distance)
+    plan, boundary = plan_generation(shared, config)
     assignments = plan_assignments(
         groups,
         owners,

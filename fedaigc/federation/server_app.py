@@ -12,7 +12,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.base import base_model
 from fedaigc.federation.config import FederationConfig, config_from_run
 from fedaigc.federation.flower import load_strategy
-from fedaigc.federation.generation import generate
+from fedaigc.federation.generation import generate, plan_generation
 from fedaigc.federation.record import RunRecord, save_shared_state
 from fedaigc.federation.roster import Progress, open_roster
 from fedaigc.federation.rounds import RoundRecord, run_rounds
@@ -47,6 +47,8 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
         torch.set_num_threads(config.threads)
         rule = load_strategy(config.rounds.strategy)
         shared = initial_shared_state(config)
+        if config.generation.enabled:
+            plan_generation(shared, config)  # a wrong number of shared steps is told before hours of training
         roster = open_roster(
             grid, num_clients=config.num_clients, base_hash=shared.base_hash, progress=progress
         )

@@ -14,10 +14,10 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 
 from fedaigc.errors import UserError
-from fedaigc.federation import flower_runtime
 from fedaigc.federation.flower_runtime import LOG, stage_app
 from fedaigc.federation.launcher import run_in_process, simulate
 from fedaigc.federation.record import read_record
+from fedaigc.federation.superlink import TAG, flower_environment
 
 from .conftest import MakeRun
 from .test_run import images, personal
@@ -33,7 +33,7 @@ def test_the_app_package_carries_strategies_only(tmp_path: Path) -> None:
 
 
 def test_flower_installs_nothing_reports_nothing_and_stays_offline(tmp_path: Path) -> None:
-    environment = flower_runtime._environment(tmp_path, threads=1)
+    environment = flower_environment(tmp_path, threads=1)
     expected = {
         "FLWR_HOME": str(tmp_path / "flwr"),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -51,7 +51,7 @@ def ours() -> set[int]:
     found = set()
     for process in psutil.process_iter():
         try:
-            if flower_runtime._TAG in process.environ():
+            if TAG in process.environ():
                 found.add(process.pid)
         except (psutil.Error, OSError):
             continue

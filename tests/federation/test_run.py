@@ -276,10 +276,12 @@ def test_a_missing_home_is_named_before_anything_starts(make_run: MakeRun) -> No
 
 def test_too_many_shared_steps_are_refused(make_run: MakeRun) -> None:
     settings = {"num_inference_steps": 4, "num_shared_steps": 4, "scorer": "none"}
-    config = make_run(rounds={"count": 0}, generation=settings)
-    with pytest.raises(UserError):
+    config = make_run(rounds={"count": 9}, generation=settings)
+    with pytest.raises(UserError, match="4"):
         simulate(config)
-    assert read_record(config.output)["status"] == "failed"
+    record = read_record(config.output)
+    assert record["status"] == "failed"
+    assert record["rounds"] == []  # told before any training
 
 
 def test_the_caller_s_thread_count_comes_back(make_run: MakeRun) -> None:

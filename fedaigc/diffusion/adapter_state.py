@@ -1,0 +1,129 @@
+"""The values of stage weights, apart from any pipeline: LoRA factors, residuals, and the version of both."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Factors = tuple[Tensor, Tensor]
+Residual = Tensor | Factors
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """LoRA factors by layer name: A (rank, in) and B (out, rank), for convolutions as peft shapes them.
+
+    A convolution has A (rank, in, height, width) and B (out, rank, 1, 1). The layer's weight moves by
+    s B A with s = alpha / rank.
+    """
+
+    lora: Mapping[str, Factors]
+    rank: int
+    alpha: float
+
+    def __post_init__(self) -> None:
+        for layer, (down, up) in self.lora.items():
+            if down.shape[0] != self.rank or up.shape[1] != self.rank:
+                raise ValueError(
+                    f"{layer}: expected rank {self.rank}, got A {tuple(down.shape)} and B {tuple(up.shape)}"
+                )
+
+    @property
+    def scale(self) -> float:
+        """s = alpha / rank."""
+        return self.alpha / self.rank
+
+    def effective_delta(self, layer: str) -> Float[Tensor, "out fan_in"]:
+        """s B A of one layer, convolution factors flattened first."""
+        down, up = self.lora[layer]
+        return self.scale * (up.flatten(1) @ down.flatten(1))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All factors under one name each (`<layer>.lora_A`, `<layer>.lora_B`), sorted by layer."""
+        named: dict[str, Tensor] = {}
+        for layer in sorted(self.lora):
+            named[f"{layer}.lora_A"], named[f"{layer}.lora_B"] = self.lora[layer]
+        return named
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> "Adapter":
+        """The same adapter with other values; KeyError when a factor is missing."""
+        lora = {layer: (tensors[f"{layer}.lora_A"], tensors[f"{layer}.lora_B"]) for layer in self.lora}
+        return Adapter(lora, self.rank, self.alpha)
+
+
+@dataclass(frozen=True, eq=False)
+class SharedState:
+    """What the federation agrees on: W0 (by its hash), R, the shared factors, and the boundary t*.
+
+    `residual` is dense, in the shape of the layer's weight, or a pair (A, B) that counts as B A.
+    `boundary_log_snr` is t* as a noise level, ln(alpha^2 / sigma^2); None puts t* at the end, so that every
+    step belongs to the shared stage.
+    """
+
+    base_hash: str
+    lora: Mapping[str, Factors]
+    rank: int
+    alpha: float
+    residual: Mapping[str, Residual] = field(default_factory=dict)
+    boundary_log_snr: float | None = None
+
+    @property
+    def adapter(self) -> Adapter:
+        """The shared factors alone."""
+        return Adapter(self.lora, self.rank, self.alpha)
+
+    def with_adapter(self, adapter: Adapter) -> "SharedState":
+        """The same state with other factors."""
+        return replace(self, lora=adapter.lora, rank=adapter.rank, alpha=adapter.alpha)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Factors and residuals under one name each, in a fixed order."""
+        named = self.adapter.tensors()
+        for layer in sorted(self.residual):
+            residual = self.residual[layer]
+            if isinstance(residual, Tensor):
+                named[f"{layer}.residual"] = residual
+            else:
+                named[f"{layer}.residual_A"], named[f"{layer}.residual_B"] = residual
+        return named
+
+    def header(self) -> dict[str, Any]:
+        """Everything but the tensors, as JSON values."""
+        return {
+            "base_hash": self.base_hash,
+            "rank": self.rank,
+            "alpha": self.alpha,
+            "boundary_log_snr": self.boundary_log_snr,
+        }
+
+    @classmethod
+    def from_tensors(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "SharedState":
+        """The inverse of `header` and `tensors`."""
+        kinds: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            layer, _, kind = name.rpartition(".")
+            kinds.setdefault(layer, {})[kind] = tensor
+        residual: dict[str, Residual] = {}
+        for layer, parts in kinds.items():
+            if "residual" in parts:
+                residual[layer] = parts["residual"]
+            elif "residual_A" in parts:
+                residual[layer] = (parts["residual_A"], parts["residual_B"])
+        lora = {
+            layer: (parts["lora_A"], parts["lora_B"]) for layer, parts in kinds.items() if "lora_A" in parts
+        }
+        return cls(lora=lora, residual=residual, **header)
+
+    def hash(self) -> str:
+        """SHA-256 over base, boundary, rank, alpha and every tensor: the version in plans and packets."""
+        digest = hashlib.sha256(json.dumps(self.header(), sort_keys=True).encode())
+        for name, tensor in self.tensors().items():
+            values = tensor.detach().to("cpu").contiguous()
+            digest.update(f"{name}/{tuple(values.shape)}/{values.dtype}".encode())
+            digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
