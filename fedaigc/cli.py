@@ -130,11 +130,20 @@ def simulate(
 
 
 @app.command()
-def config() -> None:
+def config(
+    flower: Annotated[
+        Path | None, typer.Option(help="Instead, this TOML file as a run config for `flwr run .`.")
+    ] = None,
+) -> None:
     """Print a configuration with all defaults, to be changed and given to `fedaigc simulate`."""
     from fedaigc import assets
 
-    typer.echo(assets.path("example.toml").read_text(encoding="utf-8"), nl=False)
+    if flower is None:
+        typer.echo(assets.path("example.toml").read_text(encoding="utf-8"), nl=False)
+        return
+    from fedaigc.federation.config import flower_run_config, read_config
+
+    typer.echo(flower_run_config(read_config(flower).absolute()), nl=False)
 
 
 @app.command()

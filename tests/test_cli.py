@@ -30,7 +30,8 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     probe = (
         "import sys; from typer.testing import CliRunner; from fedaigc.cli import app; "
         "result = CliRunner().invoke(app, ['--help']); print(result.output); "
-        "print('HEAVY', sorted({'torch', 'flwr', 'diffusers', 'datasets', 'ray', 'numpy'} & set(sys.modules)))"
+        "heavy = {'torch', 'flwr', 'diffusers', 'datasets', 'ray', 'numpy'}; "
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
     shown = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True

@@ -1,4 +1,4 @@
-"""Checks the shapes and types in signatures while tests run: an int may stand for a float, as PEP 484 says."""
+"""Checks shapes and types in signatures while tests run; an int may stand for a float, as PEP 484 says."""
 
 from beartype import BeartypeConf, beartype
 

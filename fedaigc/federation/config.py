@@ -4,6 +4,7 @@ Flower's run config takes scalars only, so the whole of it travels as one JSON s
 """
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -120,6 +121,13 @@ class FederationConfig(_Section):
     def to_run_config(self) -> dict[str, str]:
         """Flower's run config: the whole of this as one JSON string."""
         return {RUN_CONFIG_KEY: self.model_dump_json()}
+
+
+def flower_run_config(config: FederationConfig) -> str:
+    """The TOML file that `flwr run --run-config` takes: one key, the configuration as JSON."""
+    # a JSON string is a TOML string, unless it writes an emoji as two escapes
+    text = json.dumps(config.to_run_config()[RUN_CONFIG_KEY], ensure_ascii=False)
+    return f"{RUN_CONFIG_KEY} = {text}\n"
 
 
 def parse_config(values: Mapping[str, Any]) -> FederationConfig:
