@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,11 +28,11 @@ app.add_typer(device_app, name="device")
 @contextmanager
 def _progress() -> "Iterator[Progress]":
     """A bar for each label; a callback takes (label, done, total)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as bars:
-        tasks: dict[str, tuple[int, int]] = {}
+        tasks: dict[str, tuple[TaskID, int]] = {}
 
         def update(label: str, done: int, total: int) -> None:
             # a label that starts anew (the next round's training) goes on in the same bar
@@ -64,15 +65,15 @@ def demo(
 
     if backend not in ("ray", "in-process"):
         raise UserError(f'backend {backend!r} is unknown: expected "ray" or "in-process"')
-    steps = {"shared_steps": 1, "personal_steps": 1} if small else {}
     settings = DemoSettings(
         output=output,
         seed=seed,
-        rounds=1 if small else rounds,
-        num_images=8 if small else images,
-        backend=backend,
-        **steps,
+        rounds=rounds,
+        num_images=images,
+        backend="ray" if backend == "ray" else "in-process",
     )
+    if small:
+        settings = replace(settings, rounds=1, num_images=8, shared_steps=1, personal_steps=1)
     with _progress() as progress:
         page = run_demo(settings, progress)
     typer.echo(f"report: {page}\nrecord: {page.with_name('record.json')}")

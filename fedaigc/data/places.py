@@ -6,6 +6,7 @@ reduction at the end smooths the edges.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -90,7 +91,7 @@ class Brush:
         )
         return red, green, blue
 
-    def _style(self, colour: Colour) -> dict[str, object]:
+    def _style(self, colour: Colour) -> dict[str, Any]:
         ink = (30, 30, 30) if self._width else None
         return {"fill": self.tint(colour), "outline": ink, "width": self._width}
 

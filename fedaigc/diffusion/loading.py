@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedaigc import assets
+from fedaigc.diffusion.pipeline_call import Pipeline
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def load_pipeline(
     return pipe.to(resolve_device(device))
 
 
-def base_fingerprint(pipe: "DiffusionPipeline") -> str:
+def base_fingerprint(pipe: Pipeline) -> str:
     """SHA-256 over every weight of the pipeline: component, tensor name, shape, dtype and bytes.
 
     Two machines with the same fingerprint run the same base model. Take it before adapters are added.

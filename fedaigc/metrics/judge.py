@@ -109,8 +109,8 @@ class Judge:
                 dict(zip(labels, row, strict=True))
                 for labels, row in zip((OBJECT_LABELS, PLACE_LABELS, STYLES), rows, strict=True)
             ]
-            best = [max(table, key=table.__getitem__) for table in odds]
-            verdicts.append(Verdict(*best, *odds))
+            thing, place, style = (max(table, key=table.__getitem__) for table in odds)
+            verdicts.append(Verdict(thing, place, style, odds[0], odds[1], odds[2]))
         return verdicts
 
     def features(self, images: Sequence[Image.Image]) -> Float[Tensor, "b 64"]:
