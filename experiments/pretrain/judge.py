@@ -113,7 +113,7 @@ def train(work: Path, autoencoder: AutoencoderTiny, *, scenes: int, steps: int, 
     return net.eval()
 
 
-def measure(net: JudgeNet, autoencoder: AutoencoderTiny, *, seed: int, n: int = 2000) -> dict[str, object]:
+def measure(net: JudgeNet, autoencoder: AutoencoderTiny, *, seed: int, n: int = 2000) -> dict[str, float]:
     """Accuracy on clean and on rebuilt scenes of held-out pairs, rejection rate for each kind of negative."""
     pictures = draw(n, seed, styles=STYLES, triples=held_out_combinations())
     truth = _labels(pictures)
@@ -123,7 +123,7 @@ def measure(net: JudgeNet, autoencoder: AutoencoderTiny, *, seed: int, n: int = 
             chunks = [net(chunk) for chunk in pixels.split(128)]
         return [torch.cat(head).argmax(1) for head in zip(*chunks, strict=True)]
 
-    report: dict[str, object] = {"seed": seed, "scenes": n}
+    report: dict[str, float] = {"seed": seed, "scenes": n, "pictures of each negative": n // 8}
     clean = pictures.pixels.float() / 127.5 - 1
     rebuilt = torch.cat([rebuild(autoencoder, chunk) for chunk in clean.split(128)])
     for name, pixels in (("clean", clean), ("rebuilt", rebuilt)):
@@ -134,10 +134,12 @@ def measure(net: JudgeNet, autoencoder: AutoencoderTiny, *, seed: int, n: int = 
         images = [np.array(draw_negative(kind, seed + 1, i)[1]) for i in range(n // 8)]
         seen = answers(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1)
         report[f"rejected: {kind}"] = (seen[0] == OBJECT_LABELS.index(NONE)).float().mean().item()
-    return report
+    kinds = [value for name, value in report.items() if name.startswith("rejected")]
+    report["rejected, mean of the kinds"] = sum(kinds) / len(kinds)
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in report.items()}
 
 
-def save(net: JudgeNet, report: dict[str, object], folder: Path) -> None:
+def save(net: JudgeNet, report: dict[str, float], folder: Path) -> None:
     """Write judge.safetensors (float16) and judge.json, its measured accuracy."""
     from safetensors.torch import save_file
 
@@ -145,4 +147,5 @@ def save(net: JudgeNet, report: dict[str, object], folder: Path) -> None:
         {key: value.half().contiguous() for key, value in net.state_dict().items()},
         folder / "judge.safetensors",
     )
+    (folder / "judge.safetensors").chmod(0o644)
     (folder / "judge.json").write_text(json.dumps(report, indent=1) + "\n")
