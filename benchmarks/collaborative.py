@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from rich.console import Console
 from rich.progress import track
 
 import fedaigc
@@ -90,7 +91,7 @@ def main() -> None:
     for run in variants.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in track(range(options.repeats), description="measuring"):
+    for _ in track(range(options.repeats), description="measuring", console=Console(stderr=True)):
         for name, run in variants.items():
             start = time.perf_counter()
             run()

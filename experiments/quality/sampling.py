@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 from fedaigc.rng import rng
 
 BATCH = 8
+# progress goes beside the JSON, not into it
+PROGRESS_CONSOLE = Console(stderr=True)
 
 
 def draw(
@@ -23,7 +26,7 @@ def draw(
 ) -> list[Image.Image]:
     """One picture a prompt; picture i depends on (prompt i, seed i) alone, up to batch rounding."""
     images: list[Image.Image] = []
-    for start in track(range(0, len(prompts), BATCH), description=label):
+    for start in track(range(0, len(prompts), BATCH), description=label, console=PROGRESS_CONSOLE):
         rows = range(start, min(start + BATCH, len(prompts)))
         noise = torch.cat(
             [

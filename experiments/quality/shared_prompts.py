@@ -16,12 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from fedaigc.semantics.parser import parse
 from PIL import Image
 from rich.progress import Progress
 
 import fedaigc
-from experiments.quality.sampling import BATCH, one_thread
+from experiments.quality.sampling import BATCH, PROGRESS_CONSOLE, one_thread
 from fedaigc.data.concepts import GENERAL_OBJECT_NOUNS, OBJECT_NOUNS, PLACE_NOUNS, RELATIONS, Noun
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
 from fedaigc.diffusion.plan import DenoisingPlan, build_plan
@@ -30,6 +29,7 @@ from fedaigc.metrics.intervals import clustered_mean
 from fedaigc.metrics.judge import Judge
 from fedaigc.rng import derived_seed, numpy_rng
 from fedaigc.semantics.grouping import group
+from fedaigc.semantics.parser import parse
 from fedaigc.semantics.signature import Policy, disclose
 from fedaigc.semantics.taxonomy import Taxonomy
 
@@ -181,7 +181,7 @@ def main() -> None:
     )
     pairs = [pair for pair in draw_pairs(options.pairs, options.seed) for _ in range(options.seeds)]
     seeds = [derived_seed(options.seed, "noise", i) for i in range(len(pairs))]
-    with Progress() as progress:
+    with Progress(console=PROGRESS_CONSOLE) as progress:
         pictures = finish_all(pipe, plan, pairs, seeds, progress)
     rows: list[dict[str, object]] = []
     for (kind, k), images in pictures.items():

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.progress import Progress
 
 import fedaigc
-from experiments.quality.sampling import BATCH, one_thread
+from experiments.quality.sampling import BATCH, PROGRESS_CONSOLE, one_thread
 from fedaigc.data.atlas import HELD_OUT_STYLES
 from fedaigc.data.concepts import GENERAL_OBJECT_NOUNS, OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES, Noun
 from fedaigc.data.scenes import Scene, combinations, draw_scenes
@@ -83,7 +83,7 @@ def main() -> None:
     chosen = numpy_rng(options.seed, "prompts").integers(len(triples), size=options.pictures)
     settings = TrainingSettings(personal_steps=options.train_steps)
     rows: list[dict[str, object]] = []
-    with Progress() as progress:
+    with Progress(console=PROGRESS_CONSOLE) as progress:
         task = progress.add_task("styles and hand-offs", total=len(options.styles) * len(options.hand_offs))
         for style in options.styles:
             scenes = [Scene(*triples[int(i)], style=style) for i in chosen]
