@@ -47,7 +47,7 @@ class DemoSettings:
     rounds: int = 3
     num_images: int = 96
     shared_steps: int = 8
-    personal_steps: int = 16
+    personal_steps: int = 24
     num_inference_steps: int = 11
     num_shared_steps: int = 3
     backend: Literal["in-process", "ray"] = "ray"
@@ -172,6 +172,8 @@ class _Page:
             )
             for partition in range(config.num_clients)
         ]
+        self._drawn: dict[str, list[Image.Image]] = {"collaborative": [], "solo": []}
+        self._prompts: list[str] = []
         self._verdicts: dict[str, list[tuple[Verdict, int, str]]] = {"collaborative": [], "solo": []}
 
     def draw(self) -> dict[str, Any]:
@@ -186,11 +188,13 @@ class _Page:
         return self._record()
 
     def write(self, record: dict[str, Any]) -> Path:
-        """Write record.json and report.html."""
+        """Write record.json, report.html, and overview.png, which shows all pictures at once."""
         from fedaigc.report.page import render_page
+        from fedaigc.report.pictures import contact_sheet
 
         output = self._settings.output
         (output / "record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        contact_sheet(list(self._drawn.items()), self._prompts).save(output / "overview.png", optimize=True)
         render_page(record, self._groups, self._styles, output / "report.html")
         return output / "report.html"
 
@@ -224,8 +228,10 @@ class _Page:
         device.alone(again, group["noise_seed"], self._plan)
         solo = device.gallery.image(again)
         verdicts = self._judge.score([drawn, solo])
-        for name, verdict in zip(("collaborative", "solo"), verdicts, strict=True):
+        for name, verdict, image in zip(("collaborative", "solo"), verdicts, (drawn, solo), strict=True):
             self._verdicts[name].append((verdict, partition, prompt))
+            self._drawn[name].append(image)
+        self._prompts.append(prompt)
         frames = self._frames(device, group, prompt)
         self._step()
         return MemberView(

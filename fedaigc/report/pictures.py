@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 
 def data_uri(image: Image.Image) -> str:
@@ -24,3 +24,22 @@ def curve(values: Sequence[float], width: int = 280, height: int = 90) -> str:
     return " ".join(
         f"{i * step:.1f},{height - (value - low) / span * height:.1f}" for i, value in enumerate(values)
     )
+
+
+def contact_sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], captions: Sequence[str]) -> Image.Image:
+    """Rows of pictures with a title each, and a caption under every column; pictures are shown at 112 pixels."""
+    cell, margin, line = 112, 96, 30
+    sheet = Image.new("RGB", (margin + len(captions) * (cell + 6), len(rows) * (cell + 6) + line), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (title, images) in enumerate(rows):
+        top = number * (cell + 6)
+        pen.text((4, top + cell // 2 - 6), title, fill="black")
+        for column, image in enumerate(images):
+            shown = image.convert("RGB").resize((cell, cell), Image.Resampling.NEAREST)
+            sheet.paste(shown, (margin + column * (cell + 6), top))
+    for column, caption in enumerate(captions):
+        words = caption.split()
+        half = (len(words) + 1) // 2
+        text = " ".join(words[:half]) + "\n" + " ".join(words[half:])
+        pen.multiline_text((margin + column * (cell + 6), len(rows) * (cell + 6)), text, fill="black")
+    return sheet
