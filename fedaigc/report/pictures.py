@@ -27,7 +27,7 @@ def curve(values: Sequence[float], width: int = 280, height: int = 90) -> str:
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], captions: Sequence[str]) -> Image.Image:
-    """Rows of pictures with a title each, and a caption under every column; pictures are shown at 112 pixels."""
+    """Rows of pictures with a title each and a caption under every column, each picture 112 pixels wide."""
     cell, margin, line = 112, 96, 30
     sheet = Image.new("RGB", (margin + len(captions) * (cell + 6), len(rows) * (cell + 6) + line), "white")
     pen = ImageDraw.Draw(sheet)
