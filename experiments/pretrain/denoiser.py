@@ -1,5 +1,6 @@
 """Stage 3: the denoiser and its text encoder, together, in the autoencoder's latents."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -83,3 +84,8 @@ def save(pipe: StableDiffusionPipeline, folder: Path) -> None:
     pipe.save_pretrained(folder)
     for file in folder.rglob("*.safetensors"):
         file.chmod(0o644)
+    for file in folder.rglob("config.json"):
+        # where a part was loaded from says something of this machine, and nothing of the model
+        values = json.loads(file.read_text())
+        values.pop("_name_or_path", None)
+        file.write_text(json.dumps(values, indent=2) + "\n")
