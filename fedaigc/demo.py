@@ -35,7 +35,8 @@ CAST = (
 )
 STYLE_PROMPTS = ("an apple on a table", "a dog near a river")
 STYLE_ROWS = 4
-MARKER = "homes"
+# only a folder that a demo made is ever replaced: one with homes alone may hold a user's own images
+MARKER = ".fedaigc-demo"
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,11 @@ def run_demo(settings: DemoSettings, progress: "Progress | None" = None) -> Path
 
 def _clear(output: Path) -> None:
     if output.exists() and any(output.iterdir()):
-        if not (output / MARKER).is_dir():
+        if not (output / MARKER).is_file():
             raise UserError(f"{output} holds something that is no demo: give another folder with --output")
         shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / MARKER).touch()
 
 
 def _config(settings: DemoSettings) -> "FederationConfig":
@@ -107,7 +110,7 @@ def _config(settings: DemoSettings) -> "FederationConfig":
 
     return parse_config(
         {
-            "homes": settings.output / MARKER,
+            "homes": settings.output / "homes",
             "output": settings.output / "federation",
             "seed": settings.seed,
             "num_clients": len(settings.cast),

@@ -11,6 +11,9 @@ from fedaigc.errors import UserError
 if TYPE_CHECKING:
     from fedaigc.federation.roster import Progress
 
+# only a folder that this command made is ever replaced: one with homes alone may hold a user's own images
+MARKER = ".fedaigc-generate"
+
 
 @dataclass(frozen=True)
 class GenerateSettings:
@@ -40,9 +43,11 @@ def run_generate(
     texts = [checked_prompt(prompt) for prompt in prompts]
     output = settings.output
     if output.exists() and any(output.iterdir()):
-        if not (output / "homes").is_dir():
+        if not (output / MARKER).is_file():
             raise UserError(f"{output} is in use: give another folder with --output")
         shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / MARKER).touch()
     config = parse_config(
         {
             "homes": output / "homes",

@@ -111,3 +111,13 @@ def test_disclose_shows_concepts_and_no_words() -> None:
     assert "apple" not in done.stdout
     assert "shiny" not in done.stdout
     assert "n07721676" in done.stdout
+
+
+@pytest.mark.parametrize("command", [["demo"], ["generate", "an apple on a table"]])
+def test_a_folder_with_a_users_homes_is_never_replaced(command: list[str], tmp_path: Path) -> None:
+    kept = tmp_path / "mine" / "homes" / "00" / "picture.png"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"private")
+    done = run(*command, "--output", str(tmp_path / "mine"))
+    assert done.returncode == 2
+    assert kept.read_bytes() == b"private"
