@@ -30,7 +30,7 @@ from fedaigc.diffusion.stock_schedule import named_scheduler
 from fedaigc.diffusion.windowed_scheduler import Window, read_history, windowed_scheduler
 from fedaigc.errors import UserError
 
-__all__ = ["DenoiserCount", "DenoisingState", "decode", "initial_state", "run_segment"]
+__all__ = ["DenoiserCount", "DenoisingState", "decode", "finish_segment", "initial_state", "run_segment"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,29 +138,10 @@ def run_segment(
     pipeline must not overlap in time. Not for arguments that depend on the index of a step inside the call:
     those known are refused.
     """
-    _check_plan(state, plan)
-    _check_dtype(pipe, plan)
-    if not state.step <= stop <= plan.num_steps:
-        raise UserError(
-            f"cannot run from step {state.step} to {stop}: expected {state.step} to {plan.num_steps}"
-        )
-    batch = state.latents.shape[0]
-    if batch_size(conditioning) != batch:
-        raise UserError(f"conditioning for {batch_size(conditioning)} images, but latents of {batch}")
-    refusal = restart_refusal(plan, state.step) if state.history is None else None
-    if refusal is not None:
-        raise UserError(f"cannot continue at step {state.step} from latents alone: {refusal}")
+    _check_run(pipe, state, conditioning, plan, stop)
     if stop == state.step:
         return state
-    generator = torch.Generator().manual_seed(state.noise_seed)
-    for _ in range(state.draw_count):
-        torch.randn(state.latents.shape, generator=generator, dtype=state.latents.dtype)
-    window = Window(plan, state.step, stop, state.history, generator, progress)
-    scheduler, latents = _run(pipe, window, state.latents, conditioning, plan.guidance_scale, "latent")
-    if window.done != stop - state.step:
-        raise UserError(
-            f"{type(pipe).__name__} ran {window.done} steps of {stop - state.step}: it cannot be split"
-        )
+    window, scheduler, latents = _run_steps(pipe, state, conditioning, plan, stop, progress, "latent")
     return DenoisingState(
         stop,
         latents,
@@ -169,6 +150,24 @@ def run_segment(
         state.draw_count + window.draws,
         state.plan_fingerprint,
     )
+
+
+def finish_segment(
+    pipe: Pipeline,
+    state: DenoisingState,
+    conditioning: Mapping[str, Any],
+    plan: DenoisingPlan,
+    progress: Callable[[int], None] | None = None,
+) -> list[Image]:
+    """Run all steps that are left and return the images, b of them, from the same pipeline call.
+
+    The images of `decode(run_segment(...))`, byte for byte, without its second call, which costs a text
+    encoding. A state without a step left is decoded. Arguments and errors as of `run_segment`.
+    """
+    _check_run(pipe, state, conditioning, plan, plan.num_steps)
+    if state.step == plan.num_steps:
+        return decode(pipe, state, plan, conditioning)
+    return list(_run_steps(pipe, state, conditioning, plan, plan.num_steps, progress, "pil")[2])
 
 
 def decode(
@@ -190,6 +189,46 @@ def decode(
     window = Window(plan, plan.num_steps, plan.num_steps, {})
     # no guidance: nothing is denoised, and the negative prompt need not be encoded
     return list(_run(pipe, window, latents, given, 1.0, "pil")[1])
+
+
+def _check_run(
+    pipe: Pipeline, state: DenoisingState, conditioning: Mapping[str, Any], plan: DenoisingPlan, stop: int
+) -> None:
+    """Raises UserError when steps [state.step, stop) cannot be run so."""
+    _check_plan(state, plan)
+    _check_dtype(pipe, plan)
+    if not state.step <= stop <= plan.num_steps:
+        raise UserError(
+            f"cannot run from step {state.step} to {stop}: expected {state.step} to {plan.num_steps}"
+        )
+    batch = state.latents.shape[0]
+    if batch_size(conditioning) != batch:
+        raise UserError(f"conditioning for {batch_size(conditioning)} images, but latents of {batch}")
+    refusal = restart_refusal(plan, state.step) if state.history is None else None
+    if refusal is not None:
+        raise UserError(f"cannot continue at step {state.step} from latents alone: {refusal}")
+
+
+def _run_steps(
+    pipe: Pipeline,
+    state: DenoisingState,
+    conditioning: Mapping[str, Any],
+    plan: DenoisingPlan,
+    stop: int,
+    progress: Callable[[int], None] | None,
+    output_type: str,
+) -> tuple[Window, Any, Any]:
+    """Steps [state.step, stop), at least one: their window, the scheduler after them, latents or images."""
+    generator = torch.Generator().manual_seed(state.noise_seed)
+    for _ in range(state.draw_count):
+        torch.randn(state.latents.shape, generator=generator, dtype=state.latents.dtype)
+    window = Window(plan, state.step, stop, state.history, generator, progress)
+    scheduler, output = _run(pipe, window, state.latents, conditioning, plan.guidance_scale, output_type)
+    if window.done != stop - state.step:
+        raise UserError(
+            f"{type(pipe).__name__} ran {window.done} steps of {stop - state.step}: it cannot be split"
+        )
+    return window, scheduler, output
 
 
 def _run(
