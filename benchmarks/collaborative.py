@@ -26,7 +26,7 @@ from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.handoff import unpack
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
 from fedaigc.diffusion.plan import build_plan
-from fedaigc.diffusion.segment import decode, run_segment
+from fedaigc.diffusion.segment import finish_segment
 
 PROMPTS = [f"{thing} on a table" for thing in ("an apple", "a lemon", "a pear", "a strawberry")]
 GROUP_PROMPT = "a fruit on a table"
@@ -70,14 +70,11 @@ def main() -> None:
     def collaborative_one_by_one() -> None:
         received = packet()
         for prompt in prompts:
-            state = run_segment(
-                pipe, unpack(received, plan, "strict"), {"prompt": prompt}, plan, plan.num_steps
-            )
-            decode(pipe, state, plan)
+            finish_segment(pipe, unpack(received, plan, "strict"), {"prompt": prompt}, plan)
 
     def collaborative_batched() -> None:
         state = unpack(packet(), plan, "strict").repeated(users)
-        decode(pipe, run_segment(pipe, state, {"prompt": prompts}, plan, plan.num_steps), plan)
+        finish_segment(pipe, state, {"prompt": prompts}, plan)
 
     variants: dict[str, Callable[[], None]] = {
         "solo, one by one": solo_one_by_one,

@@ -26,7 +26,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--vae-steps", type=int, default=4000)
     parser.add_argument("--judge-steps", type=int, default=6000)
-    parser.add_argument("--denoiser-steps", type=int, default=8500)
+    parser.add_argument("--denoiser-steps", type=int, default=10000)
+    parser.add_argument("--decoder-steps", type=int, default=5000)
     parser.add_argument(
         "--scenes", type=int, default=60000, help=f"rendered training scenes, {SIZE}x{SIZE} pixels"
     )

@@ -35,5 +35,5 @@ def draw(
     drawn = draw_scenes(n, seed, styles=styles, triples=triples)
     for i, (scene, image) in enumerate(track(drawn, description="rendering", total=n)):
         scenes.append(scene)
-        pixels[i] = torch.from_numpy(np.asarray(image)).permute(2, 0, 1)
+        pixels[i] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     return Pictures(scenes, pixels)

@@ -20,13 +20,12 @@ from PIL import Image
 from rich.progress import Progress
 
 import fedaigc
-from experiments.quality.sampling import BATCH, PROGRESS_CONSOLE, one_thread
-from fedaigc.data.concepts import GENERAL_OBJECT_NOUNS, OBJECT_NOUNS, PLACE_NOUNS, RELATIONS, Noun
-from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
-from fedaigc.diffusion.plan import DenoisingPlan, build_plan
-from fedaigc.diffusion.segment import DenoisingState, decode, initial_state, run_segment
+from experiments.quality.sampling import BATCH, PROGRESS_CONSOLE
+from experiments.quality.setting import kind_of, open_setting
+from fedaigc.data.concepts import OBJECT_NOUNS, PLACE_NOUNS, RELATIONS, Noun
+from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.diffusion.segment import DenoisingState, finish_segment, initial_state, run_segment
 from fedaigc.metrics.intervals import clustered_mean
-from fedaigc.metrics.judge import Judge
 from fedaigc.rng import derived_seed, numpy_rng
 from fedaigc.semantics.grouping import group
 from fedaigc.semantics.parser import parse
@@ -58,9 +57,8 @@ def draw_pairs(count: int, seed: int) -> list[Pair]:
     taxonomy = Taxonomy.load()
     random = numpy_rng(seed, "pairs")
 
-    def kind(noun: Noun) -> str:
-        above = taxonomy.ancestors(noun.concept)
-        return next(general.word for general in GENERAL_OBJECT_NOUNS if general.concept in above)
+    def kind(noun: Noun) -> Noun:
+        return kind_of(noun, taxonomy)
 
     def one(items: Sequence[Noun]) -> Noun:
         return items[int(random.integers(len(items)))]
@@ -113,7 +111,7 @@ def finish_all(
         own = {"prompt": [pair.own for pair in chunk]}
 
         def complete(at: DenoisingState, own: dict[str, list[str]] = own) -> list[Image.Image]:
-            return decode(pipe, run_segment(pipe, at, own, plan, plan.num_steps), plan)
+            return finish_segment(pipe, at, own, plan)
 
         solo = complete(state)
         for kind in KINDS:
@@ -169,23 +167,15 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", type=Path, help="write the report there, too")
     options = parser.parse_args()
-    one_thread()
-    pipe, judge = load_pipeline(), Judge.load()
-    plan = build_plan(
-        pipe,
-        num_inference_steps=11,
-        guidance_scale=5.0,
-        height=64,
-        width=64,
-        base_hash=base_fingerprint(pipe),
-    )
+    setting = open_setting()
+    plan = setting.plan
     pairs = [pair for pair in draw_pairs(options.pairs, options.seed) for _ in range(options.seeds)]
     seeds = [derived_seed(options.seed, "noise", i) for i in range(len(pairs))]
     with Progress(console=PROGRESS_CONSOLE) as progress:
-        pictures = finish_all(pipe, plan, pairs, seeds, progress)
+        pictures = finish_all(setting.pipe, plan, pairs, seeds, progress)
     rows: list[dict[str, object]] = []
     for (kind, k), images in pictures.items():
-        verdicts = judge.score(images)
+        verdicts = setting.judge.score(images)
         for distance in ("near", "far"):
             chosen = [(v, p) for v, p in zip(verdicts, pairs, strict=True) if p.distance == distance]
             clusters = [pair.own + "|" + pair.other for _, pair in chosen]
@@ -201,7 +191,7 @@ def main() -> None:
     report = {
         "what": "the target's object and place after K shared steps, by the judge; 95 % bootstrap over pairs",
         "fedaigc": fedaigc.__version__,
-        "base": base_fingerprint(pipe),
+        "base": plan.base_hash,
         "seed": options.seed,
         "pairs": options.pairs,
         "seeds a pair": options.seeds,

@@ -15,29 +15,22 @@ from PIL import Image
 from rich.progress import Progress
 
 import fedaigc
-from experiments.quality.sampling import BATCH, PROGRESS_CONSOLE, one_thread
+from experiments.quality.sampling import BATCH, PROGRESS_CONSOLE
+from experiments.quality.setting import kind_of, open_setting
 from fedaigc.data.atlas import HELD_OUT_STYLES
-from fedaigc.data.concepts import GENERAL_OBJECT_NOUNS, OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES, Noun
+from fedaigc.data.concepts import OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES
 from fedaigc.data.scenes import Scene, combinations, draw_scenes
 from fedaigc.diffusion.adapters import Stage, activate, install_personal, new_adapter, remove
 from fedaigc.diffusion.encoding import encode_images
-from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
-from fedaigc.diffusion.plan import DenoisingPlan, build_plan, log_snr
-from fedaigc.diffusion.segment import decode, initial_state, run_segment
+from fedaigc.diffusion.plan import DenoisingPlan, log_snr
+from fedaigc.diffusion.segment import finish_segment, initial_state, run_segment
 from fedaigc.diffusion.training import TrainingSettings, train_stage
 from fedaigc.metrics.intervals import proportion
-from fedaigc.metrics.judge import Judge
 from fedaigc.rng import derived_seed, numpy_rng, rng
 from fedaigc.semantics.taxonomy import Taxonomy
 
 # noisier than every timestep: with K = 0 the personal stage is everything
 ALL_PERSONAL = -100.0
-
-
-def kind_of(noun: Noun, taxonomy: Taxonomy) -> str:
-    """The phrase of the nearest general word above an object."""
-    above = taxonomy.ancestors(noun.concept)
-    return next(general.phrase for general in GENERAL_OBJECT_NOUNS if general.concept in above)
 
 
 def draw(pipe: object, plan: DenoisingPlan, scenes: list[Scene], k: int, seed: int) -> list[Image.Image]:
@@ -47,7 +40,7 @@ def draw(pipe: object, plan: DenoisingPlan, scenes: list[Scene], k: int, seed: i
     for start in range(0, len(scenes), BATCH):
         chunk = scenes[start : start + BATCH]
         public = [
-            f"{kind_of(OBJECT_NOUNS[OBJECTS.index(s.object)], taxonomy)} {s.relation} "
+            f"{kind_of(OBJECT_NOUNS[OBJECTS.index(s.object)], taxonomy).phrase} {s.relation} "
             f"{PLACE_NOUNS[PLACES.index(s.place)].phrase}"
             for s in chunk
         ]
@@ -56,7 +49,7 @@ def draw(pipe: object, plan: DenoisingPlan, scenes: list[Scene], k: int, seed: i
         state = run_segment(pipe, state, {"prompt": public}, plan, k)
         activate(pipe, Stage.PERSONAL)
         own = {"prompt": [scene.caption for scene in chunk]}
-        images += decode(pipe, run_segment(pipe, state, own, plan, plan.num_steps), plan)
+        images += finish_segment(pipe, state, own, plan)
     return images
 
 
@@ -69,16 +62,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=64, help="pictures scored for each row")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    one_thread()
-    pipe, judge = load_pipeline(), Judge.load()
-    plan = build_plan(
-        pipe,
-        num_inference_steps=11,
-        guidance_scale=5.0,
-        height=64,
-        width=64,
-        base_hash=base_fingerprint(pipe),
-    )
+    setting = open_setting()
+    pipe, plan, judge = setting.pipe, setting.plan, setting.judge
     triples = combinations(include_held_out=False)
     chosen = numpy_rng(options.seed, "prompts").integers(len(triples), size=options.pictures)
     settings = TrainingSettings(personal_steps=options.train_steps)
