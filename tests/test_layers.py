@@ -9,12 +9,14 @@ ROOT = Path(__file__).parents[1]
 # a package may import those in the lines above its own, and within its own line only itself
 LAYERS = (
     ("errors", "rng"),
+    ("tensor_file",),
     ("assets", "report"),
     ("data",),
     ("metrics", "semantics", "diffusion"),
     ("device",),
     ("collaboration",),
     ("federation",),
+    ("comparison",),
     ("generate", "demo"),
     ("cli",),
 )

@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedaigc.tensor_file import aligned
+
 VERSION = 1
 _MAGIC = b"FAGC"
 _PREFIX = struct.Struct("<4sHI")
@@ -211,4 +213,4 @@ def _tensor(form: Any, raw: bytes) -> Tensor:
     size = _DTYPES[form["dtype"]].itemsize
     # a copy: the bytes of a packet are read-only
     native = np.frombuffer(raw, dtype=f"<i{size}").astype(f"=i{size}", copy=True)
-    return torch.from_numpy(native).view(_DTYPES[form["dtype"]]).reshape(form["shape"])
+    return aligned(torch.from_numpy(native).view(_DTYPES[form["dtype"]]).reshape(form["shape"]))

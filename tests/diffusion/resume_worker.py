@@ -10,26 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
-from diffusers.utils import logging
 from safetensors.torch import save_file
 
 from fedaigc.diffusion.handoff import unpack
+from fedaigc.diffusion.loading import load_pipeline
 from fedaigc.diffusion.plan import DenoisingPlan
 from fedaigc.diffusion.segment import decode, run_segment
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
     pipelines = {}
     results = {}
     for job in json.loads((folder / "jobs.json").read_text()):
         if job["pipeline"] not in pipelines:
-            pipelines[job["pipeline"]] = DiffusionPipeline.from_pretrained(
-                folder / "pipelines" / job["pipeline"]
-            )
+            pipelines[job["pipeline"]] = load_pipeline(str(folder / "pipelines" / job["pipeline"]))
         pipe = pipelines[job["pipeline"]]
         plan = DenoisingPlan.from_json(job["plan"])
         state = unpack((folder / job["packet"]).read_bytes(), plan, "strict")
