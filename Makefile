@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # one thread a process: results then repeat, and two processes use two cores better than one with two threads
 export OMP_NUM_THREADS ?= 1
+JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -26,7 +27,7 @@ demo: install
 	$(BIN)/fedaigc demo
 
 test: install lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

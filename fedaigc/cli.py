@@ -119,15 +119,57 @@ def generate(
 @app.command()
 def simulate(
     config: Annotated[Path, typer.Argument(help="TOML file; `fedaigc config` prints one with the defaults.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last whole round of a run that was cut off.")
+    ] = False,
 ) -> None:
     """Run the federation that a TOML file describes: training rounds, then the waiting prompts."""
     from fedaigc.federation.config import read_config
     from fedaigc.federation.launcher import simulate as run
 
     settings = read_config(config)
+    if resume:
+        settings = settings.model_copy(update={"resume": True})
     with _progress() as progress:
         record = run(settings, progress)
     typer.echo(f"{record['status']}: {len(record['rounds'])} rounds, record in {settings.output}/record.json")
+
+
+@app.command()
+def compare(
+    config: Annotated[Path, typer.Argument(help="TOML file; see experiments/configs/strategies.toml.")],
+    estimate: Annotated[bool, typer.Option("--estimate", help="Print the estimated time, and stop.")] = False,
+    list_runs: Annotated[
+        bool, typer.Option("--list", help="List the runs with their ids and status, and stop.")
+    ] = False,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Write tables, plots and report from the records alone.")
+    ] = False,
+) -> None:
+    """Compare strategies: runs strategies x seeds x partitions, skips what is recorded, writes tables."""
+    from fedaigc.comparison.command import compare as run
+
+    raise typer.Exit(run(config, estimate_only=estimate, list_only=list_runs, tables_only=tables))
+
+
+@app.command()
+def strategies() -> None:
+    """List all aggregation strategies with their traits and options."""
+    from dataclasses import fields
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from fedaigc.federation.strategies import describe, strategy_names
+
+    table = Table("strategy", "what it is", "traits", "options")
+    for name in strategy_names():
+        found = describe(name)
+        traits = [f.name for f in fields(found.traits) if getattr(found.traits, f.name) is True]
+        traits += [f"equals {found.equals}"] if found.equals else []
+        options = [f"{option} = {value!r}" for option, value in found.options.items()]
+        table.add_row(name, found.about, ", ".join(traits), ", ".join(options))
+    Console().print(table)
 
 
 @app.command()
@@ -176,12 +218,13 @@ def scenes(
     seed: int = 0,
 ) -> None:
     """Make homes of simulated devices with pictures of Scenes, one style a device."""
+    from fedaigc.device.home import home_of
     from fedaigc.device.provision import provision_scenes, scene_clients
 
     made = scene_clients(clients, images)
     provision_scenes(homes, made, seed)
     for partition, client in enumerate(made):
-        typer.echo(f"{homes}/{partition:02d}: {client.num_images} pictures in {client.style} style")
+        typer.echo(f"{home_of(homes, partition)}: {client.num_images} pictures in {client.style} style")
 
 
 @device_app.command("add-images")

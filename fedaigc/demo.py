@@ -279,17 +279,15 @@ class _Page:
 
     def _draw_style(self, device: "Device", personal: bool) -> "list[Image.Image]":
         from fedaigc.device.local_round import put_adapters
-        from fedaigc.diffusion.adapters import run_stages
-        from fedaigc.diffusion.segment import decode, initial_state
+        from fedaigc.diffusion.adapters import finish_stages
+        from fedaigc.diffusion.segment import initial_state
 
         put_adapters(self._pipe, self._shared, device.versions.current_personal() if personal else None)
         boundary = self._run["generation"]["boundary_step"]
         images = []
         for number, prompt in enumerate(STYLE_PROMPTS):
             state = initial_state(self._pipe, self._plan, self._settings.seed + number)
-            conditioning = {"prompt": prompt}
-            state = run_stages(self._pipe, state, conditioning, self._plan, self._plan.num_steps, boundary)
-            images += decode(self._pipe, state, self._plan)
+            images += finish_stages(self._pipe, state, {"prompt": prompt}, self._plan, boundary)
         return images
 
     def _words(self, disclosed: dict[str, Any] | None) -> str:

@@ -35,7 +35,6 @@ def run_generate(
     from fedaigc.device.gallery import Gallery
     from fedaigc.device.home import Home
     from fedaigc.device.prompts import PromptQueue, checked_prompt
-    from fedaigc.device.provision import home_of
     from fedaigc.federation.config import parse_config
     from fedaigc.federation.launcher import simulate
     from fedaigc.rng import derived_seed
@@ -60,7 +59,7 @@ def run_generate(
         }
     )
     homes = [
-        Home.open(home_of(config.homes, partition), derived_seed(settings.seed, "device", partition))
+        Home.open(config.home(partition), derived_seed(settings.seed, "device", partition))
         for partition in range(len(texts))
     ]
     tasks = [PromptQueue(home).add(text) for home, text in zip(homes, texts, strict=True)]

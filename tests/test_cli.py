@@ -37,8 +37,21 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True
     ).stdout
     assert "HEAVY []" in shown
-    for command in ("demo", "generate", "simulate", "config", "disclose", "scenes", "device"):
+    for command in ("demo", "generate", "simulate", "compare", "strategies", "config", "disclose", "device"):
         assert command in shown
+
+
+def test_every_strategy_is_listed_with_its_options() -> None:
+    shown = run("strategies").stdout
+    for told in (
+        "flora",
+        "fedadam",
+        "FLoRA: the clients",
+        "personal_share = 0.5",
+        "equals fedit",
+        "any_rank",
+    ):
+        assert told in shown
 
 
 @pytest.mark.slow

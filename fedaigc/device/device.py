@@ -10,18 +10,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
+from fedaigc.device.client_rule import ClientRule, Received
 from fedaigc.device.gallery import Finished, Gallery
 from fedaigc.device.home import Home
 from fedaigc.device.images import ImageStore, read_folder, read_rows
-from fedaigc.device.local_round import ClientRule, local_round, put_adapters
+from fedaigc.device.local_round import local_round, put_adapters
 from fedaigc.device.prompts import PromptQueue, Task, TaskStatus
 from fedaigc.device.report import DeviceError, Failure, FinishReport, LocalUpdate, SharedSteps, coarse
 from fedaigc.device.scoring import Confidence, Scorer
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.versions import AdapterVersions
-from fedaigc.diffusion.adapters import SharedState, run_stages
+from fedaigc.diffusion.adapters import SharedState, finish_stages, run_stages
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.diffusion.handoff import Delivery, Handoff, check_handoff, unpack
 from fedaigc.diffusion.plan import DenoisingPlan, boundary_step
@@ -31,6 +32,7 @@ from fedaigc.rng import derived_seed
 from fedaigc.semantics.parser import parse
 from fedaigc.semantics.signature import Policy, Signature, disclose
 from fedaigc.semantics.taxonomy import Taxonomy
+from fedaigc.tensor_file import read_tensors
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -104,32 +106,43 @@ class Device:
     def train(
         self,
         run: str,
-        round: int,
-        shared: SharedState,
+        received: Received,
         rule: ClientRule,
         settings: TrainingSettings,
         *,
+        shared_steps: int,
+        personal_rank: int,
         height: int,
         width: int,
     ) -> LocalUpdate:
-        """Train one round at `height` x `width` pixels: the shared-stage adapter, then the personal one.
+        """Train one round, the shared stage as `rule` says, then the personal one.
 
-        The update holds what the rule uploads of the shared-stage adapter; the personal adapter is written
-        into the home as version (run, round) and goes nowhere else. A repeated round starts from the version
-        before it and ends with the same weights. Raises DeviceError without images or with another base
-        model.
+        Pictures are read at `height` x `width` pixels.
+
+        The update holds what the rule uploads; the personal adapter (rank `personal_rank` when it is new) and
+        the rule's memory are written into the home as version (run, round) and go nowhere else. A repeated
+        round starts from the version before it and ends with the same weights. Raises DeviceError without
+        images or with another base model.
         """
         if not len(self.images):
             raise DeviceError(Failure.NO_IMAGES, f"no images in {self._home.root}")
-        self.receive(shared)
+        self.receive(received.shared)
         data = self.encoded_images(height, width)
-        before = self.versions.personal_before(run, round)
+        personal, memory = self.versions.before(run, received.round)
         after = local_round(
-            self._pipe, shared, before, rule, data, settings, seed=self._home.seed, round=round
+            self._pipe,
+            received,
+            personal,
+            memory,
+            rule,
+            data,
+            settings,
+            seed=self._home.seed,
+            shared_steps=shared_steps,
+            rank=personal_rank,
         )
-        if after.personal is not None:
-            self.versions.save_personal(run, round, after.personal)
-        return LocalUpdate(after.upload, len(data), settings.shared_steps, after.losses)
+        self.versions.save_round(run, received.round, after.personal or personal, after.memory)
+        return LocalUpdate(after.upload, len(data), shared_steps, after.losses, after.rank)
 
     def encoded_images(self, height: int, width: int) -> EncodedImages:
         """Latents and text embeddings of the private images, computed once and cached in the home."""
@@ -143,7 +156,7 @@ class Device:
                 old.unlink()
             tensors = {name: tensor.contiguous() for name, tensor in encoded.tensors().items()}
             self._home.write(path, save(tensors))
-        return EncodedImages.from_tensors(load_file(path))
+        return EncodedImages.from_tensors(read_tensors(path)[1])
 
     def share(
         self,
@@ -226,11 +239,10 @@ class Device:
         shown = tuple(sorted({step for step in strip_steps if start <= step < plan.num_steps}))
         strip = []
         with DenoiserCount(self._pipe) as count:
-            for stop in (*shown, plan.num_steps):
+            for stop in shown:
                 state = run_stages(self._pipe, state, {"prompt": task.prompt}, plan, stop, boundary)
-                if stop in shown:
-                    strip += decode(self._pipe, state, plan)
-        (image,) = decode(self._pipe, state, plan)
+                strip += decode(self._pipe, state, plan)
+            (image,) = finish_stages(self._pipe, state, {"prompt": task.prompt}, plan, boundary)
         confidence = self._confidence(task, image)
         report = FinishReport(
             shared_stage_steps=max(0, boundary - start),

@@ -30,6 +30,11 @@ OWNER_FOLDER = 0o700
 MAX_LOG_BYTES = 1_000_000
 
 
+def home_of(homes: Path, partition: int) -> Path:
+    """The home of a partition's device in a simulation: homes/00, homes/01, and so on."""
+    return homes / f"{partition:02d}"
+
+
 class Home:
     """Paths of a device's folder, and the only functions that write in it.
 

@@ -1,11 +1,12 @@
-"""One round of training on a device: the shared-stage adapter above t*, the personal one below it."""
+"""One round of training on a device: the shared-stage weights above t*, the personal adapter below it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from fedaigc.device.client_rule import ClientRule, Parameters, Received
 from fedaigc.diffusion.adapters import (
     Adapter,
     SharedState,
@@ -14,44 +15,107 @@ from fedaigc.diffusion.adapters import (
     install_personal,
     new_adapter,
     read_adapter,
+    read_shared,
     remove,
 )
 from fedaigc.diffusion.encoding import EncodedImages
-from fedaigc.diffusion.training import TrainingSettings, train_stage
+from fedaigc.diffusion.training import TrainingSettings, stage_gradients, train_stage
 from fedaigc.rng import rng
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-@runtime_checkable
-class ClientRule(Protocol):
-    """The client half of a strategy: what `fedaigc.federation.rule.Rule` asks of it."""
-
-    def begin(self, shared: SharedState) -> Adapter:
-        """The factors from which the client trains."""
-        ...
-
-    def loss_term(self, parameters: Mapping[str, nn.Parameter]) -> Tensor | None:
-        """Added to the loss of every local step; None adds nothing."""
-        ...
-
-    def after_step(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Called after every optimizer step, may correct the parameters in place."""
-        ...
-
-    def upload(self, trained: Adapter) -> Mapping[str, Tensor]:
-        """The tensors of the update."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class LocalRound:
-    """What a round ends with. `personal` stays on the device; it is None when t* leaves no personal stage."""
+    """What a round ends with.
+
+    `upload` may leave the device. `memory` is the rule's, and `personal` the adapter below t*: both stay.
+    `personal` is None when t* leaves no personal stage, or when no personal step was asked for.
+    """
 
     upload: Mapping[str, Tensor]
+    memory: Mapping[str, Tensor]
     personal: Adapter | None
     losses: Mapping[str, float]
+    rank: int | None
+
+
+@dataclass(eq=False)
+class SharedStageWork:
+    """`LocalWork` on the private images of one device; `seed` and the round fix everything that is drawn."""
+
+    pipe: "DiffusionPipeline"
+    data: EncodedImages
+    settings: TrainingSettings
+    num_steps: int
+    seed: int
+    round: int
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def num_examples(self) -> int:
+        """n_k: the private images."""
+        return len(self.data)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the local optimizer."""
+        return self.settings.learning_rate
+
+    def fresh(self, rank: int, alpha: float) -> Adapter:
+        """New factors: see `LocalWork`."""
+        return new_adapter(self.pipe, generator=rng(self.seed, "fresh"), rank=rank, alpha=alpha)
+
+    def train(
+        self,
+        start: SharedState,
+        *,
+        trained: Callable[[str], bool],
+        steps: int | None = None,
+        loss_term: Callable[[Parameters], Tensor | None] | None = None,
+        gradient_term: Callable[[Parameters], Parameters] | None = None,
+        stream: str = "shared",
+    ) -> SharedState:
+        """Train from `start`: see `LocalWork`."""
+        install(self.pipe, start)
+        self.losses += train_stage(
+            self.pipe,
+            Stage.SHARED,
+            self.data,
+            steps=self.num_steps if steps is None else steps,
+            settings=self.settings,
+            boundary_log_snr=start.boundary_log_snr,
+            generator=rng(self.seed, "train", stream, self.round),
+            trained=trained,
+            loss_term=loss_term,
+            gradient_term=gradient_term,
+        )
+        # copies: the next device of this process trains in the same parameters
+        return read_shared(self.pipe, start)
+
+    def gradients(
+        self,
+        at: SharedState,
+        *,
+        wanted: Callable[[str], bool],
+        batches: int,
+        band: tuple[float, float] = (0.0, 1.0),
+        stream: str = "gradients",
+    ) -> Iterator[Parameters]:
+        """Gradients at `at`, batch by batch: see `LocalWork`."""
+        install(self.pipe, at)
+        return stage_gradients(
+            self.pipe,
+            Stage.SHARED,
+            self.data,
+            batches=batches,
+            settings=self.settings,
+            boundary_log_snr=at.boundary_log_snr,
+            generator=rng(self.seed, "train", stream, self.round),
+            wanted=wanted,
+            band=band,
+        )
 
 
 def put_adapters(pipe: "DiffusionPipeline", shared: SharedState | None, personal: Adapter | None) -> None:
@@ -71,51 +135,65 @@ def put_adapters(pipe: "DiffusionPipeline", shared: SharedState | None, personal
 
 def local_round(
     pipe: "DiffusionPipeline",
-    shared: SharedState,
+    received: Received,
     personal: Adapter | None,
+    memory: Mapping[str, Tensor],
     rule: ClientRule,
     data: EncodedImages,
     settings: TrainingSettings,
     *,
     seed: int,
-    round: int,
+    shared_steps: int,
+    rank: int,
 ) -> LocalRound:
-    """Train both stages from `shared` and `personal` (None: fresh factors), each on its own side of t*.
+    """Train both stages, each on its own side of t*.
 
-    Everything drawn depends on `seed`, the stage and the round, so that a repeated round repeats exactly.
+    The shared stage as `rule` says, from what was received and its `memory`; the personal stage from
+    `personal` (None: fresh factors of `rank`). Everything drawn depends on `seed`, the stage and the
+    round, so that a repeated round repeats exactly.
     """
-    start = rule.begin(shared)
-    fresh = personal or new_adapter(
-        pipe, generator=rng(seed, "personal"), rank=shared.rank, alpha=shared.alpha
-    )
-    put_adapters(pipe, shared.with_adapter(start), fresh)
-
-    def train(stage: Stage, steps: int, **hooks: Callable[..., Any]) -> Sequence[float]:
-        return train_stage(
-            pipe,
-            stage,
-            data,
-            steps=steps,
-            settings=settings,
-            boundary_log_snr=shared.boundary_log_snr,
-            generator=rng(seed, "train", stage.value, round),
-            **hooks,
-        )
-
-    losses = {
-        Stage.SHARED: train(
-            Stage.SHARED, settings.shared_steps, loss_term=rule.loss_term, after_step=rule.after_step
-        )
-    }
-    # copies: the next device of this process trains in the same parameters
-    upload = {name: tensor.clone() for name, tensor in rule.upload(read_adapter(pipe, Stage.SHARED)).items()}
+    work = SharedStageWork(pipe, data, settings, shared_steps, seed, received.round)
+    result = rule.client(work, received, memory)
+    losses = {Stage.SHARED: work.losses}
     trained = None
-    if shared.boundary_log_snr is not None:
-        losses[Stage.PERSONAL] = train(Stage.PERSONAL, settings.personal_steps)
-        trained = read_adapter(pipe, Stage.PERSONAL)
-    return LocalRound(
-        upload, trained, {f"{stage}_loss": _coarse_mean(values) for stage, values in losses.items()}
+    if received.shared.boundary_log_snr is not None and settings.personal_steps:
+        trained, losses[Stage.PERSONAL] = personal_round(
+            pipe,
+            personal,
+            data,
+            settings,
+            boundary_log_snr=received.shared.boundary_log_snr,
+            seed=seed,
+            round=received.round,
+            rank=rank,
+        )
+    means = {f"{stage}_loss": _coarse_mean(values) for stage, values in losses.items()}
+    return LocalRound(result.upload, result.memory, trained, means, result.rank)
+
+
+def personal_round(
+    pipe: "DiffusionPipeline",
+    personal: Adapter | None,
+    data: EncodedImages,
+    settings: TrainingSettings,
+    *,
+    boundary_log_snr: float,
+    seed: int,
+    round: int,
+    rank: int,
+) -> tuple[Adapter, list[float]]:
+    """The personal half of `local_round`, which no strategy plays a part in: new factors, and every loss."""
+    install_personal(pipe, personal or new_adapter(pipe, generator=rng(seed, "personal"), rank=rank))
+    losses = train_stage(
+        pipe,
+        Stage.PERSONAL,
+        data,
+        steps=settings.personal_steps,
+        settings=settings,
+        boundary_log_snr=boundary_log_snr,
+        generator=rng(seed, "train", Stage.PERSONAL.value, round),
     )
+    return read_adapter(pipe, Stage.PERSONAL), losses
 
 
 def _coarse_mean(losses: Sequence[float]) -> float:

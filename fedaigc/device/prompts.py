@@ -10,8 +10,8 @@ from fedaigc.device.home import Home
 from fedaigc.device.report import UnknownTask
 from fedaigc.errors import UserError
 from fedaigc.rng import derived_seed
+from fedaigc.semantics.parser import MAX_PROMPT_CHARACTERS
 
-MAX_PROMPT_CHARACTERS = 1000
 _TASK_ID = re.compile(r"[0-9a-f]{16}")
 
 

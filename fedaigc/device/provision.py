@@ -1,12 +1,14 @@
-"""Make the homes of simulated devices: one client, one hand, pictures of Scenes and a prompt or two."""
+"""Make the homes of simulated devices: pictures of Scenes, by one hand a client or by a split of one pool."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedaigc.data.atlas import HELD_OUT_STYLES, STYLES
+from fedaigc.data.partition import PartitionSettings
+from fedaigc.data.partition import partition as split
 from fedaigc.data.scenes import scenes_dataset
-from fedaigc.device.home import Home
+from fedaigc.device.home import Home, home_of
 from fedaigc.device.images import ImageStore, read_rows
 from fedaigc.device.prompts import PromptQueue
 from fedaigc.errors import UserError
@@ -33,11 +35,6 @@ def scene_clients(count: int, num_images: int) -> list[SceneClient]:
     return [SceneClient(styles[i % len(styles)], num_images) for i in range(count)]
 
 
-def home_of(homes: Path, partition: int) -> Path:
-    """The home of a partition's device: homes/00, homes/01, and so on."""
-    return homes / f"{partition:02d}"
-
-
 def provision_scenes(homes: Path, clients: Sequence[SceneClient], seed: int) -> list[list[str]]:
     """Make one new home a client under `homes`; returns each client's task ids, in the order of its prompts.
 
@@ -46,10 +43,7 @@ def provision_scenes(homes: Path, clients: Sequence[SceneClient], seed: int) -> 
     """
     task_ids: list[list[str]] = []
     for partition, client in enumerate(clients):
-        root = home_of(homes, partition)
-        if root.exists():
-            raise UserError(f"{root} is there already: give a new folder, or remove it")
-        home = Home.open(root, derived_seed(seed, "device", partition))
+        home = _new_home(homes, partition, seed)
         pictures = scenes_dataset(
             client.num_images, derived_seed(seed, "pictures", partition), styles=(client.style,)
         )
@@ -57,3 +51,32 @@ def provision_scenes(homes: Path, clients: Sequence[SceneClient], seed: int) -> 
         queue = PromptQueue(home)
         task_ids.append([queue.add(prompt) for prompt in client.prompts])
     return task_ids
+
+
+def provision_pool(
+    homes: Path,
+    num_images: int,
+    settings: PartitionSettings,
+    num_clients: int,
+    seed: int,
+    *,
+    styles: tuple[str, ...] = STYLES,
+) -> list[int]:
+    """Split one pool of `num_images` scenes over new homes under `homes`; returns how many pictures each has.
+
+    Here the clients differ by how the pool is split (`data.partition`), in `provision_scenes` by style alone.
+    Pool and split depend on the seed, so two splits of one seed share out the same pictures.
+    Raises UserError when the pool cannot be split so, or a home is there already.
+    """
+    pool = scenes_dataset(num_images, derived_seed(seed, "pool"), styles=styles)
+    parts = split(pool, settings, num_clients, derived_seed(seed, "split"))
+    for partition, part in enumerate(parts):
+        ImageStore(_new_home(homes, partition, seed)).add(read_rows(part))
+    return [len(part) for part in parts]
+
+
+def _new_home(homes: Path, partition: int, seed: int) -> Home:
+    root = home_of(homes, partition)
+    if root.exists():
+        raise UserError(f"{root} is there already: give a new folder, or remove it")
+    return Home.open(root, derived_seed(seed, "device", partition))

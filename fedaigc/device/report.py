@@ -29,6 +29,9 @@ class Failure(StrEnum):
     SHARED_STATE_MISSING = "shared_state_missing"
     STORAGE = "storage"
     UNREACHABLE = "unreachable"
+    LATE = "late"
+    DROPPED_OUT = "dropped_out"
+    DIVERGED = "diverged"
     INTERNAL = "internal"
 
 
@@ -79,6 +82,7 @@ class SharedSteps:
 class LocalUpdate:
     """What a round of training tells: the tensors that the strategy uploads, n_k, local steps, losses.
 
+    rank: of the factors among the tensors, where it is not the one that was received.
     losses: the mean loss of the round by stage, to two decimals; the personal stage is named by its loss
     only.
     """
@@ -87,6 +91,7 @@ class LocalUpdate:
     num_examples: int
     num_steps: int
     losses: Mapping[str, float]
+    rank: int | None = None
 
 
 @dataclass(frozen=True)

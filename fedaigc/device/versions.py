@@ -1,4 +1,4 @@
-"""The adapters of a device, versioned by (run, round), and the shared states that it was sent.
+"""What a device keeps of federated runs, versioned by (run, round), and the shared states that it was sent.
 
 A round that is repeated, because the server or the device died in it, starts from the version before it: no
 picture is trained on twice. Personal adapters never leave the device through this module's callers; they are
@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from fedaigc.device.home import Home
 from fedaigc.device.report import DeviceError, Failure
 from fedaigc.diffusion.adapters import Adapter, SharedState
+from fedaigc.tensor_file import read_tensors
 
 # a repeated round needs the version before it; one more for a server that falls back by two
 KEPT_ROUNDS = 3
@@ -33,29 +34,48 @@ class AdapterVersions:
         self._shared = home.adapters / "shared"
         self._current = home.adapters / "current.json"
 
-    def save_personal(self, run: str, round: int, adapter: Adapter) -> None:
-        """Keep the personal adapter that (run, round) ended with, and make it the current one."""
+    def save_round(
+        self, run: str, round: int, personal: Adapter | None, memory: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Keep what (run, round) ended with: the personal adapter, and the memory of the strategy.
+
+        A personal adapter becomes the current one.
+        """
         folder = self._run_folder(run) / f"{round:06d}"
-        header = {"rank": adapter.rank, "alpha": adapter.alpha}
-        self._save(folder, header, adapter.tensors())
-        self._home.write_json(self._current, {"run": run, "round": round})
+        header = {"rank": personal.rank, "alpha": personal.alpha} if personal is not None else {}
+        factors = personal.tensors() if personal is not None else {}
+        named = {f"personal/{name}": tensor for name, tensor in factors.items()}
+        named |= {f"memory/{name}": tensor for name, tensor in (memory or {}).items()}
+        self._save(folder, header, named)
+        if personal is not None:
+            self._home.write_json(self._current, {"run": run, "round": round})
         for _, old in self._rounds(run)[:-KEPT_ROUNDS]:
             shutil.rmtree(old)
 
-    def personal_before(self, run: str, round: int) -> Adapter | None:
-        """The personal adapter that `round` of `run` starts from: that of the latest round before it.
+    def before(self, run: str, round: int) -> tuple[Adapter | None, dict[str, Tensor]]:
+        """What `round` of `run` starts from: personal adapter and memory of the latest round before it.
 
-        None in the first round that this device takes part in.
+        None and nothing in the first round that this device takes part in.
         """
         earlier = [folder for number, folder in self._rounds(run) if number < round]
-        return self._load_personal(earlier[-1]) if earlier else None
+        return self._load_round(earlier[-1]) if earlier else (None, {})
+
+    def latest(self, run: str) -> tuple[Adapter | None, dict[str, Tensor]]:
+        """What the latest round of `run` ended with; None and nothing before its first."""
+        held = self._rounds(run)
+        return self._load_round(held[-1][1]) if held else (None, {})
+
+    def last_round(self, run: str) -> int:
+        """The number of the latest round of `run`; 0 before its first."""
+        held = self._rounds(run)
+        return held[-1][0] if held else 0
 
     def current_personal(self) -> Adapter | None:
         """The personal adapter saved last; None before the first training."""
         if not self._current.exists():
             return None
         current = self._home.read_json(self._current)
-        return self._load_personal(self._run_folder(current["run"]) / f"{current['round']:06d}")
+        return self._load_round(self._run_folder(current["run"]) / f"{current['round']:06d}")[0]
 
     def save_shared(self, shared: SharedState) -> str:
         """Keep a shared state under its version hash, drop the oldest ones, and return the hash."""
@@ -88,11 +108,16 @@ class AdapterVersions:
     def _rounds(self, run: str) -> list[tuple[int, Path]]:
         return sorted((int(path.name), path) for path in self._run_folder(run).glob("[0-9]*"))
 
-    def _load_personal(self, folder: Path) -> Adapter:
+    def _load_round(self, folder: Path) -> tuple[Adapter | None, dict[str, Tensor]]:
         header, tensors = _load(folder)
-        layers = sorted({name.rpartition(".")[0] for name in tensors})
-        lora = {layer: (tensors[f"{layer}.lora_A"], tensors[f"{layer}.lora_B"]) for layer in layers}
-        return Adapter(lora, **header)
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+
+        factors = part("personal/")
+        layers = sorted({name.rpartition(".")[0] for name in factors})
+        lora = {layer: (factors[f"{layer}.lora_A"], factors[f"{layer}.lora_B"]) for layer in layers}
+        return (Adapter(lora, **header) if header else None), part("memory/")
 
     def _save(self, folder: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         def fill(temporary: Path) -> None:
@@ -105,7 +130,7 @@ class AdapterVersions:
 
 def _load(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     header = json.loads((folder / "header.json").read_text())
-    return header, load_file(folder / "tensors.safetensors")
+    return header, read_tensors(folder / "tensors.safetensors")[1]
 
 
 def _age(path: Path) -> int:

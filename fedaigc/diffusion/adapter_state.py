@@ -92,6 +92,15 @@ class SharedState:
                 named[f"{layer}.residual_A"], named[f"{layer}.residual_B"] = residual
         return named
 
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> "SharedState":
+        """The same state with other values of what is named; KeyError for a name that it does not have."""
+        named = self.tensors()
+        for name, tensor in tensors.items():
+            if name not in named:
+                raise KeyError(f"the state has no tensor {name!r}")
+            named[name] = tensor
+        return SharedState.from_tensors(self.header(), named)
+
     def header(self) -> dict[str, Any]:
         """Everything but the tensors, as JSON values."""
         return {

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -22,7 +23,7 @@ from fedaigc.diffusion.adapter_state import Factors
 from fedaigc.diffusion.adapter_state import SharedState as SharedState
 from fedaigc.diffusion.pipeline_call import denoiser
 from fedaigc.diffusion.plan import DenoisingPlan
-from fedaigc.diffusion.segment import DenoisingState, run_segment
+from fedaigc.diffusion.segment import DenoisingState, finish_segment, run_segment
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,14 +75,34 @@ def new_adapter(
     return Adapter(lora, rank, float(rank if alpha is None else alpha))
 
 
+def weighted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
+    """Every linear and convolutional layer of the denoiser, by name: those that may have a residual."""
+    from peft.tuners.lora import LoraLayer
+
+    found: dict[str, nn.Module] = {}
+    for name, module in denoiser(pipe).named_modules():
+        layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        inside = {"base_layer", "lora_A", "lora_B"} & set(name.split("."))
+        if isinstance(layer, nn.Linear | nn.Conv2d) and not inside:
+            found[name] = layer
+    return dict(sorted(found.items()))
+
+
+def zero_residual(pipe: "DiffusionPipeline") -> dict[str, Tensor]:
+    """A dense float32 residual of zeros for each of `weighted_layers`: what full weights start from."""
+    return {name: torch.zeros(_weight(layer).shape) for name, layer in weighted_layers(pipe).items()}
+
+
 def install(pipe: "DiffusionPipeline", shared: SharedState) -> None:
     """Put the shared factors and the residual into the pipeline; the shared stage is active afterwards.
 
     Raises UserError when the state names a layer that this pipeline lacks, or a shape that does not fit.
     """
     _put(pipe, Stage.SHARED, shared.adapter)
-    _remove_residuals(pipe)
-    layers = adapted_layers(pipe)
+    layers = weighted_layers(pipe)
+    for name, layer in layers.items():
+        if name not in shared.residual and parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
     for name, residual in shared.residual.items():
         if name not in layers:
             raise UserError(
@@ -93,8 +114,13 @@ def install(pipe: "DiffusionPipeline", shared: SharedState) -> None:
             raise UserError(
                 f"{name}: residual of shape {tuple(dense.shape)} on a weight {tuple(weight.shape)}"
             )
-        addition = _AddResidual(dense.reshape(weight.shape).to(weight))
-        parametrize.register_parametrization(layers[name], "weight", addition, unsafe=True)
+        if parametrize.is_parametrized(layers[name], "weight"):
+            with torch.no_grad():
+                _residual(layers[name]).copy_(dense.reshape(weight.shape))
+        else:
+            # to the weight's device and dtype; copy: training must not write into the state
+            addition = _AddResidual(dense.reshape(weight.shape).to(weight, copy=True))
+            parametrize.register_parametrization(layers[name], "weight", addition, unsafe=True)
     activate(pipe, Stage.SHARED)
 
 
@@ -141,15 +167,33 @@ def read_adapter(pipe: "DiffusionPipeline", stage: Stage) -> Adapter:
     return Adapter(dict(sorted(lora.items())), config.r, float(config.lora_alpha))
 
 
-def factor_parameters(pipe: "DiffusionPipeline", stage: Stage) -> dict[str, nn.Parameter]:
-    """The live parameters of a stage's factors, under the names of `Adapter.tensors`."""
-    _config(pipe, stage)
+def stage_parameters(pipe: "DiffusionPipeline", stage: Stage) -> dict[str, nn.Parameter]:
+    """The live parameters of a stage, under the names of `SharedState.tensors`.
+
+    Factors, and for the shared stage the residuals, dense in the shape of their weights.
+    """
     named: dict[str, nn.Parameter] = {}
-    for name, layer in sorted(_lora_layers(pipe), key=lambda item: item[0]):
+    for name, layer in _lora_layers(pipe):
         if stage.value in layer.lora_A:
             named[f"{name}.lora_A"] = layer.lora_A[stage.value].weight
             named[f"{name}.lora_B"] = layer.lora_B[stage.value].weight
-    return named
+    if stage is Stage.SHARED:
+        for name, layer in weighted_layers(pipe).items():
+            if parametrize.is_parametrized(layer, "weight"):
+                named[f"{name}.residual"] = _residual(layer)
+    return dict(sorted(named.items()))
+
+
+def read_shared(pipe: "DiffusionPipeline", installed: SharedState) -> SharedState:
+    """`installed` with the values that the pipeline holds now, as float32 copies.
+
+    Residuals that `installed` has as pairs of factors stay what they are: they are never trained.
+    """
+    before = installed.tensors()
+    found = {
+        name: _copy(value) for name, value in stage_parameters(pipe, Stage.SHARED).items() if name in before
+    }
+    return installed.with_tensors(found)
 
 
 def run_stages(
@@ -174,14 +218,27 @@ def run_stages(
     return state
 
 
+def finish_stages(
+    pipe: "DiffusionPipeline",
+    state: DenoisingState,
+    conditioning: Mapping[str, Any],
+    plan: DenoisingPlan,
+    boundary: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[Image]:
+    """Run all steps that are left as `run_stages` does and return the images, one for each latent."""
+    if boundary < plan.num_steps:
+        state = run_stages(pipe, state, conditioning, plan, max(state.step, boundary), boundary, progress)
+    activate(pipe, Stage.SHARED if boundary >= plan.num_steps else Stage.PERSONAL)
+    return finish_segment(pipe, state, conditioning, plan, progress)
+
+
 class _AddResidual(nn.Module):
     """weight -> weight + R while `active`, the very same tensor otherwise."""
 
-    residual: Tensor
-
     def __init__(self, residual: Tensor) -> None:
         super().__init__()
-        self.register_buffer("residual", residual, persistent=False)
+        self.residual = nn.Parameter(residual, requires_grad=False)
         self.active = True
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -205,6 +262,11 @@ def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
             )
     network: Any = denoiser(pipe)
     found: Any = getattr(network, "peft_config", {}).get(stage.value)
+    if not adapter.lora:  # full weights: a residual and no factors
+        if found is not None:
+            with _two_adapters():
+                network.delete_adapters(stage.value)
+        return
     fits = found is not None and (found.r, found.lora_alpha) == (adapter.rank, adapter.alpha)
     # the layers themselves: peft shortens the list in its config to common endings
     holders = {name for name, layer in _lora_layers(pipe) if stage.value in layer.lora_A}
@@ -220,8 +282,10 @@ def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
                 network.delete_adapters(stage.value)
             network.add_adapter(config, adapter_name=stage.value)
     with torch.no_grad():
-        for name, parameter in factor_parameters(pipe, stage).items():
+        for name, parameter in stage_parameters(pipe, stage).items():
             layer, _, kind = name.rpartition(".")
+            if kind == "residual":
+                continue
             parameter.copy_(adapter.lora[layer][0 if kind == "lora_A" else 1])
 
 
@@ -259,8 +323,13 @@ def _residuals(pipe: "DiffusionPipeline") -> Iterator[_AddResidual]:
     return (module for module in denoiser(pipe).modules() if isinstance(module, _AddResidual))
 
 
+def _residual(layer: Any) -> nn.Parameter:
+    parameter: nn.Parameter = layer.parametrizations.weight[0].residual
+    return parameter
+
+
 def _remove_residuals(pipe: "DiffusionPipeline") -> None:
-    for layer in adapted_layers(pipe).values():
+    for layer in weighted_layers(pipe).values():
         if parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
 

@@ -8,16 +8,17 @@ al. 2023), with timesteps drawn evenly over those noisier than t* (shared stage)
 stage).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from fedaigc.diffusion.adapters import Stage, activate, factor_parameters
+from fedaigc.diffusion.adapters import Stage, activate, stage_parameters
 from fedaigc.diffusion.encoding import EncodedImages, predict
 from fedaigc.diffusion.noise_level import is_flow
 from fedaigc.diffusion.pipeline_call import denoiser
@@ -34,7 +35,7 @@ class TrainingSettings:
 
     `shared_steps` and `personal_steps` are optimizer steps a round. `min_snr_gamma` None weighs all noise
     levels alike. `condition_dropout` is the share of captions replaced by the empty one, which guidance
-    needs.
+    needs. `clip_norm` bounds the norm of each step's gradient.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -45,16 +46,24 @@ class TrainingSettings:
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
     condition_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
 
 
 class TimestepSampler:
     """Draws training timesteps on one side of t*, and knows the noise at each.
 
     `boundary_log_snr` None puts every timestep into the shared stage. Raises ValueError when the stage has
-    none.
+    none. `band` keeps a part of the stage's timesteps, as shares from its cleanest (0) to its noisiest (1).
     """
 
-    def __init__(self, pipe: "DiffusionPipeline", stage: Stage, boundary_log_snr: float | None) -> None:
+    def __init__(
+        self,
+        pipe: "DiffusionPipeline",
+        stage: Stage,
+        boundary_log_snr: float | None,
+        band: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
         scheduler: Any = getattr(pipe, "scheduler")  # noqa: B009 (the base class declares none)
         self.is_flow = is_flow(scheduler)
         self.prediction_type = "flow" if self.is_flow else str(scheduler.config.prediction_type)
@@ -75,8 +84,12 @@ class TimestepSampler:
         ]
         if not mine.any():
             raise ValueError(f"no timestep belongs to the {stage} stage: t* at log-SNR {boundary_log_snr}")
-        self.timesteps = timesteps[mine].float()
-        self.signal, self.noise = signal[mine].float(), noise[mine].float()
+        count = int(mine.sum())  # timesteps run from clean to noisy
+        kept = slice(round(band[0] * count), round(band[1] * count))
+        self.timesteps = timesteps[mine].float()[kept]
+        self.signal, self.noise = signal[mine].float()[kept], noise[mine].float()[kept]
+        if not len(self.timesteps):
+            raise ValueError(f"the band {band} of the {stage} stage's {count} timesteps is empty")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` positions into `timesteps`, even over them."""
@@ -151,41 +164,93 @@ def train_stage(
     settings: TrainingSettings,
     boundary_log_snr: float | None,
     generator: torch.Generator,
+    trained: Callable[[str], bool] | None = None,
     loss_term: Callable[[Mapping[str, nn.Parameter]], Tensor | None] | None = None,
-    after_step: Callable[[Mapping[str, nn.Parameter]], None] | None = None,
+    gradient_term: Callable[[Mapping[str, nn.Parameter]], Mapping[str, Tensor]] | None = None,
 ) -> list[float]:
-    """Train the installed factors of `stage` for `steps` AdamW steps and return the loss of each.
+    """Train the installed weights of `stage` for `steps` optimizer steps and return the loss of each.
 
-    `loss_term` is added to the loss (a proximal term, say) and `after_step` may correct the factors; both get
-    the parameters by the names of `Adapter.tensors`. Everything drawn comes from `generator`, a CPU
-    generator, so that the same seed trains the same factors on any device. W0 and the other stage's factors
-    do not move.
+    trained: which parameters, by the names of `stage_parameters`; None for the factors. `loss_term` is added
+    to the loss (a proximal term, say), `gradient_term` to the gradients that it names, before they are
+    clipped; both get the trained parameters. Everything drawn comes from `generator`, a CPU generator, so
+    that the same seed trains the same weights on any device. W0 and the other stage's factors do not move.
+    Raises ValueError when nothing is to be trained.
     """
     sampler = TimestepSampler(pipe, stage, boundary_log_snr)
-    activate(pipe, stage)
-    parameters = factor_parameters(pipe, stage)
-    network = denoiser(pipe)
-    network.requires_grad_(False)
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
-    # weight decay pulls towards zero factors, not towards the state that the round started from
-    optimizer = torch.optim.AdamW(parameters.values(), lr=settings.learning_rate, weight_decay=0.0)
-    losses = []
-    for _ in range(steps):
-        rows = torch.randint(len(data), (settings.batch_size,), generator=generator)
-        loss = denoising_loss(pipe, sampler, data, rows, generator, settings)
-        extra = loss_term(parameters) if loss_term is not None else None
-        optimizer.zero_grad(set_to_none=True)
-        (loss if extra is None else loss + extra).backward()
-        optimizer.step()
-        if after_step is not None:
-            with torch.no_grad():
-                after_step(parameters)
-        losses.append(float(loss.detach()))
-    for parameter in parameters.values():
-        parameter.requires_grad_(False)
-        parameter.grad = None
+    with _trainable(pipe, stage, trained) as parameters:
+        optimizer = _optimizer(list(parameters.values()), settings)
+        losses = []
+        for _ in range(steps):
+            rows = torch.randint(len(data), (settings.batch_size,), generator=generator)
+            loss = denoising_loss(pipe, sampler, data, rows, generator, settings)
+            extra = loss_term(parameters) if loss_term is not None else None
+            optimizer.zero_grad(set_to_none=True)
+            (loss if extra is None else loss + extra).backward()
+            for name, term in (gradient_term(parameters) if gradient_term is not None else {}).items():
+                gradient = parameters[name].grad
+                parameters[name].grad = term.to(parameters[name]) if gradient is None else gradient + term
+            if settings.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters.values(), settings.clip_norm)
+            optimizer.step()
+            losses.append(float(loss.detach()))
     return losses
+
+
+def stage_gradients(
+    pipe: "DiffusionPipeline",
+    stage: Stage,
+    data: EncodedImages,
+    *,
+    batches: int,
+    settings: TrainingSettings,
+    boundary_log_snr: float | None,
+    generator: torch.Generator,
+    wanted: Callable[[str], bool] | None = None,
+    band: tuple[float, float] = (0.0, 1.0),
+) -> Iterator[dict[str, Tensor]]:
+    """The gradient of the loss for each of `batches` mini-batches; the installed weights do not move.
+
+    band: the part of the stage's timesteps to draw from, as shares from its cleanest (0) to its noisiest (1).
+    Raises ValueError for an empty band.
+    """
+    sampler = TimestepSampler(pipe, stage, boundary_log_snr, band)
+    with _trainable(pipe, stage, wanted) as parameters:
+        for _ in range(batches):
+            rows = torch.randint(len(data), (settings.batch_size,), generator=generator)
+            loss = denoising_loss(pipe, sampler, data, rows, generator, settings)
+            found = torch.autograd.grad(loss, list(parameters.values()))
+            yield dict(zip(parameters, found, strict=True))
+
+
+@contextmanager
+def _trainable(
+    pipe: "DiffusionPipeline", stage: Stage, wanted: Callable[[str], bool] | None
+) -> Iterator[dict[str, nn.Parameter]]:
+    """Only the wanted parameters of `stage` take gradients, and that stage runs, within the context."""
+    activate(pipe, stage)
+    chosen = {
+        name: parameter
+        for name, parameter in stage_parameters(pipe, stage).items()
+        if (wanted(name) if wanted is not None else not name.endswith(".residual"))
+    }
+    if not chosen:
+        raise ValueError(f"the {stage} stage has no parameters to train: none is installed, or none wanted")
+    denoiser(pipe).requires_grad_(False)
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    try:
+        yield chosen
+    finally:
+        for parameter in chosen.values():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+
+def _optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=settings.learning_rate)
+    # weight decay pulls towards zero factors, not towards the state that the round started from
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
 
 
 def _per_sample(values: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from fedaigc.tensor_file import aligned
+
 MAX_VALUES = 2**31
 
 
@@ -72,15 +74,19 @@ def flatten(tensors: Mapping[str, Tensor]) -> Float32[np.ndarray, " n"]:
 
 
 def unflatten(buffer: Float32[np.ndarray, " n"], manifest: Manifest) -> dict[str, Tensor]:
-    """The inverse of `flatten`, on copies. Raises ValueError when the lengths differ."""
+    """The inverse of `flatten`, as copies.
+
+    Raises ValueError when the lengths differ.
+    """
     if buffer.size != manifest.num_values:
         raise ValueError(f"a buffer of {buffer.size} values, the manifest has {manifest.num_values}")
-    # copy: arrays that Flower decodes are not writable
-    values = torch.from_numpy(buffer.copy())
+    # into memory of torch: where the bytes of a message lie must not show in what is computed from them
+    values = torch.empty(buffer.size)
+    values.numpy()[:] = buffer
     tensors = {}
     start = 0
     for name, shape in manifest.entries:
         stop = start + math.prod(shape)
-        tensors[name] = values[start:stop].reshape(shape)
+        tensors[name] = aligned(values[start:stop].reshape(shape))
         start = stop
     return tensors

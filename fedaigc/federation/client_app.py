@@ -17,9 +17,11 @@ from fedaigc.device.scoring import Scorer
 from fedaigc.federation import messages
 from fedaigc.federation.base import base_model, scene_scorer, taxonomy
 from fedaigc.federation.config import FederationConfig, config_from_run
-from fedaigc.federation.flower import load_strategy
 from fedaigc.federation.messages import Ask, body
 from fedaigc.federation.rule import Update
+from fedaigc.federation.software import own_software
+from fedaigc.federation.strategies import load_strategy
+from fedaigc.rng import numpy_rng
 
 Handler = Callable[[RecordDict, int, FederationConfig], RecordDict]
 
@@ -47,25 +49,36 @@ def answers(kind: Ask) -> Callable[[Handler], Handler]:
 
 @answers(Ask.HELLO)
 def hello(content: RecordDict, partition: int, config: FederationConfig) -> RecordDict:
-    """Which partition this is, and the fingerprint of its base model."""
+    """Which partition this is, the fingerprint of its base model, and the versions of what computes here."""
     _, base_hash = base_model(config.model)
-    return body(partition=partition, base=base_hash)
+    return body(partition=partition, base=base_hash, **own_software())
 
 
 @answers(Ask.TRAIN)
 def train(content: RecordDict, partition: int, config: FederationConfig) -> RecordDict:
-    """One round of local training from the shared state in the message."""
+    """One round of local training from what is in the message."""
+    received = messages.read_train(content)
+    luck = numpy_rng(config.seed, "dropout", received.round, partition).random()
+    if luck < config.rounds.dropout_rate:
+        raise DeviceError(Failure.DROPPED_OUT, "drawn to fail in this round")
     update = open_device(partition, config).train(
         config.name,
-        messages.values_of(content)["round"],
-        messages.read_shared_state(content),
-        load_strategy(config.rounds.strategy),
+        received,
+        load_strategy(config.rounds.strategy, config.rounds.options),
         config.training,
+        shared_steps=config.shared_steps(partition),
+        personal_rank=config.adapter.rank,
         height=config.model.height,
         width=config.model.width,
     )
+    if not all(bool(tensor.isfinite().all()) for tensor in update.tensors.values()):
+        raise DeviceError(Failure.DIVERGED, "training ended with values that are not finite")
+    rank = received.shared.rank if update.rank is None else update.rank
     return messages.update_record(
-        Update(partition, update.num_examples, update.num_steps, update.tensors, update.losses)
+        Update(partition, update.num_examples, update.num_steps, update.tensors, rank, update.losses),
+        received,
+        config.rounds.upload_format,
+        numpy_rng(config.seed, "upload", received.round, partition),
     )
 
 

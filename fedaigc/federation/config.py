@@ -3,18 +3,19 @@
 Flower's run config takes scalars only, so the whole of it travels as one JSON string.
 """
 
-import difflib
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedaigc.collaboration.planner import Executor
+from fedaigc.device.home import home_of
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
+from fedaigc.federation.validation import read_toml, validated, validated_json
+from fedaigc.federation.wire import Format
 from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.signature import Policy
 
@@ -47,11 +48,35 @@ class AdapterSection(_Section):
 
 
 class RoundsSection(_Section):
-    """Federated training: number of rounds (0: none), strategy, and clients drawn a round (None: all)."""
+    """Federated training.
+
+    count: number of rounds (0: none). strategy and its options: see `strategies/README.md`. clients: drawn a
+    round (None: all). deadline_s: who has not answered by then leaves the round without its update (None:
+    wait). upload_format and download_format: numbers on the wire. dropout_rate: the share of sampled clients
+    that fail after they were sent the state, drawn from the seed. tensorboard: write each round's figures for
+    TensorBoard too, into `tensorboard/` of the output.
+    """
 
     count: Annotated[int, Field(ge=0)] = 3
     strategy: str = "fedavg"
+    options: dict[str, bool | int | float | str] = {}
     clients: Annotated[int, Field(ge=1)] | None = None
+    deadline_s: Annotated[float, Field(gt=0)] | None = None
+    upload_format: Format = "float32"
+    download_format: Format = "float32"
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    tensorboard: bool = False
+
+
+class ClientsSection(_Section):
+    """What differs between clients, one value a partition; None: all alike, as in `adapter` and `training`.
+
+    ranks: of the shared factors; the scale alpha / rank is the same for all. shared_steps: local steps of a
+    round.
+    """
+
+    ranks: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    shared_steps: tuple[Annotated[int, Field(ge=1)], ...] | None = None
 
 
 class GenerationSection(_Section):
@@ -83,7 +108,8 @@ class FederationConfig(_Section):
 
     `name` is the run's name in the homes: a run of the same name repeats its rounds from where they began.
     backend "in-process" runs the clients one after the other in this process, "ray" in `workers` processes.
-    Every computing process uses `threads` torch threads; results repeat at equal threads.
+    Every computing process uses `threads` torch threads; results repeat at equal threads. `resume` goes on
+    after the last round of a run that was cut off in `output`, and begins a new one where there is none.
     """
 
     homes: Path
@@ -94,21 +120,41 @@ class FederationConfig(_Section):
     backend: Literal["in-process", "ray"] = "in-process"
     workers: Annotated[int, Field(ge=1)] = 1
     threads: Annotated[int, Field(ge=1)] = 1
+    resume: bool = False
     model: ModelSection = ModelSection()
     adapter: AdapterSection = AdapterSection()
     rounds: RoundsSection = RoundsSection()
     training: TrainingSettings = TrainingSettings()
+    clients: ClientsSection = ClientsSection()
     generation: GenerationSection = GenerationSection()
 
     @model_validator(mode="after")
     def _consistent(self) -> "FederationConfig":
         if self.rounds.clients is not None and self.rounds.clients > self.num_clients:
             raise ValueError(f"rounds.clients is {self.rounds.clients}, num_clients only {self.num_clients}")
+        for name in ("ranks", "shared_steps"):
+            values = getattr(self.clients, name)
+            if values is not None and len(values) != self.num_clients:
+                raise ValueError(f"clients.{name} has {len(values)} values for {self.num_clients} clients")
+        if self.clients.ranks is not None and max(self.clients.ranks) != self.adapter.rank:
+            raise ValueError(
+                f"the largest of clients.ranks is {max(self.clients.ranks)}, adapter.rank is "
+                f"{self.adapter.rank}: they must be the same"
+            )
         return self
+
+    def rank(self, partition: int) -> int:
+        """Rank of the shared factors of a client."""
+        return self.adapter.rank if self.clients.ranks is None else self.clients.ranks[partition]
+
+    def shared_steps(self, partition: int) -> int:
+        """Local steps a round of a client."""
+        steps = self.clients.shared_steps
+        return self.training.shared_steps if steps is None else steps[partition]
 
     def home(self, partition: int) -> Path:
         """The home of the device of a partition: `homes`/00, `homes`/01, and so on."""
-        return self.homes / f"{partition:02d}"
+        return home_of(self.homes, partition)
 
     def absolute(self) -> "FederationConfig":
         """The same run with absolute paths, for processes that start elsewhere."""
@@ -135,20 +181,12 @@ def parse_config(values: Mapping[str, Any]) -> FederationConfig:
 
     Raises UserError that names every wrong key and, for an unknown one, the nearest.
     """
-    try:
-        return FederationConfig.model_validate(dict(values))
-    except ValidationError as error:
-        raise UserError("the configuration is wrong:\n" + "\n".join(_lines(error))) from None
+    return validated(FederationConfig, values)
 
 
 def read_config(path: Path) -> FederationConfig:
     """Read a TOML file; relative paths in it count from its folder. Raises UserError when it is not right."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"no configuration {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a TOML file: {error}") from None
+    values = read_toml(path)
     try:
         config = parse_config(values)
     except UserError as error:
@@ -168,30 +206,4 @@ def config_from_run(run_config: Mapping[str, Any]) -> FederationConfig:
             "this run has no configuration: start it with `fedaigc simulate CONFIG.toml`, or give "
             f"`flwr run . --run-config '{RUN_CONFIG_KEY}=\"...\"'` the JSON of a FederationConfig"
         )
-    try:
-        return FederationConfig.model_validate_json(text)
-    except ValidationError as error:
-        raise UserError("the run's configuration is wrong:\n" + "\n".join(_lines(error))) from None
-
-
-def _lines(error: ValidationError) -> list[str]:
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"]) or "configuration"
-        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            known = _known_keys(problem["loc"][:-1])
-            nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.0)
-            lines.append(f"  {where}: unknown key; the nearest known one is {nearest[0]!r}")
-        else:
-            lines.append(f"  {where}: {problem['msg']}, got {problem['input']!r}")
-    return lines
-
-
-def _known_keys(section: tuple[int | str, ...]) -> list[str]:
-    schema = TypeAdapter(FederationConfig).json_schema()
-    found = schema
-    for part in section:
-        found = found["properties"][part]
-        if "$ref" in found:
-            found = schema["$defs"][found["$ref"].rpartition("/")[2]]
-    return sorted(found["properties"])
+    return validated_json(FederationConfig, text, "the run's configuration")

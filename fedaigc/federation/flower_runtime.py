@@ -20,7 +20,12 @@ from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
 from fedaigc.federation.record import read_record
 from fedaigc.federation.roster import Progress
 from fedaigc.federation.server_app import PROGRESS
-from fedaigc.federation.superlink import CONNECTION, flower_environment, superlink
+from fedaigc.federation.superlink import (
+    CONNECTION,
+    cleaning_up_when_stopped,
+    flower_environment,
+    superlink,
+)
 
 LOG = "flower.log"
 _SETTLE_TIMEOUT_S = 10.0
@@ -37,7 +42,11 @@ def run_with_flower(
     """
     config.output.mkdir(parents=True, exist_ok=True)
     (config.output / "record.json").unlink(missing_ok=True)
-    with _scratch_folder() as scratch, (config.output / LOG).open("w", encoding="utf-8") as log:
+    with (
+        cleaning_up_when_stopped(),
+        _scratch_folder() as scratch,
+        (config.output / LOG).open("w", encoding="utf-8") as log,
+    ):
         stage_app(scratch / "app")
         environment = flower_environment(scratch, config.threads)
         with superlink(scratch, environment):

@@ -1,24 +1,23 @@
 """Collaborative generation over Flower: signatures in, groups, shared steps, packets out, reports in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 from flwr.app import RecordDict
 
-from fedaigc.collaboration.planner import plan_assignments, planned_evaluations
+from fedaigc.collaboration.planner import Assignment, plan_assignments, planned_evaluations
 from fedaigc.collaboration.session import FinishOrder, GroupResult, ShareOrder, carry_out
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.adapters import SharedState, install
-from fedaigc.diffusion.handoff import check_handoff
 from fedaigc.diffusion.plan import DenoisingPlan, boundary_step, build_plan
 from fedaigc.federation import messages
 from fedaigc.federation.base import base_model, taxonomy
 from fedaigc.federation.config import FederationConfig
 from fedaigc.federation.messages import Ask, body, shared_state_record
 from fedaigc.federation.roster import Roster
-from fedaigc.semantics.grouping import group
+from fedaigc.semantics.grouping import Group, group
 from fedaigc.semantics.signature import Signature
 
 T = TypeVar("T")
@@ -46,7 +45,8 @@ class FlowerPeers:
 def plan_generation(shared: SharedState, config: FederationConfig) -> tuple[DenoisingPlan, int]:
     """The plan of every task under this shared state, and the first step on the personal side of t*.
 
-    Raises UserError when the number of shared steps lies past t* or the plan.
+    Raises UserError when the number of shared steps lies past t* or the plan, or cannot be resumed under the
+    hand-off.
     """
     pipe, base_hash = base_model(config.model)
     settings = config.generation
@@ -60,7 +60,7 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> tuple[Deno
         shared_hash=shared.hash(),
     )
     boundary = boundary_step(plan, shared.boundary_log_snr)
-    check_handoff(plan, settings.num_shared_steps, boundary, settings.handoff)
+    _assign([], {}, plan, boundary, config)  # of no groups: a wrong number of shared steps is refused here
     return plan, boundary
 
 
@@ -80,15 +80,7 @@ def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> d
     signatures, owners = _signatures(roster.ask(Ask.SIGNATURES, asked, "signatures"))
     groups = group(signatures, taxonomy(), settings.max_distance)
     plan, boundary = plan_generation(shared, config)
-    assignments = plan_assignments(
-        groups,
-        owners,
-        plan,
-        num_shared_steps=settings.num_shared_steps,
-        boundary=boundary,
-        seed=config.seed,
-        executor=settings.executor,
-    )
+    assignments = _assign(groups, owners, plan, boundary, config)
 
     def edge(order: ShareOrder) -> SharedSteps:
         install(pipe, shared)
@@ -110,6 +102,26 @@ def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> d
         "boundary_step": boundary,
         "groups": [_group_record(result, signatures, plan.num_steps) for result in results],
     }
+
+
+def _assign(
+    groups: Sequence[Group],
+    owners: Mapping[str, int],
+    plan: DenoisingPlan,
+    boundary: int,
+    config: FederationConfig,
+) -> list[Assignment]:
+    settings = config.generation
+    return plan_assignments(
+        groups,
+        owners,
+        plan,
+        num_shared_steps=settings.num_shared_steps,
+        boundary=boundary,
+        seed=config.seed,
+        executor=settings.executor,
+        handoff=settings.handoff,
+    )
 
 
 def _signatures(

@@ -16,7 +16,7 @@ class LocalGrid(Grid):
     """`num_clients` simulated nodes that answer one after the other.
 
     Node ids are arbitrary numbers, as Flower's are, so that nothing may take them for partition ids.
-    `shuffle_seed` has them answer in another order, as in a real network.
+    `shuffle_seed` has them answer in another order, as in a real network; early replies wait here.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class LocalGrid(Grid):
         self._run_id = run_id
         self._order = None if shuffle_seed is None else numpy_rng(shuffle_seed, "reply order")
         self._waiting: dict[str, Message] = {}
+        self._early: dict[str, Message] = {}
         self._sent = 0
         self._contexts: dict[int, Context] = {}
         for partition in range(num_clients):
@@ -75,13 +76,23 @@ class LocalGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Have one node answer, the longest waiting or a random one, and return its reply."""
-        wanted = set(message_ids)
-        found = [message_id for message_id in self._waiting if message_id in wanted]
-        if not found:
+        """Have nodes answer, the wanted ones or, when shuffling, random ones until a wanted one has.
+
+        Returns one reply; none when nothing that is wanted is due.
+        """
+        wanted = [
+            message_id
+            for message_id in message_ids
+            if message_id in self._waiting or message_id in self._early
+        ]
+        if not wanted:
             return []
-        chosen = found[0 if self._order is None else int(self._order.integers(len(found)))]
-        return [self._answer(self._waiting.pop(chosen))]
+        while not (ready := [message_id for message_id in wanted if message_id in self._early]):
+            chosen = wanted[0]
+            if self._order is not None:
+                chosen = list(self._waiting)[int(self._order.integers(len(self._waiting)))]
+            self._early[chosen] = self._answer(self._waiting.pop(chosen))
+        return [self._early.pop(ready[0])]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Push, then pull until every node has answered."""

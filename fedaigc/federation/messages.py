@@ -10,14 +10,18 @@ from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
 
 from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.adapters import SharedState
 from fedaigc.diffusion.plan import DenoisingPlan
-from fedaigc.federation.arrays import Manifest, flatten, manifest_of, unflatten
-from fedaigc.federation.rule import Update
+from fedaigc.federation.arrays import Manifest, manifest_of
+from fedaigc.federation.rule import Received, Update
+from fedaigc.federation.wire import BYTES_PER_VALUE, Format, decode, differences, encode
+from fedaigc.rng import numpy_rng
 from fedaigc.semantics.signature import Signature
 
 BODY = "body"
@@ -25,6 +29,7 @@ ARRAYS = "arrays"
 METRICS = "metrics"
 FAILURE = "failure"
 FLAT = "flat"
+_EXTRA = "extra/"
 
 
 class Ask(StrEnum):
@@ -58,31 +63,72 @@ def failure_in(record: RecordDict) -> Failure | None:
     return Failure(values_of(record, FAILURE)["kind"]) if FAILURE in record else None
 
 
+def tensors_record(
+    tensors: Mapping[str, Tensor],
+    format: Format = "float32",
+    random: np.random.Generator | None = None,
+    **values: Any,
+) -> RecordDict:
+    """Tensors as one flat array with their manifest and number format, and further values beside it."""
+    array, scales = encode(tensors, format, random or numpy_rng(0, "unused"))
+    record = body(manifest=manifest_of(tensors).to_json(), format=format, scales=scales, **values)
+    record[ARRAYS] = ArrayRecord({FLAT: Array(array)})
+    return record
+
+
+def read_tensors(record: RecordDict) -> dict[str, Tensor]:
+    """The tensors of a record of `tensors_record`. ValueError when array, manifest and format disagree."""
+    values = values_of(record)
+    array = values_of(record, ARRAYS)[FLAT].numpy()
+    if values["format"] not in BYTES_PER_VALUE:
+        raise ValueError(f"number format {values['format']!r}: expected one of {', '.join(BYTES_PER_VALUE)}")
+    return decode(array, Manifest.from_json(values["manifest"]), values["format"], values["scales"])
+
+
 def shared_state_record(shared: SharedState, **values: Any) -> RecordDict:
     """A shared state as one flat array, with further values beside it."""
-    tensors = shared.tensors()
-    record = body(header=json.dumps(shared.header()), manifest=manifest_of(tensors).to_json(), **values)
-    record[ARRAYS] = ArrayRecord({FLAT: Array(flatten(tensors))})
-    return record
+    return tensors_record(shared.tensors(), header=json.dumps(shared.header()), **values)
 
 
 def read_shared_state(record: RecordDict) -> SharedState:
     """The inverse of `shared_state_record`."""
-    values = values_of(record)
-    buffer = values_of(record, ARRAYS)[FLAT].numpy()
-    tensors = unflatten(buffer, Manifest.from_json(values["manifest"]))
-    return SharedState.from_tensors(json.loads(values["header"]), tensors)
+    return SharedState.from_tensors(json.loads(values_of(record)["header"]), read_tensors(record))
 
 
-def update_record(update: Update) -> RecordDict:
+def train_record(received: Received, format: Format, random: np.random.Generator) -> RecordDict:
+    """The order to train a round: the shared state and what the strategy sends beside it."""
+    extra = {f"{_EXTRA}{name}": tensor for name, tensor in received.extra.items()}
+    header = json.dumps(received.shared.header())
+    tensors = received.shared.tensors() | extra
+    return tensors_record(tensors, format, random, header=header, round=received.round)
+
+
+def read_train(record: RecordDict) -> Received:
+    """The inverse of `train_record`, up to the rounding of the number format."""
+    values, tensors = values_of(record), read_tensors(record)
+    extra = {
+        name.removeprefix(_EXTRA): tensors.pop(name) for name in list(tensors) if name.startswith(_EXTRA)
+    }
+    shared = SharedState.from_tensors(json.loads(values["header"]), tensors)
+    return Received(shared, int(values["round"]), extra)
+
+
+def update_record(
+    update: Update, received: Received, format: Format, random: np.random.Generator
+) -> RecordDict:
     """A client's update: weights in one flat array, counts, and metrics as numbers."""
-    record = body(
-        manifest=manifest_of(update.tensors).to_json(),
+    tensors = update.tensors
+    if format != "float32":
+        tensors = differences(tensors, received.shared.tensors())
+    record = tensors_record(
+        tensors,
+        format,
+        random,
         partition=update.partition,
         num_examples=update.num_examples,
         num_steps=update.num_steps,
+        rank=update.rank,
     )
-    record[ARRAYS] = ArrayRecord({FLAT: Array(flatten(update.tensors))})
     record[METRICS] = MetricRecord(dict(update.metrics))
     return record
 

@@ -7,12 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fedaigc.diffusion.adapters import SharedState
 from fedaigc.errors import UserError
 from fedaigc.federation.config import FederationConfig
+from fedaigc.tensor_file import read_tensors
 
 RECORD = "record.json"
 SHARED_STATE = "shared-state.safetensors"
@@ -25,17 +25,21 @@ def versions() -> dict[str, str]:
 
 
 class RunRecord:
-    """The record of one run; every change is on disk at once, so that a killed run tells how far it came."""
+    """The record of one run; every change is on disk at once, so that a killed run tells how far it came.
 
-    def __init__(self, config: FederationConfig) -> None:
+    kept_rounds: that many rounds of the record that is there are kept, of a run that is resumed.
+    """
+
+    def __init__(self, config: FederationConfig, kept_rounds: int = 0) -> None:
         config.output.mkdir(parents=True, exist_ok=True)
         self._path = config.output / RECORD
         self._values: dict[str, Any] = {}
+        rounds = read_record(config.output)["rounds"][:kept_rounds] if kept_rounds else []
         self.update(
             status="running",
             config=json.loads(config.model_dump_json()),
             versions=versions(),
-            rounds=[],
+            rounds=rounds,
         )
 
     def update(self, **values: Any) -> None:
@@ -59,6 +63,12 @@ def read_record(output: Path) -> dict[str, Any]:
     return values
 
 
+def timeless(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without the seconds of its rounds: what two runs of one configuration must agree in."""
+    rounds = [{key: done[key] for key in done if key != "seconds"} for done in record["rounds"]]
+    return record | {"rounds": rounds}
+
+
 def save_shared_state(shared: SharedState, output: Path) -> Path:
     """Write the shared state into a run's folder."""
     path = output / SHARED_STATE
@@ -74,7 +84,5 @@ def load_shared_state(output: Path) -> SharedState:
     path = output / SHARED_STATE
     if not path.is_file():
         raise UserError(f"no {SHARED_STATE} in {output}: give the output folder of a run that trained")
-    with safe_open(path, framework="pt") as file:
-        header = json.loads(file.metadata()["shared_state"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    return SharedState.from_tensors(header, tensors)
+    metadata, tensors = read_tensors(path)
+    return SharedState.from_tensors(json.loads(metadata["shared_state"]), tensors)

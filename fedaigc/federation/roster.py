@@ -1,7 +1,8 @@
 """Who takes part: Flower's random node ids, mapped to partitions by an opening query."""
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
@@ -9,7 +10,9 @@ from flwr.serverapp.grid import Grid
 
 from fedaigc.device.report import Failure
 from fedaigc.errors import UserError
+from fedaigc.federation.ledger import Ledger
 from fedaigc.federation.messages import BODY, Ask, failure_in, values_of
+from fedaigc.federation.software import Software, told_software
 
 _POLL_S = 0.5
 _PULL_S = 0.05
@@ -31,7 +34,7 @@ class Roster:
 
     Replies come back by partition, whoever was first: nothing that is computed from them can depend on node
     ids or on the order of arrival. `progress` is called with a label, the replies that are in, and all that
-    are due.
+    are due. software: what each partition said it computes with.
     """
 
     def __init__(
@@ -40,11 +43,14 @@ class Roster:
         nodes: Mapping[int, int],
         refused: Sequence[Refusal],
         progress: Progress | None = None,
+        software: Mapping[int, Software] | None = None,
     ) -> None:
         self._grid = grid
         self._nodes = dict(sorted(nodes.items()))
         self._progress = progress
         self.refused = refused
+        self.ledger = Ledger()
+        self.software = dict(sorted((software or {}).items()))
 
     @property
     def partitions(self) -> list[int]:
@@ -55,9 +61,20 @@ class Roster:
         self, kind: Ask, contents: Mapping[int, RecordDict], label: str
     ) -> dict[int, RecordDict | Failure]:
         """Send one message to each partition and wait for all replies; they come in partition order."""
+        return dict(self.ask_each(kind, contents, label))
+
+    def ask_each(
+        self, kind: Ask, contents: Mapping[int, RecordDict], label: str, deadline_s: float | None = None
+    ) -> Iterator[tuple[int, RecordDict | Failure]]:
+        """Send one message to each partition and yield the replies in partition order, one at a time.
+
+        Replies that come early wait outside of this process. Who has not answered `deadline_s` seconds after
+        the messages went out is a `Failure.LATE`.
+        """
         partitions = sorted(contents)
-        replies = self.ask_many(kind, [(partition, contents[partition]) for partition in partitions], label)
-        return dict(zip(partitions, replies, strict=True))
+        orders = [(self._nodes[partition], contents[partition]) for partition in partitions]
+        replies = exchange(self._grid, kind, orders, label, self._progress, self.ledger, deadline_s)
+        return zip(partitions, replies, strict=True)
 
     def ask_many(
         self, kind: Ask, orders: Sequence[tuple[int, RecordDict]], label: str
@@ -67,7 +84,7 @@ class Roster:
         A client that reports an error, fails or does not answer is a `Failure` in its place.
         """
         addressed = [(self._nodes[partition], content) for partition, content in orders]
-        return exchange(self._grid, kind, addressed, label, self._progress)
+        return list(exchange(self._grid, kind, addressed, label, self._progress, self.ledger))
 
 
 def exchange(
@@ -76,28 +93,25 @@ def exchange(
     orders: Sequence[tuple[int, RecordDict]],
     label: str,
     progress: Progress | None = None,
-) -> list[RecordDict | Failure]:
-    """Send each content to its node and return the replies in the order of `orders`."""
-    # a reply carries the group id of the message that it answers
-    pending = set(
-        grid.push_messages(
-            [
-                Message(content, node, kind.value, group_id=str(index))
-                for index, (node, content) in enumerate(orders)
-            ]
-        )
+    ledger: Ledger | None = None,
+    deadline_s: float | None = None,
+) -> Iterator[RecordDict | Failure]:
+    """Send each content to its node and yield the replies in the order of `orders`."""
+    ids = list(
+        grid.push_messages([Message(content, node, kind.value, group_id="0") for node, content in orders])
     )
-    replies: dict[str, Message] = {}
-    while pending:
-        arrived = list(grid.pull_messages(pending))
-        for reply in arrived:
-            pending.discard(reply.metadata.reply_to_message_id)
-            replies[reply.metadata.group_id] = reply
-            if progress is not None:
-                progress(label, len(replies), len(orders))
-        if not arrived:
+    if ledger is not None:
+        for _, content in orders:
+            ledger.add("down", content)
+    deadline = math.inf if deadline_s is None else time.monotonic() + deadline_s
+    for done, message_id in enumerate(ids, start=1):
+        while not (arrived := list(grid.pull_messages([message_id]))) and time.monotonic() < deadline:
             time.sleep(_PULL_S)
-    return [_content(replies.get(str(index))) for index in range(len(orders))]
+        if ledger is not None and arrived and not arrived[0].has_error():
+            ledger.add("up", arrived[0].content)
+        if progress is not None:
+            progress(label, done, len(ids))
+        yield _content(arrived[0]) if arrived else Failure.LATE
 
 
 def open_roster(
@@ -111,12 +125,13 @@ def open_roster(
     """Wait for `num_clients` nodes, ask each for its partition and base model, and keep those that fit.
 
     A client with another base model, an id that is no partition, or one that another node has already, is
-    refused. Raises UserError, naming both fingerprints, when nobody is left, and when too few nodes come in
-    time.
+    refused; other versions of the software are kept and refuse nobody. Raises UserError, naming both
+    fingerprints, when nobody is left, and when too few nodes come in time.
     """
     nodes = _wait_for_nodes(grid, num_clients, timeout_s)
-    replies = exchange(grid, Ask.HELLO, [(node, RecordDict()) for node in nodes], "hello", progress)
+    replies = list(exchange(grid, Ask.HELLO, [(node, RecordDict()) for node in nodes], "hello", progress))
     accepted: dict[int, int] = {}
+    software: dict[int, Software] = {}
     refused: list[Refusal] = []
     for node, content in zip(nodes, replies, strict=True):
         if isinstance(content, Failure):
@@ -132,10 +147,11 @@ def open_roster(
             refused.append(Refusal(node, partition, f"partition {partition} is there already"))
         else:
             accepted[partition] = node
+            software[partition] = told_software(values_of(content))
     if not accepted:
         reasons = "\n".join(f"  {refusal.reason}" for refusal in refused)
         raise UserError(f"no client can take part:\n{reasons}")
-    return Roster(grid, accepted, refused, progress)
+    return Roster(grid, accepted, refused, progress, software)
 
 
 def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float) -> list[int]:
@@ -147,9 +163,9 @@ def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float) -> list[int]
     return nodes
 
 
-def _content(reply: Message | None) -> RecordDict | Failure:
+def _content(reply: Message) -> RecordDict | Failure:
     # the text of a Flower error may hold what the client's exception said: it is not read
-    if reply is None or reply.has_error():
+    if reply.has_error():
         return Failure.UNREACHABLE
     try:
         return failure_in(reply.content) or reply.content

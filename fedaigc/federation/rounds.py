@@ -1,27 +1,29 @@
 """Federated training: rounds of local steps on the devices and aggregation on the server."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from flwr.app import RecordDict
 
 from fedaigc.device.report import Failure
 from fedaigc.diffusion.adapters import SharedState
 from fedaigc.errors import UserError
-from fedaigc.federation.arrays import manifest_of
 from fedaigc.federation.config import FederationConfig
-from fedaigc.federation.flower import RefusedUpdate, read_update
-from fedaigc.federation.messages import Ask, shared_state_record
+from fedaigc.federation.messages import Ask, read_train, train_record
+from fedaigc.federation.read_update import RefusedUpdate, read_update
 from fedaigc.federation.roster import Roster
-from fedaigc.federation.rule import Rule, Update
+from fedaigc.federation.rule import Rule
 from fedaigc.rng import numpy_rng
+
+# a round that lost all its clients to these goes by; any other reason would come back in the next round
+_PASSING = (Failure.LATE, Failure.DROPPED_OUT, Failure.UNREACHABLE)
 
 
 @dataclass(frozen=True)
 class RoundRecord:
     """What happened in a round.
 
-    `refused` maps partitions to reasons, `metrics` partitions to their numbers.
+    `refused` maps partitions to reasons, `metrics` partitions to their numbers. `sent_bytes` are the round's
+    own, by direction and kind.
     """
 
     round: int
@@ -29,6 +31,8 @@ class RoundRecord:
     refused: dict[int, str]
     num_examples: dict[int, int]
     metrics: dict[int, dict[str, float]]
+    sent_bytes: dict[str, dict[str, int]]
+    seconds: float
     shared_hash: str
 
 
@@ -38,35 +42,67 @@ def run_rounds(
     rule: Rule,
     config: FederationConfig,
     on_round: Callable[[RoundRecord, SharedState], None],
+    *,
+    first: int = 1,
 ) -> SharedState:
-    """Run `config.rounds.count` rounds from `shared` and return the state after the last.
+    """Run rounds `first` to `config.rounds.count` from `shared` and return the state after the last.
 
-    Updates are folded in partition order; one that is refused leaves the round without it. `on_round` is
-    called after each round, with its record and the new state.
+    Updates are folded in partition order as they come; one that is refused, late or lost leaves the round
+    without it. `on_round` is called after each round, with its record and the new state.
 
-    Raises UserError when a round has no update at all.
+    Raises UserError when no update of a round could be used for a reason that would come back.
     """
-    for number in range(1, config.rounds.count + 1):
-        label = f"round {number} of {config.rounds.count}"
+    section = config.rounds
+    for number in range(first, section.count + 1):
+        began, sent_before = time.monotonic(), roster.ledger.totals()
         sampled = sample_partitions(roster.partitions, config, number)
-        orders = {
-            partition: shared_state_record(rule.download(shared, partition), round=number)
+        received = {
+            partition: rule.download(shared, partition, config.rank(partition), number)
             for partition in sampled
         }
-        updates, refused = _collect(roster.ask(Ask.TRAIN, orders, label), shared, rule)
-        if not updates:
+        orders = {
+            partition: train_record(
+                received[partition],
+                section.download_format,
+                numpy_rng(config.seed, "download", number, partition),
+            )
+            for partition in sampled
+        }
+        if section.download_format != "float32":
+            # what the clients have, rounding included: their updates count from there
+            received = {partition: read_train(order) for partition, order in orders.items()}
+        rule.start(shared, number)
+        label = f"round {number} of {section.count}"
+        refused: dict[int, str] = {}
+        num_examples: dict[int, int] = {}
+        metrics: dict[int, dict[str, float]] = {}
+        hopeless = False
+        for partition, reply in roster.ask_each(Ask.TRAIN, orders, label, section.deadline_s):
+            if isinstance(reply, Failure):
+                refused[partition] = f"partition {partition}: {reply.value}"
+                hopeless |= reply not in _PASSING
+                continue
+            try:
+                update = read_update(reply, partition, received[partition], rule, section.upload_format)
+            except RefusedUpdate as error:
+                refused[partition] = str(error)
+                hopeless = True
+                continue
+            num_examples[partition] = update.num_examples
+            metrics[partition] = dict(update.metrics)
+            rule.add(update)
+        if hopeless and not num_examples:
             reasons = "\n".join(f"  {reason}" for reason in refused.values())
             raise UserError(f"round {number}: no client sent an update that could be used:\n{reasons}")
-        rule.start(shared)
-        for update in updates:
-            rule.add(update)
         shared = rule.finish()
         record = RoundRecord(
             round=number,
             sampled=tuple(sampled),
             refused=refused,
-            num_examples={update.partition: update.num_examples for update in updates},
-            metrics={update.partition: dict(update.metrics) for update in updates},
+            num_examples=num_examples,
+            metrics=metrics,
+            sent_bytes=_increase(sent_before, roster.ledger.totals()),
+            seconds=round(time.monotonic() - began, 3),
             shared_hash=shared.hash(),
         )
         on_round(record, shared)
@@ -82,18 +118,10 @@ def sample_partitions(partitions: list[int], config: FederationConfig, number: i
     return sorted(int(partition) for partition in chosen)
 
 
-def _collect(
-    replies: dict[int, RecordDict | Failure], shared: SharedState, rule: Rule
-) -> tuple[list[Update], dict[int, str]]:
-    expected = manifest_of(rule.upload(rule.begin(shared)))
-    updates: list[Update] = []
-    refused: dict[int, str] = {}
-    for partition, reply in sorted(replies.items()):
-        if isinstance(reply, Failure):
-            refused[partition] = f"partition {partition}: {reply.value}"
-            continue
-        try:
-            updates.append(read_update(reply, partition, expected))
-        except RefusedUpdate as error:
-            refused[partition] = str(error)
-    return updates, refused
+def _increase(
+    before: dict[str, dict[str, int]], after: dict[str, dict[str, int]]
+) -> dict[str, dict[str, int]]:
+    return {
+        direction: {kind: after[direction][kind] - before[direction][kind] for kind in kinds}
+        for direction, kinds in after.items()
+    }

@@ -1,88 +1,222 @@
 """The interface of a strategy: pure tensors in and out, nothing of Flower.
 
-A strategy is a file in `strategies/` with a class `Strategy` that follows `Rule`; `strategy = "fedit"` in a
+A strategy is a file in `strategies/` with a class `Strategy` that extends `Rule`; `strategy = "fedit"` in a
 config means strategies/fedit.py. Its client half runs on every device, its server half beside the
-aggregation.
+aggregation. What is not overridden is plain training and, in `download`, sending the state as it is.
 """
 
-import difflib
-import importlib
-import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Literal
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
+from fedaigc.device.client_rule import LocalResult as LocalResult
+from fedaigc.device.client_rule import LocalWork as LocalWork
+from fedaigc.device.client_rule import Parameters as Parameters
+from fedaigc.device.client_rule import Received as Received
 from fedaigc.diffusion.adapters import Adapter as Adapter
 from fedaigc.diffusion.adapters import SharedState as SharedState
-from fedaigc.errors import UserError
+from fedaigc.errors import UserError as UserError
+from fedaigc.federation.low_rank import ProductSum as ProductSum
+from fedaigc.federation.low_rank import added as added
+from fedaigc.federation.low_rank import padded as padded
+from fedaigc.federation.low_rank import scaled as scaled
+from fedaigc.federation.low_rank import singular_factors as singular_factors
+from fedaigc.federation.low_rank import times as times
+from fedaigc.federation.low_rank import truncated as truncated
+from fedaigc.rng import rng as rng
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a strategy declares; the contract tests hold it to its word.
+
+    partition: what a device keeps of its model: the personal stage ("stage"), some layers of the shared stage
+    too ("blocks"), or one factor of each layer ("factor"). edge: an edge server can run the shared stage with
+    the global state; False: only a device can. averaging: equal updates are a fixed point, and one client is
+    the identity. exact: the effective weight moves by sum_k p_k s_k B_k A_k. stateless: neither half
+    remembers anything between rounds beside the shared state. any_rank: clients may have different ranks.
+    personal: a device has a shared-stage model of its own. full_weights: `initial` gets a zero residual of
+    every linear and convolutional layer too, to be trained in place of factors.
+    """
+
+    partition: Literal["stage", "blocks", "factor"] = "stage"
+    edge: bool = True
+    averaging: bool = True
+    exact: bool = False
+    stateless: bool = True
+    any_rank: bool = False
+    personal: bool = False
+    full_weights: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What one client sends after a round.
+    """What one client sent after a round, checked.
 
-    Float32 tensors by name, n_k, its local steps, and coarse metrics.
+    Float32 tensors by name, n_k, its local steps, the rank of its factors, and coarse metrics.
     """
 
     partition: int
     num_examples: int
     num_steps: int
     tensors: Mapping[str, Tensor]
+    rank: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
 
+    def lora(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """A and B by layer, where both were sent."""
+        layers = (name.removesuffix(".lora_A") for name in self.tensors if name.endswith(".lora_A"))
+        return {
+            layer: (self.tensors[f"{layer}.lora_A"], self.tensors[f"{layer}.lora_B"])
+            for layer in layers
+            if f"{layer}.lora_B" in self.tensors
+        }
 
-@runtime_checkable
-class Rule(Protocol):
-    """Both halves of a strategy. A client calls the first four in a round, the server the others."""
 
-    def begin(self, shared: SharedState) -> Adapter:
-        """The factors from which the client trains."""
-        ...
+class Rule(ABC):
+    """Both halves of a strategy.
 
-    def loss_term(self, parameters: Mapping[str, nn.Parameter]) -> Tensor | None:
-        """Added to the loss of every local step; None adds nothing."""
-        ...
+    On the server, the run sets `seed`, for rules that draw (use `rng(self.seed, "name", round)` and nothing
+    global), `num_clients`, and `clients_per_round`, that many or fewer of which answer; 0 where not known.
 
-    def after_step(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Called after every optimizer step, may correct the parameters in place."""
-        ...
+    equals: the strategy without options that this one is by construction, with its options as they are; a
+    table shows one of the two.
+    """
 
-    def upload(self, trained: Adapter) -> Mapping[str, Tensor]:
-        """The tensors of the update."""
-        ...
+    traits: Traits
+    equals = ""
+    seed = 0
+    num_clients = 0
+    clients_per_round = 0
 
-    def start(self, shared: SharedState) -> None:
-        """A new round begins from `shared`."""
-        ...
+    # declarations
 
+    def trains(self, name: str, round: int) -> bool:
+        """Whether a client trains the tensor `name` (of `SharedState.tensors`) in this round."""
+        return name.endswith((".lora_A", ".lora_B"))
+
+    def sends(self, name: str, round: int) -> bool:
+        """Whether a client sends it; what it trains, unless said otherwise."""
+        return self.trains(name, round)
+
+    def expected(self, received: Received, rank: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of an update's tensors from a client that has `received` and claims `rank`.
+
+        Whatever differs is refused before `add`. Raises ValueError for a rank that cannot be.
+        """
+        if rank != received.shared.rank:
+            raise ValueError(f"rank {rank}, expected {received.shared.rank}")
+        return {
+            name: tuple(tensor.shape)
+            for name, tensor in received.shared.tensors().items()
+            if self.sends(name, received.round)
+        }
+
+    # client half
+
+    def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
+        """Plain training of what the rule trains, from the state that was received."""
+        trained = work.train(received.shared, trained=lambda name: self.trains(name, received.round))
+        return LocalResult(self.sent(trained, received.round))
+
+    def sent(self, state: SharedState, round: int) -> dict[str, Tensor]:
+        """The tensors of `state` that are sent."""
+        return {name: tensor for name, tensor in state.tensors().items() if self.sends(name, round)}
+
+    def own(self, received: Received, memory: Mapping[str, Tensor]) -> SharedState:
+        """The shared-stage model that a device would run by itself; the global one unless `personal`."""
+        return received.shared
+
+    # server half
+
+    def initial(self, shared: SharedState) -> SharedState:
+        """The state before the first round, made from fresh factors and no residual."""
+        return shared
+
+    def download(self, shared: SharedState, partition: int, rank: int, round: int) -> Received:
+        """What a client of this rank receives at the start of a round."""
+        if rank != shared.rank:
+            raise ValueError(f"{type(self).__module__} needs equal ranks: {rank} asked, {shared.rank} there")
+        return Received(shared, round)
+
+    @abstractmethod
+    def start(self, shared: SharedState, round: int) -> None:
+        """A round begins from `shared`."""
+
+    @abstractmethod
     def add(self, update: Update) -> None:
-        """Take one client's validated update; called in partition order."""
-        ...
+        """Take one client's validated update; called in partition order. It may be kept or written to."""
 
+    @abstractmethod
     def finish(self) -> SharedState:
         """The state after the round; the state it began from when there was no update."""
-        ...
 
-    def download(self, shared: SharedState, partition: int) -> SharedState:
-        """What this client receives at the start of a round."""
-        ...
+    def state(self) -> dict[str, Tensor]:
+        """What the server half remembers between rounds, for checkpoints."""
+        return {}
 
-
-def load_rule(name: str) -> Rule:
-    """A fresh instance of the strategy `name`; UserError, with the nearest name, when there is none."""
-    names = strategy_names()
-    if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise UserError(f"strategy {name!r} is unknown: expected one of {', '.join(names)}{hint}")
-    rule: Rule = importlib.import_module(f"strategies.{name}").Strategy()
-    return rule
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state` gave."""
+        if state:
+            raise ValueError(f"{type(self).__module__} keeps no state, a checkpoint has {sorted(state)}")
 
 
-def strategy_names() -> list[str]:
-    """The strategies that are installed, sorted."""
-    # by name, so that the library does not depend on the folder that users edit
-    package = importlib.import_module("strategies")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+def in_parts(name: str, parts: str) -> bool:
+    """Whether a layer or tensor lies in one of the parts of the network that `parts` lists.
+
+    E.g. "up_blocks attentions" or "down_blocks.1": whole words of the name, between its dots.
+    """
+    return any(f".{part}." in f".{name}." for part in parts.split())
+
+
+class AveragingRule(Rule):
+    """The server half that many rules share: what was sent is averaged and takes its place in the state.
+
+        x = sum_k p_k x_k,   p_k = n_k / sum n
+
+    A tensor that nobody sends keeps its value.
+    """
+
+    def start(self, shared: SharedState, round: int) -> None:
+        """Empty sums."""
+        self._shared = shared
+        self._mean = WeightedMean()
+
+    def add(self, update: Update) -> None:
+        """sum n_k x_k."""
+        self._mean.add(update.num_examples, update.tensors)
+
+    def finish(self) -> SharedState:
+        """The sums over sum n."""
+        return self._shared.with_tensors(self._mean.finish())
+
+
+class WeightedMean:
+    """sum_k w_k x_k / sum_k w_k over named tensors, folded in place: one model in memory, not K."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, weight: float, tensors: Mapping[str, Tensor]) -> None:
+        """Fold one client's float32 tensors in; ValueError for other names or shapes than the first's."""
+        if weight <= 0:
+            raise ValueError(f"a weight of {weight}: expected more than 0")
+        if not self.total:
+            self._sums = {name: torch.mul(tensor, weight) for name, tensor in tensors.items()}
+        else:
+            shapes = {name: tensor.shape for name, tensor in tensors.items()}
+            if shapes != {name: tensor.shape for name, tensor in self._sums.items()}:
+                raise ValueError("tensors of other names or shapes than the first client's")
+            for name, tensor in tensors.items():
+                self._sums[name].add_(tensor, alpha=weight)
+        self.total += weight
+
+    def finish(self) -> dict[str, Tensor]:
+        """The means; empty when nothing was added. The sums are given away."""
+        sums, self._sums = self._sums, {}
+        return {name: tensor.div_(self.total) for name, tensor in sums.items()}

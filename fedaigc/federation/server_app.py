@@ -6,16 +6,19 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedaigc.diffusion.adapters import SharedState, new_adapter
+from fedaigc.diffusion.adapters import SharedState, new_adapter, zero_residual
 from fedaigc.diffusion.noise_level import boundary_log_snr
 from fedaigc.errors import UserError
 from fedaigc.federation.base import base_model
+from fedaigc.federation.board import Board
+from fedaigc.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fedaigc.federation.config import FederationConfig, config_from_run
-from fedaigc.federation.flower import load_strategy
 from fedaigc.federation.generation import generate, plan_generation
 from fedaigc.federation.record import RunRecord, save_shared_state
 from fedaigc.federation.roster import Progress, open_roster
 from fedaigc.federation.rounds import RoundRecord, run_rounds
+from fedaigc.federation.software import difference, own_software
+from fedaigc.federation.strategies import load_strategy
 from fedaigc.rng import rng
 
 PROGRESS = "fedaigc progress:"
@@ -42,28 +45,47 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
 
     Raises UserError, which the record holds too, for a configuration that cannot work.
     """
-    record = RunRecord(config)
+    held = load_checkpoint(config) if config.resume else None
+    record = RunRecord(config, kept_rounds=held.round if held is not None else 0)
     try:
         torch.set_num_threads(config.threads)
-        rule = load_strategy(config.rounds.strategy)
-        shared = initial_shared_state(config)
+        rule = load_strategy(config.rounds.strategy, config.rounds.options)
+        rule.seed, rule.num_clients = config.seed, config.num_clients
+        rule.clients_per_round = config.rounds.clients or config.num_clients
+        if held is None:
+            shared = rule.initial(initial_shared_state(config, full_weights=rule.traits.full_weights))
+        else:
+            shared = held.shared
+            rule.load(held.rule_state)
         if config.generation.enabled:
             plan_generation(shared, config)  # a wrong number of shared steps is told before hours of training
         roster = open_roster(
             grid, num_clients=config.num_clients, base_hash=shared.base_hash, progress=progress
         )
         refused = [{"partition": refusal.partition, "reason": refusal.reason} for refusal in roster.refused]
-        record.update(base=shared.base_hash, partitions=roster.partitions, refused=refused)
+        record.update(
+            base=shared.base_hash,
+            partitions=roster.partitions,
+            refused=refused,
+            client_versions={str(partition): dict(told) for partition, told in roster.software.items()},
+            version_warning=difference(roster.software, own_software()),
+        )
 
-        def on_round(done: RoundRecord, state: SharedState) -> None:
-            save_shared_state(state, config.output)
-            record.add_round(asdict(done))
+        first = 1 if held is None else held.round + 1
+        with Board(config.output, enabled=config.rounds.tensorboard, first=first) as board:
 
-        shared = run_rounds(roster, shared, rule, config, on_round)
+            def on_round(done: RoundRecord, state: SharedState) -> None:
+                # the record first: a checkpoint without its round's record would leave a gap
+                record.add_round(asdict(done))
+                save_checkpoint(Checkpoint(done.round, state, rule.state()), config)
+                board.add_round(done)
+
+            shared = run_rounds(roster, shared, rule, config, on_round, first=first)
         save_shared_state(shared, config.output)
         record.update(shared_hash=shared.hash())
         if config.generation.enabled:
             record.update(generation=generate(roster, shared, config))
+        record.update(sent_bytes=roster.ledger.totals())
     except Exception as error:
         kind = "error" if isinstance(error, UserError) else type(error).__name__
         record.update(status="failed", error=f"{error}", error_kind=kind)
@@ -71,8 +93,8 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
     record.update(status="finished")
 
 
-def initial_shared_state(config: FederationConfig) -> SharedState:
-    """W0, no residual, A drawn from the run's seed and B zero: the pipeline as it came."""
+def initial_shared_state(config: FederationConfig, *, full_weights: bool = False) -> SharedState:
+    """A drawn from the run's seed and B zero, no residual (full_weights: zeros): the pipeline as it came."""
     pipe, base_hash = base_model(config.model)
     section = config.adapter
     fresh = new_adapter(
@@ -81,4 +103,5 @@ def initial_shared_state(config: FederationConfig) -> SharedState:
     boundary = None
     if section.boundary_timestep is not None:
         boundary = boundary_log_snr(pipe, section.boundary_timestep)
-    return SharedState(base_hash, fresh.lora, fresh.rank, fresh.alpha, boundary_log_snr=boundary)
+    residual = zero_residual(pipe) if full_weights else {}
+    return SharedState(base_hash, fresh.lora, fresh.rank, fresh.alpha, residual, boundary_log_snr=boundary)

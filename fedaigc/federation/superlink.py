@@ -25,6 +25,7 @@ CONNECTION = "fedaigc"
 TAG = "FEDAIGC_LAUNCH"
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
+_STOP_ATTEMPTS = 5
 # Ray puts sockets into its folder, whose paths have at most 107 characters
 _MAX_RAY_FOLDER = 40
 
@@ -77,37 +78,52 @@ def superlink(scratch: Path, environment: dict[str, str]) -> Iterator[None]:
         "--control-api-address",
         f"127.0.0.1:{control_port}",
     ]
-    with _ended_by_sigterm(), (scratch / "superlink.log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=scratch,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    with (scratch / "superlink.log").open("wb") as log:
+        process: subprocess.Popen[bytes] | None = None
         try:
+            process = subprocess.Popen(
+                command,
+                cwd=scratch,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
             _wait_until_healthy(process, port, scratch / "superlink.log")
             yield
         finally:
-            _stop(process, environment[TAG])
+            stop_all(process, environment[TAG])
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Python ends on SIGTERM without clean-up; inside, it cleans up first (where this is the main thread)."""
+def cleaning_up_when_stopped() -> Iterator[None]:
+    """Python ends on SIGTERM and SIGHUP without clean-up; inside, it leaves with its clean-up done.
+
+    Exit status 128 + signal, as of a shell. Only where this is the main thread, the one that gets signals;
+    a SIGHUP that is ignored (nohup) stays so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def leave(number: int, frame: object) -> None:
+        # `timeout` and others signal twice: a second one must not end the clean-up
+        for other in replaced:
+            signal.signal(other, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    replaced = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    for number in replaced:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
 
 
 def _wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
@@ -120,27 +136,61 @@ def _wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, log: Path
     raise UserError(f"Flower's SuperLink did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def _stop(process: "subprocess.Popen[bytes]", tag: str) -> None:
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_STOP_TIMEOUT_S)
-    left = _processes_of(tag)
-    for leftover in left:
-        with contextlib.suppress(psutil.Error):
-            leftover.terminate()
-    _, alive = psutil.wait_procs(left, timeout=_STOP_TIMEOUT_S)
-    for leftover in alive:
-        with contextlib.suppress(psutil.Error):
-            leftover.kill()
-    psutil.wait_procs(alive, timeout=_STOP_TIMEOUT_S)
-    process.wait()
+def stop_all(process: "subprocess.Popen[bytes] | None", tag: str) -> None:
+    """End the SuperLink, and then whatever else belongs to its launch: gently first, then without asking.
+
+    A signal that comes meanwhile waits until it is done. None: the SuperLink did not start.
+    """
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        _stop_undisturbed(process, tag)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
-def _processes_of(tag: str) -> list[psutil.Process]:
+def _stop_undisturbed(process: "subprocess.Popen[bytes] | None", tag: str) -> None:
+    # before anything ends: who loses its parent keeps its session
+    sessions = _sessions_below(process)
+    if process is not None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_TIMEOUT_S)
+    # several times: a raylet starts workers anew until it has ended itself
+    for attempt in range(_STOP_ATTEMPTS):
+        left = _processes_of(tag, sessions)
+        for leftover in left:
+            with contextlib.suppress(psutil.Error):
+                leftover.terminate() if attempt == 0 else leftover.kill()
+        psutil.wait_procs(left, timeout=_STOP_TIMEOUT_S)
+        if not left:
+            break
+    if process is not None:
+        process.wait()
+
+
+def _sessions_below(process: "subprocess.Popen[bytes] | None") -> set[int]:
+    """The sessions that the SuperLink and its children opened; none of them can hold a stranger."""
+    if process is None:
+        return set()
+    sessions = set()
+    with contextlib.suppress(psutil.Error):
+        root = psutil.Process(process.pid)
+        for member in (root, *root.children(recursive=True)):
+            with contextlib.suppress(OSError):
+                sessions.add(os.getsid(member.pid))
+    return sessions - {os.getsid(0)}
+
+
+def _processes_of(tag: str, sessions: set[int]) -> list[psutil.Process]:
+    """The living processes of the sessions, and those that were started with the tag.
+
+    The tag alone does not do: Ray's agents write their titles over their environment.
+    """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(TAG) == tag:
+            ours = os.getsid(process.pid) in sessions or process.environ().get(TAG) == tag
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 

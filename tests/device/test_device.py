@@ -18,7 +18,8 @@ from fedaigc.diffusion.noise_level import boundary_log_snr
 from fedaigc.diffusion.plan import boundary_step, build_plan
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
-from fedaigc.federation.rule import load_rule
+from fedaigc.federation.rule import Received
+from fedaigc.federation.strategies import load_strategy
 
 SETTINGS = TrainingSettings(shared_steps=2, personal_steps=2, batch_size=2, learning_rate=1e-2)
 SIZE = {"height": 64, "width": 64}
@@ -50,7 +51,8 @@ def device(tmp_path, pipe, base_hash, taxonomy):
 
 
 def _train(device, shared, round, run="run"):
-    return device.train(run, round, shared, load_rule("fedit"), SETTINGS, **SIZE)
+    rule = load_strategy("fedit")
+    return device.train(run, Received(shared, round), rule, SETTINGS, shared_steps=2, personal_rank=2, **SIZE)
 
 
 def _equal(left, right):
@@ -89,7 +91,7 @@ def test_a_repeated_round_starts_from_the_version_before_it(device, shared):
 
 def test_old_versions_are_dropped_and_the_disk_stays_bounded(device, shared):
     for round in range(1, 6):
-        device.versions.save_personal("run", round, shared.adapter)
+        device.versions.save_round("run", round, shared.adapter)
         device.receive(replace(shared, alpha=float(round)))
     kept = sorted(path.name for path in (device._home.adapters / "rounds" / "run").iterdir())
     assert kept == ["000003", "000004", "000005"]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
 from fedaigc.federation.arrays import Manifest, flatten, manifest_of, unflatten
+from fedaigc.tensor_file import CACHE_LINE_BYTES
 
 NAMES = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_categories=["Cs"]), max_size=9)
 
@@ -39,11 +40,20 @@ def test_nothing_is_rounded_or_cut_silently():
         unflatten(np.zeros(3, np.float32), Manifest((("a", (4,)),)))
 
 
-def test_tensors_do_not_share_the_buffer():
-    buffer = np.zeros(2, np.float32)
-    found = unflatten(buffer, Manifest((("a", (2,)),)))
-    buffer[:] = 1
-    assert not found["a"].any()
+@given(offset=st.integers(0, 63), sizes=st.lists(st.integers(0, 40), min_size=1, max_size=6))
+def test_where_a_message_lies_in_memory_does_not_show(offset, sizes):
+    """Every tensor is a copy that starts on a cache line, wherever the bytes of the message were."""
+    total = sum(sizes)
+    raw = bytearray(4 * total + 64)
+    buffer = np.frombuffer(raw, np.float32, count=total, offset=offset)
+    buffer[:] = np.arange(total)
+    manifest = Manifest(tuple((str(i), (size,)) for i, size in enumerate(sizes)))
+    found = unflatten(buffer, manifest)
+    assert torch.cat(list(found.values())).tolist() == list(range(total))
+    for tensor in found.values():
+        assert tensor.data_ptr() % CACHE_LINE_BYTES == 0
+        tensor += 1
+    assert buffer.tolist() == list(range(total))
 
 
 @pytest.mark.parametrize(

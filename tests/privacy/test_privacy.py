@@ -25,6 +25,7 @@ from fedaigc.federation.launcher import in_process_run
 from fedaigc.federation.local_grid import LocalGrid
 from fedaigc.federation.messages import Ask
 from fedaigc.federation.server_app import initial_shared_state, serve
+from fedaigc.federation.software import SOFTWARE, own_software
 from fedaigc.semantics.parser import parse
 from fedaigc.semantics.signature import Policy, Relation, Signature
 
@@ -53,10 +54,14 @@ VALUES = (
     "manifest",
     "num_examples",
     "num_steps",
+    "rank",
+    "format",
+    "scales",
     "tasks",
     "signatures",
     "alone",
     "kind",
+    *SOFTWARE,
 )
 LOSSES = ("shared_loss", "personal_loss")
 CLOSED_TYPES = (FinishReport, SharedSteps, Signature)
@@ -126,9 +131,11 @@ def detector(config, devices, secrets, taxonomy) -> Detector:
     tasks = [task.task_id for device in devices.values() for task in device.prompts.all()]
     layers = list(shared.tensors())
     names = [field.name for kind in CLOSED_TYPES for field in fields(kind)]
+    software = own_software().values()
+    hashes = shared.base_hash, shared.hash()
     return Detector(
         secrets,
-        [*RECORDS, *VALUES, *LOSSES, *names, *enums, *tasks, *layers, shared.base_hash, shared.hash()],
+        [*RECORDS, *VALUES, *LOSSES, *names, *enums, *tasks, *layers, *software, *hashes],
         taxonomy.__contains__,
     )
 
@@ -389,6 +396,19 @@ def test_a_device_that_discloses_more_than_its_policy_is_caught(config, devices,
     monkeypatch.setattr(client_app, "Device", Talkative)
     allowed = detector.also_allowing(devices[0].waiting())
     assert _forms(allowed.leaks(_ask(config, Ask.SIGNATURES, messages.body()))) == {"concept"}
+
+
+def test_a_hello_tells_the_closed_list_of_versions_and_a_prompt_among_them_is_caught(
+    config, devices, detector, monkeypatch
+):
+    honest = _ask(config, Ask.HELLO, messages.body())
+    assert set(honest["body"]) == {"partition", "base", *SOFTWARE}
+    assert detector.leaks(honest) == []
+    told = own_software() | {"torch": PROMPTS[0]}
+    monkeypatch.setattr(client_app, "own_software", lambda: told)
+    assert "words" in _forms(detector.leaks(_ask(config, Ask.HELLO, messages.body())))
+    monkeypatch.setattr(client_app, "own_software", lambda: {"gleaming": "1.0"})
+    assert "words" in _forms(detector.leaks(_ask(config, Ask.HELLO, messages.body())))
 
 
 def test_the_text_of_an_error_is_caught(config, devices, detector, monkeypatch):

@@ -1,6 +1,5 @@
-"""The knowledge graph, read once, and strategies over it."""
+"""Strategies over the knowledge graph."""
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -10,8 +9,3 @@ CONCEPTS = sorted(Taxonomy.load().graph)
 concepts = st.sampled_from(CONCEPTS)
 # no deadline: the first example imports networkx and scipy
 law = settings(deadline=None)
-
-
-@pytest.fixture(scope="session")
-def taxonomy() -> Taxonomy:
-    return Taxonomy.load()

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from fedaigc.diffusion.adapters import SharedState
 from fedaigc.errors import UserError
 from fedaigc.federation.arrays import manifest_of
-from fedaigc.federation.flower import RefusedUpdate, load_strategy, read_update
-from fedaigc.federation.messages import ARRAYS, BODY, FLAT, METRICS, update_record
-from fedaigc.federation.rule import Rule, Update, load_rule
-from fedaigc.rng import rng
+from fedaigc.federation.messages import ARRAYS, BODY, FLAT, METRICS
+from fedaigc.federation.messages import update_record as encode_update
+from fedaigc.federation.read_update import RefusedUpdate, read_update
+from fedaigc.federation.rule import Received, Rule, Update
+from fedaigc.federation.strategies import load_strategy
+from fedaigc.rng import numpy_rng, rng
 
 RANK, WIDTH = 2, 3
 
@@ -31,14 +33,24 @@ def state(seed: int = 0) -> SharedState:
 
 
 def update(partition: int, num_examples: int = 3, **metrics: float) -> Update:
-    return Update(partition, num_examples, 5, state(partition + 1).tensors(), metrics or {"loss": 0.5})
+    tensors = state(partition + 1).tensors()
+    return Update(partition, num_examples, 5, tensors, RANK, metrics or {"loss": 0.5})
 
 
 EXPECTED = manifest_of(state().tensors())
+RECEIVED = Received(state(), 1)
+
+
+def update_record(sent: Update) -> RecordDict:
+    return encode_update(sent, RECEIVED, "float32", numpy_rng(0, "wire"))
+
+
+def read(record: RecordDict) -> Update:
+    return read_update(record, 4, RECEIVED, load_strategy("fedit"), "float32")
 
 
 def test_an_update_survives_the_message():
-    found = read_update(update_record(update(4, 7, loss=0.25)), 4, EXPECTED)
+    found = read(update_record(update(4, 7, loss=0.25)))
     assert (found.partition, found.num_examples, found.num_steps, found.metrics) == (4, 7, 5, {"loss": 0.25})
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in update(4).tensors.items())
 
@@ -102,11 +114,11 @@ LENGTH = EXPECTED.num_values
         (with_tensors(in_another_order), "another order"),
         (with_tensors(not_finite(float("nan"))), "block.to_q.lora_B holds values that are not finite"),
         (with_tensors(not_finite(float("-inf"))), "block.to_q.lora_B holds values that are not finite"),
-        (with_array(Array(np.zeros(LENGTH))), "bytes for|dtype float64, expected float32"),
-        (with_array(Array(np.zeros(LENGTH, np.float16))), "dtype float16, expected float32"),
-        (with_array(Array(np.zeros(LENGTH - 1, np.float32))), r"shape \(23,\), expected \(24,\)"),
-        (with_array(Array(np.zeros((1, LENGTH), np.float32))), r"shape \(1, 24\), expected \(24,\)"),
-        (with_array(Array(np.zeros(10**6, np.float32))), "4000128 bytes for 24 float32 values"),
+        (with_array(Array(np.zeros(LENGTH))), "bytes for|of float64, expected"),
+        (with_array(Array(np.zeros(LENGTH, np.float16))), "of float16, expected \\(24,\\) of float32"),
+        (with_array(Array(np.zeros(LENGTH - 1, np.float32))), r"\(23,\) of float32, expected \(24,\)"),
+        (with_array(Array(np.zeros((1, LENGTH), np.float32))), r"\(1, 24\) of float32, expected \(24,\)"),
+        (with_array(Array(np.zeros(10**6, np.float32))), "4000128 bytes for values of 96"),
         (with_array(Array("float32", (24,), "numpy.ndarray", b"garbage")), "cannot be read"),
         (with_array(Array("float32", (24,), "pickle", b"garbage")), "cannot be read"),
         (with_body(partition=3), "claims to come from partition 3"),
@@ -125,12 +137,12 @@ LENGTH = EXPECTED.num_values
 )
 def test_a_wrong_reply_is_refused_with_its_partition_named(record, reason):
     with pytest.raises(RefusedUpdate, match="partition 4: ") as caught:
-        read_update(record, 4, EXPECTED)
+        read(record)
     assert caught.match(reason)
 
 
 def fold(rule: Rule, updates: Sequence[Update]) -> SharedState:
-    rule.start(state())
+    rule.start(state(), 1)
     for item in updates:
         rule.add(item)
     return rule.finish()
@@ -141,12 +153,12 @@ def test_fedavg_by_hand():
 
     def one(partition: int, down: list[list[float]], up: list[list[float]], num_examples: int) -> Update:
         tensors = {"l.lora_A": torch.tensor(down), "l.lora_B": torch.tensor(up)}
-        return Update(partition, num_examples, 1, tensors)
+        return Update(partition, num_examples, 1, tensors, 1)
 
     start = SharedState("base", {"l": (torch.zeros(1, 2), torch.zeros(1, 1))}, 1, 1.0)
     for name in ("fedavg", "fedit"):
         rule = load_strategy(name)
-        rule.start(start)
+        rule.start(start, 1)
         rule.add(one(0, [[1.0, 2.0]], [[8.0]], 1))
         rule.add(one(1, [[5.0, 6.0]], [[0.0]], 3))
         down, up = rule.finish().lora["l"]
@@ -178,7 +190,7 @@ def test_averaging_factors_is_not_exact(name):
     """The counterexample: two clients whose products cancel, while the product of the means does not."""
     ones = torch.ones(1, 1)
     rule = load_strategy(name)
-    rule.start(SharedState("base", {"l": (ones, ones)}, 1, 1.0))
+    rule.start(SharedState("base", {"l": (ones, ones)}, 1, 1.0), 1)
     rule.add(Update(0, 1, 1, {"l.lora_A": ones, "l.lora_B": ones}))
     rule.add(Update(1, 1, 1, {"l.lora_A": 3 * ones, "l.lora_B": -ones / 3}))
     delta = rule.finish().adapter.effective_delta("l")
@@ -187,8 +199,8 @@ def test_averaging_factors_is_not_exact(name):
 
 
 def test_strategies_are_found_by_name():
-    assert load_rule("fedit").__class__.__module__ == "strategies.fedit"
-    with pytest.raises(UserError, match=r"'fedti' is unknown.*did you mean 'fedit'"):
+    assert load_strategy("fedit").__class__.__module__ == "strategies.fedit"
+    with pytest.raises(UserError, match=r"'fedti' is unknown; did you mean 'fedit'"):
         load_strategy("fedti")
     for name in ("../fedit", "os", ""):
         with pytest.raises(UserError, match="is unknown"):

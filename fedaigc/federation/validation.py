@@ -1,0 +1,89 @@
+"""Configurations as the user meets them: a TOML file, checked against a model, all mistakes told at once."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from fedaigc.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], values: Mapping[str, Any], what: str = "the configuration") -> Model:
+    """`values` as a `model`.
+
+    Raises UserError that names every wrong key and, for an unknown one, the nearest.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise _told(model, error, what) from None
+
+
+def validated_json(model: type[Model], text: str, what: str = "the configuration") -> Model:
+    """The same for a JSON string."""
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise _told(model, error, what) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file. UserError when it is not there or no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"no configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a TOML file: {error}") from None
+
+
+def nearest(given: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?` for the nearest of the known names; nothing where none is near."""
+    found = difflib.get_close_matches(given, known, n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _told(model: type[BaseModel], error: ValidationError, what: str) -> UserError:
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "configuration"
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = _known_keys(model, problem["loc"][:-1])
+            nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.0)
+            lines.append(f"  {where}: unknown key; the nearest known one is {nearest[0]!r}")
+        else:
+            lines.append(f"  {where}: {problem['msg']}, got {problem['input']!r}")
+    return UserError(f"{what} is wrong:\n" + "\n".join(lines))
+
+
+def _known_keys(model: type[BaseModel], section: tuple[int | str, ...]) -> list[str]:
+    schema = TypeAdapter(model).json_schema()
+    found = _resolved(schema, schema)
+    for part in section:
+        found = _resolved(schema, _inside(found, part))
+    return sorted(found["properties"])
+
+
+def _inside(found: Mapping[str, Any], part: int | str) -> Mapping[str, Any]:
+    """One level down: an item of a list, a key of a section, or of a table with free keys."""
+    if isinstance(part, int):
+        return found["items"]
+    if part in found.get("properties", {}):
+        return found["properties"][part]
+    return next(iter(found.get("patternProperties", {}).values()), None) or found["additionalProperties"]
+
+
+def _resolved(schema: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Past references and, for a section that may be left out, past the choice of null."""
+    while True:
+        if "$ref" in found:
+            found = schema["$defs"][found["$ref"].rpartition("/")[2]]
+        elif "anyOf" in found:
+            found = next(choice for choice in found["anyOf"] if choice.get("type") != "null")
+        else:
+            return found

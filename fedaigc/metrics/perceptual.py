@@ -1,0 +1,135 @@
+"""CLIP score and LPIPS, where their weights are at hand: neither net is shipped.
+
+Nothing here downloads anything. Do not use CLIP score to rank models on Scenes at 64x64: CLIP was trained on
+photographs at 224x224; the judge (`metrics.judge`) knows Scenes.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from fedaigc.errors import UserError
+
+CLIP = "openai/clip-vit-base-patch16"
+LPIPS_BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
+
+
+class _ProjectedClip(nn.Module):
+    """CLIP as torchmetrics 1.9 calls it: transformers 5 returns an output object, not the projection."""
+
+    def __init__(self, clip: Any) -> None:
+        super().__init__()
+        self.clip, self.config = clip, clip.config
+
+    def get_image_features(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        return self.clip.get_image_features(pixels).pooler_output
+
+    def get_text_features(
+        self, tokens: Int[Tensor, "b t"], mask: Int[Tensor, "b t"] | None = None
+    ) -> Float[Tensor, "b d"]:
+        return self.clip.get_text_features(tokens, mask).pooler_output
+
+
+class ClipScore:
+    """How well a picture fits its caption: max(100 cos(image embedding, text embedding), 0).
+
+    Source: J. Hessel, A. Holtzman, M. Forbes, R. Le Bras, Y. Choi, "CLIPScore: A Reference-free Evaluation
+    Metric for Image Captioning", arXiv:2104.08718; torchmetrics scales by 100 where the paper scales by 2.5.
+    """
+
+    def __init__(self, metric: Any) -> None:
+        self._metric = metric
+
+    @classmethod
+    def load(cls, name: str | Path = CLIP) -> "ClipScore":
+        """A CLIP model from a folder or, by its hub name, from the local Hugging Face cache.
+
+        Raises UserError when it is neither here nor there.
+        """
+        import transformers
+        from torchmetrics.multimodal.clip_score import CLIPScore
+
+        transformers.logging.set_verbosity_error()  # it advises on torchvision at every load
+        transformers.logging.disable_progress_bar()
+        try:
+            clip = transformers.CLIPModel.from_pretrained(str(name), local_files_only=True)
+            processor = transformers.CLIPProcessor.from_pretrained(str(name), local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"no CLIP model {str(name)!r} at hand: expected the folder of one, or a hub name that is in "
+                f"the local cache; fetch it once with `hf download {CLIP}`, or leave the CLIP score out"
+            ) from error
+        model: Any = _ProjectedClip(clip.eval().requires_grad_(False))
+        return cls(CLIPScore(lambda: (model, processor)))
+
+    def score(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[float]:
+        """One score a picture, from 0 to 100. Raises UserError for another number of captions."""
+        _check_numbers(images, captions, "captions")
+        scores = []
+        for image, caption in zip(images, captions, strict=True):
+            # the metric holds a mean over its updates: one update a score
+            self._metric.reset()
+            with torch.inference_mode():
+                self._metric.update(_bytes(image), caption)
+                scores.append(float(self._metric.compute()))
+        return scores
+
+
+class Lpips:
+    """How different two pictures look: distances between features of a net, weighted to agree with people.
+
+    Source: R. Zhang, P. Isola, A. Efros, E. Shechtman, O. Wang, "The Unreasonable Effectiveness of Deep
+    Features as a Perceptual Metric", arXiv:1801.03924.
+    """
+
+    def __init__(self, metric: Any) -> None:
+        self._metric = metric
+
+    @classmethod
+    def load(cls, net: Literal["alex", "vgg", "squeeze"] = "alex") -> "Lpips":
+        """LPIPS over AlexNet (the authors' choice for comparisons), VGG-16 or SqueezeNet.
+
+        torchmetrics holds LPIPS' own weights; the backbone's come from torch's hub folder (TORCH_HOME).
+        Raises UserError when torchvision or the backbone's file is missing.
+        """
+        if importlib.util.find_spec("torchvision") is None:
+            raise UserError("LPIPS needs torchvision: `pip install torchvision`, or leave LPIPS out")
+        import torchvision
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+        url = getattr(torchvision.models, LPIPS_BACKBONES[net]).DEFAULT.url
+        file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+        if not file.is_file():
+            raise UserError(f"LPIPS with {net!r} needs {file}: fetch it once from {url}, or leave LPIPS out")
+        return cls(LearnedPerceptualImagePatchSimilarity(net_type=net, normalize=True, reduction="none"))
+
+    def distances(self, images: Sequence[Image.Image], references: Sequence[Image.Image]) -> list[float]:
+        """One distance a pair, 0 for equal pictures. Raises UserError for another number or size."""
+        _check_numbers(images, references, "references")
+        found = []
+        for number, (image, reference) in enumerate(zip(images, references, strict=True)):
+            if image.size != reference.size:
+                raise UserError(
+                    f"picture {number} is {image.size}, its reference {reference.size}: draw one size"
+                )
+            self._metric.reset()
+            with torch.inference_mode():
+                self._metric.update(_bytes(image)[None] / 255, _bytes(reference)[None] / 255)
+                found.append(float(self._metric.compute()))
+        return found
+
+
+def _check_numbers(images: Sequence[Image.Image], others: Sequence[Any], name: str) -> None:
+    if len(images) != len(others):
+        raise UserError(f"{len(images)} pictures for {len(others)} {name}: give one for each")
+
+
+def _bytes(image: Image.Image) -> UInt8[Tensor, "3 h w"]:
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)

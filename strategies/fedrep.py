@@ -1,0 +1,93 @@
+"""FedRep: some layers are each client's own, trained first; the others are shared, trained after them.
+
+Collins, Hassani, Mokhtari, Shakkottai, "Exploiting Shared Representations for Personalized Federated
+Learning", ICML 2021, arXiv:2102.07089.
+
+    client   h_k <- steps on h of F_k(phi, h)        from its own h_k, phi fixed
+             phi_k <- steps on phi of F_k(phi, h_k)  from phi, h_k fixed
+    server   phi <- sum_k p_k phi_k,   p_k = n_k / sum n
+
+The paper's head is a classifier's last layer; here h is the factors of the layers that `personal` names,
+within the shared stage. A round's steps are divided between the two, where the paper gives phi one step or
+one epoch.
+
+Partition: blocks (h_k stays). The global state has no factors for h: the edge runs W0 there, and W0 + s B A
+in the other layers. Traits: averaging (on phi), personal. Not exact, not stateless: a client keeps h_k. With
+no layer personal it is FedIT, bit for bit; so it is under the partition `stage`, where what a client keeps is
+its personal-stage adapter, which never meets the shared one in a forward pass: FedPer (both trained together)
+and FedBABU (the head frozen meanwhile) then differ in nothing that is shared.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from fedaigc.federation.rule import (
+    AveragingRule,
+    LocalResult,
+    LocalWork,
+    Received,
+    SharedState,
+    Traits,
+    UserError,
+    in_parts,
+)
+
+
+@dataclass
+class Strategy(AveragingRule):
+    """Both halves of FedRep.
+
+    personal: the parts of the network whose layers are personal (see `in_parts`; "" for none).
+    personal_share: of a round's steps, those on the personal layers; each half gets one step at least.
+    """
+
+    personal: str = "up_blocks"
+    personal_share: float = 0.5
+
+    traits = Traits(partition="blocks", stateless=False, personal=True)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.personal_share < 1:
+            raise ValueError(f"personal_share lies between 0 and 1, got {self.personal_share}")
+
+    def sends(self, name: str, round: int) -> bool:
+        """The factors of the shared layers."""
+        return self.trains(name, round) and not in_parts(name, self.personal)
+
+    def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
+        """h_k first, then phi."""
+        shared, round = received.shared, received.round
+        if not self.personal:
+            return super().client(work, received, memory)
+        if not memory:
+            memory = self._personal(work.fresh(shared.rank, shared.alpha).tensors())
+        steps = max(1, int(self.personal_share * work.num_steps))
+        whole = self._with(shared, memory)
+        whole = work.train(whole, trained=lambda name: name in memory, steps=steps, stream="personal-layers")
+        whole = work.train(
+            whole, trained=lambda name: self.sends(name, round), steps=max(1, work.num_steps - steps)
+        )
+        return LocalResult(self.sent(whole, round), self._personal(whole.tensors()))
+
+    def own(self, received: Received, memory: Mapping[str, Tensor]) -> SharedState:
+        """phi and h_k."""
+        return self._with(received.shared, memory)
+
+    def initial(self, shared: SharedState) -> SharedState:
+        """Without the factors of the personal layers. Raises UserError when that is none of them, or all."""
+        lora = {layer: pair for layer, pair in shared.lora.items() if not in_parts(layer, self.personal)}
+        if not lora or (self.personal and len(lora) == len(shared.lora)):
+            parts = sorted({layer.partition(".")[0] for layer in shared.lora})
+            raise UserError(
+                f"fedrep: personal = {self.personal!r} fits {'every layer' if not lora else 'no layer'}; "
+                f"the layers lie in {', '.join(parts)}"
+            )
+        return replace(shared, lora=lora)
+
+    def _personal(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in tensors.items() if in_parts(name, self.personal)}
+
+    def _with(self, shared: SharedState, memory: Mapping[str, Tensor]) -> SharedState:
+        return SharedState.from_tensors(shared.header(), shared.tensors() | dict(memory))

@@ -1,0 +1,54 @@
+"""FedSVD: B is trained and averaged, and from time to time B A is factored again, for a new A.
+
+Lee, Park, Lee, Wagner, Seong, Bocklet, Lee, Hwang, "FedSVD: Adaptive Orthogonalization for Private
+Federated Learning with LoRA", NeurIPS 2025, arXiv:2505.12805.
+
+    client   B_k <- steps on B of F_k(B, A)       from the common B
+    server   B <- sum_k p_k B_k,   p_k = n_k / sum n
+             every `period` rounds   U S V^T = B A,   A <- V^T,   B <- U S
+
+B A has no more directions than A has rows, so the factors hold it without loss. Directions of A that B does
+not use yet have no singular value; they stay in the span of A's rows, which V^T keeps. Before the first
+factoring A is what the run drew from its seed.
+
+Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless, exact: with A common, s B A is
+linear in B, and factoring again does not change it. With a `period` that never comes it is FFA-LoRA.
+"""
+
+from dataclasses import dataclass, replace
+
+from fedaigc.federation.rule import AveragingRule, SharedState, Traits, padded, singular_factors
+
+
+@dataclass
+class Strategy(AveragingRule):
+    """Both halves of FedSVD. period: rounds between two factorings."""
+
+    period: int = 1
+
+    traits = Traits(exact=True)
+
+    def __post_init__(self) -> None:
+        if self.period < 1:
+            raise ValueError(f"period starts at 1, got {self.period}")
+
+    def trains(self, name: str, round: int) -> bool:
+        """B."""
+        return name.endswith(".lora_B")
+
+    def start(self, shared: SharedState, round: int) -> None:
+        """Empty sums."""
+        super().start(shared, round)
+        self._factors_again = round % self.period == 0
+
+    def finish(self) -> SharedState:
+        """The mean of B; A = V^T and B = U S when it is time."""
+        updated = self._mean.total > 0
+        mean = super().finish()
+        if not (updated and self._factors_again):
+            return mean
+        lora = {
+            layer: padded(singular_factors((A, B), mean.rank), mean.rank, A)
+            for layer, (A, B) in mean.lora.items()
+        }
+        return replace(mean, lora=lora)

@@ -1,0 +1,37 @@
+"""Full weights of the shared stage: what adapters are an approximation of.
+
+McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-Efficient Learning of Deep Networks from
+Decentralized Data", AISTATS 2017, arXiv:1602.05629 (FedAvg), on every linear and convolutional layer.
+
+    R = sum_k p_k R_k,   p_k = n_k / sum n,   the weight of a layer is W0 + R in the shared stage
+
+R is a dense residual that starts at zero; there are no factors. W0 stays, for the personal stage runs on it.
+
+Partition: stage. The edge runs W0 + R. Traits: averaging, stateless, exact: the effective weight is linear in
+what is averaged. Bytes: all weights of these layers, both ways. Ranks mean nothing here: all clients train
+the same.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from fedaigc.federation.rule import AveragingRule, SharedState, Traits
+
+
+@dataclass
+class Strategy(AveragingRule):
+    """Both halves: plain training of R, and its mean."""
+
+    traits = Traits(exact=True, full_weights=True)
+
+    def trains(self, name: str, round: int) -> bool:
+        """The residuals."""
+        return name.endswith(".residual")
+
+    def initial(self, shared: SharedState) -> SharedState:
+        """Zero residuals in place of factors; of the layers with factors, where the state brings none."""
+        adapted = {
+            layer: torch.zeros((len(up), *down.shape[1:])) for layer, (down, up) in shared.lora.items()
+        }
+        return replace(shared, lora={}, residual=dict(shared.residual) or adapted)

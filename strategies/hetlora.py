@@ -1,0 +1,118 @@
+"""HetLoRA: clients of different ranks, padded with zeros, weighted by how much they moved, and pruned.
+
+Cho, Liu, Xu, Fahrezi, Joshi, "Heterogeneous LoRA for Federated Fine-tuning of On-Device Foundation Models",
+EMNLP 2024, arXiv:2401.06432.
+
+    client   F_k(A, B) + lambda sum_layers |A[q:]| |B[:, q:]|,   q = floor(gamma r_k), 1 at least
+             r_k <- q when the sum is smaller after the round's steps than before them
+    server   A <- sum_k w_k pad(A_k),   B <- sum_k w_k pad(B_k),   w_k = |B_k A_k| / sum_j |B_j A_j|
+    down     the first r_k rows of A and columns of B, at the same scale s
+
+with Frobenius norms; pad fills up to the state's rank with zeros. w is of each layer, and n_k does not
+count; where no client has moved a layer all w_k are equal. A client has one rank in all its layers, so that
+it prunes by their sum. The server remembers the rank that a client pruned to and sends no more than that: a
+client that asks for more gets its pruned rank. Since B starts at zero, nobody prunes in the first round;
+gamma = 1 never prunes.
+
+Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, any rank. Not exact: factors are averaged
+apart. Not stateless: the server keeps the pruned ranks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fedaigc.federation.rule import (
+    LocalResult,
+    LocalWork,
+    Parameters,
+    Received,
+    Rule,
+    SharedState,
+    Traits,
+    Update,
+    WeightedMean,
+    padded,
+    truncated,
+)
+
+# in place of a norm of zero, so that a layer that nobody moved has equal weights
+_SMALLEST = 1e-12
+
+
+@dataclass
+class Strategy(Rule):
+    """Both halves of HetLoRA. gamma: the share of a rank that pruning keeps. regularisation: lambda."""
+
+    gamma: float = 0.99
+    regularisation: float = 5e-3
+
+    traits = Traits(stateless=False, any_rank=True)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gamma <= 1 or not self.regularisation >= 0:
+            raise ValueError(
+                f"gamma is above 0 to 1, regularisation from 0: got {self.gamma}, {self.regularisation}"
+            )
+        self._ranks: dict[int, int] = {}
+
+    def expected(self, received: Received, rank: int) -> dict[str, tuple[int, ...]]:
+        """Factors of the rank that was received, or of a smaller one."""
+        return super().expected(replace(received, shared=truncated(received.shared, rank)), rank)
+
+    def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
+        """Training with the penalty on the last rows; without them when it has shrunk."""
+        shared, kept = received.shared, max(1, int(self.gamma * received.shared.rank))
+        trained = work.train(
+            shared,
+            trained=lambda name: self.trains(name, received.round),
+            loss_term=lambda parameters: self.regularisation * _last_rows(parameters, kept),
+        )
+        after, before = (float(_last_rows(state.tensors(), kept)) for state in (trained, shared))
+        if after < before:
+            trained = truncated(trained, kept)
+        return LocalResult(self.sent(trained, received.round), rank=trained.rank)
+
+    def download(self, shared: SharedState, partition: int, rank: int, round: int) -> Received:
+        """The first rows and columns, of the client's rank or of what it pruned to."""
+        pruned = self._ranks.get(partition, rank)
+        return Received(truncated(truncated(shared, rank), min(rank, pruned)), round)
+
+    def start(self, shared: SharedState, round: int) -> None:
+        """Empty sums, for each layer."""
+        self._shared = shared
+        self._means = {layer: WeightedMean() for layer in shared.lora}
+
+    def add(self, update: Update) -> None:
+        """|B_k A_k| times both factors, padded."""
+        for layer, (down, up) in update.lora().items():
+            norm = float((up.flatten(1) @ down.flatten(1)).norm())
+            A, B = padded((down, up), self._shared.rank)
+            self._means[layer].add(max(norm, _SMALLEST), {"A": A, "B": B})
+        self._ranks[update.partition] = update.rank
+
+    def finish(self) -> SharedState:
+        """The sums over the norms' sum."""
+        means = {layer: mean.finish() for layer, mean in self._means.items()}
+        found = {layer: (mean["A"], mean["B"]) for layer, mean in means.items() if mean}
+        return replace(self._shared, lora={**self._shared.lora, **found})
+
+    def state(self) -> dict[str, Tensor]:
+        """The rank that each partition sent last."""
+        return {"ranks": torch.tensor(sorted(self._ranks.items()))} if self._ranks else {}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """The ranks."""
+        self._ranks = {int(partition): int(rank) for partition, rank in state.get("ranks", ())}
+
+
+def _last_rows(tensors: Parameters, kept: int) -> Tensor:
+    """sum_layers |A[q:]| |B[:, q:]|, a scalar; zero when all rows are kept."""
+    layers = [name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A")]
+    norms = [
+        tensors[f"{layer}.lora_A"][kept:].norm() * tensors[f"{layer}.lora_B"][:, kept:].norm()
+        for layer in layers
+    ]
+    return torch.stack(norms).sum()

@@ -1,0 +1,28 @@
+"""RoLoRA: rounds that train and average B take turns with rounds that train and average A.
+
+Chen, Guo, Ju, Dalal, Zhu, Khisti, "Robust Federated Finetuning of LLMs via Alternating Optimization of
+LoRA", arXiv:2409.02346.
+
+    odd rounds    B <- sum_k p_k B_k,   B_k trained from B with A fixed
+    even rounds   A <- sum_k p_k A_k,   A_k trained from A with B fixed,   p_k = n_k / sum n
+
+Rounds count from 1: B, which starts at zero, is first, since with B = 0 the gradient of A is zero.
+
+Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless, exact in each round: one
+factor is common, and s B A is linear in the other. An update is one factor, of FedIT's two.
+"""
+
+from dataclasses import dataclass
+
+from fedaigc.federation.rule import AveragingRule, Traits
+
+
+@dataclass
+class Strategy(AveragingRule):
+    """Both halves of RoLoRA: plain training of the round's factor, and its mean."""
+
+    traits = Traits(exact=True)
+
+    def trains(self, name: str, round: int) -> bool:
+        """B in odd rounds, A in even ones."""
+        return name.endswith(".lora_B" if round % 2 else ".lora_A")

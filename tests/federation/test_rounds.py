@@ -1,0 +1,152 @@
+"""Rounds beyond the main path: formats, dropouts, deadlines, resuming, and the bytes that they cost."""
+
+import time
+
+import pytest
+from flwr.common.serde import recorddict_to_proto
+
+from fedaigc.errors import UserError
+from fedaigc.federation.checkpoint import load_checkpoint
+from fedaigc.federation.client_app import app
+from fedaigc.federation.launcher import in_process_run, run_in_process
+from fedaigc.federation.ledger import Ledger
+from fedaigc.federation.local_grid import LocalGrid
+from fedaigc.federation.record import load_shared_state, read_record, timeless
+from fedaigc.federation.server_app import serve
+
+QUIET = {"enabled": False}
+
+
+class ListeningGrid(LocalGrid):
+    """Keeps every message content that crosses, and never answers for some nodes."""
+
+    def __init__(self, *args, mute=(), **options):
+        super().__init__(*args, **options)
+        self.contents = {"down": [], "up": []}
+        self._mute = set(mute)
+
+    def push_messages(self, messages):
+        messages = list(messages)
+        self.contents["down"] += [(m.metadata.message_type, m.content) for m in messages]
+        return super().push_messages(messages)
+
+    def pull_messages(self, message_ids):
+        wanted = [
+            message_id
+            for message_id in message_ids
+            if message_id not in self._waiting
+            or self._partition(self._waiting[message_id]) not in self._mute
+            or self._waiting[message_id].metadata.message_type != "train"
+        ]
+        replies = super().pull_messages(wanted)
+        self.contents["up"] += [(m.metadata.message_type, m.content) for m in replies]
+        return replies
+
+    def _partition(self, message):
+        return self._contexts[message.metadata.dst_node_id].node_config["partition-id"]
+
+
+def run(config, **options):
+    with in_process_run(config) as run_id:
+        grid = ListeningGrid(
+            app, num_clients=config.num_clients, run_config=config.to_run_config(), run_id=run_id, **options
+        )
+        serve(grid, config)
+    return grid
+
+
+def test_the_ledger_counts_what_flower_serializes(make_run):
+    config = make_run()
+    grid = run(config)
+    record = read_record(config.output)
+    for direction in ("down", "up"):
+        sizes = [
+            recorddict_to_proto(content).ByteSize()
+            for kind, content in grid.contents[direction]
+            if kind != "query.hello"  # before the roster, and its ledger, are there
+        ]
+        assert sum(record["sent_bytes"][direction].values()) == sum(sizes)
+    assert record["sent_bytes"]["up"]["weights"] > 1000
+    assert record["sent_bytes"]["up"]["signatures"] > 0
+    assert record["sent_bytes"]["down"]["packets"] > 0
+    rounds = [done["sent_bytes"]["up"]["weights"] for done in record["rounds"]]
+    assert sum(rounds) == record["sent_bytes"]["up"]["weights"]
+
+
+def test_an_empty_ledger_has_every_kind():
+    totals = Ledger().totals()
+    assert totals["up"] == totals["down"] == dict.fromkeys(totals["up"], 0)
+
+
+@pytest.mark.parametrize("format", ["float16", "bfloat16", "int8"])
+def test_a_lossy_format_costs_fewer_bytes_and_ends_nearby(make_run, format):
+    exact = make_run("exact", generation=QUIET)
+    lossy = make_run(
+        "lossy",
+        generation=QUIET,
+        rounds={**exact.rounds.model_dump(), "upload_format": format, "download_format": format},
+    )
+    run_in_process(exact)
+    run_in_process(lossy)
+    for direction in ("up", "down"):
+        saved, whole = (
+            read_record(config.output)["sent_bytes"][direction]["weights"] for config in (lossy, exact)
+        )
+        assert saved < (0.3 if format == "int8" else 0.55) * whole
+    first, second = load_shared_state(exact.output).tensors(), load_shared_state(lossy.output).tensors()
+    away = sum(float((first[name] - second[name]).norm()) ** 2 for name in first) ** 0.5
+    length = sum(float(tensor.norm()) ** 2 for tensor in first.values()) ** 0.5
+    assert 0 < away < 0.05 * length
+
+
+def test_a_client_that_is_late_leaves_the_round_without_its_update(make_run):
+    config = make_run(generation=QUIET, rounds={"count": 2, "deadline_s": 2.0})
+    began = time.monotonic()
+    run(config, mute=[1])
+    assert time.monotonic() - began < 60
+    for done in read_record(config.output)["rounds"]:
+        assert done["refused"] == {"1": "partition 1: late"}
+        assert sorted(done["num_examples"]) == ["0", "2"]
+
+
+def test_clients_drop_out_from_the_seed_and_a_round_may_lose_all(make_run):
+    rounds = {"count": 3, "dropout_rate": 0.7}
+    first, second = (make_run(name, generation=QUIET, rounds=rounds) for name in ("first", "second"))
+    run_in_process(first)
+    run_in_process(second)
+    records = [read_record(config.output) for config in (first, second)]
+    assert records[0]["shared_hash"] == records[1]["shared_hash"]
+    lost = [len(done["refused"]) for done in records[0]["rounds"]]
+    assert sum(lost) > 0
+    for done in records[0]["rounds"]:
+        assert all(reason.endswith("dropped_out") for reason in done["refused"].values())
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(make_run):
+    straight = make_run("straight", generation=QUIET, rounds={"count": 3})
+    cut = make_run("cut", generation=QUIET, rounds={"count": 1})
+    run_in_process(straight)
+    run_in_process(cut)
+    held = load_checkpoint(cut)
+    assert held is not None
+    assert held.round == 1
+    whole = cut.model_copy(update={"rounds": cut.rounds.model_copy(update={"count": 3}), "resume": True})
+    run_in_process(whole)
+    expected, found = (timeless(read_record(config.output)) for config in (straight, whole))
+    assert found["rounds"] == expected["rounds"]
+    assert found["shared_hash"] == expected["shared_hash"]
+
+
+def test_a_run_is_not_resumed_with_another_configuration(make_run):
+    config = make_run(generation=QUIET, rounds={"count": 1})
+    run_in_process(config)
+    other = config.model_copy(update={"seed": config.seed + 1, "resume": True})
+    with pytest.raises(UserError, match="made with another configuration"):
+        run_in_process(other)
+    assert read_record(config.output)["status"] == "finished"
+
+
+def test_resuming_where_nothing_was_begins_anew(make_run):
+    config = make_run(generation=QUIET, rounds={"count": 1}, resume=True)
+    run_in_process(config)
+    assert len(read_record(config.output)["rounds"]) == 1
