@@ -1,0 +1,1 @@
+"""Comparing runs: paired statistics over seeds and clients, tables and plots."""

@@ -1,0 +1,123 @@
+"""What computes a run: fingerprints of the rule's code and of the base model, the commit, the machine."""
+
+import ast
+import hashlib
+import importlib.util
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fedaigc import __version__, assets
+from fedaigc.diffusion.loading import EMBEDDED
+from fedaigc.federation.flower_rule import FLOWER_STRATEGIES
+
+_ROOT = Path(__file__).parents[2]
+# records are committed while a study runs: they do not make its code another
+_CODE = ("fedaigc", "strategies", "pyproject.toml")
+
+
+@cache
+def code_of(strategy: str) -> dict[str, str]:
+    """What decides the result of a rule's runs beside their configuration.
+
+    The version of this package and, of a rule in `strategies/`, the fingerprint of its file and of those that
+    it imports there, without comments and docstrings; of Flower's rules Flower's version.
+    """
+    if strategy in FLOWER_STRATEGIES:
+        modules = {"fedaigc.federation.flower_rule", "fedaigc.federation.flower_privacy"}
+        return {"fedaigc": __version__, "flwr": version("flwr"), "rule": _fingerprint(modules)}
+    return {"fedaigc": __version__, "rule": _fingerprint(_reached(f"strategies.{strategy}"))}
+
+
+@cache
+def model_fingerprint(name: str) -> str:
+    """SHA-256 over the files of a local pipeline folder; a hub name stands for itself."""
+    folder = assets.path("model") if name == EMBEDDED else Path(name)
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@cache
+def commit() -> dict[str, Any]:
+    """The commit of the code and whether it was changed since; None and None outside of a checkout."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, timeout=30, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", *_CODE))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+
+
+@cache
+def machine() -> dict[str, Any]:
+    """What times depend on; nothing that names the machine or its owner."""
+    import psutil
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _fingerprint(modules: set[str]) -> str:
+    digest = hashlib.sha256()
+    for module in sorted(modules):
+        digest.update(module.encode() + b"\0" + ast.dump(_without_docstrings(module)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _reached(module: str) -> set[str]:
+    """The module and all of `strategies` that it imports, directly or not."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or importlib.util.find_spec(name) is None:
+            continue
+        found.add(name)
+        for node in ast.walk(_parsed(name)):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names if alias.name.startswith("strategies.")]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("strategies."):
+                waiting.append(node.module or "")
+    return found
+
+
+def _without_docstrings(module: str) -> ast.Module:
+    tree = _parsed(module)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = node.body[ast.get_docstring(node) is not None :]
+    return tree
+
+
+def _parsed(module: str) -> ast.Module:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(module)
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))

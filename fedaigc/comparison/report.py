@@ -1,0 +1,138 @@
+"""Tables, plots and report.md of a study, from its records."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from fedaigc.comparison import result_tables
+from fedaigc.comparison.plots import Curve, plot_differences, plot_loss_by_bytes, plot_loss_by_round
+from fedaigc.comparison.record import losses_of
+from fedaigc.comparison.result_tables import over_seeds, seed_losses
+from fedaigc.comparison.study import StudyConfig
+from fedaigc.comparison.summary import MODES, Mode, PartitionResults, RowResults
+from fedaigc.comparison.tables import Table
+from fedaigc.errors import UserError
+
+_MODE_TEXT = {
+    "collaborative": "Collaborative: the edge runs the global shared stage",
+    "device": "All on the device: each device runs its own shared stage, with what it remembers",
+}
+_ABOUT = """\
+Loss: denoising loss of the shared stage, the mean squared error of the target on fixed (image, timestep,
+noise) triples of every client, on pictures of its own distribution that no home holds; smaller is better.
+Clients count equally. The triples are the same for all rows, seeds and rounds.
+
+Brackets are 95 % intervals. The loss and the difference have t intervals over seeds, of one mean over clients
+a seed; under one seed all rows have the same data, initial weights and draws of clients, so differences are
+paired. "Over clients too" is the same difference with a bootstrap that draws seeds and clients: it speaks
+about other clients as well, and with few seeds it is too narrow. p is of the paired t test, corrected by Holm
+for all strategies in the table. A p above 0.05 is no evidence that two rows are equal: read the interval.
+
+Worst tenth: mean over the worst tenth of the clients that train, then over seeds. New clients never train;
+they run what they are sent. Bytes are those of all messages of a run, as serialized, all clients together.
+Seconds are of the rounds, on one thread.
+"""
+
+
+def write_report(study: StudyConfig, results: Sequence[PartitionResults]) -> Path:
+    """Write everything below the study's output; returns the path of report.md."""
+    parts = [f"# {study.name}\n\n{_ABOUT}"]
+    for result in results:
+        parts += _partition_part(study, result, many=len(results) > 1)
+    path = study.output / "report.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(parts), encoding="utf-8")
+    return path
+
+
+def _partition_part(study: StudyConfig, result: PartitionResults, *, many: bool) -> list[str]:
+    parts = [f"## Partition {result.partition}\n"] if many else []
+
+    def table(name: str, found: Table | None, title: str) -> None:
+        if found is not None:
+            for suffix in (".md", ".csv", ".tex"):
+                found.write(study.output / "tables" / f"{result.partition}-{name}{suffix}")
+            parts.append(f"### {title}\n\n{found.to_markdown()}")
+
+    seeds = study.seeds
+    gate, verdict = result_tables.gate(result, seeds)
+    table("gate", gate, "The gate")
+    parts.append(verdict + "\n")
+    for chosen in result.seed_sets(study):
+        many_seeds = f", seeds {', '.join(map(str, chosen))}"
+        suffix = "" if chosen == seeds else f"-{len(chosen)}seeds"
+        for mode in MODES:
+            found = result_tables.mode_table(result, chosen, mode, study.reference)
+            table(f"{mode}{suffix}", found, f"{_MODE_TEXT[mode]}{many_seeds}")
+            parts += _plots(study, result, chosen, mode, suffix)
+    table("personal", result_tables.personal_table(result), "The personal stage, the same for all rows")
+    table("tuning", result_tables.tuning_table(result), "Tuning, on validation pictures and on other seeds")
+    table("clients", result_tables.clients_table(result), "The clients")
+    if result.notes:
+        parts.append("### Notes\n\n" + "".join(f"- {note}\n" for note in result.notes))
+    return parts
+
+
+def _plots(
+    study: StudyConfig, result: PartitionResults, seeds: Sequence[int], mode: Mode, suffix: str
+) -> list[str]:
+    """Draw what there is to draw; the lines of the report that show it."""
+    trained = [row for row in result.rows if row.name != "base"]
+    rows = [row for row in trained if row.complete(seeds) and row.scores(seeds, mode)]
+    base = result.row("base")
+    start = next(iter(losses_of(r, "device") for r in base.records.values()), {})
+    by_round = [_by_round(row, seeds, mode, start) for row in rows]
+    by_bytes = [_by_bytes(row, seeds, mode) for row in rows if not row.baseline]
+    comparisons = result_tables.compared(result, seeds, mode, study.reference)
+    differences = {name: found.over_seeds for name, found in comparisons.items()}
+    drawn: list[tuple[str, str, Callable[[Path], None]]] = []
+    if by_round:
+        drawn.append(("rounds", "Loss against rounds", lambda path: plot_loss_by_round(path, by_round)))
+    if by_bytes:
+        drawn.append(("bytes", "Loss against bytes", lambda path: plot_loss_by_bytes(path, by_bytes)))
+    if differences:
+        drawn.append(
+            (
+                "differences",
+                f"Differences to {study.reference}",
+                lambda path: plot_differences(path, differences, study.reference),
+            )
+        )
+    parts = []
+    for name, title, draw in drawn:
+        path = study.output / "plots" / f"{result.partition}-{mode}-{name}{suffix}.png"
+        try:
+            draw(path)
+        except UserError as error:  # matplotlib is an extra
+            return [f"Plots: {error}\n"]
+        parts.append(f"![{title}, {mode}](plots/{path.name})\n")
+    return parts
+
+
+def _by_round(row: RowResults, seeds: Sequence[int], mode: Mode, start: dict[int, float]) -> Curve:
+    """The curve of a row; it starts from the base, which every run starts from."""
+    rounds = [int(each["round"]) for each in row.records[seeds[0]]["evaluations"]]
+    estimates = [over_seeds(_at(row, seeds, mode, at)) for at in range(len(rounds))]
+    if start and rounds[0] > 0:
+        rounds, estimates = [0, *rounds], [over_seeds([fmean(start.values())]), *estimates]
+    return Curve(row.name, tuple(map(float, rounds)), tuple(estimates))
+
+
+def _by_bytes(row: RowResults, seeds: Sequence[int], mode: Mode) -> Curve:
+    """Loss against the bytes of all messages since the start, the mean over seeds."""
+    record = row.records[seeds[0]]
+    rounds = [int(each["round"]) for each in record["evaluations"]]
+    sent = [
+        fmean(
+            sum(done["up"] + done["down"] for done in row.records[seed]["rounds"] if done["round"] <= number)
+            for seed in seeds
+        )
+        for number in rounds
+    ]
+    return Curve(
+        row.name, tuple(sent), tuple(over_seeds(_at(row, seeds, mode, at)) for at in range(len(rounds)))
+    )
+
+
+def _at(row: RowResults, seeds: Sequence[int], mode: Mode, at: int) -> list[float]:
+    return list(seed_losses(row, seeds, mode, at).values())

@@ -1,0 +1,218 @@
+"""The tables of a comparison, as a reviewer asks for them: the gate first, then each mode apart."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from fedaigc.comparison.record import losses_of
+from fedaigc.comparison.statistics import (
+    GATE_SDS,
+    Comparison,
+    compare,
+    margin_in_sds,
+    seed_means,
+    t_interval,
+    worst_tenth_mean,
+)
+from fedaigc.comparison.summary import Mode, PartitionResults, RowResults
+from fedaigc.comparison.tables import Cell, Column, Table
+from fedaigc.errors import UserError
+from fedaigc.metrics.intervals import Estimate
+
+NONE = "–"
+_DIGITS = 4
+
+
+def gate(results: PartitionResults, seeds: Sequence[int]) -> tuple[Table, str]:
+    """Base, pooled and local only, and whether training the shared stage together is worth anything.
+
+    The margin is that of pooled over base in standard deviations over seeds: see `margin_in_sds`.
+    """
+    rows = []
+    for name in ("base", "pooled", "local only"):
+        row = results.row(name)
+        mode: Mode = "device" if name == "local only" else "collaborative"
+        rows.append((name, *_loss_cells(row, seeds, mode), _mean_of_new(row, seeds, mode)))
+    columns = (
+        Column("row"),
+        Column("loss", "right", _DIGITS),
+        Column("worst tenth", "right"),
+        Column("new clients", "right"),
+    )
+    table = Table(columns, tuple(rows))
+    base, pooled = (seed_losses(results.row(name), seeds, "collaborative") for name in ("base", "pooled"))
+    try:
+        margin = margin_in_sds(base, pooled)
+    except UserError as error:
+        return table, f"Gate: cannot be judged ({error})."
+    gain = fmean(base.values()) - fmean(pooled.values())
+    verdict = "passed" if margin >= GATE_SDS else "not passed: differences below say little"
+    return table, (
+        f"Gate: pooled training lowers the loss of the base by {gain:.{_DIGITS}f}, {margin:.1f} standard "
+        f"deviations over {len(base)} seeds; {GATE_SDS:.0f} are wanted: {verdict}."
+    )
+
+
+def seed_losses(row: RowResults, seeds: Sequence[int], mode: Mode, at: int = -1) -> dict[int, float]:
+    """The mean over the clients that train, by seed."""
+    scores = row.scores(seeds, mode, at=at)
+    return seed_means({(score.seed, score.client): score.value for score in scores})
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean and 95 % t interval; of one seed, or of a row without a seed, the value alone."""
+    if len(values) < 2 or len(set(values)) == 1:
+        return Estimate(values[0], values[0], values[0], len(values))
+    return t_interval(values)
+
+
+def compared(
+    results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str
+) -> dict[str, Comparison]:
+    """Paired differences of every complete row to the reference; Holm's correction is over strategies alone.
+
+    Empty when the reference has no scores, and for one seed.
+    """
+    if len(seeds) < 2:
+        return {}
+    complete = [row for row in results.rows if row.complete(seeds) and row.scores(seeds, mode)]
+    if reference not in [row.name for row in complete]:
+        return {}
+    scores = {row.name: row.scores(seeds, mode) for row in complete}
+    strategies = [score for row in complete if not row.baseline for score in scores[row.name]]
+    found = {each.strategy: each for each in compare(strategies, reference)}
+    for row in complete:
+        if row.baseline:
+            (each,) = compare([*scores[row.name], *scores[reference]], reference)
+            found[row.name] = each
+    return found
+
+
+def mode_table(results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str) -> Table:
+    """All rows in one mode: loss, differences to the reference, worst tenth, new clients, bytes, time."""
+    comparisons = compared(results, seeds, mode, reference)
+    rows: list[tuple[Cell, ...]] = []
+    for row in results.rows:
+        if not row.complete(seeds):
+            continue
+        loss, worst = _loss_cells(row, seeds, mode)
+        found = comparisons.get(row.name)
+        rows.append(
+            (
+                row.name,
+                loss,
+                found.over_seeds if found is not None else NONE,
+                found.over_clients if found is not None else NONE,
+                f"{found.p_holm:.3f}" if found is not None and not row.baseline else NONE,
+                worst,
+                _mean_of_new(row, seeds, mode),
+                _megabytes(row, seeds, "up"),
+                _megabytes(row, seeds, "down"),
+                _seconds(row, seeds),
+            )
+        )
+    columns = (
+        Column("row"),
+        Column("loss", "right", _DIGITS),
+        Column(f"difference to {reference}", "right", _DIGITS),
+        Column("the same, over clients too", "right", _DIGITS),
+        Column("p (Holm)", "right"),
+        Column("worst tenth", "right"),
+        Column("new clients", "right"),
+        Column("MB up", "right"),
+        Column("MB down", "right"),
+        Column("seconds", "right"),
+    )
+    return Table(columns, tuple(rows))
+
+
+def tuning_table(results: PartitionResults) -> Table | None:
+    """What every row was tuned to; None without tuning."""
+    rows: list[tuple[Cell, ...]] = []
+    for row in results.rows:
+        told: dict[str, Any] | None = next((r["run"]["tuning"] for r in row.records.values()), None)
+        if told is None:
+            continue
+        values = next(iter(row.records.values()))["run"]["values"]
+        chosen = ", ".join(f"{key.partition('.')[2]} = {value}" for key, value in sorted(values.items()))
+        edges = ", ".join(key.partition(".")[2] for key in told["edges"])
+        losses = [trial["loss"] for trial in told["trials"] if trial["loss"] is not None]
+        best = f"{min(losses):.{_DIGITS}f}" if losses else NONE
+        rows.append(
+            (row.name, str(len(told["trials"])), str(told["extended"]), chosen, best, edges or "none")
+        )
+    columns = (
+        Column("row"),
+        Column("trials", "right"),
+        Column("of these, beyond the grid", "right"),
+        Column("chosen"),
+        Column("validation loss", "right"),
+        Column("still on the edge"),
+    )
+    return Table(columns, tuple(rows)) if rows else None
+
+
+def clients_table(results: PartitionResults) -> Table | None:
+    """Who the clients are; None before the first run."""
+    record = next(
+        (r for row in results.rows if not row.baseline for r in row.records.values() if r["clients"]), None
+    )
+    if record is None:
+        return None
+    rows = [
+        (
+            str(client["client"]),
+            "new" if client["new"] else "trains",
+            str(client["images"]),
+            str(client.get("steps", NONE)),
+            ", ".join(f"{name} {count}" for name, count in client["composition"].items()) or NONE,
+        )
+        for client in record["clients"]
+    ]
+    columns = (
+        Column("client", "right"),
+        Column("role"),
+        Column("images", "right"),
+        Column("local steps", "right"),
+        Column("holds"),
+    )
+    return Table(columns, tuple(rows))
+
+
+def personal_table(results: PartitionResults) -> Table | None:
+    """The personal stage, which is the same for every row; None where it was not trained apart."""
+    if not results.personal:
+        return None
+    rows = []
+    for name, mode in (("base", "personal base"), ("trained", "personal")):
+        means = [fmean(losses_of(record, mode).values()) for record in results.personal.values()]
+        rows.append((name, over_seeds(means)))
+    return Table((Column("personal stage"), Column("loss", "right", _DIGITS)), tuple(rows))
+
+
+def _loss_cells(row: RowResults, seeds: Sequence[int], mode: Mode) -> tuple[Cell, str]:
+    """The loss with its interval over seeds, and the mean over seeds of the worst tenth of the clients."""
+    scores = row.scores(seeds, mode)
+    if not scores or not row.complete(seeds):
+        return "n/a", NONE
+    values = list(seed_losses(row, seeds, mode).values())
+    worst = [worst_tenth_mean([score.value for score in scores if score.seed == seed]) for seed in seeds]
+    loss = over_seeds(values)
+    return (f"{loss.mean:.{_DIGITS}f}" if loss.low == loss.high else loss), f"{fmean(worst):.{_DIGITS}f}"
+
+
+def _mean_of_new(row: RowResults, seeds: Sequence[int], mode: Mode) -> str:
+    scores = row.scores(seeds, mode, new=True)
+    return f"{fmean(score.value for score in scores):.{_DIGITS}f}" if scores else NONE
+
+
+def _megabytes(row: RowResults, seeds: Sequence[int], direction: str) -> str:
+    if any("bytes" not in row.records[seed] for seed in seeds):
+        return NONE
+    return f"{fmean(row.records[seed]['bytes'][direction] for seed in seeds) / 1e6:.2f}"
+
+
+def _seconds(row: RowResults, seeds: Sequence[int]) -> str:
+    if any("seconds" not in row.records[seed] for seed in seeds):
+        return NONE
+    return f"{fmean(row.records[seed]['seconds'] for seed in seeds):.0f}"

@@ -1,0 +1,150 @@
+"""A table of results, written as Markdown for documents, CSV for programs and LaTeX for papers."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fedaigc.errors import UserError
+from fedaigc.metrics.intervals import Estimate
+
+Align = Literal["left", "right", "centre"]
+Cell = str | Estimate
+RULES: dict[Align, str] = {"left": ":--", "right": "--:", "centre": ":-:"}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    # at the start of a row these would be read as an argument of the line break before it
+    **{character: f"{{{character}}}" for character in "[]*"},
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its header, where its cells stand, and the decimals of its estimates."""
+
+    header: str
+    align: Align = "left"
+    digits: int = 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows; a cell is text, or an estimate, shown as "mean [low, high]".
+
+    Raises ValueError for a row that is longer or shorter than the columns, and for two columns of one header.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def __post_init__(self) -> None:
+        for number, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise ValueError(f"row {number} has {len(row)} cells for {len(self.columns)} columns")
+        headers = [column.header for column in self.columns]
+        if len(set(headers)) < len(headers):
+            raise ValueError(f"two columns have one header: {', '.join(headers)}")
+
+    def to_markdown(self) -> str:
+        """A GitHub table, padded so that it also reads as plain text."""
+        header = [_markdown(column.header) for column in self.columns]
+        body = [
+            [_markdown(_shown(cell, column)) for cell, column in zip(row, self.columns, strict=True)]
+            for row in self.rows
+        ]
+        widths = [max(3, *(len(line[i]) for line in [header, *body])) for i in range(len(self.columns))]
+        rules = [
+            RULES[column.align][0] + "-" * (width - 2) + RULES[column.align][-1]
+            for column, width in zip(self.columns, widths, strict=True)
+        ]
+        padded = [
+            [
+                _padded(text, width, column.align)
+                for text, width, column in zip(line, widths, self.columns, strict=True)
+            ]
+            for line in [header, *body]
+        ]
+        return "".join(f"| {' | '.join(line)} |\n" for line in [padded[0], rules, *padded[1:]])
+
+    def to_csv(self) -> str:
+        """Comma-separated values with a header. Numbers are exact: a float read back is the same float.
+
+        A column "loss" with an estimate becomes four: "loss" (the mean), "loss low", "loss high", "loss n".
+        """
+        wide = [any(isinstance(row[i], Estimate) for row in self.rows) for i in range(len(self.columns))]
+        header: list[str] = []
+        for column, four in zip(self.columns, wide, strict=True):
+            header += [column.header + part for part in (("", " low", " high", " n") if four else ("",))]
+        lines: list[list[str]] = [header]
+        for row in self.rows:
+            line: list[str] = []
+            for cell, four in zip(row, wide, strict=True):
+                if isinstance(cell, Estimate):
+                    line += [repr(cell.mean), repr(cell.low), repr(cell.high), str(cell.n)]
+                else:
+                    line += [cell, "", "", ""] if four else [cell]
+            lines.append(line)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        return text.getvalue()
+
+    def to_latex(self) -> str:
+        r"""A `tabular` with the rules of booktabs (\usepackage{booktabs}); all text is escaped."""
+        letters = "".join(column.align[0] for column in self.columns)
+        header = [_latex(column.header) for column in self.columns]
+        body = [
+            [
+                _latex_estimate(cell, column) if isinstance(cell, Estimate) else _latex(cell)
+                for cell, column in zip(row, self.columns, strict=True)
+            ]
+            for row in self.rows
+        ]
+        lines = [rf"{' & '.join(line)} \\" for line in [header, *body]]
+        inside = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+        return "\n".join([rf"\begin{{tabular}}{{{letters}}}", *inside, r"\end{tabular}", ""])
+
+    def write(self, path: Path) -> None:
+        """Write the table in the format of the suffix: .md, .csv or .tex. Raises UserError for another."""
+        formats = {".md": self.to_markdown, ".csv": self.to_csv, ".tex": self.to_latex}
+        if path.suffix not in formats:
+            raise UserError(f"{path} ends in {path.suffix!r}: a table is written as {', '.join(formats)}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(formats[path.suffix](), encoding="utf-8")
+
+
+def _shown(cell: Cell, column: Column) -> str:
+    if isinstance(cell, str):
+        return cell
+    mean, low, high = (_rounded(value, column.digits) for value in (cell.mean, cell.low, cell.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def _rounded(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text  # no "-0.000"
+
+
+def _padded(text: str, width: int, align: Align) -> str:
+    return {"left": text.ljust, "right": text.rjust, "centre": text.center}[align](width)
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_{}<>|~#&])", r"\\\1", " ".join(text.split()))
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _latex_estimate(cell: Estimate, column: Column) -> str:
+    # math mode turns the hyphen of a negative number into a minus sign
+    mean, low, high = (f"${_rounded(value, column.digits)}$" for value in (cell.mean, cell.low, cell.high))
+    return f"{mean} [{low}, {high}]"
