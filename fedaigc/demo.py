@@ -47,8 +47,8 @@ class DemoSettings:
     seed: int = 0
     rounds: int = 3
     num_images: int = 96
-    shared_steps: int = 8
-    personal_steps: int = 24
+    shared_steps: int = 6
+    personal_steps: int = 20
     num_inference_steps: int = 11
     num_shared_steps: int = 3
     backend: Literal["in-process", "ray"] = "ray"
@@ -356,8 +356,7 @@ class _Page:
         }
 
     def _federation(self) -> dict[str, Any]:
-        size = 4 * sum(tensor.numel() for tensor in self._shared.tensors().values())
-        rounds = []
+        rounds: list[dict[str, Any]] = []
         for done in self._run["rounds"]:
             losses = [metrics["shared_loss"] for metrics in done["metrics"].values()]
             rounds.append(
@@ -365,8 +364,9 @@ class _Page:
                     "round": done["round"],
                     "clients": len(losses),
                     "shared_loss": sum(losses) / len(losses),
-                    "bytes_up": size * len(losses),
-                    "bytes_down": size * len(done["sampled"]),
+                    # as the ledger counted the messages
+                    "bytes_up": sum(done["sent_bytes"]["up"].values()),
+                    "bytes_down": sum(done["sent_bytes"]["down"].values()),
                 }
             )
         return {
@@ -375,7 +375,7 @@ class _Page:
                 {"partition": i, "style": style, "images": self._settings.num_images}
                 for i, (style, _) in enumerate(self._settings.cast)
             ],
-            "bytes_up_per_client": size,
+            "bytes_up_per_client": rounds[0]["bytes_up"] / rounds[0]["clients"] if rounds else 0,
             "rounds": rounds,
             "shared_hash": self._run["shared_hash"],
         }
