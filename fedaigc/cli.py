@@ -213,18 +213,45 @@ def disclose(
 @app.command()
 def scenes(
     homes: Annotated[Path, typer.Argument(help="Folder for the homes: 00, 01, ...")],
-    clients: Annotated[int, typer.Option(min=1, help="Number of devices; each draws in one style.")] = 8,
-    images: Annotated[int, typer.Option(min=1, help="Private pictures a device.")] = 96,
+    clients: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 8,
+    images: Annotated[int, typer.Option(min=1, help="Private pictures a device, on average.")] = 96,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            help='How one pool of pictures is split: "style", "object", "dirichlet", "pathological", "iid". '
+            "Default: no pool, every device draws in one style."
+        ),
+    ] = None,
+    column: Annotated[
+        str, typer.Option(help='Of "dirichlet" and "pathological": object, relation, place or style.')
+    ] = "object",
+    alpha: Annotated[float, typer.Option(help='Of "dirichlet": the smaller, the more unequal.')] = 0.5,
+    classes: Annotated[int, typer.Option(min=1, help='Of "pathological": classes a device.')] = 2,
     seed: int = 0,
 ) -> None:
-    """Make homes of simulated devices with pictures of Scenes, one style a device."""
+    """Make homes of simulated devices with pictures of Scenes."""
     from fedaigc.device.home import home_of
-    from fedaigc.device.provision import provision_scenes, scene_clients
+    from fedaigc.device.provision import provision_pool, provision_scenes, scene_clients
 
-    made = scene_clients(clients, images)
-    provision_scenes(homes, made, seed)
-    for partition, client in enumerate(made):
-        typer.echo(f"{home_of(homes, partition)}: {client.num_images} pictures in {client.style} style")
+    if partition is None:
+        made = scene_clients(clients, images)
+        provision_scenes(homes, made, seed)
+        for number, client in enumerate(made):
+            typer.echo(f"{home_of(homes, number)}: {client.num_images} pictures in {client.style} style")
+        return
+    from fedaigc.data.partition import PartitionSettings
+    from fedaigc.federation.validation import validated
+
+    given = {"column": column, "alpha": alpha, "classes_per_client": classes}
+    read = {"dirichlet": ("column", "alpha"), "pathological": ("column", "classes_per_client")}
+    settings = validated(
+        PartitionSettings,
+        {"kind": partition, **{name: given[name] for name in read.get(partition, ())}},
+        "the split",
+    )
+    sizes = provision_pool(homes, clients * images, settings, clients, seed)
+    for number, size in enumerate(sizes):
+        typer.echo(f"{home_of(homes, number)}: {size} pictures")
 
 
 @device_app.command("add-images")

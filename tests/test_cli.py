@@ -74,6 +74,9 @@ def test_help_answers_in_half_a_second() -> None:
         (["generate", "an apple on a table", "--device", "gpu"], "gpu"),
         (["simulate", "missing.toml"], "missing.toml"),
         (["disclose", "an apple", "--policy", "all"], "kind"),
+        (["compare", "missing.toml"], "missing.toml"),
+        (["scenes", "homes", "--partition", "styel"], "'style', 'object', 'dirichlet'"),
+        (["scenes", "homes", "--partition", "dirichlet", "--alpha", "0"], "alpha"),
         (["device", "add-images", "home", "missing"], "missing"),
         (["device", "add-prompt", "home", " "], "empty"),
     ],
@@ -85,6 +88,17 @@ def test_mistakes_end_with_a_clear_message_and_no_traceback(
     assert done.returncode != 0
     assert told in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_pool_of_scenes_is_split_as_asked(tmp_path: Path) -> None:
+    options = ("--clients", "3", "--images", "8", "--partition", "pathological", "--classes", "4")
+    done = run("scenes", str(tmp_path / "homes"), *options, "--column", "place")
+    assert done.returncode == 0
+    sizes = [int(line.split(": ")[1].split()[0]) for line in done.stdout.splitlines()]
+    assert len(sizes) == 3
+    assert sum(sizes) <= 24
+    held = [sorted((tmp_path / "homes" / f"{at:02d}" / "images").glob("*.png")) for at in range(3)]
+    assert [len(files) for files in held] == sizes
 
 
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:

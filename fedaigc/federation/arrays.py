@@ -8,13 +8,15 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped
+from numpy.lib import format as npy
 from torch import Tensor
 
-from fedaigc.tensor_file import aligned
+from fedaigc.tensor_file import CACHE_LINE_BYTES
 
 MAX_VALUES = 2**31
 
@@ -80,13 +82,45 @@ def unflatten(buffer: Float32[np.ndarray, " n"], manifest: Manifest) -> dict[str
     """
     if buffer.size != manifest.num_values:
         raise ValueError(f"a buffer of {buffer.size} values, the manifest has {manifest.num_values}")
-    # into memory of torch: where the bytes of a message lie must not show in what is computed from them
-    values = torch.empty(buffer.size)
-    values.numpy()[:] = buffer
+    return split(copied(buffer), manifest)
+
+
+def copied(array: Shaped[np.ndarray, " n"]) -> Float32[Tensor, " n"]:
+    """The values as float32, from the start of a cache line on (see `tensor_file`).
+
+    Where the bytes of a message lie must not show in what is computed from them.
+    """
+    line = CACHE_LINE_BYTES // 4
+    # memory of numpy: it asks for large pages, which makes the first touch of a large model twice as fast
+    room = np.empty(array.size + line - 1, np.float32)
+    start = -room.ctypes.data // 4 % line
+    values = room[start : start + array.size]
+    values[:] = array
+    return torch.from_numpy(values)
+
+
+def split(values: Float32[Tensor, " n"], manifest: Manifest) -> dict[str, Tensor]:
+    """The tensors of a manifest as views of its values."""
     tensors = {}
     start = 0
     for name, shape in manifest.entries:
         stop = start + math.prod(shape)
-        tensors[name] = aligned(values[start:stop].reshape(shape))
+        tensors[name] = values[start:stop].reshape(shape)
         start = stop
     return tensors
+
+
+def array_of(data: bytes) -> Shaped[np.ndarray, "*shape"]:
+    """The array in the bytes of an .npy file, as Flower sends arrays: a read-only view, nothing is copied.
+
+    Raises ValueError for bytes that are no such file, or are cut.
+    """
+    stream = BytesIO(data)
+    if npy.read_magic(stream) != (1, 0):
+        raise ValueError("an array of another version of the .npy format than 1.0")
+    shape, column_major, dtype = npy.read_array_header_1_0(stream)
+    if column_major and len(shape) > 1:
+        raise ValueError("an array in column-major order")
+    if not math.prod(shape):
+        return np.empty(shape, dtype)
+    return np.frombuffer(data, dtype, math.prod(shape), stream.tell()).reshape(shape)

@@ -18,7 +18,7 @@ from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.adapters import SharedState
 from fedaigc.diffusion.plan import DenoisingPlan
-from fedaigc.federation.arrays import Manifest, manifest_of
+from fedaigc.federation.arrays import Manifest, array_of, manifest_of
 from fedaigc.federation.rule import Received, Update
 from fedaigc.federation.wire import BYTES_PER_VALUE, Format, decode, differences, encode
 from fedaigc.rng import numpy_rng
@@ -79,7 +79,7 @@ def tensors_record(
 def read_tensors(record: RecordDict) -> dict[str, Tensor]:
     """The tensors of a record of `tensors_record`. ValueError when array, manifest and format disagree."""
     values = values_of(record)
-    array = values_of(record, ARRAYS)[FLAT].numpy()
+    array = array_of(values_of(record, ARRAYS)[FLAT].data)
     if values["format"] not in BYTES_PER_VALUE:
         raise ValueError(f"number format {values['format']!r}: expected one of {', '.join(BYTES_PER_VALUE)}")
     return decode(array, Manifest.from_json(values["manifest"]), values["format"], values["scales"])

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from flwr.app import Array, RecordDict
 
-from fedaigc.federation.arrays import Manifest
+from fedaigc.federation.arrays import Manifest, array_of
 from fedaigc.federation.messages import ARRAYS, FLAT, METRICS, values_of
 from fedaigc.federation.rule import Received, Rule, Update
 from fedaigc.federation.wire import BYTES_PER_VALUE, Format, decode, sums
@@ -62,7 +62,7 @@ def read_update(record: RecordDict, partition: int, received: Received, rule: Ru
         tensors = sums(tensors, received.shared.tensors())
     for name, tensor in tensors.items():
         # a finite sum has finite terms: one pass without a mask as large as the tensor
-        if not bool(tensor.sum().isfinite()) and not bool(tensor.isfinite().all()):
+        if not math.isfinite(tensor.sum().item()) and not bool(tensor.isfinite().all()):
             raise RefusedUpdate(f"partition {partition}: {name} holds values that are not finite")
     return Update(partition, num_examples, num_steps, tensors, rank, numbers)
 
@@ -88,8 +88,8 @@ def _read_array(partition: int, array: object, num_bytes: int) -> np.ndarray:
     if len(array.data) > num_bytes + _NPY_HEADER_BYTES:
         raise RefusedUpdate(f"partition {partition}: {len(array.data)} bytes for values of {num_bytes}")
     try:
-        return array.numpy()
-    except (TypeError, ValueError, EOFError, OSError) as error:
+        return array_of(array.data)
+    except (TypeError, ValueError) as error:
         raise RefusedUpdate(
             f"partition {partition}: the array cannot be read ({type(error).__name__})"
         ) from None

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from fedaigc.federation.arrays import Manifest, flatten, manifest_of, unflatten
+from fedaigc.federation.arrays import Manifest, copied, flatten, manifest_of, split
 
 Format = Literal["float32", "float16", "bfloat16", "int8"]
 BYTES_PER_VALUE: Mapping[Format, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
@@ -79,19 +79,14 @@ def decode(array: np.ndarray, manifest: Manifest, format: Format, scales: bytes)
     expected = 4 * len(manifest.entries) if format == "int8" else 0
     if len(scales) != expected:
         raise ValueError(f"{len(scales)} bytes of scales, expected {expected}")
-    if format == "float32":
-        return unflatten(array, manifest)
-    if format == "bfloat16":
-        return unflatten(_from_bfloat16(array), manifest)
-    if format == "float16":
-        return unflatten(array.astype(np.float32), manifest)
-    steps = np.frombuffer(scales, "<f4")
-    if not (np.isfinite(steps).all() and (steps >= 0).all()):
-        raise ValueError("a scale is a finite number from 0")
-    values = array.astype(np.float32)
-    for part, step in zip(_parts(manifest), steps, strict=True):
-        values[part] *= step
-    return unflatten(values, manifest)
+    values = copied(_from_bfloat16(array) if format == "bfloat16" else array)
+    if format == "int8":
+        steps = np.frombuffer(scales, "<f4")
+        if not (np.isfinite(steps).all() and (steps >= 0).all()):
+            raise ValueError("a scale is a finite number from 0")
+        for part, step in zip(_parts(manifest), steps.tolist(), strict=True):
+            values[part] *= step
+    return split(values, manifest)
 
 
 def differences(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:

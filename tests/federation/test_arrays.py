@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from flwr.app import Array
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
-from fedaigc.federation.arrays import Manifest, flatten, manifest_of, unflatten
+from fedaigc.federation.arrays import Manifest, array_of, flatten, manifest_of, unflatten
 from fedaigc.tensor_file import CACHE_LINE_BYTES
 
 NAMES = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_categories=["Cs"]), max_size=9)
@@ -42,7 +43,7 @@ def test_nothing_is_rounded_or_cut_silently():
 
 @given(offset=st.integers(0, 63), sizes=st.lists(st.integers(0, 40), min_size=1, max_size=6))
 def test_where_a_message_lies_in_memory_does_not_show(offset, sizes):
-    """Every tensor is a copy that starts on a cache line, wherever the bytes of the message were."""
+    """Tensors are copies in memory that starts on a cache line, wherever the bytes of the message were."""
     total = sum(sizes)
     raw = bytearray(4 * total + 64)
     buffer = np.frombuffer(raw, np.float32, count=total, offset=offset)
@@ -50,8 +51,10 @@ def test_where_a_message_lies_in_memory_does_not_show(offset, sizes):
     manifest = Manifest(tuple((str(i), (size,)) for i, size in enumerate(sizes)))
     found = unflatten(buffer, manifest)
     assert torch.cat(list(found.values())).tolist() == list(range(total))
+    whole = found["0"].untyped_storage()
+    assert not total or whole.data_ptr() % CACHE_LINE_BYTES == 0
     for tensor in found.values():
-        assert tensor.data_ptr() % CACHE_LINE_BYTES == 0
+        assert tensor.untyped_storage().data_ptr() == whole.data_ptr()
         tensor += 1
     assert buffer.tolist() == list(range(total))
 
@@ -76,3 +79,23 @@ def test_where_a_message_lies_in_memory_does_not_show(offset, sizes):
 def test_what_is_no_manifest_is_refused(text):
     with pytest.raises(ValueError, match="manifest"):
         Manifest.from_json(text)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint16, np.int8])
+@pytest.mark.parametrize("size", [0, 1, 7, 100_000])
+def test_an_array_is_read_from_flower_s_bytes_without_a_copy(dtype, size):
+    wanted = np.arange(size).astype(dtype)
+    data = Array(wanted).data
+    found = array_of(data)
+    assert found.dtype == wanted.dtype
+    assert np.array_equal(found, wanted)
+    if size:
+        assert not found.flags.owndata
+        assert not found.flags.writeable
+
+
+def test_bytes_that_are_no_array_are_refused():
+    data = Array(np.arange(9, dtype=np.float32)).data
+    for wrong in (b"", data[:5], data[:40], data[:-1], b"x" + data[1:], data[:6] + b"\3" + data[7:]):
+        with pytest.raises(ValueError):  # noqa: PT011 (numpy's own texts)
+            array_of(wrong)
