@@ -87,6 +87,20 @@ def test_the_same_seed_gives_the_same_run_in_any_order_of_replies(make_run: Make
     assert read_record(other.output)["shared_hash"] != read_record(first.output)["shared_hash"]
 
 
+def test_random_node_ids_change_nothing(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes whose ids rise with the partitions, and nodes whose ids fall: sums in float32 would tell."""
+    ends = set()
+    for sign in (1, -1):
+        monkeypatch.setattr(
+            "fedaigc.federation.local_grid.derived_seed",
+            lambda run_id, name, partition, sign=sign: 10**6 + sign * partition,
+        )
+        config = make_run(f"nodes{sign}", num_clients=4, generation={"enabled": False})
+        run_in_process(config)
+        ends.add(read_record(config.output)["shared_hash"])
+    assert len(ends) == 1
+
+
 def test_a_repeated_run_of_the_same_name_trains_nothing_twice(make_run: MakeRun) -> None:
     config = make_run(generation={"enabled": False})
     run_in_process(config)
