@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fedaigc.errors import UserError
+from fedaigc.output_folder import fresh_folder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,7 +34,6 @@ CAST = (
 )
 STYLE_PROMPTS = ("an apple on a table", "a dog near a river")
 STYLE_ROWS = 4
-# only a folder that a demo made is ever replaced: one with homes alone may hold a user's own images
 MARKER = ".fedaigc-demo"
 
 
@@ -73,7 +71,8 @@ class Stopwatch:
 def run_demo(settings: DemoSettings, progress: "Progress | None" = None) -> Path:
     """Run the demo and return the path of its report.html; record.json beside it holds every figure.
 
-    An earlier demo in the same folder is replaced. Raises UserError when the folder holds anything else.
+    An earlier demo in the same folder is replaced when this one is whole. Raises UserError when the folder
+    holds anything else.
     """
     # imported here: they bring torch, diffusers and Flower
     from fedaigc.device.provision import SceneClient, provision_scenes
@@ -82,27 +81,18 @@ def run_demo(settings: DemoSettings, progress: "Progress | None" = None) -> Path
     watch = Stopwatch()
     start = time.perf_counter()
     output = settings.output
-    _clear(output)
     config = _config(settings)
     clients = [SceneClient(style, settings.num_images, (prompt,)) for style, prompt in settings.cast]
-    with watch.phase("pictures"):
-        provision_scenes(config.homes, clients, settings.seed)
-    with watch.phase("federation"):
-        run = simulate(config, progress)
-    with watch.phase("report"):
-        page = _Page(settings, config, run, progress)
-        record = page.draw()
-    record["seconds"] = watch.seconds | {"total": round(time.perf_counter() - start, 2)}
-    return page.write(record)
-
-
-def _clear(output: Path) -> None:
-    if output.exists() and any(output.iterdir()):
-        if not (output / MARKER).is_file():
-            raise UserError(f"{output} holds something that is no demo: give another folder with --output")
-        shutil.rmtree(output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / MARKER).touch()
+    with fresh_folder(output, MARKER):
+        with watch.phase("pictures"):
+            provision_scenes(config.homes, clients, settings.seed)
+        with watch.phase("federation"):
+            run = simulate(config, progress)
+        with watch.phase("report"):
+            page = _Page(settings, config, run, progress)
+            record = page.draw()
+        record["seconds"] = watch.seconds | {"total": round(time.perf_counter() - start, 2)}
+        return page.write(record)
 
 
 def _config(settings: DemoSettings) -> "FederationConfig":

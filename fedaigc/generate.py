@@ -1,17 +1,15 @@
 """`fedaigc generate`: draw a few prompts together, each on a device of its own, without any training."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedaigc.errors import UserError
+from fedaigc.output_folder import fresh_folder
 
 if TYPE_CHECKING:
     from fedaigc.federation.roster import Progress
 
-# only a folder that this command made is ever replaced: one with homes alone may hold a user's own images
 MARKER = ".fedaigc-generate"
 
 
@@ -30,7 +28,8 @@ def run_generate(
 ) -> dict[str, Any]:
     """Draw `prompts`, one device each; writes 00.png, 01.png, ... into the output folder, returns the record.
 
-    Raises UserError for an empty or overlong prompt, a missing model, or an output folder in use.
+    Pictures that are there already are replaced when all new ones are drawn. Raises UserError for an empty or
+    overlong prompt, a missing model, or an output folder in use.
     """
     from fedaigc.device.gallery import Gallery
     from fedaigc.device.home import Home
@@ -41,12 +40,6 @@ def run_generate(
 
     texts = [checked_prompt(prompt) for prompt in prompts]
     output = settings.output
-    if output.exists() and any(output.iterdir()):
-        if not (output / MARKER).is_file():
-            raise UserError(f"{output} is in use: give another folder with --output")
-        shutil.rmtree(output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / MARKER).touch()
     config = parse_config(
         {
             "homes": output / "homes",
@@ -58,12 +51,13 @@ def run_generate(
             "generation": settings.generation or {},
         }
     )
-    homes = [
-        Home.open(config.home(partition), derived_seed(settings.seed, "device", partition))
-        for partition in range(len(texts))
-    ]
-    tasks = [PromptQueue(home).add(text) for home, text in zip(homes, texts, strict=True)]
-    record = simulate(config, progress)
-    for partition, (home, task) in enumerate(zip(homes, tasks, strict=True)):
-        Gallery(home).image(task).save(output / f"{partition:02d}.png")
+    with fresh_folder(output, MARKER):
+        homes = [
+            Home.open(config.home(partition), derived_seed(settings.seed, "device", partition))
+            for partition in range(len(texts))
+        ]
+        tasks = [PromptQueue(home).add(text) for home, text in zip(homes, texts, strict=True)]
+        record = simulate(config, progress)
+        for partition, (home, task) in enumerate(zip(homes, tasks, strict=True)):
+            Gallery(home).image(task).save(output / f"{partition:02d}.png")
     return record
