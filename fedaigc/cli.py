@@ -85,7 +85,9 @@ def generate(
     output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/generate"),
     model: Annotated[str, typer.Option(help='"embedded", a diffusers folder, or a hub name.')] = "embedded",
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps, N.")] = 11,
-    shared_steps: Annotated[int, typer.Option(min=0, help="Steps that a group shares, K.")] = 3,
+    shared_steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps that a group shares, K; default: 3, or all of fewer.")
+    ] = None,
     guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance scale.")] = 5.0,
     policy: Annotated[str, typer.Option(help="What devices disclose: see `fedaigc disclose`.")] = "kind",
     size: Annotated[int, typer.Option(min=8, help="Height and width in pixels.")] = 64,
@@ -102,7 +104,7 @@ def generate(
         {"name": model, "device": device, "dtype": dtype, "height": size, "width": size},
         {
             "num_inference_steps": steps,
-            "num_shared_steps": shared_steps,
+            "num_shared_steps": min(3, steps) if shared_steps is None else shared_steps,
             "guidance_scale": guidance,
             "policy": policy,
         },
@@ -126,13 +128,25 @@ def simulate(
     """Run the federation that a TOML file describes: training rounds, then the waiting prompts."""
     from fedaigc.federation.config import read_config
     from fedaigc.federation.launcher import simulate as run
+    from fedaigc.federation.record import refusals
 
     settings = read_config(config)
     if resume:
         settings = settings.model_copy(update={"resume": True})
-    with _progress() as progress:
-        record = run(settings, progress)
+    try:
+        with _progress() as progress:
+            record = run(settings, progress)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"stopped: `fedaigc simulate {config} --resume` goes on after the last whole round", err=True
+        )
+        raise typer.Exit(130) from None
     typer.echo(f"{record['status']}: {len(record['rounds'])} rounds, record in {settings.output}/record.json")
+    told = refusals(record)
+    for line in told:
+        typer.echo(f"warning: {line}", err=True)
+    if told:
+        typer.echo("why, in full: errors.log in the home of the device", err=True)
 
 
 @app.command()
@@ -162,7 +176,9 @@ def strategies() -> None:
 
     from fedaigc.federation.strategies import describe, strategy_names
 
-    table = Table("strategy", "what it is", "traits", "options")
+    table = Table("strategy", "what it is")
+    for header in ("traits", "options"):
+        table.add_column(header, overflow="fold")  # a name that is cut could not be copied
     for name in strategy_names():
         found = describe(name)
         traits = [f.name for f in fields(found.traits) if getattr(found.traits, f.name) is True]
@@ -193,7 +209,7 @@ def config(
 def disclose(
     prompt: str,
     policy: Annotated[
-        str, typer.Option(help='"kind", "general", "exact" or, by name only, "open".')
+        str, typer.Option(help='"kind", "general", "exact", "silent" or, by name only, "open".')
     ] = "kind",
 ) -> None:
     """Show what a device would tell the server about a prompt, and nothing else happens."""
@@ -304,6 +320,11 @@ def main() -> None:
         app()
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
         sys.exit(2)
 
 

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints it and exits with status 2, without a traceback.
     """
+
+
+class DamagedFile(UserError):
+    """A file that the project wrote cannot be read any more; the message names it."""

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from fedaigc.errors import UserError
+from fedaigc.errors import DamagedFile, UserError
 
 CACHE_LINE_BYTES = 64
 
@@ -32,7 +32,7 @@ def align(module: nn.Module) -> None:
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a safetensors file.
 
-    Raises UserError when it is not there or is damaged.
+    Raises UserError when it is not there, DamagedFile when it cannot be read.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -41,4 +41,4 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except OSError as error:
         raise UserError(f"no tensor file {path}: {error.strerror or error}") from None
     except SafetensorError as error:
-        raise UserError(f"the tensor file {path} is damaged: {error}") from None
+        raise DamagedFile(f"the tensor file {path} is damaged: {error}") from None

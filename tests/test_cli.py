@@ -72,6 +72,9 @@ def test_help_answers_in_half_a_second() -> None:
         (["generate", "an apple on a table", "--shared-steps", "12"], "12"),
         (["generate", "an apple on a table", "--policy", "opne"], "policy"),
         (["generate", "an apple on a table", "--device", "gpu"], "gpu"),
+        (["generate", "an apple on a table", "--output", "file"], "is a file"),
+        (["generate", "an apple on a table", "--model", "./odd"], "odd"),
+        (["device", "add-prompt", "file/x", "an apple"], "file"),
         (["simulate", "missing.toml"], "missing.toml"),
         (["disclose", "an apple", "--policy", "all"], "kind"),
         (["compare", "missing.toml"], "missing.toml"),
@@ -84,6 +87,9 @@ def test_help_answers_in_half_a_second() -> None:
 def test_mistakes_end_with_a_clear_message_and_no_traceback(
     arguments: list[str], told: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "model_index.json").write_text("{}")
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode != 0
     assert told in done.stderr + done.stdout
@@ -130,6 +136,18 @@ def test_the_printed_configuration_holds_the_defaults_and_is_accepted(tmp_path: 
     # the file is right; what is missing are the devices' homes
     assert done.returncode == 2
     assert "home" in done.stderr
+
+
+def test_a_mistake_does_not_cost_the_pictures_that_are_there(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / ".fedaigc-generate").touch()
+    (output / "00.png").write_bytes(b"the last picture")
+    for wrong in (("--dtype", "bad"), ("--shared-steps", "20"), ("--model", "./none")):
+        done = run("generate", "an apple on a table", *wrong, "--output", str(output), cwd=tmp_path)
+        assert done.returncode == 2
+        assert (output / "00.png").read_bytes() == b"the last picture"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 
 
 def test_disclose_shows_concepts_and_no_words() -> None:

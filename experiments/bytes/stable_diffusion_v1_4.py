@@ -6,6 +6,7 @@ Counts the tensors that a strategy sends (full weights of all linear and convolu
 on attention and convolutions) in each number format of the wire, scales of int8 included. Prints JSON.
 """
 
+import argparse
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ def pipeline() -> Any:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     pipe = pipeline()
     total = sum(parameter.numel() for parameter in pipe.unet.parameters())
     counts = {"full weights": [layer.weight.numel() for layer in weighted_layers(pipe).values()]}

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedaigc.errors import UserError
+from fedaigc.errors import DamagedFile, UserError
 
 FORMAT = 1
 OWNER_FILE = 0o600
@@ -113,8 +113,11 @@ class Home:
         return self.write_new(path, _json_bytes(value))
 
     def read_json(self, path: Path) -> Any:
-        """The JSON value in `path`."""
-        return json.loads(path.read_text(encoding="utf-8"))
+        """The JSON value in `path`; DamagedFile when it is none."""
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise DamagedFile(f"{path} is damaged: restore it from a copy, or remove it") from None
 
     def write_folder(self, path: Path, fill: Callable[[Path], None]) -> None:
         """Replace the folder `path` by one that `fill` writes into a temporary folder beside it.

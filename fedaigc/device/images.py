@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from fedaigc.device.home import Home
 from fedaigc.device.prompts import checked_prompt
-from fedaigc.errors import UserError
+from fedaigc.errors import DamagedFile, UserError
 
 CAPTIONS = "captions.jsonl"
 
@@ -70,7 +70,10 @@ class ImageStore:
     def _entries(self) -> list[dict[str, str]]:
         if not self._index.exists():
             return []
-        return [json.loads(line) for line in self._index.read_text(encoding="utf-8").splitlines()]
+        try:
+            return [json.loads(line) for line in self._index.read_text(encoding="utf-8").splitlines()]
+        except ValueError:
+            raise DamagedFile(f"{self._index} is damaged: expected one JSON object a line") from None
 
 
 def read_folder(folder: Path) -> list[CaptionedImage]:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from torch import Tensor
 
 from fedaigc.diffusion.handoff import PacketError
-from fedaigc.errors import UserError
+from fedaigc.errors import DamagedFile, UserError
 
 # one decimal: a confidence says "drawn" or "not drawn", not which picture it was
 SCORE_STEP = 0.1
@@ -54,6 +54,7 @@ def failure_of(error: BaseException) -> Failure:
     for kind, failure in (
         (UnknownTask, Failure.UNKNOWN_TASK),
         (PacketError, Failure.PACKET_REFUSED),
+        (DamagedFile, Failure.STORAGE),
         (UserError, Failure.PLAN_REFUSED),
         (OSError, Failure.STORAGE),
     ):

@@ -5,7 +5,6 @@ picture is trained on twice. Personal adapters never leave the device through th
 exported by the owner only.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -93,7 +92,7 @@ class AdapterVersions:
         folder = self._shared / version
         if not _NAME.fullmatch(version) or not folder.is_dir():
             raise DeviceError(Failure.SHARED_STATE_MISSING, f"no shared state {version} in this home")
-        header, tensors = _load(folder)
+        header, tensors = _load(self._home, folder)
         found = SharedState.from_tensors(header, tensors)
         if found.hash() != version:
             raise DeviceError(Failure.STORAGE, f"shared state {version} on disk hashes to {found.hash()}")
@@ -109,7 +108,7 @@ class AdapterVersions:
         return sorted((int(path.name), path) for path in self._run_folder(run).glob("[0-9]*"))
 
     def _load_round(self, folder: Path) -> tuple[Adapter | None, dict[str, Tensor]]:
-        header, tensors = _load(folder)
+        header, tensors = _load(self._home, folder)
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
@@ -128,9 +127,8 @@ class AdapterVersions:
         self._home.write_folder(folder, fill)
 
 
-def _load(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    header = json.loads((folder / "header.json").read_text())
-    return header, read_tensors(folder / "tensors.safetensors")[1]
+def _load(home: Home, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    return home.read_json(folder / "header.json"), read_tensors(folder / "tensors.safetensors")[1]
 
 
 def _age(path: Path) -> int:

@@ -65,9 +65,15 @@ def new_adapter(
     """Fresh factors: A uniform in +-1/sqrt(fan_in) as peft starts it, drawn from `generator`; B zero.
 
     So s B A = 0 and the pipeline is unchanged until B is trained. `alpha` None means alpha = rank, s = 1.
+    Raises UserError for a rank beyond every layer's.
     """
     lora: dict[str, Factors] = {}
-    for name, layer in adapted_layers(pipe).items():
+    layers = adapted_layers(pipe)
+    # more rows than any weight has directions say nothing new, and can fill the memory
+    largest = max((min(len(w), w[0].numel()) for w in map(_weight, layers.values())), default=rank)
+    if rank > largest:
+        raise UserError(f"rank {rank}: the layers of {type(pipe).__name__} have {largest} directions at most")
+    for name, layer in layers.items():
         weight = _weight(layer)
         bound = 1 / math.sqrt(weight[0].numel())
         down = torch.rand((rank, *weight.shape[1:]), generator=generator) * (2 * bound) - bound

@@ -80,7 +80,7 @@ def load_pipeline(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipe = AutoPipelineForText2Image.from_pretrained(location, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"model {name!r} could not be loaded: {reason}") from error
     if getattr(pipe, "safety_checker", None) is not None:

@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fedaigc.diffusion.adapters import SharedState
-from fedaigc.errors import UserError
+from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config import FederationConfig
 from fedaigc.tensor_file import read_tensors
 
@@ -36,6 +37,7 @@ def save_checkpoint(checkpoint: Checkpoint, config: FederationConfig) -> None:
         "round": str(checkpoint.round),
         "header": json.dumps(checkpoint.shared.header()),
         "config": _fingerprint(config),
+        "digest": _digest(named),
     }
     path = config.output / CHECKPOINT
     temporary = path.with_suffix(".tmp")
@@ -47,11 +49,16 @@ def load_checkpoint(config: FederationConfig) -> Checkpoint | None:
     """The checkpoint in the run's folder; None when there is none.
 
     Raises UserError when it was made with another configuration: its rounds would not be this run's.
+    DamagedFile when it is none, or not what was written.
     """
     path = config.output / CHECKPOINT
-    if not path.is_file():
+    if not path.exists():
         return None
     metadata, tensors = read_tensors(path)
+    if not {"round", "header", "config", "digest"} <= metadata.keys():
+        raise DamagedFile(f"{path} is no checkpoint of a run: remove it to begin anew")
+    if metadata["digest"] != _digest(tensors):
+        raise DamagedFile(f"{path} is damaged: its values are not those written; remove it to begin anew")
     if metadata["config"] != _fingerprint(config):
         raise UserError(
             f"{path} was made with another configuration: resume with the one in record.json beside it, "
@@ -63,6 +70,14 @@ def load_checkpoint(config: FederationConfig) -> Checkpoint | None:
 
     shared = SharedState.from_tensors(json.loads(metadata["header"]), part("shared/"))
     return Checkpoint(int(metadata["round"]), shared, part("rule/"))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}/{tuple(tensor.shape)}/{tensor.dtype}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _fingerprint(config: FederationConfig) -> str:

@@ -77,7 +77,7 @@ def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> d
         Ask.INSTALL, {partition: shared_state_record(shared) for partition in everyone}, "shared state"
     )
     asked = {partition: body() for partition in everyone}
-    signatures, owners = _signatures(roster.ask(Ask.SIGNATURES, asked, "signatures"))
+    signatures, owners, failures = _signatures(roster.ask(Ask.SIGNATURES, asked, "signatures"))
     groups = group(signatures, taxonomy(), settings.max_distance)
     plan, boundary = plan_generation(shared, config)
     assignments = _assign(groups, owners, plan, boundary, config)
@@ -100,6 +100,7 @@ def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> d
         "plan": plan.fingerprint(),
         "num_steps": plan.num_steps,
         "boundary_step": boundary,
+        "refused": {str(partition): failure.value for partition, failure in failures.items()},
         "groups": [_group_record(result, signatures, plan.num_steps) for result in results],
     }
 
@@ -126,19 +127,21 @@ def _assign(
 
 def _signatures(
     replies: dict[int, RecordDict | Failure],
-) -> tuple[dict[str, Signature | None], dict[str, int]]:
-    """What is known of every task, and whose it is. A device whose answer cannot be read has no tasks."""
+) -> tuple[dict[str, Signature | None], dict[str, int], dict[int, Failure]]:
+    """What is known of every task, whose it is, and which devices failed: these have no tasks."""
+    failures: dict[int, Failure] = {}
     signatures: dict[str, Signature | None] = {}
     owners: dict[str, int] = {}
     for partition, reply in sorted(replies.items()):
         found = _parsed(reply, messages.read_signatures)
         if isinstance(found, Failure):
+            failures[partition] = found
             continue
         # a task belongs to the partition that named it first
         for task_id in found.keys() - owners.keys():
             owners[task_id] = partition
             signatures[task_id] = found[task_id]
-    return signatures, owners
+    return signatures, owners, failures
 
 
 def _group_record(

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from fedaigc.diffusion.adapters import SharedState
-from fedaigc.errors import UserError
+from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config import FederationConfig
 from fedaigc.tensor_file import read_tensors
 
@@ -34,7 +35,14 @@ class RunRecord:
         config.output.mkdir(parents=True, exist_ok=True)
         self._path = config.output / RECORD
         self._values: dict[str, Any] = {}
-        rounds = read_record(config.output)["rounds"][:kept_rounds] if kept_rounds else []
+        rounds: list[Any] = []
+        if kept_rounds:
+            before = read_record(config.output)
+            rounds = before["rounds"][:kept_rounds]
+            # a run that is gone on with draws what waits now; what it drew before stays told
+            earlier = [*before.get("earlier_generations", []), before.get("generation")]
+            if drawn := [entry for entry in earlier if entry and entry["groups"]]:
+                self._values["earlier_generations"] = drawn
         self.update(
             status="running",
             config=json.loads(config.model_dump_json()),
@@ -58,8 +66,14 @@ def read_record(output: Path) -> dict[str, Any]:
     """The record in a run's folder; UserError when there is none."""
     try:
         values: dict[str, Any] = json.loads((output / RECORD).read_text(encoding="utf-8"))
+        if not isinstance(values["rounds"], list):
+            raise TypeError("rounds")
     except OSError:
         raise UserError(f"no record in {output}: the run did not start") from None
+    except (ValueError, KeyError, TypeError):
+        raise DamagedFile(
+            f"{output / RECORD} is no record of a run: remove it, or give a new output"
+        ) from None
     return values
 
 
@@ -69,12 +83,35 @@ def timeless(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"rounds": rounds}
 
 
+def refusals(record: Mapping[str, Any]) -> list[str]:
+    """Who was left out of what, a line each: of the run, of rounds, of the generation."""
+    lines = [f"left out of the run: {entry['reason']}" for entry in record.get("refused", [])]
+    rounds: dict[str, list[int]] = {}
+    for done in record["rounds"]:
+        for reason in done["refused"].values():
+            rounds.setdefault(reason, []).append(done["round"])
+    lines += [
+        f"left out of round{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}: {reason}"
+        for reason, numbers in rounds.items()
+    ]
+    generation = record.get("generation", {})
+    for partition, failure in generation.get("refused", {}).items():
+        lines.append(f"no prompts were taken from partition {partition}: {failure}")
+    for entry in generation.get("groups", []):
+        for task in entry["tasks"]:
+            if task["failure"]:
+                lines.append(f"a prompt of partition {task['partition']} was not drawn: {task['failure']}")
+    return lines
+
+
 def save_shared_state(shared: SharedState, output: Path) -> Path:
     """Write the shared state into a run's folder."""
     path = output / SHARED_STATE
     temporary = path.with_suffix(".tmp")
     tensors = {name: tensor.contiguous() for name, tensor in shared.tensors().items()}
-    save_file(tensors, temporary, metadata={"shared_state": json.dumps(shared.header())})
+    save_file(
+        tensors, temporary, metadata={"shared_state": json.dumps(shared.header()), "hash": shared.hash()}
+    )
     os.replace(temporary, path)
     return path
 
@@ -85,4 +122,9 @@ def load_shared_state(output: Path) -> SharedState:
     if not path.is_file():
         raise UserError(f"no {SHARED_STATE} in {output}: give the output folder of a run that trained")
     metadata, tensors = read_tensors(path)
-    return SharedState.from_tensors(json.loads(metadata["shared_state"]), tensors)
+    if "shared_state" not in metadata:
+        raise UserError(f"{path} is no shared state of a run")
+    shared = SharedState.from_tensors(json.loads(metadata["shared_state"]), tensors)
+    if metadata.get("hash", shared.hash()) != shared.hash():
+        raise DamagedFile(f"{path} is damaged: its weights hash to {shared.hash()}, not {metadata['hash']}")
+    return shared

@@ -86,6 +86,9 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
         if config.generation.enabled:
             record.update(generation=generate(roster, shared, config))
         record.update(sent_bytes=roster.ledger.totals())
+    except KeyboardInterrupt:
+        record.update(status="stopped")
+        raise
     except Exception as error:
         kind = "error" if isinstance(error, UserError) else type(error).__name__
         record.update(status="failed", error=f"{error}", error_kind=kind)

@@ -56,6 +56,10 @@ def _told(model: type[BaseModel], error: ValidationError, what: str) -> UserErro
             known = _known_keys(model, problem["loc"][:-1])
             nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.0)
             lines.append(f"  {where}: unknown key; the nearest known one is {nearest[0]!r}")
+        elif problem["type"] == "value_error":
+            # a sentence of ours, which names what it is about; the input may be the whole configuration
+            place = f"{where}: " if problem["loc"] else ""
+            lines.append(f"  {place}{problem['ctx']['error']}")
         else:
             lines.append(f"  {where}: {problem['msg']}, got {problem['input']!r}")
     return UserError(f"{what} is wrong:\n" + "\n".join(lines))
