@@ -85,7 +85,7 @@ class Judge:
     """The trained judge."""
 
     def __init__(self, net: JudgeNet) -> None:
-        self._net = net.eval().requires_grad_(False)
+        self.net = net.eval().requires_grad_(False)
 
     @classmethod
     def load(cls) -> "Judge":
@@ -102,7 +102,7 @@ class Judge:
         if not images:
             return []
         with torch.inference_mode():
-            heads = [logits.softmax(1).tolist() for logits in self._net(pixels_of(images))]
+            heads = [logits.softmax(1).tolist() for logits in self.net(pixels_of(images))]
         verdicts = []
         for rows in zip(*heads, strict=True):
             odds = [
@@ -116,4 +116,4 @@ class Judge:
     def features(self, images: Sequence[Image.Image]) -> Float[Tensor, "b 64"]:
         """The penultimate layer's activations, for distribution distances."""
         with torch.inference_mode():
-            return self._net.embed(pixels_of(images))
+            return self.net.embed(pixels_of(images))

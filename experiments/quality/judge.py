@@ -1,0 +1,31 @@
+"""How well the shipped judge sees: clean held-out scenes, the same through the autoencoder, and negatives.
+
+    python -m experiments.quality.judge
+
+Prints JSON: accuracy of object, place and style on 2,000 fresh scenes of held-out combinations, and for each
+kind of negative (`experiments.pretrain.negatives`) the share of 250 that it rejects.
+"""
+
+import argparse
+import json
+
+import torch
+
+import fedaigc
+from experiments.pretrain import judge
+from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
+from fedaigc.metrics.judge import Judge
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    pipe = load_pipeline()
+    report = judge.measure(Judge.load().net, pipe.vae, seed=options.seed)
+    print(json.dumps({"fedaigc": fedaigc.__version__, "base": base_fingerprint(pipe)} | report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
