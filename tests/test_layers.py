@@ -11,7 +11,7 @@ LAYERS = (
     ("errors", "rng"),
     ("tensor_file", "output_folder"),
     ("assets", "report"),
-    ("data",),
+    ("data", "wireless"),
     ("metrics", "semantics", "diffusion"),
     ("device",),
     ("collaboration",),

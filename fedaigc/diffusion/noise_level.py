@@ -48,6 +48,27 @@ def noise_levels(
     return tuple(_interpolated(table, timestep) for timestep in timesteps)
 
 
+def signal_and_noise(scheduler: Any, log_snr: float) -> tuple[float, float]:
+    """alpha and sigma of x = alpha x_0 + sigma e at a log-SNR, in the scale that the scheduler keeps.
+
+    Variance-preserving (alpha^2 + sigma^2 = 1), flow (alpha + sigma = 1), or variance-exploding (alpha = 1)
+    where the scheduler itself scales what it shows the denoiser. At -inf pure noise has alpha 0 and sigma 1.
+    """
+    ratio = math.exp(-log_snr / 2) if log_snr > -1000 else math.inf
+    if is_flow(scheduler):
+        return (0.0, 1.0) if math.isinf(ratio) else (1 / (1 + ratio), ratio / (1 + ratio))
+    if _is_exploding(scheduler):
+        return 1.0, ratio
+    return (0.0, 1.0) if math.isinf(ratio) else (1 / math.hypot(1, ratio), ratio / math.hypot(1, ratio))
+
+
+def _is_exploding(scheduler: Any) -> bool:
+    """Whether latents are kept as x_0 + (sigma / alpha) e: the scheduler then scales the denoiser's input."""
+    fresh = type(scheduler).from_config(scheduler.config)
+    fresh.set_timesteps(8)
+    return bool((fresh.scale_model_input(torch.ones(1), fresh.timesteps[0]) != 1).any())
+
+
 def is_flow(scheduler: Any) -> bool:
     """Whether the scheduler follows flow matching: no alphas at all, or flow sigmas in place of theirs."""
     return not hasattr(scheduler, "alphas_cumprod") or bool(scheduler.config.get("use_flow_sigmas"))

@@ -8,6 +8,10 @@
     42      h     header: canonical JSON, UTF-8
     42 + h  ...   body: the latents, then the tensors of the scheduler's history, as the header lists them
 
+A tensor lies in the body as it was computed, row by row, or in a number format for the air, then in bit
+planes: the most significant bit of all values first, filled up to a byte, so that a run of the body can be
+protected better than the rest.
+
 The header holds the length and the SHA-256 of the body. Values of a history that are small (counters, step
 sizes) are in the header too, so that bit errors in the body can change what is drawn but not how the sampler
 proceeds. The checksums tell damage, not forgery: they are no signature.
@@ -15,7 +19,9 @@ proceeds. The checksums tell damage, not forgery: they are no signature.
 
 import hashlib
 import json
+import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedaigc.errors import UserError
 from fedaigc.tensor_file import aligned
+from fedaigc.wireless.number_format import FormatName, NumberFormat
 
 VERSION = 1
 _MAGIC = b"FAGC"
@@ -51,16 +59,37 @@ class PacketLayout:
     history: tuple[int, int]
 
 
-def write_packet(header: dict[str, Any], latents: Tensor, history: dict[str, Any]) -> bytes:
+@dataclass(frozen=True)
+class BodyTensor:
+    """One tensor of a body: its bytes as (first, one past the last) in the packet, and its number format.
+
+    number_format: None for a tensor that lies there as it was computed. values: how many it has.
+    """
+
+    span: tuple[int, int]
+    number_format: NumberFormat | None
+    values: int
+
+
+def write_packet(
+    header: dict[str, Any],
+    latents: Tensor,
+    history: dict[str, Any],
+    number_format: NumberFormat | None = None,
+) -> bytes:
     """The packet of these header entries, latents and scheduler history.
 
-    Raises TypeError for a history value that is no number, string, tensor, None or list of these.
+    number_format: of the latents; the tensors of the history take its name and each its own largest magnitude
+    as the limit. None: everything as it was computed, bit for bit. Raises TypeError for a history value that
+    is no number, string, tensor, None or list of these, UserError for values that are not finite under a
+    number format.
     """
-    body = [_tensor_bytes(latents)]
-    entries = {name: _encoded(name, history[name], body) for name in sorted(history)}
+    body = [_tensor_bytes(latents, number_format)]
+    name = number_format.name if number_format is not None else None
+    entries = {key: _encoded(key, history[key], body, name) for key in sorted(history)}
     joined = b"".join(body)
     complete = header | {
-        "latents": _form(latents),
+        "latents": _form(latents, number_format),
         "history": entries,
         "body_bytes": len(joined),
         "body_sha256": hashlib.sha256(joined).hexdigest(),
@@ -133,6 +162,17 @@ def packet_layout(packet: bytes) -> PacketLayout:
     return PacketLayout((0, start), (start, middle), (middle, start + int(header["body_bytes"])))
 
 
+def body_tensors(packet: bytes) -> list[BodyTensor]:
+    """The tensors of a packet's body in their order, for whoever sends them through a channel."""
+    header, position = read_header(packet)
+    found = []
+    for form in _forms([header["latents"], *(header["history"][key] for key in sorted(header["history"]))]):
+        size = _size(form)
+        found.append(BodyTensor((position, position + size), _number_format(form), math.prod(form["shape"])))
+        position += size
+    return found
+
+
 class _Reader:
     """Takes tensors off a body in order; PacketError for forms that it does not hold."""
 
@@ -158,7 +198,16 @@ class _Reader:
         return self.tensor(entry)
 
 
-def _encoded(name: str, value: Any, body: list[bytes]) -> Any:
+def _forms(entry: Any) -> Iterator[dict[str, Any]]:
+    """The tensors that lie in the body, of header entries in order."""
+    if isinstance(entry, list):
+        for item in entry:
+            yield from _forms(item)
+    elif isinstance(entry, dict) and "shape" in entry:
+        yield entry
+
+
+def _encoded(name: str, value: Any, body: list[bytes], format_name: FormatName | None) -> Any:
     """A history value as JSON; large tensors are put at the end of `body`."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -167,22 +216,45 @@ def _encoded(name: str, value: Any, body: list[bytes]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        return [_encoded(name, item, body) for item in value]
+        return [_encoded(name, item, body, format_name) for item in value]
     if isinstance(value, Tensor) and value.numel() <= _SMALL:
         return {"small": _form(value), "bytes": _tensor_bytes(value).hex()}
     if isinstance(value, Tensor):
-        body.append(_tensor_bytes(value))
-        return _form(value)
+        number_format = None
+        if format_name is not None and value.is_floating_point():
+            # a history of zeros has no range: any will do
+            number_format = NumberFormat(format_name, float(value.abs().max()) or 1.0)
+        body.append(_tensor_bytes(value, number_format))
+        return _form(value, number_format)
     raise TypeError(f"the scheduler keeps {name} as a {type(value).__name__}, which a packet cannot carry")
 
 
-def _form(tensor: Tensor) -> dict[str, Any]:
-    return {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+def _form(tensor: Tensor, number_format: NumberFormat | None = None) -> dict[str, Any]:
+    form = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+    if number_format is None:
+        return form
+    return form | {"format": number_format.name, "limit": number_format.limit}
+
+
+def _number_format(form: dict[str, Any]) -> NumberFormat | None:
+    """The number format of a form. Raises PacketError for one that is not one."""
+    if "format" not in form:
+        return None
+    if type(form["limit"]) is not float or type(form["format"]) is not str:
+        raise PacketError(f"the header describes a number format as {form!r:.120}")
+    try:
+        return NumberFormat(form["format"], form["limit"])  # type: ignore[arg-type]
+    except UserError as error:
+        raise PacketError(f"the header describes a number format as {form!r:.120}: {error}") from None
 
 
 def _size(form: Any) -> int:
     """Bytes of a tensor of this form. Raises PacketError for a form that is not one."""
-    if not isinstance(form, dict) or form.keys() != {"shape", "dtype"} or form["dtype"] not in _DTYPES:
+    keys = form.keys() if isinstance(form, dict) else set()
+    if (
+        keys not in ({"shape", "dtype"}, {"shape", "dtype", "format", "limit"})
+        or form["dtype"] not in _DTYPES
+    ):
         raise PacketError(
             f"the header describes a tensor as {form!r:.80}: expected a shape and one of {', '.join(_DTYPES)}"
         )
@@ -193,14 +265,17 @@ def _size(form: Any) -> int:
         or any(type(n) is not int or n < 1 for n in shape)
     ):
         raise PacketError(f"the header describes a tensor of shape {shape!r:.80}")
-    size = _DTYPES[form["dtype"]].itemsize
-    for length in shape:
-        size *= length
-    return size
+    number_format = _number_format(form)
+    if number_format is not None:
+        return -(-math.prod(shape) * number_format.width // 8)
+    return math.prod(shape) * _DTYPES[form["dtype"]].itemsize
 
 
-def _tensor_bytes(tensor: Tensor) -> bytes:
-    """The values in row-major order, little-endian."""
+def _tensor_bytes(tensor: Tensor, number_format: NumberFormat | None = None) -> bytes:
+    """The values in row-major order, little-endian; under a number format, in bit planes."""
+    if number_format is not None:
+        bits = number_format.to_bits(tensor.detach().cpu().float().reshape(-1))
+        return np.packbits(bits.T.reshape(-1)).tobytes()
     size = tensor.dtype.itemsize
     integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
     flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(integers).numpy()
@@ -210,7 +285,12 @@ def _tensor_bytes(tensor: Tensor) -> bytes:
 def _tensor(form: Any, raw: bytes) -> Tensor:
     if len(raw) != _size(form):
         raise PacketError(f"a tensor of {_size(form)} bytes has {len(raw)}")
-    size = _DTYPES[form["dtype"]].itemsize
+    dtype, shape, number_format = _DTYPES[form["dtype"]], form["shape"], _number_format(form)
+    if number_format is not None:
+        count = math.prod(shape) * number_format.width
+        planes = np.unpackbits(np.frombuffer(raw, np.uint8), count=count).reshape(number_format.width, -1)
+        return aligned(number_format.from_bits(planes.T).reshape(shape).to(dtype))
+    size = dtype.itemsize
     # a copy: the bytes of a packet are read-only
     native = np.frombuffer(raw, dtype=f"<i{size}").astype(f"=i{size}", copy=True)
-    return aligned(torch.from_numpy(native).view(_DTYPES[form["dtype"]]).reshape(form["shape"]))
+    return aligned(torch.from_numpy(native).view(dtype).reshape(shape))

@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fedaigc.diffusion.noise_level import boundary_log_snr, noise_levels
+from fedaigc.diffusion.noise_level import boundary_log_snr, noise_levels, signal_and_noise
 from fedaigc.diffusion.pipeline_call import Pipeline, call_arguments, dtype_name
 from fedaigc.diffusion.stock_schedule import canonical_config, named_scheduler, requested_schedule
 from fedaigc.errors import UserError
 
-__all__ = ["DenoisingPlan", "boundary_log_snr", "boundary_step", "build_plan", "log_snr"]
+__all__ = ["DenoisingPlan", "boundary_log_snr", "boundary_step", "build_plan", "latents_std", "log_snr"]
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,20 @@ def log_snr(plan: DenoisingPlan) -> tuple[float, ...]:
     """ln(alpha^2 / sigma^2) at each step of the plan, rising; -inf for pure noise."""
     scheduler = named_scheduler(plan.scheduler_class).from_config(json.loads(plan.scheduler_config))
     return noise_levels(scheduler, plan.timesteps, plan.sigmas)
+
+
+def latents_std(plan: DenoisingPlan, step: int, clean_std: float = 1.0) -> float:
+    """The standard deviation of a latent value before step `step`, in the scale that the scheduler keeps.
+
+    sqrt(alpha^2 s^2 + sigma^2) for x = alpha x_0 + sigma e, s = clean_std: diffusion models scale their
+    latents to about 1. alpha and sigma follow from the log-SNR: they square to 1, add up to 1 (flow
+    matching), or have alpha = 1 (the variance-exploding scale of Euler and its kin). At the last step, `s`.
+    """
+    if step >= plan.num_steps:
+        return clean_std
+    scheduler = named_scheduler(plan.scheduler_class).from_config(json.loads(plan.scheduler_config))
+    alpha, sigma = signal_and_noise(scheduler, log_snr(plan)[step])
+    return math.hypot(alpha * clean_std, sigma)
 
 
 def boundary_step(plan: DenoisingPlan, t_star_log_snr: float | None) -> int:

@@ -1,0 +1,128 @@
+"""Packets over channels: the counts of bits, and what the receiver finds."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fedaigc.collaboration.delivery import deliver
+from fedaigc.diffusion.handoff import (
+    PacketError,
+    body_tensors,
+    number_format_at,
+    pack,
+    packet_layout,
+    unpack,
+)
+from fedaigc.diffusion.plan import build_plan, latents_std
+from fedaigc.diffusion.segment import DenoisingState, initial_state, run_segment
+from fedaigc.rng import numpy_rng
+from fedaigc.wireless.block_code import MCS, Scheme
+from fedaigc.wireless.channel import BinarySymmetricChannel, PerfectChannel
+from fedaigc.wireless.number_format import FORMAT_NAMES
+from fedaigc.wireless.protection import UnequalChannel
+from fedaigc.wireless.radio import RadioChannel, Transmission
+from fedaigc.wireless.repair import repair
+
+
+@pytest.fixture(scope="module")
+def half_way(pipe):
+    """The embedded model's state after 5 of 11 steps, and its plan."""
+    plan = build_plan(pipe, num_inference_steps=11, guidance_scale=5.0, height=64, width=64, base_hash="b")
+    state = run_segment(pipe, initial_state(pipe, plan, 0), {"prompt": "a fruit on a table"}, plan, 5)
+    return state, plan
+
+
+@pytest.mark.parametrize("name", FORMAT_NAMES)
+def test_a_format_costs_its_bits_and_its_rounding(half_way, name: str) -> None:
+    state, plan = half_way
+    packet = pack(state, plan, "latents", name)
+    latents = body_tensors(packet)[0]
+    number_format = number_format_at(name, plan, 5)
+    assert latents.number_format == number_format
+    assert latents.span[1] - latents.span[0] == state.latents.numel() * number_format.width // 8
+    found = unpack(packet, plan).latents
+    expected = number_format.from_bits(number_format.to_bits(state.latents.reshape(-1)))
+    assert torch.equal(found.reshape(-1), expected)
+    limit = number_format.limit
+    assert float((found.clamp(-limit, limit) - state.latents.clamp(-limit, limit)).abs().max()) < 0.02
+
+
+def test_the_limit_follows_the_plan(half_way) -> None:
+    """The latents' measured deviation is near the plan's, so that 4 of them reach nearly all values."""
+    state, plan = half_way
+    assert latents_std(plan, 5) == pytest.approx(float(state.latents.std()), rel=0.25)
+    assert float((state.latents.abs() <= 4 * latents_std(plan, 5)).float().mean()) > 0.995
+
+
+def test_history_goes_in_the_format_too(half_way) -> None:
+    """A multistep scheduler's history: each tensor with its own limit, in fewer bits than as computed."""
+    state, plan = half_way
+    history = {"model_outputs": [torch.randn(1, 8, 16, 16) * 3, None], "order": 2}
+    state = replace(state, history=history)
+    plain, short = pack(state, plan, "exact"), pack(state, plan, "exact", "fixed8")
+    assert [t.number_format is None for t in body_tensors(plain)] == [True, True]
+    assert body_tensors(short)[1].number_format.limit == float(history["model_outputs"][0].abs().max())
+    assert len(short) < len(plain) / 3
+    found = unpack(short, plan).history["model_outputs"]
+    assert found[1] is None
+    assert float((found[0] - history["model_outputs"][0]).abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("format_name", [None, *FORMAT_NAMES])
+def test_the_perfect_channel_delivers_the_packet(half_way, format_name) -> None:
+    state, plan = half_way
+    packet = pack(state, plan, "latents", format_name)
+    delivery = deliver(packet, lambda _: PerfectChannel(), numpy_rng(0, "perfect"))
+    assert delivery.packet == packet
+    assert not delivery.damaged
+    assert delivery.serialized_bits == 8 * len(packet)
+    assert delivery.information_bits == 8 * np.subtract(*packet_layout(packet).latents[::-1])
+
+
+@pytest.mark.parametrize("format_name", ["fixed8", "fixed8-gray", "float32", None])
+def test_errors_land_in_the_latents_alone(half_way, format_name) -> None:
+    state, plan = half_way
+    packet = pack(state, plan, "latents", format_name)
+    delivery = deliver(packet, lambda _: BinarySymmetricChannel(0.02), numpy_rng(0, "flips"))
+    rate = delivery.bit_errors / delivery.information_bits
+    assert abs(rate - 0.02) < 5 * np.sqrt(0.02 * 0.98 / delivery.information_bits)
+    with pytest.raises(PacketError, match="damaged body"):
+        unpack(delivery.packet, plan)
+    found = unpack(delivery.packet, plan, "tolerant")
+    assert isinstance(found, DenoisingState)
+    assert found.step == 5
+    finite = torch.isfinite(found.latents).all()
+    assert bool(finite) == (format_name in ("fixed8", "fixed8-gray"))
+    for how in ("clip", "zero"):
+        assert bool((repair(found.latents, 4.0, how).abs() <= 4.0).all())
+
+
+def test_what_was_erased_is_filled_in(half_way) -> None:
+    """With every block lost all values are unknown: the middle of the range."""
+    state, plan = half_way
+    packet = pack(state, plan, "latents", "fixed8")
+    channel = RadioChannel(Transmission(MCS[8], 2, "erase"), -15.0)
+    delivery = deliver(packet, lambda _: channel, numpy_rng(0, "lost"))
+    assert delivery.erased_bits == delivery.information_bits
+    assert delivery.bit_errors == 0
+    limit = number_format_at("fixed8", plan, 5).limit
+    assert torch.allclose(unpack(delivery.packet, plan, "tolerant").latents, torch.tensor(limit / 256))
+
+
+def test_unequal_protection_hurts_less_at_the_same_bits(half_way) -> None:
+    """Two planes in QPSK and six in 64-QAM against all in 16-QAM: fewer large errors at 9 dB."""
+    state, plan = half_way
+    packet = pack(state, plan, "latents", "fixed8")
+
+    def error(channel) -> float:
+        delivery = deliver(packet, lambda _: channel, numpy_rng(0, "unequal"))
+        received = unpack(delivery.packet, plan, "tolerant").latents
+        return float((received - state.latents).square().mean())
+
+    def uncoded(modulation):
+        return RadioChannel(Transmission(Scheme(modulation, None)), 9.0)
+
+    unequal = UnequalChannel(8, (2, 6), (uncoded("qpsk"), uncoded("64qam")))
+    assert error(unequal) < error(uncoded("16qam"))
