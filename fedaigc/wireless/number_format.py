@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
+from scipy.special import ndtri
 from torch import Tensor
 
 from fedaigc.errors import UserError

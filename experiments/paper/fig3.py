@@ -1,0 +1,151 @@
+"""Figure 3 of [Du23]: bit errors in the transmitted latents, N = 11, K = 5; prints JSON.
+
+    python -m experiments.paper.fig3 --images docs/images/paper --record experiments/records/paper/fig3.json
+
+Pictures of near pairs after bit errors at 0.5 to 10 %, against the error-free picture and by the judge, for
+each number format and receiver; and the same radio (QPSK at the SNR with that rate of errors) with a code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from scipy.special import ndtri
+
+from experiments.paper.pairs import MODES, draw_pairs
+from experiments.paper.setting import (
+    arguments,
+    batches,
+    curves,
+    distances,
+    finish,
+    grid,
+    open_setting,
+    scores,
+    starts,
+)
+from experiments.quality.sampling import PROGRESS_CONSOLE
+from fedaigc.diffusion.handoff import number_format_at
+from fedaigc.diffusion.noise_matched import resume_noise_matched
+from fedaigc.diffusion.plan import latents_std
+from fedaigc.diffusion.segment import DenoisingState, finish_segment, run_segment
+from fedaigc.rng import numpy_rng
+from fedaigc.wireless.block_code import MCS
+from fedaigc.wireless.channel import BinarySymmetricChannel, Channel
+from fedaigc.wireless.radio import RadioChannel, Transmission
+from fedaigc.wireless.repair import repair
+
+STEPS, SHARED = 11, 5
+RATES = (0.0, 0.005, 0.01, 0.02, 0.04, 0.06, 0.10)
+# name: number format, receiver, coded
+VARIANTS = {
+    "fixed8": ("fixed8", "nothing", False),
+    "fixed8-gray": ("fixed8-gray", "nothing", False),
+    "fixed8, noise-matched": ("fixed8", "match", False),
+    "float16, clipped": ("float16", "clip", False),
+    "float16, as it came": ("float16", "nothing", False),
+    "float32, clipped": ("float32", "clip", False),
+    "fixed8, code of rate 0.44": ("fixed8", "nothing", True),
+}
+
+
+def channel_at(rate: float, coded: bool) -> Channel:
+    """Flips at `rate`; or QPSK with a code, at the SNR where it has that rate without one."""
+    if not coded:
+        return BinarySymmetricChannel(rate)
+    # Q(sqrt(snr)) = rate
+    return RadioChannel(Transmission(MCS[3]), 10 * np.log10(ndtri(rate) ** 2) if rate > 0 else 40.0)
+
+
+def received(
+    state: DenoisingState, plan, name: str, rate: float, rows: Sequence[int], seed: int
+) -> tuple[DenoisingState, list[bool], float]:
+    """The state after the channel, which of its samples are finite, and bits on air by information bits."""
+    format_name, how, coded = VARIANTS[name]
+    number_format = number_format_at(format_name, plan, state.step)
+    channel = channel_at(rate, coded)
+    latents, finite, on_air, bits_sent = [], [], 0, 0
+    for row, sample in zip(rows, state.latents, strict=True):
+        bits = number_format.to_bits(sample.reshape(-1))
+        # plane by plane, as a packet lies
+        reception = channel.send(bits.T.reshape(-1), numpy_rng(seed, "channel", row, f"{rate}"))
+        on_air, bits_sent = on_air + reception.bits_on_air, bits_sent + bits.size
+        values = number_format.from_bits(reception.bits.reshape(number_format.width, -1).T)
+        values = repair(values, number_format.limit, how if how != "match" else "nothing")
+        finite.append(bool(torch.isfinite(values).all()))
+        latents.append(values.reshape(sample.shape))
+    return replace(state, latents=torch.stack(latents)), finite, on_air / bits_sent
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    setting = open_setting(options)
+    plan, pairs = setting.plan(STEPS), draw_pairs(options.pairs, options.seed)
+    pictures: dict[tuple[str, str, float], list] = {}
+    lost: dict[tuple[str, str, float], int] = {}
+    expansion: dict[str, float] = {}
+    clean: dict[str, list] = {mode: [] for mode in MODES}
+    with Progress(console=PROGRESS_CONSOLE) as progress:
+        task = progress.add_task("pictures", total=len(MODES) * len(pairs))
+        for mode in MODES:
+            for rows in batches(len(pairs)):
+                chunk = [pairs[i] for i in rows]
+                shared = {"prompt": [pair.shared_prompt(mode) for pair in chunk]}
+                own = {"prompt": [pair.own for pair in chunk]}
+                state = run_segment(
+                    setting.pipe, starts(setting, plan, rows, options.seed), shared, plan, SHARED
+                )
+                clean[mode] += finish_segment(setting.pipe, state, own, plan)
+                for name in VARIANTS:
+                    for rate in RATES:
+                        arrived, finite, ratio = received(state, plan, name, rate, rows, options.seed)
+                        expansion[name] = ratio
+                        if VARIANTS[name][1] == "match" and rate > 0:
+                            number_format = number_format_at("fixed8", plan, SHARED)
+                            gain, variance = number_format.linear_error(
+                                latents_std(plan, SHARED), np.full(8, rate)
+                            )
+                            images, _ = resume_noise_matched(
+                                setting.pipe, arrived, own, plan, gain=gain, error_variance=variance
+                            )
+                        else:
+                            images = finish_segment(setting.pipe, arrived, own, plan)
+                        pictures.setdefault((mode, name, rate), []).extend(images)
+                        key = (mode, name, rate)
+                        lost[key] = lost.get(key, 0) + finite.count(False)
+                progress.update(task, advance=len(chunk))
+    rows = [
+        {
+            "mode": mode,
+            "payload": name,
+            "bit error rate": rate,
+            "bits on air by information bits": round(expansion[name], 3),
+            "pictures from latents that are not finite": lost[mode, name, rate],
+            "against the error-free picture": distances(images, clean[mode]),
+            "judge": scores(setting, images, pairs),
+        }
+        for (mode, name, rate), images in pictures.items()
+    ]
+    if options.images is not None:
+        shown = [(f"{name}", [pictures["open", name, rate][0] for rate in RATES]) for name in VARIANTS]
+        grid(shown, [f"{100 * rate:g} %" for rate in RATES], options.images / "fig3_pictures.png")
+        panels = [
+            ("against the error-free picture, open", "SSIM", {}),
+            ("the judge, open", "object seen", {}),
+        ]
+        for name in VARIANTS:
+            points = [row for row in rows if row["mode"] == "open" and row["payload"] == name]
+            for panel, value in (
+                (panels[0], lambda row: row["against the error-free picture"]["ssim"]),
+                (panels[1], lambda row: row["judge"].get("object")),
+            ):
+                if value(points[0]) is not None:
+                    panel[2][name] = [(100 * row["bit error rate"], value(row)) for row in points]
+        curves([p for p in panels if p[2]], "bit error rate, %", options.images / "fig3_curves.png")
+    finish(options, setting, "pictures after bit errors in the latents sent at K = 5 of 11", rows)
+
+
+if __name__ == "__main__":
+    main()

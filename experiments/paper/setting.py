@@ -1,0 +1,188 @@
+"""What the figures share: model and plan, drawing in batches, scores with intervals, plots, records."""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+import fedaigc
+from experiments.paper.pairs import Pair
+from experiments.quality.sampling import BATCH, one_thread
+from fedaigc.diffusion.loading import EMBEDDED, base_fingerprint, load_pipeline
+from fedaigc.diffusion.plan import DenoisingPlan, build_plan
+from fedaigc.diffusion.segment import DenoisingState, initial_state
+from fedaigc.metrics.image_quality import image_quality
+from fedaigc.metrics.intervals import clustered_mean
+from fedaigc.metrics.judge import Judge
+from fedaigc.rng import derived_seed
+
+
+@dataclass(frozen=True)
+class Setting:
+    """judge: None for a model whose pictures it cannot read; then only comparisons of pictures are made."""
+
+    pipe: Any
+    base_hash: str
+    guidance: float
+    size: int
+    judge: Judge | None
+
+    def plan(self, steps: int) -> DenoisingPlan:
+        """N = `steps` of the model's own scheduler."""
+        return build_plan(
+            self.pipe,
+            num_inference_steps=steps,
+            guidance_scale=self.guidance,
+            height=self.size,
+            width=self.size,
+            base_hash=self.base_hash,
+        )
+
+
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """The options of every figure."""
+    parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
+    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default=EMBEDDED, help='"embedded", a diffusers folder or a hub name')
+    parser.add_argument("--size", type=int, help="pixels; 64 for the embedded model, else 512")
+    parser.add_argument("--guidance", type=float, help="5 for the embedded model, else 7.5 as in the paper")
+    parser.add_argument("--record", type=Path, help="write the figures as JSON there as well")
+    parser.add_argument("--images", type=Path, help="folder for the picture grid and the curves")
+    return parser
+
+
+def open_setting(options: argparse.Namespace) -> Setting:
+    """The model, in one thread."""
+    one_thread()
+    embedded = options.model == EMBEDDED
+    pipe = load_pipeline(options.model)
+    return Setting(
+        pipe,
+        base_fingerprint(pipe),
+        options.guidance if options.guidance is not None else (5.0 if embedded else 7.5),
+        options.size or (64 if embedded else 512),
+        Judge.load() if embedded else None,
+    )
+
+
+def batches(count: int) -> Iterator[range]:
+    """Row numbers, a batch at a time."""
+    for start in range(0, count, BATCH):
+        yield range(start, min(start + BATCH, count))
+
+
+def starts(
+    setting: Setting, plan: DenoisingPlan, rows: Sequence[int], seed: int, name: str = "noise"
+) -> DenoisingState:
+    """The initial states of pairs: each its own noise, whatever else is in the batch."""
+    begun = [initial_state(setting.pipe, plan, derived_seed(seed, name, row)) for row in rows]
+    return replace(begun[0], latents=torch.cat([one.latents for one in begun]))
+
+
+def scores(setting: Setting, images: Sequence[Image.Image], pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Shares of pictures with the target's object and with its place, clustered by pair."""
+    if setting.judge is None:
+        return {}
+    verdicts = setting.judge.score(images)
+    clusters = list(range(len(pairs)))
+    return {
+        "object": clustered_mean(
+            [float(v.object == p.object) for v, p in zip(verdicts, pairs, strict=True)], clusters
+        ).as_dict(),
+        "place": clustered_mean(
+            [float(v.place == p.place) for v, p in zip(verdicts, pairs, strict=True)], clusters
+        ).as_dict(),
+    }
+
+
+def distances(images: Sequence[Image.Image], references: Sequence[Image.Image]) -> dict[str, Any]:
+    """Mean squared error in 8-bit pixels, PSNR and SSIM against reference pictures, clustered by pair."""
+    found = image_quality(images, references)
+    clusters = list(range(len(found)))
+    # equal pictures have no PSNR: 60 dB, a 16th of a grey level, stands for them
+    return {
+        "mse": clustered_mean([q.mse * 255**2 for q in found], clusters).as_dict(),
+        "psnr_db": clustered_mean([min(q.psnr_db, 60.0) for q in found], clusters).as_dict(),
+        "ssim": clustered_mean([q.ssim for q in found], clusters).as_dict(),
+    }
+
+
+def grid(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[str], target: Path) -> None:
+    """A labelled grid of pictures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        len(rows), len(columns), figsize=(1.05 * len(columns) + 1.6, 1.1 * len(rows) + 0.3), squeeze=False
+    )
+    for line, (label, images) in zip(axes, rows, strict=True):
+        for axis, image in zip(line, images, strict=True):
+            axis.imshow(image, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+    for axis, name in zip(axes[0], columns, strict=True):
+        axis.set_title(name, fontsize=8)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
+
+
+def curves(
+    panels: Sequence[tuple[str, str, dict[str, list[tuple[float, dict[str, float]]]]]],
+    xlabel: str,
+    target: Path,
+) -> None:
+    """Panels of (title, y label, {curve: [(x, estimate), ...]}), each with its 95 % intervals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.3), squeeze=False)
+    for axis, (title, ylabel, lines) in zip(axes[0], panels, strict=True):
+        for (name, points), marker in zip(lines.items(), "os^vDPX*", strict=False):
+            x = [point[0] for point in points]
+            y = [point[1]["mean"] for point in points]
+            low = [max(0.0, point[1]["mean"] - point[1]["low"]) for point in points]
+            high = [max(0.0, point[1]["high"] - point[1]["mean"]) for point in points]
+            axis.errorbar(x, y, [low, high], marker=marker, ms=4, lw=1, capsize=2, label=name)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel(xlabel)
+        axis.set_ylabel(ylabel)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
+
+
+def finish(options: argparse.Namespace, setting: Setting, what: str, rows: list[dict[str, Any]]) -> None:
+    """Print the record, and write it where it was asked for."""
+    record = {
+        "what": what,
+        "fedaigc": fedaigc.__version__,
+        "torch": torch.__version__,
+        "model": options.model,
+        "base": setting.base_hash,
+        "pairs": options.pairs,
+        "seed": options.seed,
+        "guidance_scale": setting.guidance,
+        "intervals": "95 %, bootstrap over pairs",
+        "rows": rows,
+    }
+    text = json.dumps(record, indent=1, default=asdict)
+    print(text)
+    if options.record is not None:
+        options.record.parent.mkdir(parents=True, exist_ok=True)
+        options.record.write_text(text + "\n", encoding="utf-8")
