@@ -227,6 +227,39 @@ def disclose(
 
 
 @app.command()
+def profile(
+    output: Annotated[Path | None, typer.Option(help="Write the profile as JSON there as well.")] = None,
+    model: Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')] = "embedded",
+    device: Annotated[str, typer.Option(help='torch device; "auto" takes CUDA where there is one.')] = "cpu",
+    size: Annotated[int, typer.Option(min=8, help="Height and width in pixels.")] = 64,
+    guidance: Annotated[float, typer.Option(min=0, help="Guidance scale.")] = 5.0,
+    watts: Annotated[float, typer.Option(help="Power to assume where it cannot be measured.")] = 30.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Medians of so many.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
+) -> None:
+    """Measure this machine's seconds and joules of a step, a text encoding and a decoding."""
+    import torch
+
+    from fedaigc.device.profile import measure_profile
+    from fedaigc.diffusion.loading import load_pipeline
+
+    torch.set_num_threads(threads)
+    found = measure_profile(
+        load_pipeline(model, device=device),
+        model=model,
+        height=size,
+        width=size,
+        guidance_scale=guidance,
+        watts=watts,
+        repeats=repeats,
+    )
+    typer.echo(found.to_json())
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(found.to_json() + "\n", encoding="utf-8")
+
+
+@app.command()
 def scenes(
     homes: Annotated[Path, typer.Argument(help="Folder for the homes: 00, 01, ...")],
     clients: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 8,

@@ -15,11 +15,14 @@ from fedaigc.output_folder import fresh_folder
 if TYPE_CHECKING:
     from PIL import Image
 
+    from fedaigc.collaboration.link import SimulatedLink
     from fedaigc.device.device import Device
     from fedaigc.diffusion.plan import DenoisingPlan
+    from fedaigc.diffusion.segment import DenoisingState
     from fedaigc.federation.config import FederationConfig
     from fedaigc.federation.roster import Progress
     from fedaigc.metrics.judge import Verdict
+    from fedaigc.report.page import LinkView
 
 # (style, prompt): the two held-out styles twice; three groups and two tasks that end up alone
 CAST = (
@@ -96,6 +99,7 @@ def run_demo(settings: DemoSettings, progress: "Progress | None" = None) -> Path
 
 
 def _config(settings: DemoSettings) -> "FederationConfig":
+    from fedaigc.demo_link import link_settings
     from fedaigc.federation.config import parse_config
 
     return parse_config(
@@ -114,6 +118,7 @@ def _config(settings: DemoSettings) -> "FederationConfig":
             "generation": {
                 "num_inference_steps": settings.num_inference_steps,
                 "num_shared_steps": settings.num_shared_steps,
+                **link_settings(),
             },
         }
     )
@@ -134,7 +139,7 @@ class _Page:
         from fedaigc.federation.record import load_shared_state
         from fedaigc.metrics.judge import Judge
 
-        self._settings, self._run, self._progress = settings, run, progress
+        self._settings, self._config, self._run, self._progress = settings, config, run, progress
         self._pipe, base_hash = base_model(config.model)
         self._shared = load_shared_state(config.output)
         self._taxonomy = taxonomy()
@@ -178,6 +183,7 @@ class _Page:
         self._done, self._total = 0, tasks + STYLE_ROWS
         self._groups = [self._group(group) for group in self._run["generation"]["groups"]]
         self._styles = [self._style(partition) for partition in range(STYLE_ROWS)]
+        self._link = self._link_view()
         return self._record()
 
     def write(self, record: dict[str, Any]) -> Path:
@@ -188,7 +194,7 @@ class _Page:
         output = self._settings.output
         (output / "record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         contact_sheet(list(self._drawn.items()), self._prompts).save(output / "overview.png", optimize=True)
-        render_page(record, self._groups, self._styles, output / "report.html")
+        render_page(record, self._groups, self._styles, self._link, output / "report.html")
         return output / "report.html"
 
     def _step(self) -> None:
@@ -225,7 +231,7 @@ class _Page:
             self._verdicts[name].append((verdict, partition, prompt))
             self._drawn[name].append(image)
         self._prompts.append(prompt)
-        frames = self._frames(device, group, prompt)
+        frames = self._frames(device, group, task["task_id"], prompt)
         self._step()
         return MemberView(
             partition=partition,
@@ -239,10 +245,13 @@ class _Page:
             frames=tuple(data_uri(frame) for frame in frames),
         )
 
-    def _frames(self, device: "Device", group: dict[str, Any], prompt: str) -> "list[Image.Image]":
-        """The same run once more, decoded after each step; it repeats exactly, so these are its pictures."""
+    def _frames(
+        self, device: "Device", group: dict[str, Any], task_id: str, prompt: str
+    ) -> "list[Image.Image]":
+        """The same run once more, link included, decoded after each step: it repeats exactly."""
         from fedaigc.device.local_round import put_adapters
         from fedaigc.diffusion.adapters import run_stages
+        from fedaigc.diffusion.handoff import mended, unpack
         from fedaigc.diffusion.segment import decode, initial_state
 
         put_adapters(self._pipe, self._shared, device.versions.current_personal())
@@ -253,7 +262,56 @@ class _Page:
             text = group["prompt"] if step < group["num_shared_steps"] else prompt
             state = run_stages(self._pipe, state, {"prompt": text}, self._plan, step + 1, boundary)
             frames += decode(self._pipe, state, self._plan)
+            if step + 1 == group["num_shared_steps"]:
+                arrived, _ = self._simulated_link().send(self._packed(state), task_id)
+                state = mended(unpack(arrived, self._plan, "tolerant"), self._plan, "clip")
         return frames
+
+    def _simulated_link(self) -> "SimulatedLink":
+        from fedaigc.collaboration.link import LinkSettings, SimulatedLink
+
+        return SimulatedLink(self._config.generation.link or LinkSettings(), self._config.seed)
+
+    def _packed(self, state: "DenoisingState") -> bytes:
+        from fedaigc.diffusion.handoff import pack
+
+        link = self._config.generation.link
+        return pack(state, self._plan, number_format=link.number_format if link is not None else None)
+
+    def _link_view(self) -> "LinkView | None":
+        """The link's section, for the first task that was shared; None when nothing was."""
+        from fedaigc.demo_link import link_view, sent_packets
+        from fedaigc.device.shared_steps import run_shared_steps
+        from fedaigc.diffusion.adapters import install
+
+        groups = [group for group in self._run["generation"]["groups"] if group["num_shared_steps"]]
+        if not groups:
+            return None
+        task = groups[0]["tasks"][0]
+        prompts = {
+            entry["task_id"]: self._devices[entry["partition"]].prompts.get(entry["task_id"]).prompt
+            for group in groups
+            for entry in group["tasks"]
+        }
+        install(self._pipe, self._shared)
+        steps = run_shared_steps(
+            self._pipe,
+            groups[0]["prompt"],
+            self._plan,
+            groups[0]["num_shared_steps"],
+            noise_seed=groups[0]["noise_seed"],
+            boundary=self._run["generation"]["boundary_step"],
+            number_format="fixed8-gray",
+        )
+        return link_view(
+            sent_packets(groups, prompts),
+            self._devices[task["partition"]],
+            prompts[task["task_id"]],
+            groups[0],
+            self._config,
+            self._plan,
+            steps.packet,
+        )
 
     def _style(self, partition: int) -> Any:
         from fedaigc.data.atlas import HELD_OUT_STYLES

@@ -17,7 +17,8 @@ LAYERS = (
     ("collaboration",),
     ("federation",),
     ("comparison",),
-    ("generate", "demo"),
+    ("generate", "demo_link"),
+    ("demo",),
     ("cli",),
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}

@@ -6,6 +6,8 @@ The device runs 8 steps either way: alone with N = 8, or after K = 7 of N = 15 t
 them N = 15 alone, which costs the device 15 steps.
 """
 
+from textwrap import wrap
+
 from rich.progress import Progress
 
 from experiments.paper.pairs import MODES, draw_pairs
@@ -49,7 +51,7 @@ def main() -> None:
         shown = range(min(8, len(pairs)))
         grid(
             [(name, [images[i] for i in shown]) for name, images in pictures.items()],
-            [pairs[i].own.replace(" on ", "\non ") for i in shown],
+            ["\n".join(wrap(pairs[i].own, 14)) for i in shown],
             options.images / "fig2_pictures.png",
         )
     finish(options, setting, "eight steps on the device, alone or after seven shared ones", rows)

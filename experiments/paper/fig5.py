@@ -2,9 +2,9 @@
 
     python -m experiments.paper.fig5 --images docs/images/paper --record experiments/records/paper/fig5.json
 
-N = 11; K = 0 ... 11 shared steps on another member's prompt ("open", as in the paper) or on the group's public
-prompt ("kind"), for pairs with kind and place, place, kind, or nothing in common. Figure 5 is the first sort
-of pair, Figure 6 (K = 4, "a cup on a book" for "a tree near a river") the last.
+N = 11; K = 0 ... 11 shared steps on another member's prompt ("open", as in the paper) or on the group's
+public prompt ("kind"), for pairs with kind and place, place, kind, or nothing in common. Figure 5 is the
+first sort of pair, Figure 6 (K = 4, "a cup on a book" for "a tree near a river") the last.
 """
 
 from rich.progress import Progress

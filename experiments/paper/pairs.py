@@ -19,7 +19,7 @@ DISTANCES = ("kind and place", "place", "kind", "nothing")
 
 @dataclass(frozen=True)
 class Pair:
-    """The target's object and place, both prompts, and the public prompt of the group of both."""
+    """The target's object and place as the judge names them, both prompts, and the public one of both."""
 
     object: str
     place: str
@@ -64,7 +64,7 @@ def draw_pairs(count: int, seed: int, distance: str = DISTANCES[0]) -> list[Pair
         }
         # no bound: any two tasks are a group, for far pairs are to show what happens then
         (both,) = group(signatures, taxonomy, max_distance=float("inf"))
-        return Pair(target.concept, place.concept, own, theirs, both.prompt)
+        return Pair(target.word, place.word, own, theirs, both.prompt)
 
     found: list[Pair] = []
     while len(found) < count:

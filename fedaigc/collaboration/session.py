@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from fedaigc.collaboration.link import LinkReport, SimulatedLink
 from fedaigc.collaboration.planner import EDGE, Assignment
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.plan import DenoisingPlan
@@ -63,13 +64,18 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The end of one task: a report unless it failed, and then the kind of failure."""
+    """The end of one task: a report unless it failed, and then the kind of failure.
+
+    link: its packet's way over the simulated link, also when the device refused the packet in the end; None
+    where nothing was sent or no link is simulated.
+    """
 
     task_id: str
     partition: int
     outcome: Outcome
     report: FinishReport | None
     failure: Failure | None
+    link: LinkReport | None = None
 
 
 @dataclass(frozen=True)
@@ -111,12 +117,14 @@ def carry_out(
     peers: Peers,
     edge: Callable[[ShareOrder], SharedSteps],
     progress: Callable[[int], None] | None = None,
+    link: SimulatedLink | None = None,
 ) -> list[GroupResult]:
     """Serve every task of every group, and return the results in the order of the assignments.
 
     A device that fails loses its own task only, and one that refuses its packet runs the task alone. When a
     helper fails before its packet came, its members are served alone, from the same noise. An error of the
     edge itself is not caught: it is the server's own. progress: called with the number of tasks served.
+    link: what the packets cross on their way to the members; None hands them over as they are.
     """
     shared = _share(assignments, owners, plan, peers, edge)
     orders = [
@@ -130,6 +138,7 @@ def carry_out(
         for assignment, steps in zip(assignments, shared, strict=True)
         for task_id in sorted(assignment.group.members)
     ]
+    orders, links = _over(link, orders)
     replies = list(peers.finish(orders))
     # a packet that was damaged on the way costs its member the sharing, not the image
     refused = [index for index, reply in enumerate(replies) if _refused_packet(orders[index], reply)]
@@ -138,7 +147,10 @@ def carry_out(
             orders[index] = replace(orders[index], packet=None)
         for index, reply in zip(refused, peers.finish([orders[i] for i in refused]), strict=True):
             replies[index] = reply
-    results = [_task_result(order, reply) for order, reply in zip(orders, replies, strict=True)]
+    results = [
+        replace(_task_result(order, reply), link=links[order.task_id])
+        for order, reply in zip(orders, replies, strict=True)
+    ]
     if progress is not None:
         progress(len(results))
     by_task = {result.task_id: result for result in results}
@@ -186,6 +198,21 @@ def _share(
         ):
             replies[index] = reply
     return replies
+
+
+def _over(
+    link: SimulatedLink | None, orders: list[FinishOrder]
+) -> tuple[list[FinishOrder], dict[str, LinkReport | None]]:
+    """The orders with their packets as they arrive, and each packet's way."""
+    arrived, reports = [], {}
+    for order in orders:
+        report = None
+        if link is not None and order.packet is not None:
+            packet, report = link.send(order.packet, order.task_id)
+            order = replace(order, packet=packet)
+        arrived.append(order)
+        reports[order.task_id] = report
+    return arrived, reports
 
 
 def _refused_packet(order: FinishOrder, reply: FinishReport | Failure) -> bool:

@@ -24,7 +24,7 @@ from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.versions import AdapterVersions
 from fedaigc.diffusion.adapters import SharedState, finish_stages, run_stages
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
-from fedaigc.diffusion.handoff import Delivery, Handoff, check_handoff, unpack
+from fedaigc.diffusion.handoff import Delivery, Handoff, check_handoff, mended, unpack
 from fedaigc.diffusion.plan import DenoisingPlan, boundary_step
 from fedaigc.diffusion.segment import DenoiserCount, DenoisingState, decode, initial_state
 from fedaigc.diffusion.training import TrainingSettings
@@ -33,6 +33,8 @@ from fedaigc.semantics.parser import parse
 from fedaigc.semantics.signature import Policy, Signature, disclose
 from fedaigc.semantics.taxonomy import Taxonomy
 from fedaigc.tensor_file import read_tensors
+from fedaigc.wireless.number_format import FormatName
+from fedaigc.wireless.repair import Repair
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -167,6 +169,7 @@ class Device:
         *,
         noise_seed: int,
         handoff: Handoff = "exact",
+        number_format: FormatName | None = None,
     ) -> SharedSteps:
         """Run the shared steps of a group that this device's task belongs to.
 
@@ -177,7 +180,14 @@ class Device:
         self.prompts.get(task_id)
         boundary = self._prepare(plan, personal=False)
         return run_shared_steps(
-            self._pipe, group_prompt, plan, stop, noise_seed=noise_seed, boundary=boundary, handoff=handoff
+            self._pipe,
+            group_prompt,
+            plan,
+            stop,
+            noise_seed=noise_seed,
+            boundary=boundary,
+            handoff=handoff,
+            number_format=number_format,
         )
 
     def finish(
@@ -187,19 +197,21 @@ class Device:
         plan: DenoisingPlan,
         *,
         delivery: Delivery = "strict",
+        mend: Repair = "nothing",
         strip_steps: Sequence[int] = (),
     ) -> FinishReport:
         """Finish a task from a packet with its own prompt, keep the image in the gallery, and report.
 
         Steps up to t* run with the shared weights, the others with the personal ones. strip_steps: steps
-        before which the latents are decoded and kept beside the image.
+        before which the latents are decoded and kept beside the image. mend: what is done about implausible
+        values of a tolerant delivery; latents that are not finite after it are refused as a damaged packet.
 
         Raises PacketError for a damaged packet or one of another plan, UserError when it was handed off past
         t*, UnknownTask and DeviceError as `share` does.
         """
         task = self.prompts.get(task_id)
         boundary = self._prepare(plan, personal=True)
-        state = unpack(packet, plan, delivery)
+        state = mended(unpack(packet, plan, delivery), plan, mend)
         check_handoff(plan, state.step, boundary)
         # samplers that draw noise: each member goes on with a stream of its own, known to all
         state = state.with_noise_stream(derived_seed(state.noise_seed, "member", task_id))

@@ -7,6 +7,7 @@ from fedaigc.diffusion.adapters import run_stages
 from fedaigc.diffusion.handoff import Handoff, check_handoff, pack
 from fedaigc.diffusion.plan import DenoisingPlan
 from fedaigc.diffusion.segment import DenoiserCount, initial_state
+from fedaigc.wireless.number_format import FormatName
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -21,6 +22,7 @@ def run_shared_steps(
     noise_seed: int,
     boundary: int,
     handoff: Handoff = "exact",
+    number_format: FormatName | None = None,
 ) -> SharedSteps:
     """Run steps [0, `stop`) of the plan on a public prompt from the noise of `noise_seed`; pack the state.
 
@@ -32,4 +34,4 @@ def run_shared_steps(
     with DenoiserCount(pipe) as count:
         state = initial_state(pipe, plan, noise_seed)
         state = run_stages(pipe, state, {"prompt": group_prompt}, plan, stop, boundary)
-    return SharedSteps(pack(state, plan, handoff), count.calls, count.samples)
+    return SharedSteps(pack(state, plan, handoff, number_format), count.calls, count.samples)

@@ -12,7 +12,10 @@ Latents go as they were computed, or in a stated number format (`fedaigc.wireles
 follows the plan: 4 standard deviations of the latents at that step.
 """
 
+from dataclasses import replace
 from typing import Any, Literal
+
+import torch
 
 from fedaigc.diffusion.packet import (
     BodyTensor,
@@ -29,6 +32,7 @@ from fedaigc.diffusion.restart import restart_refusal
 from fedaigc.diffusion.segment import DenoisingState
 from fedaigc.errors import UserError
 from fedaigc.wireless.number_format import LOADING, FormatName, NumberFormat
+from fedaigc.wireless.repair import Repair, repair
 
 __all__ = [
     "BodyTensor",
@@ -39,6 +43,7 @@ __all__ = [
     "body_tensors",
     "check_handoff",
     "latents_span",
+    "mended",
     "number_format_at",
     "pack",
     "packet_layout",
@@ -153,6 +158,19 @@ def unpack(data: bytes, plan: DenoisingPlan, delivery: Delivery = "strict") -> D
         header["draw_count"],
         plan.fingerprint(),
     )
+
+
+def mended(state: DenoisingState, plan: DenoisingPlan, how: Repair) -> DenoisingState:
+    """A received state with its implausible latents mended, beyond 4 standard deviations of the plan's.
+
+    Raises PacketError for latents that are not finite after that: they would denoise to nothing.
+    """
+    limit = LOADING * latents_std(plan, state.step)
+    latents = repair(state.latents, limit, how) if how != "nothing" else state.latents
+    broken = int((~torch.isfinite(latents)).sum())
+    if broken:
+        raise PacketError(f"{broken} of {latents.numel()} latents are not finite: mend them, or send again")
+    return replace(state, latents=latents)
 
 
 def latents_span(packet: bytes) -> tuple[int, int]:

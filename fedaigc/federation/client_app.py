@@ -111,6 +111,7 @@ def share(content: RecordDict, partition: int, config: FederationConfig) -> Reco
         order.stop,
         noise_seed=order.noise_seed,
         handoff=config.generation.handoff,
+        number_format=link.number_format if (link := config.generation.link) is not None else None,
     )
     return messages.shared_steps_record(steps)
 
@@ -130,6 +131,7 @@ def finish(content: RecordDict, partition: int, config: FederationConfig) -> Rec
             order.packet,
             order.plan,
             delivery=settings.delivery,
+            mend=settings.link.repair if settings.link is not None else "nothing",
             strip_steps=settings.strip_steps,
         )
     return messages.report_record(report)

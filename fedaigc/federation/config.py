@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fedaigc.collaboration.link import LinkSettings
 from fedaigc.collaboration.planner import Executor
 from fedaigc.device.home import home_of
 from fedaigc.diffusion.training import TrainingSettings
@@ -86,7 +87,9 @@ class GenerationSection(_Section):
     `min_public_prompts` public prompts must fit. max_distance: how far apart the members of a group may lie
     (see `semantics.grouping`). executor: who runs the shared steps, the edge or a member. scorer: how a
     device judges images; "scenes" knows the concepts of Scenes, "none" reports counts only. strip_steps:
-    before each of these steps a device decodes the latents and keeps the picture beside the last.
+    before each of these steps a device decodes the latents and keeps the picture beside the last. link: the
+    simulated radio link that packets cross (None: none); its damage needs delivery = "tolerant", or a device
+    refuses the packet and its task runs alone.
     """
 
     enabled: bool = True
@@ -101,6 +104,7 @@ class GenerationSection(_Section):
     delivery: Literal["strict", "tolerant"] = "strict"
     scorer: Literal["scenes", "none"] = "scenes"
     strip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    link: LinkSettings | None = None
 
 
 class FederationConfig(_Section):

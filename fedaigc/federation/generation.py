@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from flwr.app import RecordDict
 
+from fedaigc.collaboration.link import SimulatedLink
 from fedaigc.collaboration.planner import Assignment, plan_assignments, planned_evaluations
 from fedaigc.collaboration.session import FinishOrder, GroupResult, ShareOrder, carry_out
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
@@ -92,9 +93,11 @@ def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> d
             noise_seed=order.noise_seed,
             boundary=boundary,
             handoff=settings.handoff,
+            number_format=settings.link.number_format if settings.link is not None else None,
         )
 
-    results = carry_out(assignments, owners, plan, FlowerPeers(roster), edge)
+    link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
+    results = carry_out(assignments, owners, plan, FlowerPeers(roster), edge, link=link)
     return {
         "policy": settings.policy.value,
         "plan": plan.fingerprint(),
@@ -168,6 +171,7 @@ def _group_record(
                 "outcome": task.outcome,
                 "report": asdict(task.report) if task.report else None,
                 "failure": task.failure,
+                "link": asdict(task.link) if task.link else None,
             }
             for task in result.tasks
         ],

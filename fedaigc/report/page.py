@@ -46,8 +46,40 @@ class StyleView:
     after: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class SentPacket:
+    """One packet's way to the member with this prompt; the figures are those of `LinkReport`."""
+
+    prompt: str
+    scheme: str
+    snr_db: float | None
+    information_bits: int
+    serialized_bits: int
+    bits_on_air: int
+    bit_errors: int
+    erased_bits: int
+    transmissions: int
+    latency_s: float
+    send_j: float
+    receive_j: float
+
+
+@dataclass(frozen=True)
+class LinkView:
+    """The packets that were sent, and one prompt's pictures by rate of bit errors: (rate, data URI)."""
+
+    packets: tuple[SentPacket, ...]
+    prompt: str
+    group_prompt: str
+    pictures: tuple[tuple[str, str], ...]
+
+
 def render_page(
-    record: Mapping[str, Any], groups: list[GroupView], styles: list[StyleView], target: Path
+    record: Mapping[str, Any],
+    groups: list[GroupView],
+    styles: list[StyleView],
+    link: LinkView | None,
+    target: Path,
 ) -> None:
     """Write the page to `target`; every figure on it comes from `record`."""
     import jinja2
@@ -58,6 +90,6 @@ def render_page(
     template = environment.get_template("page.html.j2")
     losses = [entry["shared_loss"] for entry in record["federation"]["rounds"]]
     target.write_text(
-        template.render(record=record, groups=groups, styles=styles, loss_curve=curve(losses)),
+        template.render(record=record, groups=groups, styles=styles, link=link, loss_curve=curve(losses)),
         encoding="utf-8",
     )

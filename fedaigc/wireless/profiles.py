@@ -1,0 +1,166 @@
+"""What devices take and draw: seconds and joules of a step, a decoding, a text encoding; their radios.
+
+Every figure says where it comes from: "measured" (by whom), "datasheet", or "assumed". An assumed figure
+carries its reason, so that whoever knows better can put a better one in; results that rest on it must say so.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+from fedaigc.errors import DamagedFile, UserError
+from fedaigc.wireless.link_budget import RadioPower
+
+Origin = Literal["measured", "datasheet", "assumed"]
+_NUMBERS = (
+    "step_s",
+    "step_j",
+    "text_s",
+    "text_j",
+    "decode_s",
+    "decode_j",
+    "tx_power_w",
+    "amplifier_efficiency",
+    "circuit_w",
+    "receive_w",
+)
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """One device with one model.
+
+    step_s, step_j: of a denoising step of one sample, guidance included. text_*, decode_*: of a prompt's text
+    encoding and of a picture's decoding. tx_power_w, amplifier_efficiency, circuit_w, receive_w: see
+    `RadioPower`. sources: for every one of these its origin and where from, e.g. {"step_s": "measured: ..."}.
+
+    Raises UserError for a figure without a source or that is negative.
+    """
+
+    name: str
+    model: str
+    step_s: float
+    step_j: float
+    text_s: float
+    text_j: float
+    decode_s: float
+    decode_j: float
+    tx_power_w: float
+    amplifier_efficiency: float
+    circuit_w: float
+    receive_w: float
+    sources: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        for name in _NUMBERS:
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{self.name}: {name} is {getattr(self, name)}, expected 0 or more")
+            if self.sources.get(name, "").split(":")[0] not in get_args(Origin):
+                raise UserError(
+                    f"{self.name}: {name} has no source that begins with measured, datasheet, assumed"
+                )
+
+    @property
+    def radio(self) -> RadioPower:
+        """The radio alone."""
+        return RadioPower(self.tx_power_w, self.amplifier_efficiency, self.circuit_w, self.receive_w)
+
+    def image_s(self, steps: int) -> float:
+        """Seconds of a picture of which this device runs `steps`, with one text encoding and the decoding."""
+        return self.text_s + steps * self.step_s + self.decode_s
+
+    def image_j(self, steps: int) -> float:
+        """Joules of the same."""
+        return self.text_j + steps * self.step_j + self.decode_j
+
+    def shared_s(self, steps: int) -> float:
+        """Seconds of an executor: a text encoding and `steps`, nothing decoded."""
+        return self.text_s + steps * self.step_s
+
+    def shared_j(self, steps: int) -> float:
+        """Joules of the same."""
+        return self.text_j + steps * self.step_j
+
+    def to_json(self) -> str:
+        """The profile as JSON."""
+        return json.dumps(asdict(self), indent=1)
+
+
+def read_profile(path: Path) -> DeviceProfile:
+    """Read what `to_json` wrote. UserError when there is no file, DamagedFile when it is no profile."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"{path}: no profile there; make one with `fedaigc profile --output {path}`"
+        ) from error
+    except ValueError as error:
+        raise DamagedFile(f"{path}: this is no JSON: {error}") from error
+    names = {field.name for field in fields(DeviceProfile)}
+    if not isinstance(values, dict) or values.keys() != names:
+        raise DamagedFile(f"{path}: a profile has exactly the keys {', '.join(sorted(names))}")
+    try:
+        return DeviceProfile(**values)
+    except TypeError as error:
+        raise DamagedFile(f"{path}: a figure of the profile is no number") from error
+
+
+_PHONE_W = "assumed: 5 W, what a phone of this class sustains under load"
+_RADIO = {
+    "tx_power_w": "datasheet: 23 dBm, power class 3 of 3GPP TS 38.101-1",
+    "amplifier_efficiency": "assumed: 0.35, a handset's power amplifier near its full power",
+    "circuit_w": "assumed: 0.5 W for all else of a sending modem",
+    "receive_w": "assumed: 0.8 W for a receiving modem",
+}
+# [Du23], Figure 4: 2, 4, ..., 20 steps on a phone
+PHONE_STEPS = tuple(range(2, 21, 2))
+PHONE_SECONDS = (18.0, 27.0, 36.0, 45.0, 54.0, 66.0, 77.0, 88.0, 97.0, 103.0)
+PHONE = DeviceProfile(
+    name="phone of [Du23] (Snapdragon 870)",
+    model="Stable Diffusion v1-4, 512 px",
+    step_s=4.92,
+    step_j=24.6,
+    text_s=0.0,
+    text_j=0.0,
+    decode_s=7.0,
+    decode_j=35.0,
+    tx_power_w=0.2,
+    amplifier_efficiency=0.35,
+    circuit_w=0.5,
+    receive_w=0.8,
+    sources={
+        "step_s": "measured: [Du23], Figure 4, slope of a straight line (experiments.paper.fig4)",
+        "decode_s": "measured: [Du23], Figure 4, intercept; text encoding and all else fixed are in it",
+        "text_s": "measured: [Du23], Figure 4, in the intercept",
+        "step_j": _PHONE_W,
+        "decode_j": _PHONE_W,
+        "text_j": _PHONE_W,
+    }
+    | _RADIO,
+)
+EDGE = DeviceProfile(
+    name="edge server with one data-centre GPU",
+    model="Stable Diffusion v1-4, 512 px",
+    step_s=0.05,
+    step_j=15.0,
+    text_s=0.01,
+    text_j=3.0,
+    decode_s=0.1,
+    decode_j=30.0,
+    tx_power_w=1.0,
+    amplifier_efficiency=0.35,
+    circuit_w=5.0,
+    receive_w=1.0,
+    sources=dict.fromkeys(
+        ("step_s", "text_s", "decode_s"), "assumed: 20 steps a second at 512 px with guidance"
+    )
+    | dict.fromkeys(("step_j", "text_j", "decode_j"), "assumed: 300 W while it computes")
+    | {
+        "tx_power_w": "assumed: 30 dBm, a small cell",
+        "amplifier_efficiency": "assumed: 0.35",
+        "circuit_w": "assumed: 5 W",
+        "receive_w": "assumed: 1 W",
+    },
+)
