@@ -136,6 +136,44 @@ def test_a_member_can_run_the_shared_steps_and_the_images_are_the_same(make_run:
     assert images(member) == images(edge)
 
 
+LINKED = {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none", "delivery": "tolerant"}
+
+
+def sent_packets(config: FederationConfig) -> list[dict[str, Any]]:
+    groups = read_record(config.output)["generation"]["groups"]
+    return [task for group in groups for task in group["tasks"] if group["num_shared_steps"]]
+
+
+def test_packets_cross_the_link_of_the_run(make_run: MakeRun) -> None:
+    """Bit errors reach the pictures, the same ones again under the same seed, and every bit is counted."""
+    link = {"bit_error_rate": 0.02}
+    clean = make_run("clean", rounds={"count": 0}, generation={**LINKED, "link": {}})
+    noisy = make_run("noisy", rounds={"count": 0}, generation={**LINKED, "link": link})
+    again = make_run("again", rounds={"count": 0}, generation={**LINKED, "link": link, "executor": "member"})
+    for config in (clean, noisy, again):
+        run_in_process(config)
+    assert images(noisy) == images(again) != images(clean)
+    packets = sent_packets(noisy)
+    assert packets
+    assert [task["link"] for task in packets] == [task["link"] for task in sent_packets(again)]
+    for task in packets:
+        assert task["outcome"] == "shared"
+        assert 0 < task["link"]["bit_errors"] < 0.1 * task["link"]["information_bits"]
+    assert all(task["link"]["bit_errors"] == 0 for task in sent_packets(clean))
+    # the wire of the federation carries the same bytes: the record's packets, eight bits each
+    groups = read_record(noisy.output)["generation"]["groups"]
+    sent = sum(group["packet_bytes"] for group in groups)
+    assert sum(task["link"]["serialized_bits"] for task in packets) == 8 * sent
+
+
+def test_strict_devices_refuse_what_the_link_damaged_and_run_alone(make_run: MakeRun) -> None:
+    strict = {**LINKED, "delivery": "strict", "link": {"bit_error_rate": 0.02}}
+    config = make_run(rounds={"count": 0}, generation=strict)
+    run_in_process(config)
+    assert {task["outcome"] for task in sent_packets(config)} == {"alone"}
+    assert all(task["link"]["bit_errors"] > 0 for task in sent_packets(config))
+
+
 def test_the_open_policy_says_so_in_the_record(make_run: MakeRun) -> None:
     settings = {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none", "policy": "open"}
     config = make_run(rounds={"count": 0}, generation=settings)
