@@ -15,10 +15,8 @@ from fedaigc.output_folder import fresh_folder
 if TYPE_CHECKING:
     from PIL import Image
 
-    from fedaigc.collaboration.link import SimulatedLink
     from fedaigc.device.device import Device
     from fedaigc.diffusion.plan import DenoisingPlan
-    from fedaigc.diffusion.segment import DenoisingState
     from fedaigc.federation.config import FederationConfig
     from fedaigc.federation.roster import Progress
     from fedaigc.metrics.judge import Verdict
@@ -249,9 +247,9 @@ class _Page:
         self, device: "Device", group: dict[str, Any], task_id: str, prompt: str
     ) -> "list[Image.Image]":
         """The same run once more, link included, decoded after each step: it repeats exactly."""
+        from fedaigc.demo_link import over_link
         from fedaigc.device.local_round import put_adapters
         from fedaigc.diffusion.adapters import run_stages
-        from fedaigc.diffusion.handoff import mended, unpack
         from fedaigc.diffusion.segment import decode, initial_state
 
         put_adapters(self._pipe, self._shared, device.versions.current_personal())
@@ -263,55 +261,15 @@ class _Page:
             state = run_stages(self._pipe, state, {"prompt": text}, self._plan, step + 1, boundary)
             frames += decode(self._pipe, state, self._plan)
             if step + 1 == group["num_shared_steps"]:
-                arrived, _ = self._simulated_link().send(self._packed(state), task_id)
-                state = mended(unpack(arrived, self._plan, "tolerant"), self._plan, "clip")
+                state = over_link(state, task_id, self._config, self._plan)
         return frames
 
-    def _simulated_link(self) -> "SimulatedLink":
-        from fedaigc.collaboration.link import LinkSettings, SimulatedLink
-
-        return SimulatedLink(self._config.generation.link or LinkSettings(), self._config.seed)
-
-    def _packed(self, state: "DenoisingState") -> bytes:
-        from fedaigc.diffusion.handoff import pack
-
-        link = self._config.generation.link
-        return pack(state, self._plan, number_format=link.number_format if link is not None else None)
-
     def _link_view(self) -> "LinkView | None":
-        """The link's section, for the first task that was shared; None when nothing was."""
-        from fedaigc.demo_link import link_view, sent_packets
-        from fedaigc.device.shared_steps import run_shared_steps
-        from fedaigc.diffusion.adapters import install
+        from fedaigc.demo_link import link_view
 
-        groups = [group for group in self._run["generation"]["groups"] if group["num_shared_steps"]]
-        if not groups:
-            return None
-        task = groups[0]["tasks"][0]
-        prompts = {
-            entry["task_id"]: self._devices[entry["partition"]].prompts.get(entry["task_id"]).prompt
-            for group in groups
-            for entry in group["tasks"]
-        }
-        install(self._pipe, self._shared)
-        steps = run_shared_steps(
-            self._pipe,
-            groups[0]["prompt"],
-            self._plan,
-            groups[0]["num_shared_steps"],
-            noise_seed=groups[0]["noise_seed"],
-            boundary=self._run["generation"]["boundary_step"],
-            number_format="fixed8-gray",
-        )
-        return link_view(
-            sent_packets(groups, prompts),
-            self._devices[task["partition"]],
-            prompts[task["task_id"]],
-            groups[0],
-            self._config,
-            self._plan,
-            steps.packet,
-        )
+        groups = self._run["generation"]["groups"]
+        boundary = self._run["generation"]["boundary_step"]
+        return link_view(self._pipe, self._shared, self._devices, groups, self._config, self._plan, boundary)
 
     def _style(self, partition: int) -> Any:
         from fedaigc.data.atlas import HELD_OUT_STYLES

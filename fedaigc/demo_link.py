@@ -2,12 +2,18 @@
 
 from typing import TYPE_CHECKING, Any
 
-from fedaigc.report.page import LinkView, SentPacket
+from fedaigc.report.page import LinkView
 from fedaigc.report.pictures import data_uri
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diffusers import DiffusionPipeline
+
     from fedaigc.device.device import Device
+    from fedaigc.diffusion.adapters import SharedState
     from fedaigc.diffusion.plan import DenoisingPlan
+    from fedaigc.diffusion.segment import DenoisingState
     from fedaigc.federation.config import FederationConfig
 
 SNR_DB = 12.0
@@ -19,33 +25,67 @@ def link_settings() -> dict[str, Any]:
     return {"delivery": "tolerant", "link": {"snr_db": SNR_DB, "max_transmissions": 3}}
 
 
-def sent_packets(groups: list[dict[str, Any]], device_prompts: dict[str, str]) -> tuple[SentPacket, ...]:
-    """The packets of a generation's record, in the order of its tasks."""
-    return tuple(
-        SentPacket(device_prompts[task["task_id"]], **task["link"])
+def over_link(
+    state: "DenoisingState", task_id: str, config: "FederationConfig", plan: "DenoisingPlan"
+) -> "DenoisingState":
+    """A shared state as the member with this task received it in the run."""
+    from fedaigc.collaboration.link import LinkSettings, SimulatedLink
+    from fedaigc.diffusion.handoff import mended, pack, unpack
+
+    link = config.generation.link or LinkSettings(number_format=None)
+    packet = pack(state, plan, config.generation.handoff, link.number_format)
+    arrived, _ = SimulatedLink(link, config.seed).send(packet, task_id)
+    return mended(unpack(arrived, plan, "tolerant"), plan, link.repair)
+
+
+def link_view(
+    pipe: "DiffusionPipeline",
+    shared: "SharedState",
+    devices: "Sequence[Device]",
+    groups: list[dict[str, Any]],
+    config: "FederationConfig",
+    plan: "DenoisingPlan",
+    boundary: int,
+) -> LinkView | None:
+    """All packets, and the first shared task finished once more at each of `ERROR_RATES`.
+
+    None when nothing was shared. Only who holds all devices can show their prompts.
+    """
+    from fedaigc.collaboration.link import LinkSettings, SimulatedLink
+    from fedaigc.device.shared_steps import run_shared_steps
+    from fedaigc.diffusion.adapters import install
+
+    groups = [group for group in groups if group["num_shared_steps"]]
+    if not groups:
+        return None
+    prompts = {
+        task["task_id"]: devices[task["partition"]].prompts.get(task["task_id"]).prompt
+        for group in groups
+        for task in group["tasks"]
+    }
+    first = groups[0]["tasks"][0]
+    device, prompt = devices[first["partition"]], prompts[first["task_id"]]
+    install(pipe, shared)
+    steps = run_shared_steps(
+        pipe,
+        groups[0]["prompt"],
+        plan,
+        groups[0]["num_shared_steps"],
+        noise_seed=groups[0]["noise_seed"],
+        boundary=boundary,
+        number_format="fixed8-gray",
+    )
+    pictures = []
+    for rate in ERROR_RATES:
+        link = SimulatedLink(LinkSettings(bit_error_rate=rate), config.seed)
+        arrived, _ = link.send(steps.packet, f"page {rate}")
+        task = device.add_prompt(prompt)
+        device.finish(task, arrived, plan, delivery="tolerant", mend="clip")
+        pictures.append((f"{100 * rate:g} %", data_uri(device.gallery.image(task))))
+    packets = tuple(
+        (prompts[task["task_id"]], task["link"])
         for group in groups
         for task in group["tasks"]
         if task["link"] is not None
     )
-
-
-def link_view(
-    packets: tuple[SentPacket, ...],
-    device: "Device",
-    prompt: str,
-    group: dict[str, Any],
-    config: "FederationConfig",
-    plan: "DenoisingPlan",
-    shared_packet: bytes,
-) -> LinkView:
-    """The packets, and the task finished from `shared_packet` at each of `ERROR_RATES`."""
-    from fedaigc.collaboration.link import LinkSettings, SimulatedLink
-
-    pictures = []
-    for rate in ERROR_RATES:
-        link = SimulatedLink(LinkSettings(bit_error_rate=rate), config.seed)
-        arrived, _ = link.send(shared_packet, f"page {rate}")
-        task = device.add_prompt(prompt)
-        device.finish(task, arrived, plan, delivery="tolerant", mend="clip")
-        pictures.append((f"{100 * rate:g} %", data_uri(device.gallery.image(task))))
-    return LinkView(packets, prompt, group["prompt"], tuple(pictures))
+    return LinkView(packets, prompt, groups[0]["prompt"], tuple(pictures))

@@ -47,28 +47,13 @@ class StyleView:
 
 
 @dataclass(frozen=True)
-class SentPacket:
-    """One packet's way to the member with this prompt; the figures are those of `LinkReport`."""
-
-    prompt: str
-    scheme: str
-    snr_db: float | None
-    information_bits: int
-    serialized_bits: int
-    bits_on_air: int
-    bit_errors: int
-    erased_bits: int
-    transmissions: int
-    latency_s: float
-    send_j: float
-    receive_j: float
-
-
-@dataclass(frozen=True)
 class LinkView:
-    """The packets that were sent, and one prompt's pictures by rate of bit errors: (rate, data URI)."""
+    """What was sent, and one prompt's pictures by rate of bit errors.
 
-    packets: tuple[SentPacket, ...]
+    packets: each member's prompt, and its packet's way as the record has it. pictures: (rate, data URI).
+    """
+
+    packets: tuple[tuple[str, Mapping[str, Any]], ...]
     prompt: str
     group_prompt: str
     pictures: tuple[tuple[str, str], ...]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedaigc.errors import UserError
 from fedaigc.wireless.modulation import BITS_PER_SYMBOL, Modulation
+from fedaigc.wireless.sionna_random import load_sionna
 
 PAYLOAD_BITS = 1000
 CHECK_BITS = 24
@@ -83,6 +84,7 @@ class BlockCode:
     """Checksum and LDPC code of one scheme; `block_code` keeps them, for the graph takes time to build."""
 
     def __init__(self, scheme: Scheme) -> None:
+        load_sionna()
         from sionna.phy.fec.crc import CRCDecoder, CRCEncoder
         from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from fedaigc.errors import UserError
-from fedaigc.wireless.sionna_random import sionna_random
+from fedaigc.wireless.sionna_random import load_sionna, sionna_random
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +65,8 @@ class BinarySymmetricChannel:
     def send(self, bits: UInt8[np.ndarray, " n"], random: np.random.Generator) -> Reception:
         """The bits with flips, by sionna's BinarySymmetricChannel."""
         import torch
+
+        load_sionna()
         from sionna.phy.channel import BinarySymmetricChannel as Flips
 
         with sionna_random(random):

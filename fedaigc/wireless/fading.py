@@ -9,7 +9,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from fedaigc.errors import UserError
-from fedaigc.wireless.sionna_random import sionna_random
+from fedaigc.wireless.sionna_random import load_sionna, sionna_random
 
 _LIGHT_M_S = 299_792_458.0
 
@@ -30,6 +30,7 @@ class Fading:
         """The gains of symbols `start` on, fresh ones for every call; mean energy 1, by sionna."""
         if self.symbols_per_fade is None:
             return torch.ones(num_symbols, dtype=torch.complex64)
+        load_sionna()
         from sionna.phy.channel import RayleighBlockFading
 
         fade = torch.arange(start, start + num_symbols) // self.symbols_per_fade

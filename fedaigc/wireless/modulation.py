@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from fedaigc.wireless.sionna_random import load_sionna
+
 Modulation = Literal["qpsk", "16qam", "64qam", "256qam"]
 MODULATIONS: tuple[Modulation, ...] = get_args(Modulation)
 BITS_PER_SYMBOL: dict[Modulation, int] = {"qpsk": 2, "16qam": 4, "64qam": 6, "256qam": 8}
@@ -19,6 +21,7 @@ BITS_PER_SYMBOL: dict[Modulation, int] = {"qpsk": 2, "16qam": 4, "64qam": 6, "25
 @cache
 def mapper(modulation: Modulation) -> Any:
     """sionna's mapper: [..., n m] bits as floats -> [..., n] symbols."""
+    load_sionna()
     from sionna.phy.mapping import Mapper
 
     return Mapper("qam", BITS_PER_SYMBOL[modulation], device="cpu")
@@ -31,6 +34,7 @@ def demapper(modulation: Modulation, *, hard: bool) -> Any:
     Takes [..., n] symbols after equalisation and N0 of each; gives [..., n m] bits, or their log-likelihood
     ratios ln p(1) / p(0).
     """
+    load_sionna()
     from sionna.phy.mapping import Demapper
 
     return Demapper("maxlog", "qam", BITS_PER_SYMBOL[modulation], hard_out=hard, device="cpu")

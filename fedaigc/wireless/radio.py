@@ -19,7 +19,7 @@ from fedaigc.wireless.block_code import PAYLOAD_BITS, Scheme, block_code, to_blo
 from fedaigc.wireless.channel import Reception
 from fedaigc.wireless.fading import NO_FADING, Fading
 from fedaigc.wireless.modulation import demapper, mapper
-from fedaigc.wireless.sionna_random import sionna_random
+from fedaigc.wireless.sionna_random import load_sionna, sionna_random
 
 FailedBlock = Literal["keep", "erase"]
 # the demapper compares every symbol with every point
@@ -136,6 +136,7 @@ class RadioChannel:
         gains: Complex[Tensor, "*shape"],
         random: np.random.Generator,
     ) -> Complex[Tensor, "*shape"]:
+        load_sionna()
         from sionna.phy.channel import AWGN
 
         with sionna_random(random):
