@@ -5,7 +5,7 @@ changes nothing. The server simulates the link and hands the device the packet a
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -78,7 +78,7 @@ class LinkSettings(BaseModel):
 class LinkReport:
     """One packet's way: `delivery` without the packet itself, and what it took.
 
-    scheme: of the body. send_j: of the executor's radio. receive_j: of the member's. latency_s: until the
+    scheme: of the body. send_j: of an edge server's radio at the link's power, whoever ran the steps. receive_j: of a phone's. latency_s: until the
     last block was there.
     """
 
@@ -173,7 +173,7 @@ class SimulatedLink:
             erased_bits=delivery.erased_bits,
             transmissions=delivery.transmissions,
             latency_s=self._radio.latency_s(delivery.symbols, delivery.transmissions),
-            send_j=EDGE.radio.send_energy_j(airtime_s),
+            send_j=replace(EDGE.radio, tx_power_w=self._settings.tx_power_w).send_energy_j(airtime_s),
             receive_j=PHONE.radio.receive_energy_j(airtime_s),
         )
 

@@ -211,7 +211,8 @@ class Device:
         """
         task = self.prompts.get(task_id)
         boundary = self._prepare(plan, personal=True)
-        state = mended(unpack(packet, plan, delivery), plan, mend)
+        # what strict delivery lets through is as it was sent
+        state = mended(unpack(packet, plan, delivery), plan, mend if delivery == "tolerant" else "nothing")
         check_handoff(plan, state.step, boundary)
         # samplers that draw noise: each member goes on with a stream of its own, known to all
         state = state.with_noise_stream(derived_seed(state.noise_seed, "member", task_id))

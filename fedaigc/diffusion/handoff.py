@@ -165,8 +165,9 @@ def mended(state: DenoisingState, plan: DenoisingPlan, how: Repair) -> Denoising
 
     Raises PacketError for latents that are not finite after that: they would denoise to nothing.
     """
-    limit = LOADING * latents_std(plan, state.step)
-    latents = repair(state.latents, limit, how) if how != "nothing" else state.latents
+    latents = state.latents
+    if how != "nothing":
+        latents = repair(latents, LOADING * latents_std(plan, state.step), how)
     broken = int((~torch.isfinite(latents)).sum())
     if broken:
         raise PacketError(f"{broken} of {latents.numel()} latents are not finite: mend them, or send again")

@@ -133,7 +133,7 @@ def test_a_study_that_was_killed_goes_on_to_the_same_result(write_study: WriteSt
 
 @pytest.mark.slow
 def test_the_small_version_of_the_published_table(tmp_path: Path) -> None:
-    """experiments/configs/strategies_small.toml in another folder: 3 to 5 minutes of two cores."""
+    """experiments/configs/strategies_small.toml in another folder: about 7 minutes of two cores."""
     source = Path(__file__).parents[2] / "experiments" / "configs" / "strategies_small.toml"
     path = tmp_path / "configs" / "here" / source.name
     path.parent.mkdir(parents=True)
