@@ -78,8 +78,8 @@ class LinkSettings(BaseModel):
 class LinkReport:
     """One packet's way: `delivery` without the packet itself, and what it took.
 
-    scheme: of the body. send_j: of an edge server's radio at the link's power, whoever ran the steps. receive_j: of a phone's. latency_s: until the
-    last block was there.
+    scheme: of the body. send_j: of an edge server's radio at the link's power, whoever ran the steps.
+    receive_j: of a phone's. latency_s: until the last block was there.
     """
 
     scheme: str
