@@ -229,7 +229,7 @@ class _Page:
             self._verdicts[name].append((verdict, partition, prompt))
             self._drawn[name].append(image)
         self._prompts.append(prompt)
-        frames = self._frames(device, group, task["task_id"], prompt)
+        frames = self._frames(group, task, prompt)
         self._step()
         return MemberView(
             partition=partition,
@@ -243,16 +243,15 @@ class _Page:
             frames=tuple(data_uri(frame) for frame in frames),
         )
 
-    def _frames(
-        self, device: "Device", group: dict[str, Any], task_id: str, prompt: str
-    ) -> "list[Image.Image]":
+    def _frames(self, group: dict[str, Any], task: dict[str, Any], prompt: str) -> "list[Image.Image]":
         """The same run once more, link included, decoded after each step: it repeats exactly."""
         from fedaigc.demo_link import over_link
         from fedaigc.device.local_round import put_adapters
         from fedaigc.diffusion.adapters import run_stages
         from fedaigc.diffusion.segment import decode, initial_state
 
-        put_adapters(self._pipe, self._shared, device.versions.current_personal())
+        partition = task["partition"]
+        put_adapters(self._pipe, self._shared, self._devices[partition].versions.current_personal())
         boundary = self._run["generation"]["boundary_step"]
         state = initial_state(self._pipe, self._plan, group["noise_seed"])
         frames = []
@@ -261,7 +260,7 @@ class _Page:
             state = run_stages(self._pipe, state, {"prompt": text}, self._plan, step + 1, boundary)
             frames += decode(self._pipe, state, self._plan)
             if step + 1 == group["num_shared_steps"]:
-                state = over_link(state, task_id, self._config, self._plan)
+                state = over_link(state, task["task_id"], partition, self._config, self._plan)
         return frames
 
     def _link_view(self) -> "LinkView | None":

@@ -26,15 +26,17 @@ def link_settings() -> dict[str, Any]:
 
 
 def over_link(
-    state: "DenoisingState", task_id: str, config: "FederationConfig", plan: "DenoisingPlan"
+    state: "DenoisingState", task_id: str, partition: int, config: "FederationConfig", plan: "DenoisingPlan"
 ) -> "DenoisingState":
     """A shared state as the member with this task received it in the run."""
-    from fedaigc.collaboration.link import LinkSettings, SimulatedLink
+    from fedaigc.collaboration.link import Member, SimulatedLink
+    from fedaigc.collaboration.link_settings import LinkSettings
     from fedaigc.diffusion.handoff import mended, pack, unpack
 
     link = config.generation.link or LinkSettings(number_format=None)
     packet = pack(state, plan, config.generation.handoff, link.number_format)
-    arrived, _ = SimulatedLink(link, config.seed).send(packet, task_id)
+    member = Member(task_id, partition)
+    arrived, _ = SimulatedLink(link, config.seed).send({member: packet})[member]
     return mended(unpack(arrived, plan, "tolerant"), plan, link.repair)
 
 
@@ -51,7 +53,8 @@ def link_view(
 
     None when nothing was shared. Only who holds all devices can show their prompts.
     """
-    from fedaigc.collaboration.link import LinkSettings, SimulatedLink
+    from fedaigc.collaboration.link import Member, SimulatedLink
+    from fedaigc.collaboration.link_settings import LinkSettings
     from fedaigc.device.shared_steps import run_shared_steps
     from fedaigc.diffusion.adapters import install
 
@@ -78,7 +81,8 @@ def link_view(
     pictures = []
     for rate in ERROR_RATES:
         link = SimulatedLink(LinkSettings(bit_error_rate=rate), config.seed)
-        arrived, _ = link.send(steps.packet, f"page {rate}")
+        member = Member(f"page {rate}", first["partition"])
+        arrived, _ = link.send({member: steps.packet})[member]
         task = device.add_prompt(prompt)
         device.finish(task, arrived, plan, delivery="tolerant", mend="clip")
         pictures.append((f"{100 * rate:g} %", data_uri(device.gallery.image(task))))

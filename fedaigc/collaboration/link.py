@@ -5,81 +5,39 @@ changes nothing. The server simulates the link and hands the device the packet a
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import numpy as np
 
 from fedaigc.collaboration.delivery import Delivery, deliver
+from fedaigc.collaboration.link_settings import LinkSettings
 from fedaigc.diffusion.handoff import BodyTensor
 from fedaigc.rng import numpy_rng
 from fedaigc.wireless.adaptive import choose_scheme
 from fedaigc.wireless.block_code import MCS, Scheme
 from fedaigc.wireless.channel import BinarySymmetricChannel, Channel, PerfectChannel
-from fedaigc.wireless.fading import NO_FADING, Fading, coherence_time_s
+from fedaigc.wireless.fading import NO_FADING, Fading, coherence_time_s, doppler_hz, energies_over_time
 from fedaigc.wireless.fast_radio import FastRadioChannel
 from fedaigc.wireless.link_budget import RadioLink
 from fedaigc.wireless.modulation import MODULATIONS
-from fedaigc.wireless.number_format import FormatName
 from fedaigc.wireless.profiles import EDGE, PHONE
 from fedaigc.wireless.protection import UnequalChannel
-from fedaigc.wireless.radio import FailedBlock, RadioChannel, Transmission
-from fedaigc.wireless.repair import Repair
+from fedaigc.wireless.radio import RadioChannel, Transmission
 
-_SCHEMES = ("adaptive", *(f"mcs-{index}" for index in MCS), *(f"uncoded-{name}" for name in MODULATIONS))
 # one fade for all that is ever sent
 _FOREVER = 2**40
 
 
-class LinkSettings(BaseModel):
-    """What a link is; of bit_error_rate, snr_db and distance_m at most one, none for a perfect channel.
-
-    number_format: of latents and history on the air; None sends all bits as they were computed.
-    bit_error_rate: flips alone, no radio, as in [Du23]. snr_db: mean Es / N0, the same for all members.
-    distance_m, tx_power_w, bandwidth_hz, speed_m_s: the link budget of `RadioLink`; bandwidth and speed count
-        under snr_db too.
-    scheme: "adaptive" (by the mean SNR, at a block error rate of 0.1), "mcs-8", "uncoded-qpsk" and so on.
-    protected_planes: so many of the most significant bit planes go through the most robust coded scheme.
-    rayleigh: block fading for as long as the speed lets it last. max_transmissions, failed_block: see
-        `Transmission`; they concern coded schemes. full_chain: every symbol through sionna, not the tables.
-    repair: what the receiver does about implausible values.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    number_format: FormatName | None = "fixed8-gray"
-    bit_error_rate: Annotated[float, Field(ge=0, le=1)] | None = None
-    snr_db: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    distance_m: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
-    tx_power_w: Annotated[float, Field(gt=0, allow_inf_nan=False)] = EDGE.tx_power_w
-    bandwidth_hz: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e6
-    speed_m_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    scheme: str = "adaptive"
-    protected_planes: Annotated[int, Field(ge=0)] = 0
-    rayleigh: bool = False
-    max_transmissions: Annotated[int, Field(ge=1)] = 1
-    failed_block: FailedBlock = "keep"
-    full_chain: bool = False
-    repair: Repair = "clip"
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "LinkSettings":
-        given = [n for n in ("bit_error_rate", "snr_db", "distance_m") if getattr(self, n) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} say the same: give one of them")
-        if self.scheme not in _SCHEMES:
-            raise ValueError(f"scheme {self.scheme!r}: expected one of {', '.join(_SCHEMES)}")
-        if self.protected_planes and (self.number_format is None or self.protected_planes >= 8):
-            raise ValueError("protected_planes needs a number_format and leaves at least one plane: 0 to 7")
-        return self
-
-
 @dataclass(frozen=True)
 class LinkReport:
-    """One packet's way: `delivery` without the packet itself, and what it took.
+    """One packet's way to one member: `delivery` without the packet itself, and what it took.
 
-    scheme: of the body. send_j: of an edge server's radio at the link's power, whoever ran the steps.
-    receive_j: of a phone's. latency_s: until the last block was there.
+    scheme: of the body. snr_db: the mean one, or that of the moment where the sender knows it. send_j: of an
+    edge server's radio at the link's power, whoever ran the steps. receive_j: of a phone's. latency_s: until
+    the last block was there. members: how many the transmission reached; a multicast's bits on air and send_j
+    are of the whole of it.
     """
 
     scheme: str
@@ -93,6 +51,16 @@ class LinkReport:
     latency_s: float
     send_j: float
     receive_j: float
+    members: int = 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """Whom a packet is for. step: before which denoising step it was packed."""
+
+    task_id: str
+    partition: int
+    step: int = 0
 
 
 class SimulatedLink:
@@ -100,49 +68,81 @@ class SimulatedLink:
 
     def __init__(self, settings: LinkSettings, seed: int) -> None:
         self._settings, self._seed = settings, seed
-        self._radio = RadioLink(
-            distance_m=settings.distance_m or 1.0,
-            tx_power_w=settings.tx_power_w,
-            bandwidth_hz=settings.bandwidth_hz,
-            speed_m_s=settings.speed_m_s,
-        )
 
-    @property
-    def snr_db(self) -> float | None:
-        """Mean Es / N0; None without a radio."""
+    def snr_db(self, partition: int) -> float | None:
+        """Mean Es / N0 at this partition's device; None without a radio."""
         if self._settings.distance_m is not None:
-            return self._radio.snr_db
+            return self._radio(partition).snr_db
         return self._settings.snr_db
 
-    def send(self, packet: bytes, task_id: str) -> tuple[bytes, LinkReport]:
-        """The packet as it arrives at the member with this task."""
-        random = numpy_rng(self._seed, "link", task_id)
-        delivery = deliver(packet, self._channel, random)
-        return delivery.packet, self._report(delivery)
+    def departure(self, member: Member, later: Sequence[int]) -> int:
+        """The step before which this member's packet is sent: its own, or one of the `later` ones.
 
-    def _channel(self, tensor: BodyTensor) -> Channel:
+        While the SNR of the moment is below `send_above_db`, the sender goes on, `wait_steps` steps at most.
+        """
+        threshold = self._settings.send_above_db
+        if threshold is None:
+            return member.step
+        steps = [member.step, *(s for s in later if s <= member.step + self._settings.wait_steps)]
+        good = (step for step in steps if self._moment_db(replace(member, step=step)) >= threshold)
+        return next(good, steps[-1])
+
+    def send(self, packets: Mapping[Member, bytes]) -> dict[Member, tuple[bytes, LinkReport]]:
+        """A group's packets as they arrive."""
+        if self._settings.multicast and packets:
+            worst = min((self._now_db(member) for member in packets), key=lambda db: db or 0.0)
+            return {m: self._send(packet, m, worst, len(packets)) for m, packet in packets.items()}
+        return {m: self._send(packet, m, self._now_db(m), 1) for m, packet in packets.items()}
+
+    def _send(
+        self, packet: bytes, member: Member, chosen_at_db: float | None, members: int
+    ) -> tuple[bytes, LinkReport]:
+        random = numpy_rng(self._seed, "link", member.task_id)
+        scheme = self._scheme(chosen_at_db)
+        delivery = deliver(packet, self._channel(self._now_db(member), scheme), random)
+        return delivery.packet, self._report(delivery, member, scheme, members)
+
+    def _now_db(self, member: Member) -> float | None:
+        """The SNR that the sender knows."""
+        waits = self._settings.send_above_db is not None
+        return self._moment_db(member) if waits else self.snr_db(member.partition)
+
+    def _moment_db(self, member: Member) -> float:
+        """The member's SNR at the end of the step before `member.step`, one course of fades a task."""
+        radio = self._radio(member.partition)
+        times = EDGE.step_s * np.arange(member.step + 1)
+        random = numpy_rng(self._seed, "fades", member.task_id)
+        # the newest last: the course up to a step does not depend on how far it is followed
+        energy = energies_over_time(times, doppler_hz(radio.speed_m_s, radio.carrier_hz), random)[-1]
+        return (self.snr_db(member.partition) or 0.0) + 10 * math.log10(max(energy, 1e-30))
+
+    def _channel(self, snr_db: float | None, scheme: Scheme) -> Callable[[BodyTensor], Channel]:
         settings = self._settings
-        if settings.bit_error_rate is not None:
-            return BinarySymmetricChannel(settings.bit_error_rate)
-        if self.snr_db is None:
-            return PerfectChannel()
-        if not settings.protected_planes or tensor.number_format is None:
-            return self._radio_channel(self._scheme())
-        width = tensor.number_format.width
-        return UnequalChannel(
-            width,
-            (settings.protected_planes, width - settings.protected_planes),
-            (self._radio_channel(MCS[min(MCS)]), self._radio_channel(self._scheme())),
-        )
 
-    def _scheme(self) -> Scheme:
+        def choose(tensor: BodyTensor) -> Channel:
+            if settings.bit_error_rate is not None:
+                return BinarySymmetricChannel(settings.bit_error_rate)
+            if snr_db is None:
+                return PerfectChannel()
+            if not settings.protected_planes or tensor.number_format is None:
+                return self._radio_channel(scheme, snr_db)
+            width = tensor.number_format.width
+            return UnequalChannel(
+                width,
+                (settings.protected_planes, width - settings.protected_planes),
+                (self._radio_channel(MCS[min(MCS)], snr_db), self._radio_channel(scheme, snr_db)),
+            )
+
+        return choose
+
+    def _scheme(self, snr_db: float | None) -> Scheme:
         name = self._settings.scheme
         if name == "adaptive":
-            return choose_scheme(self.snr_db or 0.0)
+            return choose_scheme(snr_db or 0.0)
         kind, _, which = name.partition("-")
         return MCS[int(which)] if kind == "mcs" else Scheme(_modulation(which), None)
 
-    def _radio_channel(self, scheme: Scheme) -> Channel:
+    def _radio_channel(self, scheme: Scheme, snr_db: float) -> Channel:
         settings = self._settings
         coded = scheme.code_rate is not None
         transmission = Transmission(
@@ -151,38 +151,53 @@ class SimulatedLink:
             settings.failed_block if coded else "keep",
         )
         kind = RadioChannel if settings.full_chain else FastRadioChannel
-        return kind(transmission, self.snr_db or 0.0, self._fading(scheme))
+        return kind(transmission, snr_db, self._fading())
 
-    def _fading(self, scheme: Scheme) -> Fading:
-        if not self._settings.rayleigh:
+    def _fading(self) -> Fading:
+        # a sender that waits knows the fade, which is in the SNR then
+        if not self._settings.rayleigh or self._settings.send_above_db is not None:
             return NO_FADING
-        coherence_s = coherence_time_s(self._settings.speed_m_s, self._radio.carrier_hz)
+        radio = self._radio(0)
+        coherence_s = coherence_time_s(radio.speed_m_s, radio.carrier_hz)
         if math.isinf(coherence_s):
             return Fading(_FOREVER)
-        return Fading(max(1, round(coherence_s * self._radio.symbol_rate_hz)))
+        return Fading(max(1, round(coherence_s * radio.symbol_rate_hz)))
 
-    def _report(self, delivery: Delivery) -> LinkReport:
-        airtime_s = self._radio.airtime_s(delivery.symbols)
+    def _radio(self, partition: int) -> RadioLink:
+        settings = self._settings
+        distance = settings.distance_m
+        if isinstance(distance, tuple):
+            distance = distance[partition % len(distance)]
+        return RadioLink(
+            distance_m=distance or 1.0,
+            tx_power_w=settings.tx_power_w,
+            bandwidth_hz=settings.bandwidth_hz,
+            speed_m_s=settings.speed_m_s,
+        )
+
+    def _report(self, delivery: Delivery, member: Member, scheme: Scheme, members: int) -> LinkReport:
+        radio = self._radio(member.partition)
+        airtime_s = radio.airtime_s(delivery.symbols)
         return LinkReport(
-            scheme=self._name(),
-            snr_db=self.snr_db,
+            scheme=self._name(member.partition, scheme),
+            snr_db=self._now_db(member),
             information_bits=delivery.information_bits,
             serialized_bits=delivery.serialized_bits,
             bits_on_air=delivery.bits_on_air,
             bit_errors=delivery.bit_errors,
             erased_bits=delivery.erased_bits,
             transmissions=delivery.transmissions,
-            latency_s=self._radio.latency_s(delivery.symbols, delivery.transmissions),
+            latency_s=radio.latency_s(delivery.symbols, delivery.transmissions),
             send_j=replace(EDGE.radio, tx_power_w=self._settings.tx_power_w).send_energy_j(airtime_s),
             receive_j=PHONE.radio.receive_energy_j(airtime_s),
+            members=members,
         )
 
-    def _name(self) -> str:
+    def _name(self, partition: int, scheme: Scheme) -> str:
         if self._settings.bit_error_rate is not None:
             return "symmetric"
-        if self.snr_db is None:
+        if self.snr_db(partition) is None:
             return "perfect"
-        scheme = self._scheme()
         rate = "uncoded" if scheme.code_rate is None else f"rate {scheme.code_rate:.2f}"
         return f"{scheme.modulation}, {rate}"
 

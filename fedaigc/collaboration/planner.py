@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fedaigc.diffusion.handoff import Handoff, check_handoff
+from fedaigc.diffusion.handoff import Handoff, can_hand_off, check_handoff
 from fedaigc.diffusion.plan import DenoisingPlan
 from fedaigc.rng import derived_seed
 from fedaigc.semantics.grouping import Group
@@ -31,12 +31,15 @@ class Assignment:
     executor: "edge" or the partition id of the member that runs the shared steps.
     num_shared_steps: K, an index into the plan's timesteps; 0 when each member runs alone.
     noise_seed: seed of the initial noise, which the members of a group share.
+    later_handoffs: steps past K where the packet could be handed off as well, by an edge that waits for a
+    better channel; none past t*, where only the members have the weights.
     """
 
     group: Group
     executor: str | int
     num_shared_steps: int
     noise_seed: int
+    later_handoffs: tuple[int, ...] = ()
 
     @property
     def shares(self) -> bool:
@@ -79,6 +82,11 @@ def plan_assignments(
             f"groups must partition the tasks: repeated {repeated}, unowned {tasks.keys() - owners.keys()}"
         )
     check_handoff(plan, num_shared_steps, boundary, handoff)
+    later = tuple(
+        step
+        for step in range(num_shared_steps + 1, boundary + 1)
+        if can_hand_off(plan, step, boundary, handoff)
+    )
     burden: Counter[int] = Counter()
     assignments = []
     for group in sorted(groups, key=lambda group: min(group.members)):
@@ -88,5 +96,9 @@ def plan_assignments(
             chosen = min({owners[task] for task in group.members}, key=lambda owner: (burden[owner], owner))
             burden[chosen] += 1
         noise_seed = derived_seed(seed, "noise", min(group.members))
-        assignments.append(Assignment(group, chosen, shared_steps, noise_seed))
+        assignments.append(
+            Assignment(
+                group, chosen, shared_steps, noise_seed, later if shared_steps and chosen == EDGE else ()
+            )
+        )
     return assignments

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from fedaigc.collaboration.link import LinkReport, SimulatedLink
+from fedaigc.collaboration.link import LinkReport, Member, SimulatedLink
 from fedaigc.collaboration.planner import EDGE, Assignment
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.plan import DenoisingPlan
@@ -17,7 +17,10 @@ from fedaigc.diffusion.plan import DenoisingPlan
 
 @dataclass(frozen=True)
 class ShareOrder:
-    """Run the first `stop` steps of the plan on a group prompt. task_id: the helper's task in the group."""
+    """Run the first `stop` steps of the plan on a group prompt. task_id: the helper's task in the group.
+
+    later: ascending steps to go on to, for members whose channel is too bad at `stop`; for the edge alone.
+    """
 
     partition: str | int
     task_id: str
@@ -25,6 +28,7 @@ class ShareOrder:
     noise_seed: int
     plan: DenoisingPlan
     stop: int
+    later: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class TaskResult:
     """The end of one task: a report unless it failed, and then the kind of failure.
 
     link: its packet's way over the simulated link, also when the device refused the packet in the end; None
-    where nothing was sent or no link is simulated.
+    where nothing was sent or no link is simulated. handoff: the step before which its packet was packed,
+    None without one. packet_bytes: of that packet.
     """
 
     task_id: str
@@ -76,6 +81,8 @@ class TaskResult:
     report: FinishReport | None
     failure: Failure | None
     link: LinkReport | None = None
+    handoff: int | None = None
+    packet_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,8 +113,7 @@ class GroupResult:
     @property
     def packet_bytes(self) -> int:
         """Bytes of the packets sent to the members."""
-        served = sum(task.outcome is Outcome.SHARED for task in self.tasks)
-        return served * len(self.shared.packet) if self.shared else 0
+        return sum(task.packet_bytes for task in self.tasks if task.outcome is Outcome.SHARED)
 
 
 def carry_out(
@@ -126,19 +132,18 @@ def carry_out(
     edge itself is not caught: it is the server's own. progress: called with the number of tasks served.
     link: what the packets cross on their way to the members; None hands them over as they are.
     """
-    shared = _share(assignments, owners, plan, peers, edge)
-    orders = [
-        FinishOrder(
-            partition=owners[task_id],
-            task_id=task_id,
-            plan=plan,
-            noise_seed=assignment.noise_seed,
-            packet=steps.packet if isinstance(steps, SharedSteps) else None,
-        )
-        for assignment, steps in zip(assignments, shared, strict=True)
-        for task_id in sorted(assignment.group.members)
-    ]
-    orders, links = _over(link, orders)
+    departures = [_departures(link, assignment, owners) for assignment in assignments]
+    shared = _share(assignments, departures, owners, plan, peers, edge)
+    orders: list[FinishOrder] = []
+    sent: dict[str, tuple[LinkReport | None, int, int]] = {}
+    for assignment, leaving, steps in zip(assignments, departures, shared, strict=True):
+        packets = _packets(leaving, steps) if isinstance(steps, SharedSteps) else {}
+        arrived = link.send(packets) if link is not None else {m: (p, None) for m, p in packets.items()}
+        for member in leaving:
+            packet, report = arrived.get(member, (None, None))
+            orders.append(FinishOrder(member.partition, member.task_id, plan, assignment.noise_seed, packet))
+            if packet is not None:
+                sent[member.task_id] = (report, member.step, len(packets[member]))
     replies = list(peers.finish(orders))
     # a packet that was damaged on the way costs its member the sharing, not the image
     refused = [index for index, reply in enumerate(replies) if _refused_packet(orders[index], reply)]
@@ -148,7 +153,7 @@ def carry_out(
         for index, reply in zip(refused, peers.finish([orders[i] for i in refused]), strict=True):
             replies[index] = reply
     results = [
-        replace(_task_result(order, reply), link=links[order.task_id])
+        _task_result(order, reply, *sent.get(order.task_id, (None, None, 0)))
         for order, reply in zip(orders, replies, strict=True)
     ]
     if progress is not None:
@@ -167,6 +172,7 @@ def carry_out(
 
 def _share(
     assignments: Sequence[Assignment],
+    departures: Sequence[Sequence[Member]],
     owners: Mapping[str, int],
     plan: DenoisingPlan,
     peers: Peers,
@@ -187,6 +193,7 @@ def _share(
             noise_seed=assignment.noise_seed,
             plan=plan,
             stop=assignment.num_shared_steps,
+            later=tuple(sorted({m.step for m in departures[index]} - {assignment.num_shared_steps})),
         )
         if assignment.executor == EDGE:
             replies[index] = edge(order)
@@ -200,27 +207,38 @@ def _share(
     return replies
 
 
-def _over(
-    link: SimulatedLink | None, orders: list[FinishOrder]
-) -> tuple[list[FinishOrder], dict[str, LinkReport | None]]:
-    """The orders with their packets as they arrive, and each packet's way."""
-    arrived, reports = [], {}
-    for order in orders:
-        report = None
-        if link is not None and order.packet is not None:
-            packet, report = link.send(order.packet, order.task_id)
-            order = replace(order, packet=packet)
-        arrived.append(order)
-        reports[order.task_id] = report
-    return arrived, reports
+def _departures(
+    link: SimulatedLink | None, assignment: Assignment, owners: Mapping[str, int]
+) -> list[Member]:
+    """The members in task order, each with the step before which its packet leaves."""
+    members = [
+        Member(task_id, owners[task_id], assignment.num_shared_steps)
+        for task_id in sorted(assignment.group.members)
+    ]
+    if link is None or not assignment.shares:
+        return members
+    return [replace(m, step=link.departure(m, assignment.later_handoffs)) for m in members]
+
+
+def _packets(members: Sequence[Member], steps: SharedSteps) -> dict[Member, bytes]:
+    """Each member's packet: the executor packed one at K, and before each later step that any waits for."""
+    later = sorted({member.step for member in members})[-len(steps.later) :] if steps.later else []
+    by_step = dict(zip(later, steps.later, strict=True))
+    return {member: by_step.get(member.step, steps.packet) for member in members}
 
 
 def _refused_packet(order: FinishOrder, reply: FinishReport | Failure) -> bool:
     return order.packet is not None and reply is Failure.PACKET_REFUSED
 
 
-def _task_result(order: FinishOrder, reply: FinishReport | Failure) -> TaskResult:
-    if isinstance(reply, Failure):
-        return TaskResult(order.task_id, order.partition, Outcome.FAILED, None, reply)
-    outcome = Outcome.ALONE if order.packet is None else Outcome.SHARED
-    return TaskResult(order.task_id, order.partition, outcome, reply, None)
+def _task_result(
+    order: FinishOrder,
+    reply: FinishReport | Failure,
+    link: LinkReport | None,
+    handoff: int | None,
+    packet_bytes: int,
+) -> TaskResult:
+    alone = order.packet is None
+    outcome = Outcome.FAILED if isinstance(reply, Failure) else Outcome.ALONE if alone else Outcome.SHARED
+    report, failure = (None, reply) if isinstance(reply, Failure) else (reply, None)
+    return TaskResult(order.task_id, order.partition, outcome, report, failure, link, handoff, packet_bytes)

@@ -72,11 +72,15 @@ def coarse(score: float) -> float:
 
 @dataclass(frozen=True)
 class SharedSteps:
-    """What the executor of a group hands back: the packet, and the forward passes it took."""
+    """What the executor of a group hands back: the packet, and the forward passes it took.
+
+    later: packets of later steps, of an edge that waits for a better channel; see `ShareOrder.later`.
+    """
 
     packet: bytes
     denoiser_calls: int
     denoiser_samples: int
+    later: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,6 +91,15 @@ def check_handoff(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff =
         )
 
 
+def can_hand_off(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff = "exact") -> bool:
+    """Whether `check_handoff` lets step `k` pass."""
+    try:
+        check_handoff(plan, k, boundary, handoff)
+    except UserError:
+        return False
+    return True
+
+
 def number_format_at(name: FormatName, plan: DenoisingPlan, step: int) -> NumberFormat:
     """The number format for latents at a step of the plan: its limit is 4 of their standard deviations."""
     return NumberFormat(name, LOADING * latents_std(plan, step))

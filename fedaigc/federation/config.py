@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fedaigc.collaboration.link import LinkSettings
+from fedaigc.collaboration.link_settings import LinkSettings
 from fedaigc.collaboration.planner import Executor
 from fedaigc.device.home import home_of
 from fedaigc.diffusion.training import TrainingSettings
@@ -105,6 +105,12 @@ class GenerationSection(_Section):
     scorer: Literal["scenes", "none"] = "scenes"
     strip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
     link: LinkSettings | None = None
+
+    @model_validator(mode="after")
+    def _who_waits(self) -> "GenerationSection":
+        if self.executor is not Executor.EDGE and self.link and self.link.send_above_db is not None:
+            raise ValueError('link.send_above_db: only the edge waits for a channel; executor must be "edge"')
+        return self
 
 
 class FederationConfig(_Section):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from flwr.app import RecordDict
 
 from fedaigc.collaboration.link import SimulatedLink
-from fedaigc.collaboration.planner import Assignment, plan_assignments, planned_evaluations
+from fedaigc.collaboration.planner import Assignment, plan_assignments
 from fedaigc.collaboration.session import FinishOrder, GroupResult, ShareOrder, carry_out
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
@@ -94,6 +94,7 @@ def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> d
             boundary=boundary,
             handoff=settings.handoff,
             number_format=settings.link.number_format if settings.link is not None else None,
+            later=order.later,
         )
 
     link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
@@ -152,13 +153,15 @@ def _group_record(
 ) -> dict[str, Any]:
     assignment = result.assignment
     size = len(assignment.group.members)
+    # who waited for its channel left later
+    leaving = [assignment.num_shared_steps if t.handoff is None else t.handoff for t in result.tasks]
     return {
         "prompt": assignment.group.prompt,
         "executor": assignment.executor,
         "num_shared_steps": assignment.num_shared_steps,
         "noise_seed": assignment.noise_seed,
         "evaluations": result.evaluations,
-        "planned_evaluations": planned_evaluations(size, assignment.num_shared_steps, num_steps),
+        "planned_evaluations": max(leaving) + sum(num_steps - step for step in leaving),
         "solo_evaluations": size * num_steps,
         "samples": result.samples,
         "packet_bytes": result.packet_bytes,
@@ -171,6 +174,7 @@ def _group_record(
                 "outcome": task.outcome,
                 "report": asdict(task.report) if task.report else None,
                 "failure": task.failure,
+                "handoff": task.handoff,
                 "link": asdict(task.link) if task.link else None,
             }
             for task in result.tasks

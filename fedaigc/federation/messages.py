@@ -190,8 +190,10 @@ def read_finish(record: RecordDict, partition: int) -> FinishOrder:
 
 
 def shared_steps_record(steps: SharedSteps) -> RecordDict:
-    """A helper's answer."""
-    return body(**asdict(steps))
+    """A helper's answer: one packet, for a helper does not wait."""
+    return body(
+        packet=steps.packet, denoiser_calls=steps.denoiser_calls, denoiser_samples=steps.denoiser_samples
+    )
 
 
 def read_shared_steps(record: RecordDict) -> SharedSteps:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Complex, Float
+from scipy.special import j0
 from torch import Tensor
 
 from fedaigc.errors import UserError
@@ -49,12 +50,32 @@ class Fading:
 NO_FADING = Fading()
 
 
+def doppler_hz(speed_m_s: float, carrier_hz: float) -> float:
+    """The largest Doppler shift, v f / c. UserError for a speed below 0 or a carrier that is not above 0."""
+    if speed_m_s < 0 or carrier_hz <= 0:
+        raise UserError(f"speed {speed_m_s} m/s, carrier {carrier_hz} Hz: expected 0 or more, and above 0")
+    return speed_m_s * carrier_hz / _LIGHT_M_S
+
+
 def coherence_time_s(speed_m_s: float, carrier_hz: float) -> float:
     """How long the channel stays much the same: sqrt(9 / (16 pi)) / f_d, f_d = v f / c [Rappaport02, 5.40.b].
 
-    Infinite at rest. Raises UserError for a speed below 0 or a carrier that is not above 0.
+    Infinite at rest. Raises UserError as `doppler_hz` does.
     """
-    if speed_m_s < 0 or carrier_hz <= 0:
-        raise UserError(f"speed {speed_m_s} m/s, carrier {carrier_hz} Hz: expected 0 or more, and above 0")
-    doppler_hz = speed_m_s * carrier_hz / _LIGHT_M_S
-    return math.inf if doppler_hz == 0 else math.sqrt(9 / (16 * math.pi)) / doppler_hz
+    shift_hz = doppler_hz(speed_m_s, carrier_hz)
+    return math.inf if shift_hz == 0 else math.sqrt(9 / (16 * math.pi)) / shift_hz
+
+
+def energies_over_time(
+    times_s: Float[np.ndarray, " times"], shift_hz: float, random: np.random.Generator
+) -> Float[np.ndarray, " times"]:
+    """|h|^2 of one Rayleigh channel at these times: E h(t) h*(u) = J0(2 pi f_d |t - u|) [Clarke68].
+
+    Mean 1; exact for any times, the same course for the same generator whatever times follow.
+    """
+    apart = np.abs(np.subtract.outer(times_s, times_s))
+    covariance = j0(2 * math.pi * shift_hz * apart)
+    # times that lie close together have all but equal gains: the diagonal keeps the factor real
+    factor = np.linalg.cholesky(covariance + 1e-9 * np.eye(len(times_s)))
+    white = random.standard_normal((len(times_s), 2)) @ np.array([1, 1j]) / math.sqrt(2)
+    return np.abs(factor @ white) ** 2

@@ -1,9 +1,13 @@
 """The simulated link of a run: its settings, and what a generation over it records."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
-from fedaigc.collaboration.link import LinkSettings, SimulatedLink
+from fedaigc.collaboration.link import LinkReport, Member, SimulatedLink
+from fedaigc.collaboration.link_settings import LinkSettings
 from fedaigc.diffusion.handoff import pack
 from fedaigc.diffusion.plan import build_plan
 from fedaigc.diffusion.segment import initial_state
@@ -15,8 +19,13 @@ def packet(pipe) -> bytes:
     return pack(initial_state(pipe, plan, 0), plan, "latents", "fixed8-gray")
 
 
+def send(link: SimulatedLink, packet: bytes, task_id: str = "task") -> tuple[bytes, LinkReport]:
+    member = Member(task_id, 0)
+    return link.send({member: packet})[member]
+
+
 def test_a_perfect_link_by_default(packet: bytes) -> None:
-    arrived, report = SimulatedLink(LinkSettings(), 0).send(packet, "task")
+    arrived, report = send(SimulatedLink(LinkSettings(), 0), packet)
     assert arrived == packet
     assert (report.scheme, report.bit_errors, report.erased_bits) == ("perfect", 0, 0)
     assert report.serialized_bits == 8 * len(packet)
@@ -36,9 +45,9 @@ def test_a_perfect_link_by_default(packet: bytes) -> None:
 )
 def test_a_link_repeats_for_a_task_and_differs_between_tasks(packet: bytes, settings: dict) -> None:
     link = SimulatedLink(LinkSettings(**settings), 3)
-    first, report = link.send(packet, "one")
-    assert link.send(packet, "one") == (first, report)
-    assert link.send(packet, "two")[0] != first
+    first, report = send(link, packet, "one")
+    assert send(link, packet, "one") == (first, report)
+    assert send(link, packet, "two")[0] != first
     assert len(first) == len(packet)
     assert report.bit_errors > 0
     assert report.bits_on_air > report.information_bits
@@ -47,7 +56,7 @@ def test_a_link_repeats_for_a_task_and_differs_between_tasks(packet: bytes, sett
 
 def test_distance_costs_rate_and_energy(packet: bytes) -> None:
     near, far = (
-        SimulatedLink(LinkSettings(distance_m=metres, tx_power_w=0.01), 0).send(packet, "task")[1]
+        send(SimulatedLink(LinkSettings(distance_m=metres, tx_power_w=0.01), 0), packet)[1]
         for metres in (30.0, 300.0)
     )
     assert near.snr_db is not None
@@ -58,9 +67,61 @@ def test_distance_costs_rate_and_energy(packet: bytes) -> None:
     assert far.receive_j > near.receive_j
 
 
+def test_a_multicast_goes_once_at_its_worst_members_rate(packet: bytes) -> None:
+    """30 m, 100 m and 300 m: three packets of their own, or one that all hear."""
+    settings = {"distance_m": (30.0, 100.0, 300.0), "tx_power_w": 0.01, "bandwidth_hz": 2e6}
+    members = [Member(f"task {partition}", partition) for partition in range(3)]
+    apart, together = (
+        [
+            report
+            for _, report in SimulatedLink(LinkSettings(**settings, multicast=multicast), 0)
+            .send(dict.fromkeys(members, packet))
+            .values()
+        ]
+        for multicast in (False, True)
+    )
+    assert [report.members for report in together] == [3, 3, 3]
+    assert {report.scheme for report in together} == {apart[2].scheme} != {apart[0].scheme}
+    assert len({report.bits_on_air for report in together}) == 1
+    assert together[0].send_j < sum(report.send_j for report in apart)
+    # the near one listens longer than it would have to
+    assert together[0].receive_j > apart[0].receive_j
+
+
+FADING: dict[str, Any] = {"snr_db": 12.0, "rayleigh": True, "speed_m_s": 1.0, "send_above_db": 11.0}
+
+
+def test_a_sender_waits_for_a_better_channel_within_its_deadline() -> None:
+    link = SimulatedLink(LinkSettings(**FADING, wait_steps=2), 0)
+    left = [link.departure(Member(f"task {i}", 0, 3), (4, 5, 6)) for i in range(400)]
+    # 11 dB under a mean of 12: P(|h|^2 >= 10^-0.1) = 0.452; 0.05 s later the channel is nearly a new one
+    shares = [left.count(step) / len(left) for step in (3, 4, 5, 6)]
+    assert shares[0] == pytest.approx(0.452, abs=0.08)
+    assert shares[1] == pytest.approx(0.548 * 0.452, abs=0.08)
+    assert shares[3] == 0
+    assert SimulatedLink(LinkSettings(), 0).departure(Member("task", 0, 3), (4, 5)) == 3
+    assert link.departure(Member("task", 0, 3), ()) == 3
+
+
+def test_a_packet_that_waited_crosses_the_fade_it_waited_for(packet: bytes) -> None:
+    link = SimulatedLink(LinkSettings(**FADING, wait_steps=6), 0)
+    members = [Member(f"task {i}", 0, 3) for i in range(30)]
+    waited = [replace(m, step=link.departure(m, range(4, 10))) for m in members]
+    reports = [report for _, report in link.send(dict.fromkeys(waited, packet)).values()]
+    good = [report for report in reports if report.snr_db is not None and report.snr_db >= 11.0]
+    # six chances more: all but 0.548^7 of them find one
+    assert len(good) >= 27
+    at_once = [report.bits_on_air for _, report in link.send(dict.fromkeys(members, packet)).values()]
+    assert sum(report.bits_on_air for report in reports) < sum(at_once)
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
+        ({"multicast": True, "max_transmissions": 2}, "max_transmissions"),
+        ({"send_above_db": 3.0, "snr_db": 9.0}, "rayleigh"),
+        ({**FADING, "multicast": True}, "multicast"),
+        ({"distance_m": []}, "distance_m"),
         ({"snr_db": 3.0, "distance_m": 10.0}, "give one of them"),
         ({"scheme": "mcs-5"}, "mcs-6"),
         ({"protected_planes": 2, "number_format": None}, "number_format"),

@@ -349,3 +349,20 @@ def test_node_ids_are_no_partition_ids(make_run: MakeRun) -> None:
     grid = LocalGrid(app, num_clients=3, run_config=config.to_run_config(), run_id=derived_seed(0, "x"))
     assert min(grid.get_node_ids()) > 1000
     assert replace(grid.run, run_id=0).run_id == 0
+
+
+def test_an_edge_waits_out_fades_and_counts_the_steps(make_run: MakeRun) -> None:
+    link = {"snr_db": 12.0, "rayleigh": True, "speed_m_s": 1.0, "send_above_db": 13.0, "wait_steps": 2}
+    config = make_run(
+        "waits", rounds={"count": 0}, generation={**LINKED, "num_shared_steps": 1, "link": link}
+    )
+    record = simulate(config)
+    groups = [group for group in record["generation"]["groups"] if group["num_shared_steps"]]
+    boundary = record["generation"]["boundary_step"]
+    for group in groups:
+        leaving = [task["handoff"] for task in group["tasks"]]
+        assert all(1 <= step <= min(3, boundary) for step in leaving)
+        # the executor's steps, and each member's own from where its packet left
+        assert group["evaluations"] == group["planned_evaluations"]
+        assert group["evaluations"] == max(leaving) + sum(4 - step for step in leaving)
+    assert any(task["handoff"] > 1 for group in groups for task in group["tasks"])

@@ -1,0 +1,75 @@
+"""What a simulated radio link is, as a run's file says it under `[generation.link]`."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fedaigc.wireless.block_code import MCS
+from fedaigc.wireless.modulation import MODULATIONS
+from fedaigc.wireless.number_format import FormatName
+from fedaigc.wireless.profiles import EDGE
+from fedaigc.wireless.radio import FailedBlock
+from fedaigc.wireless.repair import Repair
+
+_SCHEMES = ("adaptive", *(f"mcs-{index}" for index in MCS), *(f"uncoded-{name}" for name in MODULATIONS))
+Distance = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+
+class LinkSettings(BaseModel):
+    """What a link is; of bit_error_rate, snr_db and distance_m at most one, none for a perfect channel.
+
+    number_format: of latents and history on the air; None sends all bits as they were computed.
+    bit_error_rate: flips alone, no radio, as in [Du23]. snr_db: mean Es / N0, the same for all members.
+    distance_m, tx_power_w, bandwidth_hz, speed_m_s: the link budget of `RadioLink`; bandwidth and speed count
+        under snr_db too. distance_m: of all members, or of each partition in turn, [30, 100, 200].
+    scheme: "adaptive" (by the mean SNR, at a block error rate of 0.1), "mcs-8", "uncoded-qpsk" and so on.
+    protected_planes: so many of the most significant bit planes go through the most robust coded scheme.
+    rayleigh: block fading for as long as the speed lets it last. max_transmissions, failed_block: see
+        `Transmission`; they concern coded schemes. full_chain: every symbol through sionna, not the tables.
+    repair: what the receiver does about implausible values.
+    multicast: a group's packet goes on the air once, in the scheme that its worst member's channel carries;
+        every member has its own errors. Nothing is sent again.
+    send_above_db: the edge knows each member's SNR of the moment and goes on denoising while it is lower: up
+        to wait_steps steps, and never past t*. The fade then lasts for the packet, and the scheme follows it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number_format: FormatName | None = "fixed8-gray"
+    bit_error_rate: Annotated[float, Field(ge=0, le=1)] | None = None
+    snr_db: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    distance_m: Distance | Annotated[tuple[Distance, ...], Field(min_length=1)] | None = None
+    tx_power_w: Annotated[float, Field(gt=0, allow_inf_nan=False)] = EDGE.tx_power_w
+    bandwidth_hz: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e6
+    speed_m_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    scheme: str = "adaptive"
+    protected_planes: Annotated[int, Field(ge=0)] = 0
+    rayleigh: bool = False
+    max_transmissions: Annotated[int, Field(ge=1)] = 1
+    failed_block: FailedBlock = "keep"
+    full_chain: bool = False
+    repair: Repair = "clip"
+    multicast: bool = False
+    send_above_db: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    wait_steps: Annotated[int, Field(ge=1)] = 3
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LinkSettings":
+        given = [n for n in ("bit_error_rate", "snr_db", "distance_m") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} say the same: give one of them")
+        if self.scheme not in _SCHEMES:
+            raise ValueError(f"scheme {self.scheme!r}: expected one of {', '.join(_SCHEMES)}")
+        if self.protected_planes and (self.number_format is None or self.protected_planes >= 8):
+            raise ValueError("protected_planes needs a number_format and leaves at least one plane: 0 to 7")
+        if self.multicast and self.max_transmissions > 1:
+            raise ValueError("multicast sends every block once: max_transmissions must be 1")
+        if self.send_above_db is not None:
+            self._can_wait()
+        return self
+
+    def _can_wait(self) -> None:
+        if self.multicast:
+            raise ValueError("send_above_db waits for one member's channel: not under multicast")
+        if not self.rayleigh or (self.snr_db is None and self.distance_m is None):
+            raise ValueError("send_above_db needs fades to wait for: rayleigh, and snr_db or distance_m")
