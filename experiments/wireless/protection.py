@@ -5,7 +5,8 @@
 
 Near pairs, N = 11, K = 5, steps shared on the group's prompt, latents in plain 8-bit fixed point over AWGN,
 one transmission a block; the full chain throughout. Quality is the SSIM to the picture without a channel, and
-the judge's share of pictures with the target's object.
+the judge's share of pictures with the target's object. Joules: of the edge's and the phone's radio at 1 MHz,
+and of the phone's denoising steps, by the profiles (partly assumed: see their sources).
 """
 
 from collections.abc import Sequence
@@ -36,13 +37,17 @@ from fedaigc.rng import numpy_rng
 from fedaigc.wireless.adaptive import choose_scheme
 from fedaigc.wireless.block_code import MCS, Scheme
 from fedaigc.wireless.channel import Channel
+from fedaigc.wireless.link_budget import RadioLink
 from fedaigc.wireless.modulation import BITS_PER_SYMBOL, bit_error_rates
+from fedaigc.wireless.profiles import EDGE, PHONE
 from fedaigc.wireless.protection import UnequalChannel
 from fedaigc.wireless.radio import RadioChannel, Transmission
 
 STEPS, SHARED = 11, 5
 SNRS_DB = (0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0)
 PROTECTED = 2
+# for airtime alone: the SNR is given
+LINK = RadioLink(distance_m=1.0, tx_power_w=EDGE.tx_power_w)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ VARIANTS = {
     "uncoded 16qam, noise-matched": Variant(Scheme("16qam", None), noise_matched=True),
     "16qam, 2 planes coded": Variant(Scheme("16qam", None), planes=PROTECTED),
     "16qam at rate 0.54": Variant(MCS[8]),
+    "qpsk at rate 0.44": Variant(MCS[3]),
     "adaptive": Variant(None),
 }
 
@@ -76,6 +82,11 @@ def plane_error_rates(modulation: Any, snr_db: float) -> np.ndarray:
     return np.full(8, bit_error_rates(modulation, snr_db).mean())
 
 
+def radio_j(airtime_s: float) -> float:
+    """What sender and receiver draw for so long."""
+    return EDGE.radio.send_energy_j(airtime_s) + PHONE.radio.receive_energy_j(airtime_s)
+
+
 def main() -> None:
     options = arguments(__doc__).parse_args()
     setting = open_setting(options)
@@ -83,6 +94,7 @@ def main() -> None:
     number_format = number_format_at("fixed8", plan, SHARED)
     pictures: dict[tuple[str, float], list] = {(name, snr): [] for name in VARIANTS for snr in SNRS_DB}
     on_air: dict[tuple[str, float], list[float]] = {key: [] for key in pictures}
+    airtime_s: dict[tuple[str, float], list[float]] = {key: [] for key in pictures}
     steps: dict[tuple[str, float], list[int]] = {key: [] for key in pictures}
     clean: list = []
     with Progress(console=PROGRESS_CONSOLE) as progress:
@@ -95,9 +107,12 @@ def main() -> None:
             clean += finish_segment(setting.pipe, state, own, plan)
             for (name, snr_db), images in pictures.items():
                 variant = VARIANTS[name]
-                latents, air = _received(state.latents, number_format, variant, snr_db, rows, options.seed)
+                latents, air, seconds = _received(
+                    state.latents, number_format, variant, snr_db, rows, options.seed
+                )
                 arrived = replace(state, latents=latents)
                 on_air[name, snr_db] += air
+                airtime_s[name, snr_db] += seconds
                 taken = STEPS - SHARED
                 if variant.noise_matched and variant.scheme is not None:
                     rates = plane_error_rates(variant.scheme.modulation, snr_db)
@@ -116,6 +131,8 @@ def main() -> None:
             "snr_db": snr_db,
             "bits on air by information bits": round(float(np.mean(on_air[name, snr_db])), 3),
             "steps on the device": float(np.mean(steps[name, snr_db])),
+            "radio, J": round(radio_j(float(np.mean(airtime_s[name, snr_db]))), 5),
+            "denoising on the phone, J": PHONE.step_j * float(np.mean(steps[name, snr_db])),
             "against the picture without a channel": distances(images, clean),
             "judge": scores(setting, images, pairs),
         }
@@ -136,14 +153,16 @@ def main() -> None:
 
 def _received(
     latents: torch.Tensor, number_format, variant: Variant, snr_db: float, rows: Sequence[int], seed: int
-) -> tuple[torch.Tensor, list[float]]:
-    values, air = [], []
+) -> tuple[torch.Tensor, list[float], list[float]]:
+    """The latents as they arrive; bits on air by information bits, and seconds on the air, of each sample."""
+    values, air, seconds = [], [], []
     for row, sample in zip(rows, latents, strict=True):
         bits = number_format.to_bits(sample.reshape(-1)).T.reshape(-1)
         reception = variant.channel(snr_db).send(bits, numpy_rng(seed, "radio", row, f"{snr_db}"))
         air.append(reception.bits_on_air / len(bits))
+        seconds.append(LINK.airtime_s(reception.symbols))
         values.append(number_format.from_bits(reception.bits.reshape(8, -1).T).reshape(sample.shape))
-    return torch.stack(values), air
+    return torch.stack(values), air, seconds
 
 
 if __name__ == "__main__":

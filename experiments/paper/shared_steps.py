@@ -1,0 +1,56 @@
+"""Pictures at every number of shared steps K = 0 ... N, for pairs at given distances: Figures 5 and 6."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+from rich.progress import Progress
+
+from experiments.paper.pairs import MODES, Pair, draw_pairs
+from experiments.paper.setting import Setting, batches, scores, starts
+from experiments.quality.sampling import PROGRESS_CONSOLE
+from fedaigc.diffusion.segment import finish_segment, run_segment
+
+STEPS = 11
+
+# of one distance and mode: the first pair, and its picture at each K
+Example = tuple[Pair, list[Image.Image]]
+
+
+def sweep(
+    setting: Setting, options: argparse.Namespace, among: Sequence[str]
+) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Example]]:
+    """Scores for each of `among` (see `DISTANCES`), mode and K; and the examples by distance and mode."""
+    plan = setting.plan(STEPS)
+    rows: list[dict[str, Any]] = []
+    examples: dict[tuple[str, str], Example] = {}
+    with Progress(console=PROGRESS_CONSOLE) as progress:
+        task = progress.add_task("pictures", total=len(among) * len(MODES) * options.pairs)
+        for distance in among:
+            pairs = draw_pairs(options.pairs, options.seed, distance)
+            for mode in MODES:
+                pictures: dict[int, list] = {k: [] for k in range(STEPS + 1)}
+                for numbers in batches(len(pairs)):
+                    chunk = [pairs[i] for i in numbers]
+                    shared = {"prompt": [pair.shared_prompt(mode) for pair in chunk]}
+                    own = {"prompt": [pair.own for pair in chunk]}
+                    state = starts(setting, plan, numbers, options.seed)
+                    for k in range(STEPS + 1):
+                        state = run_segment(setting.pipe, state, shared, plan, k)
+                        pictures[k] += finish_segment(setting.pipe, state, own, plan)
+                    progress.update(task, advance=len(chunk))
+                rows += [
+                    {"in common": distance, "mode": mode, "K": k, "judge": scores(setting, found, pairs)}
+                    for k, found in pictures.items()
+                ]
+                examples[distance, mode] = (pairs[0], [found[0] for found in pictures.values()])
+    return rows, examples
+
+
+def labelled(examples: dict[tuple[str, str], Example]) -> list[tuple[str, list[Image.Image]]]:
+    """The examples as rows of a grid: what the device wanted, and what the shared steps ran on."""
+    return [
+        (f"{pair.own}\nfrom {pair.shared_prompt(mode)}", images)
+        for (_, mode), (pair, images) in examples.items()
+    ]

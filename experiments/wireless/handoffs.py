@@ -1,0 +1,127 @@
+"""What a multistep scheduler's history is worth on the air: `exact` against `latents`; prints JSON.
+
+    python -m experiments.wireless.handoffs --images docs/images/wireless \\
+        --record experiments/records/wireless/handoffs.json
+
+Near pairs, N = 11, steps shared on the group's prompt, a perfect link. "exact" sends the scheduler's history,
+"latents" lets the device restart at first order. Quality is the SSIM to the picture of the unsplit state, and
+the judge's share of pictures with the target's object; bits are those of one member's packet.
+"""
+
+from copy import copy
+
+from rich.progress import Progress
+
+from experiments.paper.pairs import draw_pairs
+from experiments.paper.setting import (
+    arguments,
+    batches,
+    curves,
+    distances,
+    finish,
+    open_setting,
+    scores,
+    starts,
+)
+from experiments.quality.sampling import PROGRESS_CONSOLE
+from fedaigc.diffusion.handoff import body_tensors, pack, packet_layout, unpack
+from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.diffusion.segment import DenoisingState, finish_segment, run_segment
+from fedaigc.wireless.number_format import FormatName
+
+STEPS = 11
+AT = (3, 5, 8)
+SCHEDULERS = {
+    "DPM++ 2M": "DPMSolverMultistepScheduler",
+    "UniPC": "UniPCMultistepScheduler",
+    "PNDM": "PNDMScheduler",
+}
+FORMATS: tuple[FormatName | None, ...] = (None, "float16", "fixed8-gray")
+HANDOFFS = ("exact", "latents")
+
+
+def bits_a_member(packet: bytes, batch: int) -> int:
+    """The header once, and one sample's share of the body: the states of a batch are packed together."""
+    body = sum(stop - start for start, stop in (tensor.span for tensor in body_tensors(packet)))
+    return 8 * (packet_layout(packet).header[1] + body // batch)
+
+
+def through(
+    state: DenoisingState, plan: DenoisingPlan, handoff, number_format: FormatName | None
+) -> tuple[DenoisingState, int]:
+    """The state as a member unpacks it, and its bits."""
+    packet = pack(state, plan, handoff, number_format)
+    return unpack(packet, plan), bits_a_member(packet, len(state.latents))
+
+
+def main() -> None:
+    import diffusers
+
+    options = arguments(__doc__).parse_args()
+    setting = open_setting(options)
+    pairs = draw_pairs(options.pairs, options.seed)
+    shipped = setting.pipe.scheduler
+    rows = []
+    with Progress(console=PROGRESS_CONSOLE) as progress:
+        task = progress.add_task("pictures", total=len(SCHEDULERS) * len(pairs))
+        for scheduler, class_name in SCHEDULERS.items():
+            setting.pipe.scheduler = getattr(diffusers, class_name).from_config(
+                shipped.config, **({"skip_prk_steps": True} if scheduler == "PNDM" else {})
+            )
+            plan = setting.plan(STEPS)
+            unsplit: dict[int, list] = {k: [] for k in AT}
+            pictures: dict[tuple[int, str, FormatName | None], list] = {}
+            bits: dict[tuple[int, str, FormatName | None], int] = {}
+            for numbers in batches(len(pairs)):
+                chunk = [pairs[i] for i in numbers]
+                own = {"prompt": [pair.own for pair in chunk]}
+                state = starts(setting, plan, numbers, options.seed)
+                for k in AT:
+                    shared = {"prompt": [pair.group for pair in chunk]}
+                    state = run_segment(setting.pipe, state, shared, plan, k)
+                    unsplit[k] += finish_segment(setting.pipe, copy(state), own, plan)
+                    for handoff in HANDOFFS:
+                        for name in FORMATS:
+                            arrived, bits[k, handoff, name] = through(state, plan, handoff, name)
+                            images = finish_segment(setting.pipe, arrived, own, plan)
+                            pictures.setdefault((k, handoff, name), []).extend(images)
+                progress.update(task, advance=len(chunk))
+            rows += [
+                {
+                    "scheduler": scheduler,
+                    "denoiser evaluations": plan.num_steps,
+                    "K": k,
+                    "hand-off": handoff,
+                    "number format": name or "as computed (float32)",
+                    "serialized bits": bits[k, handoff, name],
+                    "against the unsplit run": distances(images, unsplit[k]),
+                    "judge": scores(setting, images, pairs),
+                }
+                for (k, handoff, name), images in pictures.items()
+            ]
+    setting.pipe.scheduler = shipped
+    if options.images is not None:
+        panels = [
+            (
+                f"{scheduler}, K = {AT[1]} of {STEPS}",
+                "SSIM to the unsplit run",
+                {
+                    handoff: sorted(
+                        (
+                            (row["serialized bits"] / 1e3, row["against the unsplit run"]["ssim"])
+                            for row in rows
+                            if (row["scheduler"], row["K"], row["hand-off"]) == (scheduler, AT[1], handoff)
+                        ),
+                        key=lambda point: point[0],
+                    )
+                    for handoff in HANDOFFS
+                },
+            )
+            for scheduler in SCHEDULERS
+        ]
+        curves(panels, "serialized kbit a member", options.images / "handoffs_curves.png")
+    finish(options, setting, "exact against latents hand-off: quality and bits", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""A sender that waits out deep fades: what it saves and what it costs; prints JSON.
+
+    python -m experiments.wireless.waiting --images docs/images/wireless \\
+        --record experiments/records/wireless/waiting.json
+
+Near pairs, N = 11, K = 3, shared on the group's prompt; a link of 9 dB mean SNR, Rayleigh fading at 1 m/s,
+one fade for a packet, 16-QAM at rate 0.54 sent once (it needs about 7 dB). While the SNR of the moment is
+below 8 dB the edge goes on denoising, at most so many steps; then it sends whatever the channel is.
+"""
+
+from rich.progress import Progress
+
+from experiments.paper.pairs import draw_pairs
+from experiments.paper.setting import (
+    arguments,
+    batches,
+    curves,
+    distances,
+    finish,
+    open_setting,
+    scores,
+    starts,
+)
+from experiments.quality.sampling import PROGRESS_CONSOLE
+from fedaigc.collaboration.link import LinkReport, Member, SimulatedLink
+from fedaigc.collaboration.link_settings import LinkSettings
+from fedaigc.diffusion.handoff import mended, pack, unpack
+from fedaigc.diffusion.segment import finish_segment, run_segment
+from fedaigc.metrics.intervals import clustered_mean
+
+STEPS, SHARED = 11, 3
+WAITS = (0, 1, 2, 3, 4, 6)
+THRESHOLD_DB = 8.0
+
+
+def link(wait_steps: int, seed: int) -> SimulatedLink:
+    """The link; without waiting any SNR will do."""
+    settings = LinkSettings(
+        number_format="fixed8-gray",
+        snr_db=9.0,
+        rayleigh=True,
+        speed_m_s=1.0,
+        scheme="mcs-8",
+        send_above_db=THRESHOLD_DB if wait_steps else -200.0,
+        wait_steps=max(1, wait_steps),
+    )
+    return SimulatedLink(settings, seed)
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    setting = open_setting(options)
+    plan, pairs = setting.plan(STEPS), draw_pairs(options.pairs, options.seed)
+    clean: list = []
+    pictures: dict[int, list] = {wait: [] for wait in WAITS}
+    reports: dict[int, list[LinkReport]] = {wait: [] for wait in WAITS}
+    own_steps: dict[int, list[float]] = {wait: [] for wait in WAITS}
+    with Progress(console=PROGRESS_CONSOLE) as progress:
+        task = progress.add_task("pictures", total=len(pairs))
+        for numbers in batches(len(pairs)):
+            for row in numbers:
+                pair = pairs[row]
+                state = starts(setting, plan, [row], options.seed)
+                states = {}
+                for step in range(SHARED, SHARED + max(WAITS) + 1):
+                    state = run_segment(setting.pipe, state, {"prompt": [pair.group]}, plan, step)
+                    states[step] = state
+                own = {"prompt": [pair.own]}
+                clean += finish_segment(setting.pipe, states[SHARED], own, plan)
+                for wait in WAITS:
+                    radio = link(wait, options.seed)
+                    first = Member(f"pair {row}", 0, SHARED)
+                    leaves = radio.departure(first, range(SHARED + 1, STEPS))
+                    member = Member(first.task_id, 0, leaves)
+                    packet = pack(states[leaves], plan, "latents", "fixed8-gray")
+                    arrived, report = radio.send({member: packet})[member]
+                    received = mended(unpack(arrived, plan, "tolerant"), plan, "clip")
+                    pictures[wait] += finish_segment(setting.pipe, received, own, plan)
+                    reports[wait].append(report)
+                    own_steps[wait].append(STEPS - leaves)
+            progress.update(task, advance=len(numbers))
+
+    def mean(values: list[float]) -> dict[str, float]:
+        return clustered_mean(values, list(range(len(values)))).as_dict()
+
+    rows = [
+        {
+            "waits at most": wait,
+            "packets with errors": mean([float(r.bit_errors > 0) for r in reports[wait]]),
+            "steps on the device": mean(own_steps[wait]),
+            "against the picture sent at K without a channel": distances(pictures[wait], clean),
+            "judge": scores(setting, pictures[wait], pairs),
+        }
+        for wait in WAITS
+    ]
+    if options.images is not None:
+        columns = [
+            ("packets", "share with bit errors", lambda row: row["packets with errors"]),
+            ("work left to the device", "steps", lambda row: row["steps on the device"]),
+            ("pictures", "target object seen", lambda row: row["judge"].get("object")),
+        ]
+        panels = [
+            (title, label, {"": [(row["waits at most"], value(row)) for row in rows]})
+            for title, label, value in columns
+            if value(rows[0]) is not None
+        ]
+        curves(panels, "steps that the edge waits at most", options.images / "waiting_curves.png")
+    finish(options, setting, "a sender that goes on denoising during a fade", rows)
+
+
+if __name__ == "__main__":
+    main()
