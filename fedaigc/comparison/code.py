@@ -1,8 +1,6 @@
 """What computes a run: fingerprints of the rule's code and of the base model, the commit, the machine."""
 
-import ast
 import hashlib
-import importlib.util
 import os
 import platform
 import subprocess
@@ -14,6 +12,7 @@ from typing import Any
 from fedaigc import __version__, assets
 from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.federation.flower_rule import FLOWER_STRATEGIES
+from fedaigc.federation.strategy_code import strategy_code
 
 _ROOT = Path(__file__).parents[2]
 # records are committed while a study runs: they do not make its code another
@@ -24,13 +23,10 @@ _CODE = ("fedaigc", "strategies", "pyproject.toml")
 def code_of(strategy: str) -> dict[str, str]:
     """What decides the result of a rule's runs beside their configuration.
 
-    The version of this package and, of a rule in `strategies/`, the fingerprint of its file and of those that
-    it imports there, without comments and docstrings; of Flower's rules Flower's version.
+    The version of this package and the fingerprint of the rule's code; of Flower's rules its version too.
     """
-    if strategy in FLOWER_STRATEGIES:
-        modules = {"fedaigc.federation.flower_rule", "fedaigc.federation.flower_privacy"}
-        return {"fedaigc": __version__, "flwr": version("flwr"), "rule": _fingerprint(modules)}
-    return {"fedaigc": __version__, "rule": _fingerprint(_reached(f"strategies.{strategy}"))}
+    flower = {"flwr": version("flwr")} if strategy in FLOWER_STRATEGIES else {}
+    return {"fedaigc": __version__, **flower, "rule": strategy_code(strategy)}
 
 
 @cache
@@ -82,42 +78,3 @@ def _processor() -> str:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
-
-
-def _fingerprint(modules: set[str]) -> str:
-    digest = hashlib.sha256()
-    for module in sorted(modules):
-        digest.update(module.encode() + b"\0" + ast.dump(_without_docstrings(module)).encode())
-    return digest.hexdigest()[:16]
-
-
-def _reached(module: str) -> set[str]:
-    """The module and all of `strategies` that it imports, directly or not."""
-    found: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name in found or importlib.util.find_spec(name) is None:
-            continue
-        found.add(name)
-        for node in ast.walk(_parsed(name)):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names if alias.name.startswith("strategies.")]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("strategies."):
-                waiting.append(node.module or "")
-    return found
-
-
-def _without_docstrings(module: str) -> ast.Module:
-    tree = _parsed(module)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = node.body[ast.get_docstring(node) is not None :]
-    return tree
-
-
-def _parsed(module: str) -> ast.Module:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(module)
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))

@@ -27,6 +27,7 @@ from fedaigc.federation.messages import read_train, train_record
 from fedaigc.federation.record import read_record
 from fedaigc.federation.rule import Received, Rule
 from fedaigc.federation.strategies import load_strategy
+from fedaigc.federation.strategy_code import strategy_code
 from fedaigc.rng import numpy_rng
 
 if TYPE_CHECKING:
@@ -253,4 +254,5 @@ def _as_sent(received: Received, config: FederationConfig, number: int, partitio
     if not _rounds_down(config):
         return received
     random = numpy_rng(config.seed, "download", number, partition)
-    return read_train(train_record(received, config.rounds.download_format, random))
+    code = strategy_code(config.rounds.strategy)
+    return read_train(train_record(received, config.rounds.download_format, random, code))

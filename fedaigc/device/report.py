@@ -32,6 +32,7 @@ class Failure(StrEnum):
     LATE = "late"
     DROPPED_OUT = "dropped_out"
     DIVERGED = "diverged"
+    CODE_DIFFERS = "code_differs"
     INTERNAL = "internal"
 
 

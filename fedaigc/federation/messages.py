@@ -95,12 +95,24 @@ def read_shared_state(record: RecordDict) -> SharedState:
     return SharedState.from_tensors(json.loads(values_of(record)["header"]), read_tensors(record))
 
 
-def train_record(received: Received, format: Format, random: np.random.Generator) -> RecordDict:
-    """The order to train a round: the shared state and what the strategy sends beside it."""
+def train_record(
+    received: Received, format: Format, random: np.random.Generator, strategy_code: str
+) -> RecordDict:
+    """The order to train a round: the shared state, what the strategy sends beside it, and the fingerprint of
+    its code, which the client must have too.
+    """
     extra = {f"{_EXTRA}{name}": tensor for name, tensor in received.extra.items()}
     header = json.dumps(received.shared.header())
     tensors = received.shared.tensors() | extra
-    return tensors_record(tensors, format, random, header=header, round=received.round)
+    return tensors_record(
+        tensors, format, random, header=header, round=received.round, strategy_code=strategy_code
+    )
+
+
+def strategy_code_of(record: RecordDict) -> str | None:
+    """The fingerprint in an order to train; None when it has none."""
+    told = values_of(record).get("strategy_code")
+    return told if isinstance(told, str) else None
 
 
 def read_train(record: RecordDict) -> Received:

@@ -12,6 +12,7 @@ from fedaigc.federation.messages import Ask, read_train, train_record
 from fedaigc.federation.read_update import RefusedUpdate, read_update
 from fedaigc.federation.roster import Roster
 from fedaigc.federation.rule import Rule
+from fedaigc.federation.strategy_code import strategy_code
 from fedaigc.rng import numpy_rng
 
 # a round that lost all its clients to these goes by; any other reason would come back in the next round
@@ -65,6 +66,7 @@ def run_rounds(
                 received[partition],
                 section.download_format,
                 numpy_rng(config.seed, "download", number, partition),
+                strategy_code(section.strategy),
             )
             for partition in sampled
         }

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from fedaigc.comparison import code
-from fedaigc.comparison.code import _fingerprint, code_of, model_fingerprint
+from fedaigc.comparison.code import code_of, model_fingerprint
 from fedaigc.comparison.plan import make_plan, prepare
 from fedaigc.comparison.runs import RunSpec
 from fedaigc.comparison.study import StudyConfig
+from fedaigc.federation.strategy_code import _fingerprint
 
 from .conftest import MakeStudy
 

@@ -17,7 +17,7 @@ from fedaigc.device.device import Device
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.encoding import encode_images, encode_text
 from fedaigc.diffusion.plan import build_plan
-from fedaigc.federation import client_app, messages
+from fedaigc.federation import client_app, handlers, messages
 from fedaigc.federation.arrays import flatten, manifest_of, unflatten
 from fedaigc.federation.base import base_model
 from fedaigc.federation.config import FederationConfig, parse_config
@@ -26,6 +26,7 @@ from fedaigc.federation.local_grid import LocalGrid
 from fedaigc.federation.messages import Ask
 from fedaigc.federation.server_app import initial_shared_state, serve
 from fedaigc.federation.software import SOFTWARE, own_software
+from fedaigc.federation.strategy_code import strategy_code
 from fedaigc.semantics.parser import parse
 from fedaigc.semantics.signature import Policy, Relation, Signature
 
@@ -365,7 +366,13 @@ def _share(config: FederationConfig, device: Device) -> dict[str, Any]:
 
 
 def _train(config: FederationConfig) -> dict[str, Any]:
-    return _ask(config, Ask.TRAIN, messages.shared_state_record(initial_shared_state(config), round=1))
+    return _ask(
+        config,
+        Ask.TRAIN,
+        messages.shared_state_record(
+            initial_shared_state(config), round=1, strategy_code=strategy_code(config.rounds.strategy)
+        ),
+    )
 
 
 @pytest.mark.parametrize("form", IN_PACKETS)
@@ -405,9 +412,9 @@ def test_a_hello_tells_the_closed_list_of_versions_and_a_prompt_among_them_is_ca
     assert set(honest["body"]) == {"partition", "base", *SOFTWARE}
     assert detector.leaks(honest) == []
     told = own_software() | {"torch": PROMPTS[0]}
-    monkeypatch.setattr(client_app, "own_software", lambda: told)
+    monkeypatch.setattr(handlers, "own_software", lambda: told)
     assert "words" in _forms(detector.leaks(_ask(config, Ask.HELLO, messages.body())))
-    monkeypatch.setattr(client_app, "own_software", lambda: {"gleaming": "1.0"})
+    monkeypatch.setattr(handlers, "own_software", lambda: {"gleaming": "1.0"})
     assert "words" in _forms(detector.leaks(_ask(config, Ask.HELLO, messages.body())))
 
 
@@ -420,7 +427,7 @@ def test_the_text_of_an_error_is_caught(config, devices, detector, monkeypatch):
     monkeypatch.setattr(client_app, "Device", Telling)
     assert detector.leaks(_ask(config, Ask.SIGNATURES, messages.body())) == []
     monkeypatch.setattr(messages, "failure", lambda kind: messages.body(kind=str(kind)))
-    monkeypatch.setattr(client_app, "failure_of", str)
+    monkeypatch.setattr(handlers, "failure_of", str)
     assert "words" in _forms(detector.leaks(_ask(config, Ask.SIGNATURES, messages.body())))
 
 

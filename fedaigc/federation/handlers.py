@@ -1,0 +1,163 @@
+"""What a device answers to each kind of message: the same in a simulation and behind a resident agent.
+
+A handler gets the device from its host and returns a reply of the closed list in `messages`. No text of an
+error is let through: the kind of failure alone crosses, and the whole stays readable at home.
+"""
+
+import traceback
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+from flwr.app import RecordDict
+
+from fedaigc.device.device import Device
+from fedaigc.device.report import DeviceError, Failure, failure_of
+from fedaigc.device.scoring import Scorer
+from fedaigc.federation import messages
+from fedaigc.federation.base import scene_scorer
+from fedaigc.federation.config import FederationConfig
+from fedaigc.federation.messages import Ask, body
+from fedaigc.federation.rule import Update
+from fedaigc.federation.software import own_software
+from fedaigc.federation.strategies import load_strategy
+from fedaigc.federation.strategy_code import strategy_code
+from fedaigc.rng import numpy_rng
+from fedaigc.semantics.signature import Policy
+
+
+@runtime_checkable
+class Host(Protocol):
+    """The process in which a device answers.
+
+    permitted: takes the policy and the number of public prompts that the server asks for, and returns those
+    that the device's owner permits.
+    """
+
+    partition: int
+
+    def base_hash(self) -> str:
+        """The fingerprint of the base model."""
+        ...
+
+    def open_device(self, scorer: Scorer | None = None) -> Device:
+        """The device. DeviceError when it has no home."""
+        ...
+
+    def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
+        """What may be disclosed of a prompt."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Keep the text of an error where only the owner reads it."""
+        ...
+
+
+Handler = Callable[[RecordDict, Host, FederationConfig], RecordDict]
+
+
+def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """The reply to a message. Never raises for what a message or a device can do: the reply says what."""
+    try:
+        return _HANDLERS[kind](content, host, config)
+    except Exception as error:  # whatever it is, its text may hold a prompt
+        host.note(traceback.format_exc())
+        return messages.failure(failure_of(error))
+
+
+def hello(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """Which partition this is, the fingerprint of its base model, and the versions of what computes here."""
+    return body(partition=host.partition, base=host.base_hash(), **own_software())
+
+
+def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """One round of local training, by the strategy's code as it is installed here."""
+    received = messages.read_train(content)
+    partition = host.partition
+    luck = numpy_rng(config.seed, "dropout", received.round, partition).random()
+    if luck < config.rounds.dropout_rate:
+        raise DeviceError(Failure.DROPPED_OUT, "drawn to fail in this round")
+    told, own = messages.strategy_code_of(content), strategy_code(config.rounds.strategy)
+    if told != own:
+        raise DeviceError(
+            Failure.CODE_DIFFERS,
+            f"strategy {config.rounds.strategy!r}: the server runs code {told}, this device has {own}",
+        )
+    update = host.open_device().train(
+        config.name,
+        received,
+        load_strategy(config.rounds.strategy, config.rounds.options),
+        config.training,
+        shared_steps=config.shared_steps(partition),
+        personal_rank=config.adapter.rank,
+        height=config.model.height,
+        width=config.model.width,
+    )
+    if not all(bool(tensor.isfinite().all()) for tensor in update.tensors.values()):
+        raise DeviceError(Failure.DIVERGED, "training ended with values that are not finite")
+    rank = received.shared.rank if update.rank is None else update.rank
+    return messages.update_record(
+        Update(partition, update.num_examples, update.num_steps, update.tensors, rank, update.losses),
+        received,
+        config.rounds.upload_format,
+        numpy_rng(config.seed, "upload", received.round, partition),
+    )
+
+
+def install(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """Keep a shared state for later generations, and say its version."""
+    return body(version=host.open_device().receive(messages.read_shared_state(content)))
+
+
+def signatures(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """What may be said of every waiting task."""
+    device, settings = host.open_device(), config.generation
+    policy, min_public_prompts = host.permitted(settings.policy, settings.min_public_prompts)
+    disclosed = {
+        task_id: device.signature(task_id, policy, min_public_prompts=min_public_prompts)
+        for task_id in device.waiting()
+    }
+    return messages.signatures_record(disclosed)
+
+
+def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """Run the shared steps of a group."""
+    order = messages.read_share(content, host.partition)
+    steps = host.open_device().share(
+        order.task_id,
+        order.group_prompt,
+        order.plan,
+        order.stop,
+        noise_seed=order.noise_seed,
+        handoff=config.generation.handoff,
+        number_format=link.number_format if (link := config.generation.link) is not None else None,
+    )
+    return messages.shared_steps_record(steps)
+
+
+def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """Finish a task from its packet, or alone."""
+    order = messages.read_finish(content, host.partition)
+    settings = config.generation
+    device = host.open_device(scene_scorer() if settings.scorer == "scenes" else None)
+    if order.packet is None:
+        report = device.alone(order.task_id, order.noise_seed, order.plan, strip_steps=settings.strip_steps)
+    else:
+        report = device.finish(
+            order.task_id,
+            order.packet,
+            order.plan,
+            delivery=settings.delivery,
+            mend=settings.link.repair if settings.link is not None else "nothing",
+            strip_steps=settings.strip_steps,
+        )
+    return messages.report_record(report)
+
+
+_HANDLERS: dict[Ask, Handler] = {
+    Ask.HELLO: hello,
+    Ask.TRAIN: train,
+    Ask.INSTALL: install,
+    Ask.SIGNATURES: signatures,
+    Ask.SHARE: share,
+    Ask.FINISH: finish,
+}
