@@ -1,18 +1,16 @@
 """The command line. Heavy packages are imported inside the commands, so that --help answers at once."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from fedaigc.cli_device import device_app
+from fedaigc.cli_progress import progress_bars
+from fedaigc.cli_server import keys_app, server_app
 from fedaigc.errors import UserError
-
-if TYPE_CHECKING:
-    from fedaigc.federation.roster import Progress
 
 app = typer.Typer(
     name="fedaigc",
@@ -21,32 +19,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-device_app = typer.Typer(help="A device's home: its private images and prompts.", no_args_is_help=True)
 app.add_typer(device_app, name="device")
-
-
-@contextmanager
-def _progress() -> "Iterator[Progress]":
-    """A bar for each label; a callback takes (label, done, total)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns) as bars:
-        tasks: dict[str, tuple[TaskID, int]] = {}
-
-        def update(label: str, done: int, total: int) -> None:
-            # a label that starts anew (the next round's training) goes on in the same bar
-            if label not in tasks:
-                tasks[label] = (bars.add_task(label, total=total), 0)
-            task, offset = tasks[label]
-            bar = bars.tasks[task]
-            if done + offset < bar.completed:
-                offset = int(bar.completed)
-                tasks[label] = (task, offset)
-                bars.update(task, total=offset + total)
-            bars.update(task, completed=offset + done)
-
-        yield update
+app.add_typer(server_app, name="server")
+app.add_typer(keys_app, name="keys")
 
 
 @app.command()
@@ -74,7 +49,7 @@ def demo(
     )
     if small:
         settings = replace(settings, rounds=1, num_images=8, shared_steps=1, personal_steps=1)
-    with _progress() as progress:
+    with progress_bars() as progress:
         page = run_demo(settings, progress)
     typer.echo(f"report: {page}\nrecord: {page.with_name('record.json')}")
 
@@ -109,7 +84,7 @@ def generate(
             "policy": policy,
         },
     )
-    with _progress() as progress:
+    with progress_bars() as progress:
         record = run_generate(prompts, settings, progress)
     for group in record["generation"]["groups"]:
         members = ", ".join(f"{task['partition']:02d}.png" for task in group["tasks"])
@@ -134,7 +109,7 @@ def simulate(
     if resume:
         settings = settings.model_copy(update={"resume": True})
     try:
-        with _progress() as progress:
+        with progress_bars() as progress:
             record = run(settings, progress)
     except KeyboardInterrupt:
         typer.echo(
@@ -301,50 +276,6 @@ def scenes(
     sizes = provision_pool(homes, clients * images, settings, clients, seed)
     for number, size in enumerate(sizes):
         typer.echo(f"{home_of(homes, number)}: {size} pictures")
-
-
-@device_app.command("add-images")
-def add_images(
-    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
-    folder: Annotated[
-        Path, typer.Argument(help="Pictures with captions: captions.jsonl, or cat.txt beside cat.png.")
-    ],
-) -> None:
-    """Copy a folder of pictures with captions into a device's home."""
-    from fedaigc.device.home import Home
-    from fedaigc.device.images import ImageStore, read_folder
-
-    pictures = read_folder(folder)
-    typer.echo(f"{ImageStore(Home.open(home)).add(pictures)} pictures added to {home}")
-
-
-@device_app.command("add-data-set")
-def add_data_set(
-    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
-    name: Annotated[str, typer.Argument(help="A `datasets` data set: hub name or local path.")],
-    image_column: str = "image",
-    caption_column: str = "caption",
-    split: str = "train",
-) -> None:
-    """Copy a data set with an image and a caption column into a device's home."""
-    from fedaigc.data.sources import load_data_set
-    from fedaigc.device.home import Home
-    from fedaigc.device.images import ImageStore, read_rows
-
-    rows = load_data_set(name, image_column=image_column, caption_column=caption_column, split=split)
-    typer.echo(f"{ImageStore(Home.open(home)).add(read_rows(rows))} pictures added to {home}")
-
-
-@device_app.command("add-prompt")
-def add_prompt(
-    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
-    prompt: str,
-) -> None:
-    """Queue a prompt on a device; the next generation draws it."""
-    from fedaigc.device.home import Home
-    from fedaigc.device.prompts import PromptQueue
-
-    typer.echo(PromptQueue(Home.open(home)).add(prompt))
 
 
 def main() -> None:

@@ -16,9 +16,11 @@ LAYERS = (
     ("device",),
     ("collaboration",),
     ("federation",),
-    ("comparison",),
+    ("comparison", "deployment"),
     ("generate", "demo_link"),
     ("demo",),
+    ("cli_progress",),
+    ("cli_device", "cli_server"),
     ("cli",),
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}

@@ -120,6 +120,7 @@ class FederationConfig(_Section):
     backend "in-process" runs the clients one after the other in this process, "ray" in `workers` processes.
     Every computing process uses `threads` torch threads; results repeat at equal threads. `resume` goes on
     after the last round of a run that was cut off in `output`, and begins a new one where there is none.
+    bindings: which partition each of Flower's node ids speaks for, on separate machines; set by the server.
     """
 
     homes: Path
@@ -131,6 +132,7 @@ class FederationConfig(_Section):
     workers: Annotated[int, Field(ge=1)] = 1
     threads: Annotated[int, Field(ge=1)] = 1
     resume: bool = False
+    bindings: dict[str, int] | None = None
     model: ModelSection = ModelSection()
     adapter: AdapterSection = AdapterSection()
     rounds: RoundsSection = RoundsSection()

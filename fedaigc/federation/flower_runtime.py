@@ -11,9 +11,10 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
@@ -62,8 +63,15 @@ def run_with_flower(
             }
             for name, value in sizes.items():
                 command += ["--federation-config", f"{name}={value}"]
-            lines = _stream(command, scratch, environment, log.write, progress, on_log)
-            status, details = _status(scratch, environment)
+            lines = stream_run(command, scratch, environment, log.write, progress, on_log)
+            status, details = run_status(scratch, environment)
+    check_ended_well(status, details, config, lines)
+
+
+def check_ended_well(status: str, details: str, config: FederationConfig, lines: list[str]) -> None:
+    """UserError unless a run was completed: the server's own reason where its record has one, else the lines
+    of its log that tell of an error.
+    """
     if status == "finished:completed":
         return
     reason = _server_reason(config.output)
@@ -126,7 +134,7 @@ def _scratch_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _stream(
+def stream_run(
     command: list[str],
     scratch: Path,
     environment: dict[str, str],
@@ -162,28 +170,41 @@ def _stream(
     return lines
 
 
-def _status(scratch: Path, environment: dict[str, str]) -> tuple[str, str]:
-    """Status of the only run and its details, once Flower has settled it."""
+def run_ids(scratch: Path, environment: dict[str, str]) -> set[str]:
+    """The runs that the SuperLink knows. UserError when it does not answer."""
+    return {str(run["run-id"]) for run in _runs(scratch, environment)}
+
+
+def run_status(scratch: Path, environment: dict[str, str], before: Collection[str] = ()) -> tuple[str, str]:
+    """Status and details of the run that is not one of `before`, once Flower has settled it."""
     deadline = time.monotonic() + _SETTLE_TIMEOUT_S
     while True:
-        answer = subprocess.run(
-            ["flwr", "ls", CONNECTION, "--format", "json"],
-            cwd=scratch,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
         try:
-            runs = json.loads(answer.stdout)["runs"]
-        except (ValueError, KeyError):
-            return "unknown", (answer.stdout + answer.stderr).strip()
+            runs = [run for run in _runs(scratch, environment) if str(run["run-id"]) not in before]
+        except UserError as error:
+            return "unknown", str(error)
         if not runs:
             return "not started", ""
         status, details = runs[0]["status"], runs[0]["status-details"] or ""
         if status.startswith("finished") or time.monotonic() > deadline:
             return status, details
         time.sleep(0.3)
+
+
+def _runs(scratch: Path, environment: dict[str, str]) -> list[dict[str, Any]]:
+    answer = subprocess.run(
+        ["flwr", "ls", CONNECTION, "--format", "json"],
+        cwd=scratch,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        runs: list[dict[str, Any]] = json.loads(answer.stdout)["runs"]
+    except (ValueError, KeyError) as error:
+        raise UserError((answer.stdout + answer.stderr).strip()) from error
+    return runs
 
 
 def _is_relevant(line: str) -> bool:

@@ -121,14 +121,17 @@ def open_roster(
     base_hash: str,
     timeout_s: float = 120.0,
     progress: Progress | None = None,
+    bindings: Mapping[str, int] | None = None,
 ) -> Roster:
     """Wait for `num_clients` nodes, ask each for its partition and base model, and keep those that fit.
 
     A client with another base model, an id that is no partition, or one that another node has already, is
-    refused; other versions of the software are kept and refuse nobody. Raises UserError, naming both
-    fingerprints, when nobody is left, and when too few nodes come in time.
+    refused; other versions of the software are kept and refuse nobody. bindings: the partition that each node
+    may speak for; whoever claims another, or is not in it, is refused, and the run begins without who is not
+    there in time. Raises UserError, naming both fingerprints, when nobody is left, and without bindings when
+    too few nodes come in time.
     """
-    nodes = _wait_for_nodes(grid, num_clients, timeout_s)
+    nodes = _wait_for_nodes(grid, num_clients, timeout_s, enough=1 if bindings is not None else num_clients)
     replies = list(exchange(grid, Ask.HELLO, [(node, RecordDict()) for node in nodes], "hello", progress))
     accepted: dict[int, int] = {}
     software: dict[int, Software] = {}
@@ -143,6 +146,8 @@ def open_roster(
         elif base != base_hash:
             reason = f"partition {partition} has base model {base}, the server {base_hash}"
             refused.append(Refusal(node, partition, reason))
+        elif bindings is not None and bindings.get(str(node)) != partition:
+            refused.append(Refusal(node, None, f"partition {partition} is not bound to this node's key"))
         elif partition in accepted:
             refused.append(Refusal(node, partition, f"partition {partition} is there already"))
         else:
@@ -154,9 +159,12 @@ def open_roster(
     return Roster(grid, accepted, refused, progress, software)
 
 
-def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float) -> list[int]:
+def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float, enough: int) -> list[int]:
+    """All nodes, as soon as all are there; after the timeout those that are, if they are `enough`."""
     deadline = time.monotonic() + timeout_s
     while len(nodes := sorted(grid.get_node_ids())) < num_clients:
+        if time.monotonic() > deadline and len(nodes) >= enough:
+            return nodes
         if time.monotonic() > deadline:
             raise UserError(f"{len(nodes)} of {num_clients} clients came within {timeout_s:.0f} s")
         time.sleep(_POLL_S)

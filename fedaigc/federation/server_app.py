@@ -60,7 +60,11 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
         if config.generation.enabled:
             plan_generation(shared, config)  # a wrong number of shared steps is told before hours of training
         roster = open_roster(
-            grid, num_clients=config.num_clients, base_hash=shared.base_hash, progress=progress
+            grid,
+            num_clients=config.num_clients,
+            base_hash=shared.base_hash,
+            progress=progress,
+            bindings=config.bindings,
         )
         refused = [{"partition": refusal.partition, "reason": refusal.reason} for refusal in roster.refused]
         record.update(

@@ -1,0 +1,156 @@
+"""`fedaigc device`: a device's home, and the agent that lives in it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedaigc.errors import UserError
+
+device_app = typer.Typer(
+    help="A device: its home with private images and prompts, and its agent.", no_args_is_help=True
+)
+_STOP_TIMEOUT_S = 20.0
+
+
+@device_app.command("add-images")
+def add_images(
+    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Pictures with captions: captions.jsonl, or cat.txt beside cat.png.")
+    ],
+) -> None:
+    """Copy a folder of pictures with captions into a device's home."""
+    from fedaigc.device.home import Home
+    from fedaigc.device.images import ImageStore, read_folder
+
+    pictures = read_folder(folder)
+    typer.echo(f"{ImageStore(Home.open(home)).add(pictures)} pictures added to {home}")
+
+
+@device_app.command("add-data-set")
+def add_data_set(
+    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    name: Annotated[str, typer.Argument(help="A `datasets` data set: hub name or local path.")],
+    image_column: str = "image",
+    caption_column: str = "caption",
+    split: str = "train",
+) -> None:
+    """Copy a data set with an image and a caption column into a device's home."""
+    from fedaigc.data.sources import load_data_set
+    from fedaigc.device.home import Home
+    from fedaigc.device.images import ImageStore, read_rows
+
+    rows = load_data_set(name, image_column=image_column, caption_column=caption_column, split=split)
+    typer.echo(f"{ImageStore(Home.open(home)).add(read_rows(rows))} pictures added to {home}")
+
+
+@device_app.command("add-prompt")
+def add_prompt(
+    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    prompt: str,
+) -> None:
+    """Queue a prompt on a device; the next generation draws it."""
+    from fedaigc.device.home import Home
+    from fedaigc.device.prompts import PromptQueue
+
+    typer.echo(PromptQueue(Home.open(home)).add(prompt))
+
+
+@device_app.command()
+def start(
+    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    partition: Annotated[int, typer.Option(min=0, help="The device's number on the server.")] = 0,
+    server: Annotated[str, typer.Option(help="host:port of the server; none: answer the socket only.")] = "",
+    authority: Annotated[
+        Path | None, typer.Option(help="The server's authority.pem; none: no TLS, for closed networks.")
+    ] = None,
+    model: Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')] = "embedded",
+    device: Annotated[str, typer.Option(help='"cpu", "cuda", or "auto".')] = "cpu",
+    dtype: Annotated[str, typer.Option(help='"float32", "float16" or "bfloat16".')] = "float32",
+    policy: Annotated[str, typer.Option(help="The most to disclose of a prompt: see `disclose`.")] = "kind",
+    min_public_prompts: Annotated[
+        int, typer.Option(min=1, help="Public prompts that must fit a signature.")
+    ] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
+) -> None:
+    """Run the device's agent until it is told to stop: it alone opens the home, with the model warm."""
+    from fedaigc.deployment.resident import run_device
+    from fedaigc.federation.config import ModelSection
+    from fedaigc.federation.validation import validated
+    from fedaigc.semantics.signature import Policy
+
+    known = [member.value for member in Policy]
+    if policy not in known:
+        raise UserError(f"policy {policy!r} is unknown: expected one of {', '.join(known)}")
+    run_device(
+        home,
+        partition=partition,
+        model=validated(ModelSection, {"name": model, "device": device, "dtype": dtype}, "the model"),
+        policy=Policy(policy),
+        min_public_prompts=min_public_prompts,
+        threads=threads,
+        server=server,
+        authority=authority,
+        say=typer.echo,
+    )
+
+
+@device_app.command()
+def status(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """Say whether the agent runs, and how many prompts wait."""
+    from fedaigc.deployment.agent_socket import STATUS, Request, ask_agent
+
+    _existing(home)
+    found = ask_agent(home, Request(STATUS), timeout_s=5.0).status or {}
+    for name, value in found.items():
+        typer.echo(f"{name}: {value}")
+
+
+@device_app.command()
+def stop(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """End the agent; a message that it works on is dropped, and nothing finished is lost."""
+    from fedaigc.deployment.agent_socket import STATUS, Request, ask_agent
+    from fedaigc.deployment.processes import alive
+
+    _existing(home)
+    pid = int((ask_agent(home, Request(STATUS), timeout_s=5.0).status or {})["pid"])
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    typer.echo("stopped" if not alive(pid) else "still running: it finishes what it computes")
+
+
+@device_app.command()
+def queue(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """List the prompts with their state, and what was disclosed of each."""
+    from fedaigc.device.home import Home
+    from fedaigc.device.prompts import PromptQueue
+
+    _existing(home)
+    for task in PromptQueue(Home.open(home)).all():
+        told = f"  disclosed {task.disclosed}" if task.disclosed else ""
+        typer.echo(f"{task.task_id}  {task.status.value:<8}  {task.prompt!r}{told}")
+
+
+@device_app.command()
+def gallery(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """List the finished pictures with their files."""
+    from fedaigc.device.gallery import Gallery
+    from fedaigc.device.home import Home
+
+    _existing(home)
+    opened = Home.open(home)
+    for entry in Gallery(opened).all():
+        own = entry.num_steps - entry.received_step
+        path = opened.gallery / f"{entry.task_id}.png"
+        typer.echo(f"{path}  {entry.prompt!r}  {own} of {entry.num_steps} steps here")
+
+
+def _existing(home: Path) -> None:
+    if not (home / "device.json").exists():
+        raise UserError(f"{home} is no device's home: `fedaigc device add-prompt {home} TEXT` makes one")

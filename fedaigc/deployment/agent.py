@@ -1,0 +1,167 @@
+"""The resident agent of a device: the only process that opens its home, with the pipeline warm.
+
+It answers over a Unix socket that its owner alone can open, one message at a time. It computes with the code
+and the base model that are installed here, whatever a server names, and discloses no more of a prompt than
+its owner permits.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import socketserver
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from flwr.app import RecordDict
+
+from fedaigc.deployment.agent_socket import STATUS, read_request, send_frame, socket_path
+from fedaigc.device.device import Device
+from fedaigc.device.home import OWNER_FILE, Home, note_error
+from fedaigc.device.prompts import PromptQueue
+from fedaigc.device.report import failure_of
+from fedaigc.device.scoring import Scorer
+from fedaigc.errors import UserError
+from fedaigc.federation import handlers, messages
+from fedaigc.federation.base import base_model, taxonomy
+from fedaigc.federation.config import RUN_CONFIG_KEY, ModelSection, config_from_run
+from fedaigc.federation.messages import Ask
+from fedaigc.semantics.signature import Policy
+
+LOCK = "agent.lock"
+# from the least that is disclosed to the most
+_DISCLOSING = (Policy.SILENT, Policy.GENERAL, Policy.KIND, Policy.EXACT, Policy.OPEN)
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """What the owner of a device decides.
+
+    partition: the number under which the server knows the device. model: the base model, from this machine.
+    policy: the most that may be disclosed of a prompt; a server that asks for more gets this. At least
+    `min_public_prompts` public prompts must fit a signature. threads: of torch.
+    """
+
+    partition: int
+    model: ModelSection
+    policy: Policy = Policy.KIND
+    min_public_prompts: int = 3
+    threads: int = 1
+
+
+class Agent:
+    """Answers messages for the home of one device; a `Host` of the federation's handlers."""
+
+    def __init__(self, home: Path, settings: AgentSettings) -> None:
+        self.home = Home.open(home)
+        self.partition = settings.partition
+        self._settings = settings
+        self._busy = threading.Lock()
+        torch.set_num_threads(settings.threads)
+        self._pipe, self._base_hash = base_model(settings.model)
+
+    def base_hash(self) -> str:
+        """Of the model that this machine has."""
+        return self._base_hash
+
+    def open_device(self, scorer: Scorer | None = None) -> Device:
+        """The device, with the warm pipeline."""
+        return Device(
+            self.home.root, self._pipe, base_hash=self._base_hash, taxonomy=taxonomy(), scorer=scorer
+        )
+
+    def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
+        """The less disclosing policy of the server's and the owner's, and the larger number."""
+        less = min(policy, self._settings.policy, key=_DISCLOSING.index)
+        return less, max(min_public_prompts, self._settings.min_public_prompts)
+
+    def note(self, text: str) -> None:
+        """Into errors.log of the home."""
+        note_error(self.home.root, text)
+
+    def status(self) -> dict[str, int | str | bool]:
+        """Numbers and a fingerprint: what anyone who may open the socket can know."""
+        waiting = len(PromptQueue(self.home).waiting())
+        return {
+            "pid": os.getpid(),
+            "partition": self.partition,
+            "base": self._base_hash,
+            "waiting": waiting,
+            "busy": self._busy.locked(),
+        }
+
+    def answer(self, ask: Ask, config: str, content: RecordDict) -> RecordDict:
+        """The reply to a message of the federation; one at a time, for there is one pipeline."""
+        with self._busy:
+            try:
+                parsed = config_from_run({RUN_CONFIG_KEY: config})
+            except UserError as error:
+                self.note(f"{error}\n")
+                return messages.failure(failure_of(error))
+            return handlers.answer(ask, content, self, parsed)
+
+
+@contextlib.contextmanager
+def listening(agent: Agent) -> Iterator[socketserver.BaseServer]:
+    """A server on the agent's socket; `serve_forever` answers until `shutdown`.
+
+    UserError when another agent has this home already.
+    """
+    with _only_agent(agent.home):
+        path = socket_path(agent.home.root)
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            server = _Server(str(path), _Connection)
+        finally:
+            os.umask(before)
+        server.agent = agent
+        try:
+            yield server
+        finally:
+            server.server_close()
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _only_agent(home: Home) -> Iterator[None]:
+    descriptor = os.open(home.root / LOCK, os.O_RDWR | os.O_CREAT, OWNER_FILE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"an agent runs for {home.root} already: `fedaigc device stop {home.root}` ends it"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    agent: Agent
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    """One request, one reply."""
+
+    def handle(self) -> None:
+        server = self.server
+        assert isinstance(server, _Server)
+        try:
+            request = read_request(self.request)
+            if request.ask == STATUS:
+                send_frame(self.request, {"status": server.agent.status()}, None)
+                return
+            content = request.content if request.content is not None else RecordDict()
+            reply = server.agent.answer(Ask(request.ask), request.config, content)
+            send_frame(self.request, {}, reply)
+        except (ValueError, EOFError, OSError, json.JSONDecodeError) as error:
+            # not one of ours, or gone: it gets no answer
+            _LOG.info("a request was dropped: %s", type(error).__name__)

@@ -1,0 +1,62 @@
+"""Processes of a deployment: started with their parent's fate, found by their ports, and stopped."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+
+from fedaigc.errors import UserError
+
+_PR_SET_PDEATHSIG = 1
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 10.0
+
+
+def ended_with_parent() -> None:
+    """For `preexec_fn`: the kernel ends this process when its parent dies, however that happens (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: "subprocess.Popen[bytes]", host: str = "127.0.0.1") -> None:
+    """Until something listens there. UserError when the process ends first, or not within a minute."""
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            return  # the caller sees how it ended
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1.0):
+            return
+        time.sleep(0.1)
+    raise UserError(f"nothing listens on {host}:{port} after {_START_TIMEOUT_S:.0f} s")
+
+
+def stopped(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, gently first."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_TIMEOUT_S)
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

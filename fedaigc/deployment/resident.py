@@ -1,0 +1,85 @@
+"""A device as a resident process: the agent on its socket, and the relay that speaks to the server."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from fedaigc.deployment.agent import Agent, AgentSettings, listening
+from fedaigc.deployment.keys import DEVICE_KEY
+from fedaigc.deployment.processes import ended_with_parent, stopped
+from fedaigc.errors import UserError
+from fedaigc.federation.config import ModelSection
+from fedaigc.semantics.signature import Policy
+
+_RELAY_PAUSE_S = 2.0
+
+
+def run_device(
+    home: Path,
+    *,
+    partition: int,
+    model: ModelSection,
+    policy: Policy,
+    min_public_prompts: int,
+    threads: int,
+    server: str,
+    authority: Path | None,
+    say: Callable[[str], object],
+) -> None:
+    """Answer until SIGTERM or SIGINT. server: host:port, "" for none; then only the socket answers.
+
+    Raises UserError when an agent has this home already, and when the server's authority or the device's key
+    is missing.
+    """
+    key = home / "keys" / DEVICE_KEY
+    if authority is not None and not authority.is_file():
+        raise UserError(f"{authority} is not there: the server's `fedaigc keys server` makes it")
+    if authority is not None and not key.is_file():
+        raise UserError(f"{key} is not there: make it with `fedaigc keys device {home}`")
+    agent = Agent(home, AgentSettings(partition, model, policy, min_public_prompts, threads))
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    with listening(agent) as socket:
+        thread = threading.Thread(target=socket.serve_forever, daemon=True)
+        thread.start()
+        say(f"agent of {home}: partition {partition}, base model {agent.base_hash()[:16]}, pid {os.getpid()}")
+        try:
+            _supervise(home, server, authority, key, ending)
+        finally:
+            socket.shutdown()
+
+
+def _supervise(home: Path, server: str, authority: Path | None, key: Path, ending: threading.Event) -> None:
+    """Keep a relay running, if there is a server, until the end is near."""
+    relay: subprocess.Popen[bytes] | None = None
+    try:
+        while not ending.wait(0.2):
+            if not server:
+                continue
+            if relay is not None and relay.poll() is not None and ending.wait(_RELAY_PAUSE_S):
+                break
+            if relay is None or relay.poll() is not None:
+                relay = _start_relay(home, server, authority, key)
+    finally:
+        if relay is not None:
+            stopped(relay)
+
+
+def _start_relay(home: Path, server: str, authority: Path | None, key: Path) -> "subprocess.Popen[bytes]":
+    scratch = home.absolute() / "relay"
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    arguments = [str(home.absolute()), str(scratch), server]
+    arguments += ["", ""] if authority is None else [str(authority.absolute()), str(key.absolute())]
+    with (scratch / "relay.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fedaigc.deployment.relay", *arguments],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=ended_with_parent,
+        )

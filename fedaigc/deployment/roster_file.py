@@ -1,0 +1,68 @@
+"""Which device a server knows: name, partition, and the node that its key is bound to."""
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fedaigc.deployment.server import ServerState, control_environment
+from fedaigc.errors import DamagedFile, UserError
+from fedaigc.federation.superlink import CONNECTION
+
+DEVICES = "devices.json"
+
+
+@dataclass(frozen=True)
+class KnownDevice:
+    """A registered device. node_id: Flower's, which only the holder of the key can speak for."""
+
+    name: str
+    partition: int
+    node_id: int
+
+
+def known_devices(folder: Path) -> list[KnownDevice]:
+    """The devices of this server, by partition. DamagedFile when the list cannot be read."""
+    path = folder / DEVICES
+    if not path.exists():
+        return []
+    try:
+        found = [KnownDevice(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise DamagedFile(f"{path} is damaged: restore it from a copy") from error
+    return sorted(found, key=lambda device: device.partition)
+
+
+def register_device(
+    folder: Path, state: ServerState, public_key: Path, name: str, partition: int | None = None
+) -> KnownDevice:
+    """Register a device's public key with the running server and bind it to a partition (default: the next).
+
+    Raises UserError for a partition or name that another device has, and with Flower's words when it refuses.
+    """
+    held = known_devices(folder)
+    chosen = partition if partition is not None else len(held)
+    taken = [device for device in held if device.partition == chosen or device.name == name]
+    if taken:
+        raise UserError(f"{taken[0].name!r} has partition {taken[0].partition} already: choose others")
+    if not public_key.is_file():
+        raise UserError(f"{public_key} is not there: `fedaigc keys device HOME` makes it on the device")
+    scratch, environment = control_environment(folder, state)
+    done = subprocess.run(
+        ["flwr", "supernode", "register", str(public_key.absolute()), CONNECTION, "--format", "json"],
+        cwd=scratch,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        node_id = int(json.loads(done.stdout[done.stdout.index("{") :])["node-id"])
+    except (ValueError, KeyError) as error:
+        raise UserError(f"the server did not take the key:\n{(done.stdout + done.stderr).strip()}") from error
+    device = KnownDevice(name, chosen, node_id)
+    text = json.dumps([asdict(entry) for entry in [*held, device]], indent=1)
+    temporary = folder / f".{DEVICES}"
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(folder / DEVICES)
+    return device

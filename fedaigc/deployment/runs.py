@@ -1,0 +1,59 @@
+"""Start a run against a server of devices, follow it, and say how it ended."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from fedaigc.deployment.roster_file import known_devices
+from fedaigc.deployment.server import ServerState, control_environment
+from fedaigc.errors import UserError
+from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.flower_runtime import (
+    LOG,
+    check_ended_well,
+    run_ids,
+    run_status,
+    stage_app,
+    stream_run,
+)
+from fedaigc.federation.roster import Progress
+from fedaigc.federation.superlink import CONNECTION
+
+
+def run_on_devices(
+    folder: Path,
+    state: ServerState,
+    config: FederationConfig,
+    progress: Progress | None = None,
+    on_log: Callable[[str], None] | None = None,
+) -> None:
+    """Run `config` on the devices that this server knows; their number is that of the run's clients.
+
+    Without TLS there are no keys to bind, and the configuration's own number counts. Raises UserError without
+    devices, and as a simulation does when the run does not end well.
+    """
+    devices = known_devices(folder)
+    if state.tls:
+        if not devices:
+            raise UserError(f"no devices: register one with `fedaigc server add {folder} PUBLIC_KEY`")
+        bindings = {str(device.node_id): device.partition for device in devices}
+        config = config.model_copy(update={"bindings": bindings, "num_clients": max(bindings.values()) + 1})
+    config = config.absolute()
+    config.output.mkdir(parents=True, exist_ok=True)
+    if not config.resume:
+        (config.output / "record.json").unlink(missing_ok=True)
+    scratch, environment = control_environment(folder, state)
+    app = scratch / "app"
+    shutil.rmtree(app, ignore_errors=True)
+    stage_app(app)
+    before = run_ids(scratch, environment)
+    run_config = scratch / "run.toml"
+    text = json.dumps(config.to_run_config()[RUN_CONFIG_KEY], ensure_ascii=False)
+    run_config.write_text(f"{RUN_CONFIG_KEY} = {text}\n", encoding="utf-8")
+    names = [str(path.absolute()) for path in (app, run_config)]
+    command = ["run", names[0], CONNECTION, "--stream", "--run-config", names[1]]
+    with (config.output / LOG).open("w", encoding="utf-8") as log:
+        lines = stream_run(command, scratch, environment, log.write, progress, on_log)
+    status, details = run_status(scratch, environment, before)
+    check_ended_well(status, details, config, lines)

@@ -1,0 +1,188 @@
+"""A server of devices: Flower's SuperLink on this machine alone, and the door in front of it.
+
+The folder of a server holds its keys, the database of the SuperLink, which device has which partition, and
+what the running process says of itself. A SuperLink that dies is started again with its database.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from fedaigc.deployment.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY
+from fedaigc.deployment.processes import alive, ended_with_parent, free_port, stopped, wait_for_port
+from fedaigc.deployment.proxy import door
+from fedaigc.errors import DamagedFile, UserError
+from fedaigc.federation.superlink import CONNECTION, flower_environment
+
+STATE = "server.json"
+LOG = "server.log"
+_START_TIMEOUT_S = 90.0
+_STOP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """A running server. port: of the door. superlink: host:port, for this machine alone."""
+
+    pid: int
+    host: str
+    port: int
+    superlink: str
+    tls: bool
+
+
+def server_state(folder: Path) -> ServerState | None:
+    """The server of this folder, None when none runs."""
+    path = folder / STATE
+    try:
+        state = ServerState(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise DamagedFile(f"{path} is damaged: remove it") from error
+    return state if alive(state.pid) else None
+
+
+def start_server(folder: Path, host: str, port: int, *, insecure: bool = False) -> ServerState:
+    """Start a server in the background and wait until it answers.
+
+    insecure: without TLS and without keys, for tests in a closed network. Raises UserError without keys, when
+    one runs already, and with the end of its log when it does not start.
+    """
+    if not insecure and not (folder / SERVER_CERTIFICATE).exists():
+        raise UserError(f"{folder} has no keys: make them with `fedaigc keys server {folder} --host NAME`")
+    if server_state(folder) is not None:
+        raise UserError(f"a server runs in {folder} already: `fedaigc server stop {folder}` ends it")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STATE).unlink(missing_ok=True)
+    command = [sys.executable, "-m", "fedaigc.deployment.server", str(folder.absolute()), host, str(port)]
+    command += ["insecure"] if insecure else []
+    with (folder / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        state = server_state(folder)
+        if state is not None and state.pid == process.pid:
+            return state
+        time.sleep(0.2)
+    stopped(process)
+    log_end = (folder / LOG).read_text(errors="replace")[-2000:]
+    raise UserError(f"the server did not start:\n{log_end}")
+
+
+def stop_server(folder: Path) -> bool:
+    """End the server of this folder; False when none runs."""
+    state = server_state(folder)
+    if state is None:
+        return False
+    os.kill(state.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while alive(state.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if alive(state.pid):
+        os.kill(state.pid, signal.SIGKILL)
+    (folder / STATE).unlink(missing_ok=True)
+    return True
+
+
+def control_environment(folder: Path, state: ServerState) -> tuple[Path, dict[str, str]]:
+    """A scratch folder, and the environment in which `flwr` speaks to this server as `CONNECTION`."""
+    scratch = folder / "flower"
+    home = scratch / "cli"
+    home.mkdir(parents=True, exist_ok=True)
+    trust = f'root-certificates = "{(folder / AUTHORITY).absolute()}"' if state.tls else "insecure = true"
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+        f'address = "{state.superlink}"\n{trust}\n',
+        encoding="utf-8",
+    )
+    environment = flower_environment(scratch.absolute(), 1) | {"FLWR_HOME": str(home.absolute())}
+    return scratch, environment
+
+
+def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None:
+    """Run SuperLink and door until SIGTERM."""
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    scratch = folder / "flower"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    link_port = free_port()
+    link = _start_superlink(folder, scratch, link_port, insecure=insecure)
+    trusted = None if insecure else ssl.create_default_context(cafile=str(folder / AUTHORITY))
+    scheme = "http" if insecure else "https"
+    settings: dict[str, Any] = {}
+    if not insecure:
+        settings = {
+            "ssl_certfile": str(folder / SERVER_CERTIFICATE),
+            "ssl_keyfile": str(folder / SERVER_KEY),
+        }
+    app = door(f"{scheme}://127.0.0.1:{link_port}", trusted)
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, **settings)
+    proxy = uvicorn.Server(config)
+    thread = threading.Thread(target=proxy.run, name="door", daemon=True)
+    thread.start()
+    try:
+        wait_for_port(link_port, link)
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not proxy.started and thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if link.poll() is not None or not proxy.started:
+            raise UserError(f"no server on {host}:{port}: see {scratch / 'superlink.log'}")
+        state = ServerState(os.getpid(), host, port, f"127.0.0.1:{link_port}", not insecure)
+        _write_state(folder, state)
+        while not ending.wait(0.5):
+            if link.poll() is not None:
+                print(f"the SuperLink ended with {link.returncode}: started again", flush=True)
+                link = _start_superlink(folder, scratch, link_port, insecure=insecure)
+                wait_for_port(link_port, link)
+    finally:
+        proxy.should_exit = True
+        stopped(link)
+        thread.join(5.0)
+        (folder / STATE).unlink(missing_ok=True)
+
+
+def _start_superlink(folder: Path, scratch: Path, port: int, *, insecure: bool) -> "subprocess.Popen[bytes]":
+    command = ["flower-superlink", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--database", str(folder / "superlink.db"), "--disable-runtime-dependency-installation"]
+    if insecure:
+        command += ["--insecure"]
+    else:
+        command += ["--ssl-certfile", str(folder / SERVER_CERTIFICATE)]
+        command += ["--ssl-keyfile", str(folder / SERVER_KEY), "--ssl-ca-certfile", str(folder / AUTHORITY)]
+        command += ["--enable-supernode-auth"]
+    with (scratch / "superlink.log").open("ab") as log:
+        return subprocess.Popen(
+            command,
+            cwd=scratch,
+            env=flower_environment(scratch, 1),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=ended_with_parent,
+        )
+
+
+def _write_state(folder: Path, state: ServerState) -> None:
+    temporary = folder / f".{STATE}.{secrets.token_hex(4)}"
+    temporary.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+    os.replace(temporary, folder / STATE)
+
+
+if __name__ == "__main__":
+    serve_forever(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), insecure="insecure" in sys.argv[4:])
