@@ -8,12 +8,13 @@ JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-slow install lint types wheel clean help
+.PHONY: demo test test-slow test-deployment install lint types wheel clean help
 
 help:
 	@echo "make demo       install, then run the demo: report in runs/demo/report.html (under 4 minutes once installed)"
 	@echo "make test       install, then lint, format check, types and tests"
 	@echo "make test-slow  the checks that take minutes each"
+	@echo "make test-deployment  a server and devices as processes of their own, on this machine"
 
 install: $(VENV)/.installed
 
@@ -30,7 +31,10 @@ test: install lint types
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore tests/deployment
+
+test-deployment: install
+	$(BIN)/python -m pytest -m slow tests/deployment
 
 lint: install
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ _MAX_HEADER = 1 << 20
 _MAX_BODY = 1 << 30
 
 
-class AgentUnreachable(ConnectionError):
+class AgentUnreachable(UserError):
     """No agent answers on this home's socket."""
 
 
@@ -86,7 +86,9 @@ def send_frame(connection: socket.socket, header: dict[str, Any], content: Recor
     text = json.dumps(header).encode()
     payload = b"" if content is None else recorddict_to_proto(content).SerializeToString()
     connection.sendall(_LENGTHS.pack(len(text), len(payload)) + text)
-    connection.sendall(payload)
+    # an empty one would still fail where the other side has its answer out and has closed
+    if payload:
+        connection.sendall(payload)
 
 
 def read_frame(connection: socket.socket) -> tuple[dict[str, Any], RecordDict | None]:

@@ -123,7 +123,7 @@ def test_other_code_of_the_strategy_is_refused(home: Path, config: FederationCon
 
 def test_one_agent_a_home(home: Path, config: FederationConfig) -> None:
     with (
-        pytest.raises(UserError, match="runs for .* already"),
+        pytest.raises(UserError, match="`fedaigc device stop"),
         listening(Agent(home, AgentSettings(0, config.model))),
     ):
         pass

@@ -4,12 +4,15 @@ import http.server
 import ssl
 import stat
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from starlette.testclient import TestClient
+import uvicorn
+from starlette.applications import Starlette
 
 from fedaigc.deployment.keys import (
     AUTHORITY,
@@ -19,6 +22,7 @@ from fedaigc.deployment.keys import (
     make_device_key,
     make_server_keys,
 )
+from fedaigc.deployment.processes import free_port
 from fedaigc.deployment.proxy import MAX_BODY_BYTES, door
 from fedaigc.errors import UserError
 
@@ -49,8 +53,25 @@ def upstream() -> Iterator[str]:
     thread.join()
 
 
+@contextmanager
+def serving(app: Starlette) -> Iterator[httpx.Client]:
+    """The door as it is served, and a client that speaks to it."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
 def test_the_door_opens_to_nodes_only(upstream: str) -> None:
-    with TestClient(door(upstream, None)) as client:
+    with serving(door(upstream, None)) as client:
         reply = client.post("/v1/fleet/pull-messages", content=b"12345", headers={"flwr-node": "7"})
         assert reply.text == "/v1/fleet/pull-messages 5 7"
         for path in (
@@ -69,7 +90,7 @@ def test_the_door_opens_to_nodes_only(upstream: str) -> None:
 
 
 def test_a_superlink_that_is_away_is_told() -> None:
-    with TestClient(door("http://127.0.0.1:9", None)) as client:
+    with serving(door("http://127.0.0.1:9", None)) as client:
         assert client.post("/v1/fleet/pull-messages", content=b"").status_code == 503
 
 
