@@ -137,6 +137,16 @@ def grid(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[st
     plt.close(figure)
 
 
+SHARES = (
+    "share of pictures",
+    "the target's object",
+    "the target's place",
+    "target object seen",
+    "object seen",
+    "SSIM",
+)
+
+
 def curves(
     panels: Sequence[tuple[str, str, dict[str, list[tuple[float, dict[str, float]]]]]],
     xlabel: str,
@@ -161,6 +171,10 @@ def curves(
         axis.set_ylabel(ylabel)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
+        values = [point[1]["high"] for points in lines.values() for point in points]
+        # shares and similarities: from 0 to 1, so that panels compare and a flat line looks flat
+        if ylabel in SHARES:
+            axis.set_ylim(min(0.0, *values), 1.05)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
     figure.savefig(target, dpi=110)

@@ -1,0 +1,82 @@
+"""Four machines on one: network namespaces with links of 20 Mbit/s between a server and three devices.
+
+Needs root, `ip` and `tc`; where `nft` is there too, one packet in a hundred is lost on its way to a device.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SERVER = "fedaigc-server"
+ADDRESS = "10.77.0.1"
+DEVICES = 3
+_RATE = ("tbf", "rate", "20mbit", "burst", "32kbit", "latency", "400ms")
+_LOSS = """
+table inet fedaigc {
+  chain input {
+    type filter hook input priority 0;
+    meta l4proto tcp numgen random mod 100 < 1 drop
+  }
+}
+"""
+
+
+def possible() -> bool:
+    """Whether this machine can make them."""
+    return os.geteuid() == 0 and all(shutil.which(tool) for tool in ("ip", "tc"))
+
+
+def inside(namespace: str, *command: str) -> list[str]:
+    """The command as it runs in a namespace."""
+    return ["ip", "netns", "exec", namespace, *command]
+
+
+def device(number: int) -> str:
+    """The namespace of a device."""
+    return f"fedaigc-device{number}"
+
+
+@contextmanager
+def namespaces() -> Iterator[bool]:
+    """A server, and `DEVICES` that reach it and nothing else. Yields whether packets are lost."""
+    _remove()
+    lossy = shutil.which("nft") is not None
+    try:
+        _run("ip", "netns", "add", SERVER)
+        _in(SERVER, "ip", "link", "set", "lo", "up")
+        _in(SERVER, "ip", "link", "add", "br0", "type", "bridge")
+        _in(SERVER, "ip", "address", "add", f"{ADDRESS}/24", "dev", "br0")
+        _in(SERVER, "ip", "link", "set", "br0", "up")
+        for number in range(DEVICES):
+            name, here, there = device(number), f"dev{number}", f"srv{number}"
+            _run("ip", "netns", "add", name)
+            _in(SERVER, "ip", "link", "add", there, "type", "veth", "peer", "name", here, "netns", name)
+            _in(SERVER, "ip", "link", "set", there, "master", "br0")
+            _in(SERVER, "ip", "link", "set", there, "up")
+            # devices do not reach each other
+            _in(SERVER, "ip", "link", "set", there, "type", "bridge_slave", "isolated", "on")
+            _in(name, "ip", "link", "set", "lo", "up")
+            _in(name, "ip", "address", "add", f"10.77.0.{10 + number}/24", "dev", here)
+            _in(name, "ip", "link", "set", here, "up")
+            _in(SERVER, "tc", "qdisc", "add", "dev", there, "root", *_RATE)
+            _in(name, "tc", "qdisc", "add", "dev", here, "root", *_RATE)
+            if lossy:
+                subprocess.run(inside(name, "nft", "-f", "-"), input=_LOSS, text=True, check=True)
+        yield lossy
+    finally:
+        _remove()
+
+
+def _remove() -> None:
+    for name in (SERVER, *(device(number) for number in range(DEVICES))):
+        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def _in(namespace: str, *command: str) -> None:
+    _run(*inside(namespace, *command))
