@@ -1,11 +1,14 @@
 """`fedaigc server` and `fedaigc keys`: a federation on separate machines."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedaigc.errors import UserError
+
+if TYPE_CHECKING:
+    from fedaigc.deployment.server import ServerState
 
 server_app = typer.Typer(help="A server of devices on other machines.", no_args_is_help=True)
 keys_app = typer.Typer(help="Certificates of a server, and the key of a device.", no_args_is_help=True)
@@ -111,7 +114,7 @@ def run(
         typer.echo(f"warning: {line}", err=True)
 
 
-def _running(folder: Path):  # type: ignore[no-untyped-def]
+def _running(folder: Path) -> "ServerState":
     from fedaigc.deployment.server import server_state
 
     state = server_state(folder)
