@@ -7,7 +7,6 @@ its owner permits.
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import socketserver
@@ -162,6 +161,6 @@ class _Connection(socketserver.BaseRequestHandler):
             content = request.content if request.content is not None else RecordDict()
             reply = server.agent.answer(Ask(request.ask), request.config, content)
             send_frame(self.request, {}, reply)
-        except (ValueError, EOFError, OSError, json.JSONDecodeError) as error:
-            # not one of ours, or gone: it gets no answer
+        except Exception as error:
+            # not one of ours, or gone: it gets no answer, and its text is nowhere but at its sender's
             _LOG.info("a request was dropped: %s", type(error).__name__)

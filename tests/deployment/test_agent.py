@@ -82,6 +82,14 @@ def test_a_server_gets_no_more_than_the_owner_permits(
     assert bool(policies) == (asked != "silent")
 
 
+def heard(connection: socket.socket) -> bytes:
+    """What comes back; nothing also where the other side closed before it had read all."""
+    try:
+        return connection.recv(1)
+    except ConnectionResetError:
+        return b""
+
+
 def test_what_is_no_request_gets_no_answer_and_does_no_harm(home: Path, config: FederationConfig) -> None:
     path = str(socket_path(home))
     for sent in (
@@ -93,7 +101,7 @@ def test_what_is_no_request_gets_no_answer_and_does_no_harm(home: Path, config: 
             connection.connect(path)
             connection.sendall(sent)
             connection.shutdown(socket.SHUT_WR)
-            assert connection.recv(1) == b""
+            assert heard(connection) == b""
     for header in (
         {"ask": "prompts", "config": ""},
         {"ask": "status"},
@@ -102,7 +110,7 @@ def test_what_is_no_request_gets_no_answer_and_does_no_harm(home: Path, config: 
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(path)
             send_frame(connection, header, None)
-            with pytest.raises(EOFError):
+            with pytest.raises((EOFError, ConnectionResetError)):
                 read_frame(connection)
     assert values_of(ask(home, Ask.HELLO, config))["partition"] == 0
 
