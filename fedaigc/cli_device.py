@@ -65,9 +65,14 @@ def start(
     home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
     partition: Annotated[int, typer.Option(min=0, help="The device's number on the server.")] = 0,
     server: Annotated[str, typer.Option(help="host:port of the server; none: answer the socket only.")] = "",
-    authority: Annotated[
-        Path | None, typer.Option(help="The server's authority.pem; none: no TLS, for closed networks.")
-    ] = None,
+    authority: Annotated[Path | None, typer.Option(help="The server's authority.pem.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="No TLS and no key: for tests in a closed network.")
+    ] = False,
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="Tell the judge's coarse scores: a server could search with them."),
+    ] = False,
     model: Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')] = "embedded",
     device: Annotated[str, typer.Option(help='"cpu", "cuda", or "auto".')] = "cpu",
     dtype: Annotated[str, typer.Option(help='"float32", "float16" or "bfloat16".')] = "float32",
@@ -92,9 +97,11 @@ def start(
         model=validated(ModelSection, {"name": model, "device": device, "dtype": dtype}, "the model"),
         policy=Policy(policy),
         min_public_prompts=min_public_prompts,
+        scores=scores,
         threads=threads,
         server=server,
         authority=authority,
+        insecure=insecure,
         say=typer.echo,
     )
 

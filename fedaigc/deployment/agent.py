@@ -27,11 +27,16 @@ from fedaigc.device.scoring import Scorer
 from fedaigc.errors import UserError
 from fedaigc.federation import handlers, messages
 from fedaigc.federation.base import base_model, taxonomy
-from fedaigc.federation.config import RUN_CONFIG_KEY, ModelSection, config_from_run
+from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig, ModelSection, config_from_run
 from fedaigc.federation.messages import Ask
 from fedaigc.semantics.signature import Policy
 
 LOCK = "agent.lock"
+MAX_PIXELS = 2048 * 2048
+MAX_DENOISING_STEPS = 1000
+MAX_TRAINING_STEPS = 10_000
+MAX_BATCH = 256
+MAX_RANK = 512
 # from the least that is disclosed to the most
 _DISCLOSING = (Policy.SILENT, Policy.GENERAL, Policy.KIND, Policy.EXACT, Policy.OPEN)
 _LOG = logging.getLogger(__name__)
@@ -43,13 +48,15 @@ class AgentSettings:
 
     partition: the number under which the server knows the device. model: the base model, from this machine.
     policy: the most that may be disclosed of a prompt; a server that asks for more gets this. At least
-    `min_public_prompts` public prompts must fit a signature. threads: of torch.
+    `min_public_prompts` public prompts must fit a signature. scores: whether reports hold the judge's coarse
+    scores, with which a server could search for the prompt. threads: of torch.
     """
 
     partition: int
     model: ModelSection
     policy: Policy = Policy.KIND
     min_public_prompts: int = 3
+    scores: bool = False
     threads: int = 1
 
 
@@ -59,6 +66,7 @@ class Agent:
     def __init__(self, home: Path, settings: AgentSettings) -> None:
         self.home = Home.open(home)
         self.partition = settings.partition
+        self.scores = settings.scores
         self._settings = settings
         self._busy = threading.Lock()
         torch.set_num_threads(settings.threads)
@@ -99,10 +107,26 @@ class Agent:
         with self._busy:
             try:
                 parsed = config_from_run({RUN_CONFIG_KEY: config})
+                _check_bounds(parsed)
             except UserError as error:
                 self.note(f"{error}\n")
                 return messages.failure(failure_of(error))
             return handlers.answer(ask, content, self, parsed)
+
+
+def _check_bounds(config: FederationConfig) -> None:
+    """UserError for what would keep a device busy for days, or take all its memory."""
+    training, steps = config.training, config.clients.shared_steps or (config.training.shared_steps,)
+    asked = {
+        "pixels": (config.model.height * config.model.width, MAX_PIXELS),
+        "denoising steps": (config.generation.num_inference_steps, MAX_DENOISING_STEPS),
+        "training steps": (max(*steps, training.personal_steps), MAX_TRAINING_STEPS),
+        "pictures a batch": (training.batch_size, MAX_BATCH),
+        "rank": (max(config.adapter.rank, *(config.clients.ranks or (1,))), MAX_RANK),
+    }
+    for what, (value, limit) in asked.items():
+        if value > limit:
+            raise UserError(f"{value} {what}: this device takes {limit} at most")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 FLEET = "/v1/fleet/"
-MAX_BODY_BYTES = 64 << 20
+MAX_BODY_BYTES = 16 << 20
 _TIMEOUT_S = 120.0
 # of one connection alone, or set anew on the other side
 _NOT_PASSED = frozenset(

@@ -28,6 +28,7 @@ from flwr.supercore.interceptors import (
     SuperExecAuthHttpInterceptor,
 )
 from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
@@ -39,6 +40,7 @@ from fedaigc.federation.messages import Ask, failure
 from fedaigc.federation.superlink import flower_environment
 
 _POLL_S = 0.1
+_RETRIES_S = 30.0
 # a SuperNode that comes back before the server missed it is sent away: it tries again, later and later
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 30.0
@@ -70,9 +72,14 @@ def run_relay(home: Path, settings: NodeSettings, scratch: Path) -> None:
         began = time.monotonic()
         with _supernode(settings, scratch) as (process, client):
             while process.poll() is None:
-                with contextlib.suppress(httpx.HTTPError):
+                try:
                     if _next_message(client, home, process.args_runtime):
                         continue
+                except httpx.HTTPError:
+                    pass
+                # Flower ends a process whose run was stopped: by a signal to itself, or beyond Exception
+                except (Exception, RunNotRunningException, KeyboardInterrupt) as error:
+                    _LOG.warning("a message was dropped: %s", type(error).__name__)
                 time.sleep(_POLL_S)
         # one that worked for a while failed for a new reason
         wait_s = _FIRST_WAIT_S if time.monotonic() - began > 60 else min(2 * wait_s, _LONGEST_WAIT_S)
@@ -141,6 +148,9 @@ def _next_message(client: RuntimeHttpClient, home: Path, address: str) -> bool:
     )
     if not (acquired.HasField("task") and acquired.token):
         return False
+    # the SuperNode is on this machine: one that does not answer for so long is gone
+    retries = make_simple_http_retry_invoker()
+    retries.max_time = _RETRIES_S
     task = RuntimeHttpClient.from_server_address(
         server_address=address,
         insecure=True,
@@ -149,7 +159,7 @@ def _next_message(client: RuntimeHttpClient, home: Path, address: str) -> bool:
             RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
             RuntimeTokenHttpInterceptor(acquired.token),
         ],
-        retry_invoker=make_simple_http_retry_invoker(),
+        retry_invoker=retries,
     )
     heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(task))
     heartbeat.start()
@@ -159,6 +169,7 @@ def _next_message(client: RuntimeHttpClient, home: Path, address: str) -> bool:
         push_message(task, Message(reply, reply_to=message), context)
         push_task_output(task, context, SubStatus.COMPLETED, "")
     finally:
+        retries.max_tries = 1
         if heartbeat.is_running:
             heartbeat.stop()
         task.close()

@@ -25,9 +25,11 @@ def run_device(
     model: ModelSection,
     policy: Policy,
     min_public_prompts: int,
+    scores: bool,
     threads: int,
     server: str,
     authority: Path | None,
+    insecure: bool,
     say: Callable[[str], object],
 ) -> None:
     """Answer until SIGTERM or SIGINT. server: host:port, "" for none; then only the socket answers.
@@ -36,11 +38,13 @@ def run_device(
     is missing.
     """
     key = home / "keys" / DEVICE_KEY
+    if server and authority is None and not insecure:
+        raise UserError("give --authority authority.pem of the server, or --insecure in a closed network")
     if authority is not None and not authority.is_file():
         raise UserError(f"{authority} is not there: the server's `fedaigc keys server` makes it")
     if authority is not None and not key.is_file():
         raise UserError(f"{key} is not there: make it with `fedaigc keys device {home}`")
-    agent = Agent(home, AgentSettings(partition, model, policy, min_public_prompts, threads))
+    agent = Agent(home, AgentSettings(partition, model, policy, min_public_prompts, scores, threads))
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 from fedaigc.deployment.server import ServerState, control_environment
@@ -41,7 +42,8 @@ def register_device(
     Raises UserError for a partition or name that another device has, and with Flower's words when it refuses.
     """
     held = known_devices(folder)
-    chosen = partition if partition is not None else len(held)
+    free = (number for number in count() if number not in {device.partition for device in held})
+    chosen = partition if partition is not None else next(free)
     taken = [device for device in held if device.partition == chosen or device.name == name]
     if taken:
         raise UserError(f"{taken[0].name!r} has partition {taken[0].partition} already: choose others")

@@ -30,6 +30,7 @@ STATE = "server.json"
 LOG = "server.log"
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
+_LONGEST_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None
             "ssl_keyfile": str(folder / SERVER_KEY),
         }
     app = door(f"{scheme}://127.0.0.1:{link_port}", trusted)
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, **settings)
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", access_log=False, limit_concurrency=512, **settings
+    )
     proxy = uvicorn.Server(config)
     thread = threading.Thread(target=proxy.run, name="door", daemon=True)
     thread.start()
@@ -146,11 +149,16 @@ def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None
             raise UserError(f"no server on {host}:{port}: see {scratch / 'superlink.log'}")
         state = ServerState(os.getpid(), host, port, f"127.0.0.1:{link_port}", not insecure)
         _write_state(folder, state)
+        pause_s = 1.0
         while not ending.wait(0.5):
+            if not thread.is_alive():
+                raise UserError("the door ended: see above")
             if link.poll() is not None:
+                if ending.wait(pause_s):
+                    break
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 print(f"the SuperLink ended with {link.returncode}: started again", flush=True)
                 link = _start_superlink(folder, scratch, link_port, insecure=insecure)
-                wait_for_port(link_port, link)
     finally:
         proxy.should_exit = True
         stopped(link)

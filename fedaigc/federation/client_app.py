@@ -24,6 +24,8 @@ app = ClientApp()
 class SimulatedHost:
     """The device of a partition, among the homes that the run's configuration names."""
 
+    scores = True
+
     def __init__(self, partition: int, config: FederationConfig) -> None:
         self.partition = partition
         self._config = config

@@ -11,7 +11,8 @@ from typing import Protocol, runtime_checkable
 from flwr.app import RecordDict
 
 from fedaigc.device.device import Device
-from fedaigc.device.report import DeviceError, Failure, failure_of
+from fedaigc.device.prompts import TaskStatus
+from fedaigc.device.report import DeviceError, Failure, UnknownTask, failure_of
 from fedaigc.device.scoring import Scorer
 from fedaigc.federation import messages
 from fedaigc.federation.base import scene_scorer
@@ -29,11 +30,13 @@ from fedaigc.semantics.signature import Policy
 class Host(Protocol):
     """The process in which a device answers.
 
-    permitted: takes the policy and the number of public prompts that the server asks for, and returns those
-    that the device's owner permits.
+    scores: whether reports may hold the judge's coarse scores; who holds a model and a judge could search for
+    the private prompt with them. permitted: takes the policy and the number of public prompts that the server
+    asks for, and returns those that the device's owner permits.
     """
 
     partition: int
+    scores: bool
 
     def base_hash(self) -> str:
         """The fingerprint of the base model."""
@@ -72,6 +75,8 @@ def hello(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
 def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
     """One round of local training, by the strategy's code as it is installed here."""
     received = messages.read_train(content)
+    if received.round < 1:
+        raise DeviceError(Failure.PLAN_REFUSED, "rounds count from 1")
     partition = host.partition
     luck = numpy_rng(config.seed, "dropout", received.round, partition).random()
     if luck < config.rounds.dropout_rate:
@@ -138,7 +143,10 @@ def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordD
     """Finish a task from its packet, or alone."""
     order = messages.read_finish(content, host.partition)
     settings = config.generation
-    device = host.open_device(scene_scorer() if settings.scorer == "scenes" else None)
+    device = host.open_device(scene_scorer() if settings.scorer == "scenes" and host.scores else None)
+    # a prompt is answered once: a second order would replace its picture, and probe what it says
+    if device.prompts.get(order.task_id).status is not TaskStatus.WAITING:
+        raise UnknownTask("this task does not wait")
     if order.packet is None:
         report = device.alone(order.task_id, order.noise_seed, order.plan, strip_steps=settings.strip_steps)
     else:

@@ -144,3 +144,32 @@ def test_no_agent_and_too_long_a_path_are_told(tmp_path: Path) -> None:
         ask_agent(tmp_path / "home", Request(STATUS), timeout_s=5)
     with pytest.raises(UserError, match="shorter"):
         socket_path(tmp_path / ("x" * 120))
+
+
+def test_a_prompt_is_answered_once_and_tells_no_scores(home: Path, config: FederationConfig) -> None:
+    """A server that asks again, or with its judge, learns nothing of the prompt, and replaces no picture."""
+    from fedaigc.device.gallery import Gallery
+    from fedaigc.diffusion.plan import build_plan
+    from fedaigc.federation.base import base_model
+    from fedaigc.federation.messages import body
+
+    settings = config.generation.model_copy(update={"scorer": "scenes"})
+    asking = config.model_copy(update={"generation": settings})
+    pipe, base_hash = base_model(config.model)
+    plan = build_plan(
+        pipe, num_inference_steps=2, guidance_scale=1.0, height=32, width=32, base_hash=base_hash
+    )
+    (task_id, *_) = values_of(ask(home, Ask.SIGNATURES, config))["tasks"]
+    order = body(task_id=task_id, plan=plan.to_json(), noise_seed=1, packet=b"")
+    told = values_of(ask(home, Ask.FINISH, asking, order))
+    assert set(told) == {"shared_stage_steps", "personal_stage_steps", "denoiser_calls", "denoiser_samples"}
+    picture = Gallery(Home.open(home)).image(task_id).tobytes()
+    again = body(task_id=task_id, plan=plan.to_json(), noise_seed=2, packet=b"")
+    assert values_of(ask(home, Ask.FINISH, asking, again), FAILURE) == {"kind": "unknown_task"}
+    assert Gallery(Home.open(home)).image(task_id).tobytes() == picture
+
+
+def test_what_would_take_the_whole_device_is_refused(home: Path, config: FederationConfig) -> None:
+    huge = config.model.model_copy(update={"height": 100_000, "width": 100_000})
+    reply = ask(home, Ask.HELLO, config.model_copy(update={"model": huge}))
+    assert values_of(reply, FAILURE) == {"kind": "plan_refused"}
