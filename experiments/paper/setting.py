@@ -170,7 +170,8 @@ def curves(
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        if any(lines):
+            axis.legend(fontsize=7)
         values = [point[1]["high"] for points in lines.values() for point in points]
         # shares and similarities: from 0 to 1, so that panels compare and a flat line looks flat
         if ylabel in SHARES:

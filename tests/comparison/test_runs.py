@@ -1,16 +1,16 @@
 """The id of a run changes with what decides its result, and with nothing else."""
 
+import ast
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedaigc.comparison import code
 from fedaigc.comparison.code import code_of, model_fingerprint
 from fedaigc.comparison.plan import make_plan, prepare
 from fedaigc.comparison.runs import RunSpec
 from fedaigc.comparison.study import StudyConfig
-from fedaigc.federation.strategy_code import _fingerprint
+from fedaigc.federation import strategy_code
 
 from .conftest import MakeStudy
 
@@ -101,9 +101,7 @@ def test_the_code_of_a_rule_counts_without_its_docstrings_and_comments(
 
     def fingerprint(name: str, text: str) -> str:
         (tmp_path / f"{name}.py").write_text(text)
-        return code._without_docstrings(name) and _fingerprint({name})[:0] + repr(
-            __import__("ast").dump(code._without_docstrings(name))
-        )
+        return ast.dump(strategy_code._without_docstrings(name))
 
     plain = fingerprint("rule_a", "def f(x):\n    return x + 1\n")
     assert fingerprint("rule_b", '"""What."""\n# why\ndef f(x):\n    """How."""\n    return x + 1\n') == plain
