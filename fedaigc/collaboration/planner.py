@@ -47,9 +47,12 @@ class Assignment:
         return self.num_shared_steps > 0
 
 
-def planned_evaluations(group_size: int, num_shared_steps: int, num_steps: int) -> int:
-    """K + U (N - K): the denoiser evaluations of a group of U members."""
-    return num_shared_steps + group_size * (num_steps - num_shared_steps)
+def planned_evaluations(handoffs: Sequence[int], num_steps: int) -> int:
+    """The denoiser evaluations of a group: K + U (N - K) when each of its U members takes over at step K.
+
+    handoffs: the step at which each member takes over; the executor goes on to the last of them.
+    """
+    return max(handoffs) + sum(num_steps - step for step in handoffs)
 
 
 def plan_assignments(

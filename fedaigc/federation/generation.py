@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from flwr.app import RecordDict
 
 from fedaigc.collaboration.link import SimulatedLink
-from fedaigc.collaboration.planner import Assignment, plan_assignments
+from fedaigc.collaboration.planner import Assignment, plan_assignments, planned_evaluations
 from fedaigc.collaboration.session import FinishOrder, GroupResult, ShareOrder, carry_out
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
@@ -161,7 +161,7 @@ def _group_record(
         "num_shared_steps": assignment.num_shared_steps,
         "noise_seed": assignment.noise_seed,
         "evaluations": result.evaluations,
-        "planned_evaluations": max(leaving) + sum(num_steps - step for step in leaving),
+        "planned_evaluations": planned_evaluations(leaving, num_steps),
         "solo_evaluations": size * num_steps,
         "samples": result.samples,
         "packet_bytes": result.packet_bytes,

@@ -1,6 +1,6 @@
 """Adaptive modulation and coding: the fastest scheme that the channel carries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -28,10 +28,3 @@ def choose_scheme(
         if float(block_table(scheme).block_error_rate(np.array(snr_db))) <= block_error_rate
     ]
     return good[-1] if good else by_efficiency[0]
-
-
-def choose_for_group(snrs_db: Sequence[float], block_error_rate: float = 0.1) -> Scheme:
-    """The scheme of a multicast: what its worst member's channel carries. UserError without members."""
-    if not snrs_db:
-        raise UserError("a multicast needs at least one member")
-    return choose_scheme(min(snrs_db), block_error_rate)

@@ -94,5 +94,7 @@ def test_a_task_in_two_groups_or_without_owner_is_an_error(plan):
 
 def test_planned_evaluations_by_hand():
     # U = 8, N = 20, K = 10: 10 shared + 8 x 10 own = 90, against 8 x 20 = 160 solo
-    assert planned_evaluations(8, 10, 20) == 90
-    assert planned_evaluations(1, 0, 20) == 20
+    assert planned_evaluations([10] * 8, 20) == 90
+    assert planned_evaluations([0], 20) == 20
+    # one left at once, one waited for two steps
+    assert planned_evaluations([3, 5], 11) == 5 + 8 + 6

@@ -71,7 +71,9 @@ def test_a_group_of_u_costs_k_plus_u_times_the_rest(pipe, plan, party, size, exe
     (result,) = carry_out(assignments, owners, plan, LocalPeers(devices), _edge(pipe))
     shared_steps = 2 if size > 1 else 0
     assert (
-        result.evaluations == planned_evaluations(size, shared_steps, 4) == {1: 4, 2: 6, 4: 10, 8: 18}[size]
+        result.evaluations
+        == planned_evaluations([shared_steps] * size, 4)
+        == {1: 4, 2: 6, 4: 10, 8: 18}[size]
     )
     # guidance: each step sees the prompt and the empty prompt
     assert result.samples == 2 * result.evaluations

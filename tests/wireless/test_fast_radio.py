@@ -9,7 +9,7 @@ from scipy.stats import binom, norm
 
 from fedaigc.errors import UserError
 from fedaigc.rng import numpy_rng
-from fedaigc.wireless.adaptive import choose_for_group, choose_scheme
+from fedaigc.wireless.adaptive import choose_scheme
 from fedaigc.wireless.block_code import MCS, PAYLOAD_BITS, Scheme
 from fedaigc.wireless.block_table import block_table, block_tables
 from fedaigc.wireless.fading import Fading
@@ -106,7 +106,6 @@ def test_the_fastest_scheme_that_the_channel_carries() -> None:
     assert efficiencies == sorted(efficiencies)
     chosen = choose_scheme(11.0, 0.01)
     assert float(block_table(chosen).block_error_rate(np.array(11.0))) <= 0.01
-    assert choose_for_group([30.0, 3.0, 12.0]) == choose_scheme(3.0)
 
 
 def test_what_is_refused() -> None:
@@ -116,8 +115,6 @@ def test_what_is_refused() -> None:
         FastRadioChannel(Transmission(Scheme("qpsk", 0.5)), 5.0)
     with pytest.raises(UserError, match=r"\(0, 1\)"):
         choose_scheme(5.0, 0.0)
-    with pytest.raises(UserError, match="at least one member"):
-        choose_for_group([])
 
 
 @pytest.mark.parametrize("index", MCS)
