@@ -89,7 +89,12 @@ class GenerationSection(_Section):
     device judges images; "scenes" knows the concepts of Scenes, "none" reports counts only. strip_steps:
     before each of these steps a device decodes the latents and keeps the picture beside the last. link: the
     simulated radio link that packets cross (None: none); its damage needs delivery = "tolerant", or a device
-    refuses the packet and its task runs alone.
+    refuses the packet and its task runs alone. deadline_s: who has not answered a message of the generation
+    by then has failed (None: wait until Flower gives the node up).
+
+    between_rounds: serve what waits after each round too, not after the last one only. serve_s: go on
+    serving so long after the last. window_s: once a prompt waits, gather others for so long before the
+    groups are made; for between_rounds and serve_s.
     """
 
     enabled: bool = True
@@ -105,6 +110,15 @@ class GenerationSection(_Section):
     scorer: Literal["scenes", "none"] = "scenes"
     strip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
     link: LinkSettings | None = None
+    deadline_s: Annotated[float, Field(gt=0)] | None = None
+    between_rounds: bool = False
+    window_s: Annotated[float, Field(ge=0)] = 0.0
+    serve_s: Annotated[float, Field(ge=0)] = 0.0
+
+    @property
+    def continuous(self) -> bool:
+        """Whether prompts are served at other times than once at the end."""
+        return self.between_rounds or self.serve_s > 0
 
     @model_validator(mode="after")
     def _who_waits(self) -> "GenerationSection":

@@ -1,7 +1,8 @@
 """Collaborative generation over Flower: signatures in, groups, shared steps, packets out, reports in."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from flwr.app import RecordDict
@@ -12,6 +13,7 @@ from fedaigc.collaboration.session import FinishOrder, GroupResult, ShareOrder, 
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.adapters import SharedState, install
+from fedaigc.diffusion.handoff import PacketError, unpack
 from fedaigc.diffusion.plan import DenoisingPlan, boundary_step, build_plan
 from fedaigc.federation import messages
 from fedaigc.federation.base import base_model, taxonomy
@@ -27,19 +29,23 @@ T = TypeVar("T")
 class FlowerPeers:
     """The devices of a roster, as `collaboration.session` asks them."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, deadline_s: float | None) -> None:
         self._roster = roster
+        self._deadline_s = deadline_s
 
     def share(self, orders: Sequence[ShareOrder]) -> list[SharedSteps | Failure]:
         """Have devices run the shared steps of their groups."""
         asked = [(int(order.partition), messages.share_record(order)) for order in orders]
-        replies = self._roster.ask_many(Ask.SHARE, asked, "shared steps")
-        return [_parsed(reply, messages.read_shared_steps) for reply in replies]
+        replies = self._roster.ask_many(Ask.SHARE, asked, "shared steps", self._deadline_s)
+        return [
+            _parsed(reply, partial(_shared_steps, order=order))
+            for order, reply in zip(orders, replies, strict=True)
+        ]
 
     def finish(self, orders: Sequence[FinishOrder]) -> list[FinishReport | Failure]:
         """Have devices finish their tasks."""
         asked = [(order.partition, messages.finish_record(order)) for order in orders]
-        replies = self._roster.ask_many(Ask.FINISH, asked, "own steps")
+        replies = self._roster.ask_many(Ask.FINISH, asked, "own steps", self._deadline_s)
         return [_parsed(reply, messages.read_report) for reply in replies]
 
 
@@ -65,20 +71,40 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> tuple[Deno
     return plan, boundary
 
 
-def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> dict[str, Any]:
-    """Serve every waiting task of every device, and return the record of it.
+@dataclass(frozen=True)
+class WaitingTasks:
+    """What the devices say of the prompts that wait there.
+
+    signatures: by task id; None for a task that must run alone. owners: its partition. refused: devices that
+    failed to say, whose tasks are not known.
+    """
+
+    signatures: dict[str, Signature | None]
+    owners: dict[str, int]
+    refused: dict[int, Failure]
+
+
+def waiting_tasks(roster: Roster, config: FederationConfig) -> WaitingTasks:
+    """Ask every device what waits there."""
+    asked = {partition: body() for partition in roster.partitions}
+    replies = roster.ask(Ask.SIGNATURES, asked, "signatures", config.generation.deadline_s)
+    return _signatures(replies)
+
+
+def generate(
+    roster: Roster, shared: SharedState, config: FederationConfig, waiting: WaitingTasks
+) -> dict[str, Any]:
+    """Serve tasks that wait, and return the record of it.
 
     A device that fails, or whose answer cannot be read, loses its own tasks only. Raises UserError as
     `plan_generation` does.
     """
     settings = config.generation
     pipe, _ = base_model(config.model)
-    everyone = roster.partitions
-    roster.ask(
-        Ask.INSTALL, {partition: shared_state_record(shared) for partition in everyone}, "shared state"
-    )
-    asked = {partition: body() for partition in everyone}
-    signatures, owners, failures = _signatures(roster.ask(Ask.SIGNATURES, asked, "signatures"))
+    signatures, owners = waiting.signatures, waiting.owners
+    # who has no task of its own neither helps nor draws
+    states = {partition: shared_state_record(shared) for partition in sorted(set(owners.values()))}
+    roster.ask(Ask.INSTALL, states, "shared state", settings.deadline_s)
     groups = group(signatures, taxonomy(), settings.max_distance)
     plan, boundary = plan_generation(shared, config)
     assignments = _assign(groups, owners, plan, boundary, config)
@@ -98,15 +124,25 @@ def generate(roster: Roster, shared: SharedState, config: FederationConfig) -> d
         )
 
     link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
-    results = carry_out(assignments, owners, plan, FlowerPeers(roster), edge, link=link)
+    peers = FlowerPeers(roster, settings.deadline_s)
+    results = carry_out(assignments, owners, plan, peers, edge, link=link)
     return {
         "policy": settings.policy.value,
         "plan": plan.fingerprint(),
         "num_steps": plan.num_steps,
         "boundary_step": boundary,
-        "refused": {str(partition): failure.value for partition, failure in failures.items()},
+        "refused": {str(partition): failure.value for partition, failure in waiting.refused.items()},
         "groups": [_group_record(result, signatures, plan.num_steps) for result in results],
     }
+
+
+def _shared_steps(record: RecordDict, order: ShareOrder) -> SharedSteps:
+    """A helper's reply; PacketError when its packet is none of the order: no member should get it."""
+    steps = messages.read_shared_steps(record)
+    state = unpack(steps.packet, order.plan)
+    if state.step != order.stop or steps.later:
+        raise PacketError(f"a packet of step {state.step}, asked for {order.stop}")
+    return steps
 
 
 def _assign(
@@ -129,10 +165,7 @@ def _assign(
     )
 
 
-def _signatures(
-    replies: dict[int, RecordDict | Failure],
-) -> tuple[dict[str, Signature | None], dict[str, int], dict[int, Failure]]:
-    """What is known of every task, whose it is, and which devices failed: these have no tasks."""
+def _signatures(replies: dict[int, RecordDict | Failure]) -> WaitingTasks:
     failures: dict[int, Failure] = {}
     signatures: dict[str, Signature | None] = {}
     owners: dict[str, int] = {}
@@ -145,7 +178,7 @@ def _signatures(
         for task_id in found.keys() - owners.keys():
             owners[task_id] = partition
             signatures[task_id] = found[task_id]
-    return signatures, owners, failures
+    return WaitingTasks(signatures, owners, failures)
 
 
 def _group_record(
@@ -192,5 +225,7 @@ def _parsed(reply: RecordDict | Failure, read: Callable[[RecordDict], T]) -> T |
         return reply
     try:
         return read(reply)
+    except PacketError:
+        return Failure.PACKET_REFUSED
     except (KeyError, TypeError, ValueError):
         return Failure.INTERNAL

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
@@ -22,11 +22,26 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Refusal:
-    """A node that takes no part, and why, in words of the server."""
+    """A node that takes no part, and why, in words of the server. passing: it did not answer, but may yet."""
 
     node_id: int
     partition: int | None
     reason: str
+    passing: bool = False
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What a node must say to be let in.
+
+    bindings: the partition that each node may speak for; None where nodes are not bound. timeout_s: how long
+    nodes may take to come, and then to say hello.
+    """
+
+    num_clients: int
+    base_hash: str
+    bindings: Mapping[str, int] | None
+    timeout_s: float
 
 
 class Roster:
@@ -44,11 +59,13 @@ class Roster:
         refused: Sequence[Refusal],
         progress: Progress | None = None,
         software: Mapping[int, Software] | None = None,
+        admission: "Admission | None" = None,
     ) -> None:
         self._grid = grid
         self._nodes = dict(sorted(nodes.items()))
         self._progress = progress
-        self.refused = refused
+        self._admission = admission
+        self.refused = list(refused)
         self.ledger = Ledger()
         self.software = dict(sorted((software or {}).items()))
 
@@ -57,11 +74,28 @@ class Roster:
         """The partitions that take part, sorted."""
         return list(self._nodes)
 
+    def admit(self) -> None:
+        """Let in the bound devices that came since the last look; nothing where nodes are not bound.
+
+        Whoever was in stays: a device that is away and comes back has its node and its partition.
+        """
+        if self._admission is None or self._admission.bindings is None:
+            return
+        known = {*self._nodes.values(), *(refusal.node_id for refusal in self.refused)}
+        bound = {int(node) for node in self._admission.bindings}
+        new = sorted(set(self._grid.get_node_ids()) & bound - known)
+        if new:
+            found = _introduced(self._grid, new, self._admission, self._nodes.keys(), self._progress)
+            self._nodes = dict(sorted((self._nodes | found.nodes).items()))
+            self.software = dict(sorted((self.software | found.software).items()))
+            # who did not answer in time may yet
+            self.refused += [refusal for refusal in found.refused if not refusal.passing]
+
     def ask(
-        self, kind: Ask, contents: Mapping[int, RecordDict], label: str
+        self, kind: Ask, contents: Mapping[int, RecordDict], label: str, deadline_s: float | None = None
     ) -> dict[int, RecordDict | Failure]:
         """Send one message to each partition and wait for all replies; they come in partition order."""
-        return dict(self.ask_each(kind, contents, label))
+        return dict(self.ask_each(kind, contents, label, deadline_s))
 
     def ask_each(
         self, kind: Ask, contents: Mapping[int, RecordDict], label: str, deadline_s: float | None = None
@@ -77,14 +111,18 @@ class Roster:
         return zip(partitions, replies, strict=True)
 
     def ask_many(
-        self, kind: Ask, orders: Sequence[tuple[int, RecordDict]], label: str
+        self,
+        kind: Ask,
+        orders: Sequence[tuple[int, RecordDict]],
+        label: str,
+        deadline_s: float | None = None,
     ) -> list[RecordDict | Failure]:
         """Send messages, several to a partition if need be; the replies come in the order of the messages.
 
-        A client that reports an error, fails or does not answer is a `Failure` in its place.
+        A client that reports an error, fails or does not answer in time is a `Failure` in its place.
         """
         addressed = [(self._nodes[partition], content) for partition, content in orders]
-        return list(exchange(self._grid, kind, addressed, label, self._progress, self.ledger))
+        return list(exchange(self._grid, kind, addressed, label, self._progress, self.ledger, deadline_s))
 
 
 def exchange(
@@ -96,10 +134,13 @@ def exchange(
     ledger: Ledger | None = None,
     deadline_s: float | None = None,
 ) -> Iterator[RecordDict | Failure]:
-    """Send each content to its node and yield the replies in the order of `orders`."""
-    ids = list(
-        grid.push_messages([Message(content, node, kind.value, group_id="0") for node, content in orders])
-    )
+    """Send each content to its node and yield the replies in the order of `orders`.
+
+    A message that was not taken by its deadline is never delivered: a device that comes back does not work
+    on what nobody waits for.
+    """
+    messages = [Message(content, node, kind.value, ttl=deadline_s, group_id="0") for node, content in orders]
+    ids = list(grid.push_messages(messages))
     if ledger is not None:
         for _, content in orders:
             ledger.add("down", content)
@@ -131,14 +172,39 @@ def open_roster(
     there in time. Raises UserError, naming both fingerprints, when nobody is left, and without bindings when
     too few nodes come in time.
     """
-    nodes = _wait_for_nodes(grid, num_clients, timeout_s, enough=1 if bindings is not None else num_clients)
-    replies = list(exchange(grid, Ask.HELLO, [(node, RecordDict()) for node in nodes], "hello", progress))
+    admission = Admission(num_clients, base_hash, bindings, timeout_s)
+    expected = num_clients if bindings is None else len(bindings)
+    nodes = _wait_for_nodes(grid, expected, timeout_s, enough=1 if bindings is not None else expected)
+    found = _introduced(grid, nodes, admission, (), progress)
+    if not found.nodes:
+        reasons = "\n".join(f"  {refusal.reason}" for refusal in found.refused)
+        raise UserError(f"no client can take part:\n{reasons}")
+    lasting = [refusal for refusal in found.refused if not refusal.passing or bindings is None]
+    return Roster(grid, found.nodes, lasting, progress, found.software, admission)
+
+
+@dataclass(frozen=True)
+class _Introduced:
+    """nodes and software: by partition, of those that may take part."""
+
+    nodes: dict[int, int]
+    software: dict[int, Software]
+    refused: list[Refusal]
+
+
+def _introduced(
+    grid: Grid, nodes: Sequence[int], admission: Admission, taken: Collection[int], progress: Progress | None
+) -> _Introduced:
+    """Have nodes say who they are. taken: partitions that are there already."""
+    orders = [(node, RecordDict()) for node in nodes]
+    replies = list(exchange(grid, Ask.HELLO, orders, "hello", progress, deadline_s=admission.timeout_s))
     accepted: dict[int, int] = {}
     software: dict[int, Software] = {}
     refused: list[Refusal] = []
+    num_clients, base_hash, bindings = admission.num_clients, admission.base_hash, admission.bindings
     for node, content in zip(nodes, replies, strict=True):
         if isinstance(content, Failure):
-            refused.append(Refusal(node, None, f"its hello failed: {content.value}"))
+            refused.append(Refusal(node, None, f"its hello failed: {content.value}", passing=True))
             continue
         partition, base = _introduction(content)
         if type(partition) is not int or not 0 <= partition < num_clients:
@@ -148,15 +214,12 @@ def open_roster(
             refused.append(Refusal(node, partition, reason))
         elif bindings is not None and bindings.get(str(node)) != partition:
             refused.append(Refusal(node, None, f"partition {partition} is not bound to this node's key"))
-        elif partition in accepted:
+        elif partition in accepted or partition in taken:
             refused.append(Refusal(node, partition, f"partition {partition} is there already"))
         else:
             accepted[partition] = node
             software[partition] = told_software(values_of(content))
-    if not accepted:
-        reasons = "\n".join(f"  {refusal.reason}" for refusal in refused)
-        raise UserError(f"no client can take part:\n{reasons}")
-    return Roster(grid, accepted, refused, progress, software)
+    return _Introduced(accepted, software, refused)
 
 
 def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float, enough: int) -> list[int]:

@@ -55,6 +55,7 @@ def run_rounds(
     """
     section = config.rounds
     for number in range(first, section.count + 1):
+        roster.admit()
         began, sent_before = time.monotonic(), roster.ledger.totals()
         sampled = sample_partitions(roster.partitions, config, number)
         received = {

@@ -1,6 +1,7 @@
 """The Flower server: opens the roster, runs the rounds, then has the waiting prompts drawn together."""
 
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from flwr.app import Context
@@ -13,10 +14,11 @@ from fedaigc.federation.base import base_model
 from fedaigc.federation.board import Board
 from fedaigc.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fedaigc.federation.config import FederationConfig, config_from_run
-from fedaigc.federation.generation import generate, plan_generation
+from fedaigc.federation.generation import plan_generation
 from fedaigc.federation.record import RunRecord, save_shared_state
 from fedaigc.federation.roster import Progress, open_roster
 from fedaigc.federation.rounds import RoundRecord, run_rounds
+from fedaigc.federation.service import GENERATIONS, PromptService, append_generation
 from fedaigc.federation.software import difference, own_software
 from fedaigc.federation.strategies import load_strategy
 from fedaigc.rng import rng
@@ -45,6 +47,7 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
 
     Raises UserError, which the record holds too, for a configuration that cannot work.
     """
+    settings = config.generation
     held = load_checkpoint(config) if config.resume else None
     record = RunRecord(config, kept_rounds=held.round if held is not None else 0)
     try:
@@ -57,7 +60,7 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
         else:
             shared = held.shared
             rule.load(held.rule_state)
-        if config.generation.enabled:
+        if settings.enabled:
             plan_generation(shared, config)  # a wrong number of shared steps is told before hours of training
         roster = open_roster(
             grid,
@@ -75,20 +78,35 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
             version_warning=difference(roster.software, own_software()),
         )
 
-        first = 1 if held is None else held.round + 1
+        finished = 0 if held is None else held.round
+        if held is None:
+            (config.output / GENERATIONS).unlink(missing_ok=True)
+        first = finished + 1
+
+        def served(values: dict[str, Any]) -> None:
+            if settings.continuous:
+                append_generation(config.output, finished, values)
+
+        service = PromptService(roster, config, served)
         with Board(config.output, enabled=config.rounds.tensorboard, first=first) as board:
 
             def on_round(done: RoundRecord, state: SharedState) -> None:
+                nonlocal finished
                 # the record first: a checkpoint without its round's record would leave a gap
                 record.add_round(asdict(done))
                 save_checkpoint(Checkpoint(done.round, state, rule.state()), config)
                 board.add_round(done)
+                finished = done.round
+                # what waits after the last round is served below
+                if settings.enabled and settings.between_rounds and finished < config.rounds.count:
+                    service.serve(state)
 
             shared = run_rounds(roster, shared, rule, config, on_round, first=first)
         save_shared_state(shared, config.output)
         record.update(shared_hash=shared.hash())
-        if config.generation.enabled:
-            record.update(generation=generate(roster, shared, config))
+        if settings.enabled:
+            record.update(generation=service.serve(shared))
+            service.serve_for(settings.serve_s, shared)
         record.update(sent_bytes=roster.ledger.totals())
     except KeyboardInterrupt:
         record.update(status="stopped")

@@ -1,0 +1,187 @@
+"""Continuous generation, and devices that come late: on the real apps, in this process."""
+
+import json
+import shutil
+import threading
+import time
+from typing import Any
+
+from flwr.app import Context, Message, RecordDict
+
+from fedaigc.collaboration.planner import Executor
+from fedaigc.device.home import Home
+from fedaigc.device.prompts import PromptQueue, TaskStatus
+from fedaigc.device.report import Failure
+from fedaigc.federation.base import base_model
+from fedaigc.federation.client_app import app
+from fedaigc.federation.config import FederationConfig
+from fedaigc.federation.launcher import in_process_run, run_in_process
+from fedaigc.federation.local_grid import LocalGrid
+from fedaigc.federation.messages import Ask
+from fedaigc.federation.record import read_record
+from fedaigc.federation.roster import Roster, open_roster
+from fedaigc.federation.server_app import initial_shared_state, serve
+from fedaigc.federation.service import GENERATIONS, MAX_ATTEMPTS, PromptService
+
+from .conftest import PROMPTS, MakeRun
+
+
+def with_generation(config: FederationConfig, **values: Any) -> FederationConfig:
+    return config.model_copy(update={"generation": config.generation.model_copy(update=values)})
+
+
+def lines(config: FederationConfig) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (config.output / GENERATIONS).read_text().splitlines()]
+
+
+def queue(config: FederationConfig, partition: int) -> PromptQueue:
+    return PromptQueue(Home.open(config.home(partition)))
+
+
+def grid_of(config: FederationConfig, run_id: int, kind: type[LocalGrid] = LocalGrid) -> LocalGrid:
+    return kind(app, num_clients=config.num_clients, run_config=config.to_run_config(), run_id=run_id)
+
+
+def roster_of(config: FederationConfig, run_id: int) -> Roster:
+    _, base_hash = base_model(config.model)
+    return open_roster(grid_of(config, run_id), num_clients=config.num_clients, base_hash=base_hash)
+
+
+def test_prompts_are_served_between_rounds_and_once(make_run: MakeRun) -> None:
+    config = with_generation(make_run(rounds={"count": 3}), between_rounds=True)
+    run_in_process(config)
+    first, *others = lines(config)
+    assert first["after_round"] == 1
+    assert sum(len(group["tasks"]) for group in first["groups"]) == len(PROMPTS)
+    assert others == []
+    record = read_record(config.output)
+    assert record["generation"]["groups"] == []
+    assert [entry["round"] for entry in record["rounds"]] == [1, 2, 3]
+    assert not [task for partition in range(3) for task in queue(config, partition).waiting()]
+    # a new run of the same output does not go on in the old file
+    run_in_process(with_generation(config, serve_s=0.1))
+    assert not (config.output / GENERATIONS).exists()
+
+
+def test_a_prompt_that_comes_within_the_window_joins_the_group(make_run: MakeRun) -> None:
+    config = make_run(num_clients=2, prompts=(), rounds={"count": 0})
+    config = with_generation(config, window_s=2.0, serve_s=6.0)
+    queue(config, 0).add("an apple on a table")
+    later = threading.Timer(1.0, lambda: queue(config, 1).add("a shiny lemon on a table"))
+    # long after the window: a group of its own
+    last = threading.Timer(3.5, lambda: queue(config, 0).add("a pear on a table"))
+    later.start()
+    began = time.monotonic()
+    last.start()
+    run_in_process(config)
+    assert time.monotonic() - began >= 6.0
+    sizes = [[len(group["tasks"]) for group in line["groups"]] for line in lines(config)]
+    assert sizes == [[2], [1]]
+
+
+def test_a_task_that_fails_on_its_device_is_tried_a_few_times(make_run: MakeRun) -> None:
+    config = make_run(num_clients=1, prompts=("an apple on a table",), rounds={"count": 0})
+    home = Home.open(config.home(0))
+    shutil.rmtree(home.gallery)
+    home.gallery.write_bytes(b"no folder")
+    with in_process_run(config) as run_id:
+        shared = initial_shared_state(config)
+        service = PromptService(roster_of(config, run_id), config, lambda record: None)
+        for _ in range(MAX_ATTEMPTS):
+            (group,) = service.serve(shared)["groups"]
+            assert [task["failure"] for task in group["tasks"]] == ["storage"]
+        assert service.serve(shared)["groups"] == []
+    (task,) = queue(config, 0).all()
+    assert task.status is TaskStatus.WAITING
+
+
+class LateGrid(LocalGrid):
+    """The node of the last partition is not there before the second round."""
+
+    rounds = 0
+
+    def get_node_ids(self) -> list[int]:
+        """The nodes, the last one late."""
+        ids = list(self._contexts)
+        return sorted(ids if self.rounds >= 1 else ids[:-1])
+
+    def push_messages(self, messages: Any) -> list[str]:
+        """Count the rounds that were ordered."""
+        messages = list(messages)
+        self.rounds += any(message.metadata.message_type == Ask.TRAIN for message in messages)
+        return super().push_messages(messages)
+
+
+def test_a_bound_device_that_comes_late_joins_the_next_round(make_run: MakeRun) -> None:
+    config = make_run(num_clients=3, rounds={"count": 3})
+    with in_process_run(config) as run_id:
+        grid = grid_of(config, run_id, LateGrid)
+        bindings = {str(node): partition for partition, node in enumerate(grid._contexts)}
+        late = config.model_copy(update={"bindings": bindings})
+        import fedaigc.federation.server_app as server_app
+
+        opened = server_app.open_roster
+        try:
+            server_app.open_roster = lambda *a, **k: opened(*a, **k | {"timeout_s": 0.0})  # type: ignore[assignment]
+            serve(grid, late)
+        finally:
+            server_app.open_roster = opened
+    record = read_record(config.output)
+    assert [entry["sampled"] for entry in record["rounds"]] == [[0, 1], [0, 1, 2], [0, 1, 2]]
+    assert record["refused"] == []
+    # its prompts are served with the others'
+    drawn = {task["partition"] for group in record["generation"]["groups"] for task in group["tasks"]}
+    assert drawn == {0, 1, 2}
+
+
+def test_a_message_is_worth_nothing_after_its_deadline(make_run: MakeRun) -> None:
+    """Flower delivers no message that is older than its time to live: it is the deadline."""
+    seen: dict[str, set[float]] = {}
+
+    def noting(message: Message, context: Context) -> Message:
+        seen.setdefault(message.metadata.message_type, set()).add(message.metadata.ttl)
+        return app(message, context)
+
+    config = make_run(num_clients=1, rounds={"count": 1, "deadline_s": 77.0})
+    config = with_generation(config, deadline_s=55.0)
+    with in_process_run(config) as run_id:
+        grid = LocalGrid(noting, num_clients=1, run_config=config.to_run_config(), run_id=run_id)
+        serve(grid, config)
+    assert seen[Ask.TRAIN] == {77.0}
+    assert seen[Ask.SIGNATURES] == seen[Ask.INSTALL] == seen[Ask.FINISH] == {55.0}
+
+
+def test_a_helper_with_a_packet_of_its_own_making_costs_the_sharing_only(make_run: MakeRun) -> None:
+    """Damaged, or of another step: no member gets it, over a simulated link either."""
+    for bad in ("cut", "other step"):
+        config = make_run(bad.replace(" ", "-"), num_clients=2, rounds={"count": 0})
+        config = with_generation(config, executor=Executor.MEMBER, handoff="latents")
+        config = config.model_copy(
+            update={
+                "generation": config.generation.model_validate(
+                    config.generation.model_dump() | {"link": {"snr_db": 20.0}, "delivery": "tolerant"}
+                )
+            }
+        )
+
+        def spoiling(message: Message, context: Context, bad: str = bad) -> Message:
+            if message.metadata.message_type != Ask.SHARE:
+                return app(message, context)
+            content: RecordDict = message.content
+            if bad == "other step":
+                body = content.config_records["body"]
+                body["stop"] = 1
+            reply = app(message, context)
+            if bad == "cut":
+                body = reply.content.config_records["body"]
+                body["packet"] = body["packet"][:40]
+            return reply
+
+        with in_process_run(config) as run_id:
+            grid = LocalGrid(spoiling, num_clients=2, run_config=config.to_run_config(), run_id=run_id)
+            serve(grid, config)
+        groups = read_record(config.output)["generation"]["groups"]
+        shares = [group for group in groups if len(group["tasks"]) > 1]
+        assert shares
+        assert {group["share_failure"] for group in shares} == {Failure.PACKET_REFUSED.value}
+        assert {task["outcome"] for group in groups for task in group["tasks"]} == {"alone"}
