@@ -49,7 +49,8 @@ class AgentSettings:
     partition: the number under which the server knows the device. model: the base model, from this machine.
     policy: the most that may be disclosed of a prompt; a server that asks for more gets this. At least
     `min_public_prompts` public prompts must fit a signature. scores: whether reports hold the judge's coarse
-    scores, with which a server could search for the prompt. threads: of torch.
+    scores, with which a server could search for the prompt. threads: of torch. strip_pictures: how many
+    pictures of the way to an image are kept where the server asks for none; they stay on the device.
     """
 
     partition: int
@@ -58,6 +59,7 @@ class AgentSettings:
     min_public_prompts: int = 3
     scores: bool = False
     threads: int = 1
+    strip_pictures: int = 0
 
 
 class Agent:
@@ -79,7 +81,12 @@ class Agent:
     def open_device(self, scorer: Scorer | None = None) -> Device:
         """The device, with the warm pipeline."""
         return Device(
-            self.home.root, self._pipe, base_hash=self._base_hash, taxonomy=taxonomy(), scorer=scorer
+            self.home.root,
+            self._pipe,
+            base_hash=self._base_hash,
+            taxonomy=taxonomy(),
+            scorer=scorer,
+            strip_pictures=self._settings.strip_pictures,
         )
 
     def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:

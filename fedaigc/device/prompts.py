@@ -38,7 +38,10 @@ class Task:
 
 
 def checked_prompt(text: str) -> str:
-    """`text` with runs of white space made one space; UserError when empty or over 1,000 characters."""
+    """`text` with runs of white space made one space.
+
+    UserError when it is empty, over 1,000 characters, or holds what no file can: half of a character.
+    """
     # counted before stripping: ten thousand blanks are as wrong as ten thousand letters
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise UserError(
@@ -47,6 +50,10 @@ def checked_prompt(text: str) -> str:
     prompt = " ".join(text.split())
     if not prompt:
         raise UserError('the text is empty: say what to draw, e.g. "an apple on a table"')
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise UserError("the text holds a broken character: type it anew, in UTF-8") from None
     return prompt
 
 

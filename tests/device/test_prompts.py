@@ -31,8 +31,8 @@ def test_ids_depend_on_seed_and_number_but_never_on_the_text(tmp_path):
     assert len(set(ids)) == 2
 
 
-@pytest.mark.parametrize("text", ["", " \n\t ", "a" * 1001, " " * 10_000, "a" * 10_000])
-def test_empty_and_overlong_prompts_are_refused(tmp_path, text):
+@pytest.mark.parametrize("text", ["", " \n\t ", "a" * 1001, " " * 10_000, "a" * 10_000, "a \ud83d"])
+def test_empty_overlong_and_broken_prompts_are_refused(tmp_path, text):
     queue = PromptQueue(Home.open(tmp_path))
     with pytest.raises(UserError):
         queue.add(text)
