@@ -264,14 +264,19 @@ def test_a_picture_is_watched_while_it_is_drawn(page: Browser, home: Home, url: 
     assert texts(page, "#news") == ["being drawn: an apple on a table"]
 
 
-def test_a_damaged_picture_is_named_and_the_others_are_shown(page: Browser, served: Served) -> None:
+def test_damaged_files_are_named_and_all_else_is_shown(page: Browser, served: Served) -> None:
     dog, apple = (task["id"] for task in httpx.get(f"{served.url}state.json").json()["tasks"])
     for task_id in (dog, apple):
         served.draw(task_id, None)
     path = Gallery(served.agent.home).path(dog)
     path.write_bytes(path.read_bytes()[:-20])
+    (served.agent.home.prompts / "000009-0123456789abcdef.json").write_bytes(b"{")
     ready(page, served.url)
-    assert texts(page, "#damaged-files li") == [f"gallery/{dog}.png"]
+    assert texts(page, "#damaged-files li") == [
+        "prompts/000009-0123456789abcdef.json",
+        f"gallery/{dog}.png",
+    ]
+    assert len(texts(page, "#queue > li")) == 2
     assert page.value("document.getElementById('damaged').checkVisibility()")
     assert texts(page, f"#picture-{dog} .place") == ["The file of this picture is damaged."]
     page.wait(f"document.querySelector('#picture-{apple} .picture').naturalWidth === 32")

@@ -12,6 +12,7 @@ from fedaigc.errors import UserError
 from fedaigc.wireless.profiles import PHONE, DeviceProfile, read_profile
 
 PROFILE = "profile.json"
+_LEFT_OUT = "Training and the radio are not counted."
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def profile_words(profile: DeviceProfile, own: bool) -> str:
     """Where the joules come from, for the owner to judge them."""
     about = f"{profile.step_j:.3g} J a step of {profile.model} ({profile.sources['step_j']})"
     if own:
-        return f"Counted with this device's own profile: {about}. Radio not counted."
+        return f"Counted with this device's own profile: {about}. {_LEFT_OUT}"
     return (
-        f"Assumed, not measured here: counted as if this device were the {profile.name}, {about}. Radio not "
-        f"counted. `fedaigc profile --output HOME/{PROFILE}` measures this machine, and the page then counts "
-        "with that."
+        f"Assumed, not measured here: counted as if this device were the {profile.name}, {about}. "
+        f"{_LEFT_OUT} `fedaigc profile --output HOME/{PROFILE}` measures this machine, and the page then "
+        "counts with that."
     )

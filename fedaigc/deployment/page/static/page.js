@@ -177,6 +177,7 @@ function show(state) {
 
 async function poll() {
   clearTimeout(timer);
+  const begun = performance.now();
   try {
     const reply = await fetch("state.json");
     if (!reply.ok) throw new Error(`status ${reply.status}`);
@@ -190,7 +191,8 @@ async function poll() {
     setText(byId("agent"), "The agent does not answer; it is asked again. After a new start this page has another address: `fedaigc device page HOME` prints it.");
   }
   clearTimeout(timer);
-  if (!document.hidden) timer = setTimeout(poll, PAUSE_MS);
+  // a home with thousands of prompts is read less often: the agent has other things to compute
+  if (!document.hidden) timer = setTimeout(poll, Math.max(PAUSE_MS, 20 * (performance.now() - begun)));
 }
 
 async function add(event) {
