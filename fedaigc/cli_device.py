@@ -81,6 +81,12 @@ def start(
         int, typer.Option(min=1, help="Public prompts that must fit a signature.")
     ] = 3,
     threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
+    page: Annotated[bool, typer.Option(help="Serve the owner's page, on 127.0.0.1 only.")] = True,
+    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0: any that is free.")] = 0,
+    strip: Annotated[
+        int,
+        typer.Option(min=0, help="Pictures of the way to each image that the page shows; each is decoded."),
+    ] = 4,
 ) -> None:
     """Run the device's agent until it is told to stop: it alone opens the home, with the model warm."""
     from fedaigc.deployment.resident import run_device
@@ -102,8 +108,25 @@ def start(
         server=server,
         authority=authority,
         insecure=insecure,
+        page_port=page_port if page else None,
+        strip_pictures=strip if page else 0,
         say=typer.echo,
     )
+
+
+@device_app.command("page")
+def page_address(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """Print the address of the device's page, which holds a token: it is for its owner alone."""
+    from fedaigc.deployment.agent_socket import STATUS, Request, ask_agent
+    from fedaigc.deployment.page.serving import PAGE_URL
+
+    _existing(home)
+    # an address that a killed agent left leads nowhere
+    ask_agent(home, Request(STATUS), timeout_s=5.0)
+    path = home / PAGE_URL
+    if not path.exists():
+        raise UserError(f"the agent of {home} serves no page: start it without --no-page")
+    typer.echo(path.read_text(encoding="utf-8"), nl=False)
 
 
 @device_app.command()

@@ -21,7 +21,7 @@ from flwr.app import RecordDict
 from fedaigc.deployment.agent_socket import STATUS, read_request, send_frame, socket_path
 from fedaigc.device.device import Device
 from fedaigc.device.home import OWNER_FILE, Home, note_error
-from fedaigc.device.prompts import PromptQueue
+from fedaigc.device.prompts import PromptQueue, TaskStatus
 from fedaigc.device.report import failure_of
 from fedaigc.device.scoring import Scorer
 from fedaigc.errors import UserError
@@ -49,7 +49,8 @@ class AgentSettings:
     partition: the number under which the server knows the device. model: the base model, from this machine.
     policy: the most that may be disclosed of a prompt; a server that asks for more gets this. At least
     `min_public_prompts` public prompts must fit a signature. scores: whether reports hold the judge's coarse
-    scores, with which a server could search for the prompt. threads: of torch.
+    scores, with which a server could search for the prompt. threads: of torch. strip_pictures: how many
+    pictures of the way to an image are kept where the server asks for none; they stay on the device.
     """
 
     partition: int
@@ -58,6 +59,7 @@ class AgentSettings:
     min_public_prompts: int = 3
     scores: bool = False
     threads: int = 1
+    strip_pictures: int = 0
 
 
 class Agent:
@@ -79,7 +81,12 @@ class Agent:
     def open_device(self, scorer: Scorer | None = None) -> Device:
         """The device, with the warm pipeline."""
         return Device(
-            self.home.root, self._pipe, base_hash=self._base_hash, taxonomy=taxonomy(), scorer=scorer
+            self.home.root,
+            self._pipe,
+            base_hash=self._base_hash,
+            taxonomy=taxonomy(),
+            scorer=scorer,
+            strip_pictures=self._settings.strip_pictures,
         )
 
     def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
@@ -92,8 +99,12 @@ class Agent:
         note_error(self.home.root, text)
 
     def status(self) -> dict[str, int | str | bool]:
-        """Numbers and a fingerprint: what anyone who may open the socket can know."""
-        waiting = len(PromptQueue(self.home).waiting())
+        """Numbers and a fingerprint: what anyone who may open the socket can know.
+
+        Also where a prompt's file is damaged: the agent is there, and the others wait.
+        """
+        tasks, _ = PromptQueue(self.home).readable()
+        waiting = sum(task.status is TaskStatus.WAITING for task in tasks)
         return {
             "pid": os.getpid(),
             "partition": self.partition,

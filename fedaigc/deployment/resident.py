@@ -1,15 +1,17 @@
 """A device as a resident process: the agent on its socket, and the relay that speaks to the server."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fedaigc.deployment.agent import Agent, AgentSettings, listening
 from fedaigc.deployment.keys import DEVICE_KEY
+from fedaigc.deployment.page.serving import forget_page, serving_page
 from fedaigc.deployment.processes import ended_with_parent, stopped
 from fedaigc.errors import UserError
 from fedaigc.federation.config import ModelSection
@@ -30,9 +32,14 @@ def run_device(
     server: str,
     authority: Path | None,
     insecure: bool,
+    page_port: int | None,
+    strip_pictures: int,
     say: Callable[[str], object],
 ) -> None:
     """Answer until SIGTERM or SIGINT. server: host:port, "" for none; then only the socket answers.
+
+    page_port: where the owner's page is served, 0 for any free port, None for no page. strip_pictures: see
+    `AgentSettings`.
 
     Raises UserError when an agent has this home already, and when the server's authority or the device's key
     is missing.
@@ -44,11 +51,12 @@ def run_device(
         raise UserError(f"{authority} is not there: the server's `fedaigc keys server` makes it")
     if authority is not None and not key.is_file():
         raise UserError(f"{key} is not there: make it with `fedaigc keys device {home}`")
-    agent = Agent(home, AgentSettings(partition, model, policy, min_public_prompts, scores, threads))
+    settings = AgentSettings(partition, model, policy, min_public_prompts, scores, threads, strip_pictures)
+    agent = Agent(home, settings)
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
-    with listening(agent) as socket:
+    with listening(agent) as socket, _page(agent, page_port, say):
         thread = threading.Thread(target=socket.serve_forever, daemon=True)
         thread.start()
         say(f"agent of {home}: partition {partition}, base model {agent.base_hash()[:16]}, pid {os.getpid()}")
@@ -56,6 +64,19 @@ def run_device(
             _supervise(home, server, authority, key, ending)
         finally:
             socket.shutdown()
+
+
+@contextlib.contextmanager
+def _page(agent: Agent, port: int | None, say: Callable[[str], object]) -> Iterator[None]:
+    """The owner's page, while the agent runs."""
+    # also an address that a killed agent left
+    forget_page(agent.home)
+    if port is None:
+        yield
+        return
+    with serving_page(agent.home, agent.status, port) as url:
+        say(f"page, for you alone: {url}")
+        yield
 
 
 def _supervise(home: Path, server: str, authority: Path | None, key: Path, ending: threading.Event) -> None:

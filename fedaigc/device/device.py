@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save
 
 from fedaigc.device.client_rule import ClientRule, Received
-from fedaigc.device.gallery import Finished, Gallery
+from fedaigc.device.gallery import Begun, Finished, Gallery
 from fedaigc.device.home import Home
 from fedaigc.device.images import ImageStore, read_folder, read_rows
 from fedaigc.device.local_round import local_round, put_adapters
@@ -21,6 +21,7 @@ from fedaigc.device.prompts import PromptQueue, Task, TaskStatus
 from fedaigc.device.report import DeviceError, Failure, FinishReport, LocalUpdate, SharedSteps, coarse
 from fedaigc.device.scoring import Confidence, Scorer
 from fedaigc.device.shared_steps import run_shared_steps
+from fedaigc.device.shared_work import SharedWork, SharedWorkLog
 from fedaigc.device.versions import AdapterVersions
 from fedaigc.diffusion.adapters import SharedState, finish_stages, run_stages
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
@@ -46,7 +47,8 @@ class Device:
     home: the folder; made when there is none. pipe: a diffusers pipeline; several devices of one process may
     share it, for each puts its own adapters in before it computes. base_hash: `base_fingerprint` of the
     pipeline, taken before adapters were added. seed: see `Home.open`. scorer: how finished images are judged;
-    without one the reports hold counts only.
+    without one the reports hold counts only. strip_pictures: how many pictures of the way to an image are
+    kept where no steps are asked for; each costs a decoding.
     """
 
     def __init__(
@@ -58,16 +60,19 @@ class Device:
         taxonomy: Taxonomy,
         seed: int | None = None,
         scorer: Scorer | None = None,
+        strip_pictures: int = 0,
     ) -> None:
         self._home = Home.open(home, seed)
         self._pipe = pipe
         self._taxonomy = taxonomy
         self._scorer = scorer
+        self._strip_pictures = strip_pictures
         self.base_hash = base_hash
         self.images = ImageStore(self._home)
         self.prompts = PromptQueue(self._home)
         self.versions = AdapterVersions(self._home)
         self.gallery = Gallery(self._home)
+        self.shared_work = SharedWorkLog(self._home)
 
     def add_images(
         self, source: Path | Iterable[Mapping[str, Any]], *, image: str = "image", caption: str = "caption"
@@ -179,7 +184,7 @@ class Device:
         """
         self.prompts.get(task_id)
         boundary = self._prepare(plan, personal=False)
-        return run_shared_steps(
+        steps = run_shared_steps(
             self._pipe,
             group_prompt,
             plan,
@@ -189,6 +194,8 @@ class Device:
             handoff=handoff,
             number_format=number_format,
         )
+        self.shared_work.add(SharedWork(task_id, stop))
+        return steps
 
     def finish(
         self,
@@ -249,12 +256,15 @@ class Device:
         strip_steps: Sequence[int],
     ) -> FinishReport:
         start = state.step
-        shown = tuple(sorted({step for step in strip_steps if start <= step < plan.num_steps}))
-        strip = []
+        asked = strip_steps or even_steps(start, plan.num_steps, self._strip_pictures)
+        shown = tuple(sorted({step for step in asked if start <= step < plan.num_steps}))
+        if shown:
+            self.gallery.begin(Begun(task.task_id, start, plan.num_steps, boundary, shown))
         with DenoiserCount(self._pipe) as count:
-            for stop in shown:
+            for number, stop in enumerate(shown):
                 state = run_stages(self._pipe, state, {"prompt": task.prompt}, plan, stop, boundary)
-                strip += decode(self._pipe, state, plan)
+                (part,) = decode(self._pipe, state, plan)
+                self.gallery.save_part(task.task_id, number, part)
             (image,) = finish_stages(self._pipe, state, {"prompt": task.prompt}, plan, boundary)
         confidence = self._confidence(task, image)
         report = FinishReport(
@@ -275,7 +285,7 @@ class Device:
             asdict(report),
             shown,
         )
-        self.gallery.save(entry, image, strip)
+        self.gallery.save(entry, image)
         self.prompts.mark(task.task_id, TaskStatus.FINISHED)
         return report
 
@@ -284,3 +294,9 @@ class Device:
             return Confidence()
         parsed = parse(task.prompt, self._taxonomy)
         return self._scorer(image, parsed.object, parsed.place)
+
+
+def even_steps(start: int, stop: int, count: int) -> tuple[int, ...]:
+    """At most `count` steps from `start` on and before `stop`, evenly spaced; the first is `start`."""
+    count = min(count, stop - start)
+    return tuple(start + (stop - start) * i // count for i in range(count))

@@ -8,7 +8,8 @@ Layout::
     adapters/rounds/        <run>/<round>/: the personal adapters that rounds ended with
     adapters/current.json   which of them is used
     adapters/shared/        <hash>/: the shared states that the federation sent
-    gallery/                <task id>.png and <task id>.json: finished images
+    gallery/                <task id>.png and <task id>.json: finished images; .stripNN.png: the way to them
+    shared_work/            the shared steps that this device ran for its groups
     cache/                  latents and text embeddings of the private images
     errors.log              what went wrong, in full; only the kind of an error leaves the device
 """

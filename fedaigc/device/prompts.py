@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedaigc.device.home import Home
 from fedaigc.device.report import UnknownTask
-from fedaigc.errors import UserError
+from fedaigc.errors import DamagedFile, UserError
 from fedaigc.rng import derived_seed
 from fedaigc.semantics.parser import MAX_PROMPT_CHARACTERS
 
@@ -38,7 +38,10 @@ class Task:
 
 
 def checked_prompt(text: str) -> str:
-    """`text` with runs of white space made one space; UserError when empty or over 1,000 characters."""
+    """`text` with runs of white space made one space.
+
+    UserError when it is empty, over 1,000 characters, or holds what no file can: half of a character.
+    """
     # counted before stripping: ten thousand blanks are as wrong as ten thousand letters
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise UserError(
@@ -47,6 +50,10 @@ def checked_prompt(text: str) -> str:
     prompt = " ".join(text.split())
     if not prompt:
         raise UserError('the text is empty: say what to draw, e.g. "an apple on a table"')
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise UserError("the text holds a broken character: type it anew, in UTF-8") from None
     return prompt
 
 
@@ -93,6 +100,20 @@ class PromptQueue:
     def all(self) -> list[Task]:
         """Every task, oldest first."""
         return [self._read(path) for path in sorted(self._files())]
+
+    def readable(self) -> tuple[list[Task], list[Path]]:
+        """Every task that can be read, oldest first, and the files of those that cannot."""
+        tasks, damaged = [], []
+        for path in sorted(self._files()):
+            try:
+                task = self._read(path)
+                if path != self._path(task) or not isinstance(task.prompt, str):
+                    raise DamagedFile(f"{path} holds another task than its name says")
+            except (OSError, LookupError, TypeError, ValueError, DamagedFile):
+                damaged.append(path)
+            else:
+                tasks.append(task)
+        return tasks, damaged
 
     def waiting(self) -> list[Task]:
         """The tasks that have no image yet, oldest first."""

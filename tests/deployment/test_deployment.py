@@ -46,7 +46,7 @@ class Devices:
         command = [sys.executable, "-m", "fedaigc.cli", "device", "start", str(home)]
         command += ["--partition", str(partition), "--server", f"127.0.0.1:{self.state.port}"]
         command += ["--authority", str(authority or self.folder / AUTHORITY)]
-        command += ["--model", self.config.model.name]
+        command += ["--model", self.config.model.name, "--no-page"]
         with (self.folder / f"device{partition}.log").open("ab") as log:
             self.running[partition] = subprocess.Popen(command, stdout=log, stderr=log)
         wait_for(lambda: answers(home))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedaigc.data.scenes import scenes_dataset
-from fedaigc.device.device import Device
+from fedaigc.device.device import Device, even_steps
 from fedaigc.device.prompts import TaskStatus
 from fedaigc.device.report import DeviceError, Failure, UnknownTask, failure_of
 from fedaigc.device.scoring import Confidence
@@ -232,3 +232,33 @@ def test_every_error_has_a_kind_and_no_kind_has_a_text():
     assert failure_of(OSError(28, "No space left on device")) is Failure.STORAGE
     assert failure_of(UnknownTask()) is Failure.UNKNOWN_TASK
     assert failure_of(PacketError("damaged")) is Failure.PACKET_REFUSED
+
+
+def test_a_device_keeps_the_way_that_its_owner_asks_for_and_draws_the_same(
+    device, pipe, base_hash, taxonomy, shared, plan, tmp_path
+):
+    """Four steps from the packet's step 1, two pictures: before step 1, as received, and before step 2."""
+    device.receive(shared)
+    task_id = device.add_prompt("an apple on a table")
+    packet = device.share(task_id, "a fruit on a table", plan, 1, noise_seed=3).packet
+    assert [(work.task_id, work.steps) for work in device.shared_work.readable()[0]] == [(task_id, 1)]
+    device.finish(task_id, packet, plan)
+    assert not list((device._home.gallery).glob("*.strip*"))
+    without = device.gallery.image(task_id).tobytes()
+    showing = Device(device._home.root, pipe, base_hash=base_hash, taxonomy=taxonomy, strip_pictures=2)
+    showing.finish(task_id, packet, plan)
+    (entry,) = showing.gallery.all()
+    assert entry.strip_steps == (1, 2)
+    assert len(showing.gallery.strip(entry)) == 2
+    assert showing.gallery.begun(task_id) is None
+    assert showing.gallery.image(task_id).tobytes() == without
+    # what a run asks for comes first
+    showing.finish(task_id, packet, plan, strip_steps=(3,))
+    assert showing.gallery.all()[0].strip_steps == (3,)
+
+
+def test_steps_of_the_way_are_even_and_begin_with_the_first():
+    assert even_steps(3, 11, 4) == (3, 5, 7, 9)
+    assert even_steps(0, 2, 4) == (0, 1)
+    assert even_steps(4, 4, 2) == ()
+    assert even_steps(3, 11, 0) == ()

@@ -31,8 +31,8 @@ def test_ids_depend_on_seed_and_number_but_never_on_the_text(tmp_path):
     assert len(set(ids)) == 2
 
 
-@pytest.mark.parametrize("text", ["", " \n\t ", "a" * 1001, " " * 10_000, "a" * 10_000])
-def test_empty_and_overlong_prompts_are_refused(tmp_path, text):
+@pytest.mark.parametrize("text", ["", " \n\t ", "a" * 1001, " " * 10_000, "a" * 10_000, "a \ud83d"])
+def test_empty_overlong_and_broken_prompts_are_refused(tmp_path, text):
     queue = PromptQueue(Home.open(tmp_path))
     with pytest.raises(UserError):
         queue.add(text)
@@ -75,3 +75,26 @@ def test_writers_at_the_same_time_lose_no_prompt(tmp_path):
     tasks = PromptQueue(Home.open(tmp_path)).all()
     assert len({task.prompt for task in tasks}) == len({task.task_id for task in tasks}) == 40
     assert [task.number for task in tasks] == list(range(40))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[]",
+        b"{}",
+        b'{"task_id": "0", "number": 0, "prompt": "x", "status": "lost", "disclosed": null}',
+        b'{"task_id": "0", "number": 0, "prompt": "x", "status": "waiting", "disclosed": null}',
+        b'{"task_id": "0123456789abcdef", "number": 1, "prompt": 5, "status": "waiting", "disclosed": null}',
+    ],
+)
+def test_a_damaged_file_costs_the_other_tasks_nothing(tmp_path, content):
+    queue = PromptQueue(Home.open(tmp_path))
+    first = queue.add("an apple on a table")
+    damaged = tmp_path / "prompts" / "000001-0123456789abcdef.json"
+    damaged.write_bytes(content)
+    third = queue.add("a dog on a bed")
+    tasks, files = queue.readable()
+    assert [task.task_id for task in tasks] == [first, third]
+    assert files == [damaged]

@@ -43,6 +43,10 @@ def test_the_wheel_carries_assets_and_notices_and_no_experiments(wheel: Path) ->
         "fedaigc/assets/sprites/noto.png",
         "fedaigc/data/scenes.py",
         "fedaigc/report/page.html.j2",
+        "fedaigc/deployment/page/static/page.html",
+        "fedaigc/deployment/page/static/page.css",
+        "fedaigc/deployment/page/static/page.js",
+        "fedaigc/deployment/page/static/icon.svg",
         "strategies/__init__.py",
     ):
         assert wanted in names

@@ -1,0 +1,109 @@
+"""All that the page shows, as one JSON object: prompts, pictures, sums, and the files that are damaged."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fedaigc.deployment.page.disclosure import disclosed_words
+from fedaigc.deployment.page.pictures import Pictures
+from fedaigc.deployment.page.sums import Sums, profile_of, profile_words, sums
+from fedaigc.device.gallery import Begun, Finished, Gallery
+from fedaigc.device.home import Home
+from fedaigc.device.prompts import PromptQueue, Task, TaskStatus
+from fedaigc.device.shared_work import SharedWorkLog
+
+Status = Callable[[], Mapping[str, int | str | bool]]
+
+
+class PageState:
+    """Reads a home anew for every answer. A file that cannot be read is named, and costs the others nothing.
+
+    status: of the agent, see `Agent.status`; its "busy" and "partition" are used.
+    """
+
+    def __init__(self, home: Home, status: Status) -> None:
+        self._home = home
+        self._status = status
+        self.pictures = Pictures()
+        self.gallery = Gallery(home)
+        self.queue = PromptQueue(home)
+        self._shared_work = SharedWorkLog(home)
+
+    def to_json(self) -> str:
+        """The object, in ASCII: an odd character in a file must not keep the page from being sent."""
+        return json.dumps(self._object(), allow_nan=False)
+
+    def _object(self) -> dict[str, Any]:
+        tasks, damaged = self.queue.readable()
+        entries, damaged_entries = self.gallery.readable()
+        work, damaged_work = self._shared_work.readable()
+        profile, own, damaged_profile = profile_of(self._home)
+        status = self._status()
+        finished = {entry.task_id: entry for entry in entries}
+        number = {task.task_id: task.number for task in tasks}
+        # a picture whose prompt cannot be read comes last
+        entries.sort(key=lambda entry: -number.get(entry.task_id, -1))
+        files = [
+            *damaged,
+            *damaged_entries,
+            *damaged_work,
+            *damaged_profile,
+            *self._damaged_pictures(entries),
+        ]
+        busy = bool(status["busy"])
+        return {
+            "partition": status["partition"],
+            "busy": busy,
+            "tasks": [self._task(task, finished.get(task.task_id), busy) for task in reversed(tasks)],
+            "pictures": [self._picture(entry) for entry in entries],
+            "sums": {
+                **_sums(sums(entries, work, profile)),
+                "source": profile_words(profile, own),
+            },
+            "damaged": [str(path.relative_to(self._home.root)) for path in files],
+        }
+
+    def _damaged_pictures(self, entries: Sequence[Finished]) -> list[Path]:
+        parts: list[tuple[str, int | None]] = []
+        for entry in entries:
+            parts += [(entry.task_id, None), *((entry.task_id, i) for i in range(len(entry.strip_steps)))]
+        paths = [self.gallery.path(task_id, part) for task_id, part in parts]
+        return [path for path in paths if self.pictures.version(path) is None]
+
+    def _task(self, task: Task, entry: Finished | None, busy: bool) -> dict[str, Any]:
+        begun = self.gallery.begun(task.task_id) if task.status is TaskStatus.WAITING else None
+        broken_off = "being drawn" if busy else "broken off, waiting"
+        return {
+            "id": task.task_id,
+            "prompt": task.prompt,
+            "state": task.status.value if begun is None else broken_off,
+            "disclosed": disclosed_words(task, entry.received_step if entry else None),
+            "picture": entry is not None,
+            "begun": self._way(begun) if begun else None,
+        }
+
+    def _picture(self, entry: Finished) -> dict[str, Any]:
+        version = self.pictures.version(self.gallery.path(entry.task_id))
+        return {"id": entry.task_id, "prompt": entry.prompt, "version": version, **self._way(entry)}
+
+    def _way(self, entry: Finished | Begun) -> dict[str, Any]:
+        """The strip: the step before which each part shows the latents, of the parts that are there."""
+        versions = [
+            self.pictures.version(self.gallery.path(entry.task_id, part))
+            for part in range(len(entry.strip_steps))
+        ]
+        return {
+            "received_step": entry.received_step,
+            "num_steps": entry.num_steps,
+            "strip": [
+                {"part": part, "step": step, "version": version}
+                for part, (step, version) in enumerate(zip(entry.strip_steps, versions, strict=True))
+                if version is not None
+            ],
+        }
+
+
+def _sums(total: Sums) -> dict[str, int | float]:
+    return {**asdict(total), "saved_steps": total.saved_steps, "saved_j": total.saved_j}

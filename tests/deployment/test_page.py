@@ -1,0 +1,444 @@
+"""The device's page over real sockets: who is let in, what is shown, and what a damaged file costs."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from PIL import Image
+
+from fedaigc.deployment.agent_socket import STATUS, AgentUnreachable, Request, ask_agent
+from fedaigc.deployment.page.disclosure import disclosed_words
+from fedaigc.deployment.page.guard import HEADERS
+from fedaigc.deployment.page.serving import PAGE_URL, serving_page
+from fedaigc.deployment.page.sums import sums
+from fedaigc.device.gallery import Finished, Gallery
+from fedaigc.device.home import Home
+from fedaigc.device.prompts import PromptQueue, Task, TaskStatus
+from fedaigc.device.shared_work import SharedWork, SharedWorkLog
+from fedaigc.errors import UserError
+from fedaigc.semantics.parser import parse
+from fedaigc.semantics.public import Relation
+from fedaigc.semantics.signature import Policy, Signature, disclose
+from fedaigc.wireless.profiles import PHONE
+
+SCRIPT = '<script>document.title = "in"</script><img src=x onerror=alert(1)>'
+
+
+def idle() -> dict[str, int | bool]:
+    return {"partition": 0, "busy": False}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(tmp_path / "home", 1)
+
+
+@pytest.fixture
+def url(home: Home) -> Iterator[str]:
+    """The address of the page of `home`."""
+    with serving_page(home, idle) as url:
+        yield url
+
+
+def parts(url: str) -> tuple[int, str]:
+    """The port and the token of an address."""
+    found = httpx.URL(url)
+    assert found.port is not None
+    return found.port, found.path.strip("/")
+
+
+def state(url: str) -> dict[str, Any]:
+    reply = httpx.get(f"{url}state.json")
+    assert reply.status_code == 200
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+def finished(home: Home, prompt: str, received_step: int = 3, strip: tuple[int, ...] = (3, 7)) -> str:
+    """Put a picture of 11 steps for a new prompt into a home."""
+    queue, gallery = PromptQueue(home), Gallery(home)
+    task_id = queue.add(prompt)
+    for number in range(len(strip)):
+        gallery.save_part(task_id, number, Image.new("RGB", (16, 16), (number, 0, 0)))
+    entry = Finished(task_id, prompt, received_step, 11, 8, "plan", {}, strip)
+    gallery.save(entry, Image.new("RGB", (16, 16), (0, 200, 0)))
+    queue.mark(task_id, TaskStatus.FINISHED)
+    return task_id
+
+
+def test_without_the_token_nothing_is_answered(home: Home, url: str) -> None:
+    task_id = finished(home, "an apple on a table")
+    port, token = parts(url)
+    for wrong in ("", "x", token[:-1], token + "A", token.swapcase(), "é" * len(token)):
+        for path in ("", "state.json", "page.js", "page.css", "icon.svg", f"pictures/{task_id}.png", "none"):
+            reply = httpx.get(f"http://127.0.0.1:{port}/{wrong}/{path}")
+            assert reply.status_code == 403
+            assert "apple" not in reply.text
+        assert httpx.post(f"http://127.0.0.1:{port}/{wrong}/prompts", json={"text": "x"}).status_code == 403
+    for path in ("/", "/favicon.ico", "/state.json", f"/state.json?token={token}", f"//{token}/state.json"):
+        assert httpx.get(f"http://127.0.0.1:{port}{path}", cookies={"token": token}).status_code == 403
+    assert len(PromptQueue(home).all()) == 1
+    for path in ("", "state.json", "page.js", "page.css", "icon.svg", f"pictures/{task_id}.png"):
+        assert httpx.get(url + path).status_code == 200
+
+
+def test_each_start_has_a_token_of_its_own_and_the_address_is_the_owners_while_it_is_served(
+    home: Home,
+) -> None:
+    path = home.root / PAGE_URL
+    seen = set()
+    for _ in range(2):
+        with serving_page(home, idle) as url:
+            assert path.read_text() == f"{url}\n"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            seen.add(parts(url)[1])
+        assert not path.exists()
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url)
+    assert len(seen) == 2
+    assert min(map(len, seen)) >= 43  # 32 bytes
+
+
+def test_another_name_for_this_machine_is_refused(url: str) -> None:
+    """A page of a stranger whose name leads to 127.0.0.1 sends its own name as the host."""
+    port, token = parts(url)
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}", "[::1]", ""):
+        assert httpx.get(f"{url}state.json", headers={"host": host}).status_code == 403
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}"):
+        assert httpx.get(f"{url}state.json", headers={"host": host}).status_code == 200
+    for hosts in ((), (f"127.0.0.1:{port}", "evil.example")):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.putrequest("GET", f"/{token}/state.json", skip_host=True)
+        for host in hosts:
+            connection.putheader("Host", host)
+        connection.endheaders()
+        assert connection.getresponse().status in (400, 403)
+        connection.close()
+
+
+def test_another_origin_can_change_nothing(home: Home, url: str) -> None:
+    port, _ = parts(url)
+    sent = {"text": "a dog on a bed"}
+    for origin in (
+        "http://evil.example",
+        "null",
+        "",
+        f"https://127.0.0.1:{port}",
+        f"http://127.0.0.1:{port + 1}",
+        f"http://localhost:{port}",  # the page was opened under the other name
+    ):
+        assert httpx.post(f"{url}prompts", json=sent, headers={"origin": origin}).status_code == 403
+    assert PromptQueue(home).all() == []
+    own = {"origin": f"http://127.0.0.1:{port}"}
+    assert httpx.post(f"{url}prompts", json=sent, headers=own).status_code == 201
+    reply = httpx.options(
+        f"{url}prompts", headers={"origin": "http://evil.example", "access-control-request-method": "POST"}
+    )
+    assert reply.status_code == 403
+    assert not [name for name in reply.headers if name.startswith("access-control")]
+
+
+def test_every_answer_has_the_headers(home: Home, url: str) -> None:
+    finished(home, "an apple on a table")
+    (task,) = PromptQueue(home).all()
+    port, _ = parts(url)
+    replies = {
+        "page": httpx.get(url),
+        "state": httpx.get(f"{url}state.json"),
+        "picture": httpx.get(f"{url}pictures/{task.task_id}.png"),
+        "refused": httpx.get(f"http://127.0.0.1:{port}/"),
+        "missing": httpx.get(f"{url}docs"),
+        "mistake": httpx.post(f"{url}prompts", json={"text": ""}),
+    }
+    assert [reply.status_code for reply in replies.values()] == [200, 200, 200, 403, 404, 422]
+    for reply in replies.values():
+        for name, value in HEADERS.items():
+            assert reply.headers.get_list(name) == [value]
+        assert "server" not in reply.headers
+        assert "set-cookie" not in reply.headers
+    assert HEADERS["cache-control"] == "no-store"
+    assert HEADERS["referrer-policy"] == "no-referrer"
+    assert HEADERS["x-content-type-options"] == "nosniff"
+    policy = HEADERS["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert not {"http:", "https:", "data:", "blob:", "*", "'unsafe-inline'", "'unsafe-eval'"} & set(
+        policy.replace(";", " ").split()
+    )
+
+
+def test_a_prompt_is_added_for_good(home: Home, url: str) -> None:
+    reply = httpx.post(f"{url}prompts", json={"text": f"  a dog\n {SCRIPT} "})
+    assert reply.status_code == 201
+    (task,) = PromptQueue(Home.open(home.root)).all()
+    assert (task.task_id, task.prompt) == (reply.json()["id"], f"a dog {SCRIPT}")
+    shown = httpx.get(f"{url}state.json")
+    assert shown.headers["content-type"] == "application/json"
+    assert shown.json()["tasks"] == [
+        {
+            "id": task.task_id,
+            "prompt": f"a dog {SCRIPT}",
+            "state": "waiting",
+            "disclosed": "Nothing so far.",
+            "picture": False,
+            "begun": None,
+        }
+    ]
+    # the page itself is the same whatever the home holds
+    assert "dog" not in httpx.get(url).text
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "told"),
+    [
+        (b'{"text": ""}', 422, "the text is empty"),
+        (b'{"text": " \\n "}', 422, "the text is empty"),
+        (json.dumps({"text": "a" * 1001}).encode(), 422, "1,001 characters"),
+        (b'{"text": "a \\ud83d"}', 422, "broken character"),
+        (b'{"text": 5}', 422, "no text"),
+        (b'{"words": "a dog"}', 422, "no text"),
+        (b"text=a+dog", 422, "no text"),
+        (b"\xff", 400, "parsing"),
+        (b"", 422, "no text"),
+        (json.dumps({"text": "a" * 70_000}).encode(), 413, "too long"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_with_the_reason(
+    home: Home, url: str, content: bytes, status: int, told: str
+) -> None:
+    reply = httpx.post(f"{url}prompts", content=content, headers={"content-type": "application/json"})
+    assert reply.status_code == status
+    assert told in reply.text
+    assert PromptQueue(home).all() == []
+
+
+def test_a_body_without_a_length_and_a_form_are_refused(home: Home, url: str) -> None:
+    assert httpx.post(f"{url}prompts", content=iter([b'{"text": "a dog"}'])).status_code == 411
+    # what a form of another page could send
+    plain = {"content-type": "text/plain"}
+    assert httpx.post(f"{url}prompts", content=b'{"text": "a dog"}', headers=plain).status_code == 422
+    assert PromptQueue(home).all() == []
+
+
+def test_no_path_leads_elsewhere(home: Home, url: str) -> None:
+    finished(home, "an apple on a table")
+    for path in (
+        "pictures/..%2f..%2fdevice.json",
+        "pictures/%2e%2e/device.png",
+        "pictures/0123456789abcdef.png",
+        "pictures/*.png",
+        "pictures/0123456789abcdef/-1.png",
+        "device.json",
+        "openapi.json",
+        "docs",
+        "redoc",
+        "..%2fdevice.json",
+        "page.url",
+    ):
+        assert httpx.get(url + path).status_code in (404, 422), path
+    # without the slash the page's own links would lose the token
+    assert httpx.get(url.rstrip("/")).status_code == 404
+
+
+def test_a_damaged_file_is_named_and_all_else_is_shown(home: Home, url: str) -> None:
+    whole = finished(home, "an apple on a table")
+    cut = finished(home, "a dog on a bed")
+    no_entry = finished(home, "a cat near a river")
+    no_part = finished(home, "a lemon on a table")
+    lost_prompt = finished(home, "a bird above a lake")
+    gallery = Gallery(home)
+    SharedWorkLog(home).add(SharedWork(whole, 3))
+    picture = gallery.path(cut)
+    picture.write_bytes(picture.read_bytes()[:-20])
+    (home.gallery / f"{no_entry}.json").write_bytes(b"{")
+    gallery.path(no_part, 1).unlink()
+    (prompt_file,) = home.prompts.glob(f"*-{lost_prompt}.json")
+    prompt_file.write_bytes(b"\xff")
+    (home.prompts / "000009-0123456789abcdef.json").write_text('{"prompt": "\\ud800"}')
+    (home.root / "shared_work" / "000000.json").write_text("[]")
+    (home.root / "profile.json").write_text('{"step_j": 1}')
+    found = state(url)
+    assert sorted(found["damaged"]) == sorted(
+        [
+            f"prompts/{prompt_file.name}",
+            "prompts/000009-0123456789abcdef.json",
+            f"gallery/{cut}.png",
+            f"gallery/{no_entry}.json",
+            f"gallery/{no_part}.strip01.png",
+            "shared_work/000000.json",
+            "profile.json",
+        ]
+    )
+    assert [task["id"] for task in found["tasks"]] == [no_part, no_entry, cut, whole]
+    shown = {entry["id"]: entry for entry in found["pictures"]}
+    # in the order of the queue, and last the one that is in no queue
+    assert list(shown) == [no_part, cut, whole, lost_prompt]
+    assert shown[cut]["version"] is None
+    assert [len(shown[name]["strip"]) for name in (no_part, cut, whole)] == [1, 2, 2]
+    assert found["sums"]["pictures"] == 4
+    assert httpx.get(f"{url}pictures/{cut}.png").status_code == 404
+    assert httpx.get(f"{url}pictures/{whole}.png").content == gallery.path(whole).read_bytes()
+    assert httpx.get(f"{url}pictures/{no_part}/0.png").content == gallery.path(no_part, 0).read_bytes()
+    assert httpx.get(f"{url}pictures/{no_part}/1.png").status_code == 404
+
+
+def test_characters_that_cannot_be_sent_do_not_stop_the_page(home: Home, url: str) -> None:
+    task_id = finished(home, "an apple on a table")
+    (path,) = home.prompts.glob("*.json")
+    home.write(path, path.read_bytes().replace(b"an apple", b"\\ud800"))
+    assert [task["id"] for task in state(url)["tasks"]] == [task_id]
+
+
+def test_an_error_is_noted_at_home_and_told_to_nobody(home: Home) -> None:
+    def broken() -> dict[str, int]:
+        raise RuntimeError("an apple on a table")
+
+    with serving_page(home, broken) as url:
+        reply = httpx.get(f"{url}state.json")
+        assert reply.status_code == 500
+        assert "apple" not in reply.text
+        assert httpx.get(url).status_code == 200
+    assert "apple" in (home.root / "errors.log").read_text()
+
+
+def test_only_127_0_0_1_is_listened_on(url: str) -> None:
+    port, _ = parts(url)
+    listening = {
+        connection.laddr.ip
+        for connection in psutil.Process().net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    }
+    assert listening == {"127.0.0.1"}
+    # on Linux all of 127.0.0.0/8 is this machine
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port), timeout=5)
+
+
+def test_a_port_that_is_taken_is_told(home: Home, url: str) -> None:
+    with pytest.raises(UserError, match="--page-port"), serving_page(home, idle, parts(url)[0]):
+        pass
+
+
+def test_steps_and_energy_add_up() -> None:
+    """Two pictures of 11 steps, one received before step 3, and 3 steps for a group.
+
+    Run here: 8 + 11 + 3 = 22 of 22, so nothing is saved: the device ran the group's steps itself. Without
+    them 3 are saved, 3 x 24.6 J = 73.8 J of 2 x (11 x 24.6 + 35) J = 611.2 J. Two pictures of the way are two
+    decodings of 35 J.
+    """
+    entries = [
+        Finished("0" * 16, "", 3, 11, 8, "", {}, (3, 7)),
+        Finished("1" * 16, "", 0, 11, 8, "", {}),
+    ]
+    helper, member = sums(entries, [SharedWork("0" * 16, 3)], PHONE), sums(entries, [], PHONE)
+    assert (helper.own_steps, helper.shared_steps, helper.solo_steps, helper.saved_steps) == (19, 3, 22, 0)
+    assert member.saved_steps == 3
+    assert member.saved_j == pytest.approx(73.8)
+    assert member.solo_energy_j == pytest.approx(611.2)
+    assert helper.energy_j == pytest.approx(611.2)
+    assert member.strip_j == 70.0
+
+
+def test_the_devices_own_profile_is_used_and_the_phones_is_called_assumed(home: Home, url: str) -> None:
+    finished(home, "an apple on a table", strip=())
+    # 8 steps of 24.6 J and a decoding of 35 J
+    assert state(url)["sums"]["energy_j"] == pytest.approx(231.8)
+    assert state(url)["sums"]["source"].startswith("Assumed, not measured here")
+    values = json.loads(PHONE.to_json()) | {"step_j": 2.0, "model": "embedded"}
+    values["sources"]["step_j"] = "measured: the processor's counter"
+    (home.root / "profile.json").write_text(json.dumps(values))
+    assert state(url)["sums"]["energy_j"] == pytest.approx(51.0)
+    assert "2 J a step of embedded (measured: the processor's counter)" in state(url)["sums"]["source"]
+    for wrong in ({"step_j": float("inf")}, {"step_j": "2"}, {"step_j": -1}, {"sources": []}):
+        (home.root / "profile.json").write_text(json.dumps(values | wrong))
+        assert state(url)["damaged"] == ["profile.json"]
+        assert state(url)["sums"]["energy_j"] == pytest.approx(231.8)
+
+
+@pytest.mark.parametrize(
+    ("policy", "public", "expected"),
+    [
+        (Policy.EXACT, 1, "“an apple on a table”, by the policy “exact”: the object as the public word"),
+        (
+            Policy.KIND,
+            3,
+            "“a fruit on a table”, by the policy “kind”: the object as a general word “a fruit”",
+        ),
+        (Policy.GENERAL, 3, "“a fruit on furniture”, by the policy “general”"),
+        (Policy.SILENT, 3, "Nothing: it ran alone."),
+        (Policy.OPEN, 3, "The whole prompt, word for word"),
+    ],
+)
+def test_what_was_disclosed_is_said_in_plain_words(
+    taxonomy: Any, policy: Policy, public: int, expected: str
+) -> None:
+    signature = disclose(parse("a shiny apple on a table", taxonomy), policy, taxonomy, public)
+    told = signature.to_json() if signature is not None else None
+    task = Task("0" * 16, 0, "a shiny apple on a table", TaskStatus.FINISHED, told)
+    alone = 0 if signature is None else 3
+    assert disclosed_words(task, alone).startswith(expected)
+    assert "shiny" not in disclosed_words(task, alone)
+    if signature is not None:
+        assert "ran alone" in disclosed_words(task, 0)
+        assert "ran alone" not in disclosed_words(task, 3)
+
+
+def test_a_signature_that_says_little_or_cannot_be_read_is_told_as_it_is() -> None:
+    root = Signature("n00001930", Relation.ON, "n00001930", Policy.KIND).to_json()
+    waiting = Task("0" * 16, 0, "x", TaskStatus.WAITING, root)
+    assert "of the object only that there is one" in disclosed_words(waiting, None)
+    for text in ("{", "[1]", '{"policy": "kind"}', SCRIPT):
+        damaged = Task("0" * 16, 0, "x", TaskStatus.WAITING, text)
+        assert disclosed_words(damaged, None) == f"What was sent cannot be read here: {text}"
+
+
+@pytest.mark.slow
+def test_the_command_line_serves_the_page_and_prints_its_address(home: Home, small_model: Path) -> None:
+    command = [sys.executable, "-m", "fedaigc.cli", "device"]
+
+    def said() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, "page", str(home.root)], capture_output=True, text=True, check=False)
+
+    def start(*options: str) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen([*command, "start", str(home.root), "--model", str(small_model), *options])
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                ask_agent(home.root, Request(STATUS), timeout_s=5)
+                return process
+            except AgentUnreachable:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+
+    process = start()
+    try:
+        url = said().stdout.strip()
+        assert state(url)["partition"] == 0
+        # nothing of the page is told over the socket
+        status = ask_agent(home.root, Request(STATUS), timeout_s=5).status
+        assert parts(url)[1] not in json.dumps(status)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        # its address is left, and leads nowhere
+        assert (home.root / PAGE_URL).exists()
+        assert said().returncode == 2
+        process = start("--no-page")
+        assert not (home.root / PAGE_URL).exists()
+        refused = said()
+        assert refused.returncode == 2
+        assert "--no-page" in refused.stderr
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
