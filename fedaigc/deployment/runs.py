@@ -8,7 +8,7 @@ from pathlib import Path
 from fedaigc.deployment.roster_file import known_devices
 from fedaigc.deployment.server import ServerState, control_environment
 from fedaigc.errors import UserError
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig, parse_config
 from fedaigc.federation.flower_runtime import (
     LOG,
     check_ended_well,
@@ -20,6 +20,9 @@ from fedaigc.federation.flower_runtime import (
 from fedaigc.federation.roster import Progress
 from fedaigc.federation.superlink import CONNECTION
 
+ROUND_DEADLINE_S = 3600.0
+GENERATION_DEADLINE_S = 900.0
+
 
 def run_on_devices(
     folder: Path,
@@ -30,16 +33,19 @@ def run_on_devices(
 ) -> None:
     """Run `config` on the devices that this server knows; their number is that of the run's clients.
 
-    Without TLS there are no keys to bind, and the configuration's own number counts. Raises UserError without
-    devices, and as a simulation does when the run does not end well.
+    Without TLS there are no keys to bind, and the configuration's own number counts. Where the configuration
+    has no deadlines, those of this module count: a device may hang. Raises UserError without devices, for a
+    configuration that does not fit them, and as a simulation does when the run does not end well.
     """
     devices = known_devices(folder)
     if state.tls:
         if not devices:
             raise UserError(f"no devices: register one with `fedaigc server add {folder} PUBLIC_KEY`")
         bindings = {str(device.node_id): device.partition for device in devices}
-        config = config.model_copy(update={"bindings": bindings, "num_clients": max(bindings.values()) + 1})
-    config = config.absolute()
+        # checked anew: ranks and steps by client must fit the devices that there are
+        values = config.model_dump() | {"bindings": bindings, "num_clients": max(bindings.values()) + 1}
+        config = parse_config(values)
+    config = _with_deadlines(config).absolute()
     config.output.mkdir(parents=True, exist_ok=True)
     if not config.resume:
         (config.output / "record.json").unlink(missing_ok=True)
@@ -57,3 +63,14 @@ def run_on_devices(
         lines = stream_run(command, scratch, environment, log.write, progress, on_log)
     status, details = run_status(scratch, environment, before)
     check_ended_well(status, details, config, lines)
+
+
+def _with_deadlines(config: FederationConfig) -> FederationConfig:
+    rounds = {"deadline_s": config.rounds.deadline_s or ROUND_DEADLINE_S}
+    generation = {"deadline_s": config.generation.deadline_s or GENERATION_DEADLINE_S}
+    return config.model_copy(
+        update={
+            "rounds": config.rounds.model_copy(update=rounds),
+            "generation": config.generation.model_copy(update=generation),
+        }
+    )
