@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def grid(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[st
         axis.set_title(name, fontsize=8)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout(pad=0.3)
-    figure.savefig(target, dpi=110)
+    figure.savefig(target, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 
@@ -160,7 +161,7 @@ def curves(
 
     figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.3), squeeze=False)
     for axis, (title, ylabel, lines) in zip(axes[0], panels, strict=True):
-        for (name, points), marker in zip(lines.items(), "os^vDPX*", strict=False):
+        for (name, points), marker in zip(lines.items(), cycle("os^vDPX*"), strict=False):
             x = [point[0] for point in points]
             y = [point[1]["mean"] for point in points]
             low = [max(0.0, point[1]["mean"] - point[1]["low"]) for point in points]
@@ -171,14 +172,15 @@ def curves(
         axis.set_ylabel(ylabel)
         axis.grid(alpha=0.3)
         if any(lines):
-            axis.legend(fontsize=7)
+            # below: of many curves a legend inside would hide some
+            axis.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
         values = [point[1]["high"] for points in lines.values() for point in points]
         # shares and similarities: from 0 to 1, so that panels compare and a flat line looks flat
         if ylabel in SHARES:
             axis.set_ylim(min(0.0, *values), 1.05)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
-    figure.savefig(target, dpi=110)
+    figure.savefig(target, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 

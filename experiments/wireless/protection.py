@@ -11,6 +11,7 @@ and of the phone's denoising steps, by the profiles (partly assumed: see their s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,16 +140,21 @@ def main() -> None:
         for (name, snr_db), images in pictures.items()
     ]
     if options.images is not None:
-        lines: list[tuple[str, str, dict]] = [("", "SSIM", {}), ("", "target object seen", {})]
-        for name in VARIANTS:
-            own_rows = [row for row in rows if row["variant"] == name]
-            lines[0][2][name] = [
-                (row["snr_db"], row["against the picture without a channel"]["ssim"]) for row in own_rows
-            ]
-            if own_rows[0]["judge"]:
-                lines[1][2][name] = [(row["snr_db"], row["judge"]["object"]) for row in own_rows]
-        curves([line for line in lines if line[2]], "SNR, dB", options.images / "protection_curves.png")
+        draw(rows, options.images / "protection_curves.png")
     finish(options, setting, "quality against SNR for modulations and kinds of protection, AWGN", rows)
+
+
+def draw(rows: Sequence[dict[str, Any]], target: Path) -> None:
+    """The curves of all variants, from the rows of a record."""
+    panels: list[tuple[str, str, dict]] = [("", "SSIM", {}), ("", "target object seen", {})]
+    for name in VARIANTS:
+        own_rows = [row for row in rows if row["variant"] == name]
+        panels[0][2][name] = [
+            (row["snr_db"], row["against the picture without a channel"]["ssim"]) for row in own_rows
+        ]
+        if own_rows[0]["judge"]:
+            panels[1][2][name] = [(row["snr_db"], row["judge"]["object"]) for row in own_rows]
+    curves([panel for panel in panels if panel[2]], "SNR, dB", target)
 
 
 def _received(
