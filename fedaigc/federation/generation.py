@@ -84,10 +84,10 @@ class WaitingTasks:
     refused: dict[int, Failure]
 
 
-def waiting_tasks(roster: Roster, config: FederationConfig) -> WaitingTasks:
-    """Ask every device what waits there."""
+def waiting_tasks(roster: Roster, config: FederationConfig, label: str | None = "signatures") -> WaitingTasks:
+    """Ask every device what waits there. label: of the progress; None tells of none."""
     asked = {partition: body() for partition in roster.partitions}
-    replies = roster.ask(Ask.SIGNATURES, asked, "signatures", config.generation.deadline_s)
+    replies = roster.ask(Ask.SIGNATURES, asked, label, config.generation.deadline_s)
     return _signatures(replies)
 
 

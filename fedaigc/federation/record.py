@@ -86,6 +86,7 @@ def timeless(record: dict[str, Any]) -> dict[str, Any]:
 def refusals(record: Mapping[str, Any]) -> list[str]:
     """Who was left out of what, a line each: of the run, of rounds, of the generation."""
     lines = [f"left out of the run: {entry['reason']}" for entry in record.get("refused", [])]
+    lines += [f"not there: the device of partition {partition}" for partition in record.get("absent", [])]
     rounds: dict[str, list[int]] = {}
     for done in record["rounds"]:
         for reason in done["refused"].values():

@@ -74,6 +74,12 @@ class Roster:
         """The partitions that take part, sorted."""
         return list(self._nodes)
 
+    @property
+    def absent(self) -> list[int]:
+        """The partitions of bound devices that have not been let in (yet), sorted."""
+        bindings = self._admission.bindings if self._admission is not None else None
+        return sorted(set((bindings or {}).values()) - self._nodes.keys())
+
     def admit(self) -> None:
         """Let in the bound devices that came since the last look; nothing where nodes are not bound.
 
@@ -92,13 +98,24 @@ class Roster:
             self.refused += [refusal for refusal in found.refused if not refusal.passing]
 
     def ask(
-        self, kind: Ask, contents: Mapping[int, RecordDict], label: str, deadline_s: float | None = None
+        self,
+        kind: Ask,
+        contents: Mapping[int, RecordDict],
+        label: str | None,
+        deadline_s: float | None = None,
     ) -> dict[int, RecordDict | Failure]:
-        """Send one message to each partition and wait for all replies; they come in partition order."""
+        """Send one message to each partition and wait for all replies; they come in partition order.
+
+        label: of the progress; None tells of none.
+        """
         return dict(self.ask_each(kind, contents, label, deadline_s))
 
     def ask_each(
-        self, kind: Ask, contents: Mapping[int, RecordDict], label: str, deadline_s: float | None = None
+        self,
+        kind: Ask,
+        contents: Mapping[int, RecordDict],
+        label: str | None,
+        deadline_s: float | None = None,
     ) -> Iterator[tuple[int, RecordDict | Failure]]:
         """Send one message to each partition and yield the replies in partition order, one at a time.
 
@@ -129,7 +146,7 @@ def exchange(
     grid: Grid,
     kind: Ask,
     orders: Sequence[tuple[int, RecordDict]],
-    label: str,
+    label: str | None,
     progress: Progress | None = None,
     ledger: Ledger | None = None,
     deadline_s: float | None = None,
@@ -150,7 +167,7 @@ def exchange(
             time.sleep(_PULL_S)
         if ledger is not None and arrived and not arrived[0].has_error():
             ledger.add("up", arrived[0].content)
-        if progress is not None:
+        if progress is not None and label is not None:
             progress(label, done, len(ids))
         yield _content(arrived[0]) if arrived else Failure.LATE
 

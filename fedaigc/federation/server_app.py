@@ -16,7 +16,7 @@ from fedaigc.federation.checkpoint import Checkpoint, load_checkpoint, save_chec
 from fedaigc.federation.config import FederationConfig, config_from_run
 from fedaigc.federation.generation import plan_generation
 from fedaigc.federation.record import RunRecord, save_shared_state
-from fedaigc.federation.roster import Progress, open_roster
+from fedaigc.federation.roster import Progress, Roster, open_roster
 from fedaigc.federation.rounds import RoundRecord, run_rounds
 from fedaigc.federation.service import GENERATIONS, PromptService, append_generation
 from fedaigc.federation.software import difference, own_software
@@ -69,15 +69,7 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
             progress=progress,
             bindings=config.bindings,
         )
-        refused = [{"partition": refusal.partition, "reason": refusal.reason} for refusal in roster.refused]
-        record.update(
-            base=shared.base_hash,
-            partitions=roster.partitions,
-            refused=refused,
-            client_versions={str(partition): dict(told) for partition, told in roster.software.items()},
-            version_warning=difference(roster.software, own_software()),
-        )
-
+        record.update(base=shared.base_hash, **_attendance(roster))
         finished = 0 if held is None else held.round
         if held is None:
             (config.output / GENERATIONS).unlink(missing_ok=True)
@@ -107,7 +99,8 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
         if settings.enabled:
             record.update(generation=service.serve(shared))
             service.serve_for(settings.serve_s, shared)
-        record.update(sent_bytes=roster.ledger.totals())
+        # devices that came late are in it now
+        record.update(sent_bytes=roster.ledger.totals(), **_attendance(roster))
     except KeyboardInterrupt:
         record.update(status="stopped")
         raise
@@ -116,6 +109,17 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
         record.update(status="failed", error=f"{error}", error_kind=kind)
         raise
     record.update(status="finished")
+
+
+def _attendance(roster: Roster) -> dict[str, Any]:
+    """Who takes part and with which versions, who was refused, and which bound devices were never there."""
+    return {
+        "partitions": roster.partitions,
+        "absent": roster.absent,
+        "refused": [{"partition": refusal.partition, "reason": refusal.reason} for refusal in roster.refused],
+        "client_versions": {str(partition): dict(told) for partition, told in roster.software.items()},
+        "version_warning": difference(roster.software, own_software()),
+    }
 
 
 def initial_shared_state(config: FederationConfig, *, full_weights: bool = False) -> SharedState:

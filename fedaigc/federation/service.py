@@ -35,14 +35,17 @@ class PromptService:
         self._served = served
         self._attempts: Counter[str] = Counter()
 
-    def serve(self, shared: SharedState) -> dict[str, Any]:
-        """Gather, group and serve what waits now, and return the record of it; there may be nothing."""
+    def serve(self, shared: SharedState, label: str | None = "signatures") -> dict[str, Any]:
+        """Gather, group and serve what waits now, and return the record of it; there may be nothing.
+
+        label: of the progress of asking; None tells of none.
+        """
         self._roster.admit()
-        waiting = self._waiting()
+        waiting = self._waiting(label)
         window_s = self._config.generation.window_s if self._config.generation.continuous else 0.0
         if waiting.owners and window_s:
             time.sleep(window_s)
-            waiting = self._waiting()
+            waiting = self._waiting(label)
         record = generate(self._roster, shared, self._config, waiting)
         self._count(record)
         if record["groups"]:
@@ -53,12 +56,13 @@ class PromptService:
         """Serve whatever comes within so many seconds."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            if not self.serve(shared)["groups"]:
+            # asked so often in vain, the progress would fill the log
+            if not self.serve(shared, label=None)["groups"]:
                 time.sleep(min(_POLL_S, left))
 
-    def _waiting(self) -> WaitingTasks:
+    def _waiting(self, label: str | None) -> WaitingTasks:
         """What waits, without the tasks that failed too often."""
-        found = waiting_tasks(self._roster, self._config)
+        found = waiting_tasks(self._roster, self._config, label)
         tried = {task for task, count in self._attempts.items() if count >= MAX_ATTEMPTS}
         return WaitingTasks(
             {task: signature for task, signature in found.signatures.items() if task not in tried},

@@ -4,23 +4,26 @@ import json
 import shutil
 import threading
 import time
+from functools import partial
 from typing import Any
 
+import pytest
 from flwr.app import Context, Message, RecordDict
 
 from fedaigc.collaboration.planner import Executor
 from fedaigc.device.home import Home
 from fedaigc.device.prompts import PromptQueue, TaskStatus
 from fedaigc.device.report import Failure
+from fedaigc.federation import server_app
 from fedaigc.federation.base import base_model
 from fedaigc.federation.client_app import app
 from fedaigc.federation.config import FederationConfig
 from fedaigc.federation.launcher import in_process_run, run_in_process
 from fedaigc.federation.local_grid import LocalGrid
 from fedaigc.federation.messages import Ask
-from fedaigc.federation.record import read_record
+from fedaigc.federation.record import read_record, refusals
 from fedaigc.federation.roster import Roster, open_roster
-from fedaigc.federation.server_app import initial_shared_state, serve
+from fedaigc.federation.server_app import initial_shared_state
 from fedaigc.federation.service import GENERATIONS, MAX_ATTEMPTS, PromptService
 
 from .conftest import PROMPTS, MakeRun
@@ -73,10 +76,13 @@ def test_a_prompt_that_comes_within_the_window_joins_the_group(make_run: MakeRun
     later.start()
     began = time.monotonic()
     last.start()
-    run_in_process(config)
+    told: list[str] = []
+    run_in_process(config, lambda label, done, total: told.append(label))
     assert time.monotonic() - began >= 6.0
     sizes = [[len(group["tasks"]) for group in line["groups"]] for line in lines(config)]
     assert sizes == [[2], [1]]
+    # a server that asks for days must not fill its log
+    assert told.count("signatures") <= 4
 
 
 def test_a_task_that_fails_on_its_device_is_tried_a_few_times(make_run: MakeRun) -> None:
@@ -112,23 +118,24 @@ class LateGrid(LocalGrid):
         return super().push_messages(messages)
 
 
-def test_a_bound_device_that_comes_late_joins_the_next_round(make_run: MakeRun) -> None:
+def test_a_bound_device_that_comes_late_joins_the_next_round(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = make_run(num_clients=3, rounds={"count": 3})
+    monkeypatch.setattr(server_app, "open_roster", partial(open_roster, timeout_s=0.0))
     with in_process_run(config) as run_id:
         grid = grid_of(config, run_id, LateGrid)
-        bindings = {str(node): partition for partition, node in enumerate(grid._contexts)}
-        late = config.model_copy(update={"bindings": bindings})
-        import fedaigc.federation.server_app as server_app
-
-        opened = server_app.open_roster
-        try:
-            server_app.open_roster = lambda *a, **k: opened(*a, **k | {"timeout_s": 0.0})  # type: ignore[assignment]
-            serve(grid, late)
-        finally:
-            server_app.open_roster = opened
+        # the fourth never comes
+        bindings = {str(node): partition for partition, node in enumerate(grid._contexts)} | {"7": 3}
+        late = config.model_copy(update={"bindings": bindings, "num_clients": 4})
+        server_app.serve(grid, late)
     record = read_record(config.output)
     assert [entry["sampled"] for entry in record["rounds"]] == [[0, 1], [0, 1, 2], [0, 1, 2]]
     assert record["refused"] == []
+    assert record["partitions"] == [0, 1, 2]
+    assert record["absent"] == [3]
+    assert record["client_versions"].keys() == {"0", "1", "2"}
+    assert "not there: the device of partition 3" in refusals(record)
     # its prompts are served with the others'
     drawn = {task["partition"] for group in record["generation"]["groups"] for task in group["tasks"]}
     assert drawn == {0, 1, 2}
@@ -146,7 +153,7 @@ def test_a_message_is_worth_nothing_after_its_deadline(make_run: MakeRun) -> Non
     config = with_generation(config, deadline_s=55.0)
     with in_process_run(config) as run_id:
         grid = LocalGrid(noting, num_clients=1, run_config=config.to_run_config(), run_id=run_id)
-        serve(grid, config)
+        server_app.serve(grid, config)
     assert seen[Ask.TRAIN] == {77.0}
     assert seen[Ask.SIGNATURES] == seen[Ask.INSTALL] == seen[Ask.FINISH] == {55.0}
 
@@ -179,7 +186,7 @@ def test_a_helper_with_a_packet_of_its_own_making_costs_the_sharing_only(make_ru
 
         with in_process_run(config) as run_id:
             grid = LocalGrid(spoiling, num_clients=2, run_config=config.to_run_config(), run_id=run_id)
-            serve(grid, config)
+            server_app.serve(grid, config)
         groups = read_record(config.output)["generation"]["groups"]
         shares = [group for group in groups if len(group["tasks"]) > 1]
         assert shares
