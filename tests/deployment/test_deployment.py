@@ -174,6 +174,39 @@ def test_a_device_that_dies_in_a_round_costs_its_update_only(make_run: MakeRun, 
         assert "failed" not in outcomes
 
 
+def test_a_device_that_is_gone_for_two_rounds_returns(make_run: MakeRun, tmp_path: Path) -> None:
+    """It joins the rounds after its return, and trains none of those that ended without it.
+
+    The one whose order it held when it went may be finished late: nobody waits for that.
+    """
+    config = make_run("gone", num_clients=2, prompts=(), rounds={"count": 9, "deadline_s": 10.0})
+    with deployment(config, tmp_path / "server", 2) as devices:
+        homes = [devices.start(partition) for partition in range(2)]
+        (tmp_path / "run.json").write_text(config.model_dump_json())
+        running = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(devices.folder), str(tmp_path / "run.json")]
+        )
+        wait_for(lambda: rounds_done(config) >= 1)
+        agent = psutil.Process(devices.running[1].pid)
+        away = [agent, *agent.children(recursive=True)]
+        for process in away:
+            process.suspend()
+        before = rounds_done(config)
+        wait_for(lambda: rounds_done(config) >= before + 3)
+        for process in away:
+            process.resume()
+        assert running.wait(500) == 0
+        rounds = read_record(config.output)["rounds"]
+        assert len(rounds) == 9
+        missed = {entry["round"] for entry in rounds if "1" not in entry["num_examples"]}
+        assert len(missed) >= 2
+        assert all("0" in entry["num_examples"] for entry in rounds)
+        assert "1" in rounds[-1]["num_examples"]
+        kept = {int(path.name) for path in (homes[1] / "adapters" / "rounds").glob("*/[0-9]*")}
+        assert len(kept & missed) <= 1
+        assert 9 in kept
+
+
 RUN = """
 import sys
 from pathlib import Path
