@@ -56,34 +56,44 @@ def run_all(study: StudyConfig, plan: Callable[[Records], list[RunSpec]], displa
     recorded as failed and the others go on; it is tried again by the next command, not by this one.
     """
     outcome, running = Outcome(), dict[str, _Running]()
-    records = _records(study)
-    runs = plan(records)
     with _stop_signals() as stopped:
         try:
+            done, waiting = _standing(study, plan, running, outcome)
             while not stopped():
                 ended = [each for each in running.values() if each.process.poll() is not None]
                 for each in ended:
                     del running[each.run.hash]
                     _note(study, each, outcome, display)
                 if ended:
-                    records = _records(study)
-                    runs = plan(records)
-                waiting = [
-                    run
-                    for run in runs
-                    if run.hash not in running and run.id not in outcome.failed and not recorded(records, run)
-                ]
+                    done, waiting = _standing(study, plan, running, outcome)
                 if not waiting and not running:
                     return outcome
-                for run in _different(waiting)[: study.workers - len(running)]:
+                while waiting and len(running) < study.workers:
+                    run = waiting.pop(0)
                     running[run.hash] = _Running(run, start(study, run), time.monotonic())
-                count = sum(recorded(records, run) for run in runs)
-                display.update(count, {each.run.id: _at(study, each) for each in running.values()})
+                display.update(done, {each.run.id: _at(study, each) for each in running.values()})
                 time.sleep(_POLL_S)
             outcome.stopped = True
             return outcome
         finally:
             end(each.process for each in running.values())
+
+
+def _standing(
+    study: StudyConfig,
+    plan: Callable[[Records], list[RunSpec]],
+    running: Mapping[str, _Running],
+    outcome: Outcome,
+) -> tuple[int, list[RunSpec]]:
+    """How many known runs are recorded, and those that wait for a worker; too slow for each poll."""
+    records = _records(study)
+    runs = plan(records)
+    waiting = [
+        run
+        for run in runs
+        if not recorded(records, run) and run.id not in outcome.failed and run.hash not in running
+    ]
+    return sum(recorded(records, run) for run in runs), _different(waiting)
 
 
 def start(study: StudyConfig, run: RunSpec) -> "subprocess.Popen[bytes]":
