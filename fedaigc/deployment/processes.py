@@ -3,13 +3,21 @@
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
+
+import psutil
 
 from fedaigc.errors import UserError
 
+# beside a device's home, in the relay's folder
+RELAY_LOG = "relay.log"
+SUPERNODE_LOG = "supernode.log"
+MAX_LOG_BYTES = 8 << 20
 _PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
@@ -51,12 +59,23 @@ def stopped(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def alive(pid: int) -> bool:
-    """Whether there is such a process."""
+def alive(pid: int, began: float | None = None) -> bool:
+    """Whether there is such a process. began: as `birth` told it; another under the same number is not it."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and began in (None, process.create_time())
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
+
+
+def birth(pid: int) -> float:
+    """When a process began, in seconds since the epoch."""
+    return float(psutil.Process(pid).create_time())
+
+
+def keep_short(log: Path) -> None:
+    """Start a log anew beyond `MAX_LOG_BYTES`; one older file is kept. For files that are appended to."""
+    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+        # whoever writes has the file open, so that it must stay the same file
+        shutil.copyfile(log, log.with_suffix(".old.log"))
+        os.truncate(log, 0)

@@ -27,13 +27,15 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry.retry_invoker import RetryInvoker
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from fedaigc.deployment.agent_socket import AgentUnreachable, Request, ask_agent
-from fedaigc.deployment.processes import ended_with_parent, free_port, stopped, wait_for_port
+from fedaigc.deployment.processes import SUPERNODE_LOG, ended_with_parent, free_port, stopped, wait_for_port
 from fedaigc.device.report import Failure
 from fedaigc.federation.config import RUN_CONFIG_KEY
 from fedaigc.federation.messages import Ask, failure
@@ -113,7 +115,7 @@ def _supernode(settings: NodeSettings, scratch: Path) -> Iterator[tuple[_SuperNo
         command += ["--root-certificates", str(settings.root_certificate)]
     if settings.key is not None:
         command += ["--auth-supernode-private-key", str(settings.key)]
-    with (scratch / "supernode.log").open("ab") as log:
+    with (scratch / SUPERNODE_LOG).open("ab") as log:
         process = _SuperNode(
             command,
             cwd=scratch,
@@ -123,22 +125,27 @@ def _supernode(settings: NodeSettings, scratch: Path) -> Iterator[tuple[_SuperNo
             preexec_fn=ended_with_parent,
         )
     process.args_runtime = address
-    client = RuntimeHttpClient.from_server_address(
-        server_address=address,
-        insecure=True,
-        root_certificates=None,
-        interceptors=[
-            RuntimeVersionHttpInterceptor(component_name="SuperExec"),
-            SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=_ACQUIRE),
-        ],
-        retry_invoker=None,
-    )
+    proof = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=_ACQUIRE)
+    client = _runtime_client(address, "SuperExec", proof)
     try:
         wait_for_port(port, process)
         yield process, client
     finally:
         client.close()
         stopped(process)
+
+
+def _runtime_client(
+    address: str, component: str, proof: ProtobufClientInterceptor, retries: RetryInvoker | None = None
+) -> RuntimeHttpClient:
+    """A client of the SuperNode's runtime API, which speaks as `component` with this proof of its right."""
+    return RuntimeHttpClient.from_server_address(
+        server_address=address,
+        insecure=True,
+        root_certificates=None,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name=component), proof],
+        retry_invoker=retries,
+    )
 
 
 def _next_message(client: RuntimeHttpClient, home: Path, address: str) -> bool:
@@ -151,16 +158,7 @@ def _next_message(client: RuntimeHttpClient, home: Path, address: str) -> bool:
     # the SuperNode is on this machine: one that does not answer for so long is gone
     retries = make_simple_http_retry_invoker()
     retries.max_time = _RETRIES_S
-    task = RuntimeHttpClient.from_server_address(
-        server_address=address,
-        insecure=True,
-        root_certificates=None,
-        interceptors=[
-            RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
-            RuntimeTokenHttpInterceptor(acquired.token),
-        ],
-        retry_invoker=retries,
-    )
+    task = _runtime_client(address, "flwr-clientapp", RuntimeTokenHttpInterceptor(acquired.token), retries)
     heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(task))
     heartbeat.start()
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from fedaigc.deployment.agent import Agent, AgentSettings, listening
 from fedaigc.deployment.keys import DEVICE_KEY
 from fedaigc.deployment.page.serving import forget_page, serving_page
-from fedaigc.deployment.processes import ended_with_parent, stopped
+from fedaigc.deployment.processes import RELAY_LOG, SUPERNODE_LOG, ended_with_parent, keep_short, stopped
 from fedaigc.errors import UserError
 from fedaigc.federation.config import ModelSection
 from fedaigc.semantics.signature import Policy
@@ -86,6 +86,8 @@ def _supervise(home: Path, server: str, authority: Path | None, key: Path, endin
         while not ending.wait(0.2):
             if not server:
                 continue
+            for log in (RELAY_LOG, SUPERNODE_LOG):
+                keep_short(home / "relay" / log)
             if relay is not None and relay.poll() is not None and ending.wait(_RELAY_PAUSE_S):
                 break
             if relay is None or relay.poll() is not None:
@@ -100,7 +102,7 @@ def _start_relay(home: Path, server: str, authority: Path | None, key: Path) -> 
     scratch.mkdir(mode=0o700, exist_ok=True)
     arguments = [str(home.absolute()), str(scratch), server]
     arguments += ["", ""] if authority is None else [str(authority.absolute()), str(key.absolute())]
-    with (scratch / "relay.log").open("ab") as log:
+    with (scratch / RELAY_LOG).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "fedaigc.deployment.relay", *arguments],
             stdout=log,

@@ -1,5 +1,6 @@
 """Which device a server knows: name, partition, and the node that its key is bound to."""
 
+import fcntl
 import json
 import subprocess
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.superlink import CONNECTION
 
 DEVICES = "devices.json"
+_LOCK = ".devices.lock"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,15 @@ def register_device(
 
     Raises UserError for a partition or name that another device has, and with Flower's words when it refuses.
     """
+    with (folder / _LOCK).open("w") as lock:
+        # of two at once the second sees what the first wrote
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _register(folder, state, public_key, name, partition)
+
+
+def _register(
+    folder: Path, state: ServerState, public_key: Path, name: str, partition: int | None
+) -> KnownDevice:
     held = known_devices(folder)
     free = (number for number in count() if number not in {device.partition for device in held})
     chosen = partition if partition is not None else next(free)

@@ -21,13 +21,22 @@ from typing import Any
 import uvicorn
 
 from fedaigc.deployment.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY
-from fedaigc.deployment.processes import alive, ended_with_parent, free_port, stopped, wait_for_port
+from fedaigc.deployment.processes import (
+    alive,
+    birth,
+    ended_with_parent,
+    free_port,
+    keep_short,
+    stopped,
+    wait_for_port,
+)
 from fedaigc.deployment.proxy import door
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.superlink import CONNECTION, flower_environment
 
 STATE = "server.json"
 LOG = "server.log"
+SUPERLINK_LOG = "superlink.log"
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
 _LONGEST_PAUSE_S = 30.0
@@ -35,9 +44,10 @@ _LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True)
 class ServerState:
-    """A running server. port: of the door. superlink: host:port, for this machine alone."""
+    """A running server. began: see `birth`. port: the door's. superlink: host:port, on this machine alone."""
 
     pid: int
+    began: float
     host: str
     port: int
     superlink: str
@@ -53,7 +63,7 @@ def server_state(folder: Path) -> ServerState | None:
         return None
     except (ValueError, TypeError) as error:
         raise DamagedFile(f"{path} is damaged: remove it") from error
-    return state if alive(state.pid) else None
+    return state if alive(state.pid, state.began) else None
 
 
 def start_server(folder: Path, host: str, port: int, *, insecure: bool = False) -> ServerState:
@@ -92,9 +102,9 @@ def stop_server(folder: Path) -> bool:
         return False
     os.kill(state.pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_TIMEOUT_S
-    while alive(state.pid) and time.monotonic() < deadline:
+    while alive(state.pid, state.began) and time.monotonic() < deadline:
         time.sleep(0.1)
-    if alive(state.pid):
+    if alive(state.pid, state.began):
         os.kill(state.pid, signal.SIGKILL)
     (folder / STATE).unlink(missing_ok=True)
     return True
@@ -146,11 +156,14 @@ def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None
         while not proxy.started and thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.05)
         if link.poll() is not None or not proxy.started:
-            raise UserError(f"no server on {host}:{port}: see {scratch / 'superlink.log'}")
-        state = ServerState(os.getpid(), host, port, f"127.0.0.1:{link_port}", not insecure)
+            raise UserError(f"no server on {host}:{port}: see {scratch / SUPERLINK_LOG}")
+        pid = os.getpid()
+        state = ServerState(pid, birth(pid), host, port, f"127.0.0.1:{link_port}", not insecure)
         _write_state(folder, state)
         pause_s = 1.0
         while not ending.wait(0.5):
+            for log in (folder / LOG, scratch / SUPERLINK_LOG):
+                keep_short(log)
             if not thread.is_alive():
                 raise UserError("the door ended: see above")
             if link.poll() is not None:
@@ -175,7 +188,7 @@ def _start_superlink(folder: Path, scratch: Path, port: int, *, insecure: bool) 
         command += ["--ssl-certfile", str(folder / SERVER_CERTIFICATE)]
         command += ["--ssl-keyfile", str(folder / SERVER_KEY), "--ssl-ca-certfile", str(folder / AUTHORITY)]
         command += ["--enable-supernode-auth"]
-    with (scratch / "superlink.log").open("ab") as log:
+    with (scratch / SUPERLINK_LOG).open("ab") as log:
         return subprocess.Popen(
             command,
             cwd=scratch,

@@ -1,0 +1,32 @@
+"""What is asked of processes and their logs."""
+
+import os
+import subprocess
+import sys
+
+from fedaigc.deployment.processes import MAX_LOG_BYTES, alive, birth, keep_short
+
+
+def test_a_process_is_known_by_its_number_and_its_birth():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        began = birth(process.pid)
+        assert alive(process.pid)
+        assert alive(process.pid, began)
+        assert not alive(process.pid, began + 1)
+        process.communicate(b"\n")
+    assert not alive(process.pid)
+    assert alive(os.getpid(), birth(os.getpid()))
+
+
+def test_a_log_begins_anew_while_its_writer_has_it_open(tmp_path):
+    log = tmp_path / "relay.log"
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"x" * MAX_LOG_BYTES)
+        keep_short(log)
+        assert log.stat().st_size == MAX_LOG_BYTES
+        writer.write(b"y")
+        keep_short(log)
+        writer.write(b"after")
+    assert log.read_bytes() == b"after"
+    assert (tmp_path / "relay.old.log").read_bytes().endswith(b"xy")
+    keep_short(tmp_path / "none.log")
