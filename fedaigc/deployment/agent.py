@@ -21,7 +21,7 @@ from flwr.app import RecordDict
 from fedaigc.deployment.agent_socket import STATUS, read_request, send_frame, socket_path
 from fedaigc.device.device import Device
 from fedaigc.device.home import OWNER_FILE, Home, note_error
-from fedaigc.device.prompts import PromptQueue, TaskStatus
+from fedaigc.device.prompts import PromptQueue
 from fedaigc.device.report import failure_of
 from fedaigc.device.scoring import Scorer
 from fedaigc.errors import UserError
@@ -103,8 +103,7 @@ class Agent:
 
         Also where a prompt's file is damaged: the agent is there, and the others wait.
         """
-        tasks, _ = PromptQueue(self.home).readable()
-        waiting = sum(task.status is TaskStatus.WAITING for task in tasks)
+        waiting = len(PromptQueue(self.home).waiting())
         return {
             "pid": os.getpid(),
             "partition": self.partition,

@@ -92,7 +92,10 @@ class PromptQueue:
 
     def note_disclosed(self, task_id: str, signature: str | None) -> None:
         """Record what is about to be sent for the task, for its owner to see."""
-        self._replace(replace(self.get(task_id), disclosed=signature))
+        task = self.get(task_id)
+        # asked every few seconds, a device says the same of what waits
+        if task.disclosed != signature:
+            self._replace(replace(task, disclosed=signature))
 
     def _replace(self, task: Task) -> None:
         self._home.write_json(self._path(task), asdict(task))
@@ -116,8 +119,8 @@ class PromptQueue:
         return tasks, damaged
 
     def waiting(self) -> list[Task]:
-        """The tasks that have no image yet, oldest first."""
-        return [task for task in self.all() if task.status is TaskStatus.WAITING]
+        """The tasks that have no image yet, oldest first; one whose file is damaged keeps no other back."""
+        return [task for task in self.readable()[0] if task.status is TaskStatus.WAITING]
 
     def _files(self) -> Iterator[Path]:
         return self._home.prompts.glob("[0-9]*-*.json")

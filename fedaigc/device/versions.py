@@ -22,6 +22,8 @@ from fedaigc.tensor_file import read_tensors
 # a repeated round needs the version before it; one more for a server that falls back by two
 KEPT_ROUNDS = 3
 KEPT_SHARED_STATES = 2
+# of other runs, each with its last rounds
+KEPT_RUNS = 8
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -50,6 +52,7 @@ class AdapterVersions:
             self._home.write_json(self._current, {"run": run, "round": round})
         for _, old in self._rounds(run)[:-KEPT_ROUNDS]:
             shutil.rmtree(old)
+        self._drop_old_runs(run)
 
     def before(self, run: str, round: int) -> tuple[Adapter | None, dict[str, Tensor]]:
         """What `round` of `run` starts from: personal adapter and memory of the latest round before it.
@@ -97,6 +100,15 @@ class AdapterVersions:
         if found.hash() != version:
             raise DeviceError(Failure.STORAGE, f"shared state {version} on disk hashes to {found.hash()}")
         return found
+
+    def _drop_old_runs(self, run: str) -> None:
+        """Keep the latest `KEPT_RUNS` others, and whichever the current personal adapter is from."""
+        current = self._home.read_json(self._current)["run"] if self._current.exists() else run
+        others = [
+            path for path in (self._home.adapters / "rounds").iterdir() if path.name not in (run, current)
+        ]
+        for old in sorted(others, key=_age)[:-KEPT_RUNS]:
+            shutil.rmtree(old)
 
     def _run_folder(self, run: str) -> Path:
         # the name comes from outside: it must not be able to leave the home

@@ -12,6 +12,7 @@ from fedaigc.device.device import Device, even_steps
 from fedaigc.device.prompts import TaskStatus
 from fedaigc.device.report import DeviceError, Failure, UnknownTask, failure_of
 from fedaigc.device.scoring import Confidence
+from fedaigc.device.versions import KEPT_RUNS
 from fedaigc.diffusion.adapters import SharedState, new_adapter
 from fedaigc.diffusion.handoff import PacketError
 from fedaigc.diffusion.noise_level import boundary_log_snr
@@ -96,6 +97,16 @@ def test_old_versions_are_dropped_and_the_disk_stays_bounded(device, shared):
     kept = sorted(path.name for path in (device._home.adapters / "rounds" / "run").iterdir())
     assert kept == ["000003", "000004", "000005"]
     assert len(list((device._home.adapters / "shared").iterdir())) == 2
+
+
+def test_old_runs_are_dropped_but_never_the_one_that_the_current_adapter_is_from(device, shared):
+    device.versions.save_round("first", 1, shared.adapter)
+    for number in range(KEPT_RUNS + 3):
+        # a strategy without a personal stage: the current adapter stays that of the first run
+        device.versions.save_round(f"run{number}", 1, None)
+    kept = {path.name for path in (device._home.adapters / "rounds").iterdir()}
+    assert kept == {"first", *(f"run{number}" for number in range(2, KEPT_RUNS + 3))}
+    assert _equal(device.versions.current_personal(), shared.adapter)
 
 
 def test_latents_are_computed_once_and_again_when_the_images_change(device, pipe):
