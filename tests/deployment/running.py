@@ -1,0 +1,123 @@
+"""A server and its devices as processes of their own, on this machine."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from fedaigc.deployment.agent_socket import STATUS, AgentUnreachable, Request, ask_agent
+from fedaigc.deployment.keys import AUTHORITY, make_device_key, make_server_keys
+from fedaigc.deployment.processes import free_port
+from fedaigc.deployment.roster_file import register_device
+from fedaigc.deployment.server import ServerState, start_server, stop_server
+from fedaigc.federation.config import FederationConfig
+
+RUN = """
+import sys
+from pathlib import Path
+from fedaigc.deployment.runs import run_on_devices
+from fedaigc.deployment.server import server_state
+from fedaigc.federation.config import FederationConfig
+folder = Path(sys.argv[1])
+config = FederationConfig.model_validate_json(Path(sys.argv[2]).read_text())
+run_on_devices(folder, server_state(folder), config)
+"""
+
+
+class Devices:
+    """The processes of the devices of one server."""
+
+    def __init__(self, folder: Path, state: ServerState, config: FederationConfig) -> None:
+        self.folder, self.state, self.config = folder, state, config
+        self.running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self, partition: int, *, authority: Path | None = None, rogue: str = "") -> Path:
+        """Start a device's agent, and return its home once it answers. rogue: a key of `rogue.WAYS`."""
+        home = self.config.home(partition)
+        module = ["tests.deployment.rogue", rogue] if rogue else ["fedaigc.cli"]
+        command = [sys.executable, "-m", *module, "device", "start", str(home)]
+        command += ["--partition", str(partition), "--server", f"127.0.0.1:{self.state.port}"]
+        command += ["--authority", str(authority or self.folder / AUTHORITY)]
+        command += ["--model", self.config.model.name, "--no-page"]
+        with (self.folder / f"device{partition}.log").open("ab") as log:
+            self.running[partition] = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for(lambda: answers(home))
+        return home
+
+    def kill(self, partition: int) -> None:
+        """SIGKILL of a device's agent; what it started dies with it."""
+        self.running[partition].kill()
+        self.running[partition].wait()
+
+    def stop(self) -> None:
+        """End all of them."""
+        for process in self.running.values():
+            process.terminate()
+        for process in self.running.values():
+            process.wait(30)
+
+
+def answers(home: Path) -> bool:
+    try:
+        return bool(ask_agent(home, Request(STATUS), timeout_s=5).status)
+    except AgentUnreachable:
+        return False
+
+
+def wait_for(happened: Callable[[], Any], timeout_s: float = 120.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def log_of(home: Path) -> str:
+    path = home / "relay" / "supernode.log"
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+@contextmanager
+def deployment(config: FederationConfig, folder: Path, registered: int) -> Iterator[Devices]:
+    """A running server that knows the first `registered` devices."""
+    make_server_keys(folder, ["127.0.0.1"])
+    state = start_server(folder, "127.0.0.1", free_port())
+    devices = Devices(folder, state, config)
+    try:
+        for partition in range(registered):
+            key = make_device_key(config.home(partition) / "keys")
+            register_device(folder, state, key, f"device {partition}", partition)
+        yield devices
+    finally:
+        devices.stop()
+        stop_server(folder)
+
+
+def start_run(devices: Devices, config: FederationConfig) -> "subprocess.Popen[bytes]":
+    """Start a run as `fedaigc server run` does, in a process of its own."""
+    path = devices.folder / "run.json"
+    path.write_text(config.model_dump_json())
+    return subprocess.Popen([sys.executable, "-c", RUN, str(devices.folder), str(path)])
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that it started."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def rounds_done(config: FederationConfig) -> int:
+    try:
+        return len(json.loads((config.output / "record.json").read_text())["rounds"])
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def pictures(homes: Path) -> dict[str, bytes]:
+    """Every picture in the galleries of these homes."""
+    return {path.name: path.read_bytes() for path in sorted(homes.glob("*/gallery/*.png"))}
