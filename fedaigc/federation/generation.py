@@ -1,7 +1,9 @@
 """Collaborative generation over Flower: signatures in, groups, shared steps, packets out, reports in."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,17 +28,35 @@ from fedaigc.semantics.signature import Signature
 T = TypeVar("T")
 
 
+class Stopwatch:
+    """Seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timing(self, what: str) -> Iterator[None]:
+        """Count the time within under `what`."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[what] = round(self.seconds.get(what, 0.0) + time.monotonic() - began, 3)
+
+
 class FlowerPeers:
     """The devices of a roster, as `collaboration.session` asks them."""
 
-    def __init__(self, roster: Roster, deadline_s: float | None) -> None:
+    def __init__(self, roster: Roster, deadline_s: float | None, watch: Stopwatch) -> None:
         self._roster = roster
         self._deadline_s = deadline_s
+        self._watch = watch
 
     def share(self, orders: Sequence[ShareOrder]) -> list[SharedSteps | Failure]:
         """Have devices run the shared steps of their groups."""
         asked = [(int(order.partition), messages.share_record(order)) for order in orders]
-        replies = self._roster.ask_many(Ask.SHARE, asked, "shared steps", self._deadline_s)
+        with self._watch.timing("shared steps"):
+            replies = self._roster.ask_many(Ask.SHARE, asked, "shared steps", self._deadline_s)
         return [
             _parsed(reply, partial(_shared_steps, order=order))
             for order, reply in zip(orders, replies, strict=True)
@@ -45,7 +65,8 @@ class FlowerPeers:
     def finish(self, orders: Sequence[FinishOrder]) -> list[FinishReport | Failure]:
         """Have devices finish their tasks."""
         asked = [(order.partition, messages.finish_record(order)) for order in orders]
-        replies = self._roster.ask_many(Ask.FINISH, asked, "own steps", self._deadline_s)
+        with self._watch.timing("own steps"):
+            replies = self._roster.ask_many(Ask.FINISH, asked, "own steps", self._deadline_s)
         return [_parsed(reply, messages.read_report) for reply in replies]
 
 
@@ -76,19 +97,22 @@ class WaitingTasks:
     """What the devices say of the prompts that wait there.
 
     signatures: by task id; None for a task that must run alone. owners: its partition. refused: devices that
-    failed to say, whose tasks are not known.
+    failed to say, whose tasks are not known. seconds: that asking took.
     """
 
     signatures: dict[str, Signature | None]
     owners: dict[str, int]
     refused: dict[int, Failure]
+    seconds: float = 0.0
 
 
 def waiting_tasks(roster: Roster, config: FederationConfig, label: str | None = "signatures") -> WaitingTasks:
     """Ask every device what waits there. label: of the progress; None tells of none."""
     asked = {partition: body() for partition in roster.partitions}
-    replies = roster.ask(Ask.SIGNATURES, asked, label, config.generation.deadline_s)
-    return _signatures(replies)
+    watch = Stopwatch()
+    with watch.timing("signatures"):
+        replies = roster.ask(Ask.SIGNATURES, asked, label, config.generation.deadline_s)
+    return replace(_signatures(replies), seconds=watch.seconds["signatures"])
 
 
 def generate(
@@ -99,32 +123,36 @@ def generate(
     A device that fails, or whose answer cannot be read, loses its own tasks only. Raises UserError as
     `plan_generation` does.
     """
-    settings = config.generation
-    pipe, _ = base_model(config.model)
+    settings, watch = config.generation, Stopwatch()
+    with watch.timing("base model"):
+        pipe, _ = base_model(config.model)
     signatures, owners = waiting.signatures, waiting.owners
     # who has no task of its own neither helps nor draws
     states = {partition: shared_state_record(shared) for partition in sorted(set(owners.values()))}
-    roster.ask(Ask.INSTALL, states, "shared state", settings.deadline_s)
-    groups = group(signatures, taxonomy(), settings.max_distance)
-    plan, boundary = plan_generation(shared, config)
-    assignments = _assign(groups, owners, plan, boundary, config)
+    with watch.timing("shared state"):
+        roster.ask(Ask.INSTALL, states, "shared state", settings.deadline_s)
+    with watch.timing("groups and plan"):
+        groups = group(signatures, taxonomy(), settings.max_distance)
+        plan, boundary = plan_generation(shared, config)
+        assignments = _assign(groups, owners, plan, boundary, config)
 
     def edge(order: ShareOrder) -> SharedSteps:
-        install(pipe, shared)
-        return run_shared_steps(
-            pipe,
-            order.group_prompt,
-            order.plan,
-            order.stop,
-            noise_seed=order.noise_seed,
-            boundary=boundary,
-            handoff=settings.handoff,
-            number_format=settings.link.number_format if settings.link is not None else None,
-            later=order.later,
-        )
+        with watch.timing("shared steps"):
+            install(pipe, shared)
+            return run_shared_steps(
+                pipe,
+                order.group_prompt,
+                order.plan,
+                order.stop,
+                noise_seed=order.noise_seed,
+                boundary=boundary,
+                handoff=settings.handoff,
+                number_format=settings.link.number_format if settings.link is not None else None,
+                later=order.later,
+            )
 
     link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
-    peers = FlowerPeers(roster, settings.deadline_s)
+    peers = FlowerPeers(roster, settings.deadline_s, watch)
     results = carry_out(assignments, owners, plan, peers, edge, link=link)
     return {
         "policy": settings.policy.value,
@@ -132,6 +160,7 @@ def generate(
         "num_steps": plan.num_steps,
         "boundary_step": boundary,
         "refused": {str(partition): failure.value for partition, failure in waiting.refused.items()},
+        "seconds": {"signatures": waiting.seconds} | watch.seconds,
         "groups": [_group_record(result, signatures, plan.num_steps) for result in results],
     }
 

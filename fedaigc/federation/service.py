@@ -68,6 +68,7 @@ class PromptService:
             {task: signature for task, signature in found.signatures.items() if task not in tried},
             {task: owner for task, owner in found.owners.items() if task not in tried},
             found.refused,
+            found.seconds,
         )
 
     def _count(self, record: dict[str, Any]) -> None:
