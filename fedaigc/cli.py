@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedaigc.cli_device import device_app
-from fedaigc.cli_progress import progress_bars
+from fedaigc.cli_progress import progress_bars, tell_run
 from fedaigc.cli_server import keys_app, server_app
 from fedaigc.errors import UserError
 
@@ -103,25 +103,19 @@ def simulate(
     """Run the federation that a TOML file describes: training rounds, then the waiting prompts."""
     from fedaigc.federation.config import read_config
     from fedaigc.federation.launcher import simulate as run
-    from fedaigc.federation.record import refusals
 
     settings = read_config(config)
     if resume:
         settings = settings.model_copy(update={"resume": True})
     try:
         with progress_bars() as progress:
-            record = run(settings, progress)
+            run(settings, progress)
     except KeyboardInterrupt:
         typer.echo(
             f"stopped: `fedaigc simulate {config} --resume` goes on after the last whole round", err=True
         )
         raise typer.Exit(130) from None
-    typer.echo(f"{record['status']}: {len(record['rounds'])} rounds, record in {settings.output}/record.json")
-    told = refusals(record)
-    for line in told:
-        typer.echo(f"warning: {line}", err=True)
-    if told:
-        typer.echo("why, in full: errors.log in the home of the device", err=True)
+    tell_run(settings.output)
 
 
 @app.command()

@@ -1,8 +1,11 @@
-"""Progress bars of the command line."""
+"""What the command line tells of runs: progress bars, and how one ended."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 if TYPE_CHECKING:
     from fedaigc.federation.roster import Progress
@@ -30,3 +33,16 @@ def progress_bars() -> "Iterator[Progress]":
             bars.update(task, completed=offset + done)
 
         yield update
+
+
+def tell_run(output: Path) -> None:
+    """How the run of this output folder ended, and who was left out of what."""
+    from fedaigc.federation.record import read_record, refusals
+
+    record = read_record(output)
+    typer.echo(f"{record['status']}: {len(record['rounds'])} rounds, record in {output}/record.json")
+    told = refusals(record)
+    for line in told:
+        typer.echo(f"warning: {line}", err=True)
+    if told:
+        typer.echo("why, in full: errors.log in the home of the device", err=True)

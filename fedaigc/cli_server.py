@@ -57,12 +57,16 @@ def start(
 def status(folder: Folder) -> None:
     """Say whether the server runs, and which devices it knows."""
     from fedaigc.deployment.roster_file import known_devices
+    from fedaigc.deployment.runs import going_on
     from fedaigc.deployment.server import server_state
 
     state = server_state(folder)
     typer.echo(
         "not running" if state is None else f"listening on {state.host}:{state.port}, process {state.pid}"
     )
+    if state is not None:
+        for run_id in sorted(going_on(folder, state)):
+            typer.echo(f"run {run_id} goes on")
     for device in known_devices(folder):
         typer.echo(f"partition {device.partition}: {device.name}, node {device.node_id}")
 
@@ -98,20 +102,29 @@ def run(
     ] = False,
 ) -> None:
     """Train the rounds of a TOML file on the devices, then draw the prompts that wait there."""
-    from fedaigc.cli_progress import progress_bars
+    from fedaigc.cli_progress import progress_bars, tell_run
     from fedaigc.deployment.runs import run_on_devices
     from fedaigc.federation.config import read_config
-    from fedaigc.federation.record import read_record, refusals
 
     settings = read_config(config)
     if resume:
         settings = settings.model_copy(update={"resume": True})
-    with progress_bars() as progress:
-        run_on_devices(folder, _running(folder), settings, progress)
-    record = read_record(settings.output)
-    typer.echo(f"{record['status']}: {len(record['rounds'])} rounds, record in {settings.output}/record.json")
-    for line in refusals(record):
-        typer.echo(f"warning: {line}", err=True)
+    try:
+        with progress_bars() as progress:
+            run_on_devices(folder, _running(folder), settings, progress)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped: `fedaigc server run {folder} {config} --resume` goes on", err=True)
+        raise typer.Exit(130) from None
+    tell_run(settings.output)
+
+
+@server_app.command()
+def cancel(folder: Folder) -> None:
+    """End the run that goes on, if any. What its rounds came to is kept, and `run --resume` goes on."""
+    from fedaigc.deployment.runs import cancel_runs
+
+    ended = cancel_runs(folder, _running(folder))
+    typer.echo(f"ended run {', '.join(ended)}" if ended else "no run goes on")
 
 
 def _running(folder: Path) -> "ServerState":

@@ -15,11 +15,12 @@ from fedaigc.comparison.record import by_hash, read_records, recorded
 from fedaigc.comparison.report import write_report
 from fedaigc.comparison.runs import RunSpec
 from fedaigc.comparison.scheduler import Outcome, end, run_all, start_worker
-from fedaigc.comparison.store import locked, read_json, write_json
+from fedaigc.comparison.store import read_json, write_json
 from fedaigc.comparison.study import StudyConfig, read_study
 from fedaigc.comparison.summary import collect
 from fedaigc.errors import UserError
 from fedaigc.federation.strategies import load_strategy
+from fedaigc.file_lock import locked
 
 
 def compare(

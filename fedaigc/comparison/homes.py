@@ -16,13 +16,13 @@ from safetensors.torch import save_file
 
 from fedaigc.comparison.clients import StudyClient, participants
 from fedaigc.comparison.runs import RunSpec, Split
-from fedaigc.comparison.store import locked
 from fedaigc.device.device import Device
 from fedaigc.device.home import Home, home_of
 from fedaigc.device.images import ImageStore, read_rows
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.federation.base import taxonomy
 from fedaigc.federation.config import ModelSection
+from fedaigc.file_lock import locked
 from fedaigc.rng import derived_seed
 from fedaigc.tensor_file import read_tensors
 

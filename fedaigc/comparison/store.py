@@ -1,29 +1,9 @@
-"""Files that several processes of a study share: JSON written whole, and locks that end with their holder."""
+"""Files that several processes of a study share: JSON written whole."""
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from fedaigc.errors import UserError
-
-
-@contextmanager
-def locked(path: Path, *, busy: str | None = None) -> Iterator[None]:
-    """Hold the lock `path`, waiting for its holder; a process that dies gives it back.
-
-    busy: do not wait, but raise UserError with this text.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy is not None else 0))
-        except BlockingIOError:
-            raise UserError(busy or "") from None
-        yield
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,8 +17,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from fedaigc.comparison.store import locked, write_json
+from fedaigc.comparison.store import write_json
 from fedaigc.errors import UserError
+from fedaigc.file_lock import locked
 
 PROGRESS = "progress.json"
 LOG = "log.txt"

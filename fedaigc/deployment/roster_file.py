@@ -1,6 +1,5 @@
 """Which device a server knows: name, partition, and the node that its key is bound to."""
 
-import fcntl
 import json
 import subprocess
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from fedaigc.deployment.server import ServerState, control_environment
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.superlink import CONNECTION
+from fedaigc.file_lock import locked
 
 DEVICES = "devices.json"
 _LOCK = ".devices.lock"
@@ -43,9 +43,8 @@ def register_device(
 
     Raises UserError for a partition or name that another device has, and with Flower's words when it refuses.
     """
-    with (folder / _LOCK).open("w") as lock:
-        # of two at once the second sees what the first wrote
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # of two at once the second sees what the first wrote
+    with locked(folder / _LOCK):
         return _register(folder, state, public_key, name, partition)
 
 

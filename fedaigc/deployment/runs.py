@@ -14,7 +14,9 @@ from fedaigc.federation.flower_runtime import (
     check_ended_well,
     run_ids,
     run_status,
+    runs_going_on,
     stage_app,
+    stop_run,
     stream_run,
 )
 from fedaigc.federation.roster import Progress
@@ -35,7 +37,8 @@ def run_on_devices(
 
     Without TLS there are no keys to bind, and the configuration's own number counts. Where the configuration
     has no deadlines, those of this module count: a device may hang. Raises UserError without devices, for a
-    configuration that does not fit them, and as a simulation does when the run does not end well.
+    configuration that does not fit them, while another run goes on, and as a simulation does when the run
+    does not end well. A run that resumes takes over from one that goes on. KeyboardInterrupt stops the run.
     """
     devices = known_devices(folder)
     if state.tls:
@@ -54,15 +57,39 @@ def run_on_devices(
     shutil.rmtree(app, ignore_errors=True)
     stage_app(app)
     before = run_ids(scratch, environment)
+    if not config.resume and going_on(folder, state):
+        raise UserError(
+            "a run goes on already: wait for its end, take it over with --resume, or end it with "
+            f"`fedaigc server cancel {folder}`"
+        )
+    cancel_runs(folder, state)
     run_config = scratch / "run.toml"
     text = json.dumps(config.to_run_config()[RUN_CONFIG_KEY], ensure_ascii=False)
     run_config.write_text(f"{RUN_CONFIG_KEY} = {text}\n", encoding="utf-8")
     names = [str(path.absolute()) for path in (app, run_config)]
     command = ["run", names[0], CONNECTION, "--stream", "--run-config", names[1]]
-    with (config.output / LOG).open("w", encoding="utf-8") as log:
-        lines = stream_run(command, scratch, environment, log.write, progress, on_log)
+    try:
+        with (config.output / LOG).open("w", encoding="utf-8") as log:
+            lines = stream_run(command, scratch, environment, log.write, progress, on_log)
+    except KeyboardInterrupt:
+        cancel_runs(folder, state)
+        raise
     status, details = run_status(scratch, environment, before)
     check_ended_well(status, details, config, lines)
+
+
+def going_on(folder: Path, state: ServerState) -> set[str]:
+    """The ids of the runs that have not ended on this server; one at most, unless others submit some too."""
+    return runs_going_on(*control_environment(folder, state))
+
+
+def cancel_runs(folder: Path, state: ServerState) -> list[str]:
+    """Stop whatever goes on on this server, and return the ids. UserError when a run is not stopped."""
+    scratch, environment = control_environment(folder, state)
+    found = sorted(runs_going_on(scratch, environment))
+    for run_id in found:
+        stop_run(run_id, scratch, environment)
+    return found
 
 
 def _with_deadlines(config: FederationConfig) -> FederationConfig:

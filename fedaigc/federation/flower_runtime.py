@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,32 @@ def run_ids(scratch: Path, environment: dict[str, str]) -> set[str]:
     return {str(run["run-id"]) for run in _runs(scratch, environment)}
 
 
+def runs_going_on(scratch: Path, environment: dict[str, str]) -> set[str]:
+    """The runs that have not ended. UserError when the SuperLink does not answer."""
+    return {str(run["run-id"]) for run in _runs(scratch, environment) if not _ended(run)}
+
+
+def stop_run(run_id: str, scratch: Path, environment: dict[str, str]) -> None:
+    """Have the SuperLink end a run; its ServerApp ends when it next asks for anything.
+
+    UserError, with Flower's words, when it does not.
+    """
+    done = subprocess.run(
+        ["flwr", "stop", run_id, CONNECTION, "--format", "json"],
+        cwd=scratch,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if run_id in runs_going_on(scratch, environment):
+        raise UserError(f"run {run_id} was not stopped:\n{(done.stdout + done.stderr).strip()}")
+
+
+def _ended(run: Mapping[str, Any]) -> bool:
+    return str(run["status"]).startswith("finished")
+
+
 def run_status(scratch: Path, environment: dict[str, str], before: Collection[str] = ()) -> tuple[str, str]:
     """Status and details of the run that is not one of `before`, once Flower has settled it."""
     deadline = time.monotonic() + _SETTLE_TIMEOUT_S
@@ -186,7 +212,7 @@ def run_status(scratch: Path, environment: dict[str, str], before: Collection[st
         if not runs:
             return "not started", ""
         status, details = runs[0]["status"], runs[0]["status-details"] or ""
-        if status.startswith("finished") or time.monotonic() > deadline:
+        if _ended(runs[0]) or time.monotonic() > deadline:
             return status, details
         time.sleep(0.3)
 

@@ -78,9 +78,17 @@ def read_record(output: Path) -> dict[str, Any]:
 
 
 def timeless(record: dict[str, Any]) -> dict[str, Any]:
-    """A record without the seconds of its rounds: what two runs of one configuration must agree in."""
-    rounds = [{key: done[key] for key in done if key != "seconds"} for done in record["rounds"]]
-    return record | {"rounds": rounds}
+    """A record without its seconds: what two runs of one configuration must agree in."""
+
+    def without(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{key: entry[key] for key in entry if key != "seconds"} for entry in entries]
+
+    found = record | {"rounds": without(record["rounds"])}
+    if "generation" in record:
+        found["generation"] = without([record["generation"]])[0]
+    if "earlier_generations" in record:
+        found["earlier_generations"] = without(record["earlier_generations"])
+    return found
 
 
 def refusals(record: Mapping[str, Any]) -> list[str]:

@@ -21,9 +21,12 @@ from fedaigc.federation.rounds import RoundRecord, run_rounds
 from fedaigc.federation.service import GENERATIONS, PromptService, append_generation
 from fedaigc.federation.software import difference, own_software
 from fedaigc.federation.strategies import load_strategy
+from fedaigc.file_lock import locked
 from fedaigc.rng import rng
 
 PROGRESS = "fedaigc progress:"
+_LOCK = ".run.lock"
+_PATIENCE_S = 60.0
 
 app = ServerApp()
 
@@ -45,8 +48,16 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
 
     `progress` is called with a label, the replies that are in, and all that are due.
 
-    Raises UserError, which the record holds too, for a configuration that cannot work.
+    Raises UserError, which the record holds too, for a configuration that cannot work; and, with nothing
+    written, when another run writes to this output.
     """
+    busy = f"another run writes to {config.output}: wait for its end, or give another output"
+    # a run that was stopped for this one to go on with may need a moment to end
+    with locked(config.output / _LOCK, busy=busy, patience_s=_PATIENCE_S if config.resume else 0.0):
+        _serve(grid, config, progress)
+
+
+def _serve(grid: Grid, config: FederationConfig, progress: Progress | None) -> None:
     settings = config.generation
     held = load_checkpoint(config) if config.resume else None
     record = RunRecord(config, kept_rounds=held.round if held is not None else 0)

@@ -39,6 +39,12 @@ class Devices:
 
     def start(self, partition: int, *, authority: Path | None = None, rogue: str = "") -> Path:
         """Start a device's agent, and return its home once it answers. rogue: a key of `rogue.WAYS`."""
+        home = self.begin(partition, authority=authority, rogue=rogue)
+        wait_for(lambda: answers(home))
+        return home
+
+    def begin(self, partition: int, *, authority: Path | None = None, rogue: str = "") -> Path:
+        """The same without waiting."""
         home = self.config.home(partition)
         module = ["tests.deployment.rogue", rogue] if rogue else ["fedaigc.cli"]
         command = [sys.executable, "-m", *module, "device", "start", str(home)]
@@ -47,7 +53,6 @@ class Devices:
         command += ["--model", self.config.model.name, "--no-page"]
         with (self.folder / f"device{partition}.log").open("ab") as log:
             self.running[partition] = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_for(lambda: answers(home))
         return home
 
     def kill(self, partition: int) -> None:

@@ -1,0 +1,161 @@
+"""Where the seconds of a collaborative generation of three prompts go, on devices that are warm or cold.
+
+    python -m tests.deployment.latency [--repeats 5] [--output FILE]
+
+A server with TLS and keys and three devices are processes of this machine, with the embedded model. Measured:
+
+    service    a prompt is queued on each device while a run serves; until the last picture is in its gallery
+    warm run   the prompts wait, the agents run; from the start of the run until its end
+    cold run   the prompts wait, nothing but the server runs; from the start of the agents until the run's end
+    in process the same generation in one process without messages: what computing alone takes
+
+Prints JSON: seconds as mean and 95 % interval over the repeats, whole and by what the server spent them on.
+"""
+
+import argparse
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from fedaigc.device.home import Home
+from fedaigc.device.prompts import PromptQueue
+from fedaigc.device.provision import provision_scenes, scene_clients
+from fedaigc.federation.config import FederationConfig, parse_config
+from fedaigc.federation.launcher import simulate
+from fedaigc.federation.record import read_record
+
+from .running import Devices, answers, deployment, pictures, start_run, wait_for
+
+PROMPTS = ("a shiny apple on a table", "a green pear on a table", "a lemon on a table")
+
+
+def configuration(folder: Path, **generation: Any) -> FederationConfig:
+    return parse_config(
+        {
+            "homes": folder / "homes",
+            "output": folder / "output",
+            "num_clients": len(PROMPTS),
+            "rounds": {"count": 0},
+            "generation": {"max_distance": 3, "scorer": "none", **generation},
+        }
+    )
+
+
+def queue_prompts(config: FederationConfig) -> None:
+    for partition, prompt in enumerate(PROMPTS):
+        PromptQueue(Home.open(config.home(partition))).add(prompt)
+
+
+def in_process(config: FederationConfig) -> dict[str, float]:
+    queue_prompts(config)
+    began = time.monotonic()
+    record = simulate(config)
+    return by_phase(record["generation"], time.monotonic() - began)
+
+
+def service(devices: Devices, config: FederationConfig, repeats: int) -> list[dict[str, float]]:
+    """Prompts that come while one run serves."""
+    lines = config.output / "generations.jsonl"
+    serving = config.model_copy(
+        update={"generation": config.generation.model_copy(update={"serve_s": 3600.0})}
+    )
+    found = []
+    running = start_run(devices, serving)
+    try:
+        wait_for(lambda: read_record(config.output)["generation"] is not None)
+        # the first comes to processes that have not drawn yet
+        for _ in range(repeats + 1):
+            before, lines_before = len(pictures(config.homes)), len(generations(lines))
+            began = time.monotonic()
+            queue_prompts(config)
+            wait_for(lambda before=before: len(pictures(config.homes)) == before + len(PROMPTS))
+            whole = time.monotonic() - began
+            wait_for(lambda count=lines_before: len(generations(lines)) > count)
+            found.append(by_phase(generations(lines)[-1], whole))
+    finally:
+        # as Ctrl-C would: the run is ended on the server, too
+        running.send_signal(signal.SIGINT)
+        running.wait()
+    return found[1:]
+
+
+def warm_run(devices: Devices, config: FederationConfig) -> dict[str, float]:
+    queue_prompts(config)
+    began = time.monotonic()
+    assert start_run(devices, config).wait() == 0
+    return by_phase(read_record(config.output)["generation"], time.monotonic() - began)
+
+
+def cold_run(devices: Devices, config: FederationConfig) -> dict[str, float]:
+    queue_prompts(config)
+    devices.stop()
+    began = time.monotonic()
+    for partition in range(len(PROMPTS)):
+        devices.begin(partition)
+    running = start_run(devices, config)
+    wait_for(lambda: all(answers(config.home(partition)) for partition in range(len(PROMPTS))))
+    agents = time.monotonic() - began
+    assert running.wait() == 0
+    whole = time.monotonic() - began
+    return by_phase(read_record(config.output)["generation"], whole) | {"agents answer after": agents}
+
+
+def generations(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def by_phase(generation: dict[str, Any], whole: float) -> dict[str, float]:
+    assert [task["outcome"] for group in generation["groups"] for task in group["tasks"]] == ["shared"] * 3
+    seconds: dict[str, float] = generation["seconds"]
+    return {"whole": whole, **seconds, "all else": whole - sum(seconds.values())}
+
+
+def interval(values: list[float]) -> str:
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.2f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return f"{mean:.2f} ± {half:.2f}"
+
+
+def main(repeats: int, say: Callable[[str], object] = print) -> dict[str, Any]:
+    found: dict[str, list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as root:
+        alone = configuration(Path(root) / "in process")
+        config = configuration(Path(root) / "devices")
+        for each in (alone, config):
+            provision_scenes(each.homes, scene_clients(len(PROMPTS), 8), 0)
+        in_process(alone)
+        found["in process"] = [in_process(alone) for _ in range(repeats)]
+        say("in process: done")
+        with deployment(config, Path(root) / "server", len(PROMPTS)) as devices:
+            for partition in range(len(PROMPTS)):
+                devices.start(partition)
+            found["service"] = service(devices, config, repeats)
+            say("service: done")
+            found["warm run"] = [warm_run(devices, config) for _ in range(repeats)]
+            say("warm run: done")
+            found["cold run"] = [cold_run(devices, config) for _ in range(repeats)]
+    phases = {
+        kind: {name: interval([run[name] for run in runs]) for name in runs[0]}
+        for kind, runs in found.items()
+    }
+    return {"repeats": repeats, "prompts": len(PROMPTS), "seconds": phases}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--output", type=Path, help="write the JSON there too")
+    options = parser.parse_args()
+    report = json.dumps(main(options.repeats), indent=1, ensure_ascii=False)
+    print(report)
+    if options.output:
+        options.output.write_text(report + "\n", encoding="utf-8")
