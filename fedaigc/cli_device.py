@@ -162,9 +162,12 @@ def queue(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> N
     from fedaigc.device.prompts import PromptQueue
 
     _existing(home)
-    for task in PromptQueue(Home.open(home)).all():
+    tasks, damaged = PromptQueue(Home.open(home)).readable()
+    for task in tasks:
         told = f"  disclosed {task.disclosed}" if task.disclosed else ""
         typer.echo(f"{task.task_id}  {task.status.value:<8}  {task.prompt!r}{told}")
+    for path in damaged:
+        typer.echo(f"warning: {path} is damaged: restore it from a copy, or remove it", err=True)
 
 
 @device_app.command()

@@ -25,8 +25,17 @@ _STOP_TIMEOUT_S = 10.0
 
 def ended_with_parent() -> None:
     """For `preexec_fn`: the kernel ends this process when its parent dies, however that happens (Linux)."""
+    _signalled_at_death_of_parent(signal.SIGTERM)
+
+
+def killed_with_parent() -> None:
+    """The same at once: for a process that would first wait for others."""
+    _signalled_at_death_of_parent(signal.SIGKILL)
+
+
+def _signalled_at_death_of_parent(number: signal.Signals) -> None:
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -24,9 +24,9 @@ from fedaigc.deployment.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY
 from fedaigc.deployment.processes import (
     alive,
     birth,
-    ended_with_parent,
     free_port,
     keep_short,
+    killed_with_parent,
     stopped,
     wait_for_port,
 )
@@ -195,7 +195,8 @@ def _start_superlink(folder: Path, scratch: Path, port: int, *, insecure: bool) 
             env=flower_environment(scratch, 1),
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=ended_with_parent,
+            # one that comes after it would find its database in use
+            preexec_fn=killed_with_parent,
         )
 
 

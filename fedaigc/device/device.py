@@ -93,6 +93,10 @@ class Device:
         """The ids of the tasks without an image, oldest first."""
         return [task.task_id for task in self.prompts.waiting()]
 
+    def unreadable(self) -> int:
+        """How many prompts of the queue cannot be read; `PromptQueue.readable` says which."""
+        return len(self.prompts.readable()[1])
+
     def signature(
         self, task_id: str, policy: Policy = Policy.KIND, *, min_public_prompts: int = 3
     ) -> Signature | None:

@@ -97,12 +97,14 @@ class WaitingTasks:
     """What the devices say of the prompts that wait there.
 
     signatures: by task id; None for a task that must run alone. owners: its partition. refused: devices that
-    failed to say, whose tasks are not known. seconds: that asking took.
+    failed to say, whose tasks are not known. unreadable: how many prompts a device cannot read, by partition.
+    seconds: that asking took.
     """
 
     signatures: dict[str, Signature | None]
     owners: dict[str, int]
     refused: dict[int, Failure]
+    unreadable: dict[int, int]
     seconds: float = 0.0
 
 
@@ -160,6 +162,7 @@ def generate(
         "num_steps": plan.num_steps,
         "boundary_step": boundary,
         "refused": {str(partition): failure.value for partition, failure in waiting.refused.items()},
+        "unreadable": {str(partition): count for partition, count in waiting.unreadable.items()},
         "seconds": {"signatures": waiting.seconds} | watch.seconds,
         "groups": [_group_record(result, signatures, plan.num_steps) for result in results],
     }
@@ -198,16 +201,20 @@ def _signatures(replies: dict[int, RecordDict | Failure]) -> WaitingTasks:
     failures: dict[int, Failure] = {}
     signatures: dict[str, Signature | None] = {}
     owners: dict[str, int] = {}
+    unreadable: dict[int, int] = {}
     for partition, reply in sorted(replies.items()):
-        found = _parsed(reply, messages.read_signatures)
-        if isinstance(found, Failure):
-            failures[partition] = found
+        told = _parsed(reply, messages.read_signatures)
+        if isinstance(told, Failure):
+            failures[partition] = told
             continue
+        found, count = told
+        if count:
+            unreadable[partition] = count
         # a task belongs to the partition that named it first
         for task_id in found.keys() - owners.keys():
             owners[task_id] = partition
             signatures[task_id] = found[task_id]
-    return WaitingTasks(signatures, owners, failures)
+    return WaitingTasks(signatures, owners, failures, unreadable)
 
 
 def _group_record(

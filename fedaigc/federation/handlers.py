@@ -121,7 +121,7 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
         task_id: device.signature(task_id, policy, min_public_prompts=min_public_prompts)
         for task_id in device.waiting()
     }
-    return messages.signatures_record(disclosed)
+    return messages.signatures_record(disclosed, device.unreadable())
 
 
 def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:

@@ -145,18 +145,22 @@ def update_record(
     return record
 
 
-def signatures_record(signatures: Mapping[str, Signature | None]) -> RecordDict:
-    """What a device discloses of each waiting task; of a task that runs alone, its id only."""
+def signatures_record(signatures: Mapping[str, Signature | None], unreadable: int) -> RecordDict:
+    """What a device discloses of each waiting task; of a task that runs alone, its id only.
+
+    unreadable: how many prompts it cannot read.
+    """
     disclosed = {task_id: signature for task_id, signature in signatures.items() if signature is not None}
     alone = [task_id for task_id, signature in signatures.items() if signature is None]
     return body(
         tasks=list(disclosed),
         signatures=[signature.to_json() for signature in disclosed.values()],
         alone=alone,
+        unreadable=unreadable,
     )
 
 
-def read_signatures(record: RecordDict) -> dict[str, Signature | None]:
+def read_signatures(record: RecordDict) -> tuple[dict[str, Signature | None], int]:
     """The inverse of `signatures_record`; ValueError for anything but task ids, enums and concept ids."""
     values = values_of(record)
     pairs = zip(values["tasks"], values["signatures"], strict=True)
@@ -164,7 +168,9 @@ def read_signatures(record: RecordDict) -> dict[str, Signature | None]:
     found |= dict.fromkeys(values["alone"])
     if not all(type(task_id) is str for task_id in found):
         raise ValueError("a task id is a string")
-    return found
+    if type(values["unreadable"]) is not int:
+        raise ValueError("how many prompts cannot be read is a number")
+    return found, values["unreadable"]
 
 
 def share_record(order: ShareOrder) -> RecordDict:

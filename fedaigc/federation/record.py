@@ -106,6 +106,8 @@ def refusals(record: Mapping[str, Any]) -> list[str]:
     generation = record.get("generation", {})
     for partition, failure in generation.get("refused", {}).items():
         lines.append(f"no prompts were taken from partition {partition}: {failure}")
+    for partition, count in generation.get("unreadable", {}).items():
+        lines.append(f"{count} prompt(s) of partition {partition} cannot be read: see `fedaigc device queue`")
     for entry in generation.get("groups", []):
         for task in entry["tasks"]:
             if task["failure"]:

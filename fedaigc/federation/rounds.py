@@ -1,8 +1,10 @@
 """Federated training: rounds of local steps on the devices and aggregation on the server."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+
+from flwr.app import RecordDict
 
 from fedaigc.device.report import Failure
 from fedaigc.diffusion.adapters import SharedState
@@ -15,6 +17,7 @@ from fedaigc.federation.rule import Rule
 from fedaigc.federation.strategy_code import strategy_code
 from fedaigc.rng import numpy_rng
 
+_PAUSE_S = 2.0
 # a round that lost all its clients to these goes by; any other reason would come back in the next round
 _PASSING = (Failure.LATE, Failure.DROPPED_OUT, Failure.UNREACHABLE)
 
@@ -80,7 +83,7 @@ def run_rounds(
         num_examples: dict[int, int] = {}
         metrics: dict[int, dict[str, float]] = {}
         hopeless = False
-        for partition, reply in roster.ask_each(Ask.TRAIN, orders, label, section.deadline_s):
+        for partition, reply in _asked(roster, orders, label, section.deadline_s):
             if isinstance(reply, Failure):
                 refused[partition] = f"partition {partition}: {reply.value}"
                 hopeless |= reply not in _PASSING
@@ -110,6 +113,31 @@ def run_rounds(
         )
         on_round(record, shared)
     return shared
+
+
+def _asked(
+    roster: Roster, orders: Mapping[int, RecordDict], label: str, deadline_s: float | None
+) -> Iterator[tuple[int, RecordDict | Failure]]:
+    """The replies to a round's orders, in partition order.
+
+    Where no device can be reached, all are asked again until the deadline: a server that was cut off must not
+    go through its rounds without anybody.
+    """
+    end = time.monotonic() + (deadline_s or 0.0)
+    while True:
+        failed: list[tuple[int, Failure]] = []
+        replies = iter(roster.ask_each(Ask.TRAIN, orders, label, deadline_s))
+        for partition, reply in replies:
+            if reply is not Failure.UNREACHABLE:
+                yield from failed
+                yield partition, reply
+                yield from replies
+                return
+            failed.append((partition, Failure.UNREACHABLE))
+        if time.monotonic() + _PAUSE_S >= end:
+            yield from failed
+            return
+        time.sleep(_PAUSE_S)
 
 
 def sample_partitions(partitions: list[int], config: FederationConfig, number: int) -> list[int]:

@@ -1,5 +1,8 @@
 """The Flower server: opens the roster, runs the rounds, then has the waiting prompts drawn together."""
 
+import os
+import threading
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -34,8 +37,25 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the federation that the run's configuration describes."""
+    _end_with_parent()
     # a line of the log for each reply: the launcher, in another process, reads it as progress
     serve(grid, config_from_run(context.run_config), lambda *step: print(progress_line(*step), flush=True))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it does.
+
+    Flower lets a ServerApp live on, which then asks a server that is gone for ever. What is on the disk is
+    whole at any time.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def progress_line(label: str, done: int, total: int) -> str:

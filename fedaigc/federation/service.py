@@ -8,6 +8,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,10 @@ class PromptService:
         """What waits, without the tasks that failed too often."""
         found = waiting_tasks(self._roster, self._config, label)
         tried = {task for task, count in self._attempts.items() if count >= MAX_ATTEMPTS}
-        return WaitingTasks(
-            {task: signature for task, signature in found.signatures.items() if task not in tried},
-            {task: owner for task, owner in found.owners.items() if task not in tried},
-            found.refused,
-            found.seconds,
+        return replace(
+            found,
+            signatures={task: told for task, told in found.signatures.items() if task not in tried},
+            owners={task: owner for task, owner in found.owners.items() if task not in tried},
         )
 
     def _count(self, record: dict[str, Any]) -> None:

@@ -75,7 +75,7 @@ def answers(home: Path) -> bool:
         return False
 
 
-def wait_for(happened: Callable[[], Any], timeout_s: float = 120.0) -> None:
+def wait_for(happened: Callable[[], Any], timeout_s: float = 300.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not happened():
         assert time.monotonic() < deadline, "it did not happen in time"

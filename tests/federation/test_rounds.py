@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_to_proto
 
 from fedaigc.errors import UserError
@@ -13,8 +15,31 @@ from fedaigc.federation.ledger import Ledger
 from fedaigc.federation.local_grid import LocalGrid
 from fedaigc.federation.record import load_shared_state, read_record, timeless
 from fedaigc.federation.server_app import serve
+from fedaigc.file_lock import locked
 
 QUIET = {"enabled": False}
+
+
+class CutOffGrid(LocalGrid):
+    """None of its nodes can be reached while the first `away` orders to train are out."""
+
+    away = 0
+
+    def _answer(self, message):
+        if message.metadata.message_type == "train" and self.away:
+            self.away -= 1
+            return Message(Error(ErrorCode.NODE_UNAVAILABLE), reply_to=message)
+        return super()._answer(message)
+
+
+def run_cut_off(config, away):
+    with in_process_run(config) as run_id:
+        grid = CutOffGrid(
+            app, num_clients=config.num_clients, run_config=config.to_run_config(), run_id=run_id
+        )
+        grid.away = away
+        serve(grid, config)
+    return read_record(config.output)
 
 
 class ListeningGrid(LocalGrid):
@@ -109,6 +134,25 @@ def test_a_client_that_is_late_leaves_the_round_without_its_update(make_run):
         assert sorted(done["num_examples"]) == ["0", "2"]
 
 
+def test_a_round_without_anybody_waits_for_the_devices_until_its_deadline(make_run):
+    config = make_run(rounds={"count": 2, "deadline_s": 60.0}, generation=QUIET)
+    undisturbed = make_run("twin", rounds={"count": 2}, generation=QUIET)
+    run_in_process(undisturbed)
+    # all three are away twice: the round goes by with all, as if nothing had been
+    record = run_cut_off(config, 6)
+    assert [done["shared_hash"] for done in record["rounds"]] == [
+        done["shared_hash"] for done in read_record(undisturbed.output)["rounds"]
+    ]
+    # one that answers is enough: nobody waits for the others
+    some = run_cut_off(make_run("some", rounds={"count": 1, "deadline_s": 60.0}, generation=QUIET), 2)
+    assert list(some["rounds"][0]["num_examples"]) == ["2"]
+    assert list(some["rounds"][0]["refused"]) == ["0", "1"]
+    # and after the deadline the round goes by without anybody
+    none = run_cut_off(make_run("none", rounds={"count": 1, "deadline_s": 3.0}, generation=QUIET), 1000)
+    assert none["rounds"][0]["num_examples"] == {}
+    assert none["rounds"][0]["seconds"] < 30
+
+
 def test_clients_drop_out_from_the_seed_and_a_round_may_lose_all(make_run):
     rounds = {"count": 3, "dropout_rate": 0.7}
     first, second = (make_run(name, generation=QUIET, rounds=rounds) for name in ("first", "second"))
@@ -150,3 +194,12 @@ def test_resuming_where_nothing_was_begins_anew(make_run):
     config = make_run(generation=QUIET, rounds={"count": 1}, resume=True)
     run_in_process(config)
     assert len(read_record(config.output)["rounds"]) == 1
+
+
+def test_one_run_at_a_time_writes_to_an_output(make_run):
+    config = make_run(rounds={"count": 1}, generation=QUIET)
+    with locked(config.output / ".run.lock"), pytest.raises(UserError, match="another run writes to"):
+        run_in_process(config)
+    assert not (config.output / "record.json").exists()
+    run_in_process(config)
+    assert read_record(config.output)["status"] == "finished"
