@@ -1,4 +1,4 @@
-"""A server and three devices, each in a network namespace of its own, over slow links that lose packets."""
+"""A server and three devices, each in a network namespace, over slow, long links that lose packets."""
 
 import json
 import os
@@ -26,6 +26,8 @@ pytestmark = [
     pytest.mark.skipif(not possible(), reason="needs root, ip and tc to make network namespaces"),
 ]
 PORT = "9443"
+# one way, of each device; it reaches the door through a relay that delays, at the port after the last one
+DELAY_S = (0.01, 0.02, 0.04)
 PROMPTS = (
     "an apple on a table",
     "a dog near a river",
@@ -89,6 +91,7 @@ def test_three_devices_over_slow_links_end_where_the_simulation_ends(
     )
     make_server_keys(folder, [ADDRESS])
     devices: list[subprocess.Popen[bytes]] = []
+    relays: list[subprocess.Popen[bytes]] = []
     with namespaces():
         on_server("server", "start", folder, "--host", ADDRESS, "--port", PORT)
         try:
@@ -96,10 +99,13 @@ def test_three_devices_over_slow_links_end_where_the_simulation_ends(
             assert state is not None
             for number in range(DEVICES):
                 home = config.home(number)
+                port = str(int(PORT) + 1 + number)
+                delay = [sys.executable, "-m", "tests.deployment.delay", ADDRESS, port, ADDRESS, PORT]
+                relays.append(subprocess.Popen(inside(SERVER, *delay, str(DELAY_S[number]))))
                 key = make_device_key(home / "keys")
                 on_server("server", "add", folder, key, "--name", f"device {number}")
                 start = cli("device", "start", home, "--partition", number)
-                start += ["--server", f"{ADDRESS}:{PORT}", "--authority", str(folder / AUTHORITY)]
+                start += ["--server", f"{ADDRESS}:{port}", "--authority", str(folder / AUTHORITY)]
                 start += ["--model", config.model.name, "--no-page"]
                 with (tmp_path / f"device{number}.log").open("wb") as log:
                     process = subprocess.Popen(inside(device(number), *start), stdout=log, stderr=log)
@@ -117,6 +123,9 @@ def test_three_devices_over_slow_links_end_where_the_simulation_ends(
             for process in devices:
                 process.wait(30)
             on_server("server", "stop", folder)
+            for relay in relays:
+                relay.kill()
+                relay.wait()
     ours, theirs = read_record(config.output), read_record(twin.output)
     assert [r["shared_hash"] for r in ours["rounds"]] == [r["shared_hash"] for r in theirs["rounds"]]
     assert len(ours["rounds"]) == 3
