@@ -140,8 +140,7 @@ def capture(root: Path, model: Path) -> Captures:
         door = devices.state.port
         with recording(devices.folder, door) as recorder, recording(devices.folder, door) as of_leaking:
             for partition, way in enumerate(("honest", "honest", "failing")):
-                _begin(devices, recorder, partition, way)
-            _wait(devices)
+                _start(devices, recorder, partition, way)
             run_on_devices(devices.folder, devices.state, config)
             honest = _searched(recorder, config)
             folders = {"server": devices.folder, "output": config.output}
@@ -164,17 +163,16 @@ def capture(root: Path, model: Path) -> Captures:
     return Captures(config, honest, in_files, disclosed, leaking, said)
 
 
-def _begin(devices: Devices, recorder: Recorder, partition: int, way: str) -> None:
+def _start(devices: Devices, recorder: Recorder, partition: int, way: str) -> None:
+    """Start a device behind a recorder, and wait until the server knows that it is there."""
+    log = devices.folder / "flower" / "superlink.log"
+    before = log.read_text(errors="replace").count("Activated node_id=")
     behind = devices.state
     devices.state = replace(behind, port=recorder.port)
-    devices.begin(partition, rogue=way, rogues="tests.deployment.canary_device")
+    home = devices.begin(partition, rogue=way, rogues="tests.deployment.canary_device")
     devices.state = behind
-
-
-def _wait(devices: Devices) -> None:
-    for partition in range(NUM_DEVICES):
-        home = devices.config.home(partition)
-        wait_for(lambda home=home: answers(home), _START_TIMEOUT_S)
+    wait_for(lambda: answers(home), _START_TIMEOUT_S)
+    wait_for(lambda: log.read_text(errors="replace").count("Activated node_id=") > before, _START_TIMEOUT_S)
 
 
 def _restart_leaking(devices: Devices, recorder: Recorder, config: FederationConfig) -> None:
@@ -182,8 +180,7 @@ def _restart_leaking(devices: Devices, recorder: Recorder, config: FederationCon
     devices.running[last].terminate()
     devices.running[last].wait(60)
     _device(config, last).add_prompt(PROMPTS[last])
-    _begin(devices, recorder, last, "leaking")
-    _wait(devices)
+    _start(devices, recorder, last, "leaking")
 
 
 def _searched(recorder: Recorder, config: FederationConfig) -> Captured:
