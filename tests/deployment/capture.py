@@ -38,7 +38,8 @@ CAPTION = f"a {MODIFIER} carpet on a table"
 FRUIT, MAMMAL, TABLE, RIVER = "n07721676", "n01864419", "n04386330", "n09434308"
 NUM_DEVICES = 3
 SIZE = 32
-_START_TIMEOUT_S = 500.0
+# the machine may be busy
+_START_TIMEOUT_S = 1500.0
 
 
 def pattern(seed: int) -> Image.Image:
@@ -178,7 +179,7 @@ def _start(devices: Devices, recorder: Recorder, partition: int, way: str) -> No
 def _restart_leaking(devices: Devices, recorder: Recorder, config: FederationConfig) -> None:
     last = NUM_DEVICES - 1
     devices.running[last].terminate()
-    devices.running[last].wait(60)
+    devices.running[last].wait(300)
     _device(config, last).add_prompt(PROMPTS[last])
     _start(devices, recorder, last, "leaking")
 

@@ -106,8 +106,10 @@ def deployment(config: FederationConfig, folder: Path, registered: int) -> Itera
             register_device(folder, state, key, f"device {partition}", partition)
         yield devices
     finally:
-        devices.stop()
-        stop_server(folder)
+        try:
+            devices.stop()
+        finally:
+            stop_server(folder)
 
 
 def start_run(devices: Devices, config: FederationConfig) -> "subprocess.Popen[bytes]":
