@@ -45,16 +45,21 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(port: int, process: "subprocess.Popen[bytes]", host: str = "127.0.0.1") -> None:
-    """Until something listens there. UserError when the process ends first, or not within a minute."""
-    deadline = time.monotonic() + _START_TIMEOUT_S
+def wait_for_port(
+    port: int,
+    process: "subprocess.Popen[bytes]",
+    host: str = "127.0.0.1",
+    timeout_s: float = _START_TIMEOUT_S,
+) -> None:
+    """Until something listens there, or the process ends. UserError when neither happens in time."""
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
             return  # the caller sees how it ended
         with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1.0):
             return
         time.sleep(0.1)
-    raise UserError(f"nothing listens on {host}:{port} after {_START_TIMEOUT_S:.0f} s")
+    raise UserError(f"nothing listens on {host}:{port} after {timeout_s:.0f} s")
 
 
 def stopped(process: "subprocess.Popen[bytes]") -> None:

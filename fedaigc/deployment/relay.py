@@ -43,6 +43,8 @@ from fedaigc.federation.superlink import flower_environment
 
 _POLL_S = 0.1
 _RETRIES_S = 30.0
+# a busy or slow device imports for minutes; to give up and begin anew would bring it no nearer
+_START_S = 600.0
 # a SuperNode that comes back before the server missed it is sent away: it tries again, later and later
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 30.0
@@ -128,7 +130,7 @@ def _supernode(settings: NodeSettings, scratch: Path) -> Iterator[tuple[_SuperNo
     proof = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=_ACQUIRE)
     client = _runtime_client(address, "SuperExec", proof)
     try:
-        wait_for_port(port, process)
+        wait_for_port(port, process, timeout_s=_START_S)
         yield process, client
     finally:
         client.close()

@@ -43,10 +43,17 @@ class Devices:
         wait_for(lambda: answers(home))
         return home
 
-    def begin(self, partition: int, *, authority: Path | None = None, rogue: str = "") -> Path:
-        """The same without waiting."""
+    def begin(
+        self,
+        partition: int,
+        *,
+        authority: Path | None = None,
+        rogue: str = "",
+        rogues: str = "tests.deployment.rogue",
+    ) -> Path:
+        """The same without waiting. rogues: the module that `rogue` is a way of."""
         home = self.config.home(partition)
-        module = ["tests.deployment.rogue", rogue] if rogue else ["fedaigc.cli"]
+        module = [rogues, rogue] if rogue else ["fedaigc.cli"]
         command = [sys.executable, "-m", *module, "device", "start", str(home)]
         command += ["--partition", str(partition), "--server", f"127.0.0.1:{self.state.port}"]
         command += ["--authority", str(authority or self.folder / AUTHORITY)]
@@ -99,8 +106,10 @@ def deployment(config: FederationConfig, folder: Path, registered: int) -> Itera
             register_device(folder, state, key, f"device {partition}", partition)
         yield devices
     finally:
-        devices.stop()
-        stop_server(folder)
+        try:
+            devices.stop()
+        finally:
+            stop_server(folder)
 
 
 def start_run(devices: Devices, config: FederationConfig) -> "subprocess.Popen[bytes]":

@@ -5,7 +5,8 @@ for these secrets, in these forms:
 
     text        every string is in a closed vocabulary or a concept id; every other one is a leak
     concepts    no id of a concept that the policy keeps back
-    words       private words of six letters and more in bytes: plain, base64, hexadecimal, gzip, zlib, nested
+    words       private words of six letters and more in bytes: UTF-8, UTF-16, base64, hexadecimal, gzip,
+                zlib, zstd, zip, nested
     token ids   three consecutive token ids of a private prompt, in any sequence of numbers
     embedding   the text embedding of a private prompt, by correlation
     pixels      a private picture, by correlation, and any PNG, JPEG, GIF, BMP or WebP file at all
@@ -15,23 +16,18 @@ Correlation is Pearson's, of the private tensor against every window of every se
 message, so that neither scale, offset, place nor number format hides it.
 """
 
-import base64
-import binascii
 import copy
-import io
 import json
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-from scipy import fft
 
-Numbers = npt.NDArray[np.float64]
+from .correlation import Numbers, Sequence, Template, flat, layouts
+from .unpacking import pictures, unpacked
 
 MIN_WORD_IN_BYTES = 6
 TOKENS_IN_A_ROW = 3
@@ -40,9 +36,13 @@ TOKENS_IN_A_ROW_OF_BYTES = 5
 CORRELATION = 0.5
 MAX_NESTING = 3
 _CONCEPT = re.compile(r"n\d{8}")
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")
 _CORRELATED_VIEWS = ("u1", "i1", "<i2", "<f2", "<f4", "<f8")
 _TOKEN_VIEWS = ("<u2", "<i4", "<i8")
+
+
+def in_bytes(word: str) -> tuple[bytes, bytes, bytes]:
+    """A word in lower case as UTF-8 and in both orders of UTF-16."""
+    return word.encode(), word.encode("utf-16-le"), word.encode("utf-16-be")
 
 
 def words_of(text: str) -> set[str]:
@@ -77,6 +77,14 @@ class Leak:
     what: str
 
 
+def private_grams(ids: tuple[int, ...], size: int, public: frozenset[int]) -> Iterator[tuple[int, ...]]:
+    """The runs of `size` ids that are not made of public ones alone."""
+    for start in range(len(ids) - size + 1):
+        gram = tuple(ids[start : start + size])
+        if not set(gram) <= public:
+            yield gram
+
+
 class Detector:
     """Searches messages for the secrets.
 
@@ -91,17 +99,15 @@ class Detector:
         self._vocabulary = frozenset(vocabulary)
         self._is_concept = is_concept
         long_words = {word for word in secrets.words if len(word) >= MIN_WORD_IN_BYTES}
-        self._long_words = [word.encode() for word in sorted(long_words | secrets.concepts)]
+        self._long_words = sorted(long_words | secrets.concepts)
         self._grams = {
-            size: {
-                gram for ids in secrets.token_ids for gram in _private_grams(ids, size, secrets.public_ids)
-            }
+            size: {gram for ids in secrets.token_ids for gram in private_grams(ids, size, secrets.public_ids)}
             for size in (TOKENS_IN_A_ROW, TOKENS_IN_A_ROW_OF_BYTES)
         }
         self._templates = [
-            *(_Template("embedding", _flat(array)) for array in secrets.embeddings),
-            *(_Template("latents", _flat(array)) for array in secrets.latents),
-            *(_Template("pixels", _flat(layout)) for array in secrets.pixels for layout in _layouts(array)),
+            *(Template("embedding", flat(array)) for array in secrets.embeddings),
+            *(Template("latents", flat(array)) for array in secrets.latents),
+            *(Template("pixels", flat(layout)) for array in secrets.pixels for layout in layouts(array)),
         ]
 
     def also_allowing(self, strings: Iterable[str]) -> "Detector":
@@ -155,9 +161,9 @@ class Detector:
     def _bytes(self, data: bytes, path: str, nesting: int) -> Iterator[Leak]:
         lowered = data.lower()
         for word in self._long_words:
-            if word in lowered:
-                yield Leak(path, "words", word.decode())
-        if any(_is_picture(data[at:]) for magic in _MAGIC for at in _positions(data, magic)):
+            if any(form in lowered for form in in_bytes(word)):
+                yield Leak(path, "words", word)
+        if any(pictures(data)):
             yield Leak(path, "pixels", "a picture file")
         if nesting == MAX_NESTING:
             for kind in _CORRELATED_VIEWS + _TOKEN_VIEWS:
@@ -172,7 +178,7 @@ class Detector:
                     if kind in _CORRELATED_VIEWS:
                         yield from self._correlations(view, path)
         if nesting:
-            for form, inner in _unpacked(data):
+            for form, inner in unpacked(data):
                 yield from self._bytes(inner, f"{path} {form}", nesting - 1)
 
     def _numbers(self, values: Numbers, path: str) -> Iterator[Leak]:
@@ -186,82 +192,16 @@ class Detector:
     def _correlations(self, values: Numbers, path: str) -> Iterator[Leak]:
         if len(values) < min((len(template) for template in self._templates), default=1):
             return
-        sequence = _Sequence(values)
+        sequence = Sequence(values)
         for template in self._templates:
             found = template.largest_correlation(sequence)
             if found > CORRELATION:
                 yield Leak(path, template.form, f"correlation {found:.2f}")
 
 
-class _Template:
-    """A private tensor, to be found by Pearson's correlation in every window of a sequence of numbers."""
-
-    def __init__(self, form: str, values: Numbers) -> None:
-        self.form = form
-        centred = values - values.mean()
-        self._values = centred / np.linalg.norm(centred)
-        self._spectra: dict[int, npt.NDArray[np.complex128]] = {}
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def largest_correlation(self, sequence: "_Sequence") -> float:
-        """The largest absolute correlation over all places; 0 when the sequence is too short."""
-        places = len(sequence) - len(self) + 1
-        if places < 1:
-            return 0.0
-        if sequence.size not in self._spectra:
-            self._spectra[sequence.size] = np.conj(fft.rfft(self._values, sequence.size))
-        products = fft.irfft(sequence.spectrum * self._spectra[sequence.size], sequence.size)[:places]
-        scale = sequence.scale(len(self))
-        # a constant window has no correlation; its rounding errors must not make one
-        valid = scale > 1e-6
-        return float(np.abs(products[valid] / scale[valid]).max(initial=0.0))
-
-
-class _Sequence:
-    """Numbers of a message, with what is needed to correlate templates with all their windows."""
-
-    def __init__(self, values: Numbers) -> None:
-        # bytes read in a wrong format give any magnitude; the sums below need a bounded one
-        bounded = np.clip(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), -1e3, 1e3)
-        # few different sizes, so that the spectra of the templates are found again; windows that would wrap
-        # around are those that do not fit anyway
-        self.size = fft.next_fast_len(-(-len(values) // 8192) * 8192, real=True)
-        self.spectrum = fft.rfft(bounded, self.size)
-        self._length = len(values)
-        self._sums = np.concatenate([[0.0], np.cumsum(bounded)])
-        self._squares = np.concatenate([[0.0], np.cumsum(bounded**2)])
-
-    def __len__(self) -> int:
-        return self._length
-
-    def scale(self, length: int) -> Numbers:
-        """sqrt(length) times the standard deviation of every window of this length."""
-        means = (self._sums[length:] - self._sums[:-length]) / length
-        variances = (self._squares[length:] - self._squares[:-length]) / length - means**2
-        return np.sqrt(np.maximum(variances, 0.0) * length)
-
-
 def _scalars(values: Iterable[Any]) -> Numbers:
     """The plain numbers among the values, in order."""
     return np.array([value for value in values if isinstance(value, int | float)], dtype=np.float64)
-
-
-def _flat(array: npt.NDArray[Any]) -> Numbers:
-    return np.asarray(array, dtype=np.float64).ravel()
-
-
-def _layouts(picture: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Rows of pixels, planes of colours, and grey, of a picture [height, width, 3]."""
-    return [picture, picture.transpose(2, 0, 1), picture.mean(axis=2)]
-
-
-def _private_grams(ids: Sequence[int], size: int, public: frozenset[int]) -> Iterator[tuple[int, ...]]:
-    for start in range(len(ids) - size + 1):
-        gram = tuple(ids[start : start + size])
-        if not set(gram) <= public:
-            yield gram
 
 
 def _contains(values: Numbers, gram: tuple[int, ...]) -> bool:
@@ -281,43 +221,3 @@ def _parsed(text: str) -> Any:
     except ValueError:
         return None
     return value if isinstance(value, dict | list) else None
-
-
-def _positions(data: bytes, part: bytes) -> Iterator[int]:
-    at = data.find(part)
-    while at >= 0:
-        yield at
-        at = data.find(part, at + 1)
-
-
-def _is_picture(data: bytes) -> bool:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return False
-    return True
-
-
-def _unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """What the bytes hold in base64, hexadecimal, gzip or zlib, wherever it begins."""
-    for run in re.findall(rb"[A-Za-z0-9+/_-]{8,}", data):
-        standard = run.translate(bytes.maketrans(b"-_", b"+/"))
-        for start in range(4):
-            part = standard[start:]
-            yield "base64", base64.b64decode(part[: len(part) // 4 * 4])
-    for run in re.findall(rb"[0-9A-Fa-f]{12,}", data):
-        for start in range(2):
-            part = run[start:]
-            yield "hexadecimal", binascii.unhexlify(part[: len(part) // 2 * 2])
-    for form, header, window in (("gzip", b"\x1f\x8b\x08", 31), *(("zlib", h, 15) for h in _ZLIB_HEADERS)):
-        for at in _positions(data, header):
-            try:
-                inner = zlib.decompressobj(window).decompress(data[at:])
-            except zlib.error:
-                continue
-            if inner:
-                yield form, inner
-
-
-_ZLIB_HEADERS = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from flwr.app import ArrayRecord, Message, RecordDict
 
@@ -292,6 +293,8 @@ class Mutant(Device):
             "base64": lambda: base64.b64encode(b"?" + text),
             "hexadecimal": lambda: text.hex().encode(),
             "gzip": lambda: gzip.compress(text),
+            "UTF-16": lambda: text.decode().encode("utf-16-be"),
+            "zstd": lambda: pa.compress(text, codec="zstd", asbytes=True),
             "base64 of zlib": lambda: base64.urlsafe_b64encode(zlib.compress(text)),
             "token ids, 16 bits": lambda: np.array(self._token_ids(), "<i2").tobytes(),
             "token ids, 64 bits": lambda: b"x" + np.array(self._token_ids(), "<i8").tobytes(),
@@ -328,6 +331,8 @@ IN_PACKETS = {
     "base64": "words",
     "hexadecimal": "words",
     "gzip": "words",
+    "UTF-16": "words",
+    "zstd": "words",
     "base64 of zlib": "words",
     "token ids, 16 bits": "token ids",
     "token ids, 64 bits": "token ids",

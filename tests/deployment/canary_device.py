@@ -1,0 +1,146 @@
+"""`fedaigc device start` on a device with canaries, honest or not.
+
+    python -m tests.deployment.canary_device WAY device start HOME ...
+
+Its taxonomy has one more word, a leaf below the apple. WAY is "honest"; "failing", whose work fails with
+errors that quote prompts and captions; or "leaking", whose replies hold each canary in each form. Everything
+else is the real thing: key, SuperNode, relay, socket and home.
+"""
+
+import base64
+import gzip
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fedaigc import cli
+from fedaigc.deployment import agent, resident
+from fedaigc.device.device import Device
+from fedaigc.device.home import Home
+from fedaigc.device.images import ImageStore
+from fedaigc.device.prompts import PromptQueue
+from fedaigc.diffusion.encoding import encode_images, encode_text
+from fedaigc.federation.arrays import array_of
+from fedaigc.federation.messages import ARRAYS, BODY, FAILURE, FLAT, METRICS, Ask, values_of
+from fedaigc.semantics.taxonomy import Taxonomy
+
+APPLE = "n07755101"
+LEAF = "quixelberry"
+LEAF_CONCEPT = "n99917213"
+FAILING_ROUND = 2
+
+
+def canary_taxonomy() -> Taxonomy:
+    """The knowledge graph with a made-up kind of apple."""
+    known = _LOAD()
+    hypernyms = {concept: list(known.graph.successors(concept)) for concept in known.graph}
+    return Taxonomy(hypernyms | {LEAF_CONCEPT: [APPLE]}, {**known._senses, LEAF: (LEAF_CONCEPT,)})
+
+
+_LOAD = Taxonomy.load
+
+
+class Secrets:
+    """The private content of a home, as a device that leaks would send it."""
+
+    def __init__(self, home: Path, pipe: Any, size: int) -> None:
+        opened = Home.open(home)
+        self.prompt = PromptQueue(opened).all()[-1].prompt
+        self.picture = ImageStore(opened).all()[0].image
+        caption = ImageStore(opened).all()[0].caption
+        self.token_ids = list(pipe.tokenizer(self.prompt, add_special_tokens=False).input_ids)
+        self.embedding = encode_text(pipe, [self.prompt])["prompt_embeds"][0].numpy()
+        encoded = encode_images(pipe, [self.picture], [caption], height=size, width=size)
+        self.latents = encoded.latents[0].numpy()
+        self.pixels = np.asarray(self.picture)
+
+
+def _file(picture: Any, format: str) -> bytes:
+    kept = io.BytesIO()
+    picture.save(kept, format=format)
+    return kept.getvalue()
+
+
+def _longer(text: str) -> str:
+    """Zstd leaves a short text as it is: it would be found as plain."""
+    return " ".join((text, text[::-1], text.upper(), text.swapcase()[::-1]))
+
+
+FORMS: dict[str, Callable[[Secrets], bytes]] = {
+    "plain": lambda s: s.prompt.upper().encode(),
+    "UTF-16": lambda s: s.prompt.encode("utf-16"),
+    "base64": lambda s: base64.b64encode(b"?" + s.prompt.encode()),
+    "hexadecimal": lambda s: s.prompt.encode().hex().encode(),
+    "gzip": lambda s: b"xyz" + gzip.compress(s.prompt.encode()),
+    "zstd": lambda s: pa.compress(_longer(s.prompt).encode(), codec="zstd", asbytes=True) + b"xyz",
+    "token ids": lambda s: b"x" + np.array(s.token_ids, "<u2").tobytes(),
+    "embedding": lambda s: s.embedding.astype("<f2").tobytes(),
+    "pixels": lambda s: b"xy" + s.pixels.tobytes(),
+    "PNG": lambda s: b"xyz" + _file(s.picture, "PNG"),
+    "JPEG": lambda s: b"xyz" + _file(s.picture, "JPEG"),
+    "latents": lambda s: np.clip(s.latents / np.abs(s.latents).max() * 127, -127, 127).astype("i1").tobytes(),
+}
+
+
+class Failing(Device):
+    """Fails in a round and at tasks that run alone, with errors that quote what is private."""
+
+    def train(self, run: str, received: Any, *args: Any, **options: Any) -> Any:
+        """Fails in one round."""
+        if received.round == FAILING_ROUND:
+            captions = [item.caption for item in self.images.all()]
+            raise RuntimeError(f"cannot learn {captions} beside {self.prompts.all()[0].prompt!r}")
+        return super().train(run, received, *args, **options)
+
+    def alone(self, task_id: str, *args: Any, **options: Any) -> Any:
+        """Fails."""
+        raise RuntimeError(f"cannot draw {self.prompts.get(task_id).prompt!r}")
+
+
+class Leaking(agent.Agent):
+    """Sends what it should not, beside what is asked, and says it in its log."""
+
+    def answer(self, ask: Ask, config: str, content: RecordDict) -> RecordDict:
+        """The reply, with leaks in it."""
+        reply = super().answer(ask, config, content)
+        secrets = Secrets(self.home.root, self._pipe, 32)
+        print(f"asked for {ask} beside {secrets.prompt!r}, which is {secrets.token_ids}", flush=True)
+        if ask is Ask.TRAIN and ARRAYS in reply:
+            leaks = {f"leak {form}": leak(secrets) for form, leak in FORMS.items()}
+            reply[BODY] = ConfigRecord({**values_of(reply), **leaks})
+            reply[METRICS] = MetricRecord({**values_of(reply, METRICS), secrets.prompt: 1.0})
+            reply[ARRAYS] = ArrayRecord({FLAT: Array(_hidden(values_of(reply, ARRAYS)[FLAT].data, secrets))})
+        if ask is Ask.SIGNATURES:
+            return RecordDict({FAILURE: ConfigRecord({"kind": f"cannot parse {secrets.prompt!r}"})})
+        return reply
+
+
+def _hidden(array: bytes, secrets: Secrets) -> np.ndarray:
+    """The weights of an update with private tensors among them, small as weights are."""
+    weights = array_of(array).copy()
+    parts = (0.01 * secrets.embedding, 0.01 * secrets.latents + 1, 1e-3 * secrets.pixels, secrets.token_ids)
+    hidden = np.concatenate([np.asarray(part, np.float32).ravel() for part in parts])
+    weights[100 : 100 + hidden.size] = hidden[: weights.size - 100]
+    return weights
+
+
+def main(way: str, arguments: list[str]) -> None:
+    """Start the device."""
+    taxonomy = canary_taxonomy()
+    Taxonomy.load = staticmethod(lambda: taxonomy)  # type: ignore[method-assign]
+    if way == "failing":
+        agent.Device = Failing  # type: ignore[misc]
+    if way == "leaking":
+        resident.Agent = Leaking  # type: ignore[misc]
+    sys.argv = ["fedaigc", *arguments]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,223 @@
+"""A deployment whose traffic is captured: three devices with canaries, and then one of them leaks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image
+
+from fedaigc.deployment.runs import run_on_devices
+from fedaigc.device.device import Device
+from fedaigc.diffusion.encoding import encode_images, encode_text
+from fedaigc.federation.base import base_model
+from fedaigc.federation.config import FederationConfig, parse_config
+from tests.privacy.detector import words_of
+
+from .canaries import Canaries, Found, Search
+from .canary_device import LEAF, LEAF_CONCEPT, canary_taxonomy
+from .decoding import Told, Traffic, decoded
+from .recorder import Recorder, recording
+from .running import Devices, answers, deployment, wait_for
+
+MODIFIER = "zorblatique"
+# two groups of three, "a fruit on a table" and "a mammal near a river"; the device of a prompt is its place
+# in the list modulo three
+PROMPTS = (
+    f"a {MODIFIER} apple on a table",
+    f"a {LEAF} on a table",
+    f"a {MODIFIER} pear on a table",
+    f"a {MODIFIER} dog near a river",
+    "a cat near a river",
+    f"a {MODIFIER} horse near a river",
+)
+# nothing of it is disclosed, and its device fails to draw it
+ALONE = f"a {MODIFIER} tango"
+CAPTION = f"a {MODIFIER} carpet on a table"
+FRUIT, MAMMAL, TABLE, RIVER = "n07721676", "n01864419", "n04386330", "n09434308"
+NUM_DEVICES = 3
+SIZE = 32
+# the machine may be busy
+_START_TIMEOUT_S = 1500.0
+
+
+def pattern(seed: int) -> Image.Image:
+    """Patches of colour: large enough for JPEG, too small to look like the steps and slopes of weights."""
+    patches = np.random.default_rng(seed).integers(0, 256, (SIZE // 2, SIZE // 2, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize((SIZE, SIZE), Image.Resampling.NEAREST)
+
+
+@dataclass
+class Captured:
+    """What was captured of a run, decoded, and what was found in it.
+
+    disclosed: of the concepts that the devices disclose, which are looked for as the canaries are.
+    """
+
+    traffic: Traffic
+    rest: list[bytes]
+    num_bytes: tuple[int, int]
+    found: list[Found]
+    disclosed: list[Found]
+
+
+@dataclass
+class Captures:
+    """An honest run with one device that fails at times, what was found in files after it, and a run with a
+    device that leaks.
+    """
+
+    config: FederationConfig
+    honest: Captured
+    in_files: list[Found]
+    disclosed_in_files: list[Found]
+    leaking: Captured
+    in_log_of_leaking: list[Found]
+
+
+def federation(root: Path, model: Path) -> FederationConfig:
+    """The configuration of the run, and its homes with pictures and prompts."""
+    config = parse_config(
+        {
+            "homes": root / "homes",
+            "output": root / "out",
+            "num_clients": NUM_DEVICES,
+            "model": {"name": str(model), "height": SIZE, "width": SIZE},
+            "adapter": {"rank": 4},
+            "rounds": {"count": 3},
+            "training": {"shared_steps": 2, "personal_steps": 1, "batch_size": 2, "learning_rate": 1e-2},
+            "generation": {
+                "num_inference_steps": 4,
+                "num_shared_steps": 2,
+                "executor": "member",
+                "scorer": "none",
+            },
+        }
+    )
+    for partition in range(NUM_DEVICES):
+        device = _device(config, partition)
+        pictures = [pattern(10 * partition + number) for number in range(2)]
+        device.add_images({"image": picture, "caption": CAPTION} for picture in pictures)
+        for prompt in PROMPTS[partition::NUM_DEVICES]:
+            device.add_prompt(prompt)
+    _device(config, NUM_DEVICES - 1).add_prompt(ALONE)
+    return config
+
+
+def _device(config: FederationConfig, partition: int) -> Device:
+    pipe, base_hash = base_model(config.model)
+    taxonomy = canary_taxonomy()
+    return Device(config.home(partition), pipe, base_hash=base_hash, taxonomy=taxonomy, seed=partition)
+
+
+def canaries(config: FederationConfig) -> Canaries:
+    """Those of the homes, with the pictures that were drawn there."""
+    pipe, _ = base_model(config.model)
+    devices = [_device(config, partition) for partition in range(NUM_DEVICES)]
+    private = [item for device in devices for item in device.images.all()]
+    drawn = [device.gallery.image(entry.task_id) for device in devices for entry in device.gallery.all()]
+    images, captions = [item.image for item in private], [item.caption for item in private]
+    prompts = [*PROMPTS, ALONE, CAPTION]
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(pipe.tokenizer(text, add_special_tokens=False).input_ids)
+
+    public = words_of(" ".join(prompts)) - {MODIFIER, LEAF}
+    return Canaries(
+        words=frozenset({MODIFIER, LEAF, LEAF_CONCEPT}),
+        token_ids=tuple(ids(prompt) for prompt in prompts),
+        public_ids=frozenset(token for word in public for token in ids(word)),
+        embeddings=tuple(encode_text(pipe, prompts)["prompt_embeds"].numpy()),
+        pixels=tuple(np.asarray(image) for image in [*images, *drawn]),
+        latents=tuple(encode_images(pipe, images, captions, height=SIZE, width=SIZE).latents.numpy()),
+    )
+
+
+def capture(root: Path, model: Path) -> Captures:
+    """Run both, and search."""
+    config = federation(root, model)
+    with deployment(config, root / "server", NUM_DEVICES) as devices:
+        door = devices.state.port
+        with recording(devices.folder, door) as recorder, recording(devices.folder, door) as of_leaking:
+            for partition, way in enumerate(("honest", "honest", "failing")):
+                _start(devices, recorder, partition, way)
+            run_on_devices(devices.folder, devices.state, config)
+            honest = _searched(recorder, config)
+            folders = {"server": devices.folder, "output": config.output}
+            for partition in range(NUM_DEVICES):
+                folders[f"relay {partition}"] = config.home(partition) / "relay"
+            in_files = _in_folders(Search(canaries(config)), folders)
+            disclosed = _in_folders(Search(_disclosed()), folders)
+            _restart_leaking(devices, of_leaking, config)
+            again = config.model_copy(
+                update={
+                    "name": "leaking",
+                    "output": root / "leaking",
+                    "rounds": config.rounds.model_copy(update={"count": 1}),
+                }
+            )
+            run_on_devices(devices.folder, devices.state, again)
+            leaking = _searched(of_leaking, config)
+            log = (devices.folder / f"device{NUM_DEVICES - 1}.log").read_text()
+            said = Search(canaries(config)).values(log, "log")
+    return Captures(config, honest, in_files, disclosed, leaking, said)
+
+
+def _start(devices: Devices, recorder: Recorder, partition: int, way: str) -> None:
+    """Start a device behind a recorder, and wait until the server knows that it is there."""
+    log = devices.folder / "flower" / "superlink.log"
+    before = log.read_text(errors="replace").count("Activated node_id=")
+    behind = devices.state
+    devices.state = replace(behind, port=recorder.port)
+    home = devices.begin(partition, rogue=way, rogues="tests.deployment.canary_device")
+    devices.state = behind
+    wait_for(lambda: answers(home), _START_TIMEOUT_S)
+    wait_for(lambda: log.read_text(errors="replace").count("Activated node_id=") > before, _START_TIMEOUT_S)
+
+
+def _restart_leaking(devices: Devices, recorder: Recorder, config: FederationConfig) -> None:
+    last = NUM_DEVICES - 1
+    devices.running[last].terminate()
+    devices.running[last].wait(300)
+    _device(config, last).add_prompt(PROMPTS[last])
+    _start(devices, recorder, last, "leaking")
+
+
+def _searched(recorder: Recorder, config: FederationConfig) -> Captured:
+    exchanges = list(recorder.exchanges())
+    traffic, rest = decoded(exchanges), recorder.rest()
+
+    def found(canaries: Canaries) -> list[Found]:
+        search = Search(canaries)
+        found = [each for told in traffic.told for each in search.values(told.content, str(told))]
+        found += [each for name, plain in traffic.plain for each in search.values(plain, name)]
+        for exchange in exchanges:
+            for half in (exchange.request, exchange.response):
+                found += search.raw(half.head, f"{exchange.path} head")
+                found += search.raw(half.body, f"{exchange.path} body")
+        return found + [each for data in rest for each in search.raw(data, "cut off")]
+
+    return Captured(traffic, rest, recorder.num_bytes(), found(canaries(config)), found(_disclosed()))
+
+
+def _disclosed() -> Canaries:
+    return Canaries(frozenset({FRUIT, MAMMAL, TABLE, RIVER, "a fruit on a table", "a mammal near a river"}))
+
+
+def _in_folders(search: Search, folders: dict[str, Path]) -> list[Found]:
+    return [each for name, folder in folders.items() for each in search.files(folder, name)]
+
+
+def table(captured: Captured) -> Iterator[str]:
+    """Kinds of messages and calls, their number and their bytes, as lines."""
+    kinds: dict[str, list[Told]] = {}
+    for told in captured.traffic.told:
+        kinds.setdefault(str(told), []).append(told)
+    for kind, all_told in sorted(kinds.items()):
+        sizes = [told.num_bytes for told in all_told]
+        yield f"{kind:32} {len(sizes):5} x {median(sizes):10,.0f} bytes, {min(sizes):,} to {max(sizes):,}"
+    for call, number in sorted(captured.traffic.calls.items()):
+        yield f"call {call:27} {number:5} x, {captured.traffic.call_bytes[call]:12,} bytes in all"
+    up, down = captured.num_bytes
+    yield f"from the devices {up:,} bytes, to them {down:,}, without TLS"

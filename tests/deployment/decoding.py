@@ -1,0 +1,224 @@
+"""What was captured, as Flower's messages and then as those of the federation.
+
+Nothing is passed over in silence: what cannot be read to its last byte is in `Traffic.unread`, with the
+reason.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from io import BytesIO
+from typing import Any
+from zipfile import is_zipfile
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.proto import fleet_pb2
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from google.protobuf import message_factory
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as Proto
+
+from fedaigc.diffusion.packet import read_body, read_header
+from fedaigc.federation import messages
+from fedaigc.federation.arrays import array_of, flatten
+from fedaigc.federation.messages import ARRAYS, BODY, FLAT, METRICS, Ask
+
+from .recorder import Exchange
+
+FLEET = "/v1/fleet/"
+
+
+def _kebab(name: str) -> str:
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
+
+
+# by path, as Flower itself describes the service: the types of request and response
+_TYPES: dict[str, tuple[type[Proto], type[Proto]]] = {
+    FLEET + _kebab(method.name): (
+        message_factory.GetMessageClass(method.input_type),
+        message_factory.GetMessageClass(method.output_type),
+    )
+    for method in fleet_pb2.DESCRIPTOR.services_by_name["Fleet"].methods
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """A message of the federation. up: from a device. num_bytes: of all its objects. content: plain data."""
+
+    up: bool
+    kind: str
+    num_bytes: int
+    content: Any
+
+    def __str__(self) -> str:
+        return f"{'reply' if self.up else 'order'} {self.kind}"
+
+
+@dataclass
+class Traffic:
+    """Everything captured, decoded.
+
+    calls: number and bytes of the calls of Flower's transport, by path. plain: the fields of each call.
+    told: the messages that they carried. unread: what could not be decoded, and why.
+    """
+
+    calls: Counter[str] = field(default_factory=Counter)
+    call_bytes: Counter[str] = field(default_factory=Counter)
+    plain: list[tuple[str, Any]] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+
+def decoded(exchanges: Iterable[Exchange]) -> Traffic:
+    """Decode a capture."""
+    traffic, objects, trees = Traffic(), {}, []
+    for exchange in exchanges:
+        name = exchange.path.removeprefix(FLEET)
+        sizes = [len(half.head) + 4 + len(half.body) for half in (exchange.request, exchange.response)]
+        traffic.calls[name] += 1
+        traffic.call_bytes[name] += sum(sizes)
+        if exchange.path not in _TYPES:
+            traffic.unread.append(f"{exchange.path}: no call of Flower's")
+            continue
+        read: list[Any] = [None, None]
+        for place, half in enumerate((exchange.request, exchange.response)):
+            kind = _TYPES[exchange.path][place]
+            if place == 1 and exchange.status != 200:
+                traffic.plain.append((f"{name} {exchange.status}", half.body))
+                continue
+            try:
+                read[place] = _parsed(half.body, kind)
+            except ValueError as error:
+                traffic.unread.append(f"{name}: {error}")
+                continue
+            traffic.plain.append((f"{name} {kind.__name__}", fields_of(read[place])))
+        try:
+            _collect(name, *read, objects, trees)
+        except ValueError as error:
+            traffic.unread.append(f"{name}: {error}")
+    used = set()
+    for up, tree in trees:
+        ids = {node.object_id for node in iterate_object_tree(tree)}
+        used |= ids
+        try:
+            traffic.told.append(_told(up, tree.object_id, {key: objects[key] for key in ids}))
+        except KeyError as error:
+            traffic.unread.append(f"a message without its part {error}")
+        except Exception as error:
+            traffic.unread.append(f"a message that is none: {error}")
+    traffic.unread += [f"an object of no message: {key}" for key in objects.keys() - used]
+    return traffic
+
+
+def _parsed(data: bytes, kind: type[Proto]) -> Proto:
+    """ValueError unless all of the bytes are fields that the type knows."""
+    try:
+        message = kind.FromString(data)
+    except DecodeError as error:
+        raise ValueError(f"no {kind.__name__}") from error
+    message.DiscardUnknownFields()
+    if message.ByteSize() != len(data):
+        raise ValueError(f"{len(data) - message.ByteSize()} bytes beyond the fields of a {kind.__name__}")
+    return message
+
+
+def fields_of(message: Proto) -> dict[str, Any]:
+    """The fields of a protobuf message as plain data."""
+    plain: dict[str, Any] = {}
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type and descriptor.message_type.GetOptions().map_entry:
+            plain[descriptor.name] = {str(key): _plain_field(item) for key, item in value.items()}
+        elif descriptor.is_repeated:
+            plain[descriptor.name] = [_plain_field(item) for item in value]
+        else:
+            plain[descriptor.name] = _plain_field(value)
+    return plain
+
+
+def _plain_field(value: Any) -> Any:
+    return fields_of(value) if isinstance(value, Proto) else value
+
+
+def _collect(
+    name: str, asked: Any, answered: Any, objects: dict[str, bytes], trees: list[tuple[bool, Any]]
+) -> None:
+    """Note the objects that a call carried, and the trees that say which of them make a message."""
+    if name == "push-object" and asked:
+        objects[_checked_id(asked.object_id, asked.object_content)] = asked.object_content
+    elif name == "pull-object" and asked and answered and answered.object_available:
+        objects[_checked_id(asked.object_id, answered.object_content)] = answered.object_content
+    elif name == "push-messages" and asked:
+        trees += [(True, tree) for tree in asked.message_object_trees]
+    elif name == "pull-messages" and answered:
+        trees += [(False, tree) for tree in answered.message_object_trees]
+    elif name == "get-fab" and answered and not is_zipfile(BytesIO(answered.fab.content)):
+        raise ValueError("an app that is no archive")
+
+
+def _checked_id(key: str, content: bytes) -> str:
+    if sha256(content).hexdigest() != key:
+        raise ValueError(f"object {key} holds something else")
+    return key
+
+
+def _told(up: bool, root: str, contents: dict[str, bytes]) -> Told:
+    num_bytes = sum(map(len, contents.values()))
+    message = inflate_object_from_contents(root, contents)
+    if not isinstance(message, Message):
+        raise ValueError(f"a {type(message).__name__}")
+    kind = message.metadata.message_type
+    if message.has_error():
+        error = {"code": message.error.code, "reason": message.error.reason}
+        return Told(up, f"{kind} error", num_bytes, error)
+    content = {name: _plain_record(record) for name, record in message.content.items()}
+    if up and messages.FAILURE in message.content:
+        kind += " failure"
+    return Told(up, kind, num_bytes, content | {"read": dict(_read(up, kind, message.content))})
+
+
+def _plain_record(record: Any) -> dict[str, Any]:
+    if isinstance(record, ArrayRecord):
+        return {name: _plain_array(array) for name, array in record.items()}
+    return dict(record)
+
+
+def _plain_array(array: Array) -> dict[str, Any]:
+    values = {"dtype": array.dtype, "shape": list(array.shape), "stype": array.stype}
+    return values | {"data": array_of(array.data)}
+
+
+def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
+    """The message once more as the federation reads it: tensors from their number format, packets opened.
+
+    Raises ValueError for records that the federation does not know, and for what it would not read.
+    """
+    known = {messages.FAILURE} if messages.FAILURE in record else _RECORDS.get((up, kind), {BODY})
+    if set(record) != known:
+        raise ValueError(f"{kind} with the records {sorted(record)}")
+    if ARRAYS in record:
+        if set(record[ARRAYS]) != {FLAT}:
+            raise ValueError(f"{kind} with the arrays {sorted(record[ARRAYS])}")
+        yield "tensors", flatten(messages.read_tensors(record))
+    if up and kind == Ask.SIGNATURES:
+        yield "signatures", [s and s.to_json() for s in messages.read_signatures(record).values()]
+    if up and kind == Ask.SHARE:
+        messages.read_shared_steps(record)
+    if up and kind == Ask.FINISH:
+        messages.read_report(record)
+    packet = messages.values_of(record).get("packet") if BODY in record else None
+    if packet:
+        header, _ = read_header(packet)
+        latents, history = read_body(packet, verify=True)
+        arrays = {name: np.asarray(value) for name, value in history.items() if hasattr(value, "numpy")}
+        yield "packet", {"header": str(header), "latents": latents.numpy(), **arrays}
+
+
+_RECORDS = {
+    (False, Ask.TRAIN.value): {BODY, ARRAYS},
+    (True, Ask.TRAIN.value): {BODY, ARRAYS, METRICS},
+    (False, Ask.INSTALL.value): {BODY, ARRAYS},
+}

@@ -1,0 +1,104 @@
+"""All that crosses between devices and server is captured, decoded and searched for canaries.
+
+The devices are processes with TLS and node keys; between them and the door stands a recorder that has the
+server's key (`recorder`). The canaries: a made-up modifier in grouped prompts, a made-up leaf below the apple
+in the devices' taxonomy, patterns in their pictures, the pictures that were drawn (`capture`). One device
+fails in a round and at a task, with errors that quote prompts and captions.
+
+Then that device leaks. Its agent is the real one but for its answers; socket, relay, SuperNode, keys and TLS
+are as before. One reply to the order to train holds every form under a name of its own, and more of them
+among the weights and in the name of a metric; an error's text is sent in a reply, and prompts are printed in
+its log.
+
+The run takes a few minutes: `make test-deployment`; with `-s` it prints what `docs/deployment.md` tells.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedaigc.federation.messages import Ask
+from fedaigc.federation.record import read_record
+
+from .canary_device import FAILING_ROUND, FORMS
+from .capture import FRUIT, MAMMAL, MODIFIER, NUM_DEVICES, RIVER, TABLE, Captures, capture, table
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def captures(tmp_path_factory: Any, small_model: Path) -> Captures:
+    found = capture(tmp_path_factory.mktemp("capture"), small_model)
+    print("", *table(found.honest), sep="\n")
+    return found
+
+
+def test_the_run_was_the_one_that_is_meant(captures: Captures) -> None:
+    record = read_record(captures.config.output)
+    assert record["status"] == "finished"
+    assert len(record["rounds"]) == 3
+    groups = {
+        group["prompt"]: [task["outcome"] for task in group["tasks"]]
+        for group in record["generation"]["groups"]
+    }
+    assert groups.pop("") == ["failed"]
+    assert groups == {"a fruit on a table": ["shared"] * 3, "a mammal near a river": ["shared"] * 3}
+
+
+def test_all_that_was_captured_was_read(captures: Captures) -> None:
+    traffic = captures.honest.traffic
+    assert traffic.unread == []
+    kinds = Counter(map(str, traffic.told))
+    for ask in Ask:
+        assert kinds[f"order {ask.value}"] > 0
+        assert (
+            kinds[f"order {ask.value}"] == kinds[f"reply {ask.value}"] + kinds[f"reply {ask.value} failure"]
+        )
+    assert kinds["order train"] == 3 * NUM_DEVICES
+    # an end of a connection has nothing after its last whole message
+    assert captures.honest.rest == []
+
+
+def test_no_canary_crosses(captures: Captures) -> None:
+    assert captures.honest.found == []
+
+
+def test_no_canary_is_in_the_servers_files_or_in_logs(captures: Captures) -> None:
+    assert captures.in_files == []
+
+
+def test_what_is_disclosed_is_found_by_the_same_search(captures: Captures) -> None:
+    in_replies = {f.what for f in captures.honest.disclosed if f.path.startswith("reply query.signatures")}
+    assert in_replies == {FRUIT, MAMMAL, TABLE, RIVER}
+    in_orders = {f.what for f in captures.honest.disclosed if f.path.startswith("order query.share")}
+    assert in_orders == {"a fruit on a table", "a mammal near a river"}
+    on_server = {f.what for f in captures.disclosed_in_files if f.path.startswith("output/")}
+    assert on_server >= {FRUIT, MAMMAL, TABLE, RIVER, *in_orders}
+    assert [f for f in captures.disclosed_in_files if f.path.startswith("server/superlink.db")]
+
+
+def test_the_errors_that_quote_what_is_private_happened_and_stayed(captures: Captures) -> None:
+    kept = (captures.config.home(NUM_DEVICES - 1) / "errors.log").read_text()
+    assert "cannot learn" in kept
+    assert "cannot draw" in kept
+    assert MODIFIER in kept
+    failures = [told for told in captures.honest.traffic.told if told.kind.endswith("failure")]
+    assert {told.kind for told in failures} == {"train failure", "query.finish failure"}
+    assert all(told.content["failure"] == {"kind": "internal"} for told in failures)
+    refused = read_record(captures.config.output)["rounds"][FAILING_ROUND - 1]["refused"]
+    assert list(refused) == [str(NUM_DEVICES - 1)]
+
+
+def test_a_device_that_leaks_is_caught_in_each_form(captures: Captures) -> None:
+    found = {(f.path, f.form) for f in captures.leaking.found}
+    assert {form for form in FORMS if (f"reply train.body.leak {form}", form) in found} == set(FORMS)
+    for form in ("embedding", "latents", "pixels", "token ids"):
+        assert ("reply train.arrays.flat.data", form) in found
+    assert ("reply train.metrics key", "plain") in found
+    assert ("reply query.signatures failure.failure.kind", "plain") in found
+    # and also by who does not decode
+    raw = {form for path, form in found if path == "/v1/fleet/push-object body"}
+    assert raw >= set(FORMS)
+    assert {f.form for f in captures.in_log_of_leaking} >= {"plain", "token ids"}

@@ -1,0 +1,68 @@
+"""Finds a tensor in a sequence of numbers, whatever its scale, offset, place and number format there."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft
+
+Numbers = npt.NDArray[np.float64]
+
+
+class Sequence:
+    """Numbers of a message, with what is needed to correlate templates with all their windows."""
+
+    def __init__(self, values: Numbers) -> None:
+        # bytes read in a wrong format give any magnitude; the sums below need a bounded one
+        bounded = np.clip(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), -1e3, 1e3)
+        # few different sizes, so that the spectra of the templates are found again; windows that would wrap
+        # around are those that do not fit anyway
+        self.size = fft.next_fast_len(-(-len(values) // 8192) * 8192, real=True)
+        self.spectrum = fft.rfft(bounded, self.size)
+        self._length = len(values)
+        self._sums = np.concatenate([[0.0], np.cumsum(bounded)])
+        self._squares = np.concatenate([[0.0], np.cumsum(bounded**2)])
+
+    def __len__(self) -> int:
+        return self._length
+
+    def scale(self, length: int) -> Numbers:
+        """sqrt(length) times the standard deviation of every window of this length."""
+        means = (self._sums[length:] - self._sums[:-length]) / length
+        variances = (self._squares[length:] - self._squares[:-length]) / length - means**2
+        return np.sqrt(np.maximum(variances, 0.0) * length)
+
+
+class Template:
+    """A private tensor, to be found by Pearson's correlation in every window of a sequence of numbers."""
+
+    def __init__(self, form: str, values: Numbers) -> None:
+        self.form = form
+        centred = values - values.mean()
+        self._values = centred / np.linalg.norm(centred)
+        self._spectra: dict[int, npt.NDArray[np.complex128]] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def largest_correlation(self, sequence: Sequence) -> float:
+        """The largest absolute correlation over all places; 0 when the sequence is too short."""
+        places = len(sequence) - len(self) + 1
+        if places < 1:
+            return 0.0
+        if sequence.size not in self._spectra:
+            self._spectra[sequence.size] = np.conj(fft.rfft(self._values, sequence.size))
+        products = fft.irfft(sequence.spectrum * self._spectra[sequence.size], sequence.size)[:places]
+        scale = sequence.scale(len(self))
+        # a constant window has no correlation; its rounding errors must not make one
+        valid = scale > 1e-6
+        return float(np.abs(products[valid] / scale[valid]).max(initial=0.0))
+
+
+def flat(array: npt.NDArray[Any]) -> Numbers:
+    return np.asarray(array, dtype=np.float64).ravel()
+
+
+def layouts(picture: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """Rows of pixels, planes of colours, and grey, of a picture [height, width, 3]."""
+    return [picture, picture.transpose(2, 0, 1), picture.mean(axis=2)]
