@@ -62,6 +62,7 @@ VALUES = (
     "tasks",
     "signatures",
     "alone",
+    "unreadable",
     "kind",
     *SOFTWARE,
 )
