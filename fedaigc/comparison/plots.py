@@ -130,7 +130,9 @@ def plot_differences(
         colour = GREY if e.low <= 0 <= e.high else COLOURS[0]
         axes.plot([e.low, e.high], [row, row], color=colour, linewidth=1.6)
         axes.plot(e.mean, row, "o", color=colour, markersize=6)
-        numbers = f"{e.mean:+.{digits}f} [{e.low:+.{digits}f}, {e.high:+.{digits}f}]"
+        # + 0.0 turns a negative zero into a positive one
+        mean, low, high = (round(value, digits) + 0.0 for value in (e.mean, e.low, e.high))
+        numbers = f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
         axes.annotate(
             numbers.replace("-", "\N{MINUS SIGN}"),
             (1.02, row),

@@ -8,7 +8,7 @@ from fedaigc.comparison import result_tables
 from fedaigc.comparison.plots import Curve, plot_differences, plot_loss_by_bytes, plot_loss_by_round
 from fedaigc.comparison.record import losses_of
 from fedaigc.comparison.result_tables import over_seeds, seed_losses
-from fedaigc.comparison.study import StudyConfig
+from fedaigc.comparison.study import BASELINES, StudyConfig
 from fedaigc.comparison.summary import MODES, Mode, PartitionResults, RowResults
 from fedaigc.comparison.tables import Table
 from fedaigc.errors import UserError
@@ -26,7 +26,8 @@ Brackets are 95 % intervals. The loss and the difference have t intervals over s
 a seed; under one seed all rows have the same data, initial weights and draws of clients, so differences are
 paired. "Over clients too" is the same difference with a bootstrap that draws seeds and clients: it speaks
 about other clients as well, and with few seeds it is too narrow. p is of the paired t test, corrected by Holm
-for all strategies in the table. A p above 0.05 is no evidence that two rows are equal: read the interval.
+for all strategies of the study, also in a table of more seeds that only some of them have. A p above 0.05 is
+no evidence that two rows are equal: read the interval.
 
 Worst tenth: mean over the worst tenth of the clients that train, then over seeds. New clients never train;
 they run what they are sent. Bytes are those of all messages of a run, as serialized, all clients together.
@@ -55,7 +56,7 @@ def _partition_part(study: StudyConfig, result: PartitionResults, *, many: bool)
             parts.append(f"### {title}\n\n{found.to_markdown()}")
 
     seeds = study.seeds
-    gate, verdict = result_tables.gate(result, seeds)
+    gate, verdict = result_tables.gate(result, _gate_seeds(study, result))
     table("gate", gate, "The gate")
     parts.append(verdict + "\n")
     for chosen in result.seed_sets(study):
@@ -71,6 +72,13 @@ def _partition_part(study: StudyConfig, result: PartitionResults, *, many: bool)
     if result.notes:
         parts.append("### Notes\n\n" + "".join(f"- {note}\n" for note in result.notes))
     return parts
+
+
+def _gate_seeds(study: StudyConfig, result: PartitionResults) -> tuple[int, ...]:
+    """All seeds that the baselines should have, once they have them."""
+    own = study.baselines.seeds or study.seeds
+    whole = all(result.row(name).complete(own) for name in BASELINES)
+    return own if whole else study.seeds
 
 
 def _plots(

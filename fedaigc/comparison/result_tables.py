@@ -71,7 +71,8 @@ def compared(
 ) -> dict[str, Comparison]:
     """Paired differences of every complete row to the reference; Holm's correction is over strategies alone.
 
-    Empty when the reference has no scores, and for one seed.
+    Over all strategies of the study, also those that these seeds leave out: who got more seeds may have been
+    chosen by what fewer had shown. Empty when the reference has no scores, and for one seed.
     """
     if len(seeds) < 2:
         return {}
@@ -80,7 +81,11 @@ def compared(
         return {}
     scores = {row.name: row.scores(seeds, mode) for row in complete}
     strategies = [score for row in complete if not row.baseline for score in scores[row.name]]
-    found = {each.strategy: each for each in compare(strategies, reference)}
+    tested = sum(
+        not row.baseline and row.name != reference and bool(row.scores(row.expected, mode))
+        for row in results.rows
+    )
+    found = {each.strategy: each for each in compare(strategies, reference, hypotheses=tested)}
     for row in complete:
         if row.baseline:
             (each,) = compare([*scores[row.name], *scores[reference]], reference)

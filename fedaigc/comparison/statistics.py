@@ -55,11 +55,17 @@ class Comparison:
 
 
 def compare(
-    scores: Sequence[Score], reference: str, *, seed: int = 0, resamples: int = 2000
+    scores: Sequence[Score],
+    reference: str,
+    *,
+    hypotheses: int | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
 ) -> list[Comparison]:
     """Every other strategy against `reference`, by name. Clients count equally, however many images each has.
 
-    `seed` is that of the bootstrap. Raises UserError when a strategy lacks a (seed, client) that another has,
+    hypotheses: how many comparisons p is corrected for, where these are the pick of more: see `holm`. `seed`
+    is that of the bootstrap. Raises UserError when a strategy lacks a (seed, client) that another has,
     has one twice, when the reference is not among the strategies, and for fewer than two seeds.
     """
     cells = _cells(scores)
@@ -77,7 +83,7 @@ def compare(
         differences[strategy] = {key: cells[strategy][key] - base[key] for key in sorted(base)}
     means = {strategy: list(seed_means(cell).values()) for strategy, cell in differences.items()}
     p_values = {strategy: paired_t_test(values) for strategy, values in means.items()}
-    p_holm = holm(p_values)
+    p_holm = holm(p_values, hypotheses)
     return [
         Comparison(
             strategy,
@@ -125,24 +131,29 @@ def paired_t_test(differences: Sequence[float]) -> float:
     return float(2 * t.sf(abs(mean) / (sd / math.sqrt(n)), n - 1))
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[str, float], hypotheses: int | None = None) -> dict[str, float]:
     """Holm's step-down correction: with p sorted upwards, p_i' = max over j <= i of min(1, (m - j + 1) p_j).
 
-    It holds the chance of any false claim among the m at alpha, whatever the dependence between tests.
+    It holds the chance of any false claim among the m at alpha, whatever the dependence between tests. m:
+    `hypotheses`, by default as many as there are p. It is larger where only the best of m were tested again:
+    the others then stand behind these with a p of 1.
 
     Worked: p = 0.005, 0.01, 0.03, 0.04, m = 4, gives 4 x 0.005 = 0.02, 3 x 0.01 = 0.03, 2 x 0.03 = 0.06, and
     1 x 0.04 = 0.04, which rises to 0.06: a larger p cannot end below a smaller one. At 0.05 two claims stand.
 
     Source: S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of
-    Statistics 6(2), 1979. Raises ValueError for a p outside [0, 1].
+    Statistics 6(2), 1979. Raises ValueError for a p outside [0, 1] and for fewer hypotheses than p.
     """
+    count = len(p_values) if hypotheses is None else hypotheses
+    if count < len(p_values):
+        raise ValueError(f"{len(p_values)} p values of only {count} hypotheses")
     wrong = [p for p in p_values.values() if not 0 <= p <= 1]
     if wrong:
         raise ValueError(f"expected p values from 0 to 1, got {wrong[0]}")
     corrected: dict[str, float] = {}
     highest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        highest = max(highest, min(1.0, (count - rank) * p_values[name]))
         corrected[name] = highest
     return {name: corrected[name] for name in p_values}
 

@@ -69,6 +69,9 @@ def test_holm_by_hand() -> None:
     assert list(corrected) == list("abcd"), "in the order given"
     assert holm({"a": 0.6, "b": 0.7}) == {"a": 1, "b": 1}
     assert holm({}) == {}
+    assert holm({"d": 0.005, "a": 0.01}, 4) == pytest.approx({"d": 0.02, "a": 0.03}), "the best two of four"
+    with pytest.raises(ValueError, match="2 p values of only 1"):
+        holm({"a": 0.01, "b": 0.04}, 1)
     with pytest.raises(ValueError, match="from 0 to 1"):
         holm({"a": math.nan})
 
@@ -116,6 +119,8 @@ def test_a_comparison_by_hand() -> None:
     assert flora.p_value == pytest.approx(1 - 2 * math.atan(2) / math.pi)
     assert flora.p_holm == pytest.approx(2 * flora.p_value)
     assert (same.p_value, same.p_holm, same.over_seeds.high) == (1, 1, 0)
+    (best,) = compare(scores({"flora": [[4.0, 5.0], [4.0, 6.0]], "fedavg": fedavg}), "fedavg", hypotheses=3)
+    assert best.p_holm == pytest.approx(3 * flora.p_value), "the pick of three is corrected for three"
     # a draw of the seeds is (0, 0), (0, 1), (1, 0) or (1, 1), a quarter each: means -1, -2, -2, -3
     assert (flora.over_clients.low, flora.over_clients.high, flora.over_clients.n) == (-3, -1, 4)
 
