@@ -113,7 +113,8 @@ def build_plan(
     call on the empty prompt that ends before the first step; the only cost is one encoding of the empty
     prompt.
 
-    Raises UserError for numbers that no run has, and for a scheduler that its config does not describe.
+    Raises UserError for numbers that no run has, for steps that start before the first timestep of training,
+    and for a scheduler that its config does not describe.
     """
     if num_inference_steps < 1:
         raise UserError(f"num_inference_steps is {num_inference_steps}: expected at least 1")
@@ -129,6 +130,13 @@ def build_plan(
         width=width,
     )
     timesteps, sigmas = requested_schedule(pipe, call)
+    trained = len(getattr(pipe.scheduler, "alphas_cumprod", ()))
+    # an offset of one starts at timestep T when every timestep is asked for; sigmas are not looked up by it
+    if sigmas is None and trained and max(timesteps) >= trained:
+        raise UserError(
+            f"num_inference_steps is {num_inference_steps}: {type(pipe.scheduler).__name__} then starts at "
+            f"timestep {max(timesteps):.0f}, and the model knows 0 to {trained - 1}: take fewer steps"
+        )
     return DenoisingPlan(
         scheduler_class=type(pipe.scheduler).__name__,
         scheduler_config=canonical_config(pipe.scheduler),

@@ -145,8 +145,8 @@ def test_a_helper_that_dies_within_the_shared_steps_costs_the_sharing(
         prompts=("an apple on a table", "a pear on a table", "a shiny apple on a table"),
         rounds={"count": 1},
         generation={
-            "num_inference_steps": 1000,
-            "num_shared_steps": 480,
+            "num_inference_steps": 900,
+            "num_shared_steps": 440,
             "executor": "member",
             "max_distance": 3,
             "scorer": "none",

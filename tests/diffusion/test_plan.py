@@ -161,6 +161,20 @@ def test_impossible_settings_are_refused(tiny):
             plan_of(pipe, **options)
 
 
+@pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"])
+def test_steps_that_start_before_the_first_timestep_of_training_are_refused(tiny, name):
+    """Leading spacing: timesteps are 0 to 999 and an offset; where sigmas are kept none is looked up."""
+    pipe = tiny("sd1")
+    for offset in (0, 1):
+        pipe.scheduler = getattr(diffusers, name)(steps_offset=offset)
+        if offset and name != "EulerDiscreteScheduler":
+            plan_of(pipe, num_inference_steps=900)
+            with pytest.raises(UserError, match="timestep 1000.* 0 to 999"):
+                plan_of(pipe, num_inference_steps=1000)
+        else:
+            plan_of(pipe, num_inference_steps=1000)
+
+
 def test_a_scheduler_that_its_config_does_not_describe_is_refused(tiny):
     pipe = tiny("sd3")
     pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
