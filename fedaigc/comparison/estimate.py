@@ -17,13 +17,14 @@ class Measured:
     """Seconds on this machine, with all workers computing at once.
 
     start_s: of a process until its model is loaded. step_s: of a local step. evaluation_s: of one client
-    under one state. image_s: of drawing and encoding a picture.
+    under one state. image_s: of rendering and encoding a picture. gallery_s: of a picture of a gallery.
     """
 
     start_s: float
     step_s: float
     evaluation_s: float
     image_s: float
+    gallery_s: float
 
     @classmethod
     def mean(cls, measured: Iterable[dict[str, float]]) -> "Measured":
@@ -50,7 +51,7 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     torch.set_num_threads(1)
     run = RunSpec.model_validate(job["run"])
     config = run.config(Path())
-    pipe, _ = base_model(config.model)
+    pipe, base_hash = base_model(config.model)
     start_s = time.time() - psutil.Process().create_time()
     began = time.perf_counter()
     rows = list(split_clients(run.data)[0].fresh_pictures(_IMAGES, 0, "measured"))
@@ -69,17 +70,48 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     began = time.perf_counter()
     evaluator.shared_loss(trained, 0)
     evaluation_s = time.perf_counter() - began
-    return {"start_s": start_s, "step_s": step_s, "evaluation_s": evaluation_s, "image_s": image_s}
+    return {
+        "start_s": start_s,
+        "step_s": step_s,
+        "evaluation_s": evaluation_s,
+        "image_s": image_s,
+        "gallery_s": _gallery_seconds(run, pipe, base_hash, trained) if run.evaluation.gallery else 0.0,
+    }
+
+
+def _gallery_seconds(run: RunSpec, pipe: Any, base_hash: str, trained: Any) -> float:
+    from fedaigc.comparison.clients import split_clients
+    from fedaigc.comparison.gallery import Galleries
+
+    model = run.config(Path()).model
+    few = run.evaluation.model_copy(update={"gallery": _IMAGES})
+    galleries = Galleries(
+        pipe,
+        base_hash,
+        model,
+        split_clients(run.data)[:1],
+        few,
+        boundary_log_snr=trained.boundary_log_snr,
+        seed=0,
+    )
+    began = time.perf_counter()
+    galleries.draw(lambda client: trained)
+    return (time.perf_counter() - began) / _IMAGES
 
 
 def run_seconds(run: RunSpec, measured: Measured, *, personal: bool = False) -> float:
-    """One run: its start, local steps and evaluations; `personal`: devices have models of their own.
+    """One run: its start, local steps, evaluations and gallery; `personal`: devices have models of their own.
 
     The time of messages and of aggregation is not in it.
     """
     states = 2 if personal else 1
     evaluations = len(run.evaluation.rounds) * run.data.number * states
-    return measured.start_s + run.work_units * measured.step_s + evaluations * measured.evaluation_s
+    return (
+        measured.start_s
+        + run.work_units * measured.step_s
+        + evaluations * measured.evaluation_s
+        + run.evaluation.gallery * states * measured.gallery_s
+    )
 
 
 def data_seconds(runs: Iterable[RunSpec], measured: Measured) -> float:

@@ -1,13 +1,14 @@
 """Compute one run: train its rounds, evaluate beside them, and go on where an earlier process was cut off."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedaigc.comparison.clients import StudyClient, participants, split_clients
 from fedaigc.comparison.evaluation import Evaluator
+from fedaigc.comparison.gallery import Galleries
 from fedaigc.comparison.homes import StudyData
 from fedaigc.comparison.runs import RunSpec
 from fedaigc.comparison.store import read_json, write_json
@@ -77,7 +78,26 @@ class Execution:
     def _base(self) -> dict[str, Any]:
         evaluator = self._evaluator()
         losses = [evaluator.shared_loss(None, client.index) for client in self._clients]
-        return {"evaluations": [{"round": 0, "collaborative": losses, "device": losses}]}
+        evaluation: dict[str, Any] = {"round": 0, "collaborative": losses, "device": losses}
+        if self._run.evaluation.gallery:
+            galleries = self._galleries()
+            found = galleries.distances(galleries.draw(lambda client: None, self._in_gallery))
+            evaluation["gallery"] = {"collaborative": found, "device": found, "real": galleries.floor()}
+        return {"evaluations": [evaluation]}
+
+    def _galleries(self) -> Galleries:
+        return Galleries(
+            self._pipe,
+            self._base_hash,
+            self._config.model,
+            self._trained,
+            self._run.evaluation,
+            boundary_log_snr=self._boundary(),
+            seed=self._run.data.seed,
+        )
+
+    def _in_gallery(self, share: float) -> None:
+        self._report("gallery", share)
 
     def _federated(self) -> dict[str, Any]:
         config, evaluator = self._config, self._evaluator()
@@ -138,21 +158,28 @@ class Execution:
         rule.seed, rule.num_clients = config.seed, config.num_clients
         rule.clients_per_round = config.rounds.clients or config.num_clients
         rule.load(held.rule_state)
-        everywhere: list[float] | None = None
+        states: dict[str, Callable[[StudyClient], SharedState]] = {}
         if rule.traits.edge and self._run.kind != "local only":
-            everywhere = [evaluator.shared_loss(held.shared, client.index) for client in self._clients]
-        device = everywhere
-        differs = rule.traits.personal or _rounds_down(config) or everywhere is None
+            states["collaborative"] = lambda client: held.shared
+        differs = rule.traits.personal or _rounds_down(config) or not states
         if self._run.kind != "pooled" and differs:
-            device = [
-                evaluator.shared_loss(self._own(rule, held.shared, client, number + 1), client.index)
-                for client in self._clients
-            ]
+            states["device"] = lambda client: self._own(rule, held.shared, client, number + 1)
+        losses = {
+            mode: [evaluator.shared_loss(state(client), client.index) for client in self._clients]
+            for mode, state in states.items()
+        }
         if config.rounds.tensorboard:
-            modes = {"collaborative": everywhere, "device": device}
             with Board(config.output, enabled=True) as board:
-                board.add(number, {f"loss/{m}": sum(v) / len(v) for m, v in modes.items() if v is not None})
-        return {"round": number, "collaborative": everywhere, "device": device}
+                board.add(number, {f"loss/{mode}": sum(v) / len(v) for mode, v in losses.items()})
+        found: dict[str, Any] = {"round": number, **_both_modes(losses)}
+        if self._run.evaluation.gallery and number == self._run.evaluation.rounds[-1]:
+            galleries = self._galleries()
+            measured = {
+                mode: galleries.distances(galleries.draw(state, self._in_gallery))
+                for mode, state in states.items()
+            }
+            found["gallery"] = _both_modes(measured)
+        return found
 
     def _own(self, rule: Rule, shared: SharedState, client: StudyClient, number: int) -> SharedState:
         """What the client's device would run by itself at the start of round `number`.
@@ -243,6 +270,11 @@ def clear(run: RunSpec, work: Path) -> None:
     shutil.rmtree(folder / "federation", ignore_errors=True)
     if run.kind != "personal":
         shutil.rmtree(folder / "homes", ignore_errors=True)
+
+
+def _both_modes(found: Mapping[str, Any]) -> dict[str, Any]:
+    """None for a mode without a model; a device that runs what the edge runs has the edge's values."""
+    return {name: found.get(name, found.get("collaborative")) for name in ("collaborative", "device")}
 
 
 def _rounds_down(config: FederationConfig) -> bool:

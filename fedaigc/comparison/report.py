@@ -12,6 +12,7 @@ from fedaigc.comparison.study import BASELINES, StudyConfig
 from fedaigc.comparison.summary import MODES, Mode, PartitionResults, RowResults
 from fedaigc.comparison.tables import Table
 from fedaigc.errors import UserError
+from fedaigc.metrics.distribution import MIN_IMAGES
 
 _MODE_TEXT = {
     "collaborative": "Collaborative: the edge runs the global shared stage",
@@ -32,6 +33,15 @@ no evidence that two rows are equal: read the interval.
 Worst tenth: mean over the worst tenth of the clients that train, then over seeds. New clients never train;
 they run what they are sent. Bytes are those of all messages of a run, as serialized, all clients together.
 Seconds are of the rounds, on one thread.
+"""
+
+_ABOUT_GALLERIES = """\
+Galleries: {gallery} pictures after the last round, as many for each client that trains, of captions of its
+own distribution, in {steps} steps under guidance {guidance:g}, against as many real pictures. Features are
+the judge's (64 values), so these numbers compare within this project only: they are no FID. The first row is
+real pictures against real ones, which no generator can be expected to beat. The Frechet distance is biased
+upwards by the number of pictures; KID is unbiased and may fall below zero. Brackets are t intervals over
+seeds; nothing here is corrected for several rows.{few}
 """
 
 
@@ -66,12 +76,24 @@ def _partition_part(study: StudyConfig, result: PartitionResults, *, many: bool)
             found = result_tables.mode_table(result, chosen, mode, study.reference)
             table(f"{mode}{suffix}", found, f"{_MODE_TEXT[mode]}{many_seeds}")
             parts += _plots(study, result, chosen, mode, suffix)
+            drawn = result_tables.gallery_table(result, chosen, mode, study.reference)
+            if drawn is not None:
+                table(f"{mode}-galleries{suffix}", drawn, f"Galleries, {mode}{many_seeds}")
+                parts.append(_about_galleries(study))
     table("personal", result_tables.personal_table(result), "The personal stage, the same for all rows")
     table("tuning", result_tables.tuning_table(result), "Tuning, on validation pictures and on other seeds")
     table("clients", result_tables.clients_table(result), "The clients")
     if result.notes:
         parts.append("### Notes\n\n" + "".join(f"- {note}\n" for note in result.notes))
     return parts
+
+
+def _about_galleries(study: StudyConfig) -> str:
+    told = study.evaluation
+    few = " They are too few for numbers to be relied on." if told.gallery < MIN_IMAGES else ""
+    return _ABOUT_GALLERIES.format(
+        gallery=told.gallery, steps=told.gallery_steps, guidance=told.gallery_guidance, few=few
+    )
 
 
 def _gate_seeds(study: StudyConfig, result: PartitionResults) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from fedaigc.metrics.intervals import Estimate
 
 NONE = "–"
 _DIGITS = 4
+_GALLERY_DIGITS = 2
 
 
 def gate(results: PartitionResults, seeds: Sequence[int]) -> tuple[Table, str]:
@@ -129,6 +130,61 @@ def mode_table(results: PartitionResults, seeds: Sequence[int], mode: Mode, refe
         Column("seconds", "right"),
     )
     return Table(columns, tuple(rows))
+
+
+def gallery_table(
+    results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str
+) -> Table | None:
+    """The distances of every row's gallery to real pictures; None where the base has none.
+
+    The first row is real pictures against real ones, with the standard deviation over random halves.
+    """
+    base = next(iter(results.row("base").records.values()), None)
+    if base is None or base["status"] != "finished" or "gallery" not in base["evaluations"][-1]:
+        return None
+    compared_with = _distances(results.row(reference), seeds, mode)
+    real = base["evaluations"][-1]["gallery"]["real"]
+    cells: list[Cell] = []
+    for name in ("frechet", "kernel"):
+        cells += [
+            f"{real[name]['mean']:.{_GALLERY_DIGITS}f} (sd {real[name]['sd']:.{_GALLERY_DIGITS}f})",
+            NONE,
+        ]
+    rows: list[tuple[Cell, ...]] = [("real pictures", *cells)]
+    for row in results.rows:
+        found = _distances(row, seeds, mode)
+        if found is None:
+            continue
+        cells = []
+        for name in ("frechet", "kernel"):
+            values = found[name]
+            lone = len(values) < 2 or len(set(values)) == 1
+            cells.append(f"{values[0]:.{_GALLERY_DIGITS}f}" if lone else over_seeds(values))
+            if compared_with is None or row.name == reference or len(seeds) < 2:
+                cells.append(NONE)
+            else:
+                other = compared_with[name]
+                cells.append(over_seeds([a - b for a, b in zip(values, other, strict=True)]))
+        rows.append((row.name, *cells))
+    columns = (
+        Column("row"),
+        Column("Frechet distance", "right", _GALLERY_DIGITS),
+        Column(f"difference to {reference}", "right", _GALLERY_DIGITS),
+        Column("KID", "right", _GALLERY_DIGITS),
+        Column(f"difference to {reference}, KID", "right", _GALLERY_DIGITS),
+    )
+    return Table(columns, tuple(rows))
+
+
+def _distances(row: RowResults, seeds: Sequence[int], mode: Mode) -> dict[str, list[float]] | None:
+    """Both distances by seed, of the base the same for every seed; None unless all are there."""
+    if not row.complete(seeds):
+        return None
+    drawn = [row.records[seed]["evaluations"][-1].get("gallery") for seed in seeds]
+    found = [each[mode] for each in drawn if each is not None and each[mode] is not None]
+    if len(found) < len(seeds):
+        return None
+    return {name: [each[name] for each in found] for name in ("frechet", "kernel")}
 
 
 def tuning_table(results: PartitionResults) -> Table | None:

@@ -24,12 +24,18 @@ _BASELINE_RULES = {"pooled": "fedit", "local only": "local_only"}
 
 
 class EvaluationSpec(Section):
-    """Which triples a run is evaluated on, and after which rounds."""
+    """Which triples a run is evaluated on, and after which rounds; how many pictures it draws after the last.
+
+    gallery_steps and gallery_guidance: of the pictures.
+    """
 
     split: Split
     triples: int
     images: int
     rounds: tuple[int, ...]
+    gallery: int = 0
+    gallery_steps: int = 0
+    gallery_guidance: float = 0.0
 
 
 class RunSpec(Section):
@@ -114,7 +120,7 @@ def personal_run(study: StudyConfig, partition: str, clients: list[StudyClient],
     federation = _federation(study, {}, participants(clients))
     federation["training"]["personal_steps"] = study.training.personal_steps
     units = len(participants(clients)) * study.training.personal_steps * study.rounds.count
-    evaluation = _evaluation(study, "test", rounds=(study.rounds.count,))
+    evaluation = _evaluation(study, "test", rounds=(study.rounds.count,)).model_copy(update={"gallery": 0})
     return _spec(study, "personal", "personal", partition, seed, federation, evaluation, work_units=units)
 
 
@@ -203,7 +209,11 @@ def _spec(
 def _evaluation(study: StudyConfig, split: Split, rounds: tuple[int, ...]) -> EvaluationSpec:
     section = study.evaluation
     images = section.test_images if split == "test" else section.validation_images
-    return EvaluationSpec(split=split, triples=section.triples, images=images, rounds=rounds)
+    spec = EvaluationSpec(split=split, triples=section.triples, images=images, rounds=rounds)
+    if split != "test" or not section.gallery:
+        return spec
+    drawn = {name: getattr(section, name) for name in ("gallery", "gallery_steps", "gallery_guidance")}
+    return spec.model_copy(update=drawn)
 
 
 def _federation(

@@ -127,12 +127,18 @@ class EvaluationSection(Section):
     triples: a client, over its test_images (or, for trials, its validation_images): fresh pictures of its
     own distribution, which no home holds. every: rounds between two evaluations; the last round always has
     one.
+
+    gallery: pictures that a row draws after its last round, to be compared with as many real ones; 0 for
+    none. It takes 1000 for numbers that are worth a table. gallery_steps, gallery_guidance: of drawing.
     """
 
     triples: Annotated[int, Field(ge=1)] = 64
     test_images: Annotated[int, Field(ge=1)] = 32
     validation_images: Annotated[int, Field(ge=1)] = 16
     every: Annotated[int, Field(ge=1)] = 4
+    gallery: Annotated[int, Field(ge=0)] = 0
+    gallery_steps: Annotated[int, Field(ge=1)] = 11
+    gallery_guidance: Annotated[float, Field(ge=0)] = 5.0
 
 
 class BaselinesSection(Section):
@@ -178,6 +184,12 @@ class StudyConfig(Section):
         if self.rounds.count < 1:
             raise ValueError("rounds.count is 0: a comparison needs training")
         trained = self.clients.number - len(self.clients.new)
+        gallery = self.evaluation.gallery
+        if gallery and gallery < max(2, trained):
+            raise ValueError(
+                f"evaluation.gallery is {gallery}: expected 0, or at least one picture for each of the "
+                f"{trained} clients that train, and two in all"
+            )
         if self.rounds.clients is not None and self.rounds.clients > trained:
             raise ValueError(f"rounds.clients is {self.rounds.clients}, and only {trained} clients train")
         rows = [strategy.row for strategy in self.strategies]

@@ -169,7 +169,7 @@ def test_steps_that_start_before_the_first_timestep_of_training_are_refused(tiny
         pipe.scheduler = getattr(diffusers, name)(steps_offset=offset)
         if offset and name != "EulerDiscreteScheduler":
             plan_of(pipe, num_inference_steps=900)
-            with pytest.raises(UserError, match="timestep 1000.* 0 to 999"):
+            with pytest.raises(UserError, match=r"timestep 1000.* 0 to 999"):
                 plan_of(pipe, num_inference_steps=1000)
         else:
             plan_of(pipe, num_inference_steps=1000)
