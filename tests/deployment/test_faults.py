@@ -146,7 +146,7 @@ def test_a_helper_that_dies_within_the_shared_steps_costs_the_sharing(
         rounds={"count": 1},
         generation={
             "num_inference_steps": 900,
-            "num_shared_steps": 440,
+            "num_shared_steps": 390,
             "executor": "member",
             "max_distance": 3,
             "scorer": "none",
