@@ -13,6 +13,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.ledger import Ledger
 from fedaigc.federation.messages import BODY, Ask, failure_in, values_of
 from fedaigc.federation.software import Software, told_software
+from fedaigc.federation.unanswered import forget
 
 _POLL_S = 0.5
 _PULL_S = 0.05
@@ -167,6 +168,8 @@ def exchange(
             time.sleep(_PULL_S)
         if ledger is not None and arrived and not arrived[0].has_error():
             ledger.add("up", arrived[0].content)
+        if not arrived or arrived[0].has_error():
+            forget(grid, message_id)
         if progress is not None and label is not None:
             progress(label, done, len(ids))
         yield _content(arrived[0]) if arrived else Failure.LATE

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import time
 from collections import Counter
@@ -35,6 +36,12 @@ MB = 1_000_000
 
 def statuses(home: Path) -> list[TaskStatus]:
     return [task.status for task in PromptQueue(Home.open(home)).all()]
+
+
+def stored_bytes(server: Path) -> int:
+    """What the SuperLink keeps of messages."""
+    with contextlib.closing(sqlite3.connect(f"file:{server / 'superlink.db'}?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT COALESCE(SUM(LENGTH(content)), 0) FROM objects").fetchone()[0])
 
 
 def answers_by_task(config: FederationConfig) -> Counter[str]:
@@ -79,7 +86,8 @@ def test_a_device_that_dies_in_a_round_costs_its_update_only(make_run: MakeRun, 
 def test_a_device_that_is_gone_for_two_rounds_returns(make_run: MakeRun, tmp_path: Path) -> None:
     """It joins the rounds after its return, and trains none of those that ended without it.
 
-    The one whose order it held when it went may be finished late: nobody waits for that.
+    The one whose order it held when it went may be finished late: nobody waits for that. The server keeps
+    none of the orders that the device was not there to take.
     """
     config = make_run("gone", num_clients=2, prompts=(), rounds={"count": 9, "deadline_s": 10.0})
     with deployment(config, tmp_path / "server", 2) as devices:
@@ -91,6 +99,9 @@ def test_a_device_that_is_gone_for_two_rounds_returns(make_run: MakeRun, tmp_pat
             process.suspend()
         before = rounds_done(config)
         wait_for(lambda: rounds_done(config) >= before + 3)
+        # between rounds there is one order at most: without what was never taken, now and then less
+        one_order = (config.output / "shared-state.safetensors").stat().st_size
+        wait_for(lambda: stored_bytes(devices.folder) < 1.5 * one_order, 20.0)
         for process in away:
             process.resume()
         assert running.wait(500) == 0
