@@ -153,7 +153,7 @@ class Search:
         for word, *forms in self._words:
             if forms[0] in lowered:
                 yield Found(path, outer or "plain", word)
-            elif any(form in lowered for form in forms[1:]):
+            if any(form in lowered for form in forms[1:]):
                 yield Found(path, outer or "UTF-16", word)
         if any(gram in data for gram in self._tokens):
             yield Found(path, "token ids", f"{TOKENS_IN_A_ROW} in a row")

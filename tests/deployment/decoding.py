@@ -204,7 +204,8 @@ def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{kind} with the arrays {sorted(record[ARRAYS])}")
         yield "tensors", flatten(messages.read_tensors(record))
     if up and kind == Ask.SIGNATURES:
-        yield "signatures", [s and s.to_json() for s in messages.read_signatures(record).values()]
+        signatures, _ = messages.read_signatures(record)
+        yield "signatures", [s and s.to_json() for s in signatures.values()]
     if up and kind == Ask.SHARE:
         messages.read_shared_steps(record)
     if up and kind == Ask.FINISH:
@@ -217,7 +218,8 @@ def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
         yield "packet", {"header": str(header), "latents": latents.numpy(), **arrays}
 
 
-_RECORDS = {
+_RECORDS: dict[tuple[bool, str], set[str]] = {
+    (False, Ask.HELLO.value): set(),
     (False, Ask.TRAIN.value): {BODY, ARRAYS},
     (True, Ask.TRAIN.value): {BODY, ARRAYS, METRICS},
     (False, Ask.INSTALL.value): {BODY, ARRAYS},

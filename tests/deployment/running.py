@@ -19,11 +19,14 @@ from fedaigc.deployment.server import ServerState, start_server, stop_server
 from fedaigc.federation.config import FederationConfig
 
 RUN = """
+import signal
 import sys
 from pathlib import Path
 from fedaigc.deployment.runs import run_on_devices
 from fedaigc.deployment.server import server_state
 from fedaigc.federation.config import FederationConfig
+# a shell that starts tests in the background has SIGINT ignored, and children inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 folder = Path(sys.argv[1])
 config = FederationConfig.model_validate_json(Path(sys.argv[2]).read_text())
 run_on_devices(folder, server_state(folder), config)

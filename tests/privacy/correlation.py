@@ -1,4 +1,8 @@
-"""Finds a tensor in a sequence of numbers, whatever its scale, offset, place and number format there."""
+"""Finds a tensor in a sequence of numbers, whatever its scale, offset, place and number format there.
+
+Correlated are differences of neighbours. Of plain values, the means of channels make steps and smooth
+pictures make slopes, and both are alike in any data; differences have neither: what is left is its own.
+"""
 
 from typing import Any
 
@@ -14,12 +18,12 @@ class Sequence:
 
     def __init__(self, values: Numbers) -> None:
         # bytes read in a wrong format give any magnitude; the sums below need a bounded one
-        bounded = np.clip(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), -1e3, 1e3)
+        bounded = np.diff(np.clip(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), -1e3, 1e3))
         # few different sizes, so that the spectra of the templates are found again; windows that would wrap
         # around are those that do not fit anyway
-        self.size = fft.next_fast_len(-(-len(values) // 8192) * 8192, real=True)
+        self.size = fft.next_fast_len(-(-len(bounded) // 8192) * 8192, real=True)
         self.spectrum = fft.rfft(bounded, self.size)
-        self._length = len(values)
+        self._length = len(bounded)
         self._sums = np.concatenate([[0.0], np.cumsum(bounded)])
         self._squares = np.concatenate([[0.0], np.cumsum(bounded**2)])
 
@@ -27,7 +31,7 @@ class Sequence:
         return self._length
 
     def scale(self, length: int) -> Numbers:
-        """sqrt(length) times the standard deviation of every window of this length."""
+        """sqrt(length) times the standard deviation of every window of so many differences."""
         means = (self._sums[length:] - self._sums[:-length]) / length
         variances = (self._squares[length:] - self._squares[:-length]) / length - means**2
         return np.sqrt(np.maximum(variances, 0.0) * length)
@@ -38,7 +42,8 @@ class Template:
 
     def __init__(self, form: str, values: Numbers) -> None:
         self.form = form
-        centred = values - values.mean()
+        differences = np.diff(values)
+        centred = differences - differences.mean()
         self._values = centred / np.linalg.norm(centred)
         self._spectra: dict[int, npt.NDArray[np.complex128]] = {}
 
