@@ -37,7 +37,7 @@ def over_link(
     packet = pack(state, plan, config.generation.handoff, link.number_format)
     member = Member(task_id, partition)
     arrived, _ = SimulatedLink(link, config.seed).send({member: packet})[member]
-    return mended(unpack(arrived, plan, "tolerant"), plan, link.repair)
+    return mended(unpack(arrived, plan, "tolerant"), plan, link.mend)
 
 
 def link_view(

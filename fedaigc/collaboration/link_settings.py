@@ -1,11 +1,12 @@
 """What a simulated radio link is, as a run's file says it under `[generation.link]`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fedaigc.diffusion.noise_matched import BitErrors
 from fedaigc.wireless.block_code import MCS
-from fedaigc.wireless.modulation import MODULATIONS
+from fedaigc.wireless.modulation import MODULATIONS, bit_error_rates
 from fedaigc.wireless.number_format import FormatName
 from fedaigc.wireless.profiles import EDGE
 from fedaigc.wireless.radio import FailedBlock
@@ -26,7 +27,9 @@ class LinkSettings(BaseModel):
     protected_planes: so many of the most significant bit planes go through the most robust coded scheme.
     rayleigh: block fading for as long as the speed lets it last. max_transmissions, failed_block: see
         `Transmission`; they concern coded schemes. full_chain: every symbol through sionna, not the tables.
-    repair: what the receiver does about implausible values.
+    repair: what the receiver does about errors: "clip" or "zero" implausible values, "nothing", or
+        "noise-matched": resume at the noise level that the expected errors leave. That one needs a number
+        format and a rate of flips that the receiver knows: bit_error_rate, or snr_db with an uncoded scheme.
     multicast: a group's packet goes on the air once, in the scheme that its worst member's channel carries;
         every member has its own errors. Nothing is sent again.
     send_above_db: the edge knows each member's SNR of the moment and goes on denoising while it is lower: up
@@ -48,7 +51,7 @@ class LinkSettings(BaseModel):
     max_transmissions: Annotated[int, Field(ge=1)] = 1
     failed_block: FailedBlock = "keep"
     full_chain: bool = False
-    repair: Repair = "clip"
+    repair: Repair | Literal["noise-matched"] = "clip"
     multicast: bool = False
     send_above_db: Annotated[float, Field(allow_inf_nan=False)] | None = None
     wait_steps: Annotated[int, Field(ge=1)] = 3
@@ -66,7 +69,41 @@ class LinkSettings(BaseModel):
             raise ValueError("multicast sends every block once: max_transmissions must be 1")
         if self.send_above_db is not None:
             self._can_wait()
+        if self.repair == "noise-matched":
+            self._can_match()
         return self
+
+    @property
+    def mend(self) -> Repair:
+        """What is done about implausible values first, whatever else the receiver does."""
+        # fixed point brings none, but a packet may come in another format than was agreed
+        return "clip" if self.repair == "noise-matched" else self.repair
+
+    @property
+    def known_errors(self) -> BitErrors | None:
+        """What the receiver matches the noise level to; None unless it does."""
+        if self.repair != "noise-matched" or self.number_format is None:
+            return None
+        if self.bit_error_rate is not None:
+            return BitErrors(self.number_format, self.bit_error_rate)
+        # the bits of a plane fall on all places of a symbol in turn, so planes have the mean rate
+        modulation = next(name for name in MODULATIONS if self.scheme == f"uncoded-{name}")
+        return BitErrors(self.number_format, float(bit_error_rates(modulation, self.snr_db or 0.0).mean()))
+
+    def _can_match(self) -> None:
+        if self.number_format is None or self.number_format.startswith("float"):
+            raise ValueError("noise-matched repair needs a fixed-point number_format")
+        if self.bit_error_rate is not None and self.bit_error_rate >= 0.5:
+            raise ValueError(
+                f"noise-matched repair at bit_error_rate {self.bit_error_rate}: from 0.5 on nothing of what "
+                "was sent is left"
+            )
+        even = self.snr_db is not None and self.scheme.startswith("uncoded-")
+        if self.bit_error_rate is None and not (even and not self.rayleigh and not self.protected_planes):
+            raise ValueError(
+                "noise-matched repair needs flips that are alike everywhere: bit_error_rate, or snr_db with "
+                "an uncoded scheme, no rayleigh and no protected_planes"
+            )
 
     def _can_wait(self) -> None:
         if self.multicast:

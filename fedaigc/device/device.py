@@ -26,6 +26,7 @@ from fedaigc.device.versions import AdapterVersions
 from fedaigc.diffusion.adapters import SharedState, finish_stages, run_stages
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.diffusion.handoff import Delivery, Handoff, check_handoff, mended, unpack
+from fedaigc.diffusion.noise_matched import BitErrors, expected_error, resume_noise_matched
 from fedaigc.diffusion.plan import DenoisingPlan, boundary_step
 from fedaigc.diffusion.segment import DenoiserCount, DenoisingState, decode, initial_state
 from fedaigc.diffusion.training import TrainingSettings
@@ -209,6 +210,7 @@ class Device:
         *,
         delivery: Delivery = "strict",
         mend: Repair = "nothing",
+        errors: BitErrors | None = None,
         strip_steps: Sequence[int] = (),
     ) -> FinishReport:
         """Finish a task from a packet with its own prompt, keep the image in the gallery, and report.
@@ -216,6 +218,8 @@ class Device:
         Steps up to t* run with the shared weights, the others with the personal ones. strip_steps: steps
         before which the latents are decoded and kept beside the image. mend: what is done about implausible
         values of a tolerant delivery; latents that are not finite after it are refused as a damaged packet.
+        errors: of the link that a tolerant delivery came over: resume at the noise level that they leave, at
+        first order and without a strip; the steps that this takes more are in the report.
 
         Raises PacketError for a damaged packet or one of another plan, UserError when it was handed off past
         t*, UnknownTask and DeviceError as `share` does.
@@ -225,6 +229,8 @@ class Device:
         # what strict delivery lets through is as it was sent
         state = mended(unpack(packet, plan, delivery), plan, mend if delivery == "tolerant" else "nothing")
         check_handoff(plan, state.step, boundary)
+        if errors is not None and delivery == "tolerant" and errors.rate > 0:
+            return self._resume(task, state, plan, boundary, errors)
         # samplers that draw noise: each member goes on with a stream of its own, known to all
         state = state.with_noise_stream(derived_seed(state.noise_seed, "member", task_id))
         return self._complete(task, state, plan, boundary, strip_steps)
@@ -270,6 +276,35 @@ class Device:
                 (part,) = decode(self._pipe, state, plan)
                 self.gallery.save_part(task.task_id, number, part)
             (image,) = finish_stages(self._pipe, state, {"prompt": task.prompt}, plan, boundary)
+        return self._keep(task, image, count, plan, boundary, start, shown)
+
+    def _resume(
+        self, task: Task, state: DenoisingState, plan: DenoisingPlan, boundary: int, errors: BitErrors
+    ) -> FinishReport:
+        gain, variance = expected_error(plan, state.step, errors)
+        with DenoiserCount(self._pipe) as count:
+            (image,), taken = resume_noise_matched(
+                self._pipe,
+                state,
+                {"prompt": task.prompt},
+                plan,
+                gain=gain,
+                error_variance=variance,
+                boundary=boundary,
+            )
+        return self._keep(task, image, count, plan, boundary, max(0, plan.num_steps - taken), ())
+
+    def _keep(
+        self,
+        task: Task,
+        image: Any,
+        count: DenoiserCount,
+        plan: DenoisingPlan,
+        boundary: int,
+        start: int,
+        shown: tuple[int, ...],
+    ) -> FinishReport:
+        """Keep a finished image, whose steps from `start` on were run here, and report."""
         confidence = self._confidence(task, image)
         report = FinishReport(
             shared_stage_steps=max(0, boundary - start),

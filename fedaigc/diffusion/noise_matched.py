@@ -13,6 +13,7 @@ on its own scale, Euler's. The derivation is in docs/notes/noise_matched_resume.
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,39 @@ from scipy.special import expit
 from torch import Tensor
 
 from fedaigc.diffusion.adapters import Stage, activate
+from fedaigc.diffusion.handoff import number_format_at
 from fedaigc.diffusion.noise_level import signal_and_noise, train_log_snr
 from fedaigc.diffusion.pipeline_call import Pipeline, borrowed, call_arguments
-from fedaigc.diffusion.plan import DenoisingPlan, log_snr
+from fedaigc.diffusion.plan import DenoisingPlan, latents_std, log_snr
 from fedaigc.diffusion.segment import DenoisingState
 from fedaigc.diffusion.stock_schedule import named_scheduler
 from fedaigc.errors import UserError
+from fedaigc.wireless.number_format import FormatName
 
 _SCHEDULERS = ("DDIMScheduler", "EulerDiscreteScheduler")
+
+
+@dataclass(frozen=True)
+class BitErrors:
+    """What a receiver knows of the errors in latents of this fixed-point format: the rate of flipped bits."""
+
+    number_format: FormatName
+    rate: float
+
+
+def expected_error(plan: DenoisingPlan, step: int, errors: BitErrors) -> tuple[float, float]:
+    """Gain and error variance of latents sent at `step`: see `NumberFormat.linear_error`."""
+    number_format = number_format_at(errors.number_format, plan, step)
+    return number_format.linear_error(latents_std(plan, step), np.full(number_format.width, errors.rate))
+
+
+def check_matched(plan: DenoisingPlan) -> None:
+    """Raises UserError for a plan that cannot be resumed off its steps."""
+    if plan.scheduler_class not in _SCHEDULERS:
+        raise UserError(
+            f"noise-matched resume: {plan.scheduler_class} cannot resume off its steps: expected one of "
+            f"{', '.join(_SCHEDULERS)}"
+        )
 
 
 def matched_log_snr(plan: DenoisingPlan, step: int, gain: float, error_variance: float) -> float:
@@ -64,8 +90,7 @@ def resume_noise_matched(
     Raises UserError for schedulers other than DDIM and Euler, for latents that are not finite (`repair` them
     first), and as `matched_log_snr` does. Not for errors that are few and large: those are no Gaussian.
     """
-    if plan.scheduler_class not in _SCHEDULERS:
-        raise UserError(f"{plan.scheduler_class} cannot resume off its steps: expected {_SCHEDULERS}")
+    check_matched(plan)
     if not bool(torch.isfinite(state.latents).all()):
         raise UserError("the received latents are not finite: repair them first, by clipping for instance")
     levels = log_snr(plan)

@@ -16,6 +16,7 @@ from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.adapters import SharedState, install
 from fedaigc.diffusion.handoff import PacketError, unpack
+from fedaigc.diffusion.noise_matched import check_matched
 from fedaigc.diffusion.plan import DenoisingPlan, boundary_step, build_plan
 from fedaigc.federation import messages
 from fedaigc.federation.base import base_model, taxonomy
@@ -87,6 +88,8 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> tuple[Deno
         base_hash=base_hash,
         shared_hash=shared.hash(),
     )
+    if settings.link is not None and settings.link.known_errors is not None:
+        check_matched(plan)
     boundary = boundary_step(plan, shared.boundary_log_snr)
     _assign([], {}, plan, boundary, config)  # of no groups: a wrong number of shared steps is refused here
     return plan, boundary

@@ -155,7 +155,8 @@ def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordD
             order.packet,
             order.plan,
             delivery=settings.delivery,
-            mend=settings.link.repair if settings.link is not None else "nothing",
+            mend=settings.link.mend if settings.link is not None else "nothing",
+            errors=settings.link.known_errors if settings.link is not None else None,
             strip_steps=settings.strip_steps,
         )
     return messages.report_record(report)

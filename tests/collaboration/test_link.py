@@ -127,8 +127,29 @@ def test_a_packet_that_waited_crosses_the_fade_it_waited_for(packet: bytes) -> N
         ({"protected_planes": 2, "number_format": None}, "number_format"),
         ({"bit_error_rate": 1.5}, "less than or equal to 1"),
         ({"snr": 3.0}, "snr"),
+        ({"repair": "noise-matched"}, "flips that are alike everywhere"),
+        ({"repair": "noise-matched", "snr_db": 9.0}, "flips that are alike everywhere"),
+        ({"repair": "noise-matched", "snr_db": 9.0, "scheme": "uncoded-qpsk", "rayleigh": True}, "rayleigh"),
+        ({"repair": "noise-matched", "bit_error_rate": 0.5}, "nothing of what"),
+        ({"repair": "noise-matched", "bit_error_rate": 0.1, "number_format": "float16"}, "fixed-point"),
     ],
 )
 def test_what_is_refused(wrong: dict, told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         LinkSettings(**wrong)
+
+
+def test_a_receiver_knows_the_rate_of_flips_by_which_it_matches_the_noise(packet: bytes) -> None:
+    """The rate it assumes for an uncoded scheme is the one that the link makes."""
+    settings = LinkSettings(repair="noise-matched", snr_db=6.0, scheme="uncoded-16qam")
+    assert settings.known_errors is not None
+    assert settings.mend == "clip"
+    link = SimulatedLink(settings, 0)
+    reports = [send(link, packet, f"task {i}")[1] for i in range(40)]
+    flipped = sum(report.bit_errors for report in reports) / sum(r.information_bits for r in reports)
+    # 655,360 bits: 0.0005 is two standard deviations at a rate of 0.05
+    assert flipped == pytest.approx(settings.known_errors.rate, abs=0.001)
+    told = LinkSettings(repair="noise-matched", bit_error_rate=0.03).known_errors
+    assert told is not None
+    assert told.rate == 0.03
+    assert LinkSettings(bit_error_rate=0.03).known_errors is None

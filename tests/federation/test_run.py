@@ -1,12 +1,14 @@
 """Whole runs through the real apps: what happens, what is refused, and that a seed repeats a run exactly."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 from PIL import Image
@@ -172,6 +174,48 @@ def test_strict_devices_refuse_what_the_link_damaged_and_run_alone(make_run: Mak
     run_in_process(config)
     assert {task["outcome"] for task in sent_packets(config)} == {"alone"}
     assert all(task["link"]["bit_errors"] > 0 for task in sent_packets(config))
+
+
+def test_noise_matched_devices_resume_earlier_and_report_the_steps(make_run: MakeRun) -> None:
+    """More errors, more steps on the device; other pictures than after clipping, and none is refused."""
+    settings = {**LINKED, "num_inference_steps": 12, "num_shared_steps": 5}
+    own: list[int] = []
+    drawn = []
+    for name, link in (
+        ("clip", {"bit_error_rate": 0.02}),
+        ("few", {"bit_error_rate": 0.02, "repair": "noise-matched"}),
+        ("many", {"bit_error_rate": 0.2, "repair": "noise-matched"}),
+    ):
+        config = make_run(name, rounds={"count": 0}, generation={**settings, "link": link})
+        run_in_process(config)
+        packets = sent_packets(config)
+        assert {task["outcome"] for task in packets} == {"shared"}
+        reports = [task["report"] for task in packets]
+        own.append(sum(r["shared_stage_steps"] + r["personal_stage_steps"] for r in reports))
+        assert all(7 <= r["shared_stage_steps"] + r["personal_stage_steps"] <= 13 for r in reports)
+        drawn.append(images(config))
+    assert own[0] <= own[1] < own[2]
+    assert drawn[0] != drawn[1] != drawn[2]
+
+
+def test_noise_matched_resume_is_refused_for_a_model_whose_sampler_cannot(
+    make_run: MakeRun, small_model: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other sampler"
+    shutil.copytree(small_model, other)
+    settings = DPMSolverMultistepScheduler.load_config(other / "scheduler")
+    DPMSolverMultistepScheduler.from_config(settings).save_pretrained(other / "scheduler")
+    index = json.loads((other / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "DPMSolverMultistepScheduler"]
+    (other / "model_index.json").write_text(json.dumps(index))
+    config = make_run(
+        rounds={"count": 0},
+        generation={**LINKED, "link": {"bit_error_rate": 0.02, "repair": "noise-matched"}},
+        model={"name": str(other), "height": 32, "width": 32},
+    )
+    with pytest.raises(UserError, match="DPMSolverMultistepScheduler cannot resume off its steps"):
+        run_in_process(config)
+    assert images(config) == {}
 
 
 def test_the_open_policy_says_so_in_the_record(make_run: MakeRun) -> None:
