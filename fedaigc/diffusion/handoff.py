@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from fedaigc.diffusion.packet import (
     BodyTensor,
@@ -170,17 +171,37 @@ def unpack(data: bytes, plan: DenoisingPlan, delivery: Delivery = "strict") -> D
 
 
 def mended(state: DenoisingState, plan: DenoisingPlan, how: Repair) -> DenoisingState:
-    """A received state with its implausible latents mended, beyond 4 standard deviations of the plan's.
+    """A received state with what is implausible in it mended.
 
-    Raises PacketError for latents that are not finite after that: they would denoise to nothing.
+    Implausible are latents beyond 4 standard deviations of the plan's at this step. The tensors of a history
+    are earlier latents and what the denoiser said of them, so they get twice the largest limit of the steps
+    behind them: guidance carries what it says beyond the plan's.
+
+    Raises PacketError for numbers that are not finite after that: they would denoise to nothing.
     """
-    latents = state.latents
-    if how != "nothing":
-        latents = repair(latents, LOADING * latents_std(plan, state.step), how)
-    broken = int((~torch.isfinite(latents)).sum())
+    latents = _finite(state.latents, LOADING * latents_std(plan, state.step), how, "latents")
+    if state.history is None:
+        return replace(state, latents=latents)
+    limit = 2 * LOADING * max(latents_std(plan, step) for step in range(state.step + 1))
+    history = {key: _mended_part(value, limit, how) for key, value in state.history.items()}
+    return replace(state, latents=latents, history=history)
+
+
+def _mended_part(value: Any, limit: float, how: Repair) -> Any:
+    # numbers and short rows of them cross in the header, which arrives safely
+    if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1:
+        return _finite(value, limit, how, "values of the history")
+    if isinstance(value, list | tuple):
+        return type(value)(_mended_part(item, limit, how) for item in value)
+    return value
+
+
+def _finite(tensor: Tensor, limit: float, how: Repair, what: str) -> Tensor:
+    tensor = repair(tensor, limit, how)
+    broken = int((~torch.isfinite(tensor)).sum())
     if broken:
-        raise PacketError(f"{broken} of {latents.numel()} latents are not finite: mend them, or send again")
-    return replace(state, latents=latents)
+        raise PacketError(f"{broken} of {tensor.numel()} {what} are not finite: mend them, or send again")
+    return tensor
 
 
 def latents_span(packet: bytes) -> tuple[int, int]:

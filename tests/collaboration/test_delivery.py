@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedaigc.collaboration.delivery import deliver
 from fedaigc.diffusion.handoff import (
     PacketError,
     body_tensors,
+    mended,
     number_format_at,
     pack,
     packet_layout,
@@ -97,6 +100,46 @@ def test_errors_land_in_the_latents_alone(half_way, format_name) -> None:
     assert bool(finite) == (format_name in ("fixed8", "fixed8-gray"))
     for how in ("clip", "zero"):
         assert bool((repair(found.latents, 4.0, how).abs() <= 4.0).all())
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rate=st.floats(0, 1),
+    format_name=st.sampled_from([None, "float16", "float32", "fixed8"]),
+    how=st.sampled_from(["clip", "zero", "nothing"]),
+)
+def test_nothing_that_is_not_finite_is_ever_denoised(
+    half_way, seed: int, rate: float, format_name: str | None, how: str
+) -> None:
+    """Latents and history, at any rate of bit errors: mended, or refused where nothing is done about them."""
+    state, plan = half_way
+    history = {"model_outputs": [None, torch.randn(1, 8, 16, 16)], "sigmas": torch.arange(900.0, 903.0)}
+    packet = pack(replace(state, history=history), plan, "exact", format_name)
+    arrived = deliver(packet, lambda _: BinarySymmetricChannel(rate), np.random.default_rng(seed)).packet
+    received = unpack(arrived, plan, "tolerant")
+    whole = bool(
+        torch.isfinite(received.latents).all() and torch.isfinite(received.history["model_outputs"][1]).all()
+    )
+    if how == "nothing" and not whole:
+        with pytest.raises(PacketError, match="not finite"):
+            mended(received, plan, how)
+        return
+    found = mended(received, plan, how)
+    earlier = found.history["model_outputs"][1]
+    assert bool(torch.isfinite(found.latents).all())
+    assert bool(torch.isfinite(earlier).all())
+    assert torch.equal(found.history["sigmas"], history["sigmas"])
+    if how != "nothing":
+        assert float(earlier.abs().max()) <= 8 * max(latents_std(plan, step) for step in range(6)) + 1e-4
+
+
+def test_what_arrived_whole_is_not_mended(half_way) -> None:
+    """The repairs leave the history of a guided run with a multistep sampler as it is."""
+    state, plan = half_way
+    history = {"model_outputs": [torch.randn(1, 8, 16, 16).clamp(-4, 4)]}
+    found = mended(replace(state, history=history), plan, "clip")
+    assert torch.equal(found.history["model_outputs"][0], history["model_outputs"][0])
 
 
 def test_what_was_erased_is_filled_in(half_way) -> None:
