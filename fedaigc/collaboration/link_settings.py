@@ -13,7 +13,7 @@ from fedaigc.wireless.radio import FailedBlock
 from fedaigc.wireless.repair import Repair
 
 _SCHEMES = ("adaptive", *(f"mcs-{index}" for index in MCS), *(f"uncoded-{name}" for name in MODULATIONS))
-Distance = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+Distance = Annotated[float, Field(ge=1, le=1e6)]
 
 
 class LinkSettings(BaseModel):
@@ -40,7 +40,7 @@ class LinkSettings(BaseModel):
 
     number_format: FormatName | None = "fixed8-gray"
     bit_error_rate: Annotated[float, Field(ge=0, le=1)] | None = None
-    snr_db: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    snr_db: Annotated[float, Field(ge=-100, le=100)] | None = None
     distance_m: Distance | Annotated[tuple[Distance, ...], Field(min_length=1)] | None = None
     tx_power_w: Annotated[float, Field(gt=0, allow_inf_nan=False)] = EDGE.tx_power_w
     bandwidth_hz: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e6

@@ -127,6 +127,8 @@ def test_a_packet_that_waited_crosses_the_fade_it_waited_for(packet: bytes) -> N
         ({"protected_planes": 2, "number_format": None}, "number_format"),
         ({"bit_error_rate": 1.5}, "less than or equal to 1"),
         ({"snr": 3.0}, "snr"),
+        ({"snr_db": -4000.0, "full_chain": True}, "greater than or equal to -100"),
+        ({"distance_m": 1e300}, "less than or equal to 1000000"),
         ({"repair": "noise-matched"}, "flips that are alike everywhere"),
         ({"repair": "noise-matched", "snr_db": 9.0}, "flips that are alike everywhere"),
         ({"repair": "noise-matched", "snr_db": 9.0, "scheme": "uncoded-qpsk", "rayleigh": True}, "rayleigh"),
