@@ -42,7 +42,7 @@ class LinkSettings(BaseModel):
     bit_error_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     snr_db: Annotated[float, Field(ge=-100, le=100)] | None = None
     distance_m: Distance | Annotated[tuple[Distance, ...], Field(min_length=1)] | None = None
-    tx_power_w: Annotated[float, Field(gt=0, allow_inf_nan=False)] = EDGE.tx_power_w
+    tx_power_w: Annotated[float, Field(ge=1e-9, le=1e6)] = EDGE.tx_power_w
     bandwidth_hz: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e6
     speed_m_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     scheme: str = "adaptive"

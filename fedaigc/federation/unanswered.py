@@ -11,7 +11,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 
 
 def forget(grid: Grid, message_id: str) -> None:
-    """Delete the content of an order whose deadline has passed. Nothing is left to do in a simulation."""
+    """Delete the content of an order that nobody will take any more. In a simulation nothing keeps it."""
     if not isinstance(grid, HttpGrid):
         return
     request = ConfirmMessageReceivedRequest(

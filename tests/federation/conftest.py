@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from fedaigc import assets
 from fedaigc.data.scenes import STYLES, scenes_dataset
@@ -103,3 +104,11 @@ def make_run(small_model: Path, tmp_path: Path) -> MakeRun:
         return config
 
     return make
+
+
+def images(config: FederationConfig) -> dict[str, bytes]:
+    """The finished pictures of all devices, by task."""
+    found = {}
+    for path in sorted(config.homes.glob("*/gallery/*.png")):
+        found[path.name] = Image.open(path).tobytes()
+    return found

@@ -19,8 +19,8 @@ from fedaigc.federation.launcher import run_in_process, simulate
 from fedaigc.federation.record import read_record
 from fedaigc.federation.superlink import TAG, flower_environment
 
-from .conftest import MakeRun
-from .test_run import images, personal
+from .conftest import MakeRun, images
+from .test_run import personal
 
 
 def test_the_app_package_carries_strategies_only(tmp_path: Path) -> None:

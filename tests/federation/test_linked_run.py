@@ -1,0 +1,112 @@
+"""Whole runs whose latents cross a simulated radio link."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import DPMSolverMultistepScheduler
+
+from fedaigc.errors import UserError
+from fedaigc.federation.config import FederationConfig
+from fedaigc.federation.launcher import run_in_process, simulate
+from fedaigc.federation.record import read_record
+
+from .conftest import MakeRun, images
+
+LINKED = {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none", "delivery": "tolerant"}
+
+
+def sent_packets(config: FederationConfig) -> list[dict[str, Any]]:
+    groups = read_record(config.output)["generation"]["groups"]
+    return [task for group in groups for task in group["tasks"] if group["num_shared_steps"]]
+
+
+def test_packets_cross_the_link_of_the_run(make_run: MakeRun) -> None:
+    """Bit errors reach the pictures, the same ones again under the same seed, and every bit is counted."""
+    link = {"bit_error_rate": 0.02}
+    clean = make_run("clean", rounds={"count": 0}, generation={**LINKED, "link": {}})
+    noisy = make_run("noisy", rounds={"count": 0}, generation={**LINKED, "link": link})
+    again = make_run("again", rounds={"count": 0}, generation={**LINKED, "link": link, "executor": "member"})
+    for config in (clean, noisy, again):
+        run_in_process(config)
+    assert images(noisy) == images(again) != images(clean)
+    packets = sent_packets(noisy)
+    assert packets
+    assert [task["link"] for task in packets] == [task["link"] for task in sent_packets(again)]
+    for task in packets:
+        assert task["outcome"] == "shared"
+        assert 0 < task["link"]["bit_errors"] < 0.1 * task["link"]["information_bits"]
+    assert all(task["link"]["bit_errors"] == 0 for task in sent_packets(clean))
+    # the wire of the federation carries the same bytes: the record's packets, eight bits each
+    groups = read_record(noisy.output)["generation"]["groups"]
+    sent = sum(group["packet_bytes"] for group in groups)
+    assert sum(task["link"]["serialized_bits"] for task in packets) == 8 * sent
+
+
+def test_strict_devices_refuse_what_the_link_damaged_and_run_alone(make_run: MakeRun) -> None:
+    strict = {**LINKED, "delivery": "strict", "link": {"bit_error_rate": 0.02}}
+    config = make_run(rounds={"count": 0}, generation=strict)
+    run_in_process(config)
+    assert {task["outcome"] for task in sent_packets(config)} == {"alone"}
+    assert all(task["link"]["bit_errors"] > 0 for task in sent_packets(config))
+
+
+def test_noise_matched_devices_resume_earlier_and_report_the_steps(make_run: MakeRun) -> None:
+    """More errors, more steps on the device; other pictures than after clipping, and none is refused."""
+    settings = {**LINKED, "num_inference_steps": 12, "num_shared_steps": 5}
+    own: list[int] = []
+    drawn = []
+    for name, link in (
+        ("clip", {"bit_error_rate": 0.02}),
+        ("few", {"bit_error_rate": 0.02, "repair": "noise-matched"}),
+        ("many", {"bit_error_rate": 0.2, "repair": "noise-matched"}),
+    ):
+        config = make_run(name, rounds={"count": 0}, generation={**settings, "link": link})
+        run_in_process(config)
+        packets = sent_packets(config)
+        assert {task["outcome"] for task in packets} == {"shared"}
+        reports = [task["report"] for task in packets]
+        own.append(sum(r["shared_stage_steps"] + r["personal_stage_steps"] for r in reports))
+        assert all(7 <= r["shared_stage_steps"] + r["personal_stage_steps"] <= 13 for r in reports)
+        drawn.append(images(config))
+    assert own[0] <= own[1] < own[2]
+    assert drawn[0] != drawn[1] != drawn[2]
+
+
+def test_noise_matched_resume_is_refused_for_a_model_whose_sampler_cannot(
+    make_run: MakeRun, small_model: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other sampler"
+    shutil.copytree(small_model, other)
+    settings = DPMSolverMultistepScheduler.load_config(other / "scheduler")
+    DPMSolverMultistepScheduler.from_config(settings).save_pretrained(other / "scheduler")
+    index = json.loads((other / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "DPMSolverMultistepScheduler"]
+    (other / "model_index.json").write_text(json.dumps(index))
+    config = make_run(
+        rounds={"count": 0},
+        generation={**LINKED, "link": {"bit_error_rate": 0.02, "repair": "noise-matched"}},
+        model={"name": str(other), "height": 32, "width": 32},
+    )
+    with pytest.raises(UserError, match="DPMSolverMultistepScheduler cannot resume off its steps"):
+        run_in_process(config)
+    assert images(config) == {}
+
+
+def test_an_edge_waits_out_fades_and_counts_the_steps(make_run: MakeRun) -> None:
+    link = {"snr_db": 12.0, "rayleigh": True, "speed_m_s": 1.0, "send_above_db": 13.0, "wait_steps": 2}
+    config = make_run(
+        "waits", rounds={"count": 0}, generation={**LINKED, "num_shared_steps": 1, "link": link}
+    )
+    record = simulate(config)
+    groups = [group for group in record["generation"]["groups"] if group["num_shared_steps"]]
+    boundary = record["generation"]["boundary_step"]
+    for group in groups:
+        leaving = [task["handoff"] for task in group["tasks"]]
+        assert all(1 <= step <= min(3, boundary) for step in leaving)
+        # the executor's steps, and each member's own from where its packet left
+        assert group["evaluations"] == group["planned_evaluations"]
+        assert group["evaluations"] == max(leaving) + sum(4 - step for step in leaving)
+    assert any(task["handoff"] > 1 for group in groups for task in group["tasks"])
