@@ -22,7 +22,8 @@ _HEADER_SCHEME = MCS[min(MCS)]
 class Delivery:
     """A packet as it arrived.
 
-    information_bits: of the latents in their number format. serialized_bits: 8 a byte of the packet.
+    information_bits: of the body, in its number format: the latents and, under exact hand-off, the history.
+    serialized_bits: 8 a byte of the packet.
     bits_on_air, symbols: of header and body together. transmissions: rounds that the slowest part took.
     bit_errors: wrong bits among the body's that were not erased. erased_bits: those given up.
     """
@@ -56,7 +57,7 @@ def deliver(
     bits_on_air = header_blocks * _HEADER_SCHEME.coded_bits
     symbols = bits_on_air // _HEADER_SCHEME.bits_per_symbol
     parts, rounds, wrong, lost, information = [packet[:start]], 1, 0, 0, 0
-    for index, tensor in enumerate(body_tensors(packet)):
+    for tensor in body_tensors(packet):
         raw = np.frombuffer(packet[slice(*tensor.span)], np.uint8)
         width = 8 if tensor.number_format is None else tensor.number_format.width
         count = 8 * len(raw) if tensor.number_format is None else tensor.values * width
@@ -69,8 +70,7 @@ def deliver(
         rounds = max(rounds, reception.transmissions)
         wrong += int(((reception.bits != sent) & ~reception.erased).sum())
         lost += int(reception.erased.sum())
-        if index == 0:
-            information = count
+        information += count
     return Delivery(b"".join(parts), information, 8 * len(packet), bits_on_air, symbols, rounds, wrong, lost)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from fedaigc.diffusion.noise_matched import BitErrors
 from fedaigc.wireless.block_code import MCS
@@ -13,7 +13,22 @@ from fedaigc.wireless.radio import FailedBlock
 from fedaigc.wireless.repair import Repair
 
 _SCHEMES = ("adaptive", *(f"mcs-{index}" for index in MCS), *(f"uncoded-{name}" for name in MODULATIONS))
-Distance = Annotated[float, Field(ge=1, le=1e6)]
+_OF_A_RADIO = (
+    "scheme",
+    "protected_planes",
+    "rayleigh",
+    "multicast",
+    "max_transmissions",
+    "failed_block",
+    "full_chain",
+)
+_OF_A_CODE = ("max_transmissions", "failed_block")
+Distance = Annotated[float, Field(strict=True, ge=1, le=1e6)]
+# told apart by what was given, so that an error speaks of that kind alone
+Distances = Annotated[
+    Annotated[Distance, Tag("number")] | Annotated[tuple[Distance, ...], Field(min_length=1), Tag("list")],
+    Discriminator(lambda given: "list" if isinstance(given, (list, tuple)) else "number"),
+]
 
 
 class LinkSettings(BaseModel):
@@ -34,17 +49,19 @@ class LinkSettings(BaseModel):
         every member has its own errors. Nothing is sent again.
     send_above_db: the edge knows each member's SNR of the moment and goes on denoising while it is lower: up
         to wait_steps steps, and never past t*. The fade then lasts for the packet, and the scheme follows it.
+
+    What would change nothing is refused: a scheme without a radio, retransmissions without a code.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number_format: FormatName | None = "fixed8-gray"
-    bit_error_rate: Annotated[float, Field(ge=0, le=1)] | None = None
-    snr_db: Annotated[float, Field(ge=-100, le=100)] | None = None
-    distance_m: Distance | Annotated[tuple[Distance, ...], Field(min_length=1)] | None = None
-    tx_power_w: Annotated[float, Field(ge=1e-9, le=1e6)] = EDGE.tx_power_w
-    bandwidth_hz: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e6
-    speed_m_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    bit_error_rate: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    snr_db: Annotated[float, Field(strict=True, ge=-100, le=100)] | None = None
+    distance_m: Distances | None = None
+    tx_power_w: Annotated[float, Field(strict=True, ge=1e-9, le=1e6)] = EDGE.tx_power_w
+    bandwidth_hz: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = 1e6
+    speed_m_s: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 0.0
     scheme: str = "adaptive"
     protected_planes: Annotated[int, Field(ge=0)] = 0
     rayleigh: bool = False
@@ -53,7 +70,7 @@ class LinkSettings(BaseModel):
     full_chain: bool = False
     repair: Repair | Literal["noise-matched"] = "clip"
     multicast: bool = False
-    send_above_db: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    send_above_db: Annotated[float, Field(strict=True, allow_inf_nan=False)] | None = None
     wait_steps: Annotated[int, Field(ge=1)] = 3
 
     @model_validator(mode="after")
@@ -69,6 +86,7 @@ class LinkSettings(BaseModel):
             raise ValueError("multicast sends every block once: max_transmissions must be 1")
         if self.send_above_db is not None:
             self._can_wait()
+        self._nothing_idle()
         if self.repair == "noise-matched":
             self._can_match()
         return self
@@ -104,6 +122,18 @@ class LinkSettings(BaseModel):
                 "noise-matched repair needs flips that are alike everywhere: bit_error_rate, or snr_db with "
                 "an uncoded scheme, no rayleigh and no protected_planes"
             )
+
+    def _nothing_idle(self) -> None:
+        """A setting that would change nothing is a mistake, not a wish."""
+        for names, needed, there in (
+            (_OF_A_RADIO, "a radio: give snr_db or distance_m", self.snr_db is not None or self.distance_m),
+            (_OF_A_CODE, 'a code: scheme "adaptive" or "mcs-..."', not self.scheme.startswith("uncoded-")),
+            (("speed_m_s",), "fades: rayleigh = true", self.rayleigh),
+            (("wait_steps",), "send_above_db", self.send_above_db is not None),
+        ):
+            idle = [n for n in names if getattr(self, n) != type(self).model_fields[n].default]
+            if idle and not there:
+                raise ValueError(f"{' and '.join(idle)} would change nothing here: needs {needed}")
 
     def _can_wait(self) -> None:
         if self.multicast:

@@ -1,8 +1,8 @@
 """What a channel is: bits in, bits out, and how many bits were on the air for it.
 
-Three counters, never mixed. Information bits: of the latents in their number format. Serialized bits: of the
-whole packet, headers and history included, so 8 times its bytes. Bits on air: what the modulator was given,
-checksums, coding, padding and every retransmission included.
+Three counters, never mixed. Information bits: of a packet's body in its number format, the latents and, under
+exact hand-off, the scheduler's history. Serialized bits: of the whole packet, header included, so 8 times its
+bytes. Bits on air: what the modulator was given, with checksums, coding, padding and every retransmission.
 """
 
 from dataclasses import dataclass

@@ -102,6 +102,17 @@ def test_errors_land_in_the_latents_alone(half_way, format_name) -> None:
         assert bool((repair(found.latents, 4.0, how).abs() <= 4.0).all())
 
 
+def test_a_history_counts_among_the_bits_that_may_be_wrong(half_way) -> None:
+    """Latents and one earlier output, 2,048 values each: errors by information bits are the channel rate."""
+    state, plan = half_way
+    history = {"model_outputs": [None, torch.randn(1, 8, 16, 16)]}
+    packet = pack(replace(state, history=history), plan, "exact", "fixed8")
+    delivery = deliver(packet, lambda _: BinarySymmetricChannel(0.02), numpy_rng(0, "flips"))
+    assert delivery.information_bits == 2 * 2048 * 8
+    # four standard deviations of a mean over 32,768 bits
+    assert delivery.bit_errors / delivery.information_bits == pytest.approx(0.02, abs=0.0031)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),

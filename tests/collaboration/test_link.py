@@ -135,11 +135,27 @@ def test_a_packet_that_waited_crosses_the_fade_it_waited_for(packet: bytes) -> N
         ({"repair": "noise-matched", "snr_db": 9.0, "scheme": "uncoded-qpsk", "rayleigh": True}, "rayleigh"),
         ({"repair": "noise-matched", "bit_error_rate": 0.5}, "nothing of what"),
         ({"repair": "noise-matched", "bit_error_rate": 0.1, "number_format": "float16"}, "fixed-point"),
+        ({"bit_error_rate": 0.02, "scheme": "mcs-8", "rayleigh": True}, "scheme and rayleigh would change"),
+        ({"multicast": True}, "multicast would change nothing here: needs a radio"),
+        ({"bit_error_rate": 0.02, "protected_planes": 2}, "protected_planes would change nothing"),
+        ({"bit_error_rate": 0.02, "max_transmissions": 3}, "max_transmissions would change nothing"),
+        ({"snr_db": 9.0, "scheme": "uncoded-qpsk", "failed_block": "erase"}, "failed_block .* needs a code"),
+        ({"snr_db": 9.0, "speed_m_s": 1.0}, "speed_m_s .* needs fades"),
+        ({"snr_db": 9.0, "wait_steps": 2}, "wait_steps .* needs send_above_db"),
+        ({"snr_db": True}, "valid number"),
+        ({"distance_m": [30, True]}, "valid number"),
     ],
 )
 def test_what_is_refused(wrong: dict, told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         LinkSettings(**wrong)
+
+
+def test_a_settled_link_can_be_written_and_read_again() -> None:
+    """All keys are there then, those that say what holds anyway too; TOML's whole numbers are numbers."""
+    for given in ({"bit_error_rate": 0.02}, {"distance_m": [30, 100]}, {**FADING, "wait_steps": 2}, {}):
+        settings = LinkSettings.model_validate(given)
+        assert LinkSettings.model_validate_json(settings.model_dump_json()) == settings
 
 
 def test_a_receiver_knows_the_rate_of_flips_by_which_it_matches_the_noise(packet: bytes) -> None:
