@@ -8,6 +8,8 @@ each number format and receiver; and the same radio (QPSK at the SNR with that r
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +81,23 @@ def received(
     return replace(state, latents=torch.stack(latents)), finite, on_air / bits_sent
 
 
+def draw_curves(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Similarity and the judge against the rate of bit errors, of a record's rows."""
+    panels = [
+        ("against the error-free picture, open", "SSIM", {}),
+        ("the judge, open", "object seen", {}),
+    ]
+    for name in VARIANTS:
+        points = [row for row in rows if row["mode"] == "open" and row["payload"] == name]
+        for panel, value in (
+            (panels[0], lambda row: row["against the error-free picture"]["ssim"]),
+            (panels[1], lambda row: row["judge"].get("object")),
+        ):
+            if value(points[0]) is not None:
+                panel[2][name] = [(100 * row["bit error rate"], value(row)) for row in points]
+    curves([p for p in panels if p[2]], "bit error rate, %", folder / "fig3_curves.png")
+
+
 def main() -> None:
     options = arguments(__doc__).parse_args()
     setting = open_setting(options)
@@ -131,19 +150,7 @@ def main() -> None:
     if options.images is not None:
         shown = [(f"{name}", [pictures["open", name, rate][0] for rate in RATES]) for name in VARIANTS]
         grid(shown, [f"{100 * rate:g} %" for rate in RATES], options.images / "fig3_pictures.png")
-        panels = [
-            ("against the error-free picture, open", "SSIM", {}),
-            ("the judge, open", "object seen", {}),
-        ]
-        for name in VARIANTS:
-            points = [row for row in rows if row["mode"] == "open" and row["payload"] == name]
-            for panel, value in (
-                (panels[0], lambda row: row["against the error-free picture"]["ssim"]),
-                (panels[1], lambda row: row["judge"].get("object")),
-            ):
-                if value(points[0]) is not None:
-                    panel[2][name] = [(100 * row["bit error rate"], value(row)) for row in points]
-        curves([p for p in panels if p[2]], "bit error rate, %", options.images / "fig3_curves.png")
+        draw_curves(rows, options.images)
     finish(options, setting, "pictures after bit errors in the latents sent at K = 5 of 11", rows)
 
 

@@ -158,8 +158,11 @@ def curves(
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.transforms import ScaledTranslation
 
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.3), squeeze=False)
+    most = max(len(lines) for _, _, lines in panels)
+    size = (4.2 * len(panels), 3.3 + 0.09 * most)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False)
     for axis, (title, ylabel, lines) in zip(axes[0], panels, strict=True):
         for (name, points), marker in zip(lines.items(), cycle("os^vDPX*"), strict=False):
             x = [point[0] for point in points]
@@ -173,7 +176,15 @@ def curves(
         axis.grid(alpha=0.3)
         if any(lines):
             # below: of many curves a legend inside would hide some
-            axis.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
+            under = axis.transAxes + ScaledTranslation(0, -0.42, figure.dpi_scale_trans)
+            axis.legend(
+                fontsize=7,
+                ncols=2,
+                loc="upper center",
+                bbox_to_anchor=(0.5, 0),
+                bbox_transform=under,
+                frameon=False,
+            )
         values = [point[1]["high"] for points in lines.values() for point in points]
         # shares and similarities: from 0 to 1, so that panels compare and a flat line looks flat
         if ylabel in SHARES:

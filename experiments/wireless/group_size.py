@@ -12,8 +12,10 @@ fading at walking pace, adaptive coding, at most 4 transmissions; 200 packets fo
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +49,28 @@ def airtimes(link: RadioLink, bits: int, seed: int) -> tuple[list[float], list[f
         air.append(link.airtime_s(reception.symbols))
         late.append(link.latency_s(reception.symbols, reception.transmissions))
     return air, late
+
+
+def draw_curves(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Joules and seconds against group size, of a record's rows."""
+    from experiments.paper.setting import curves
+
+    panels = [
+        (
+            title,
+            label,
+            {
+                how: [(r["group size"], r[name]) for r in rows if r["how"] == how]
+                for how in ("shared", "finished images", "alone")
+            },
+        )
+        for title, label, name in (
+            ("energy of the device", "joules a picture", "device_j"),
+            ("energy of device and edge", "joules a picture", "system_j"),
+            ("latency", "seconds", "latency_s"),
+        )
+    ]
+    curves(panels, "group size", folder / "group_size_curves.png")
 
 
 def main() -> None:
@@ -101,24 +125,7 @@ def main() -> None:
         options.record.parent.mkdir(parents=True, exist_ok=True)
         options.record.write_text(text + "\n", encoding="utf-8")
     if options.images is not None:
-        from experiments.paper.setting import curves
-
-        panels = [
-            (
-                title,
-                label,
-                {
-                    how: [(r["group size"], r[name]) for r in rows if r["how"] == how]
-                    for how in ("shared", "finished images", "alone")
-                },
-            )
-            for title, label, name in (
-                ("energy of the device", "joules a picture", "device_j"),
-                ("energy of device and edge", "joules a picture", "system_j"),
-                ("latency", "seconds", "latency_s"),
-            )
-        ]
-        curves(panels, "group size", options.images / "group_size_curves.png")
+        draw_curves(rows, options.images)
 
 
 if __name__ == "__main__":

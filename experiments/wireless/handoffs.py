@@ -8,7 +8,10 @@ Near pairs, N = 11, steps shared on the group's prompt, a perfect link. "exact" 
 the judge's share of pictures with the target's object; bits are those of one member's packet.
 """
 
+from collections.abc import Sequence
 from copy import copy
+from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress
 
@@ -52,6 +55,29 @@ def through(
     """The state as a member unpacks it, and its bits."""
     packet = pack(state, plan, handoff, number_format)
     return unpack(packet, plan), bits_a_member(packet, len(state.latents))
+
+
+def draw_curves(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Similarity against bits for each scheduler, of a record's rows."""
+    panels = [
+        (
+            f"{scheduler}, K = {AT[1]} of {STEPS}",
+            "SSIM to the unsplit run",
+            {
+                handoff: sorted(
+                    (
+                        (row["serialized bits"] / 1e3, row["against the unsplit run"]["ssim"])
+                        for row in rows
+                        if (row["scheduler"], row["K"], row["hand-off"]) == (scheduler, AT[1], handoff)
+                    ),
+                    key=lambda point: point[0],
+                )
+                for handoff in HANDOFFS
+            },
+        )
+        for scheduler in SCHEDULERS
+    ]
+    curves(panels, "serialized kbit a member", folder / "handoffs_curves.png")
 
 
 def main() -> None:
@@ -101,25 +127,7 @@ def main() -> None:
             ]
     setting.pipe.scheduler = shipped
     if options.images is not None:
-        panels = [
-            (
-                f"{scheduler}, K = {AT[1]} of {STEPS}",
-                "SSIM to the unsplit run",
-                {
-                    handoff: sorted(
-                        (
-                            (row["serialized bits"] / 1e3, row["against the unsplit run"]["ssim"])
-                            for row in rows
-                            if (row["scheduler"], row["K"], row["hand-off"]) == (scheduler, AT[1], handoff)
-                        ),
-                        key=lambda point: point[0],
-                    )
-                    for handoff in HANDOFFS
-                },
-            )
-            for scheduler in SCHEDULERS
-        ]
-        curves(panels, "serialized kbit a member", options.images / "handoffs_curves.png")
+        draw_curves(rows, options.images)
     finish(options, setting, "exact against latents hand-off: quality and bits", rows)
 
 
