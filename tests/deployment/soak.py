@@ -14,6 +14,7 @@ import contextlib
 import json
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -120,9 +121,21 @@ def sample(devices: Devices, config: FederationConfig) -> dict[str, float]:
     found["files of homes"] = len(own)
     found["files of server"] = sum(path.is_file() for path in devices.folder.rglob("*"))
     found["files of run"] = sum(path.is_file() for path in config.output.rglob("*"))
-    for name, paths in (("homes", own), ("server", devices.folder.rglob("*"))):
+    logs = (*devices.folder.rglob("*.log"), *config.output.rglob("*.log"))
+    for name, paths in (("homes", own), ("server", devices.folder.rglob("*")), ("logs", logs)):
         found[f"{name} on disk MB"] = sum(size(path) for path in paths) / 1e6
+    found["database MB in use"] = in_use(devices.folder / "superlink.db") / 1e6
     return found
+
+
+def in_use(database: Path) -> int:
+    """Bytes of a SQLite file that hold something: the file itself keeps the size that it once needed."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        page, pages, free = (
+            connection.execute(f"PRAGMA {what}").fetchone()[0]
+            for what in ("page_size", "page_count", "freelist_count")
+        )
+    return page * (pages - free)
 
 
 def size(path: Path) -> int:
