@@ -9,6 +9,7 @@ coarser below it, where every block fails and only the number of errors changes.
 import argparse
 import json
 import platform
+import time
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -83,12 +84,14 @@ def main() -> None:
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     schemes: dict[str, dict] = {}
+    began = time.monotonic()
     with Progress() as progress:
         for index in options.only:
             points = measure(MCS[index], options, progress, options.work / f"mcs{index}.json")
             columns = ("snr_db", "blocks", "failed", "error_quantiles")
             schemes[str(index)] = {name: [point[name] for point in points] for name in columns}
             print(index, MCS[index], [round(p["failed"] / p["blocks"], 4) for p in points], flush=True)
+    print(f"{(time.monotonic() - began) / 60:.1f} minutes, without what an earlier call had measured")
     if options.install:
         provenance = {
             "command": "python -m experiments.wireless.measure_blocks --install",
