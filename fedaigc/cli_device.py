@@ -131,13 +131,15 @@ def page_address(home: Annotated[Path, typer.Argument(help="The device's home.")
 
 @device_app.command()
 def status(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
-    """Say whether the agent runs, and how many prompts wait."""
+    """Say whether the agent runs, whether it has reached its server, and how many prompts wait."""
     from fedaigc.deployment.agent_socket import STATUS, Request, ask_agent
+    from fedaigc.deployment.connection import connection
 
     _existing(home)
     found = ask_agent(home, Request(STATUS), timeout_s=5.0).status or {}
     for name, value in found.items():
         typer.echo(f"{name}: {value}")
+    typer.echo(f"server: {connection(home) or 'no news'}")
 
 
 @device_app.command()

@@ -55,8 +55,8 @@ def start(
 
 @server_app.command()
 def status(folder: Folder) -> None:
-    """Say whether the server runs, and which devices it knows."""
-    from fedaigc.deployment.roster_file import known_devices
+    """Say whether the server runs, which devices it knows, and which of them are there."""
+    from fedaigc.deployment.roster_file import known_devices, nodes_online
     from fedaigc.deployment.runs import going_on
     from fedaigc.deployment.server import server_state
 
@@ -67,8 +67,10 @@ def status(folder: Folder) -> None:
     if state is not None:
         for run_id in sorted(going_on(folder, state)):
             typer.echo(f"run {run_id} goes on")
+    online = set() if state is None else nodes_online(folder, state)
     for device in known_devices(folder):
-        typer.echo(f"partition {device.partition}: {device.name}, node {device.node_id}")
+        there = "online" if device.node_id in online else "offline"
+        typer.echo(f"partition {device.partition}: {device.name}, node {device.node_id}, {there}")
 
 
 @server_app.command()

@@ -87,6 +87,12 @@ def birth(pid: int) -> float:
     return float(psutil.Process(pid).create_time())
 
 
+def begin_anew(log: Path) -> None:
+    """Put a log aside that nobody writes to any more; one older file is kept."""
+    if log.exists():
+        log.replace(log.with_suffix(".old.log"))
+
+
 def keep_short(log: Path) -> None:
     """Start a log anew beyond `MAX_LOG_BYTES`; one older file is kept. For files that are appended to."""
     if log.exists() and log.stat().st_size > MAX_LOG_BYTES:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,14 +11,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fedaigc.deployment.agent import Agent, AgentSettings, listening
+from fedaigc.deployment.connection import CONNECTING, connection
 from fedaigc.deployment.keys import DEVICE_KEY
 from fedaigc.deployment.page.serving import forget_page, serving_page
-from fedaigc.deployment.processes import RELAY_LOG, SUPERNODE_LOG, ended_with_parent, keep_short, stopped
+from fedaigc.deployment.processes import (
+    RELAY_LOG,
+    SUPERNODE_LOG,
+    begin_anew,
+    ended_with_parent,
+    keep_short,
+    stopped,
+)
 from fedaigc.errors import UserError
 from fedaigc.federation.config import ModelSection
 from fedaigc.semantics.signature import Policy
 
 _RELAY_PAUSE_S = 2.0
+# a name, an IPv4 address, or an IPv6 one in brackets
+_HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
 
 def run_device(
@@ -41,9 +52,11 @@ def run_device(
     page_port: where the owner's page is served, 0 for any free port, None for no page. strip_pictures: see
     `AgentSettings`.
 
-    Raises UserError when an agent has this home already, and when the server's authority or the device's key
-    is missing.
+    Raises UserError when an agent has this home already, when the server's authority or the device's key is
+    missing, and for a server that is no host and port.
     """
+    if server and not _HOST_AND_PORT.fullmatch(server):
+        raise UserError(f"--server {server!r}: expected host:port, for example server.example:9443")
     key = home / "keys" / DEVICE_KEY
     if server and authority is None and not insecure:
         raise UserError("give --authority authority.pem of the server, or --insecure in a closed network")
@@ -61,7 +74,7 @@ def run_device(
         thread.start()
         say(f"agent of {home}: partition {partition}, base model {agent.base_hash()[:16]}, pid {os.getpid()}")
         try:
-            _supervise(home, server, authority, key, ending)
+            _supervise(home, server, authority, key, ending, say)
         finally:
             socket.shutdown()
 
@@ -79,15 +92,29 @@ def _page(agent: Agent, port: int | None, say: Callable[[str], object]) -> Itera
         yield
 
 
-def _supervise(home: Path, server: str, authority: Path | None, key: Path, ending: threading.Event) -> None:
-    """Keep a relay running, if there is a server, until the end is near."""
+def _supervise(
+    home: Path,
+    server: str,
+    authority: Path | None,
+    key: Path,
+    ending: threading.Event,
+    say: Callable[[str], object],
+) -> None:
+    """Keep a relay running, if there is a server, until the end is near; say when the connection changes."""
     relay: subprocess.Popen[bytes] | None = None
+    # what an earlier agent's SuperNode wrote is no news of this one's
+    begin_anew(home / "relay" / SUPERNODE_LOG)
+    said: str | None = CONNECTING
     try:
         while not ending.wait(0.2):
             if not server:
                 continue
             for log in (RELAY_LOG, SUPERNODE_LOG):
                 keep_short(home / "relay" / log)
+            news = connection(home)
+            if news not in (None, CONNECTING, said):
+                say(f"server {server}: {news}")
+                said = news
             if relay is not None and relay.poll() is not None and ending.wait(_RELAY_PAUSE_S):
                 break
             if relay is None or relay.poll() is not None:

@@ -6,6 +6,10 @@ from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
 from fedaigc.deployment.server import ServerState, control_environment
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.superlink import CONNECTION
@@ -57,8 +61,7 @@ def _register(
     taken = [device for device in held if device.partition == chosen or device.name == name]
     if taken:
         raise UserError(f"{taken[0].name!r} has partition {taken[0].partition} already: choose others")
-    if not public_key.is_file():
-        raise UserError(f"{public_key} is not there: `fedaigc keys device HOME` makes it on the device")
+    _check_public(public_key)
     scratch, environment = control_environment(folder, state)
     done = subprocess.run(
         ["flwr", "supernode", "register", str(public_key.absolute()), CONNECTION, "--format", "json"],
@@ -78,3 +81,37 @@ def _register(
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(folder / DEVICES)
     return device
+
+
+def nodes_online(folder: Path, state: ServerState) -> set[int]:
+    """The nodes that the running server hears. UserError when it does not answer."""
+    scratch, environment = control_environment(folder, state)
+    done = subprocess.run(
+        ["flwr", "supernode", "list", CONNECTION, "--format", "json"],
+        cwd=scratch,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        nodes = json.loads(done.stdout[done.stdout.index("{") :])["nodes"]
+        return {int(node["node-id"]) for node in nodes if node["status"] == "online"}
+    except (ValueError, KeyError) as error:
+        raise UserError(f"the server does not answer:\n{(done.stdout + done.stderr).strip()}") from error
+
+
+def _check_public(path: Path) -> None:
+    """UserError for a file that is no public key as `fedaigc keys device` makes it."""
+    made = "`fedaigc keys device HOME` makes it on the device, as HOME/keys/device.key.pub"
+    if not path.is_file():
+        raise UserError(f"{path} is not there: {made}")
+    content = path.read_bytes()
+    if b"PRIVATE KEY" in content:
+        raise UserError(f"{path} is a private key, which stays on its device: give the public one; {made}")
+    try:
+        good = isinstance(load_ssh_public_key(content), EllipticCurvePublicKey)
+    except (ValueError, UnsupportedAlgorithm):
+        good = False
+    if not good:
+        raise UserError(f"{path} holds no public key of an elliptic curve: {made}")

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -70,12 +71,13 @@ def start_server(folder: Path, host: str, port: int, *, insecure: bool = False) 
     """Start a server in the background and wait until it answers.
 
     insecure: without TLS and without keys, for tests in a closed network. Raises UserError without keys, when
-    one runs already, and with the end of its log when it does not start.
+    one runs already, when the port is in use, and with the end of its log when it does not start.
     """
     if not insecure and not (folder / SERVER_CERTIFICATE).exists():
         raise UserError(f"{folder} has no keys: make them with `fedaigc keys server {folder} --host NAME`")
     if server_state(folder) is not None:
         raise UserError(f"a server runs in {folder} already: `fedaigc server stop {folder}` ends it")
+    _check_free(host, port)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / STATE).unlink(missing_ok=True)
     command = [sys.executable, "-m", "fedaigc.deployment.server", str(folder.absolute()), host, str(port)]
@@ -93,6 +95,22 @@ def start_server(folder: Path, host: str, port: int, *, insecure: bool = False) 
     stopped(process)
     log_end = (folder / LOG).read_text(errors="replace")[-2000:]
     raise UserError(f"the server did not start:\n{log_end}")
+
+
+def _check_free(host: str, port: int) -> None:
+    """UserError when nothing can listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # as the door does: what an earlier one left behind is no hindrance
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise UserError(
+            f"no server can listen on {host}:{port}: {error.strerror}; choose another --host or --port"
+        ) from error
 
 
 def stop_server(folder: Path) -> bool:
@@ -180,8 +198,12 @@ def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None
 
 
 def _start_superlink(folder: Path, scratch: Path, port: int, *, insecure: bool) -> "subprocess.Popen[bytes]":
+    database = folder / "superlink.db"
+    # it holds updates and latents of devices: for the server's owner alone, and so is what SQLite adds
+    database.touch(mode=0o600)
+    database.chmod(0o600)
     command = ["flower-superlink", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--database", str(folder / "superlink.db"), "--disable-runtime-dependency-installation"]
+    command += ["--database", str(database), "--disable-runtime-dependency-installation"]
     if insecure:
         command += ["--insecure"]
     else:
@@ -207,4 +229,7 @@ def _write_state(folder: Path, state: ServerState) -> None:
 
 
 if __name__ == "__main__":
-    serve_forever(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), insecure="insecure" in sys.argv[4:])
+    try:
+        serve_forever(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), insecure="insecure" in sys.argv[4:])
+    except UserError as error:
+        sys.exit(str(error))

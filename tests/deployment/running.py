@@ -92,11 +92,6 @@ def wait_for(happened: Callable[[], Any], timeout_s: float = 300.0) -> None:
         time.sleep(0.2)
 
 
-def log_of(home: Path) -> str:
-    path = home / "relay" / "supernode.log"
-    return path.read_text(errors="replace") if path.exists() else ""
-
-
 @contextmanager
 def deployment(config: FederationConfig, folder: Path, registered: int) -> Iterator[Devices]:
     """A running server that knows the first `registered` devices."""

@@ -11,15 +11,16 @@ import httpx
 import psutil
 import pytest
 
+from fedaigc.deployment.connection import CONNECTED, OTHER_AUTHORITY, TURNED_AWAY, connection
 from fedaigc.deployment.keys import AUTHORITY, make_device_key, make_server_keys
 from fedaigc.deployment.processes import alive
-from fedaigc.deployment.roster_file import known_devices
+from fedaigc.deployment.roster_file import known_devices, nodes_online
 from fedaigc.deployment.runs import run_on_devices
 from fedaigc.federation.launcher import run_in_process
 from fedaigc.federation.record import read_record
 from tests.federation.conftest import MakeRun
 
-from .running import deployment, log_of, pictures, wait_for
+from .running import deployment, pictures, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -67,9 +68,13 @@ def test_strangers_stay_outside(make_run: MakeRun, tmp_path: Path) -> None:
         misled = devices.start(2, authority=tmp_path / "other" / AUTHORITY)
         superlink = devices.folder / "flower" / "superlink.log"
         wait_for(lambda: f"Activated node_id={known.node_id}" in superlink.read_text(errors="replace"))
-        wait_for(lambda: "error" in log_of(unknown).lower() or "denied" in log_of(unknown).lower())
-        wait_for(lambda: "certificate" in log_of(misled).lower())
+        # what the owner of each device is told, by `fedaigc device status` and where the agent was started
+        wait_for(lambda: connection(unknown) == TURNED_AWAY)
+        wait_for(lambda: connection(misled) == OTHER_AUTHORITY)
+        wait_for(lambda: connection(config.home(0)) == CONNECTED)
+        wait_for(lambda: TURNED_AWAY in (devices.folder / "device1.log").read_text())
         assert superlink.read_text(errors="replace").count("Activated node_id=") == 1
+        assert nodes_online(devices.folder, devices.state) == {known.node_id}
         door = f"https://127.0.0.1:{devices.state.port}"
         reply = httpx.post(f"{door}/v1/control/start-run", content=b"", verify=False)
         assert reply.status_code == 404
