@@ -1,5 +1,6 @@
 """What a device says of its way to the server, and servers and devices that cannot start."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from fedaigc.deployment.connection import (
     connection,
 )
 from fedaigc.deployment.keys import DEVICE_KEY, make_device_key, make_server_keys
+from fedaigc.deployment.page.state import PageState
 from fedaigc.deployment.processes import SUPERNODE_LOG, begin_anew
 from fedaigc.deployment.resident import run_device
 from fedaigc.deployment.roster_file import register_device
 from fedaigc.deployment.server import ServerState, start_server
+from fedaigc.device.home import Home
 from fedaigc.errors import UserError
 from fedaigc.federation.config import ModelSection
 from fedaigc.semantics.signature import Policy
@@ -51,6 +54,15 @@ def test_the_last_news_of_a_supernode_holds(tmp_path: Path, then: str, told: str
     assert connection(tmp_path) is None
     log.write_text("nothing that matters\n")
     assert connection(tmp_path) is None
+
+
+def test_the_page_of_a_device_shows_its_connection(tmp_path: Path) -> None:
+    page = PageState(Home.open(tmp_path), lambda: {"partition": 0, "busy": False})
+    assert json.loads(page.to_json())["server"] is None
+    log = tmp_path / "relay" / SUPERNODE_LOG
+    log.parent.mkdir()
+    log.write_text(START + "SuperNode ID: 42\n")
+    assert json.loads(page.to_json())["server"] == CONNECTED
 
 
 def test_a_server_says_that_its_port_is_taken(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fedaigc.deployment.connection import connection
 from fedaigc.deployment.page.disclosure import disclosed_words
 from fedaigc.deployment.page.pictures import Pictures
 from fedaigc.deployment.page.sums import Sums, profile_of, profile_words, sums
@@ -56,6 +57,7 @@ class PageState:
         return {
             "partition": status["partition"],
             "busy": busy,
+            "server": connection(self._home.root),
             "tasks": [self._task(task, finished.get(task.task_id), busy) for task in reversed(tasks)],
             "pictures": [self._picture(entry) for entry in entries],
             "sums": {

@@ -164,7 +164,8 @@ function tell(state) {
 }
 
 function show(state) {
-  setText(byId("agent"), `The agent runs, as partition ${state.partition}. ${state.busy ? "It is computing." : "It computes nothing now."}`);
+  const server = state.server === null ? "" : ` Server: ${state.server}.`;
+  setText(byId("agent"), `The agent runs, as partition ${state.partition}. ${state.busy ? "It is computing." : "It computes nothing now."}${server}`);
   byId("damaged").hidden = state.damaged.length === 0;
   keep(byId("damaged-files"), state.damaged, (name) => name, (name) => element("li", "", name));
   updateSums(state);
