@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from fedaigc.federation.roster import Progress
+    from fedaigc.federation.exchange import Progress
 
 
 @contextmanager

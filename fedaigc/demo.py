@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedaigc.device.device import Device
     from fedaigc.diffusion.plan import DenoisingPlan
     from fedaigc.federation.config import FederationConfig
-    from fedaigc.federation.roster import Progress
+    from fedaigc.federation.exchange import Progress
     from fedaigc.metrics.judge import Verdict
     from fedaigc.report.page import LinkView
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedaigc.output_folder import fresh_folder
 
 if TYPE_CHECKING:
-    from fedaigc.federation.roster import Progress
+    from fedaigc.federation.exchange import Progress
 
 MARKER = ".fedaigc-generate"
 

@@ -9,6 +9,7 @@ from fedaigc.deployment.roster_file import known_devices
 from fedaigc.deployment.server import ServerState, control_environment
 from fedaigc.errors import UserError
 from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig, parse_config
+from fedaigc.federation.exchange import Progress
 from fedaigc.federation.flower_runtime import (
     LOG,
     check_ended_well,
@@ -19,7 +20,6 @@ from fedaigc.federation.flower_runtime import (
     stop_run,
     stream_run,
 )
-from fedaigc.federation.roster import Progress
 from fedaigc.federation.superlink import CONNECTION
 
 ROUND_DEADLINE_S = 3600.0

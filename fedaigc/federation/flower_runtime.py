@@ -18,8 +18,8 @@ from typing import Any
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.exchange import Progress
 from fedaigc.federation.record import read_record
-from fedaigc.federation.roster import Progress
 from fedaigc.federation.server_app import PROGRESS
 from fedaigc.federation.superlink import (
     CONNECTION,

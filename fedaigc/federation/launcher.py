@@ -12,8 +12,8 @@ import torch
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config import FederationConfig
+from fedaigc.federation.exchange import Progress
 from fedaigc.federation.record import read_record
-from fedaigc.federation.roster import Progress
 from fedaigc.rng import derived_seed
 
 

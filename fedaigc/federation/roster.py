@@ -1,24 +1,21 @@
 """Who takes part: Flower's random node ids, mapped to partitions by an opening query."""
 
-import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from flwr.app import Message, RecordDict
+from flwr.app import RecordDict
 from flwr.serverapp.grid import Grid
 
 from fedaigc.device.report import Failure
 from fedaigc.errors import UserError
+from fedaigc.federation.exchange import Progress, exchange
 from fedaigc.federation.ledger import Ledger
-from fedaigc.federation.messages import BODY, Ask, failure_in, values_of
+from fedaigc.federation.messages import BODY, Ask, values_of
 from fedaigc.federation.software import Software, told_software
-from fedaigc.federation.unanswered import forget
 
 _POLL_S = 0.5
-_PULL_S = 0.05
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Roster:
 
     Replies come back by partition, whoever was first: nothing that is computed from them can depend on node
     ids or on the order of arrival. `progress` is called with a label, the replies that are in, and all that
-    are due. software: what each partition said it computes with.
+    are due. software: what each partition said it computes with. folder: see `exchange`.
     """
 
     def __init__(
@@ -61,8 +58,10 @@ class Roster:
         progress: Progress | None = None,
         software: Mapping[int, Software] | None = None,
         admission: "Admission | None" = None,
+        folder: Path | None = None,
     ) -> None:
         self._grid = grid
+        self._folder = folder
         self._nodes = dict(sorted(nodes.items()))
         self._progress = progress
         self._admission = admission
@@ -120,13 +119,12 @@ class Roster:
     ) -> Iterator[tuple[int, RecordDict | Failure]]:
         """Send one message to each partition and yield the replies in partition order, one at a time.
 
-        Replies that come early wait outside of this process. Who has not answered `deadline_s` seconds after
-        the messages went out is a `Failure.LATE`.
+        Replies wait for their turn on disk. Who has not answered `deadline_s` seconds after the messages went
+        out is a `Failure.LATE`.
         """
         partitions = sorted(contents)
         orders = [(self._nodes[partition], contents[partition]) for partition in partitions]
-        replies = exchange(self._grid, kind, orders, label, self._progress, self.ledger, deadline_s)
-        return zip(partitions, replies, strict=True)
+        return zip(partitions, self._exchange(kind, orders, label, deadline_s), strict=True)
 
     def ask_many(
         self,
@@ -140,39 +138,14 @@ class Roster:
         A client that reports an error, fails or does not answer in time is a `Failure` in its place.
         """
         addressed = [(self._nodes[partition], content) for partition, content in orders]
-        return list(exchange(self._grid, kind, addressed, label, self._progress, self.ledger, deadline_s))
+        return list(self._exchange(kind, addressed, label, deadline_s))
 
-
-def exchange(
-    grid: Grid,
-    kind: Ask,
-    orders: Sequence[tuple[int, RecordDict]],
-    label: str | None,
-    progress: Progress | None = None,
-    ledger: Ledger | None = None,
-    deadline_s: float | None = None,
-) -> Iterator[RecordDict | Failure]:
-    """Send each content to its node and yield the replies in the order of `orders`.
-
-    A message that was not taken by its deadline is never delivered: a device that comes back does not work
-    on what nobody waits for.
-    """
-    messages = [Message(content, node, kind.value, ttl=deadline_s, group_id="0") for node, content in orders]
-    ids = list(grid.push_messages(messages))
-    if ledger is not None:
-        for _, content in orders:
-            ledger.add("down", content)
-    deadline = math.inf if deadline_s is None else time.monotonic() + deadline_s
-    for done, message_id in enumerate(ids, start=1):
-        while not (arrived := list(grid.pull_messages([message_id]))) and time.monotonic() < deadline:
-            time.sleep(_PULL_S)
-        if ledger is not None and arrived and not arrived[0].has_error():
-            ledger.add("up", arrived[0].content)
-        if not arrived or arrived[0].has_error():
-            forget(grid, message_id)
-        if progress is not None and label is not None:
-            progress(label, done, len(ids))
-        yield _content(arrived[0]) if arrived else Failure.LATE
+    def _exchange(
+        self, kind: Ask, orders: Sequence[tuple[int, RecordDict]], label: str | None, deadline_s: float | None
+    ) -> Iterator[RecordDict | Failure]:
+        return exchange(
+            self._grid, kind, orders, label, self._progress, self.ledger, deadline_s, self._folder
+        )
 
 
 def open_roster(
@@ -183,14 +156,15 @@ def open_roster(
     timeout_s: float = 120.0,
     progress: Progress | None = None,
     bindings: Mapping[str, int] | None = None,
+    folder: Path | None = None,
 ) -> Roster:
     """Wait for `num_clients` nodes, ask each for its partition and base model, and keep those that fit.
 
     A client with another base model, an id that is no partition, or one that another node has already, is
     refused; other versions of the software are kept and refuse nobody. bindings: the partition that each node
     may speak for; whoever claims another, or is not in it, is refused, and the run begins without who is not
-    there in time. Raises UserError, naming both fingerprints, when nobody is left, and without bindings when
-    too few nodes come in time.
+    there in time. folder: see `exchange`. Raises UserError, naming both fingerprints, when nobody is left,
+    and without bindings when too few nodes come in time.
     """
     admission = Admission(num_clients, base_hash, bindings, timeout_s)
     expected = num_clients if bindings is None else len(bindings)
@@ -200,7 +174,7 @@ def open_roster(
         reasons = "\n".join(f"  {refusal.reason}" for refusal in found.refused)
         raise UserError(f"no client can take part:\n{reasons}")
     lasting = [refusal for refusal in found.refused if not refusal.passing or bindings is None]
-    return Roster(grid, found.nodes, lasting, progress, found.software, admission)
+    return Roster(grid, found.nodes, lasting, progress, found.software, admission, folder)
 
 
 @dataclass(frozen=True)
@@ -252,16 +226,6 @@ def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float, enough: int)
             raise UserError(f"{len(nodes)} of {num_clients} clients came within {timeout_s:.0f} s")
         time.sleep(_POLL_S)
     return nodes
-
-
-def _content(reply: Message) -> RecordDict | Failure:
-    # the text of a Flower error may hold what the client's exception said: it is not read
-    if reply.has_error():
-        return Failure.UNREACHABLE
-    try:
-        return failure_in(reply.content) or reply.content
-    except (KeyError, TypeError, ValueError):
-        return Failure.INTERNAL
 
 
 def _introduction(content: RecordDict) -> tuple[object, object]:

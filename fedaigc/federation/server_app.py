@@ -17,9 +17,10 @@ from fedaigc.federation.base import base_model
 from fedaigc.federation.board import Board
 from fedaigc.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fedaigc.federation.config import FederationConfig, config_from_run
+from fedaigc.federation.exchange import Progress
 from fedaigc.federation.generation import plan_generation
 from fedaigc.federation.record import RunRecord, save_shared_state
-from fedaigc.federation.roster import Progress, Roster, open_roster
+from fedaigc.federation.roster import Roster, open_roster
 from fedaigc.federation.rounds import RoundRecord, run_rounds
 from fedaigc.federation.service import GENERATIONS, PromptService, append_generation
 from fedaigc.federation.software import difference, own_software
@@ -99,6 +100,7 @@ def _serve(grid: Grid, config: FederationConfig, progress: Progress | None) -> N
             base_hash=shared.base_hash,
             progress=progress,
             bindings=config.bindings,
+            folder=config.output,
         )
         record.update(base=shared.base_hash, **_attendance(roster))
         finished = 0 if held is None else held.round
