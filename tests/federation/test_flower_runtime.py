@@ -3,9 +3,11 @@
 The app package, the environment, true status, nothing left behind.
 """
 
+import contextlib
 import io
-import os
+import uuid
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.flower_runtime import LOG, stage_app
 from fedaigc.federation.launcher import run_in_process, simulate
 from fedaigc.federation.record import read_record
-from fedaigc.federation.superlink import TAG, flower_environment
+from fedaigc.federation.superlink import flower_environment
 
 from .conftest import MakeRun, images
 from .test_run import personal
@@ -46,33 +48,49 @@ def test_flower_installs_nothing_reports_nothing_and_stays_offline(tmp_path: Pat
     assert {name: environment[name] for name in expected} == expected
 
 
-def ours() -> set[int]:
-    """Processes that carry the mark of any launch of this test process's user."""
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            if TAG in process.environ():
-                found.add(process.pid)
-        except (psutil.Error, OSError):
-            continue
-    return found - {os.getpid()}
+MARK = "FEDAIGC_TEST"
 
 
-def test_one_ray_worker_gives_the_run_that_this_process_gives(make_run: MakeRun, monkeypatch: Any) -> None:
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[int]]:
+    """Which processes are there that this test started, also those that detached themselves."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+
+    def found() -> set[int]:
+        pids = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) == mark:
+                    pids.add(process.pid)
+        return pids
+
+    return found
+
+
+def test_one_ray_worker_gives_the_run_that_this_process_gives(
+    make_run: MakeRun, monkeypatch: Any, started: Callable[[], set[int]]
+) -> None:
     """Adapters and images, bit for bit; every reply is progress; no process and no folder is left."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    before = ours()
     local, ray = make_run("local"), make_run("ray", backend="ray")
     run_in_process(local)
     steps: list[tuple[str, int, int]] = []
-    record = simulate(ray, lambda *step: steps.append(step))
+    seen: set[int] = set()
+
+    def note(*step: Any) -> None:
+        steps.append(step)
+        seen.update(started())
+
+    record = simulate(ray, note)
     assert record["status"] == "finished"
     assert record["shared_hash"] == read_record(local.output)["shared_hash"]
     assert images(ray) == images(local)
     assert personal(ray) == personal(local)
     assert ("hello", 3, 3) in steps
     assert ("round 2 of 2", 3, 3) in steps
-    assert ours() == before
+    assert seen
+    assert not started()
     log = (ray.output / LOG).read_text()
     assert "shiny" not in log
     home = next(word for word in log.split() if "/flwr/apps/" in word).partition("/flwr/apps/")[0]
@@ -89,15 +107,16 @@ def test_two_ray_workers_give_the_same_run(make_run: MakeRun) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_an_error_with_the_server_s_reason(make_run: MakeRun) -> None:
+def test_a_run_that_fails_is_an_error_with_the_server_s_reason(
+    make_run: MakeRun, started: Callable[[], set[int]]
+) -> None:
     """`flwr run` itself exits 0 here."""
     settings = {"num_inference_steps": 4, "num_shared_steps": 4, "scorer": "none"}
     config = make_run(backend="ray", rounds={"count": 0}, generation=settings)
-    before = ours()
     with pytest.raises(UserError, match="4"):
         simulate(config)
     assert read_record(config.output)["status"] == "failed"
-    assert ours() == before
+    assert not started()
 
 
 @pytest.mark.slow
