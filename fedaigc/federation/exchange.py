@@ -57,17 +57,20 @@ def exchange(
         while missing := [message_id for message_id in ids if message_id not in waiting]:
             before = len(waiting)
             for start in range(0, len(missing), _AT_ONCE):
-                waiting.keep(_pulled(grid, missing[start : start + _AT_ONCE], ledger))
-                if len(waiting) > before:
+                came = _pulled(grid, missing[start : start + _AT_ONCE], ledger)
+                waiting.keep(came)
+                if came:
                     tell(len(waiting))
             if time.monotonic() >= deadline:
                 break
             if len(waiting) == before:
                 time.sleep(_PULL_S)
-        for message_id in ids:
-            if message_id not in waiting:
-                forget(grid, message_id)
-        tell(len(ids))
+        late = [message_id for message_id in ids if message_id not in waiting]
+        for message_id in late:
+            forget(grid, message_id)
+        if late:
+            # nothing more is due
+            tell(len(ids))
         for message_id in ids:
             yield waiting.pop(message_id)
 
