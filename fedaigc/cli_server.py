@@ -67,8 +67,9 @@ def status(folder: Folder) -> None:
     if state is not None:
         for run_id in sorted(going_on(folder, state)):
             typer.echo(f"run {run_id} goes on")
-    online = set() if state is None else nodes_online(folder, state)
-    for device in known_devices(folder):
+    devices = known_devices(folder)
+    online = nodes_online(folder, state) if devices and state is not None else set()
+    for device in devices:
         there = "online" if device.node_id in online else "offline"
         typer.echo(f"partition {device.partition}: {device.name}, node {device.node_id}, {there}")
 

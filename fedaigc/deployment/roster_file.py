@@ -1,7 +1,6 @@
 """Which device a server knows: name, partition, and the node that its key is bound to."""
 
 import json
-import subprocess
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -12,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from fedaigc.deployment.server import ServerState, control_environment
 from fedaigc.errors import DamagedFile, UserError
-from fedaigc.federation.superlink import CONNECTION
+from fedaigc.federation.flower_runtime import ask_flwr
 from fedaigc.file_lock import locked
 
 DEVICES = "devices.json"
@@ -63,14 +62,7 @@ def _register(
         raise UserError(f"{taken[0].name!r} has partition {taken[0].partition} already: choose others")
     _check_public(public_key)
     scratch, environment = control_environment(folder, state)
-    done = subprocess.run(
-        ["flwr", "supernode", "register", str(public_key.absolute()), CONNECTION, "--format", "json"],
-        cwd=scratch,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ask_flwr(["supernode", "register", str(public_key.absolute())], scratch, environment)
     try:
         node_id = int(json.loads(done.stdout[done.stdout.index("{") :])["node-id"])
     except (ValueError, KeyError) as error:
@@ -86,14 +78,7 @@ def _register(
 def nodes_online(folder: Path, state: ServerState) -> set[int]:
     """The nodes that the running server hears. UserError when it does not answer."""
     scratch, environment = control_environment(folder, state)
-    done = subprocess.run(
-        ["flwr", "supernode", "list", CONNECTION, "--format", "json"],
-        cwd=scratch,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ask_flwr(["supernode", "list"], scratch, environment)
     try:
         nodes = json.loads(done.stdout[done.stdout.index("{") :])["nodes"]
         return {int(node["node-id"]) for node in nodes if node["status"] == "online"}

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,20 @@ def stream_run(
     return lines
 
 
+def ask_flwr(
+    command: Sequence[str], scratch: Path, environment: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    """What `flwr` says to a command about the SuperLink, as JSON if all is well."""
+    return subprocess.run(
+        ["flwr", *command, CONNECTION, "--format", "json"],
+        cwd=scratch,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def run_ids(scratch: Path, environment: dict[str, str]) -> set[str]:
     """The runs that the SuperLink knows. UserError when it does not answer."""
     return {str(run["run-id"]) for run in _runs(scratch, environment)}
@@ -185,14 +199,7 @@ def stop_run(run_id: str, scratch: Path, environment: dict[str, str]) -> None:
 
     UserError, with Flower's words, when it does not.
     """
-    done = subprocess.run(
-        ["flwr", "stop", run_id, CONNECTION, "--format", "json"],
-        cwd=scratch,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ask_flwr(["stop", run_id], scratch, environment)
     if run_id in runs_going_on(scratch, environment):
         raise UserError(f"run {run_id} was not stopped:\n{(done.stdout + done.stderr).strip()}")
 
@@ -218,14 +225,7 @@ def run_status(scratch: Path, environment: dict[str, str], before: Collection[st
 
 
 def _runs(scratch: Path, environment: dict[str, str]) -> list[dict[str, Any]]:
-    answer = subprocess.run(
-        ["flwr", "ls", CONNECTION, "--format", "json"],
-        cwd=scratch,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    answer = ask_flwr(["ls"], scratch, environment)
     try:
         runs: list[dict[str, Any]] = json.loads(answer.stdout)["runs"]
     except (ValueError, KeyError) as error:
