@@ -33,6 +33,7 @@ class Failure(StrEnum):
     DROPPED_OUT = "dropped_out"
     DIVERGED = "diverged"
     CODE_DIFFERS = "code_differs"
+    UNREADABLE = "unreadable"
     INTERNAL = "internal"
 
 

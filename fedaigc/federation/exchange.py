@@ -18,8 +18,8 @@ from fedaigc.federation.messages import Ask, failure_in
 from fedaigc.federation.unanswered import forget
 
 _PULL_S = 0.05
-# at most so many replies are in memory at a time
-_AT_ONCE = 8
+# what reading a made-up reply raises: Flower checks little of it
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
 
 Progress = Callable[[str, int, int], None]
 
@@ -56,15 +56,18 @@ def exchange(
         waiting = _Waiting(file)
         while missing := [message_id for message_id in ids if message_id not in waiting]:
             before = len(waiting)
-            for start in range(0, len(missing), _AT_ONCE):
-                came = _pulled(grid, missing[start : start + _AT_ONCE], ledger)
-                waiting.keep(came)
-                if came:
+            began = time.monotonic()
+            for message_id in missing:
+                reply = _pulled(grid, message_id, ledger)
+                if reply is not None:
+                    waiting.keep(message_id, reply)
                     tell(len(waiting))
-            if time.monotonic() >= deadline:
+            ended = time.monotonic()
+            if ended >= deadline:
                 break
             if len(waiting) == before:
-                time.sleep(_PULL_S)
+                # to ask for hundreds in vain takes a while itself
+                time.sleep(max(_PULL_S, ended - began))
         late = [message_id for message_id in ids if message_id not in waiting]
         for message_id in late:
             forget(grid, message_id)
@@ -88,13 +91,12 @@ class _Waiting:
     def __contains__(self, message_id: str) -> bool:
         return message_id in self._kept
 
-    def keep(self, replies: dict[str, RecordDict | Failure]) -> None:
-        for message_id, reply in replies.items():
-            if isinstance(reply, Failure):
-                self._kept[message_id] = reply
-                continue
-            start = self._file.seek(0, 2)
-            self._kept[message_id] = start, self._file.write(recorddict_to_proto(reply).SerializeToString())
+    def keep(self, message_id: str, reply: bytes | Failure) -> None:
+        if isinstance(reply, Failure):
+            self._kept[message_id] = reply
+            return
+        start = self._file.seek(0, 2)
+        self._kept[message_id] = start, self._file.write(reply)
 
     def pop(self, message_id: str) -> RecordDict | Failure:
         found = self._kept.pop(message_id, Failure.LATE)
@@ -105,24 +107,23 @@ class _Waiting:
         return recorddict_from_proto(ProtoRecordDict.FromString(self._file.read(length)))
 
 
-def _pulled(grid: Grid, ids: Sequence[str], ledger: Ledger | None) -> dict[str, RecordDict | Failure]:
-    """The replies that are there, by the message that they answer."""
-    found = {}
-    for message in grid.pull_messages(ids):
-        message_id = message.metadata.reply_to_message_id
-        if message.has_error():
-            forget(grid, message_id)
-        elif ledger is not None:
-            ledger.add("up", message.content)
-        found[message_id] = _content(message)
-    return found
+def _pulled(grid: Grid, message_id: str, ledger: Ledger | None) -> bytes | Failure | None:
+    """The reply to a message, serialized; None while there is none.
 
-
-def _content(reply: Message) -> RecordDict | Failure:
-    # the text of a Flower error may hold what the client's exception said: it is not read
-    if reply.has_error():
-        return Failure.UNREACHABLE
+    One at a time: Flower reads what a device made up while it fetches, and an error there would cost the
+    other replies that were fetched with it.
+    """
     try:
-        return failure_in(reply.content) or reply.content
-    except (KeyError, TypeError, ValueError):
-        return Failure.INTERNAL
+        reply = next(iter(grid.pull_messages([message_id])), None)
+        if reply is None:
+            return None
+        if reply.has_error():
+            # the text may hold what the client's exception said: it is not read
+            forget(grid, message_id)
+            return Failure.UNREACHABLE
+        content = recorddict_to_proto(reply.content).SerializeToString()
+        if ledger is not None:
+            ledger.add("up", reply.content)
+        return failure_in(reply.content) or content
+    except _UNREADABLE:
+        return Failure.UNREADABLE

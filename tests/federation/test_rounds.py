@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from flwr.app import Error, Message
+from flwr.app import Array, ArrayRecord, Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_to_proto
 
@@ -13,6 +13,7 @@ from fedaigc.federation.client_app import app
 from fedaigc.federation.launcher import in_process_run, run_in_process
 from fedaigc.federation.ledger import Ledger
 from fedaigc.federation.local_grid import LocalGrid
+from fedaigc.federation.messages import ARRAYS, FLAT
 from fedaigc.federation.record import load_shared_state, read_record, timeless
 from fedaigc.federation.server_app import serve
 from fedaigc.file_lock import locked
@@ -145,6 +146,37 @@ def test_a_client_that_is_late_leaves_the_round_without_its_update(make_run, lat
     for done in read_record(config.output)["rounds"]:
         assert done["refused"] == {str(late): f"partition {late}: late"}
         assert sorted(done["num_examples"]) == sorted({"0", "1", "2"} - {str(late)})
+
+
+class SpoiledGrid(LocalGrid):
+    """The updates of one node cannot be read: Flower fails to, or its own format does not hold them."""
+
+    spoiled = ""
+
+    def _answer(self, message):
+        reply = super()._answer(message)
+        node = self._contexts[message.metadata.dst_node_id].node_config["partition-id"]
+        if message.metadata.message_type == "train" and node == 0:
+            reply.content[ARRAYS] = ArrayRecord({FLAT: Array("float32", (2**40,), "numpy.ndarray", b"")})
+            if self.spoiled == "message":
+                raise ValueError("Unexpected set of `children`")
+        return reply
+
+
+@pytest.mark.parametrize("spoiled", ["message", "shape"])
+def test_an_update_that_cannot_be_read_costs_no_other(make_run, spoiled):
+    config = make_run(generation=QUIET)
+    with in_process_run(config) as run_id:
+        grid = SpoiledGrid(
+            app, num_clients=config.num_clients, run_config=config.to_run_config(), run_id=run_id
+        )
+        grid.spoiled = spoiled
+        serve(grid, config)
+    record = read_record(config.output)
+    assert record["status"] == "finished"
+    for done in record["rounds"]:
+        assert done["refused"] == {"0": "partition 0: unreadable"}
+        assert sorted(done["num_examples"]) == ["1", "2"]
 
 
 def test_a_round_without_anybody_waits_for_the_devices_until_its_deadline(make_run):
