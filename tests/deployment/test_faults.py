@@ -293,8 +293,9 @@ def fill(path: Path) -> None:
 def test_devices_that_keep_to_no_rule_cost_their_own_updates(make_run: MakeRun, tmp_path: Path) -> None:
     """NaN, a wrong rank, 200 MB, an impossible shape, another's partition, damaged packets.
 
-    Each comes from a registered device. Every one is refused by its partition's number, the rounds go on with the others, the members of a group
-    whose helper sends a damaged packet draw alone, and the server's memory does not grow by what was sent.
+    Each comes from a registered device and is refused by its partition's number, the rounds go on with the
+    others, the members of a group whose helper sends a damaged packet draw alone, and the server's memory
+    does not grow by what was sent.
     """
     config = make_run(
         "rogues",

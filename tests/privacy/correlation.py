@@ -11,6 +11,8 @@ import numpy.typing as npt
 from scipy import fft
 
 Numbers = npt.NDArray[np.float64]
+# estimates beyond this are computed anew; what is found lies above
+_CHECKED = 0.4
 
 
 class Sequence:
@@ -23,6 +25,7 @@ class Sequence:
         # around are those that do not fit anyway
         self.size = fft.next_fast_len(-(-len(bounded) // 8192) * 8192, real=True)
         self.spectrum = fft.rfft(bounded, self.size)
+        self.differences = bounded
         self._length = len(bounded)
         self._sums = np.concatenate([[0.0], np.cumsum(bounded)])
         self._squares = np.concatenate([[0.0], np.cumsum(bounded**2)])
@@ -60,8 +63,21 @@ class Template:
         products = fft.irfft(sequence.spectrum * self._spectra[sequence.size], sequence.size)[:places]
         scale = sequence.scale(len(self))
         # a constant window has no correlation; its rounding errors must not make one
-        valid = scale > 1e-6
-        return float(np.abs(products[valid] / scale[valid]).max(initial=0.0))
+        valid = np.flatnonzero(scale > 1e-6)
+        estimates = np.abs(products[valid] / scale[valid])
+        high = estimates > _CHECKED
+        found = [float(estimates[~high].max(initial=0.0))]
+        windows = np.lib.stride_tricks.sliding_window_view(sequence.differences, len(self))
+        for part in np.array_split(valid[high], 1 + high.sum() // 256):
+            found.append(self._exact(windows[part]))
+        return max(found)
+
+    def _exact(self, windows: Numbers) -> float:
+        """The same, summed window by window: beside numbers of another magnitude the spectra only round."""
+        centred = windows - windows.mean(axis=1, keepdims=True)
+        lengths = np.linalg.norm(centred, axis=1)
+        products = np.abs(centred @ self._values)
+        return float((products[lengths > 0] / lengths[lengths > 0]).max(initial=0.0))
 
 
 def flat(array: npt.NDArray[Any]) -> Numbers:
