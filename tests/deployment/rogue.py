@@ -38,12 +38,6 @@ def not_a_number(reply: RecordDict) -> RecordDict:
     return with_array(reply, array)
 
 
-def impossible_shape(reply: RecordDict) -> RecordDict:
-    """More values than Flower's messages can number."""
-    reply[ARRAYS] = ArrayRecord({FLAT: Array("float32", (2**40,), "numpy.ndarray", b"")})
-    return reply
-
-
 def flipped(reply: RecordDict) -> RecordDict:
     """A packet with one bit changed in its middle."""
     packet = bytearray(values_of(reply)["packet"])
@@ -55,7 +49,6 @@ WAYS: dict[str, dict[Ask, Change]] = {
     "nan": {Ask.TRAIN: not_a_number, Ask.SHARE: flipped},
     "rank": {Ask.TRAIN: lambda reply: with_values(reply, rank=1), Ask.SHARE: flipped},
     "large": {Ask.TRAIN: lambda reply: with_array(reply, np.zeros(LARGE_BYTES // 4, np.float32))},
-    "shape": {Ask.TRAIN: impossible_shape},
     "another's update": {Ask.TRAIN: lambda reply: with_values(reply, partition=0)},
     "another's name": {Ask.HELLO: lambda reply: with_values(reply, partition=0)},
 }

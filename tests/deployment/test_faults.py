@@ -291,15 +291,14 @@ def fill(path: Path) -> None:
 
 
 def test_devices_that_keep_to_no_rule_cost_their_own_updates(make_run: MakeRun, tmp_path: Path) -> None:
-    """NaN, a wrong rank, 200 MB, an impossible shape, another's partition, damaged packets.
+    """NaN, a wrong rank, 200 MB, another's partition, damaged packets: each from a registered device.
 
-    Each comes from a registered device and is refused by its partition's number, the rounds go on with the
-    others, the members of a group whose helper sends a damaged packet draw alone, and the server's memory
-    does not grow by what was sent.
+    Every one is refused by its partition's number, the rounds go on with the others, the members of a group
+    whose helper sends a damaged packet draw alone, and the server's memory does not grow by what was sent.
     """
     config = make_run(
         "rogues",
-        num_clients=7,
+        num_clients=6,
         prompts=("a dog near a river", "a cat near a river", "an apple on a table", "a pear on a table"),
         rounds={"count": 4, "deadline_s": 60.0},
         generation={
@@ -311,9 +310,9 @@ def test_devices_that_keep_to_no_rule_cost_their_own_updates(make_run: MakeRun, 
             "deadline_s": 60.0,
         },
     )
-    ways = {2: "nan", 3: "rank", 4: "large", 5: "another's update", 6: "shape", 1: "another's name"}
-    with deployment(config, tmp_path / "server", 7) as devices:
-        for partition in range(7):
+    ways = {2: "nan", 3: "rank", 4: "large", 5: "another's update", 1: "another's name"}
+    with deployment(config, tmp_path / "server", 6) as devices:
+        for partition in range(6):
             devices.start(partition, rogue=ways.get(partition, ""))
         running = start_run(devices, config)
         peaks: dict[int, int] = {}
@@ -334,7 +333,6 @@ def test_devices_that_keep_to_no_rule_cost_their_own_updates(make_run: MakeRun, 
         assert "partition 3" in reasons["3"]
         assert "partition 4" in reasons["4"]
         assert "claims to come from partition 0" in reasons["5"]
-        assert reasons["6"] == "partition 6: unreadable"
     # as much in the last round as in the first: nothing of a refused update is kept
     assert peaks[3] < peaks[0] + LARGE_BYTES
     outcomes = {
