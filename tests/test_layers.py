@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # a package may import those in the lines above its own, and within its own line only itself
 LAYERS = (
-    ("errors", "rng"),
+    ("bounds", "errors", "rng"),
     ("tensor_file", "output_folder", "file_lock"),
     ("assets", "report"),
     ("data", "wireless"),

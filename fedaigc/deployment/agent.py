@@ -12,15 +12,23 @@ import os
 import socketserver
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from flwr.app import RecordDict
 
+from fedaigc.bounds import (
+    MAX_BATCH_SIZE,
+    MAX_DENOISING_STEPS,
+    MAX_IMAGE_PIXELS,
+    MAX_RANK,
+    MAX_TRAINING_STEPS,
+)
 from fedaigc.deployment.agent_socket import STATUS, read_request, send_frame, socket_path
 from fedaigc.device.device import Device
 from fedaigc.device.home import OWNER_FILE, Home, note_error
+from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.prompts import PromptQueue
 from fedaigc.device.report import failure_of
 from fedaigc.device.scoring import Scorer
@@ -32,11 +40,6 @@ from fedaigc.federation.messages import Ask
 from fedaigc.semantics.signature import Policy
 
 LOCK = "agent.lock"
-MAX_PIXELS = 2048 * 2048
-MAX_DENOISING_STEPS = 1000
-MAX_TRAINING_STEPS = 10_000
-MAX_BATCH = 256
-MAX_RANK = 512
 # from the least that is disclosed to the most
 _DISCLOSING = (Policy.SILENT, Policy.GENERAL, Policy.KIND, Policy.EXACT, Policy.OPEN)
 _LOG = logging.getLogger(__name__)
@@ -50,7 +53,8 @@ class AgentSettings:
     policy: the most that may be disclosed of a prompt; a server that asks for more gets this. At least
     `min_public_prompts` public prompts must fit a signature. scores: whether reports hold the judge's coarse
     scores, with which a server could search for the prompt. threads: of torch. strip_pictures: how many
-    pictures of the way to an image are kept where the server asks for none; they stay on the device.
+    pictures of the way to an image are kept where the server asks for none; they stay on the device. limits:
+    see `OwnerLimits`.
     """
 
     partition: int
@@ -60,6 +64,7 @@ class AgentSettings:
     scores: bool = False
     threads: int = 1
     strip_pictures: int = 0
+    limits: OwnerLimits = field(default_factory=OwnerLimits)
 
 
 class Agent:
@@ -69,6 +74,7 @@ class Agent:
         self.home = Home.open(home)
         self.partition = settings.partition
         self.scores = settings.scores
+        self.limits: OwnerLimits | None = settings.limits
         self._settings = settings
         self._busy = threading.Lock()
         torch.set_num_threads(settings.threads)
@@ -128,10 +134,10 @@ def _check_bounds(config: FederationConfig) -> None:
     """UserError for what would keep a device busy for days, or take all its memory."""
     training, steps = config.training, config.clients.shared_steps or (config.training.shared_steps,)
     asked = {
-        "pixels": (config.model.height * config.model.width, MAX_PIXELS),
+        "pixels": (config.model.height * config.model.width, MAX_IMAGE_PIXELS),
         "denoising steps": (config.generation.num_inference_steps, MAX_DENOISING_STEPS),
         "training steps": (max(*steps, training.personal_steps), MAX_TRAINING_STEPS),
-        "pictures a batch": (training.batch_size, MAX_BATCH),
+        "pictures a batch": (training.batch_size, MAX_BATCH_SIZE),
         "rank": (max(config.adapter.rank, *(config.clients.ranks or (1,))), MAX_RANK),
     }
     for what, (value, limit) in asked.items():

@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 
 from fedaigc.device.device import Device
 from fedaigc.device.home import note_error
+from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.report import DeviceError, Failure, failure_of
 from fedaigc.device.scoring import Scorer
 from fedaigc.federation import handlers, messages
@@ -25,6 +26,7 @@ class SimulatedHost:
     """The device of a partition, among the homes that the run's configuration names."""
 
     scores = True
+    limits: OwnerLimits | None = None
 
     def __init__(self, partition: int, config: FederationConfig) -> None:
         self.partition = partition

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from flwr.app import RecordDict
 
 from fedaigc.device.device import Device
+from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.prompts import TaskStatus
 from fedaigc.device.report import DeviceError, Failure, UnknownTask, failure_of
 from fedaigc.device.scoring import Scorer
@@ -32,11 +33,13 @@ class Host(Protocol):
 
     scores: whether reports may hold the judge's coarse scores; who holds a model and a judge could search for
     the private prompt with them. permitted: takes the policy and the number of public prompts that the server
-    asks for, and returns those that the device's owner permits.
+    asks for, and returns those that the device's owner permits. limits: the owner's; None where whoever runs
+    the server owns the devices too.
     """
 
     partition: int
     scores: bool
+    limits: OwnerLimits | None
 
     def base_hash(self) -> str:
         """The fingerprint of the base model."""

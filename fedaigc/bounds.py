@@ -1,0 +1,27 @@
+"""The bounds of everything that crosses a boundary between machines, in one table.
+
+A message, an option or a file from another machine may cost this one no more than these numbers allow. They
+are no settings: a value within them can still be refused by its device's owner (`device.limits`), or be wrong
+for other reasons.
+"""
+
+from typing import Final
+
+# pictures and plans: what a finish or a share may ask a device to compute
+MAX_IMAGE_SIDE: Final = 2048
+MAX_IMAGE_PIXELS: Final = 2048 * 2048
+MAX_DENOISING_STEPS: Final = 1000
+MAX_GUIDANCE_SCALE: Final = 100.0
+
+# training: what an order to train may ask
+MAX_TRAINING_STEPS: Final = 10_000
+MAX_BATCH_SIZE: Final = 256
+MAX_RANK: Final = 512
+
+# updates and shared states
+
+# tasks and signatures
+
+# strings and headers
+
+# rounds
