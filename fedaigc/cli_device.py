@@ -81,6 +81,23 @@ def start(
         int, typer.Option(min=1, help="Public prompts that must fit a signature.")
     ] = 3,
     threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
+    boundary_timestep: Annotated[
+        int,
+        typer.Option(min=0, help="t*, a timestep of training, which no server may move; 0: none."),
+    ] = 500,
+    max_steps: Annotated[int, typer.Option(min=1, help="Denoising steps that a server may ask for.")] = 150,
+    max_side: Annotated[int, typer.Option(min=8, help="Pixels a side that a server may ask for.")] = 1024,
+    max_guidance: Annotated[float, typer.Option(min=0, help="Guidance scale likewise.")] = 30.0,
+    max_weight_change: Annotated[
+        float, typer.Option(min=0, help="Of a shared state: a layer's change, relative to its weights.")
+    ] = 1.0,
+    max_picture_change: Annotated[
+        float, typer.Option(min=0, help="Of a public picture that it draws, in standard deviations.")
+    ] = 1.0,
+    reply_floor: Annotated[
+        float,
+        typer.Option(min=0.01, help="Least seconds to a reply about a prompt: its time tells nothing."),
+    ] = 1.0,
     page: Annotated[bool, typer.Option(help="Serve the owner's page, on 127.0.0.1 only.")] = True,
     page_port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0: any that is free.")] = 0,
     strip: Annotated[
@@ -90,6 +107,7 @@ def start(
 ) -> None:
     """Run the device's agent until it is told to stop: it alone opens the home, with the model warm."""
     from fedaigc.deployment.resident import run_device
+    from fedaigc.device.limits import OwnerLimits
     from fedaigc.federation.config import ModelSection
     from fedaigc.federation.validation import validated
     from fedaigc.semantics.signature import Policy
@@ -110,6 +128,15 @@ def start(
         insecure=insecure,
         page_port=page_port if page else None,
         strip_pictures=strip if page else 0,
+        limits=OwnerLimits(
+            max_denoising_steps=max_steps,
+            max_image_side=max_side,
+            max_guidance_scale=max_guidance,
+            boundary_timestep=boundary_timestep or None,
+            max_weight_change=max_weight_change,
+            max_picture_change=max_picture_change,
+        ),
+        reply_floor_s=reply_floor,
         say=typer.echo,
     )
 
@@ -170,6 +197,24 @@ def queue(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> N
         typer.echo(f"{task.task_id}  {task.status.value:<8}  {task.prompt!r}{told}")
     for path in damaged:
         typer.echo(f"warning: {path} is damaged: restore it from a copy, or remove it", err=True)
+
+
+@device_app.command()
+def retry(
+    home: Annotated[Path, typer.Argument(help="The device's home.")],
+    task: Annotated[str, typer.Argument(help="Its id, as `queue` lists it.")],
+) -> None:
+    """Have a prompt wait again that could not be drawn; see errors.log in the home for what went wrong."""
+    from fedaigc.device.home import Home
+    from fedaigc.device.prompts import PromptQueue
+    from fedaigc.device.report import UnknownTask
+
+    _existing(home)
+    try:
+        PromptQueue(Home.open(home)).retry(task)
+    except UnknownTask:
+        raise UserError(f"no task {task!r:.40} in {home}: `fedaigc device queue {home}` lists them") from None
+    typer.echo(f"{task} waits again")
 
 
 @device_app.command()

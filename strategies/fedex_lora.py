@@ -23,7 +23,7 @@ from fedaigc.federation.rule import AveragingRule, ProductSum, SharedState, Trai
 class Strategy(AveragingRule):
     """Both halves of FedEx-LoRA; the client half is plain training."""
 
-    traits = Traits(exact=True)
+    traits = Traits(exact=True, residual=True)
 
     def start(self, shared: SharedState, round: int) -> None:
         """Empty sums."""

@@ -42,7 +42,7 @@ from fedaigc.federation.rule import (
 class Strategy(Rule):
     """Both halves of FLoRA; the client half is plain training."""
 
-    traits = Traits(exact=True, any_rank=True)
+    traits = Traits(exact=True, any_rank=True, residual=True)
 
     def initial(self, shared: SharedState) -> SharedState:
         """B zero: the global state's factors count for nothing."""

@@ -23,7 +23,7 @@ from fedaigc.federation.rule import AveragingRule, SharedState, Traits
 class Strategy(AveragingRule):
     """Both halves: plain training of R, and its mean."""
 
-    traits = Traits(exact=True, full_weights=True)
+    traits = Traits(exact=True, full_weights=True, residual=True)
 
     def trains(self, name: str, round: int) -> bool:
         """The residuals."""

@@ -70,7 +70,7 @@ class Outcome(StrEnum):
 class TaskResult:
     """The end of one task: a report unless it failed, and then the kind of failure.
 
-    link: its packet's way over the simulated link, also when the device refused the packet in the end; None
+    link: its packet's way over the simulated link, also when the device did not finish from it; None
     where nothing was sent or no link is simulated. handoff: the step before which its packet was packed,
     None without one. packet_bytes: of that packet.
     """
@@ -127,7 +127,8 @@ def carry_out(
 ) -> list[GroupResult]:
     """Serve every task of every group, and return the results in the order of the assignments.
 
-    A device that fails loses its own task only, and one that refuses its packet runs the task alone. When a
+    A device that fails loses its own task only, and one that did not finish from its packet runs the task
+    alone: it does not tell whether the packet, or anything else, was at fault. When a
     helper fails before its packet came, its members are served alone, from the same noise. An error of the
     edge itself is not caught: it is the server's own. progress: called with the number of tasks served.
     link: what the packets cross on their way to the members; None hands them over as they are.
@@ -146,7 +147,7 @@ def carry_out(
                 sent[member.task_id] = (report, member.step, len(packets[member]))
     replies = list(peers.finish(orders))
     # a packet that was damaged on the way costs its member the sharing, not the image
-    refused = [index for index, reply in enumerate(replies) if _refused_packet(orders[index], reply)]
+    refused = [index for index, reply in enumerate(replies) if _not_from_packet(orders[index], reply)]
     if refused:
         for index in refused:
             orders[index] = replace(orders[index], packet=None)
@@ -227,8 +228,8 @@ def _packets(members: Sequence[Member], steps: SharedSteps) -> dict[Member, byte
     return {member: by_step.get(member.step, steps.packet) for member in members}
 
 
-def _refused_packet(order: FinishOrder, reply: FinishReport | Failure) -> bool:
-    return order.packet is not None and reply is Failure.PACKET_REFUSED
+def _not_from_packet(order: FinishOrder, reply: FinishReport | Failure) -> bool:
+    return order.packet is not None and reply is Failure.NOT_FINISHED
 
 
 def _task_result(

@@ -26,20 +26,23 @@ from fedaigc.bounds import (
     MAX_TRAINING_STEPS,
 )
 from fedaigc.deployment.agent_socket import STATUS, read_request, send_frame, socket_path
+from fedaigc.deployment.reply_time import held_back
 from fedaigc.device.device import Device
 from fedaigc.device.home import OWNER_FILE, Home, note_error
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.prompts import PromptQueue
-from fedaigc.device.report import failure_of
 from fedaigc.device.scoring import Scorer
 from fedaigc.errors import UserError
-from fedaigc.federation import handlers, messages
+from fedaigc.federation import handlers
 from fedaigc.federation.base import base_model, taxonomy
 from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig, ModelSection, config_from_run
 from fedaigc.federation.messages import Ask
 from fedaigc.semantics.signature import Policy
 
 LOCK = "agent.lock"
+REPLY_FLOOR_S = 1.0
+# to parse the prompts that wait takes milliseconds, which depend on them
+_SIGNATURES_FLOOR_S = 0.25
 # from the least that is disclosed to the most
 _DISCLOSING = (Policy.SILENT, Policy.GENERAL, Policy.KIND, Policy.EXACT, Policy.OPEN)
 _LOG = logging.getLogger(__name__)
@@ -54,7 +57,7 @@ class AgentSettings:
     `min_public_prompts` public prompts must fit a signature. scores: whether reports hold the judge's coarse
     scores, with which a server could search for the prompt. threads: of torch. strip_pictures: how many
     pictures of the way to an image are kept where the server asks for none; they stay on the device. limits:
-    see `OwnerLimits`.
+    see `OwnerLimits`. reply_floor_s: the least time to the reply to an order to finish, see `reply_time`.
     """
 
     partition: int
@@ -65,6 +68,7 @@ class AgentSettings:
     threads: int = 1
     strip_pictures: int = 0
     limits: OwnerLimits = field(default_factory=OwnerLimits)
+    reply_floor_s: float = REPLY_FLOOR_S
 
 
 class Agent:
@@ -119,14 +123,19 @@ class Agent:
         }
 
     def answer(self, ask: Ask, config: str, content: RecordDict) -> RecordDict:
-        """The reply to a message of the federation; one at a time, for there is one pipeline."""
-        with self._busy:
+        """The reply to a message of the federation; one at a time, for there is one pipeline.
+
+        What depends on a prompt leaves at times that do not; nobody is answered meanwhile, who could tell by
+        that when it was done.
+        """
+        floor_s = {Ask.FINISH: self._settings.reply_floor_s, Ask.SIGNATURES: _SIGNATURES_FLOOR_S}.get(ask)
+        with self._busy, contextlib.nullcontext() if floor_s is None else held_back(floor_s):
             try:
                 parsed = config_from_run({RUN_CONFIG_KEY: config})
                 _check_bounds(parsed)
             except UserError as error:
                 self.note(f"{error}\n")
-                return messages.failure(failure_of(error))
+                return handlers.refused(ask, error)
             return handlers.answer(ask, content, self, parsed)
 
 

@@ -22,6 +22,7 @@ from fedaigc.deployment.processes import (
     keep_short,
     stopped,
 )
+from fedaigc.device.limits import OwnerLimits
 from fedaigc.errors import UserError
 from fedaigc.federation.config import ModelSection
 from fedaigc.semantics.signature import Policy
@@ -45,12 +46,14 @@ def run_device(
     insecure: bool,
     page_port: int | None,
     strip_pictures: int,
+    limits: OwnerLimits,
+    reply_floor_s: float,
     say: Callable[[str], object],
 ) -> None:
     """Answer until SIGTERM or SIGINT. server: host:port, "" for none; then only the socket answers.
 
-    page_port: where the owner's page is served, 0 for any free port, None for no page. strip_pictures: see
-    `AgentSettings`.
+    page_port: where the owner's page is served, 0 for any free port, None for no page. For strip_pictures,
+    limits and reply_floor_s see `AgentSettings`.
 
     Raises UserError when an agent has this home already, when the server's authority or the device's key is
     missing, and for a server that is no host and port.
@@ -64,7 +67,17 @@ def run_device(
         raise UserError(f"{authority} is not there: the server's `fedaigc keys server` makes it")
     if authority is not None and not key.is_file():
         raise UserError(f"{key} is not there: make it with `fedaigc keys device {home}`")
-    settings = AgentSettings(partition, model, policy, min_public_prompts, scores, threads, strip_pictures)
+    settings = AgentSettings(
+        partition=partition,
+        model=model,
+        policy=policy,
+        min_public_prompts=min_public_prompts,
+        scores=scores,
+        threads=threads,
+        strip_pictures=strip_pictures,
+        limits=limits,
+        reply_floor_s=reply_floor_s,
+    )
     agent = Agent(home, settings)
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

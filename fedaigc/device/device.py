@@ -12,22 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save
 
+from fedaigc.device.acceptance import check_form, check_limits
 from fedaigc.device.client_rule import ClientRule, Received
 from fedaigc.device.gallery import Begun, Finished, Gallery
 from fedaigc.device.home import Home
 from fedaigc.device.images import ImageStore, read_folder, read_rows
+from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.local_round import local_round, put_adapters
-from fedaigc.device.prompts import PromptQueue, Task, TaskStatus
+from fedaigc.device.prompts import PromptQueue, Task
 from fedaigc.device.report import DeviceError, Failure, FinishReport, LocalUpdate, SharedSteps, coarse
 from fedaigc.device.scoring import Confidence, Scorer
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
 from fedaigc.device.versions import AdapterVersions
 from fedaigc.diffusion.adapters import SharedState, finish_stages, run_stages
+from fedaigc.diffusion.denormals import flushed_denormals
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.diffusion.handoff import Delivery, Handoff, check_handoff, mended, unpack
 from fedaigc.diffusion.noise_matched import BitErrors, expected_error, resume_noise_matched
 from fedaigc.diffusion.plan import DenoisingPlan, boundary_step
+from fedaigc.diffusion.plan_request import PlanRequest
 from fedaigc.diffusion.segment import DenoiserCount, DenoisingState, decode, initial_state
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.rng import derived_seed
@@ -114,6 +118,27 @@ class Device:
         """
         self._check_base(shared.base_hash, "shared state")
         return self.versions.save_shared(shared)
+
+    def accept(self, shared: SharedState, *, residual: bool, limits: OwnerLimits | None) -> None:
+        """Check a shared state before anything is computed with it: see `device.acceptance`.
+
+        residual: whether the state's strategy declares one. limits: the owner's, None for none.
+
+        Raises DeviceError for another base model, another form, or a state beyond the limits.
+        """
+        self._check_base(shared.base_hash, "shared state")
+        check_form(self._pipe, shared, residual=residual)
+        if limits is not None:
+            check_limits(self._pipe, shared, self.base_hash, limits)
+
+    def plan(self, request: PlanRequest, limits: OwnerLimits | None = None) -> DenoisingPlan:
+        """The plan that is asked for, built from this device's own pipeline.
+
+        Raises UserError for one beyond the owner's limits, or that this device cannot build.
+        """
+        if limits is not None:
+            limits.check_plan(request)
+        return request.build(self._pipe, self.base_hash)
 
     def train(
         self,
@@ -215,6 +240,7 @@ class Device:
     ) -> FinishReport:
         """Finish a task from a packet with its own prompt, keep the image in the gallery, and report.
 
+        The attempt is counted once plan and packet are known to be sound, before the prompt is looked at.
         Steps up to t* run with the shared weights, the others with the personal ones. strip_steps: steps
         before which the latents are decoded and kept beside the image. mend: what is done about implausible
         values of a tolerant delivery; latents that are not finite after it are refused as a damaged packet.
@@ -222,13 +248,13 @@ class Device:
         first order and without a strip; the steps that this takes more are in the report.
 
         Raises PacketError for a damaged packet or one of another plan, UserError when it was handed off past
-        t*, UnknownTask and DeviceError as `share` does.
+        t*, UnknownTask for a task that does not wait (any more), DeviceError as `share` does.
         """
-        task = self.prompts.get(task_id)
         boundary = self._prepare(plan, personal=True)
         # what strict delivery lets through is as it was sent
         state = mended(unpack(packet, plan, delivery), plan, mend if delivery == "tolerant" else "nothing")
         check_handoff(plan, state.step, boundary)
+        task = self.prompts.begin_attempt(task_id)
         if errors is not None and delivery == "tolerant" and errors.rate > 0:
             return self._resume(task, state, plan, boundary, errors)
         # samplers that draw noise: each member goes on with a stream of its own, known to all
@@ -239,9 +265,9 @@ class Device:
         self, task_id: str, noise_seed: int, plan: DenoisingPlan, *, strip_steps: Sequence[int] = ()
     ) -> FinishReport:
         """Run all steps of a task here, from the noise of `noise_seed`, and otherwise as `finish`."""
-        task = self.prompts.get(task_id)
         boundary = self._prepare(plan, personal=True)
-        return self._complete(task, initial_state(self._pipe, plan, noise_seed), plan, boundary, strip_steps)
+        state = initial_state(self._pipe, plan, noise_seed)
+        return self._complete(self.prompts.begin_attempt(task_id), state, plan, boundary, strip_steps)
 
     def _prepare(self, plan: DenoisingPlan, *, personal: bool) -> int:
         """Put the plan's weights into the pipeline and return the first step on the personal side of t*."""
@@ -270,7 +296,7 @@ class Device:
         shown = tuple(sorted({step for step in asked if start <= step < plan.num_steps}))
         if shown:
             self.gallery.begin(Begun(task.task_id, start, plan.num_steps, boundary, shown))
-        with DenoiserCount(self._pipe) as count:
+        with DenoiserCount(self._pipe) as count, flushed_denormals():
             for number, stop in enumerate(shown):
                 state = run_stages(self._pipe, state, {"prompt": task.prompt}, plan, stop, boundary)
                 (part,) = decode(self._pipe, state, plan)
@@ -282,7 +308,7 @@ class Device:
         self, task: Task, state: DenoisingState, plan: DenoisingPlan, boundary: int, errors: BitErrors
     ) -> FinishReport:
         gain, variance = expected_error(plan, state.step, errors)
-        with DenoiserCount(self._pipe) as count:
+        with DenoiserCount(self._pipe) as count, flushed_denormals():
             (image,), taken = resume_noise_matched(
                 self._pipe,
                 state,
@@ -325,7 +351,7 @@ class Device:
             shown,
         )
         self.gallery.save(entry, image)
-        self.prompts.mark(task.task_id, TaskStatus.FINISHED)
+        self.prompts.finish(task.task_id)
         return report
 
     def _confidence(self, task: Task, image: Any) -> Confidence:

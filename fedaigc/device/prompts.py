@@ -12,11 +12,13 @@ from fedaigc.errors import DamagedFile, UserError
 from fedaigc.rng import derived_seed
 from fedaigc.semantics.parser import MAX_PROMPT_CHARACTERS
 
+# a failure may depend on the prompt: each one tells whoever chose the order a bit of it
+MAX_ATTEMPTS = 2
 _TASK_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class TaskStatus(StrEnum):
-    """Where a task stands."""
+    """Where a task stands. FAILED: all its attempts were used up, and none came to an end."""
 
     WAITING = "waiting"
     FINISHED = "finished"
@@ -28,6 +30,7 @@ class Task:
     """A prompt in the queue. Only `task_id` may leave the device, and the signature that was `disclosed`.
 
     disclosed: the JSON of that signature; None before anything was sent, and for a task that runs alone.
+    attempts: how often drawing it was begun, by whatever run, for whatever server.
     """
 
     task_id: str
@@ -35,6 +38,7 @@ class Task:
     prompt: str
     status: TaskStatus
     disclosed: str | None = None
+    attempts: int = 0
 
 
 def checked_prompt(text: str) -> str:
@@ -86,9 +90,35 @@ class PromptQueue:
             raise UnknownTask("no task with this id on this device")
         return self._read(found[0])
 
-    def mark(self, task_id: str, status: TaskStatus) -> None:
-        """Record the task's new status."""
-        self._replace(replace(self.get(task_id), status=status))
+    def begin_attempt(self, task_id: str) -> Task:
+        """Count an attempt at a task before anything is computed from its prompt, and return the task.
+
+        The count is on disk before this returns, so that no restart gives an attempt back. UnknownTask for a
+        task that does not wait, or has no attempt left.
+        """
+        task = self.get(task_id)
+        if task.status is not TaskStatus.WAITING:
+            raise UnknownTask("this task does not wait")
+        attempts = task.attempts + 1
+        # the last attempt has failed until it ends: a process that dies in it does not come back to say so
+        status = TaskStatus.FAILED if attempts >= MAX_ATTEMPTS else TaskStatus.WAITING
+        begun = replace(task, attempts=attempts, status=status)
+        self._replace(begun)
+        return begun
+
+    def finish(self, task_id: str) -> None:
+        """Record that the task has its picture."""
+        self._replace(replace(self.get(task_id), status=TaskStatus.FINISHED))
+
+    def retry(self, task_id: str) -> None:
+        """Have a task that failed wait again, with all its attempts, as its owner wishes.
+
+        UserError for a task that did not fail, UnknownTask when there is none.
+        """
+        task = self.get(task_id)
+        if task.status is not TaskStatus.FAILED:
+            raise UserError(f"task {task_id} is {task.status.value}: only one that failed can be tried again")
+        self._replace(replace(task, status=TaskStatus.WAITING, attempts=0))
 
     def note_disclosed(self, task_id: str, signature: str | None) -> None:
         """Record what is about to be sent for the task, for its owner to see."""
@@ -119,7 +149,7 @@ class PromptQueue:
         return tasks, damaged
 
     def waiting(self) -> list[Task]:
-        """The tasks that have no image yet, oldest first; one whose file is damaged keeps no other back."""
+        """The tasks that may still be drawn, oldest first; one whose file is damaged keeps no other back."""
         return [task for task in self.readable()[0] if task.status is TaskStatus.WAITING]
 
     def _files(self) -> Iterator[Path]:

@@ -19,13 +19,19 @@ SCORE_STEP = 0.1
 
 
 class Failure(StrEnum):
-    """All that a device tells about an error: its message could hold a prompt or a path."""
+    """All that a device tells about an error: its message could hold a prompt or a path.
 
+    NOT_FINISHED is all that it tells of a task that was not drawn, whatever went wrong: what fails there may
+    depend on the private prompt.
+    """
+
+    NOT_FINISHED = "not_finished"
     UNKNOWN_TASK = "unknown_task"
     NO_IMAGES = "no_images"
     PACKET_REFUSED = "packet_refused"
     PLAN_REFUSED = "plan_refused"
     BASE_DIFFERS = "base_differs"
+    STATE_REFUSED = "state_refused"
     SHARED_STATE_MISSING = "shared_state_missing"
     STORAGE = "storage"
     UNREACHABLE = "unreachable"

@@ -70,11 +70,11 @@ def new_adapter(
     lora: dict[str, Factors] = {}
     layers = adapted_layers(pipe)
     # more rows than any weight has directions say nothing new, and can fill the memory
-    largest = max((min(len(w), w[0].numel()) for w in map(_weight, layers.values())), default=rank)
+    largest = max((min(len(w), w[0].numel()) for w in map(base_weight, layers.values())), default=rank)
     if rank > largest:
         raise UserError(f"rank {rank}: the layers of {type(pipe).__name__} have {largest} directions at most")
     for name, layer in layers.items():
-        weight = _weight(layer)
+        weight = base_weight(layer)
         bound = 1 / math.sqrt(weight[0].numel())
         down = torch.rand((rank, *weight.shape[1:]), generator=generator) * (2 * bound) - bound
         lora[name] = (down, torch.zeros((weight.shape[0], rank) + (1,) * (weight.dim() - 2)))
@@ -96,7 +96,7 @@ def weighted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
 
 def zero_residual(pipe: "DiffusionPipeline") -> dict[str, Tensor]:
     """A dense float32 residual of zeros for each of `weighted_layers`: what full weights start from."""
-    return {name: torch.zeros(_weight(layer).shape) for name, layer in weighted_layers(pipe).items()}
+    return {name: torch.zeros(base_weight(layer).shape) for name, layer in weighted_layers(pipe).items()}
 
 
 def install(pipe: "DiffusionPipeline", shared: SharedState) -> None:
@@ -114,7 +114,7 @@ def install(pipe: "DiffusionPipeline", shared: SharedState) -> None:
             raise UserError(
                 f"the shared state moves layer {name!r}, which {type(pipe).__name__} does not have"
             )
-        weight = _weight(layers[name])
+        weight = base_weight(layers[name])
         dense = residual if isinstance(residual, Tensor) else residual[1].flatten(1) @ residual[0].flatten(1)
         if dense.numel() != weight.numel():
             raise UserError(
@@ -260,7 +260,7 @@ def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
             raise UserError(
                 f"the {stage} adapter moves {name!r}, a layer that {type(pipe).__name__} does not have"
             )
-        weight = _weight(layers[name])
+        weight = base_weight(layers[name])
         if (*up.shape[:1], *down.shape[1:]) != tuple(weight.shape):
             raise UserError(
                 f"{name}: factors A {tuple(down.shape)} and B {tuple(up.shape)} "
@@ -318,8 +318,8 @@ def _lora_layers(pipe: "DiffusionPipeline") -> Iterator[tuple[str, Any]]:
     )
 
 
-def _weight(layer: Any) -> Tensor:
-    """W0, also under a parametrization."""
+def base_weight(layer: Any) -> Tensor:
+    """W0 of a layer, also under a parametrization."""
     if parametrize.is_parametrized(layer, "weight"):
         return layer.parametrizations.weight.original
     return layer.weight

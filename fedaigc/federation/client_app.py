@@ -11,9 +11,9 @@ from flwr.clientapp import ClientApp
 from fedaigc.device.device import Device
 from fedaigc.device.home import note_error
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.report import DeviceError, Failure, failure_of
+from fedaigc.device.report import DeviceError, Failure
 from fedaigc.device.scoring import Scorer
-from fedaigc.federation import handlers, messages
+from fedaigc.federation import handlers
 from fedaigc.federation.base import base_model, taxonomy
 from fedaigc.federation.config import FederationConfig, config_from_run
 from fedaigc.federation.messages import Ask
@@ -59,7 +59,7 @@ def _register(kind: Ask) -> None:
             config = config_from_run(context.run_config)
             host = SimulatedHost(int(context.node_config["partition-id"]), config)
         except Exception as error:
-            return Message(messages.failure(failure_of(error)), reply_to=message)
+            return Message(handlers.refused(kind, error), reply_to=message)
         # results repeat at equal threads only, and processes of one thread share the cores best
         torch.set_num_threads(config.threads)
         return Message(handlers.answer(kind, message.content, host, config), reply_to=message)

@@ -6,14 +6,14 @@ error is let through: the kind of failure alone crosses, and the whole stays rea
 
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from flwr.app import RecordDict
 
 from fedaigc.device.device import Device
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.prompts import TaskStatus
-from fedaigc.device.report import DeviceError, Failure, UnknownTask, failure_of
+from fedaigc.device.report import DeviceError, Failure, failure_of
 from fedaigc.device.scoring import Scorer
 from fedaigc.federation import messages
 from fedaigc.federation.base import scene_scorer
@@ -62,12 +62,24 @@ Handler = Callable[[RecordDict, Host, FederationConfig], RecordDict]
 
 
 def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """The reply to a message. Never raises for what a message or a device can do: the reply says what."""
+    """The reply to a message. Never raises for what a message or a device can do: the reply says what.
+
+    What a task ended with may depend on its private prompt, so every reply to an order to finish has one
+    size, and every failure of one is the same.
+    """
     try:
-        return _HANDLERS[kind](content, host, config)
+        reply = _HANDLERS[kind](content, host, config)
     except Exception as error:  # whatever it is, its text may hold a prompt
         host.note(traceback.format_exc())
-        return messages.failure(failure_of(error))
+        return refused(kind, error)
+    return messages.of_one_size(reply) if kind is Ask.FINISH else reply
+
+
+def refused(kind: Ask, error: BaseException) -> RecordDict:
+    """The reply to a message of this kind that tells what may be told of an error."""
+    if kind is Ask.FINISH:
+        return messages.of_one_size(messages.failure(Failure.NOT_FINISHED))
+    return messages.failure(failure_of(error))
 
 
 def hello(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
@@ -90,10 +102,13 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
             Failure.CODE_DIFFERS,
             f"strategy {config.rounds.strategy!r}: the server runs code {told}, this device has {own}",
         )
-    update = host.open_device().train(
+    rule = load_strategy(config.rounds.strategy, config.rounds.options)
+    device = host.open_device()
+    device.accept(received.shared, residual=rule.traits.residual, limits=host.limits)
+    update = device.train(
         config.name,
         received,
-        load_strategy(config.rounds.strategy, config.rounds.options),
+        rule,
         config.training,
         shared_steps=config.shared_steps(partition),
         personal_rank=config.adapter.rank,
@@ -113,7 +128,11 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
 
 def install(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
     """Keep a shared state for later generations, and say its version."""
-    return body(version=host.open_device().receive(messages.read_shared_state(content)))
+    shared = messages.read_shared_state(content)
+    rule = load_strategy(config.rounds.strategy, config.rounds.options)
+    device = host.open_device()
+    device.accept(shared, residual=rule.traits.residual, limits=host.limits)
+    return body(version=device.receive(shared))
 
 
 def signatures(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
@@ -129,8 +148,9 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
 
 def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
     """Run the shared steps of a group."""
-    order = messages.read_share(content, host.partition)
-    steps = host.open_device().share(
+    device = host.open_device()
+    order = messages.read_share(content, host.partition, partial(device.plan, limits=host.limits))
+    steps = device.share(
         order.task_id,
         order.group_prompt,
         order.plan,
@@ -144,12 +164,9 @@ def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
 
 def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
     """Finish a task from its packet, or alone."""
-    order = messages.read_finish(content, host.partition)
     settings = config.generation
     device = host.open_device(scene_scorer() if settings.scorer == "scenes" and host.scores else None)
-    # a prompt is answered once: a second order would replace its picture, and probe what it says
-    if device.prompts.get(order.task_id).status is not TaskStatus.WAITING:
-        raise UnknownTask("this task does not wait")
+    order = messages.read_finish(content, host.partition, partial(device.plan, limits=host.limits))
     if order.packet is None:
         report = device.alone(order.task_id, order.noise_seed, order.plan, strip_steps=settings.strip_steps)
     else:

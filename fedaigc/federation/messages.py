@@ -5,19 +5,21 @@ ids, task ids, fingerprints, the public names of layers, weights, and packets ma
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common.serde import recorddict_to_proto
 from torch import Tensor
 
 from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.adapters import SharedState
 from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.diffusion.plan_request import PlanRequest
 from fedaigc.federation.arrays import Manifest, array_of, manifest_of
 from fedaigc.federation.rule import Received, Update
 from fedaigc.federation.wire import BYTES_PER_VALUE, Format, decode, differences, encode
@@ -29,6 +31,10 @@ ARRAYS = "arrays"
 METRICS = "metrics"
 FAILURE = "failure"
 FLAT = "flat"
+PLAN = "plan"
+# a reply to an order to finish has this size, whatever became of the task: `of_one_size`
+FINISH_REPLY_BYTES = 1024
+_PADDING = "padding"
 _EXTRA = "extra/"
 
 
@@ -173,38 +179,65 @@ def read_signatures(record: RecordDict) -> tuple[dict[str, Signature | None], in
     return found, values["unreadable"]
 
 
+PlanBuilder = Callable[[PlanRequest], DenoisingPlan]
+
+
 def share_record(order: ShareOrder) -> RecordDict:
     """The order to run the shared steps of a group."""
-    return body(
+    record = body(
         task_id=order.task_id,
         group_prompt=order.group_prompt,
         noise_seed=order.noise_seed,
-        plan=order.plan.to_json(),
         stop=order.stop,
     )
+    record[PLAN] = ConfigRecord(PlanRequest.of(order.plan).values())
+    return record
 
 
-def read_share(record: RecordDict, partition: int) -> ShareOrder:
-    """The inverse of `share_record`."""
+def read_share(record: RecordDict, partition: int, build: PlanBuilder) -> ShareOrder:
+    """The inverse of `share_record`. build: makes the plan here, see `PlanRequest`.
+
+    Raises ValueError for other keys or types, UserError for a plan that this device does not run.
+    """
     values = values_of(record)
-    return ShareOrder(partition=partition, **(values | {"plan": DenoisingPlan.from_json(values["plan"])}))
+    _check_types(values, {"task_id": str, "group_prompt": str, "noise_seed": int, "stop": int})
+    plan = build(PlanRequest.from_values(values_of(record, PLAN)))
+    return ShareOrder(partition=partition, plan=plan, **values)
 
 
 def finish_record(order: FinishOrder) -> RecordDict:
     """The order to finish a task, with its packet; without one when the task runs alone."""
-    return body(
-        task_id=order.task_id,
-        plan=order.plan.to_json(),
-        noise_seed=order.noise_seed,
-        packet=order.packet or b"",
-    )
+    record = body(task_id=order.task_id, noise_seed=order.noise_seed, packet=order.packet or b"")
+    record[PLAN] = ConfigRecord(PlanRequest.of(order.plan).values())
+    return record
 
 
-def read_finish(record: RecordDict, partition: int) -> FinishOrder:
-    """The inverse of `finish_record`."""
+def read_finish(record: RecordDict, partition: int, build: PlanBuilder) -> FinishOrder:
+    """The inverse of `finish_record`; see `read_share`."""
     values = values_of(record)
-    parsed = {"plan": DenoisingPlan.from_json(values["plan"]), "packet": values["packet"] or None}
-    return FinishOrder(partition=partition, **(values | parsed))
+    _check_types(values, {"task_id": str, "noise_seed": int, "packet": bytes})
+    plan = build(PlanRequest.from_values(values_of(record, PLAN)))
+    return FinishOrder(partition=partition, plan=plan, **(values | {"packet": values["packet"] or None}))
+
+
+def of_one_size(record: RecordDict) -> RecordDict:
+    """A reply to an order to finish, filled up to `FINISH_REPLY_BYTES` serialized bytes.
+
+    So that no size, seen by the server or on the wire, tells a failure from a picture or one report from
+    another. ValueError for a reply that is larger.
+    """
+    (name,) = record
+    values = values_of(record, name)
+    missing = FINISH_REPLY_BYTES
+    filled = record
+    # the lengths that protobuf writes grow with what they count: a few steps settle them
+    for _ in range(8):
+        filled = RecordDict({name: ConfigRecord(values | {_PADDING: bytes(max(missing, 0))})})
+        excess = len(recorddict_to_proto(filled).SerializeToString()) - FINISH_REPLY_BYTES
+        if not excess:
+            return filled
+        missing -= excess
+    raise ValueError(f"a reply of {len(values)} values cannot be made {FINISH_REPLY_BYTES} bytes")
 
 
 def shared_steps_record(steps: SharedSteps) -> RecordDict:
@@ -228,7 +261,7 @@ def report_record(report: FinishReport) -> RecordDict:
 
 def read_report(record: RecordDict) -> FinishReport:
     """The inverse of `report_record`; ValueError for a key or a value outside the closed list."""
-    values = values_of(record)
+    values = {name: value for name, value in values_of(record).items() if name != _PADDING}
     unknown = set(values) - {field.name for field in fields(FinishReport)}
     if unknown:
         raise ValueError(f"a finish report has no keys {sorted(unknown)}")

@@ -40,7 +40,8 @@ class Traits:
     the identity. exact: the effective weight moves by sum_k p_k s_k B_k A_k. stateless: neither half
     remembers anything between rounds beside the shared state. any_rank: clients may have different ranks.
     personal: a device has a shared-stage model of its own. full_weights: `initial` gets a zero residual of
-    every linear and convolutional layer too, to be trained in place of factors.
+    every linear and convolutional layer too, to be trained in place of factors. residual: the shared state
+    may have a residual; devices refuse one from a strategy that does not declare it.
     """
 
     partition: Literal["stage", "blocks", "factor"] = "stage"
@@ -51,6 +52,7 @@ class Traits:
     any_rank: bool = False
     personal: bool = False
     full_weights: bool = False
+    residual: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,11 +5,13 @@ import stat
 import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flwr.app import RecordDict
 
+from fedaigc.collaboration.session import FinishOrder
 from fedaigc.deployment.agent import Agent, AgentSettings, listening
 from fedaigc.deployment.agent_socket import (
     STATUS,
@@ -151,7 +153,7 @@ def test_a_prompt_is_answered_once_and_tells_no_scores(home: Path, config: Feder
     from fedaigc.device.gallery import Gallery
     from fedaigc.diffusion.plan import build_plan
     from fedaigc.federation.base import base_model
-    from fedaigc.federation.messages import body
+    from fedaigc.federation.messages import finish_record
 
     settings = config.generation.model_copy(update={"scorer": "scenes"})
     asking = config.model_copy(update={"generation": settings})
@@ -160,12 +162,13 @@ def test_a_prompt_is_answered_once_and_tells_no_scores(home: Path, config: Feder
         pipe, num_inference_steps=2, guidance_scale=1.0, height=32, width=32, base_hash=base_hash
     )
     (task_id, *_) = values_of(ask(home, Ask.SIGNATURES, config))["tasks"]
-    order = body(task_id=task_id, plan=plan.to_json(), noise_seed=1, packet=b"")
-    told = values_of(ask(home, Ask.FINISH, asking, order))
-    assert set(told) == {"shared_stage_steps", "personal_stage_steps", "denoiser_calls", "denoiser_samples"}
+    order = FinishOrder(0, task_id, plan, noise_seed=1, packet=None)
+    told = values_of(ask(home, Ask.FINISH, asking, finish_record(order)))
+    counts = {"shared_stage_steps", "personal_stage_steps", "denoiser_calls", "denoiser_samples"}
+    assert set(told) == counts | {"padding"}
     picture = Gallery(Home.open(home)).image(task_id).tobytes()
-    again = body(task_id=task_id, plan=plan.to_json(), noise_seed=2, packet=b"")
-    assert values_of(ask(home, Ask.FINISH, asking, again), FAILURE) == {"kind": "unknown_task"}
+    again = ask(home, Ask.FINISH, asking, finish_record(replace(order, noise_seed=2)))
+    assert values_of(again, FAILURE)["kind"] == "not_finished"
     assert Gallery(Home.open(home)).image(task_id).tobytes() == picture
 
 

@@ -23,7 +23,7 @@ from fedaigc.deployment.page.guard import HEADERS
 from fedaigc.deployment.page.serving import PAGE_URL, serving_page
 from fedaigc.device.gallery import Finished, Gallery
 from fedaigc.device.home import Home
-from fedaigc.device.prompts import PromptQueue, TaskStatus
+from fedaigc.device.prompts import PromptQueue
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
 from fedaigc.errors import UserError
 from fedaigc.wireless.profiles import PHONE
@@ -69,7 +69,7 @@ def finished(home: Home, prompt: str, received_step: int = 3, strip: tuple[int, 
         gallery.save_part(task_id, number, Image.new("RGB", (16, 16), (number, 0, 0)))
     entry = Finished(task_id, prompt, received_step, 11, 8, "plan", {}, strip)
     gallery.save(entry, Image.new("RGB", (16, 16), (0, 200, 0)))
-    queue.mark(task_id, TaskStatus.FINISHED)
+    queue.finish(task_id)
     return task_id
 
 

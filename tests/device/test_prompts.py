@@ -14,7 +14,7 @@ from fedaigc.errors import UserError
 def test_tasks_keep_their_order_and_status_across_reopening(tmp_path):
     queue = PromptQueue(Home.open(tmp_path))
     first, second = queue.add("an apple on a table"), queue.add("a  dog\n on a bed ")
-    queue.mark(first, TaskStatus.FINISHED)
+    queue.finish(first)
     again = PromptQueue(Home.open(tmp_path))
     assert [task.prompt for task in again.all()] == ["an apple on a table", "a dog on a bed"]
     assert [task.task_id for task in again.waiting()] == [second]

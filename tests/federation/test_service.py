@@ -11,6 +11,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 from fedaigc.collaboration.planner import Executor
+from fedaigc.device import prompts
 from fedaigc.device.home import Home
 from fedaigc.device.prompts import PromptQueue, TaskStatus
 from fedaigc.device.report import Failure
@@ -85,7 +86,28 @@ def test_a_prompt_that_comes_within_the_window_joins_the_group(make_run: MakeRun
     assert told.count("signatures") <= 4
 
 
-def test_a_task_that_fails_on_its_device_is_tried_a_few_times(make_run: MakeRun) -> None:
+def test_a_task_that_fails_on_its_device_is_tried_twice_and_then_left_to_its_owner(make_run: MakeRun) -> None:
+    config = make_run(num_clients=1, prompts=("an apple on a table",), rounds={"count": 0})
+    home = Home.open(config.home(0))
+    shutil.rmtree(home.gallery)
+    home.gallery.write_bytes(b"no folder")
+    with in_process_run(config) as run_id:
+        shared = initial_shared_state(config)
+        service = PromptService(roster_of(config, run_id), config, lambda record: None)
+        for _ in range(prompts.MAX_ATTEMPTS):
+            (group,) = service.serve(shared)["groups"]
+            assert [task["failure"] for task in group["tasks"]] == ["not_finished"]
+        assert service.serve(shared)["groups"] == []
+        (task,) = queue(config, 0).all()
+        assert (task.status, task.attempts) == (TaskStatus.FAILED, prompts.MAX_ATTEMPTS)
+        home.gallery.unlink()
+        queue(config, 0).retry(task.task_id)
+        (group,) = service.serve(shared)["groups"]
+        assert [task["outcome"] for task in group["tasks"]] == ["alone"]
+
+
+def test_a_task_that_its_device_names_for_ever_is_given_up(make_run: MakeRun) -> None:
+    """A device that forgets its attempts costs the server a few, not one at every poll."""
     config = make_run(num_clients=1, prompts=("an apple on a table",), rounds={"count": 0})
     home = Home.open(config.home(0))
     shutil.rmtree(home.gallery)
@@ -94,11 +116,11 @@ def test_a_task_that_fails_on_its_device_is_tried_a_few_times(make_run: MakeRun)
         shared = initial_shared_state(config)
         service = PromptService(roster_of(config, run_id), config, lambda record: None)
         for _ in range(MAX_ATTEMPTS):
-            (group,) = service.serve(shared)["groups"]
-            assert [task["failure"] for task in group["tasks"]] == ["storage"]
+            assert service.serve(shared)["groups"]
+            for path in home.prompts.glob("*.json"):
+                forgot = json.loads(path.read_text()) | {"attempts": 0, "status": "waiting"}
+                path.write_text(json.dumps(forgot))
         assert service.serve(shared)["groups"] == []
-    (task,) = queue(config, 0).all()
-    assert task.status is TaskStatus.WAITING
 
 
 class LateGrid(LocalGrid):

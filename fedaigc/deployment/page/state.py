@@ -75,12 +75,14 @@ class PageState:
         return [path for path in paths if self.pictures.version(path) is None]
 
     def _task(self, task: Task, entry: Finished | None, busy: bool) -> dict[str, Any]:
-        begun = self.gallery.begun(task.task_id) if task.status is TaskStatus.WAITING else None
-        broken_off = "being drawn" if busy else "broken off, waiting"
+        begun = self.gallery.begun(task.task_id) if task.status is not TaskStatus.FINISHED else None
+        state = task.status.value
+        if begun is not None and (busy or task.status is TaskStatus.WAITING):
+            state = "being drawn" if busy else "broken off, waiting"
         return {
             "id": task.task_id,
             "prompt": task.prompt,
-            "state": task.status.value if begun is None else broken_off,
+            "state": state,
             "disclosed": disclosed_words(task, entry.received_step if entry else None),
             "picture": entry is not None,
             "begun": self._way(begun) if begun else None,

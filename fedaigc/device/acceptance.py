@@ -1,0 +1,203 @@
+"""What a device accepts as a shared state: the network that will see its prompts and its pictures.
+
+A server could send weights that say something about a prompt by failing on it, or that were made to remember
+pictures. So a shared state must have the form that its strategy declares, fit the base model layer by layer,
+be finite, and lie within two bounds of the owner's (`OwnerLimits`): of each layer's weights
+
+    |R|_F + |s| |B A|_F <= max_weight_change |W0|_F
+
+and of the picture of a public prompt, drawn with the state and with the base model from the same noise,
+
+    rms(x_state - x_base) <= max_picture_change std(x_base),   x: final latents of a few steps.
+
+Both are far above what training does (docs/threats.md has the figures); neither says that a state is good.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fedaigc.bounds import MAX_RANK
+from fedaigc.device.limits import OwnerLimits
+from fedaigc.device.report import DeviceError, Failure
+from fedaigc.diffusion.adapters import (
+    SharedState,
+    Stage,
+    adapted_layers,
+    base_weight,
+    install,
+    remove,
+    run_stages,
+    weighted_layers,
+)
+from fedaigc.diffusion.noise_level import boundary_log_snr
+from fedaigc.diffusion.plan import boundary_step, build_plan
+from fedaigc.diffusion.segment import initial_state
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+PROBE_PROMPT = "an apple on a table"
+PROBE_SEED = 20230406
+PROBE_STEPS = 4
+PROBE_PIXELS = 64
+# a layer of zeros, as some models begin with, still may move by so much a weight
+_LEAST_WEIGHT = 1e-3
+
+
+def check_form(pipe: "DiffusionPipeline", shared: SharedState, *, residual: bool) -> None:
+    """Check that a shared state is one of this pipeline, in the form that its strategy declares, and finite.
+
+    residual: whether the strategy merges into, or trains, a residual (`Traits.residual`).
+
+    Raises DeviceError (STATE_REFUSED) that names the layer.
+    """
+    if type(shared.rank) is not int or not 1 <= shared.rank <= MAX_RANK:
+        _refuse(f"rank {shared.rank!r:.40}: expected 1 to {MAX_RANK}")
+    if type(shared.alpha) not in (int, float) or not 0 < shared.alpha <= 1e6:
+        _refuse(f"alpha {shared.alpha!r:.40}: expected a number above 0, at most a million")
+    boundary = shared.boundary_log_snr
+    if boundary is not None and (type(boundary) is not float or math.isnan(boundary)):
+        _refuse(f"t* at log-SNR {boundary!r:.40}: expected a number")
+    if shared.residual and not residual:
+        _refuse("it has a residual, which its strategy does not declare")
+    adapted, weighted = adapted_layers(pipe), weighted_layers(pipe)
+    for layer, (down, up) in shared.lora.items():
+        if layer not in adapted:
+            _refuse(f"it moves layer {layer!r:.120}, which takes no factors here")
+        _check_factors(layer, down, up, base_weight(adapted[layer]), max_rank=MAX_RANK)
+    for layer, part in shared.residual.items():
+        if layer not in weighted:
+            _refuse(f"it moves layer {layer!r:.120}, which this model does not have")
+        weight = base_weight(weighted[layer])
+        if isinstance(part, Tensor):
+            if part.shape != weight.shape:
+                _refuse(f"{layer}: residual {tuple(part.shape)} on a weight {tuple(weight.shape)}")
+        else:
+            _check_factors(layer, *part, weight, max_rank=weight.numel())
+    for name, tensor in shared.tensors().items():
+        if not bool(tensor.isfinite().all()):
+            _refuse(f"{name} holds values that are not finite")
+
+
+def check_limits(pipe: "DiffusionPipeline", shared: SharedState, base_hash: str, limits: OwnerLimits) -> None:
+    """Check a state whose form was checked against the owner's limits: t*, weights, and a public picture.
+
+    The pipeline holds the state's weights afterwards, or none when it was refused.
+
+    Raises DeviceError (STATE_REFUSED) that names both values.
+    """
+    timestep = limits.boundary_timestep
+    wanted = None if timestep is None else boundary_log_snr(pipe, timestep)
+    found = shared.boundary_log_snr
+    if (wanted is None) != (found is None) or not math.isclose(wanted or 0.0, found or 0.0, rel_tol=1e-9):
+        _refuse(f"t* at log-SNR {found}: the owner's is {wanted} (timestep {timestep})")
+    for layer, change in weight_changes(pipe, shared).items():
+        if not change <= limits.max_weight_change:
+            _refuse(
+                f"{layer} moves by {change:.3g} of its weights' norm, at most {limits.max_weight_change:g}"
+            )
+    change = picture_change(pipe, shared, base_hash)
+    if not change <= limits.max_picture_change:
+        remove(pipe, Stage.SHARED)
+        _refuse(
+            f"it changes a public picture by {change:.3g} standard deviations, at most "
+            f"{limits.max_picture_change:g}"
+        )
+
+
+def weight_changes(pipe: "DiffusionPipeline", shared: SharedState) -> dict[str, float]:
+    """By layer, (|R|_F + |s| |B A|_F) / |W0|_F: at least the relative change of the layer's weights."""
+    layers = weighted_layers(pipe)
+    moved: dict[str, float] = {}
+    for layer, (down, up) in shared.lora.items():
+        moved[layer] = abs(shared.adapter.scale) * _product_norm(down, up)
+    for layer, part in shared.residual.items():
+        norm = float(part.double().norm()) if isinstance(part, Tensor) else _product_norm(*part)
+        moved[layer] = moved.get(layer, 0.0) + norm
+    changes = {}
+    for layer, norm in moved.items():
+        weight = base_weight(layers[layer]).detach()
+        least = _LEAST_WEIGHT * math.sqrt(weight.numel())
+        changes[layer] = norm / max(float(weight.double().norm()), least)
+    return changes
+
+
+def picture_change(pipe: "DiffusionPipeline", shared: SharedState, base_hash: str) -> float:
+    """How much a state changes the latents of a public picture, in standard deviations of the base's.
+
+    Infinite where the state draws values that are not finite. Afterwards the pipeline holds the state.
+    """
+    base = _probe(pipe, None, base_hash)
+    drawn = _probe(pipe, shared, base_hash)
+    change = float(((drawn - base).double() ** 2).mean().sqrt() / base.double().std().clamp(min=1e-6))
+    return change if math.isfinite(change) else math.inf
+
+
+def _probe(pipe: "DiffusionPipeline", shared: SharedState | None, base_hash: str) -> Tensor:
+    if shared is None:
+        return _base_probe(_Key(pipe, base_hash))
+    install(pipe, shared)
+    return _draw(pipe, base_hash, shared.boundary_log_snr)
+
+
+class _Key:
+    """A pipeline that is told apart by the fingerprint of its base model."""
+
+    def __init__(self, pipe: "DiffusionPipeline", base_hash: str) -> None:
+        self.pipe, self.base_hash = pipe, base_hash
+
+    def __hash__(self) -> int:
+        return hash(self.base_hash)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and (other.base_hash, other.pipe) == (self.base_hash, self.pipe)
+
+
+@lru_cache(maxsize=1)
+def _base_probe(key: _Key) -> Tensor:
+    remove(key.pipe, Stage.SHARED)
+    return _draw(key.pipe, key.base_hash, None)
+
+
+def _draw(pipe: "DiffusionPipeline", base_hash: str, boundary: float | None) -> Tensor:
+    plan = build_plan(
+        pipe,
+        num_inference_steps=PROBE_STEPS,
+        guidance_scale=1.0,
+        height=PROBE_PIXELS,
+        width=PROBE_PIXELS,
+        base_hash=base_hash,
+    )
+    # steps of the personal stage run without the owner's adapter: what is probed is what the server sent
+    remove(pipe, Stage.PERSONAL)
+    state = initial_state(pipe, plan, PROBE_SEED)
+    conditioning: Mapping[str, Any] = {"prompt": PROBE_PROMPT}
+    with torch.no_grad():
+        state = run_stages(pipe, state, conditioning, plan, plan.num_steps, boundary_step(plan, boundary))
+    return state.latents.float().cpu()
+
+
+def _check_factors(layer: str, down: Tensor, up: Tensor, weight: Tensor, *, max_rank: int) -> None:
+    rank = down.shape[0] if down.dim() else 0
+    fits = down.dim() == weight.dim() == up.dim() and up.shape[1] == rank and 1 <= rank <= max_rank
+    # stacked factors are kept only while they are fewer numbers than the weight (`low_rank.added`)
+    fits = fits and down.numel() + up.numel() <= max(2 * weight.numel(), MAX_RANK * sum(weight.shape))
+    if not fits or (*up.shape[:1], *down.shape[1:]) != tuple(weight.shape):
+        _refuse(
+            f"{layer}: factors {tuple(down.shape)} and {tuple(up.shape)} on a weight {tuple(weight.shape)}"
+        )
+
+
+def _product_norm(down: Tensor, up: Tensor) -> float:
+    """|B A|_F = sqrt(trace(B^T B A A^T)), without the product."""
+    a, b = down.double().flatten(1), up.double().flatten(1)
+    return math.sqrt(max(float(((b.T @ b) * (a @ a.T)).sum()), 0.0))
+
+
+def _refuse(why: str) -> None:
+    raise DeviceError(Failure.STATE_REFUSED, f"the shared state is refused: {why}")
