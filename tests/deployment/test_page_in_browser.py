@@ -11,6 +11,7 @@ import pytest
 from flwr.app import RecordDict
 from PIL import Image
 
+from fedaigc.collaboration.session import FinishOrder
 from fedaigc.deployment.agent import Agent, AgentSettings
 from fedaigc.deployment.page.serving import serving_page
 from fedaigc.device.gallery import Begun, Gallery
@@ -19,7 +20,7 @@ from fedaigc.device.prompts import PromptQueue
 from fedaigc.diffusion.plan import build_plan
 from fedaigc.federation.base import base_model
 from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
-from fedaigc.federation.messages import FAILURE, Ask, body, values_of
+from fedaigc.federation.messages import FAILURE, Ask, finish_record, values_of
 from tests.federation.conftest import MakeRun
 
 from .browser import Browser, browser, chromium
@@ -77,7 +78,7 @@ class Served:
         if group_prompt is not None:
             device = self.agent.open_device()
             packet = device.share(task_id, group_prompt, plan, 2, noise_seed=1).packet
-        self.ask(Ask.FINISH, body(task_id=task_id, plan=plan.to_json(), noise_seed=1, packet=packet))
+        self.ask(Ask.FINISH, finish_record(FinishOrder(0, task_id, plan, noise_seed=1, packet=packet)))
 
 
 @pytest.fixture

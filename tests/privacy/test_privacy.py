@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from flwr.app import ArrayRecord, Message, RecordDict
 
+from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.data.scenes import scenes_dataset
 from fedaigc.device.device import Device
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
@@ -64,6 +65,7 @@ VALUES = (
     "alone",
     "unreadable",
     "kind",
+    "padding",
     *SOFTWARE,
 )
 LOSSES = ("shared_loss", "personal_loss")
@@ -187,11 +189,13 @@ def _disturb(grid: LocalGrid, config: FederationConfig, device: Device) -> None:
     """Send the first client what it cannot obey."""
     task_id = device.prompts.all()[0].task_id
     node = grid.get_node_ids()[0]
-    finish = {"task_id": task_id, "plan": _plan(config).to_json(), "noise_seed": 1}
+    finish = FinishOrder(0, task_id, _plan(config), noise_seed=1, packet=None)
+    no_plan = messages.finish_record(finish)
+    del no_plan[messages.PLAN]
     wrong = [
-        (Ask.FINISH, messages.body(**finish, packet=b"garbage")),
-        (Ask.FINISH, messages.body(**(finish | {"task_id": "../0", "packet": b""}))),
-        (Ask.FINISH, messages.body(**(finish | {"plan": "{}", "packet": b""}))),
+        (Ask.FINISH, messages.finish_record(replace(finish, packet=b"garbage"))),
+        (Ask.FINISH, messages.finish_record(replace(finish, task_id="../0"))),
+        (Ask.FINISH, no_plan),
         (Ask.SHARE, RecordDict()),
         (Ask.TRAIN, messages.body(round=1, header="{}", manifest="[]")),
     ]
@@ -366,9 +370,9 @@ def _ask(config: FederationConfig, kind: Ask, content: RecordDict) -> dict[str, 
 
 
 def _share(config: FederationConfig, device: Device) -> dict[str, Any]:
-    values = {"group_prompt": "a fruit on a table", "noise_seed": 1, "stop": 1}
     task_id = device.prompts.all()[0].task_id
-    return _ask(config, Ask.SHARE, messages.body(task_id=task_id, plan=_plan(config).to_json(), **values))
+    order = ShareOrder(0, task_id, "a fruit on a table", noise_seed=1, plan=_plan(config), stop=1)
+    return _ask(config, Ask.SHARE, messages.share_record(order))
 
 
 def _train(config: FederationConfig) -> dict[str, Any]:
