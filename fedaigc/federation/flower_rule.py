@@ -24,6 +24,7 @@ from flwr.serverapp import strategy as flower
 from torch import Tensor
 
 from fedaigc.errors import UserError
+from fedaigc.federation.accountant import check_delta
 from fedaigc.federation.flower_privacy import (
     NO_NODES,
     NORM_BIT,
@@ -173,10 +174,13 @@ class FlowerRule(Rule):
         return received if self._privacy is None else replace(received, extra=self._privacy.extra())
 
     def start(self, shared: SharedState, round: int) -> None:
-        """A new round. Raises UserError for noise that so few clients cannot carry."""
+        """A new round. Raises UserError for noise that so few clients cannot carry, and a delta too large."""
+        self.released = None
         self._shared, self._round = shared, round
         self._messages: list[Message] = []
         self._start = {name: tensor for name, tensor in shared.tensors().items() if self.sends(name, round)}
+        if self._privacy is not None and self.num_clients:
+            check_delta(self._privacy.delta, self.num_clients)
         if self._privacy is not None and self.clients_per_round:
             try:
                 self._privacy.wrapper(self.clients_per_round)
@@ -206,7 +210,8 @@ class FlowerRule(Rule):
             mean = self._privacy.mean(
                 messages, self._arrays(self._start), self._round, self.seed, self.clients_per_round
             )
-            # what a strategy makes of a private mean is as private
+            self.released = self._privacy.released
+            # what a strategy makes of the noisy mean alone tells no more of a client
             messages = [_message(0, mean, {WEIGHT: 1})]
         if isinstance(self._strategy, flower.FedAvgM):
             self._strategy.current_arrays = None  # it would go on from a copy of its own

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from fedaigc.diffusion.adapters import SharedState
 from fedaigc.errors import DamagedFile, UserError
+from fedaigc.federation.accountant import account
 from fedaigc.federation.config import FederationConfig
 from fedaigc.tensor_file import read_tensors
 
@@ -28,7 +29,8 @@ def versions() -> dict[str, str]:
 class RunRecord:
     """The record of one run; every change is on disk at once, so that a killed run tells how far it came.
 
-    kept_rounds: that many rounds of the record that is there are kept, of a run that is resumed.
+    kept_rounds: that many rounds of the record that is there are kept, of a run that is resumed. What the
+    noise of the others has spent stays spent: their means may have been sent.
     """
 
     def __init__(self, config: FederationConfig, kept_rounds: int = 0) -> None:
@@ -36,13 +38,21 @@ class RunRecord:
         self._path = config.output / RECORD
         self._values: dict[str, Any] = {}
         rounds: list[Any] = []
-        if kept_rounds:
+        self._repeated: list[Any] = []
+        if kept_rounds or (config.resume and self._path.exists()):
             before = read_record(config.output)
             rounds = before["rounds"][:kept_rounds]
+            dropped = [done["dp"] for done in before["rounds"][kept_rounds:] if "dp" in done]
+            self._repeated = [*before.get("repeated_dp", []), *dropped]
             # a run that is gone on with draws what waits now; what it drew before stays told
             earlier = [*before.get("earlier_generations", []), before.get("generation")]
-            if drawn := [entry for entry in earlier if entry and entry["groups"]]:
+            drawn = [entry for entry in earlier if entry and entry["groups"]]
+            if kept_rounds and drawn:
                 self._values["earlier_generations"] = drawn
+        if self._repeated:
+            self._values["repeated_dp"] = self._repeated
+        if dp := account(rounds, self._repeated):
+            self._values["dp"] = dp
         self.update(
             status="running",
             config=json.loads(config.model_dump_json()),
@@ -58,8 +68,17 @@ class RunRecord:
         os.replace(temporary, self._path)
 
     def add_round(self, values: dict[str, Any]) -> None:
-        """Append the record of one round."""
-        self.update(rounds=[*self._values["rounds"], values])
+        """Append the record of one round; where it has noise, with what the run has spent by then."""
+        values = {name: value for name, value in values.items() if name != "dp" or value is not None}
+        rounds = [*self._values["rounds"], values]
+        spent = account(rounds, self._repeated)
+        if spent is None:
+            self.update(rounds=rounds)
+            return
+        if "dp" in values:
+            so_far = {name: spent[name] for name in ("epsilon", "epsilon_replace_one")}
+            rounds[-1] = values | {"dp": values["dp"] | so_far}
+        self.update(rounds=rounds, dp=spent)
 
 
 def read_record(output: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from flwr.app import RecordDict
 from fedaigc.device.report import Failure
 from fedaigc.diffusion.adapters import SharedState
 from fedaigc.errors import UserError
+from fedaigc.federation.accountant import Release
 from fedaigc.federation.config import FederationConfig
 from fedaigc.federation.messages import Ask, read_train, train_record
 from fedaigc.federation.read_update import RefusedUpdate, read_update
@@ -27,7 +28,7 @@ class RoundRecord:
     """What happened in a round.
 
     `refused` maps partitions to reasons, `metrics` partitions to their numbers. `sent_bytes` are the round's
-    own, by direction and kind.
+    own, by direction and kind. `dp`: of a mean with noise, what it tells of one client.
     """
 
     round: int
@@ -38,6 +39,7 @@ class RoundRecord:
     sent_bytes: dict[str, dict[str, int]]
     seconds: float
     shared_hash: str
+    dp: Release | None = None
 
 
 def run_rounds(
@@ -110,6 +112,7 @@ def run_rounds(
             sent_bytes=_increase(sent_before, roster.ledger.totals()),
             seconds=round(time.monotonic() - began, 3),
             shared_hash=shared.hash(),
+            dp=rule.released,
         )
         on_round(record, shared)
     return shared

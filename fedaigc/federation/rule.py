@@ -20,6 +20,7 @@ from fedaigc.device.client_rule import Received as Received
 from fedaigc.diffusion.adapters import Adapter as Adapter
 from fedaigc.diffusion.adapters import SharedState as SharedState
 from fedaigc.errors import UserError as UserError
+from fedaigc.federation.accountant import Release as Release
 from fedaigc.federation.low_rank import ProductSum as ProductSum
 from fedaigc.federation.low_rank import added as added
 from fedaigc.federation.low_rank import padded as padded
@@ -86,11 +87,13 @@ class Rule(ABC):
     global), `num_clients`, and `clients_per_round`, that many or fewer of which answer; 0 where not known.
 
     equals: the strategy without options that this one is by construction, with its options as they are; a
-    table shows one of the two.
+    table shows one of the two. released: what the last `finish` tells of one client, of a rule that adds
+    noise for differential privacy; None of any other.
     """
 
     traits: Traits
     equals = ""
+    released: Release | None = None
     seed = 0
     num_clients = 0
     clients_per_round = 0

@@ -13,10 +13,11 @@ from fedaigc.federation.flower_rule import FLOWER_STRATEGIES
 def strategy_code(strategy: str) -> str:
     """Of a rule in `strategies/`: its file and those that it imports there, without comments and docstrings.
 
-    Of Flower's rules: the two files that adapt them. ModuleNotFoundError for a name that is no strategy.
+    Of Flower's rules: the files that adapt them. ModuleNotFoundError for a name that is no strategy.
     """
     if strategy in FLOWER_STRATEGIES:
-        return _fingerprint({"fedaigc.federation.flower_rule", "fedaigc.federation.flower_privacy"})
+        names = ("flower_rule", "flower_privacy", "secret_noise")
+        return _fingerprint({f"fedaigc.federation.{name}" for name in names})
     return _fingerprint(_reached(f"strategies.{strategy}"))
 
 

@@ -258,9 +258,12 @@ def test_defaults_that_would_make_a_strategy_another_are_changed():
     ("name", "options", "reason"),
     [
         ("fedavgm", {"server_momentun": 0.5}, "did you mean 'server_momentum'"),
-        ("fedavg", {"eta": 0.5}, "fedavg has no option 'eta': it has clip_norm_lr"),
+        ("fedavg", {"tau": 0.5}, "fedavg has no option 'tau': it has clip_norm_lr"),
         ("fedmedian", {"eta": 0.5}, "fedmedian has no option 'eta': it has none"),
         ("fedmedian", {"dp": "server-fixed"}, "fedmedian has no option 'dp'"),
+        ("fedavg", {"dp": "server-fixed", "delta": 1.0}, "delta is a number above 0 and below 1, got 1.0"),
+        ("fedavg", {"dp": "server-fixed", "insecure_seed": 0.5}, "insecure_seed is a whole number, got 0.5"),
+        ("fedavg", {"insecure_seed": 1}, "dp is one of .* it is missing"),
         ("fedadam", {"eta": "0.5"}, "eta is a number above 0, got '0.5'"),
         ("fedadam", {"eta": True}, "eta is a number above 0, got True"),
         ("fedadam", {"tau": 0}, "tau is a number above 0, got 0"),
