@@ -36,11 +36,16 @@ def progress_bars() -> "Iterator[Progress]":
 
 
 def tell_run(output: Path) -> None:
-    """How the run of this output folder ended, and who was left out of what."""
+    """How the run of this output folder ended, what its noise is worth, and who was left out of what."""
+    from fedaigc.federation.accountant import told as dp_line
     from fedaigc.federation.record import read_record, refusals
 
     record = read_record(output)
     typer.echo(f"{record['status']}: {len(record['rounds'])} rounds, record in {output}/record.json")
+    if line := dp_line(record):
+        # a run whose noise bounds nothing must not look like one that is protected
+        missing = record["dp"]["epsilon"] is None
+        typer.echo(f"warning: {line}" if missing else line, err=missing)
     told = refusals(record)
     for line in told:
         typer.echo(f"warning: {line}", err=True)

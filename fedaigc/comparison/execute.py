@@ -119,6 +119,7 @@ class Execution:
             "traits": asdict(rule.traits),
             "evaluations": evaluations,
             "shared_hash": record["shared_hash"],
+            **({"dp": record["dp"]} if "dp" in record else {}),
             **self._rounds(record),
         }
 

@@ -44,6 +44,13 @@ upwards by the number of pictures; KID is unbiased and may fall below zero. Brac
 seeds; nothing here is corrected for several rows.{few}
 """
 
+_ABOUT_EPSILON = """\
+Epsilon: of the noise of one run over all its rounds, for one client's updates against none in their places,
+at the delta beside it; the largest over seeds. Twice the effect, any other updates in their places, is in the
+records. No amplification by sampling is counted, and neither is tuning, which saw the same clients. "none":
+no epsilon holds, e.g. as the noise follows from a seed (`insecure_seed`), or as the clients clip.
+"""
+
 
 def write_report(study: StudyConfig, results: Sequence[PartitionResults]) -> Path:
     """Write everything below the study's output; returns the path of report.md."""
@@ -75,6 +82,8 @@ def _partition_part(study: StudyConfig, result: PartitionResults, *, many: bool)
         for mode in MODES:
             found = result_tables.mode_table(result, chosen, mode, study.reference)
             table(f"{mode}{suffix}", found, f"{_MODE_TEXT[mode]}{many_seeds}")
+            if result_tables.has_noise(result, chosen):
+                parts.append(_ABOUT_EPSILON)
             parts += _plots(study, result, chosen, mode, suffix)
             drawn = result_tables.gallery_table(result, chosen, mode, study.reference)
             if drawn is not None:

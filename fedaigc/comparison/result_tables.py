@@ -17,6 +17,7 @@ from fedaigc.comparison.statistics import (
 from fedaigc.comparison.summary import Mode, PartitionResults, RowResults
 from fedaigc.comparison.tables import Cell, Column, Table
 from fedaigc.errors import UserError
+from fedaigc.federation.accountant import shown
 from fedaigc.metrics.intervals import Estimate
 
 NONE = "–"
@@ -95,8 +96,12 @@ def compared(
 
 
 def mode_table(results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str) -> Table:
-    """All rows in one mode: loss, differences to the reference, worst tenth, new clients, bytes, time."""
+    """All rows in one mode: loss, differences to the reference, worst tenth, new clients, bytes, time.
+
+    And epsilon, where a row has noise.
+    """
     comparisons = compared(results, seeds, mode, reference)
+    noisy = has_noise(results, seeds)
     rows: list[tuple[Cell, ...]] = []
     for row in results.rows:
         if not row.complete(seeds):
@@ -115,6 +120,7 @@ def mode_table(results: PartitionResults, seeds: Sequence[int], mode: Mode, refe
                 _megabytes(row, seeds, "up"),
                 _megabytes(row, seeds, "down"),
                 _seconds(row, seeds),
+                *((_epsilon(row, seeds),) if noisy else ()),
             )
         )
     columns = (
@@ -128,8 +134,14 @@ def mode_table(results: PartitionResults, seeds: Sequence[int], mode: Mode, refe
         Column("MB up", "right"),
         Column("MB down", "right"),
         Column("seconds", "right"),
+        *((Column("epsilon", "right"),) if noisy else ()),
     )
     return Table(columns, tuple(rows))
+
+
+def has_noise(results: PartitionResults, seeds: Sequence[int]) -> bool:
+    """Whether a row of the tables of these seeds has noise of differential privacy."""
+    return any(_epsilon(row, seeds) != NONE for row in results.rows if row.complete(seeds))
 
 
 def gallery_table(
@@ -277,3 +289,16 @@ def _seconds(row: RowResults, seeds: Sequence[int]) -> str:
     if any("seconds" not in row.records[seed] for seed in seeds):
         return NONE
     return f"{fmean(row.records[seed]['seconds'] for seed in seeds):.0f}"
+
+
+def _epsilon(row: RowResults, seeds: Sequence[int]) -> str:
+    """The largest epsilon over the seeds; "none" where no epsilon holds; a dash without noise."""
+    records = [row.records[seed] for seed in seeds]
+    if not any("dp" in record["run"]["federation"]["rounds"]["options"] for record in records):
+        return NONE
+    # records of before the accountant have none: their noise followed from the run's seed
+    spent = [record.get("dp") for record in records]
+    if any(dp is None or dp["epsilon"] is None for dp in spent):
+        return "none"
+    worst = max((dp for dp in spent if dp is not None), key=lambda dp: float(dp["epsilon"]))
+    return f"{shown(worst['epsilon'])} (delta {worst['delta']:g})"

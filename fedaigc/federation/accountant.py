@@ -88,6 +88,11 @@ def account(
     return about | {"means": len(releases), "repeated": len(repeated)} | spent(releases)
 
 
+def shown(value: float) -> str:
+    """An epsilon as text, to four digits or whole."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def told(record: Mapping[str, Any]) -> str:
     """The line of the command line about the noise of a run; empty where there was none."""
     dp = record.get("dp")
@@ -97,8 +102,9 @@ def told(record: Mapping[str, Any]) -> str:
         return f"no epsilon holds for the noise of this run: {dp['no_epsilon']}"
     again = f", {dp['repeated']} of them of rounds that were run again" if dp["repeated"] else ""
     text = (
-        f"epsilon {dp['epsilon']:.4g} at delta {dp['delta']:g} for one client's updates against none "
-        f"({dp['epsilon_replace_one']:.4g} against any others), over {dp['means']} noisy means{again}"
+        f"epsilon {shown(dp['epsilon'])} at delta {dp['delta']:g} for one client's updates against none "
+        f"({shown(dp['epsilon_replace_one'])} against any others), over {dp['means']} "
+        f"noisy mean{'s' if dp['means'] > 1 else ''}{again}"
     )
     if dp["epsilon"] > MEANINGFUL_EPSILON:
         return f"{text}: above {MEANINGFUL_EPSILON:g} this protects nobody in practice"
