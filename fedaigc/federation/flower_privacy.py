@@ -253,11 +253,12 @@ class Privacy:
     def _no_epsilon(self) -> str:
         """Why the noise bounds nothing; empty where it does."""
         if self._insecure_seed is not None:
-            return f"insecure_seed = {self._insecure_seed}: whoever knows it can subtract the noise"
+            return f"under insecure_seed = {self._insecure_seed} whoever knows it can subtract the noise"
         if not self._numbers["noise_multiplier"]:
-            return "noise_multiplier = 0: there is no noise"
+            return "noise_multiplier is 0"
         if self._client_side:
-            return f'dp = "{self._dp}": the clients clip, and one that does not moves the mean by any amount'
+            who = f'under dp = "{self._dp}" the clients clip'
+            return f"{who}, and one that does not moves the mean by any amount"
         return ""
 
     def state(self) -> dict[str, Tensor]:

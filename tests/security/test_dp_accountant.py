@@ -105,9 +105,9 @@ def test_one_round_without_a_bound_leaves_the_run_without():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"insecure_seed": 3}, "insecure_seed = 3: whoever knows it can subtract the noise"),
-        ({"noise_multiplier": 0.0}, "noise_multiplier = 0: there is no noise"),
-        ({"dp": "client-fixed"}, 'dp = "client-fixed": the clients clip, and one that does not'),
+        ({"insecure_seed": 3}, "under insecure_seed = 3 whoever knows it can subtract the noise"),
+        ({"noise_multiplier": 0.0}, "noise_multiplier is 0"),
+        ({"dp": "client-fixed"}, 'under dp = "client-fixed" the clients clip, and one that does not'),
     ],
 )
 def test_a_run_without_a_bound_says_why_and_calls_nothing_private(make_run: MakeRun, capsys, options, reason):
