@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
+    code = commit()  # now: the modules are those of this moment
     conditions: dict[str, dict[str, Any]] = {"default": OPTIONS}
     try:
         load_strategy("fedavg", OPTIONS | {"insecure_seed": 3})
@@ -176,7 +177,7 @@ def main() -> None:
                 progress.console.print(f"{name}, {kind}: {each['correlation']} {each['success']}")
     record = {
         "command": "python -m experiments.privacy.dp_noise",
-        **commit(),
+        **code,
         "clients": CLIENTS,
         "values": int(true.size),
         "options": OPTIONS,

@@ -2,8 +2,14 @@
 
 from typing import Any
 
+import pytest
+
 from fedaigc.comparison.result_tables import mode_table
 from fedaigc.comparison.summary import PartitionResults, RowResults
+from fedaigc.federation.accountant import epsilon
+
+from .conftest import WriteStudy
+from .test_compare import compare, records_of
 
 DP = {"dp": "server-fixed", "noise_multiplier": 1.0, "clipping_norm": 1.0}
 
@@ -49,3 +55,19 @@ def test_the_largest_over_seeds_or_that_none_holds() -> None:
         "seeded": "none",
         "before_the_accountant": "none",
     }
+
+
+@pytest.mark.slow
+def test_a_study_records_epsilon_and_shows_it(write_study: WriteStudy) -> None:
+    strategies = [{"name": "fedit"}, {"name": "fedavg", "label": "noisy", "options": DP}]
+    path = write_study(strategies=strategies)
+    done = compare(path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    by_row = {each["run"]["label"]: each for each in records_of(path).values()}
+    # two rounds, evaluated after each, so that the run is gone on with once
+    assert by_row["noisy"]["dp"]["epsilon"] == pytest.approx(epsilon([1.0] * 2, 1e-5))
+    assert by_row["noisy"]["dp"]["repeated"] == 0
+    assert "dp" not in by_row["fedit"]
+    report = (path.parent / "out" / "report.md").read_text()
+    assert f"{epsilon([1.0] * 2, 1e-5):.4g} (delta 1e-05) |" in report
+    assert "Epsilon: of the noise of one run" in report
