@@ -78,7 +78,11 @@ def start(
     dtype: Annotated[str, typer.Option(help='"float32", "float16" or "bfloat16".')] = "float32",
     policy: Annotated[str, typer.Option(help="The most to disclose of a prompt: see `disclose`.")] = "kind",
     min_public_prompts: Annotated[
-        int, typer.Option(min=1, help="Public prompts that must fit a signature.")
+        int,
+        typer.Option(
+            min=1,
+            help="Objects of Scenes (general: places too) that must share a signature; 1: no promise.",
+        ),
     ] = 3,
     threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
     boundary_timestep: Annotated[
