@@ -190,16 +190,17 @@ def stop(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> No
 
 @device_app.command()
 def queue(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
-    """List the prompts with their state, and what was disclosed of each."""
+    """List the prompts with their state, and the most that was ever disclosed of each."""
     from fedaigc.device.home import Home
     from fedaigc.device.prompts import PromptQueue
 
     _existing(home)
-    tasks, damaged = PromptQueue(Home.open(home)).readable()
+    prompts = PromptQueue(Home.open(home))
+    tasks, damaged = prompts.readable()
     for task in tasks:
-        told = f"  disclosed {task.disclosed}" if task.disclosed else ""
+        told = f"  disclosed {' and '.join(task.disclosed)}" if task.disclosed else ""
         typer.echo(f"{task.task_id}  {task.status.value:<8}  {task.prompt!r}{told}")
-    for path in damaged:
+    for path in (*damaged, *([prompts.disclosures.path] if prompts.disclosures.damaged() else [])):
         typer.echo(f"warning: {path} is damaged: restore it from a copy, or remove it", err=True)
 
 
@@ -219,6 +220,18 @@ def retry(
     except UnknownTask:
         raise UserError(f"no task {task!r:.40} in {home}: `fedaigc device queue {home}` lists them") from None
     typer.echo(f"{task} waits again")
+
+
+@device_app.command()
+def disclosures(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """List when something new was disclosed of a prompt: time (UTC), task, policy, signature."""
+    from fedaigc.device.disclosures import DisclosureLog
+    from fedaigc.device.home import Home
+
+    _existing(home)
+    for entry in DisclosureLog(Home.open(home)).entries():
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.time))
+        typer.echo(f"{when}  {entry.task_id}  {entry.policy:<7}  {entry.signature}")
 
 
 @device_app.command()
