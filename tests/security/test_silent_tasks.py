@@ -8,14 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from fedaigc.collaboration.session import FinishOrder
 from fedaigc.deployment.agent import Agent, AgentSettings
 from fedaigc.device.home import Home
 from fedaigc.device.prompts import PromptQueue, TaskStatus
 from fedaigc.device.report import UnknownTask
+from fedaigc.diffusion.plan import build_plan
+from fedaigc.federation.base import base_model
+from fedaigc.federation.client_app import app
 from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
-from fedaigc.federation.launcher import run_in_process
-from fedaigc.federation.messages import Ask, body, values_of
+from fedaigc.federation.launcher import in_process_run, run_in_process
+from fedaigc.federation.local_grid import LocalGrid
+from fedaigc.federation.messages import Ask, body, failure_in, finish_record, values_of
 from fedaigc.federation.record import read_record
+from fedaigc.federation.roster import open_roster
+from fedaigc.federation.server_app import initial_shared_state
+from fedaigc.federation.service import PromptService
 from fedaigc.semantics.signature import Policy
 from tests.federation.conftest import MakeRun
 
@@ -81,6 +89,46 @@ def test_an_order_may_use_the_names_of_the_latest_polls_also_after_a_restart(
     for name in polls[0]:
         with pytest.raises(UnknownTask):
             queue(config).get(name)
+
+
+def test_an_order_by_name_draws_the_task_once(config: FederationConfig) -> None:
+    agent = Agent(config.home(0), AgentSettings(0, config.model, Policy.SILENT, reply_floor_s=0.01))
+    pipe, base_hash = base_model(config.model)
+    plan = build_plan(
+        pipe, num_inference_steps=2, guidance_scale=1.0, height=32, width=32, base_hash=base_hash
+    )
+    old, new = (poll(config, Policy.SILENT, agent)["alone"] for _ in range(2))
+    task = queue(config).get(new[0])
+    (same,) = (name for name in old if queue(config).get(name) == task)
+
+    def finish(name: str) -> bool:
+        order = finish_record(FinishOrder(0, name, plan, noise_seed=1, packet=None))
+        reply = agent.answer(Ask.FINISH, config.to_run_config()[RUN_CONFIG_KEY], order)
+        return failure_in(reply) is None
+
+    assert finish(new[0])
+    assert (config.home(0) / "gallery" / f"{task.task_id}.png").exists()
+    assert queue(config).get(task.task_id).status is TaskStatus.FINISHED
+    assert not any(finish(name) for name in (new[0], same, task.task_id))
+    assert len(poll(config, Policy.SILENT, agent)["alone"]) == len(PROMPTS) - 1
+
+
+def test_a_silent_task_that_always_fails_is_given_up(make_run: MakeRun) -> None:
+    """The server cannot count its attempts, for it has a new name each time: the device does."""
+    config = asking(make_run(num_clients=1, prompts=PROMPTS[:1], rounds={"count": 0}), Policy.SILENT)
+    gallery = config.home(0) / "gallery"
+    gallery.rmdir()
+    gallery.write_bytes(b"no folder")
+    _, base_hash = base_model(config.model)
+    with in_process_run(config) as run_id:
+        grid = LocalGrid(app, num_clients=1, run_config=config.to_run_config(), run_id=run_id)
+        service = PromptService(
+            open_roster(grid, num_clients=1, base_hash=base_hash), config, lambda record: None
+        )
+        shared = initial_shared_state(config)
+        served = [service.serve(shared)["groups"] for _ in range(4)]
+    assert [len(groups) for groups in served] == [1, 1, 0, 0]
+    assert served[0][0]["tasks"][0]["task_id"] != served[1][0]["tasks"][0]["task_id"]
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"names": 3}', b'{"polls": 1, "names": [7]}', b"\xff"])
