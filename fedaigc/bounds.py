@@ -21,6 +21,8 @@ MAX_RANK: Final = 512
 # updates and shared states
 
 # tasks and signatures
+# names of tasks of which nothing is disclosed: an order may name one of so many of the latest polls
+MAX_POLLS_KEPT: Final = 8
 
 # strings and headers
 

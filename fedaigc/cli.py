@@ -180,6 +180,13 @@ def disclose(
     policy: Annotated[
         str, typer.Option(help='"kind", "general", "exact", "silent" or, by name only, "open".')
     ] = "kind",
+    min_public_prompts: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Objects of Scenes (general: places too) that must share the answer; 1: no promise.",
+        ),
+    ] = 3,
 ) -> None:
     """Show what a device would tell the server about a prompt, and nothing else happens."""
     from fedaigc.device.prompts import checked_prompt
@@ -191,7 +198,9 @@ def disclose(
     if policy not in known:
         raise UserError(f"policy {policy!r} is unknown: expected one of {', '.join(known)}")
     taxonomy = Taxonomy.load()
-    signature = disclose(parse(checked_prompt(prompt), taxonomy), Policy(policy), taxonomy)
+    signature = disclose(
+        parse(checked_prompt(prompt), taxonomy), Policy(policy), taxonomy, min_public_prompts
+    )
     typer.echo("nothing: the task runs alone" if signature is None else signature.to_json())
 
 

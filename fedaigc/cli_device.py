@@ -78,7 +78,11 @@ def start(
     dtype: Annotated[str, typer.Option(help='"float32", "float16" or "bfloat16".')] = "float32",
     policy: Annotated[str, typer.Option(help="The most to disclose of a prompt: see `disclose`.")] = "kind",
     min_public_prompts: Annotated[
-        int, typer.Option(min=1, help="Public prompts that must fit a signature.")
+        int,
+        typer.Option(
+            min=1,
+            help="Objects of Scenes (general: places too) that must share a signature; 1: no promise.",
+        ),
     ] = 3,
     threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
     boundary_timestep: Annotated[
@@ -186,16 +190,17 @@ def stop(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> No
 
 @device_app.command()
 def queue(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
-    """List the prompts with their state, and what was disclosed of each."""
+    """List the prompts with their state, and the most that was ever disclosed of each."""
     from fedaigc.device.home import Home
     from fedaigc.device.prompts import PromptQueue
 
     _existing(home)
-    tasks, damaged = PromptQueue(Home.open(home)).readable()
+    prompts = PromptQueue(Home.open(home))
+    tasks, damaged = prompts.readable()
     for task in tasks:
-        told = f"  disclosed {task.disclosed}" if task.disclosed else ""
+        told = f"  disclosed {' and '.join(task.disclosed)}" if task.disclosed else ""
         typer.echo(f"{task.task_id}  {task.status.value:<8}  {task.prompt!r}{told}")
-    for path in damaged:
+    for path in (*damaged, *([prompts.disclosures.path] if prompts.disclosures.damaged() else [])):
         typer.echo(f"warning: {path} is damaged: restore it from a copy, or remove it", err=True)
 
 
@@ -215,6 +220,18 @@ def retry(
     except UnknownTask:
         raise UserError(f"no task {task!r:.40} in {home}: `fedaigc device queue {home}` lists them") from None
     typer.echo(f"{task} waits again")
+
+
+@device_app.command()
+def disclosures(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """List when something new was disclosed of a prompt: time (UTC), task, policy, signature."""
+    from fedaigc.device.disclosures import DisclosureLog
+    from fedaigc.device.home import Home
+
+    _existing(home)
+    for entry in DisclosureLog(Home.open(home)).entries():
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.time))
+        typer.echo(f"{when}  {entry.task_id}  {entry.policy:<7}  {entry.signature}")
 
 
 @device_app.command()

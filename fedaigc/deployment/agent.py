@@ -37,14 +37,12 @@ from fedaigc.federation import handlers
 from fedaigc.federation.base import base_model, taxonomy
 from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig, ModelSection, config_from_run
 from fedaigc.federation.messages import Ask
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.signature import LEAST_FIRST, Policy
 
 LOCK = "agent.lock"
 REPLY_FLOOR_S = 1.0
 # to parse the prompts that wait takes milliseconds, which depend on them
 _SIGNATURES_FLOOR_S = 0.25
-# from the least that is disclosed to the most
-_DISCLOSING = (Policy.SILENT, Policy.GENERAL, Policy.KIND, Policy.EXACT, Policy.OPEN)
 _LOG = logging.getLogger(__name__)
 
 
@@ -53,8 +51,9 @@ class AgentSettings:
     """What the owner of a device decides.
 
     partition: the number under which the server knows the device. model: the base model, from this machine.
-    policy: the most that may be disclosed of a prompt; a server that asks for more gets this. At least
-    `min_public_prompts` public prompts must fit a signature. scores: whether reports hold the judge's coarse
+    policy: the most that may be disclosed of a prompt; a server that asks for more gets this.
+    min_public_prompts: how many objects of Scenes must share a signature (see `semantics.signature`); servers
+    may ask for more. scores: whether reports hold the judge's coarse
     scores, with which a server could search for the prompt. threads: of torch. strip_pictures: how many
     pictures of the way to an image are kept where the server asks for none; they stay on the device. limits:
     see `OwnerLimits`. reply_floor_s: the least time to the reply to an order to finish, see `reply_time`.
@@ -101,7 +100,7 @@ class Agent:
 
     def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
         """The less disclosing policy of the server's and the owner's, and the larger number."""
-        less = min(policy, self._settings.policy, key=_DISCLOSING.index)
+        less = min(policy, self._settings.policy, key=LEAST_FIRST.index)
         return less, max(min_public_prompts, self._settings.min_public_prompts)
 
     def note(self, text: str) -> None:

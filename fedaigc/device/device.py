@@ -108,7 +108,7 @@ class Device:
         """What the policy lets the device say of the task's prompt; None when the task must run alone."""
         parsed = parse(self.prompts.get(task_id).prompt, self._taxonomy)
         disclosed = disclose(parsed, policy, self._taxonomy, min_public_prompts)
-        self.prompts.note_disclosed(task_id, disclosed.to_json() if disclosed is not None else None)
+        self.prompts.note_disclosed(task_id, disclosed)
         return disclosed
 
     def receive(self, shared: SharedState) -> str:
@@ -212,7 +212,7 @@ class Device:
         not here, UserError for a `stop` past t*, DeviceError for a plan of another base or an unknown shared
         state.
         """
-        self.prompts.get(task_id)
+        task = self.prompts.get(task_id)
         boundary = self._prepare(plan, personal=False)
         steps = run_shared_steps(
             self._pipe,
@@ -224,7 +224,7 @@ class Device:
             handoff=handoff,
             number_format=number_format,
         )
-        self.shared_work.add(SharedWork(task_id, stop))
+        self.shared_work.add(SharedWork(task.task_id, stop))
         return steps
 
     def finish(
@@ -258,7 +258,7 @@ class Device:
         if errors is not None and delivery == "tolerant" and errors.rate > 0:
             return self._resume(task, state, plan, boundary, errors)
         # samplers that draw noise: each member goes on with a stream of its own, known to all
-        state = state.with_noise_stream(derived_seed(state.noise_seed, "member", task_id))
+        state = state.with_noise_stream(derived_seed(state.noise_seed, "member", task.task_id))
         return self._complete(task, state, plan, boundary, strip_steps)
 
     def alone(

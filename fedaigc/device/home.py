@@ -10,11 +10,14 @@ Layout::
     adapters/shared/        <hash>/: the shared states that the federation sent
     gallery/                <task id>.png and <task id>.json: finished images; .stripNN.png: the way to them
     shared_work/            the shared steps that this device ran for its groups
+    disclosures.jsonl       what was disclosed of each prompt
+    task_names.json         the names under which prompts were last offered of which nothing was disclosed
     cache/                  latents and text embeddings of the private images
     errors.log              what went wrong, in full; only the kind of an error leaves the device
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -105,6 +108,24 @@ class Home:
             return False
         return True
 
+    def append_line(self, path: Path, line: bytes) -> int:
+        """Append `line`, which ends in a line break, durably; return the size of the file before it.
+
+        The beginning of a line that a process left when it ended in the middle of one is removed first.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, OWNER_FILE)
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = file.seek(0, os.SEEK_END)
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                size = path.read_bytes().rfind(b"\n") + 1
+                file.truncate(size)
+            file.write(line)
+            os.fsync(descriptor)
+        if not size:
+            self._sync_folder(path.parent)
+        return size
+
     def write_json(self, path: Path, value: Any) -> None:
         """Write `value` as JSON with sorted keys, atomically."""
         self.write(path, _json_bytes(value))
@@ -140,6 +161,14 @@ class Home:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(replaced, ignore_errors=True)
+
+    def _sync_folder(self, path: Path) -> None:
+        """Make the name of a new file durable."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _through_temporary(self, path: Path, data: bytes, finish: Callable[[Path], None]) -> None:
         temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"

@@ -6,11 +6,14 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from fedaigc.device.disclosures import DisclosureLog, most_disclosed
 from fedaigc.device.home import Home
 from fedaigc.device.report import UnknownTask
+from fedaigc.device.task_names import TaskNames
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.rng import derived_seed
 from fedaigc.semantics.parser import MAX_PROMPT_CHARACTERS
+from fedaigc.semantics.signature import Signature
 
 # a failure may depend on the prompt: each one tells whoever chose the order a bit of it
 MAX_ATTEMPTS = 2
@@ -27,17 +30,18 @@ class TaskStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt in the queue. Only `task_id` may leave the device, and the signature that was `disclosed`.
+    """A prompt in the queue. Only `task_id` may leave the device, and the signatures that were `disclosed`.
 
-    disclosed: the JSON of that signature; None before anything was sent, and for a task that runs alone.
-    attempts: how often drawing it was begun, by whatever run, for whatever server.
+    disclosed: the most that was ever disclosed, as the JSON of one signature, or of several if none of them
+    says all; empty before anything was disclosed. attempts: how often drawing it was begun, by whatever run,
+    for whatever server.
     """
 
     task_id: str
     number: int
     prompt: str
     status: TaskStatus
-    disclosed: str | None = None
+    disclosed: tuple[str, ...] = ()
     attempts: int = 0
 
 
@@ -66,6 +70,8 @@ class PromptQueue:
 
     def __init__(self, home: Home) -> None:
         self._home = home
+        self.disclosures = DisclosureLog(home)
+        self.names = TaskNames(home)
 
     def add(self, text: str) -> str:
         """Queue the prompt and return its task id: 63 random bits that depend on the device's seed and the
@@ -83,9 +89,11 @@ class PromptQueue:
             number += 1  # another process took this number
 
     def get(self, task_id: str) -> Task:
-        """The task with this id; UnknownTask when there is none."""
+        """The task with this id, or offered under this name (`TaskNames`); UnknownTask when there is none."""
         # the id comes from outside: it must not be able to name another file
-        found = list(self._home.prompts.glob(f"*-{task_id}.json")) if _TASK_ID.fullmatch(task_id) else []
+        if not _TASK_ID.fullmatch(task_id):
+            raise UnknownTask("a task id has 16 hexadecimal digits")
+        found = self._named(task_id) or self._named(self.names.task_of(task_id))
         if not found:
             raise UnknownTask("no task with this id on this device")
         return self._read(found[0])
@@ -120,12 +128,14 @@ class PromptQueue:
             raise UserError(f"task {task_id} is {task.status.value}: only one that failed can be tried again")
         self._replace(replace(task, status=TaskStatus.WAITING, attempts=0))
 
-    def note_disclosed(self, task_id: str, signature: str | None) -> None:
-        """Record what is about to be sent for the task, for its owner to see."""
+    def note_disclosed(self, task_id: str, signature: Signature | None) -> None:
+        """Log what is about to be sent of the task, durably, if it says more than was ever disclosed."""
+        if signature is None:
+            return
         task = self.get(task_id)
         # asked every few seconds, a device says the same of what waits
-        if task.disclosed != signature:
-            self._replace(replace(task, disclosed=signature))
+        if most_disclosed((*task.disclosed, signature.to_json())) != task.disclosed:
+            self.disclosures.add(task.task_id, signature)
 
     def _replace(self, task: Task) -> None:
         self._home.write_json(self._path(task), asdict(task))
@@ -155,9 +165,17 @@ class PromptQueue:
     def _files(self) -> Iterator[Path]:
         return self._home.prompts.glob("[0-9]*-*.json")
 
+    def _named(self, task_id: str | None) -> list[Path]:
+        return list(self._home.prompts.glob(f"*-{task_id}.json")) if task_id is not None else []
+
     def _path(self, task: Task) -> Path:
         return self._home.prompts / f"{task.number:06d}-{task.task_id}.json"
 
     def _read(self, path: Path) -> Task:
         fields = self._home.read_json(path)
-        return Task(**{**fields, "status": TaskStatus(fields["status"])})
+        status = TaskStatus(fields["status"])
+        # the log is not alone: a home of an earlier version has what was disclosed beside the prompt
+        here = fields.get("disclosed") or ()
+        here = (here,) if isinstance(here, str) else tuple(here)
+        disclosed = most_disclosed((*here, *self.disclosures.most(fields["task_id"])))
+        return Task(**{**fields, "status": status, "disclosed": disclosed})

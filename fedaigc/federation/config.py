@@ -83,8 +83,9 @@ class ClientsSection(_Section):
 class GenerationSection(_Section):
     """Collaborative generation of every prompt that waits on a device.
 
-    num_shared_steps: K, of `num_inference_steps`. policy: what a device discloses of a prompt, which at least
-    `min_public_prompts` public prompts must fit. max_distance: how far apart the members of a group may lie
+    num_shared_steps: K, of `num_inference_steps`. policy: what a device discloses of a prompt.
+    min_public_prompts: how many objects of Scenes must share a signature, and under "general" how many places
+    (see `semantics.signature`). max_distance: how far apart the members of a group may lie
     (see `semantics.grouping`). executor: who runs the shared steps, the edge or a member. scorer: how a
     device judges images; "scenes" knows the concepts of Scenes, "none" reports counts only. strip_steps:
     before each of these steps a device decodes the latents and keeps the picture beside the last. link: the

@@ -136,13 +136,22 @@ def install(content: RecordDict, host: Host, config: FederationConfig) -> Record
 
 
 def signatures(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """What may be said of every waiting task."""
+    """What may be said of every waiting task.
+
+    Tasks of which nothing is said have new names at every poll, so that no id links them. In a simulation
+    this holds under the policy `silent` only: its noise seeds, and so its records, depend on the ids.
+    """
     device, settings = host.open_device(), config.generation
     policy, min_public_prompts = host.permitted(settings.policy, settings.min_public_prompts)
     disclosed = {
         task_id: device.signature(task_id, policy, min_public_prompts=min_public_prompts)
         for task_id in device.waiting()
     }
+    if host.limits is not None or policy is Policy.SILENT:
+        alone = [task_id for task_id, signature in disclosed.items() if signature is None]
+        names = device.prompts.names.fresh(alone, repeatable=host.limits is None)
+        said = {task_id: signature for task_id, signature in disclosed.items() if signature is not None}
+        disclosed = said | dict.fromkeys(names)
     return messages.signatures_record(disclosed, device.unreadable())
 
 

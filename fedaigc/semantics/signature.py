@@ -3,12 +3,23 @@
 A signature holds enums and concept ids of the public vocabulary, and nothing of the prompt's own words; only
 the policy `open`, the paper's mode for experiments, sends the prompt itself, in a type of its own.
 
-What it protects, and what it does not. Before it sends, a device checks that at least m public prompts (the
-objects x places of Scenes, in the disclosed relation) fit the signature. That bounds what the signature says,
-not what can be inferred by who also knows the policy: all mammals of Scenes would be disclosed as "a mammal",
-so among the objects of Scenes "an animal" points to the bird; what speaks against it is that prompts may name
-other animals. Source of that attack: Wong et al., "Minimality attack in privacy preserving data publishing",
-VLDB 2007.
+What it protects. A public prompt is an object of Scenes in a relation to a place of Scenes. At least m
+(`min_public_prompts`) objects produce the same signature at the same place, so even who knows the policy, m
+and this code cannot tell the object apart from m - 1 others. Under `general` the same holds for the place.
+Answers under several policies or several m cannot be intersected (`semantics.anonymity`), and the same prompt
+always gives the same answer.
+
+What it does not protect:
+
+- Under `exact` and `kind` the place is disclosed as it is, by design: m does not count places. A place that
+  is not in Scenes is disclosed by the nearest public word. If that is a general one, e.g. "water" for a lake,
+  it says that the place is none of Scenes.
+- The relation is always disclosed, and that there is a prompt, and when.
+- m counts public prompts, not what people ask for. Prior knowledge ("she likes birds") makes a guess better
+  than 1 in m, and so does a person who asks for the same kind of thing again and again.
+- m = 1 promises nothing: "an animal" is then the bird, because the mammals say "a mammal".
+- A task without a signature says that its prompt was not understood or has no place, or that m is larger than
+  the vocabulary.
 """
 
 import json
@@ -17,9 +28,10 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from fedaigc.semantics.anonymity import general_word, nearest_public
 from fedaigc.semantics.parser import MAX_PROMPT_CHARACTERS, ParsedPrompt
-from fedaigc.semantics.public import Relation, Role, drawn_nouns, general_nouns, public_nouns
-from fedaigc.semantics.taxonomy import ROOT, Taxonomy
+from fedaigc.semantics.public import Relation, Role, public_nouns
+from fedaigc.semantics.taxonomy import Taxonomy
 
 # three enums and two ids take half of this
 MAX_CHARACTERS = 256
@@ -31,10 +43,11 @@ class Policy(StrEnum):
     """How much of a prompt a device discloses. Each discloses the relation, none a modifier.
 
     OPEN: the prompt. The paper's mode, for experiments only; must be asked for by name.
-    EXACT: object and place by their nearest public concepts, as Scenes draws them ("an apple on a table").
-    KIND: the place so, the object by its nearest general word ("a fruit on a table"). The default: the place
-        is layout, which the first, shared steps fix; the object's kind is decided late.
-    GENERAL: both by their nearest general words ("a fruit on furniture").
+    EXACT: object and place by their nearest public concepts ("an apple on a table") if the minimum of public
+        prompts is 1; with any other minimum the object as under KIND.
+    KIND: the place by its nearest public concept, the object by a general word ("a fruit on a table"). The
+        default: the place is layout, which the first, shared steps fix; the object's kind is decided late.
+    GENERAL: both by general words ("a fruit on furniture").
     SILENT: nothing; every task runs alone.
     """
 
@@ -43,6 +56,10 @@ class Policy(StrEnum):
     KIND = "kind"
     GENERAL = "general"
     SILENT = "silent"
+
+
+# from the least that is disclosed to the most
+LEAST_FIRST = (Policy.SILENT, Policy.GENERAL, Policy.KIND, Policy.EXACT, Policy.OPEN)
 
 
 @dataclass(frozen=True)
@@ -122,10 +139,10 @@ def disclose(
 ) -> Signature | None:
     """What the policy lets a device say of a prompt; None when the task runs alone.
 
-    A prompt without a known object, relation and place runs alone. Unless the policy is open, the signature
-    is consistent with at least `min_public_prompts` public prompts: the object is generalised until it is,
-    word by word up to the root, then the place; where even "a thing near a place" is not enough, nothing is
-    disclosed. So with the default of 3, `exact` sends an object's own concept never, and with 1 always.
+    A prompt without a known object, relation and place runs alone. Unless the policy is OPEN, at least
+    `min_public_prompts` objects of Scenes produce the signature's object, and under GENERAL as many places
+    its place; if Scenes has fewer, nothing is disclosed. The beginning of this module says what that
+    protects.
 
     Raises ValueError when min_public_prompts < 1.
     """
@@ -135,41 +152,30 @@ def disclose(
         return None
     if policy is Policy.OPEN:
         return OpenSignature(parsed.object, parsed.relation, parsed.place, policy, parsed.prompt)
-    general = general_nouns(Role.OBJECT)
-    thing = nearest(parsed.object, public_nouns(Role.OBJECT) if policy is Policy.EXACT else general, taxonomy)
-    general = general_nouns(Role.PLACE)
-    place = nearest(parsed.place, general if policy is Policy.GENERAL else public_nouns(Role.PLACE), taxonomy)
-    while consistent_prompts(thing, place, taxonomy) < min_public_prompts:
-        if thing != ROOT:
-            thing = broader(thing, Role.OBJECT, taxonomy)
-        elif place != ROOT:
-            place = broader(place, Role.PLACE, taxonomy)
-        else:
-            return None
+    thing: str | None = nearest_public(parsed.object, Role.OBJECT, taxonomy)
+    if policy is not Policy.EXACT or min_public_prompts > 1:
+        thing = general_word(parsed.object, Role.OBJECT, min_public_prompts, taxonomy)
+    place: str | None = nearest_public(parsed.place, Role.PLACE, taxonomy)
+    if policy is Policy.GENERAL:
+        place = general_word(parsed.place, Role.PLACE, min_public_prompts, taxonomy)
+    if thing is None or place is None:
+        return None
     return Signature(thing, parsed.relation, place, policy)
 
 
-def nearest(concept: str, vocabulary: Mapping[str, object], taxonomy: Taxonomy) -> str:
-    """The deepest concept of the vocabulary that is, or stands above, the given one."""
-    return taxonomy.lowest_common_ancestor(concept, among=vocabulary)
+def says_all_of(one: Signature, other: Signature, taxonomy: Taxonomy) -> bool:
+    """Whether who has `one` of a prompt learns nothing more from `other` of the same prompt.
 
-
-def broader(concept: str, role: Role, taxonomy: Taxonomy) -> str:
-    """The nearest general word strictly above a concept; ValueError for the root, above which is none."""
-    above = taxonomy.ancestors(concept) & general_nouns(role).keys()
-    if not above:
-        raise ValueError(f"nothing public stands above {concept!r}")
-    return min(above, key=lambda word: (-taxonomy.depth(word), word))
-
-
-def consistent_prompts(object: str, place: str, taxonomy: Taxonomy) -> int:
-    """How many public prompts fit: objects of Scenes below `object` times places of Scenes below `place`.
-
-    The relation is disclosed as it is, so prompts in another one do not count.
+    An open signature says all. Otherwise each concept of `one` must be, or stand below, that of `other`; with
+    the same concepts the more disclosing policy says more.
     """
-    things = sum(taxonomy.is_a(drawn, object) for drawn in drawn_nouns(Role.OBJECT))
-    places = sum(taxonomy.is_a(drawn, place) for drawn in drawn_nouns(Role.PLACE))
-    return things * places
+    if isinstance(one, OpenSignature) or isinstance(other, OpenSignature):
+        return isinstance(one, OpenSignature)
+    if one.relation is not other.relation:
+        return False
+    if (one.object, one.place) == (other.object, other.place):
+        return LEAST_FIRST.index(one.policy) >= LEAST_FIRST.index(other.policy)
+    return taxonomy.is_a(one.object, other.object) and taxonomy.is_a(one.place, other.place)
 
 
 def _strict_fields(text: str) -> dict[str, Any]:

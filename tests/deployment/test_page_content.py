@@ -53,7 +53,7 @@ def test_what_was_disclosed_is_said_in_plain_words(
     taxonomy: Any, policy: Policy, public: int, expected: str
 ) -> None:
     signature = disclose(parse("a shiny apple on a table", taxonomy), policy, taxonomy, public)
-    told = signature.to_json() if signature is not None else None
+    told = (signature.to_json(),) if signature is not None else ()
     task = Task("0" * 16, 0, "a shiny apple on a table", TaskStatus.FINISHED, told)
     alone = 0 if signature is None else 3
     assert disclosed_words(task, alone).startswith(expected)
@@ -65,8 +65,24 @@ def test_what_was_disclosed_is_said_in_plain_words(
 
 def test_a_signature_that_says_little_or_cannot_be_read_is_told_as_it_is() -> None:
     root = Signature("n00001930", Relation.ON, "n00001930", Policy.KIND).to_json()
-    waiting = Task("0" * 16, 0, "x", TaskStatus.WAITING, root)
+    waiting = Task("0" * 16, 0, "x", TaskStatus.WAITING, (root,))
     assert "of the object only that there is one" in disclosed_words(waiting, None)
     for text in ("{", "[1]", '{"policy": "kind"}', "<script>1</script>"):
-        damaged = Task("0" * 16, 0, "x", TaskStatus.WAITING, text)
+        damaged = Task("0" * 16, 0, "x", TaskStatus.WAITING, (text,))
         assert disclosed_words(damaged, None) == f"What was sent cannot be read here: {text}"
+
+
+def test_two_signatures_of_which_none_says_all_are_both_told(taxonomy: Any) -> None:
+    parsed = parse("an apple on a table", taxonomy)
+    thing, general = disclose(parsed, Policy.KIND, taxonomy, 6), disclose(parsed, Policy.GENERAL, taxonomy)
+    assert thing is not None
+    assert general is not None
+    task = Task("0" * 16, 0, "x", TaskStatus.WAITING, (thing.to_json(), general.to_json()))
+    words = disclosed_words(task, None)
+    assert words.startswith("“a thing on a table”, by the policy “kind”")
+    assert "; and at another time “a fruit on furniture”, by the policy “general”" in words
+    assert words.endswith("Nothing else.")
+    # what cannot be read may have said more
+    assert "Nothing else" not in disclosed_words(
+        Task("0" * 16, 0, "x", TaskStatus.WAITING, (thing.to_json(), "{")), None
+    )

@@ -31,18 +31,6 @@ def test_ids_depend_on_seed_and_number_but_never_on_the_text(tmp_path):
     assert len(set(ids)) == 2
 
 
-def test_what_was_disclosed_is_written_when_it_changes(tmp_path):
-    queue = PromptQueue(Home.open(tmp_path))
-    task_id = queue.add("an apple on a table")
-    (path,) = (tmp_path / "prompts").glob("*.json")
-    queue.note_disclosed(task_id, "a fruit")
-    written = path.stat().st_ino
-    queue.note_disclosed(task_id, "a fruit")
-    assert path.stat().st_ino == written
-    queue.note_disclosed(task_id, None)
-    assert queue.get(task_id).disclosed is None
-
-
 @pytest.mark.parametrize("text", ["", " \n\t ", "a" * 1001, " " * 10_000, "a" * 10_000, "a \ud83d"])
 def test_empty_overlong_and_broken_prompts_are_refused(tmp_path, text):
     queue = PromptQueue(Home.open(tmp_path))

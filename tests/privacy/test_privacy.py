@@ -241,7 +241,9 @@ def test_the_run_did_what_it_should_so_that_there_was_something_to_leak(recorded
     failures = [message["failure"]["kind"] for _, message in recorded if "failure" in message]
     assert len(failures) == 5
     # the search works: the concepts that were disclosed are found
-    disclosed = [json.loads(device.prompts.all()[0].disclosed or "{}") for device in devices.values()]
+    disclosed = [
+        json.loads("".join(device.prompts.all()[0].disclosed) or "{}") for device in devices.values()
+    ]
     assert [bool(signature) for signature in disclosed] == [True, True, False]
     for signature in disclosed[:2]:
         assert signature["object"] in str(recorded)

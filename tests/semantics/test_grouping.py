@@ -122,13 +122,23 @@ def test_distances_by_hand(taxonomy):
 def test_prompts_of_the_paper(taxonomy):
     prompts = ["an apple on a table", "a lemon on a table", "a bird on the desk", "a dog on the desk"]
     prompts += ["a tree near a river", "a cup on a book", "a shiny zorblax on a table"]
-    groups = group(signatures(prompts), taxonomy)
-    assert [(found.members, found.prompt) for found in groups] == [
+    queue = {
+        f"t{i}": disclose(parse(prompt, taxonomy), Policy.KIND, taxonomy, min_public_prompts=1)
+        for i, prompt in enumerate(prompts)
+    }
+    assert [(found.members, found.prompt) for found in group(queue, taxonomy)] == [
         (("t0", "t1"), "a fruit on a table"),
         (("t2", "t3"), "an animal on a desk"),
         (("t4",), "a plant near a river"),
         (("t5",), "an object on a book"),
         (("t6",), ""),
+    ]
+    # Scenes has one bird: by default it is no "animal", which would name it, and shares with other things
+    groups = group(signatures(prompts), taxonomy)
+    assert [(found.members, found.prompt) for found in groups[1:4]] == [
+        (("t2",), "a thing on a desk"),
+        (("t3",), "a mammal on a desk"),
+        (("t4",), "a plant near a river"),
     ]
 
 

@@ -1,4 +1,6 @@
-"""What was disclosed of a prompt, in plain words."""
+"""The most that was ever disclosed of a prompt, in plain words."""
+
+from collections.abc import Sequence
 
 from fedaigc.device.prompts import Task, TaskStatus
 from fedaigc.semantics.public import Role, drawn_nouns, public_nouns, render_prompt
@@ -7,18 +9,37 @@ from fedaigc.semantics.taxonomy import ROOT
 
 
 def disclosed_words(task: Task, received_step: int | None) -> str:
-    """One sentence or two for the owner. received_step: of the finished picture, None where there is none."""
-    if task.disclosed is None:
+    """Some sentences for the owner. received_step: of the finished picture, None if there is none.
+
+    If several signatures were disclosed of which none says all, there is a sentence for each.
+    """
+    if not task.disclosed:
         if task.status is TaskStatus.WAITING:
             return "Nothing so far."
         return "Nothing: it ran alone." if received_step == 0 else "Nothing."
-    try:
-        signature = Signature.from_json(task.disclosed)
-    except (ValueError, TypeError, AttributeError):
-        return f"What was sent cannot be read here: {task.disclosed}"
     alone = " It found no group and ran alone." if received_step == 0 else ""
+    return f"{_all_words(task.disclosed)}{alone}"
+
+
+def _all_words(disclosed: Sequence[str]) -> str:
+    signatures: list[Signature] = []
+    unreadable = []
+    for text in disclosed:
+        try:
+            signatures.append(Signature.from_json(text))
+        except (ValueError, TypeError, AttributeError):
+            unreadable.append(f"What was sent cannot be read here: {text}")
+    sentences = [_words(signature) for signature in signatures]
+    said = "; and at another time ".join(sentences)
+    whole = any(isinstance(signature, OpenSignature) for signature in signatures)
+    # what cannot be read may have said more
+    ending = [] if whole or unreadable else ["Nothing else."]
+    return " ".join([*([f"{said}."] if said else []), *ending, *unreadable])
+
+
+def _words(signature: Signature) -> str:
     if isinstance(signature, OpenSignature):
-        return f"The whole prompt, word for word: the policy is “open”.{alone}"
+        return "The whole prompt, word for word: the policy is “open”"
     words = render_prompt(signature.object, signature.relation, signature.place)
     parts = "; ".join(
         (
@@ -27,7 +48,7 @@ def disclosed_words(task: Task, received_step: int | None) -> str:
             _part(Role.PLACE, signature.place),
         )
     )
-    return f"“{words}”, by the policy “{signature.policy.value}”: {parts}. Nothing else.{alone}"
+    return f"“{words}”, by the policy “{signature.policy.value}”: {parts}"
 
 
 def _part(role: Role, concept: str) -> str:

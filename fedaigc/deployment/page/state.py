@@ -51,6 +51,7 @@ class PageState:
             *damaged_entries,
             *damaged_work,
             *damaged_profile,
+            *([self.queue.disclosures.path] if self.queue.disclosures.damaged() else []),
             *self._damaged_pictures(entries),
         ]
         busy = bool(status["busy"])
