@@ -5,6 +5,7 @@ Flower's run config takes scalars only, so the whole of it travels as one JSON s
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,22 @@ from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.signature import Policy
 
 RUN_CONFIG_KEY = "config"
+# names the server's own configuration, where `config` is the devices' part of it
+SERVER_CONFIG_KEY = "server_config"
+# of a strategy's options, those that no device may know
+_OF_DEVICES = (
+    "enabled",
+    "num_inference_steps",
+    "guidance_scale",
+    "num_shared_steps",
+    "policy",
+    "min_public_prompts",
+    "handoff",
+    "delivery",
+    "scorer",
+    "strip_steps",
+)
+_SERVER_OPTIONS = frozenset({"insecure_seed"})
 
 
 class _Section(BaseModel):
@@ -135,6 +152,11 @@ class FederationConfig(_Section):
     Every computing process uses `threads` torch threads; results repeat at equal threads. `resume` goes on
     after the last round of a run that was cut off in `output`, and begins a new one where there is none.
     bindings: which partition each of Flower's node ids speaks for, on separate machines; set by the server.
+
+    seeded_noise: whether the noise of the pictures follows from `seed`, so that a run repeats. A member that
+    knows or guesses the seed then has the noise that its packets began from, and with it whatever prompt they
+    were made from. None: true in a simulation, false on separate machines, where the server draws the noise
+    of each group from the operating system.
     """
 
     homes: Path
@@ -147,6 +169,7 @@ class FederationConfig(_Section):
     threads: Annotated[int, Field(ge=1)] = 1
     resume: bool = False
     bindings: dict[str, int] | None = None
+    seeded_noise: bool | None = None
     model: ModelSection = ModelSection()
     adapter: AdapterSection = AdapterSection()
     rounds: RoundsSection = RoundsSection()
@@ -178,6 +201,12 @@ class FederationConfig(_Section):
         steps = self.clients.shared_steps
         return self.training.shared_steps if steps is None else steps[partition]
 
+    def with_shared_steps(self, steps: int) -> "FederationConfig":
+        """The same run with so many local steps a round for every client."""
+        training = replace(self.training, shared_steps=steps)
+        clients = self.clients.model_copy(update={"shared_steps": None})
+        return self.model_copy(update={"training": training, "clients": clients})
+
     def home(self, partition: int) -> Path:
         """The home of the device of a partition: `homes`/00, `homes`/01, and so on."""
         return home_of(self.homes, partition)
@@ -189,6 +218,37 @@ class FederationConfig(_Section):
         if local.exists():
             paths["model"] = self.model.model_copy(update={"name": str(local.absolute())})
         return self.model_copy(update=paths)
+
+    def for_devices(self) -> "FederationConfig":
+        """What the devices of a deployment are sent: what they decide and compute by, and nothing else.
+
+        Not in it, but at their defaults: the seed, paths and the model's name, node ids and partitions, the
+        number of clients and what differs between them, where devices stand, and what the server alone does.
+        What a device needs of these comes with its own order.
+        """
+        rounds = self.rounds.model_copy(
+            update={
+                "clients": None,
+                "deadline_s": None,
+                "dropout_rate": 0.0,
+                "tensorboard": False,
+                "options": {k: v for k, v in self.rounds.options.items() if k not in _SERVER_OPTIONS},
+            }
+        )
+        generation = {name: getattr(self.generation, name) for name in _OF_DEVICES}
+        if self.generation.link is not None:
+            generation["link"] = self.generation.link.for_receivers()
+        model = self.model.model_copy(update={"name": "embedded", "device": "cpu"})
+        return FederationConfig(
+            homes=Path("."),
+            output=Path("."),
+            name=self.name,
+            model=model,
+            adapter=self.adapter,
+            rounds=rounds,
+            training=self.training,
+            generation=GenerationSection(**generation),
+        )
 
     def to_run_config(self) -> dict[str, str]:
         """Flower's run config: the whole of this as one JSON string."""
