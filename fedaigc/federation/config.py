@@ -109,6 +109,12 @@ class GenerationSection(_Section):
     refuses the packet and its task runs alone. deadline_s: who has not answered a message of the generation
     by then has failed (None: wait until Flower gives the node up).
 
+    What a packet discloses to the members of its group: the prompt of the shared steps, more the later it
+    leaves. Under every policy but "open" that prompt is made of the signatures, and says no more than they
+    do. Under "open" it is one member's own, as it is where a helper (executor "member") runs its own prompt
+    instead of the group's. handoff "exact" with a multistep scheduler gives such a prompt away after one
+    step, for the scheduler's history tells the noise; "latents" does not.
+
     between_rounds: serve what waits after each round too, not after the last one only. serve_s: go on
     serving so long after the last. window_s: once a prompt waits, gather others for so long before the
     groups are made; for between_rounds and serve_s.
@@ -253,6 +259,27 @@ class FederationConfig(_Section):
     def to_run_config(self) -> dict[str, str]:
         """Flower's run config: the whole of this as one JSON string."""
         return {RUN_CONFIG_KEY: self.model_dump_json()}
+
+
+def packet_warnings(config: FederationConfig) -> list[str]:
+    """What a run with this configuration discloses of a member's prompt by its packets, a line each."""
+    found, settings = [], config.generation
+    if settings.enabled and settings.policy is Policy.OPEN:
+        found.append(
+            'generation.policy = "open": the server is sent each prompt itself, and the shared steps of a '
+            "group run on the prompt of one member, which its packets give away to all the others"
+        )
+        if settings.handoff == "exact":
+            found.append(
+                'generation.handoff = "exact" under the policy "open": the history of a multistep scheduler '
+                'gives that prompt away after one step; "latents" does after several'
+            )
+    if config.seeded_noise:
+        found.append(
+            "seeded_noise: the noise of the pictures follows from `seed`; whoever guesses it can find the "
+            "prompt that a packet was made from"
+        )
+    return found
 
 
 def flower_run_config(config: FederationConfig) -> str:

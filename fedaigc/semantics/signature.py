@@ -30,7 +30,9 @@ MAX_OPEN_CHARACTERS = MAX_CHARACTERS + 12 * MAX_PROMPT_CHARACTERS
 class Policy(StrEnum):
     """How much of a prompt a device discloses. Each discloses the relation, none a modifier.
 
-    OPEN: the prompt. The paper's mode, for experiments only; must be asked for by name.
+    OPEN: the prompt. The paper's mode, for experiments only; must be asked for by name. The shared steps of a
+        group then run on one member's prompt, and its packets disclose it to the others, not to the server
+        alone.
     EXACT: object and place by their nearest public concepts, as Scenes draws them ("an apple on a table").
     KIND: the place so, the object by its nearest general word ("a fruit on a table"). The default: the place
         is layout, which the first, shared steps fix; the object's kind is decided late.

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 from flwr.app import Context, Message
+from typer.testing import CliRunner
 
+from fedaigc.cli import app as cli
 from fedaigc.deployment import runs
 from fedaigc.deployment.roster_file import known_devices
 from fedaigc.deployment.runs import run_on_devices
@@ -22,7 +24,13 @@ from fedaigc.deployment.server import ServerState
 from fedaigc.errors import UserError
 from fedaigc.federation import handlers
 from fedaigc.federation.client_app import SimulatedHost
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig, config_from_run, parse_config
+from fedaigc.federation.config import (
+    RUN_CONFIG_KEY,
+    FederationConfig,
+    config_from_run,
+    packet_warnings,
+    parse_config,
+)
 from fedaigc.federation.launcher import in_process_run, run_in_process
 from fedaigc.federation.local_grid import LocalGrid
 from fedaigc.federation.messages import Ask
@@ -174,6 +182,35 @@ def test_devices_that_know_their_part_alone_end_where_a_simulation_ends(make_run
     assert one == other
     assert any(entry["refused"] for entry in one["rounds"])
     assert images(simulated) == images(deployed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"generation": {"policy": "open"}}, ["the prompt of one member", "history"]),
+        ({"generation": {"policy": "open", "handoff": "latents"}}, ["the prompt of one member"]),
+        ({"generation": {"policy": "open", "enabled": False}}, []),
+        ({"seeded_noise": True}, ["whoever guesses it"]),
+    ],
+)
+def test_what_packets_disclose_is_said_when_a_run_starts(
+    tmp_path: Path, changes: dict[str, Any], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {"homes": str(tmp_path / "homes"), "output": str(tmp_path / "out"), **changes}
+    warnings = packet_warnings(parse_config(values))
+    assert len(warnings) == len(words)
+    assert all(word in warning for word, warning in zip(words, warnings, strict=True))
+    file = tmp_path / "run.toml"
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    for section, entries in changes.items():
+        if isinstance(entries, dict):
+            lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in entries.items())]
+    file.write_text("\n".join(lines) + "\n")
+    # the run itself ends at once: there are no homes
+    result = CliRunner().invoke(cli, ["simulate", str(file)])
+    assert result.exit_code != 0
+    assert result.stderr.count("warning:") == len(words)
 
 
 @pytest.mark.slow
