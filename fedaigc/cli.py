@@ -101,10 +101,12 @@ def simulate(
     ] = False,
 ) -> None:
     """Run the federation that a TOML file describes: training rounds, then the waiting prompts."""
-    from fedaigc.federation.config import read_config
+    from fedaigc.federation.config import packet_warnings, read_config
     from fedaigc.federation.launcher import simulate as run
 
     settings = read_config(config)
+    for warning in packet_warnings(settings):
+        typer.echo(f"warning: {warning}", err=True)
     if resume:
         settings = settings.model_copy(update={"resume": True})
     try:
@@ -178,7 +180,11 @@ def config(
 def disclose(
     prompt: str,
     policy: Annotated[
-        str, typer.Option(help='"kind", "general", "exact", "silent" or, by name only, "open".')
+        str,
+        typer.Option(
+            help='"kind", "general", "exact", "silent" or, by name only, "open": the prompt itself, '
+            "which the members of its group can then find as well, by their packets."
+        ),
     ] = "kind",
     min_public_prompts: Annotated[
         int,
@@ -202,6 +208,12 @@ def disclose(
         parse(checked_prompt(prompt), taxonomy), Policy(policy), taxonomy, min_public_prompts
     )
     typer.echo("nothing: the task runs alone" if signature is None else signature.to_json())
+    if policy == Policy.OPEN:
+        typer.echo(
+            "warning: under this policy a group's shared steps may run on this prompt itself, and the packet "
+            "then tells the other members of the group which it is",
+            err=True,
+        )
 
 
 @app.command()

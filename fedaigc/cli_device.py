@@ -76,7 +76,13 @@ def start(
     model: Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')] = "embedded",
     device: Annotated[str, typer.Option(help='"cpu", "cuda", or "auto".')] = "cpu",
     dtype: Annotated[str, typer.Option(help='"float32", "float16" or "bfloat16".')] = "float32",
-    policy: Annotated[str, typer.Option(help="The most to disclose of a prompt: see `disclose`.")] = "kind",
+    policy: Annotated[
+        str,
+        typer.Option(
+            help='The most to disclose of a prompt: see `disclose`. Under "open" the server is told prompts, '
+            "and the packets of a group tell its other members one of them."
+        ),
+    ] = "kind",
     min_public_prompts: Annotated[
         int,
         typer.Option(
@@ -119,6 +125,11 @@ def start(
     known = [member.value for member in Policy]
     if policy not in known:
         raise UserError(f"policy {policy!r} is unknown: expected one of {', '.join(known)}")
+    if policy == Policy.OPEN:
+        typer.echo(
+            "warning: under this policy the server is told the prompts, and members of a group find them",
+            err=True,
+        )
     run_device(
         home,
         partition=partition,

@@ -107,9 +107,11 @@ def run(
     """Train the rounds of a TOML file on the devices, then draw the prompts that wait there."""
     from fedaigc.cli_progress import progress_bars, tell_run
     from fedaigc.deployment.runs import run_on_devices
-    from fedaigc.federation.config import read_config
+    from fedaigc.federation.config import packet_warnings, read_config
 
     settings = read_config(config)
+    for warning in packet_warnings(settings):
+        typer.echo(f"warning: {warning}", err=True)
     if resume:
         settings = settings.model_copy(update={"resume": True})
     try:

@@ -108,6 +108,14 @@ class LinkSettings(BaseModel):
         modulation = next(name for name in MODULATIONS if self.scheme == f"uncoded-{name}")
         return BitErrors(self.number_format, float(bit_error_rates(modulation, self.snr_db or 0.0).mean()))
 
+    def for_receivers(self) -> "LinkSettings":
+        """What a receiver has to know: the number format, the repair and, to match it, the rate of flips."""
+        told: dict[str, object] = {"number_format": self.number_format, "repair": self.repair}
+        if self.known_errors is None:
+            return LinkSettings.model_validate(told)
+        told |= {"bit_error_rate": self.bit_error_rate, "snr_db": self.snr_db, "scheme": self.scheme}
+        return LinkSettings.model_validate(told)
+
     def _can_match(self) -> None:
         if self.number_format is None or self.number_format.startswith("float"):
             raise ValueError("noise-matched repair needs a fixed-point number_format")

@@ -4,6 +4,7 @@ The steps of a group of U tasks cost K + U (N - K) denoiser evaluations, where N
 plan and K the number of shared ones; U solo runs cost U N. Source: [Du23], section "Shared inference".
 """
 
+import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from enum import StrEnum
 
 from fedaigc.diffusion.handoff import Handoff, can_hand_off, check_handoff
 from fedaigc.diffusion.plan import DenoisingPlan
-from fedaigc.rng import derived_seed
+from fedaigc.rng import derived_seed, wide_noise_seed
 from fedaigc.semantics.grouping import Group
 
 EDGE = "edge"
@@ -62,7 +63,7 @@ def plan_assignments(
     *,
     num_shared_steps: int,
     boundary: int,
-    seed: int,
+    seed: int | None,
     executor: Executor = Executor.EDGE,
     handoff: Handoff = "exact",
 ) -> list[Assignment]:
@@ -71,12 +72,14 @@ def plan_assignments(
     owners: task id -> partition id of the device that holds the prompt.
     num_shared_steps: K for groups of two and more. A group of one runs alone: K = 0 and its own prompt.
     boundary: first step on the personal side of t*; the number of steps when there are no personal adapters.
+    seed: of the run, from which the noise seeds follow; None draws each from the operating system, all of
+    whose bits count (`rng.noise_generator`): where others may guess the seed, they would have the noise.
     executor: MEMBER picks, group by group, the member's partition that has computed for the fewest groups yet
     (the lowest partition id among equals), so that the burden is spread.
 
-    The result depends on the tasks, not on the order in which they arrived. Raises UserError when K lies past
-    the boundary or the plan or cannot be resumed under the handoff, ValueError when a task appears twice or
-    has no owner.
+    Under a seed the result depends on the tasks, not on the order in which they arrived. Raises UserError
+    when K lies past the boundary or the plan or cannot be resumed under the handoff, ValueError when a task
+    appears twice or has no owner.
     """
     tasks = Counter(task for group in groups for task in group.members)
     repeated = sorted(task for task, count in tasks.items() if count > 1)
@@ -98,7 +101,10 @@ def plan_assignments(
         if executor is Executor.MEMBER and shared_steps:
             chosen = min({owners[task] for task in group.members}, key=lambda owner: (burden[owner], owner))
             burden[chosen] += 1
-        noise_seed = derived_seed(seed, "noise", min(group.members))
+        if seed is None:
+            noise_seed = wide_noise_seed(secrets.randbits(63))
+        else:
+            noise_seed = derived_seed(seed, "noise", min(group.members))
         assignments.append(
             Assignment(
                 group, chosen, shared_steps, noise_seed, later if shared_steps and chosen == EDGE else ()

@@ -12,7 +12,9 @@ from typing import Protocol, runtime_checkable
 from fedaigc.collaboration.link import LinkReport, Member, SimulatedLink
 from fedaigc.collaboration.planner import EDGE, Assignment
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
+from fedaigc.diffusion.noise_draws import draws_noise
 from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.rng import derived_seed
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,12 @@ class ShareOrder:
 
 @dataclass(frozen=True)
 class FinishOrder:
-    """Finish a task from `packet`, or alone from the noise of `noise_seed` when there is none."""
+    """Finish a task from `packet`, or alone when there is none.
+
+    noise_seed: of the initial noise when the task runs alone. With a packet, of the stream that this task's
+    own steps draw from, 0 where the sampler draws none: never the group's, with which the packet would give
+    away the prompt that it was made from.
+    """
 
     partition: int
     task_id: str
@@ -128,8 +135,8 @@ def carry_out(
     """Serve every task of every group, and return the results in the order of the assignments.
 
     A device that fails loses its own task only, and one that did not finish from its packet runs the task
-    alone: it does not tell whether the packet, or anything else, was at fault. When a
-    helper fails before its packet came, its members are served alone, from the same noise. An error of the
+    alone, from noise of its own: it does not tell whether the packet, or anything else, was at fault. When a
+    helper fails before its packet came, its members are served alone, from the group's noise. An error of the
     edge itself is not caught: it is the server's own. progress: called with the number of tasks served.
     link: what the packets cross on their way to the members; None hands them over as they are.
     """
@@ -142,15 +149,17 @@ def carry_out(
         arrived = link.send(packets) if link is not None else {m: (p, None) for m, p in packets.items()}
         for member in leaving:
             packet, report = arrived.get(member, (None, None))
-            orders.append(FinishOrder(member.partition, member.task_id, plan, assignment.noise_seed, packet))
+            noise_seed = assignment.noise_seed if packet is None else _own_stream(assignment, member, plan)
+            orders.append(FinishOrder(member.partition, member.task_id, plan, noise_seed, packet))
             if packet is not None:
                 sent[member.task_id] = (report, member.step, len(packets[member]))
     replies = list(peers.finish(orders))
     # a packet that was damaged on the way costs its member the sharing, not the image
     refused = [index for index, reply in enumerate(replies) if _not_from_packet(orders[index], reply)]
     if refused:
+        seeds = {task: found.noise_seed for found in assignments for task in found.group.members}
         for index in refused:
-            orders[index] = replace(orders[index], packet=None)
+            orders[index] = _alone(orders[index], seeds[orders[index].task_id])
         for index, reply in zip(refused, peers.finish([orders[i] for i in refused]), strict=True):
             replies[index] = reply
     results = [
@@ -230,6 +239,20 @@ def _packets(members: Sequence[Member], steps: SharedSteps) -> dict[Member, byte
 
 def _not_from_packet(order: FinishOrder, reply: FinishReport | Failure) -> bool:
     return order.packet is not None and reply is Failure.NOT_FINISHED
+
+
+def _own_stream(assignment: Assignment, member: Member, plan: DenoisingPlan) -> int:
+    """The seed of the noise that a member's own steps draw."""
+    return derived_seed(assignment.noise_seed, "member", member.task_id) if draws_noise(plan) else 0
+
+
+def _alone(order: FinishOrder, group_seed: int) -> FinishOrder:
+    """The order again without its packet, from noise of the task's own.
+
+    The device may have kept the packet: it must not learn the noise that it began from.
+    """
+    noise_seed = derived_seed(group_seed, "alone", order.task_id)
+    return replace(order, packet=None, noise_seed=noise_seed)
 
 
 def _task_result(

@@ -1,14 +1,13 @@
 """Start a run against a server of devices, follow it, and say how it ended."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from fedaigc.deployment.roster_file import known_devices
-from fedaigc.deployment.server import ServerState, control_environment
+from fedaigc.deployment.server import RUN_CONFIGS, ServerState, control_environment
 from fedaigc.errors import UserError
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig, parse_config
+from fedaigc.federation.config import FederationConfig, parse_config
 from fedaigc.federation.exchange import Progress
 from fedaigc.federation.flower_runtime import (
     LOG,
@@ -20,6 +19,7 @@ from fedaigc.federation.flower_runtime import (
     stop_run,
     stream_run,
 )
+from fedaigc.federation.server_config import forget_configs, keep_config, run_config_file
 from fedaigc.federation.superlink import CONNECTION
 
 ROUND_DEADLINE_S = 3600.0
@@ -48,7 +48,7 @@ def run_on_devices(
         # checked anew: ranks and steps by client must fit the devices that there are
         values = config.model_dump() | {"bindings": bindings, "num_clients": max(bindings.values()) + 1}
         config = parse_config(values)
-    config = _with_deadlines(config).absolute()
+    config = _as_deployed(config).absolute()
     config.output.mkdir(parents=True, exist_ok=True)
     if not config.resume:
         (config.output / "record.json").unlink(missing_ok=True)
@@ -64,8 +64,10 @@ def run_on_devices(
         )
     cancel_runs(folder, state)
     run_config = scratch / "run.toml"
-    text = json.dumps(config.to_run_config()[RUN_CONFIG_KEY], ensure_ascii=False)
-    run_config.write_text(f"{RUN_CONFIG_KEY} = {text}\n", encoding="utf-8")
+    # the whole stays on this machine: Flower sends the run's configuration to every device
+    configs = folder / RUN_CONFIGS
+    forget_configs(configs)
+    run_config.write_text(run_config_file(keep_config(config, configs)), encoding="utf-8")
     names = [str(path.absolute()) for path in (app, run_config)]
     command = ["run", names[0], CONNECTION, "--stream", "--run-config", names[1]]
     try:
@@ -74,6 +76,8 @@ def run_on_devices(
     except KeyboardInterrupt:
         cancel_runs(folder, state)
         raise
+    finally:
+        forget_configs(configs)
     status, details = run_status(scratch, environment, before)
     check_ended_well(status, details, config, lines)
 
@@ -92,11 +96,13 @@ def cancel_runs(folder: Path, state: ServerState) -> list[str]:
     return found
 
 
-def _with_deadlines(config: FederationConfig) -> FederationConfig:
+def _as_deployed(config: FederationConfig) -> FederationConfig:
+    """With deadlines, and with noise that no device can guess unless the configuration asks for it."""
     rounds = {"deadline_s": config.rounds.deadline_s or ROUND_DEADLINE_S}
     generation = {"deadline_s": config.generation.deadline_s or GENERATION_DEADLINE_S}
     return config.model_copy(
         update={
+            "seeded_noise": bool(config.seeded_noise),
             "rounds": config.rounds.model_copy(update=rounds),
             "generation": config.generation.model_copy(update=generation),
         }

@@ -33,11 +33,13 @@ from fedaigc.deployment.processes import (
 )
 from fedaigc.deployment.proxy import door
 from fedaigc.errors import DamagedFile, UserError
+from fedaigc.federation.server_config import FOLDER_VARIABLE
 from fedaigc.federation.superlink import CONNECTION, flower_environment
 
 STATE = "server.json"
 LOG = "server.log"
 SUPERLINK_LOG = "superlink.log"
+RUN_CONFIGS = "run-configs"
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
 _LONGEST_PAUSE_S = 30.0
@@ -214,7 +216,8 @@ def _start_superlink(folder: Path, scratch: Path, port: int, *, insecure: bool) 
         return subprocess.Popen(
             command,
             cwd=scratch,
-            env=flower_environment(scratch, 1),
+            # its ServerApps inherit it, and read their runs' configurations there
+            env=flower_environment(scratch, 1) | {FOLDER_VARIABLE: str((folder / RUN_CONFIGS).absolute())},
             stdout=log,
             stderr=subprocess.STDOUT,
             # one that comes after it would find its database in use

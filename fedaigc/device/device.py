@@ -6,7 +6,7 @@ latents, a local update, a report. Everything else stays in the home. In a simul
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,6 @@ from fedaigc.diffusion.plan import DenoisingPlan, boundary_step
 from fedaigc.diffusion.plan_request import PlanRequest
 from fedaigc.diffusion.segment import DenoiserCount, DenoisingState, decode, initial_state
 from fedaigc.diffusion.training import TrainingSettings
-from fedaigc.rng import derived_seed
 from fedaigc.semantics.parser import parse
 from fedaigc.semantics.signature import Policy, Signature, disclose
 from fedaigc.semantics.taxonomy import Taxonomy
@@ -233,6 +232,7 @@ class Device:
         packet: bytes,
         plan: DenoisingPlan,
         *,
+        noise_seed: int | None = None,
         delivery: Delivery = "strict",
         mend: Repair = "nothing",
         errors: BitErrors | None = None,
@@ -241,7 +241,8 @@ class Device:
         """Finish a task from a packet with its own prompt, keep the image in the gallery, and report.
 
         The attempt is counted once plan and packet are known to be sound, before the prompt is looked at.
-        Steps up to t* run with the shared weights, the others with the personal ones. strip_steps: steps
+        Steps up to t* run with the shared weights, the others with the personal ones. noise_seed: of this
+        task's own noise stream, for a sampler that draws noise; None refuses one. strip_steps: steps
         before which the latents are decoded and kept beside the image. mend: what is done about implausible
         values of a tolerant delivery; latents that are not finite after it are refused as a damaged packet.
         errors: of the link that a tolerant delivery came over: resume at the noise level that they leave, at
@@ -257,8 +258,8 @@ class Device:
         task = self.prompts.begin_attempt(task_id)
         if errors is not None and delivery == "tolerant" and errors.rate > 0:
             return self._resume(task, state, plan, boundary, errors)
-        # samplers that draw noise: each member goes on with a stream of its own, known to all
-        state = state.with_noise_stream(derived_seed(state.noise_seed, "member", task.task_id))
+        # samplers that draw noise: each member goes on with a stream of its own, whatever the packet says
+        state = replace(state, noise_seed=noise_seed, draw_count=0)
         return self._complete(task, state, plan, boundary, strip_steps)
 
     def alone(

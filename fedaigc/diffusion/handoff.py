@@ -10,6 +10,13 @@ place of every value is lost, and so are the lengths that the header promises.
 
 Latents go as they were computed, or in a stated number format (`fedaigc.wireless.number_format`) whose range
 follows the plan: 4 standard deviations of the latents at that step.
+
+What a packet discloses of its prompt. A packet is made of the group's prompt alone, so it says nothing of a
+member's; where that prompt is a member's own (policy `open`), it says much. Whoever knows the initial noise
+finds the prompt by running candidates: therefore a packet carries no noise seed, unless `noise_stream` is
+asked for. The history of a multistep scheduler gives the same away: PNDM keeps the sample of its first step,
+the initial noise itself, and from the first model outputs the noise can be computed back; "latents" does not.
+Even latents alone favour their own prompt, the more the later the step. docs/threats.md has the figures.
 """
 
 from dataclasses import replace
@@ -61,14 +68,13 @@ _KEYS = frozenset(
         "shared",
         "handoff",
         "step",
-        "noise_seed",
-        "draw_count",
         "latents",
         "history",
         "body_bytes",
         "body_sha256",
     ]
 )
+_STREAM_KEYS = frozenset(["noise_seed", "draw_count"])
 
 
 def check_handoff(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff = "exact") -> None:
@@ -111,11 +117,17 @@ def pack(
     plan: DenoisingPlan,
     handoff: Handoff = "exact",
     number_format: FormatName | None = None,
+    *,
+    noise_stream: bool = False,
 ) -> bytes:
     """The packet of a state. number_format: None for all bits as they were computed.
 
-    Raises UserError for a state of another plan or a step that latents cannot resume, and for latents that
-    are not finite under a number format.
+    noise_stream: carry the seed of the noise and how much of it was drawn, so that a sampler that draws noise
+    goes on as the unsplit run. Only for one user's own run on several machines: the seed gives away the
+    initial noise, and with it the prompt of the steps that were run.
+
+    Raises UserError for a state of another plan or a step that latents cannot resume, for latents that are
+    not finite under a number format, and for a stream that the state does not have.
     """
     if state.plan_fingerprint != plan.fingerprint():
         raise UserError(
@@ -128,9 +140,11 @@ def pack(
         "shared": plan.shared_hash,
         "handoff": handoff,
         "step": state.step,
-        "noise_seed": state.noise_seed,
-        "draw_count": state.draw_count,
     }
+    if noise_stream:
+        if state.noise_seed is None:
+            raise UserError("this state came without its noise stream: it cannot be handed on with it")
+        header |= {"noise_seed": state.noise_seed, "draw_count": state.draw_count}
     if handoff == "exact" and state.history is None:
         raise UserError("this state came without its history: it can be handed on as latents only")
     history = dict(state.history or {}) if handoff == "exact" else {}
@@ -139,13 +153,13 @@ def pack(
 
 
 def unpack(data: bytes, plan: DenoisingPlan, delivery: Delivery = "strict") -> DenoisingState:
-    """The state that a packet carries, on the CPU.
+    """The state that a packet carries, on the CPU; its `noise_seed` is None when it came without its stream.
 
     Raises PacketError for a packet of another version, base model, shared state or plan, naming both, and for
     a damaged one as the delivery asks.
     """
     header, _ = read_header(data)
-    if header.keys() != _KEYS:
+    if header.keys() not in (_KEYS, _KEYS | _STREAM_KEYS):
         raise PacketError(f"the header has {', '.join(sorted(header))}: expected {', '.join(sorted(_KEYS))}")
     for what, key, expected in (
         ("base model", "base", plan.base_hash),
@@ -164,8 +178,8 @@ def unpack(data: bytes, plan: DenoisingPlan, delivery: Delivery = "strict") -> D
         header["step"],
         latents,
         history if header["handoff"] == "exact" else None,
-        header["noise_seed"],
-        header["draw_count"],
+        header.get("noise_seed"),
+        header.get("draw_count", 0),
         plan.fingerprint(),
     )
 
@@ -219,6 +233,8 @@ def _check_numbers(header: dict[str, Any], plan: DenoisingPlan) -> None:
         "body_bytes": (1, 2**40),
     }
     for name, (low, high) in limits.items():
+        if name in _STREAM_KEYS - header.keys():
+            continue
         if type(header[name]) is not int or not low <= header[name] <= high:
             raise PacketError(f"the header's {name} is {header[name]!r:.40}: expected {low} to {high}")
     if header["handoff"] not in ("exact", "latents"):

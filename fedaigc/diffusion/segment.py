@@ -29,6 +29,7 @@ from fedaigc.diffusion.restart import restart_refusal
 from fedaigc.diffusion.stock_schedule import named_scheduler
 from fedaigc.diffusion.windowed_scheduler import Window, read_history, windowed_scheduler
 from fedaigc.errors import UserError
+from fedaigc.rng import noise_generator
 
 __all__ = ["DenoiserCount", "DenoisingState", "decode", "finish_segment", "initial_state", "run_segment"]
 
@@ -42,14 +43,14 @@ class DenoisingState:
     history: running values of the scheduler (counters, earlier model outputs); None after a hand-off of
         latents alone, and then a multistep scheduler restarts at first order.
     noise_seed, draw_count: the noise stream and how many latents-shaped draws were taken from it, the initial
-        noise being the first.
+        noise being the first. None after a hand-off without the stream: no step may draw noise then.
     plan_fingerprint: of the plan that the steps belong to.
     """
 
     step: int
     latents: Float[Tensor, "b *latent"]
     history: Mapping[str, Any] | None
-    noise_seed: int
+    noise_seed: int | None
     draw_count: int
     plan_fingerprint: str
 
@@ -76,7 +77,7 @@ class DenoisingState:
 
 def initial_state(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int = 1) -> DenoisingState:
     """The state at step 0: the noise that `pipe(..., generator=torch.Generator().manual_seed(seed))` starts
-    from.
+    from; for a negative seed, see `noise_generator`.
 
     A CPU generator, so that a seed is the same noise on every machine; a batch of b draws [b, ...] at once,
     as the stock pipeline does with one generator.
@@ -96,7 +97,7 @@ def initial_state(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int = 1
         "width": plan.width,
         "dtype": getattr(torch, plan.dtype),
         "device": pipe._execution_device,
-        "generator": torch.Generator().manual_seed(seed),
+        "generator": noise_generator(seed),
         "latents": None,
     }
     if not arguments.keys() >= {name for name, value in known.items() if value.default is value.empty}:
@@ -219,7 +220,8 @@ def _run_steps(
     output_type: str,
 ) -> tuple[Window, Any, Any]:
     """Steps [state.step, stop), at least one: their window, the scheduler after them, latents or images."""
-    generator = torch.Generator().manual_seed(state.noise_seed)
+    # without a stream nothing may be drawn: a generator shows whether it was
+    generator = noise_generator(state.noise_seed if state.noise_seed is not None else 0)
     for _ in range(state.draw_count):
         torch.randn(state.latents.shape, generator=generator, dtype=state.latents.dtype)
     window = Window(plan, state.step, stop, state.history, generator, progress)
@@ -227,6 +229,11 @@ def _run_steps(
     if window.done != stop - state.step:
         raise UserError(
             f"{type(pipe).__name__} ran {window.done} steps of {stop - state.step}: it cannot be split"
+        )
+    if state.noise_seed is None and window.draws:
+        raise UserError(
+            f"{plan.scheduler_class} draws noise, and this state came without its noise stream: give it one "
+            "with `with_noise_stream`, or pack it with noise_stream=True for a run of your own"
         )
     return window, scheduler, output
 

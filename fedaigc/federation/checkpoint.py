@@ -17,7 +17,7 @@ from fedaigc.tensor_file import read_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 # where and how fast a run computes, and how far it goes, do not change the rounds that are done
-_FREE = {"homes", "output", "backend", "workers", "generation", "resume"}
+_FREE = {"homes", "output", "backend", "workers", "generation", "resume", "seeded_noise"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ Flower's run config takes scalars only, so the whole of it travels as one JSON s
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,22 @@ from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.signature import Policy
 
 RUN_CONFIG_KEY = "config"
+# names the server's own configuration, where `config` is the devices' part of it
+SERVER_CONFIG_KEY = "server_config"
+# of a strategy's options, those that no device may know
+_OF_DEVICES = (
+    "enabled",
+    "num_inference_steps",
+    "guidance_scale",
+    "num_shared_steps",
+    "policy",
+    "min_public_prompts",
+    "handoff",
+    "delivery",
+    "scorer",
+    "strip_steps",
+)
+_SERVER_OPTIONS = frozenset({"insecure_seed"})
 
 
 class _Section(BaseModel):
@@ -93,6 +110,12 @@ class GenerationSection(_Section):
     refuses the packet and its task runs alone. deadline_s: who has not answered a message of the generation
     by then has failed (None: wait until Flower gives the node up).
 
+    What a packet discloses to the members of its group: the prompt of the shared steps, more the later it
+    leaves. Under every policy but "open" that prompt is made of the signatures, and says no more than they
+    do. Under "open" it is one member's own, as it is where a helper (executor "member") runs its own prompt
+    instead of the group's. handoff "exact" with a multistep scheduler gives such a prompt away after one
+    step, for the scheduler's history tells the noise; "latents" does not.
+
     between_rounds: serve what waits after each round too, not after the last one only. serve_s: go on
     serving so long after the last. window_s: once a prompt waits, gather others for so long before the
     groups are made; for between_rounds and serve_s.
@@ -136,6 +159,11 @@ class FederationConfig(_Section):
     Every computing process uses `threads` torch threads; results repeat at equal threads. `resume` goes on
     after the last round of a run that was cut off in `output`, and begins a new one where there is none.
     bindings: which partition each of Flower's node ids speaks for, on separate machines; set by the server.
+
+    seeded_noise: whether the noise of the pictures follows from `seed`, so that a run repeats. A member that
+    knows or guesses the seed then has the noise that its packets began from, and with it whatever prompt they
+    were made from. None: true in a simulation, false on separate machines, where the server draws the noise
+    of each group from the operating system.
     """
 
     homes: Path
@@ -148,6 +176,7 @@ class FederationConfig(_Section):
     threads: Annotated[int, Field(ge=1)] = 1
     resume: bool = False
     bindings: dict[str, int] | None = None
+    seeded_noise: bool | None = None
     model: ModelSection = ModelSection()
     adapter: AdapterSection = AdapterSection()
     rounds: RoundsSection = RoundsSection()
@@ -179,6 +208,12 @@ class FederationConfig(_Section):
         steps = self.clients.shared_steps
         return self.training.shared_steps if steps is None else steps[partition]
 
+    def with_shared_steps(self, steps: int) -> "FederationConfig":
+        """The same run with so many local steps a round for every client."""
+        training = replace(self.training, shared_steps=steps)
+        clients = self.clients.model_copy(update={"shared_steps": None})
+        return self.model_copy(update={"training": training, "clients": clients})
+
     def home(self, partition: int) -> Path:
         """The home of the device of a partition: `homes`/00, `homes`/01, and so on."""
         return home_of(self.homes, partition)
@@ -191,9 +226,61 @@ class FederationConfig(_Section):
             paths["model"] = self.model.model_copy(update={"name": str(local.absolute())})
         return self.model_copy(update=paths)
 
+    def for_devices(self) -> "FederationConfig":
+        """What the devices of a deployment are sent: what they decide and compute by, and nothing else.
+
+        Not in it, but at their defaults: the seed, paths and the model's name, node ids and partitions, the
+        number of clients and what differs between them, where devices stand, and what the server alone does.
+        What a device needs of these comes with its own order.
+        """
+        rounds = self.rounds.model_copy(
+            update={
+                "clients": None,
+                "deadline_s": None,
+                "dropout_rate": 0.0,
+                "tensorboard": False,
+                "options": {k: v for k, v in self.rounds.options.items() if k not in _SERVER_OPTIONS},
+            }
+        )
+        generation = {name: getattr(self.generation, name) for name in _OF_DEVICES}
+        if self.generation.link is not None:
+            generation["link"] = self.generation.link.for_receivers()
+        model = self.model.model_copy(update={"name": "embedded", "device": "cpu"})
+        return FederationConfig(
+            homes=Path("."),
+            output=Path("."),
+            name=self.name,
+            model=model,
+            adapter=self.adapter,
+            rounds=rounds,
+            training=self.training,
+            generation=GenerationSection(**generation),
+        )
+
     def to_run_config(self) -> dict[str, str]:
         """Flower's run config: the whole of this as one JSON string."""
         return {RUN_CONFIG_KEY: self.model_dump_json()}
+
+
+def packet_warnings(config: FederationConfig) -> list[str]:
+    """What a run with this configuration discloses of a member's prompt by its packets, a line each."""
+    found, settings = [], config.generation
+    if settings.enabled and settings.policy is Policy.OPEN:
+        found.append(
+            'generation.policy = "open": the server is sent each prompt itself, and the shared steps of a '
+            "group run on the prompt of one member, which its packets give away to all the others"
+        )
+        if settings.handoff == "exact":
+            found.append(
+                'generation.handoff = "exact" under the policy "open": the history of a multistep scheduler '
+                'gives that prompt away after one step; "latents" does after several'
+            )
+    if config.seeded_noise:
+        found.append(
+            "seeded_noise: the noise of the pictures follows from `seed`; whoever guesses it can find the "
+            "prompt that a packet was made from"
+        )
+    return found
 
 
 def flower_run_config(config: FederationConfig) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fedaigc.errors import UserError
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.config import RUN_CONFIG_KEY, SERVER_CONFIG_KEY, FederationConfig
 from fedaigc.federation.exchange import Progress
 from fedaigc.federation.record import read_record
 from fedaigc.federation.server_app import PROGRESS
@@ -121,6 +121,7 @@ clientapp = "fedaigc.federation.client_app:app"
 
 [tool.flwr.app.config]
 {RUN_CONFIG_KEY} = ""
+{SERVER_CONFIG_KEY} = ""
 """
     )
 

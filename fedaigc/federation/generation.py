@@ -177,6 +177,8 @@ def _shared_steps(record: RecordDict, order: ShareOrder) -> SharedSteps:
     state = unpack(steps.packet, order.plan)
     if state.step != order.stop or steps.later:
         raise PacketError(f"a packet of step {state.step}, asked for {order.stop}")
+    if state.noise_seed is not None:
+        raise PacketError("a packet with the noise stream of its group, which its members must not have")
     return steps
 
 
@@ -194,7 +196,7 @@ def _assign(
         plan,
         num_shared_steps=settings.num_shared_steps,
         boundary=boundary,
-        seed=config.seed,
+        seed=None if config.seeded_noise is False else config.seed,
         executor=settings.executor,
         handoff=settings.handoff,
     )

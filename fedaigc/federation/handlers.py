@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from flwr.app import RecordDict
 
+from fedaigc.bounds import MAX_TRAINING_STEPS
 from fedaigc.device.device import Device
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.report import DeviceError, Failure, failure_of
@@ -23,7 +24,6 @@ from fedaigc.federation.rule import Update
 from fedaigc.federation.software import own_software
 from fedaigc.federation.strategies import load_strategy
 from fedaigc.federation.strategy_code import strategy_code
-from fedaigc.rng import numpy_rng
 from fedaigc.semantics.signature import Policy
 
 
@@ -92,9 +92,13 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
     received = messages.read_train(content)
     if received.round < 1:
         raise DeviceError(Failure.PLAN_REFUSED, "rounds count from 1")
-    partition = host.partition
-    luck = numpy_rng(config.seed, "dropout", received.round, partition).random()
-    if luck < config.rounds.dropout_rate:
+    partition, own_order = host.partition, messages.read_client_order(content)
+    if own_order.shared_steps is not None:
+        # as if the configuration had said so: whatever bounds its steps bounds these
+        config = config.with_shared_steps(own_order.shared_steps)
+    if config.shared_steps(partition) > MAX_TRAINING_STEPS:
+        raise DeviceError(Failure.PLAN_REFUSED, f"over {MAX_TRAINING_STEPS} steps of training")
+    if own_order.dropped_out:
         raise DeviceError(Failure.DROPPED_OUT, "drawn to fail in this round")
     told, own = messages.strategy_code_of(content), strategy_code(config.rounds.strategy)
     if told != own:
@@ -122,7 +126,7 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         Update(partition, update.num_examples, update.num_steps, update.tensors, rank, update.losses),
         received,
         config.rounds.upload_format,
-        numpy_rng(config.seed, "upload", received.round, partition),
+        own_order.random(),
     )
 
 
@@ -183,6 +187,7 @@ def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordD
             order.task_id,
             order.packet,
             order.plan,
+            noise_seed=order.noise_seed,
             delivery=settings.delivery,
             mend=settings.link.mend if settings.link is not None else "nothing",
             errors=settings.link.known_errors if settings.link is not None else None,

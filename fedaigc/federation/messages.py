@@ -6,7 +6,7 @@ ids, task ids, fingerprints, the public names of layers, weights, and packets ma
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -101,17 +101,41 @@ def read_shared_state(record: RecordDict) -> SharedState:
     return SharedState.from_tensors(json.loads(values_of(record)["header"]), read_tensors(record))
 
 
-def train_record(
-    received: Received, format: Format, random: np.random.Generator, strategy_code: str
-) -> RecordDict:
-    """The order to train a round: the shared state, what the strategy sends beside it, and the fingerprint of
-    its code, which the client must have too.
+@dataclass(frozen=True)
+class ClientOrder:
+    """What an order to train says to one client alone.
+
+    shared_steps: local steps of the shared stage; None: those of the run's configuration. upload_seed: of
+    the rounding of its upload; None draws it from the operating system. dropped_out: whether it was drawn to
+    fail in this round (`dropout_rate`). Seeds are derived for this order: the run's does not follow from them
+    unless it can be guessed.
     """
+
+    shared_steps: int | None = None
+    upload_seed: int | None = None
+    dropped_out: bool = False
+
+    def random(self) -> np.random.Generator:
+        """The stream of the upload's rounding."""
+        return np.random.default_rng(self.upload_seed)
+
+
+def train_record(
+    received: Received,
+    format: Format,
+    random: np.random.Generator,
+    strategy_code: str,
+    order: ClientOrder | None = None,
+) -> RecordDict:
+    """The order to train a round: the shared state, what the strategy sends beside it, the fingerprint of its
+    code, which the client must have too, and what this client alone is told.
+    """
+    own = {name: value for name, value in asdict(order or ClientOrder()).items() if value is not None}
     extra = {f"{_EXTRA}{name}": tensor for name, tensor in received.extra.items()}
     header = json.dumps(received.shared.header())
     tensors = received.shared.tensors() | extra
     return tensors_record(
-        tensors, format, random, header=header, round=received.round, strategy_code=strategy_code
+        tensors, format, random, header=header, round=received.round, strategy_code=strategy_code, **own
     )
 
 
@@ -119,6 +143,17 @@ def strategy_code_of(record: RecordDict) -> str | None:
     """The fingerprint in an order to train; None when it has none."""
     told = values_of(record).get("strategy_code")
     return told if isinstance(told, str) else None
+
+
+def read_client_order(record: RecordDict) -> ClientOrder:
+    """What an order to train says to this client alone. ValueError for values that are not of their type."""
+    values = values_of(record)
+    found = {field.name: values[field.name] for field in fields(ClientOrder) if field.name in values}
+    expected = {"shared_steps": int, "upload_seed": int, "dropped_out": bool}
+    _check_types(found, {name: expected[name] for name in found})
+    if found.get("shared_steps", 1) < 1 or found.get("upload_seed", 0) < 0:
+        raise ValueError("an order has a step or more, and a seed that is not negative")
+    return ClientOrder(**found)
 
 
 def read_train(record: RecordDict) -> Received:

@@ -11,12 +11,12 @@ from fedaigc.diffusion.adapters import SharedState
 from fedaigc.errors import UserError
 from fedaigc.federation.accountant import Release
 from fedaigc.federation.config import FederationConfig
-from fedaigc.federation.messages import Ask, read_train, train_record
+from fedaigc.federation.messages import Ask, ClientOrder, read_train, train_record
 from fedaigc.federation.read_update import RefusedUpdate, read_update
 from fedaigc.federation.roster import Roster
 from fedaigc.federation.rule import Rule
 from fedaigc.federation.strategy_code import strategy_code
-from fedaigc.rng import numpy_rng
+from fedaigc.rng import derived_seed, numpy_rng
 
 _PAUSE_S = 2.0
 # a round that lost all its clients to these goes by; any other reason would come back in the next round
@@ -73,6 +73,7 @@ def run_rounds(
                 section.download_format,
                 numpy_rng(config.seed, "download", number, partition),
                 strategy_code(section.strategy),
+                _client_order(config, partition, number),
             )
             for partition in sampled
         }
@@ -116,6 +117,16 @@ def run_rounds(
         )
         on_round(record, shared)
     return shared
+
+
+def _client_order(config: FederationConfig, partition: int, number: int) -> ClientOrder:
+    """What one client is told of a round; the seeds of others do not follow from its own."""
+    luck = numpy_rng(config.seed, "dropout", number, partition).random()
+    return ClientOrder(
+        shared_steps=config.shared_steps(partition),
+        upload_seed=derived_seed(config.seed, "upload", number, partition),
+        dropped_out=bool(luck < config.rounds.dropout_rate),
+    )
 
 
 def _asked(

@@ -16,12 +16,13 @@ from fedaigc.errors import UserError
 from fedaigc.federation.base import base_model
 from fedaigc.federation.board import Board
 from fedaigc.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fedaigc.federation.config import FederationConfig, config_from_run
+from fedaigc.federation.config import FederationConfig
 from fedaigc.federation.exchange import Progress
 from fedaigc.federation.generation import plan_generation
 from fedaigc.federation.record import RunRecord, save_shared_state
 from fedaigc.federation.roster import Roster, open_roster
 from fedaigc.federation.rounds import RoundRecord, run_rounds
+from fedaigc.federation.server_config import server_config
 from fedaigc.federation.service import GENERATIONS, PromptService, append_generation
 from fedaigc.federation.software import difference, own_software
 from fedaigc.federation.strategies import load_strategy
@@ -40,7 +41,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run the federation that the run's configuration describes."""
     _end_with_parent()
     # a line of the log for each reply: the launcher, in another process, reads it as progress
-    serve(grid, config_from_run(context.run_config), lambda *step: print(progress_line(*step), flush=True))
+    serve(grid, server_config(context.run_config), lambda *step: print(progress_line(*step), flush=True))
 
 
 def _end_with_parent() -> None:

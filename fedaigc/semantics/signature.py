@@ -42,7 +42,9 @@ MAX_OPEN_CHARACTERS = MAX_CHARACTERS + 12 * MAX_PROMPT_CHARACTERS
 class Policy(StrEnum):
     """How much of a prompt a device discloses. Each discloses the relation, none a modifier.
 
-    OPEN: the prompt. The paper's mode, for experiments only; must be asked for by name.
+    OPEN: the prompt. The paper's mode, for experiments only; must be asked for by name. The shared steps of a
+        group then run on one member's prompt, and its packets disclose it to the others, not to the server
+        alone.
     EXACT: object and place by their nearest public concepts ("an apple on a table") if the minimum of public
         prompts is 1; with any other minimum the object as under KIND.
     KIND: the place by its nearest public concept, the object by a general word ("a fruit on a table"). The

@@ -38,7 +38,7 @@ class LocalPeers:
         try:
             if order.packet is None:
                 return device.alone(order.task_id, order.noise_seed, order.plan)
-            return device.finish(order.task_id, order.packet, order.plan)
+            return device.finish(order.task_id, order.packet, order.plan, noise_seed=order.noise_seed)
         except Exception:
             # as the handler of the order does: what fails there may depend on the prompt
             return Failure.NOT_FINISHED

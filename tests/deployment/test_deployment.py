@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_devices_behind_tls_and_keys_end_where_the_simulation_ends(make_run: MakeRun, tmp_path: Path) -> None:
-    config = make_run("devices", num_clients=3)
+    config = make_run("devices", num_clients=3, seeded_noise=True)
     twin = config.model_copy(update={"homes": tmp_path / "twins", "output": tmp_path / "simulated"})
     shutil.copytree(config.homes, twin.homes)
     run_in_process(twin)

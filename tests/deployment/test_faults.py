@@ -208,7 +208,7 @@ def test_a_server_that_dies_in_a_round_resumes_to_the_same_end(make_run: MakeRun
     Weights, personal adapters and pictures are those of a simulation that nobody stopped, bit for bit: no
     device has trained a round twice.
     """
-    config = make_run("killed", num_clients=2, rounds={"count": 6})
+    config = make_run("killed", num_clients=2, rounds={"count": 6}, seeded_noise=True)
     twin = config.model_copy(update={"homes": tmp_path / "twins", "output": tmp_path / "simulated"})
     shutil.copytree(config.homes, twin.homes)
     run_in_process(twin)

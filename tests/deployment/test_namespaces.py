@@ -40,6 +40,7 @@ TOML = """
 homes = "{homes}"
 output = "{output}"
 num_clients = {clients}
+seeded_noise = true
 model = {{ name = "{model}", height = 32, width = 32 }}
 adapter = {{ rank = 2 }}
 rounds = {{ count = 3 }}

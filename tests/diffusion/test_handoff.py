@@ -50,7 +50,8 @@ STATE = DenoisingState(
     draw_count=2,
     plan_fingerprint=PLAN.fingerprint(),
 )
-EXACT, LATENTS = pack(STATE, PLAN, "exact"), pack(STATE, replace(PLAN), "latents")
+EXACT = pack(STATE, PLAN, "exact", noise_stream=True)
+LATENTS = pack(STATE, replace(PLAN), "latents", noise_stream=True)
 
 
 def same(one, other):
@@ -121,14 +122,42 @@ class TestRoundTrip:
         assert torch.equal(unpack(pack(replace(STATE, latents=turned), PLAN), PLAN).latents, turned)
 
     def test_the_same_state_is_the_same_packet(self):
-        assert pack(STATE, PLAN) == EXACT
-        assert pack(unpack(EXACT, PLAN), PLAN) == EXACT
+        assert pack(STATE, PLAN, noise_stream=True) == EXACT
+        assert pack(unpack(EXACT, PLAN), PLAN, noise_stream=True) == EXACT
 
     def test_the_state_may_be_written_to(self):
         """The bytes of a packet are shared by all members; their states are not."""
         one, other = unpack(EXACT, PLAN), unpack(EXACT, PLAN)
         one.latents.zero_()
         assert torch.equal(other.latents, STATE.latents)
+
+    @pytest.mark.parametrize("handoff", ["exact", "latents"])
+    def test_the_noise_stream_is_carried_only_when_it_is_asked_for(self, handoff):
+        """The header of a packet names neither seed nor draws; the rest of the state is the same."""
+        packet = pack(STATE, PLAN, handoff)
+        state = unpack(packet, PLAN)
+        assert (state.noise_seed, state.draw_count) == (None, 0)
+        assert same(state.latents, STATE.latents)
+        assert str(STATE.noise_seed).encode() not in packet
+        assert b"noise" not in packet
+        assert b"draw" not in packet
+
+    def test_a_stream_that_did_not_come_cannot_be_handed_on(self):
+        with pytest.raises(UserError, match="without its noise stream"):
+            pack(unpack(pack(STATE, PLAN), PLAN), PLAN, noise_stream=True)
+
+    @pytest.mark.parametrize("scheduler", ["EulerAncestral", "DDIM"])
+    def test_without_a_stream_no_step_may_draw(self, tiny, scheduler):
+        pipe = tiny("sd1")
+        plan = plan_of(pipe, scheduler)
+        state = run_segment(pipe, initial_state(pipe, plan, 5), PROMPT, plan, 2)
+        received = unpack(pack(state, plan), plan)
+        if scheduler == "DDIM":
+            run_segment(pipe, received, PROMPT, plan, 4)
+            return
+        with pytest.raises(UserError, match="EulerAncestralDiscreteScheduler draws noise"):
+            run_segment(pipe, received, PROMPT, plan, 4)
+        run_segment(pipe, received.with_noise_stream(7), PROMPT, plan, 4)
 
     def test_a_history_that_cannot_be_written_is_refused(self):
         with pytest.raises(TypeError, match="hook as a function"):
@@ -330,7 +359,7 @@ class TestHandOffOfLatents:
         whole = run_segment(pipe, start, PROMPT, plan, plan.num_steps).latents
         for k in range(plan.num_steps + 1):
             state = run_segment(pipe, start, PROMPT, plan, k)
-            state = unpack(pack(state, plan, "latents"), plan)
+            state = unpack(pack(state, plan, "latents", noise_stream=True), plan)
             assert torch.equal(run_segment(pipe, state, PROMPT, plan, plan.num_steps).latents, whole)
 
     @pytest.mark.parametrize(("scheduler", "steps"), [("Heun", 4), ("KDPM2Ancestral", 3)])
@@ -342,7 +371,7 @@ class TestHandOffOfLatents:
         for k in range(plan.num_steps):
             state = run_segment(pipe, state, PROMPT, plan, k)
             if k % 2 == 0:
-                resumed = unpack(pack(state, plan, "latents"), plan)
+                resumed = unpack(pack(state, plan, "latents", noise_stream=True), plan)
                 assert torch.equal(run_segment(pipe, resumed, PROMPT, plan, plan.num_steps).latents, whole)
             else:
                 with pytest.raises(UserError, match="inside one of the two-evaluation steps"):

@@ -153,7 +153,13 @@ class TestNoiseStreams:
         state = initial_state(pipe, plan, 5)
         drawn = [state.draw_count]
         while state.step < plan.num_steps:
-            state = run_segment(pipe, unpack(pack(state, plan), plan), PROMPT, plan, state.step + 1)
+            state = run_segment(
+                pipe,
+                unpack(pack(state, plan, noise_stream=True), plan),
+                PROMPT,
+                plan,
+                state.step + 1,
+            )
             drawn.append(state.draw_count)
         assert torch.equal(state.latents, expected)
         assert drawn[0] == 1

@@ -124,7 +124,7 @@ def runs(tiny, tmp_path_factory):
             state = run_segment(pipe, state, conditioning(case, SHARED), plan, k)
             result.first[k] = state.latents
             packet = f"{len(jobs)}.packet"
-            (folder / packet).write_bytes(pack(state, plan, "exact"))
+            (folder / packet).write_bytes(pack(state, plan, "exact", noise_stream=True))
             for prompt in (SHARED, OWN):
                 jobs.append(
                     {
