@@ -15,6 +15,7 @@ from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.prompts import TaskStatus
 from fedaigc.device.report import DeviceError, Failure, UnknownTask, failure_of
 from fedaigc.device.scoring import Scorer
+from fedaigc.errors import UserError
 from fedaigc.federation import messages
 from fedaigc.federation.base import scene_scorer
 from fedaigc.federation.config import FederationConfig
@@ -71,8 +72,24 @@ def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig)
 
 
 def hello(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """Which partition this is, the fingerprint of its base model, and the versions of what computes here."""
-    return body(partition=host.partition, base=host.base_hash(), **own_software())
+    """Which partition this is, its base model, its number of pictures, and the versions of its software.
+
+    The number bounds the weight of its updates; a run without training is told none.
+    """
+    return body(
+        partition=host.partition,
+        base=host.base_hash(),
+        num_examples=_num_pictures(host) if config.rounds.count else 0,
+        **own_software(),
+    )
+
+
+def _num_pictures(host: Host) -> int:
+    """The private pictures; 0 for a home that cannot be read, which training then reports."""
+    try:
+        return len(host.open_device().images)
+    except (DeviceError, UserError, OSError):
+        return 0
 
 
 def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
