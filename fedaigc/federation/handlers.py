@@ -117,8 +117,6 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         height=config.model.height,
         width=config.model.width,
     )
-    if not all(bool(tensor.isfinite().all()) for tensor in update.tensors.values()):
-        raise DeviceError(Failure.DIVERGED, "training ended with values that are not finite")
     rank = received.shared.rank if update.rank is None else update.rank
     return messages.update_record(
         Update(partition, update.num_examples, update.num_steps, update.tensors, rank, update.losses),
