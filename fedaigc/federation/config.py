@@ -58,7 +58,7 @@ class RoundsSection(_Section):
     TensorBoard too, into `tensorboard/` of the output.
 
     max_norm_ratio: an update that moves the state by more than this multiple of the running median of updates
-    is refused, and an aggregate that moves it by more than this multiple of the median of aggregates is not
+    is refused, and an aggregate that moves it by more than this multiple of the largest of late is not
     taken (see `update_bounds`). max_weight_ratio: a client counts for at most this multiple of the median
     number of pictures of all devices (see `weighting`). Both are off at None, which is `inf` in TOML.
     attackers: how many of a round's clients a robust strategy withstands.

@@ -24,8 +24,10 @@ Where more than half of the sizes are an attacker's, the median is the attacker'
 round, or have honest updates refused. Within the bound any direction is accepted: one device can undo the
 steps of up to `ratio` others, which only a robust rule stops.
 
-The same bound holds for the aggregate, by the Frobenius norm of the change of all effective weights
-R + s B A, against the median of earlier aggregates: rules that factor the same product anew do not move it.
+An aggregate is bounded by the Frobenius norm of the change of all effective weights R + s B A, which a rule
+that factors the same product anew does not move: it is not taken beyond `ratio` times the largest of the last
+WINDOW rounds. The largest, for a rule that trains A and B in turn moves the weights 20 times further in every
+other round; what an aggregate is made of is bounded already.
 """
 
 import math
@@ -94,7 +96,7 @@ def effective_change(before: SharedState, after: SharedState) -> float:
 
 
 class UpdateBounds:
-    """The running medians of a run, and what they refuse. ratio: None refuses nothing.
+    """The sizes of a run's last rounds, and what they refuse. ratio: None refuses nothing.
 
     Raises ValueError for a ratio below 1, at which half of the honest updates would be refused.
     """
@@ -105,7 +107,7 @@ class UpdateBounds:
         self._ratio = math.inf if ratio is None else float(ratio)
         self._window: deque[dict[str, list[float]]] = deque(maxlen=WINDOW)
         self._round: dict[str, list[float]] = {}
-        self._medians: dict[str, float] = {}
+        self._references: dict[str, float] = {}
 
     @property
     def active(self) -> bool:
@@ -114,14 +116,14 @@ class UpdateBounds:
 
     def knows(self, groups: Collection[str]) -> bool:
         """Whether each group has a median."""
-        return not self.active or self._medians.keys() >= set(groups)
+        return not self.active or self._references.keys() >= set(groups)
 
     def look(self, sizes: Iterable[Sizes]) -> None:
         """Take the medians of these sizes, of all of a round's updates, where there are none."""
         found: dict[str, list[float]] = {}
         for each in sizes:
             _collect(found, each)
-        self._medians = {group: median_low(values) for group, values in found.items()} | self._medians
+        self._references = {group: median_low(values) for group, values in found.items()} | self._references
 
     def check(self, partition: int, sizes: Sizes) -> None:
         """Count the sizes of an update of the round. Raises BeyondBounds for one that is too large."""
@@ -151,7 +153,7 @@ class UpdateBounds:
         if self._round:
             self._window.append(self._round)
         self._round = {}
-        self._set_medians()
+        self._set_references()
 
     def state(self) -> dict[str, Tensor]:
         """The sizes of the last rounds, for checkpoints."""
@@ -169,26 +171,30 @@ class UpdateBounds:
             rounds.setdefault(int(at), {})[group] = values.tolist()
         self._window = deque((rounds[at] for at in sorted(rounds)), maxlen=WINDOW)
         self._round = {}
-        self._set_medians()
+        self._set_references()
 
-    def _set_medians(self) -> None:
+    def _set_references(self) -> None:
         found: dict[str, list[float]] = {}
         for sizes in self._window:
             for group, values in sizes.items():
                 found.setdefault(group, []).extend(values)
-        self._medians = {group: median_low(values) for group, values in found.items()}
+        self._references = {
+            group: max(values) if group == AGGREGATE else median_low(values)
+            for group, values in found.items()
+        }
 
     def _excess(self, group: str, size: float) -> float:
-        median = self._medians.get(group)
-        return 0.0 if median is None else size / (self._ratio * median)
+        reference = self._references.get(group)
+        return 0.0 if reference is None else size / (self._ratio * reference)
 
     def _capped(self, group: str, size: float) -> float:
-        median = self._medians.get(group)
-        return size if median is None else min(size, self._ratio * median)
+        reference = self._references.get(group)
+        return size if reference is None else min(size, self._ratio * reference)
 
     def _told(self, group: str, size: float) -> str:
-        times = size / self._medians[group]
-        return f"{group} is {times:.3g} times the median of the last rounds, at most {self._ratio:g}"
+        times = size / self._references[group]
+        of = "largest" if group == AGGREGATE else "median"
+        return f"{group} is {times:.3g} times the {of} of the last rounds, at most {self._ratio:g}"
 
 
 def _group(name: str, known: Mapping[str, Tensor]) -> str:

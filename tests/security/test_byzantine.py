@@ -312,6 +312,23 @@ def test_factoring_the_same_product_anew_is_no_change() -> None:
     assert effective_change(one, replace(merged, residual={})) == 4
 
 
+def test_rules_that_move_the_weights_in_every_other_round_are_let() -> None:
+    """As RoLoRA does: the effective change of an A-round was a twentieth of a B-round's."""
+    from fedaigc.federation.update_bounds import UpdateBounds
+
+    def state(size: float) -> SharedState:
+        return SharedState("base", {}, 1, 1.0, {"l": size * torch.ones(1, 1)})
+
+    bounds, at = UpdateBounds(5.0), 0.0
+    for step in (0.139, 0.007, 0.141, 0.011, 0.137, 0.015):
+        assert bounds.aggregate_problem(state(at), state(at + step), {}) is None
+        bounds.end_round()
+        at += step
+    problem = bounds.aggregate_problem(state(at), state(at + 10 * 0.141), {})
+    assert problem is not None
+    assert "10 times the largest of the last rounds" in problem
+
+
 # robust rules
 
 
