@@ -112,7 +112,7 @@ def ours(parameters: int, clients: int) -> tuple[float, Any, int]:
 
     def take(message: Any) -> None:
         client, record = message
-        rule.add(read_update(record, client, received, rule, "float32"))
+        rule.add(read_update(record, client, received, rule, "float32", num_steps=1))
 
     seconds, state, extra = fold((message(client) for client in range(clients)), take, rule.finish)
     return seconds, float(next(iter(state.tensors().values()))[0, 0]), extra

@@ -18,7 +18,10 @@ MAX_TRAINING_STEPS: Final = 10_000
 MAX_BATCH_SIZE: Final = 256
 MAX_RANK: Final = 512
 
-# updates and shared states
+# updates and shared states: the largest value is float16's, in which a pipeline may run
+MAX_WEIGHT: Final = 65504.0
+MAX_EXAMPLES: Final = 10_000_000
+MAX_LOSS: Final = 1e6
 
 # tasks and signatures
 # names of tasks of which nothing is disclosed: an order may name one of so many of the latest polls

@@ -27,7 +27,7 @@ from fedaigc.federation.launcher import run_in_process
 from fedaigc.federation.messages import read_train, train_record
 from fedaigc.federation.record import read_record
 from fedaigc.federation.rule import Received, Rule
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.federation.strategies import load_strategy, server_rule
 from fedaigc.federation.strategy_code import strategy_code
 from fedaigc.rng import numpy_rng
 
@@ -155,9 +155,7 @@ class Execution:
         if held is None or held.round != number:
             raise RuntimeError(f"expected a checkpoint of round {number}")
         evaluator.forget()
-        rule = load_strategy(config.rounds.strategy, config.rounds.options)
-        rule.seed, rule.num_clients = config.seed, config.num_clients
-        rule.clients_per_round = config.rounds.clients or config.num_clients
+        rule = server_rule(config)
         rule.load(held.rule_state)
         states: dict[str, Callable[[StudyClient], SharedState]] = {}
         if rule.traits.edge and self._run.kind != "local only":

@@ -158,7 +158,7 @@ class Device:
         The update holds what the rule uploads; the personal adapter (rank `personal_rank` when it is new) and
         the rule's memory are written into the home as version (run, round) and go nowhere else. A repeated
         round starts from the version before it and ends with the same weights. Raises DeviceError without
-        images or with another base model.
+        images or with another base model, and when training diverged, of which nothing is kept.
         """
         if not len(self.images):
             raise DeviceError(Failure.NO_IMAGES, f"no images in {self._home.root}")
@@ -177,6 +177,11 @@ class Device:
             shared_steps=shared_steps,
             rank=personal_rank,
         )
+        # a later round would start from what this one leaves
+        if not all(
+            bool(tensor.isfinite().all()) for tensor in (*after.upload.values(), *after.memory.values())
+        ):
+            raise DeviceError(Failure.DIVERGED, "training ended with values that are not finite")
         self.versions.save_round(run, received.round, after.personal or personal, after.memory)
         return LocalUpdate(after.upload, len(data), shared_steps, after.losses, after.rank)
 

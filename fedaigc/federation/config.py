@@ -73,6 +73,12 @@ class RoundsSection(_Section):
     wait). upload_format and download_format: numbers on the wire. dropout_rate: the share of sampled clients
     that fail after they were sent the state, drawn from the seed. tensorboard: write each round's figures for
     TensorBoard too, into `tensorboard/` of the output.
+
+    max_norm_ratio: an update that moves the state by more than this multiple of the running median of updates
+    is refused, and an aggregate that moves it by more than this multiple of the largest of late is not
+    taken (see `update_bounds`). max_weight_ratio: a client counts for at most this multiple of the median
+    number of pictures of all devices (see `weighting`). Both are off at None, which is `inf` in TOML.
+    attackers: how many of a round's clients a robust strategy withstands.
     """
 
     count: Annotated[int, Field(ge=0)] = 3
@@ -84,6 +90,9 @@ class RoundsSection(_Section):
     download_format: Format = "float32"
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     tensorboard: bool = False
+    max_norm_ratio: Annotated[float, Field(ge=1)] | None = 5.0
+    max_weight_ratio: Annotated[float, Field(ge=1)] | None = 10.0
+    attackers: Annotated[int, Field(ge=0)] = 0
 
 
 class ClientsSection(_Section):

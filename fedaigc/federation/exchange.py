@@ -53,7 +53,7 @@ def exchange(
             progress(label, done, len(ids))
 
     with tempfile.TemporaryFile(dir=folder) as file:
-        waiting = _Waiting(file)
+        waiting = Waiting(file)
         while missing := [message_id for message_id in ids if message_id not in waiting]:
             before = len(waiting)
             began = time.monotonic()
@@ -78,7 +78,7 @@ def exchange(
             yield waiting.pop(message_id)
 
 
-class _Waiting:
+class Waiting:
     """Replies that wait for their turn, in a file: the updates of many devices do not fit into memory."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -92,6 +92,7 @@ class _Waiting:
         return message_id in self._kept
 
     def keep(self, message_id: str, reply: bytes | Failure) -> None:
+        """Keep a reply, serialized."""
         if isinstance(reply, Failure):
             self._kept[message_id] = reply
             return
@@ -99,6 +100,7 @@ class _Waiting:
         self._kept[message_id] = start, self._file.write(reply)
 
     def pop(self, message_id: str) -> RecordDict | Failure:
+        """A reply that was kept, once; late when there is none."""
         found = self._kept.pop(message_id, Failure.LATE)
         if isinstance(found, Failure):
             return found

@@ -8,12 +8,16 @@ Where Flower's defaults make one strategy another, ours differ: FedAvgM has mome
 selects two. Which rules are still equal: FedAvg on factors is FedIT; the server half of FedProx is FedAvg's;
 Bulyan with no malicious nodes, and FedTrimmedAvg while beta K < 1, are the unweighted mean.
 
+Krum, Multi-Krum, Bulyan, FedTrimmedAvg and FedMedian withstand some of a round's clients. How many is
+`rounds.attackers`, unless an option says it (`num_malicious_nodes`, `beta`); a round with fewer updates than
+that number needs changes nothing.
+
 Of FedAdam know: Flower corrects the bias with the exponent round + 1, which Reddi et al. do not have at all.
 """
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,7 +65,8 @@ class _Kind:
 
     mean: it starts from the clients' mean, so that a private mean can take its place. centred: it compares
     distances, for which it is given the clients' changes in place of their weights: Flower computes
-    |x - y|^2 as |x|^2 + |y|^2 - 2 xy in float32, where small changes of large weights would be lost.
+    |x - y|^2 as |x|^2 + |y|^2 - 2 xy in float32, where small changes of large weights would be lost. needed:
+    for f attackers a f + b clients, as (a, b); None for a strategy that withstands none.
     """
 
     strategy: type[Any]
@@ -69,6 +74,7 @@ class _Kind:
     traits: Traits = field(default_factory=Traits)
     mean: bool = False
     centred: bool = False
+    needed: tuple[int, int] | None = None
 
 
 _ADAPTIVE = {"eta": 0.1, "beta_1": 0.9, "beta_2": 0.99, "tau": 1e-3}
@@ -81,15 +87,20 @@ _KINDS = {
     "fedyogi": _Kind(flower.FedYogi, _ADAPTIVE | {"eta": 0.01}, _STATEFUL, mean=True),
     "fedadagrad": _Kind(flower.FedAdagrad, {"eta": 0.1, "tau": 1e-3}, _STATEFUL, mean=True),
     "fedprox": _Kind(flower.FedProx, {"proximal_mu": 0.01}, mean=True),
-    "fedmedian": _Kind(flower.FedMedian, {}),
-    "fedtrimmedavg": _Kind(flower.FedTrimmedAvg, {"beta": 0.2}),
-    "krum": _Kind(flower.Krum, {"num_malicious_nodes": 0}, centred=True),
-    "multikrum": _Kind(flower.MultiKrum, {"num_malicious_nodes": 0, "num_nodes_to_select": 2}, centred=True),
+    "fedmedian": _Kind(flower.FedMedian, {}, needed=(2, 1)),
+    "fedtrimmedavg": _Kind(flower.FedTrimmedAvg, {"beta": 0.2}, needed=(2, 1)),
+    "krum": _Kind(flower.Krum, {"num_malicious_nodes": 0}, centred=True, needed=(2, 3)),
+    "multikrum": _Kind(
+        flower.MultiKrum, {"num_malicious_nodes": 0, "num_nodes_to_select": 2}, centred=True, needed=(2, 3)
+    ),
     # not averaging: fewer than 4 f + 3 clients change nothing
-    "bulyan": _Kind(flower.Bulyan, {"num_malicious_nodes": 0}, Traits(averaging=False), centred=True),
+    "bulyan": _Kind(
+        flower.Bulyan, {"num_malicious_nodes": 0}, Traits(averaging=False), centred=True, needed=(4, 3)
+    ),
     "qfedavg": _Kind(flower.QFedAvg, {"client_learning_rate": 1e-3, "q": 0.1}, Traits(averaging=False)),
 }
 FLOWER_STRATEGIES = tuple(_KINDS)
+ROBUST_STRATEGIES = tuple(name for name, kind in _KINDS.items() if kind.needed is not None)
 
 
 def flower_options(name: str) -> dict[str, float | int | bool | str]:
@@ -117,7 +128,7 @@ def flower_rule(name: str, options: Options) -> Rule:
         chosen[option] = _number(name, option, options[option], kind.options[option])
     try:
         privacy = privacy_of({option: options[option] for option in options if option in PRIVACY_OPTIONS})
-        return FlowerRule(kind, chosen, privacy)
+        return FlowerRule(kind, chosen, privacy, given=options.keys())
     except (TypeError, ValueError) as error:
         raise UserError(f"Flower's {name}: {error}") from None
 
@@ -138,20 +149,57 @@ def _number(name: str, option: str, value: Any, default: float | int) -> float |
 class FlowerRule(Rule):
     """One of Flower's strategies as the server half.
 
-    The weights of FedAvg's mean are n_k; with privacy all clients count alike.
+    The weights of FedAvg's mean are n_k; with privacy all clients count alike. given: the options that are
+    not defaults.
     """
 
-    def __init__(self, kind: _Kind, options: Mapping[str, float | int], privacy: Privacy | None) -> None:
-        self._kind, self._options, self._privacy = kind, options, privacy
+    def __init__(
+        self,
+        kind: _Kind,
+        options: Mapping[str, float | int],
+        privacy: Privacy | None,
+        given: Collection[str] = (),
+    ) -> None:
+        self._kind, self._options, self._privacy, self._given = kind, options, privacy, frozenset(given)
+        self._attackers = 0
         # the loss that clients report: coarse, and at the weights of their local steps
         keys = {"train_loss_key": _LOSS} if kind.strategy is flower.QFedAvg else {}
         self._strategy = kind.strategy(**options, **keys, **OWN_LOOP)
+        self.weighing_metrics = (_LOSS,) if keys else ()
         self.traits = kind.traits
         if privacy is None and (kind.strategy is flower.FedAvg or options.get("proximal_mu") == 0):
             self.equals = "fedit"
         if privacy is not None:
             kept = kind.traits.stateless and not privacy.adaptive
             self.traits = replace(kind.traits, averaging=False, stateless=kept)
+
+    @property
+    def robust(self) -> bool:
+        """Whether the strategy withstands attackers at all."""
+        return self._kind.needed is not None
+
+    def withstand(self, attackers: int) -> None:
+        """Set how many of a round's clients may be attackers, unless an option says it.
+
+        Raises UserError when the clients of a round are too few, or fewer than are selected would be honest.
+        """
+        if self._given & {"num_malicious_nodes", "beta"}:
+            return
+        selected = int(self._options.get("num_nodes_to_select", 1))
+        least = max(self._least(attackers), attackers + selected)
+        if self.clients_per_round < least:
+            raise UserError(
+                f"rounds.attackers is {attackers}, for which {self._kind.strategy.__name__} needs {least} "
+                f"clients a round, there are {self.clients_per_round}: give more clients or fewer attackers"
+            )
+        self._attackers = attackers
+        if hasattr(self._strategy, "num_malicious_nodes"):
+            self._strategy.num_malicious_nodes = attackers
+
+    def _least(self, attackers: int) -> int:
+        """How many updates a round must have."""
+        slope, base = self._kind.needed or (0, 0)
+        return slope * attackers + base
 
     def expected(self, received: Received, rank: int) -> dict[str, tuple[int, ...]]:
         """What is sent; and one bit, whether the update was clipped, where clients adapt the norm."""
@@ -206,6 +254,12 @@ class FlowerRule(Rule):
         messages, self._messages = self._messages, []
         if not messages:
             return self._shared
+        if self._attackers and len(messages) < self._least(self._attackers):
+            self._warn(f"{len(messages)} updates are too few for {self._attackers} attackers: no change")
+            return self._shared
+        if self._attackers and isinstance(self._strategy, flower.FedTrimmedAvg):
+            # Flower cuts int(beta K) at both ends: a quarter more, for the product is rounded
+            self._strategy.beta = (self._attackers + 0.25) / len(messages)
         if self._privacy is not None:
             mean = self._privacy.mean(
                 messages, self._arrays(self._start), self._round, self.seed, self.clients_per_round
@@ -240,15 +294,16 @@ class FlowerRule(Rule):
         return found
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave."""
+        """Take up what `state` gave, in place of all that was remembered."""
         for memory in _MEMORY:
             named = {
                 name.removeprefix(f"{memory}/"): tensor.numpy().copy()
                 for name, tensor in sorted(state.items())
                 if name.startswith(f"{memory}/")
             }
-            if named:
-                setattr(self._strategy, memory, list(named.values()) if "vector" in memory else named)
+            if hasattr(self._strategy, memory):
+                values = list(named.values()) if "vector" in memory else named
+                setattr(self._strategy, memory, values or None)
         if self._privacy is not None:
             self._privacy.load(state)
 

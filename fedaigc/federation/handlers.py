@@ -16,6 +16,7 @@ from fedaigc.device.device import Device
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.report import DeviceError, Failure, failure_of
 from fedaigc.device.scoring import Scorer
+from fedaigc.errors import UserError
 from fedaigc.federation import messages
 from fedaigc.federation.base import scene_scorer
 from fedaigc.federation.config import FederationConfig
@@ -83,8 +84,24 @@ def refused(kind: Ask, error: BaseException) -> RecordDict:
 
 
 def hello(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """Which partition this is, the fingerprint of its base model, and the versions of what computes here."""
-    return body(partition=host.partition, base=host.base_hash(), **own_software())
+    """Which partition this is, its base model, its number of pictures, and the versions of its software.
+
+    The number bounds the weight of its updates; a run without training is told none.
+    """
+    return body(
+        partition=host.partition,
+        base=host.base_hash(),
+        num_examples=_num_pictures(host) if config.rounds.count else 0,
+        **own_software(),
+    )
+
+
+def _num_pictures(host: Host) -> int:
+    """The private pictures; 0 for a home that cannot be read, which training then reports."""
+    try:
+        return len(host.open_device().images)
+    except (DeviceError, UserError, OSError):
+        return 0
 
 
 def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
@@ -119,8 +136,6 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         height=config.model.height,
         width=config.model.width,
     )
-    if not all(bool(tensor.isfinite().all()) for tensor in update.tensors.values()):
-        raise DeviceError(Failure.DIVERGED, "training ended with values that are not finite")
     rank = received.shared.rank if update.rank is None else update.rank
     return messages.update_record(
         Update(partition, update.num_examples, update.num_steps, update.tensors, rank, update.losses),

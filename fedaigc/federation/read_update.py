@@ -2,14 +2,16 @@
 
 Flower checks the names of arrays and not their shapes, so that a rank-1 factor is silently broadcast into a
 rank-4 sum. Here a reply must have exactly the names, shapes, number format and length that the rule expects
-of its client, all finite.
+of its client, with values and counts that can be. How far it moves the state is checked by `update_bounds`.
 """
 
 import math
 
 import numpy as np
 from flwr.app import Array, RecordDict
+from torch import Tensor
 
+from fedaigc.bounds import MAX_EXAMPLES, MAX_LOSS, MAX_WEIGHT
 from fedaigc.federation.arrays import Manifest, array_of
 from fedaigc.federation.messages import ARRAYS, FLAT, METRICS, values_of
 from fedaigc.federation.rule import Received, Rule, Update
@@ -23,34 +25,43 @@ class RefusedUpdate(ValueError):
     """A reply that takes no part in the round; the text names the partition and both values."""
 
 
-def read_update(record: RecordDict, partition: int, received: Received, rule: Rule, format: Format) -> Update:
-    """The update in the train reply of `partition`, which had `received`.
+def read_update(
+    record: RecordDict, partition: int, received: Received, rule: Rule, format: Format, *, num_steps: int
+) -> Update:
+    """The update in the train reply of `partition`, which had `received` and was ordered `num_steps` steps.
 
     Raises RefusedUpdate for another partition's id, names or shapes other than the rule expects (which a
-    wrong rank is), another number format or length, values that are not finite, or counts that are none.
+    wrong rank is), another number format or length, values that are not finite or beyond MAX_WEIGHT, another
+    number of steps than was ordered, a number of examples outside 1 to MAX_EXAMPLES, and losses outside 0 to
+    MAX_LOSS.
     """
     try:
         values, metrics = values_of(record), values_of(record, METRICS)
         manifest = Manifest.from_json(values["manifest"])
-        claimed, num_examples, num_steps = values["partition"], values["num_examples"], values["num_steps"]
+        claimed, num_examples, steps = values["partition"], values["num_examples"], values["num_steps"]
         array, rank = values_of(record, ARRAYS)[FLAT], values["rank"]
         found, scales = values["format"], values["scales"]
         numbers = {name: float(value) for name, value in metrics.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise RefusedUpdate(f"partition {partition}: the reply is no update ({error!r:.200})") from None
     if claimed != partition:
-        raise RefusedUpdate(f"partition {partition}: the reply claims to come from partition {claimed!r}")
-    if not all(type(count) is int and count >= 1 for count in (num_examples, num_steps)):
+        raise RefusedUpdate(f"partition {partition}: the reply claims to come from partition {claimed!r:.80}")
+    if type(num_examples) is not int or not 1 <= num_examples <= MAX_EXAMPLES:
         raise RefusedUpdate(
-            f"partition {partition}: {num_examples!r} examples and {num_steps!r} steps, expected 1 or more"
+            f"partition {partition}: {num_examples!r:.80} examples, expected 1 to {MAX_EXAMPLES}"
         )
+    # rules divide by the number of steps: a small claim would enlarge the update
+    if type(steps) is not int or steps != num_steps:
+        raise RefusedUpdate(f"partition {partition}: {steps!r:.80} steps, ordered were {num_steps}")
     try:
         expected = Manifest(tuple(rule.expected(received, rank).items()))
     except (TypeError, ValueError) as error:
         raise RefusedUpdate(f"partition {partition}: {error}") from None
     _check_manifest(partition, manifest, expected)
-    if len(numbers) > _MAX_METRICS or not all(math.isfinite(value) for value in numbers.values()):
-        raise RefusedUpdate(f"partition {partition}: over {_MAX_METRICS} metrics, or one that is not finite")
+    if len(numbers) > _MAX_METRICS or not all(0 <= value <= MAX_LOSS for value in numbers.values()):
+        raise RefusedUpdate(
+            f"partition {partition}: over {_MAX_METRICS} losses, or one that is not in 0 to {MAX_LOSS:g}"
+        )
     if found != format or not isinstance(scales, bytes):
         raise RefusedUpdate(f"partition {partition}: number format {found!r:.50}, expected {format!r}")
     buffer = _read_array(partition, array, BYTES_PER_VALUE[format] * expected.num_values)
@@ -61,10 +72,24 @@ def read_update(record: RecordDict, partition: int, received: Received, rule: Ru
     if format != "float32":
         tensors = sums(tensors, received.shared.tensors())
     for name, tensor in tensors.items():
-        # a finite sum has finite terms: one pass without a mask as large as the tensor
-        if not math.isfinite(tensor.sum().item()) and not bool(tensor.isfinite().all()):
-            raise RefusedUpdate(f"partition {partition}: {name} holds values that are not finite")
-    return Update(partition, num_examples, num_steps, tensors, rank, numbers)
+        problem = value_problem(tensor)
+        if problem is not None:
+            raise RefusedUpdate(f"partition {partition}: {name} holds {problem}")
+    return Update(partition, num_examples, steps, tensors, rank, numbers)
+
+
+def value_problem(tensor: Tensor) -> str | None:
+    """What is wrong with the values of a tensor of weights; None when all lie within +-MAX_WEIGHT."""
+    if not tensor.numel():
+        return None
+    # one pass, without a mask as large as the tensor; NaN makes both NaN
+    least, most = (float(value) for value in tensor.aminmax())
+    largest = max(-least, most)
+    if largest <= MAX_WEIGHT:
+        return None
+    if math.isfinite(least) and math.isfinite(most):
+        return f"a value of size {largest:.3g}, at most {MAX_WEIGHT:g} is taken"
+    return "values that are not finite"
 
 
 def _check_manifest(partition: int, manifest: Manifest, expected: Manifest) -> None:

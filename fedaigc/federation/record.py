@@ -114,10 +114,28 @@ def refusals(record: Mapping[str, Any]) -> list[str]:
     """Who was left out of what, a line each: of the run, of rounds, of the generation."""
     lines = [f"left out of the run: {entry['reason']}" for entry in record.get("refused", [])]
     lines += [f"not there: the device of partition {partition}" for partition in record.get("absent", [])]
+    if fell_back := record.get("fell_back"):
+        lines.append(f"went on from round {fell_back['to_round']}: {fell_back['reason']}")
     rounds: dict[str, list[int]] = {}
     for done in record["rounds"]:
         for reason in done["refused"].values():
             rounds.setdefault(reason, []).append(done["round"])
+        if done.get("rejected"):
+            lines.append(f"round {done['round']} changed nothing: {done['rejected']}")
+        if done.get("fell_back_to") is not None:
+            lines.append(
+                f"round {done['round']}: devices diverged, the state of round {done['fell_back_to']} was "
+                "taken up again"
+            )
+    capped = {
+        (partition, done["num_examples"][partition], weight)
+        for done in record["rounds"]
+        for partition, weight in done.get("capped", {}).items()
+    }
+    lines += [
+        f"partition {partition} claimed {claimed} pictures and counted as {weight}"
+        for partition, claimed, weight in sorted(capped)
+    ]
     lines += [
         f"left out of round{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}: {reason}"
         for reason, numbers in rounds.items()

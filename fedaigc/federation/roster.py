@@ -8,6 +8,7 @@ from pathlib import Path
 from flwr.app import RecordDict
 from flwr.serverapp.grid import Grid
 
+from fedaigc.bounds import MAX_EXAMPLES
 from fedaigc.device.report import Failure
 from fedaigc.errors import UserError
 from fedaigc.federation.exchange import Progress, exchange
@@ -47,7 +48,8 @@ class Roster:
 
     Replies come back by partition, whoever was first: nothing that is computed from them can depend on node
     ids or on the order of arrival. `progress` is called with a label, the replies that are in, and all that
-    are due. software: what each partition said it computes with. folder: see `exchange`.
+    are due. software: what each partition said it computes with. num_examples: how many pictures each one
+    showed. folder: see `exchange`.
     """
 
     def __init__(
@@ -59,15 +61,17 @@ class Roster:
         software: Mapping[int, Software] | None = None,
         admission: "Admission | None" = None,
         folder: Path | None = None,
+        num_examples: Mapping[int, int] | None = None,
     ) -> None:
         self._grid = grid
-        self._folder = folder
+        self.folder = folder
         self._nodes = dict(sorted(nodes.items()))
         self._progress = progress
         self._admission = admission
         self.refused = list(refused)
         self.ledger = Ledger()
         self.software = dict(sorted((software or {}).items()))
+        self.num_examples = dict(sorted((num_examples or {}).items()))
 
     @property
     def partitions(self) -> list[int]:
@@ -94,6 +98,7 @@ class Roster:
             found = _introduced(self._grid, new, self._admission, self._nodes.keys(), self._progress)
             self._nodes = dict(sorted((self._nodes | found.nodes).items()))
             self.software = dict(sorted((self.software | found.software).items()))
+            self.num_examples = dict(sorted((self.num_examples | found.num_examples).items()))
             # who did not answer in time may yet
             self.refused += [refusal for refusal in found.refused if not refusal.passing]
 
@@ -143,9 +148,7 @@ class Roster:
     def _exchange(
         self, kind: Ask, orders: Sequence[tuple[int, RecordDict]], label: str | None, deadline_s: float | None
     ) -> Iterator[RecordDict | Failure]:
-        return exchange(
-            self._grid, kind, orders, label, self._progress, self.ledger, deadline_s, self._folder
-        )
+        return exchange(self._grid, kind, orders, label, self._progress, self.ledger, deadline_s, self.folder)
 
 
 def open_roster(
@@ -174,15 +177,16 @@ def open_roster(
         reasons = "\n".join(f"  {refusal.reason}" for refusal in found.refused)
         raise UserError(f"no client can take part:\n{reasons}")
     lasting = [refusal for refusal in found.refused if not refusal.passing or bindings is None]
-    return Roster(grid, found.nodes, lasting, progress, found.software, admission, folder)
+    return Roster(grid, found.nodes, lasting, progress, found.software, admission, folder, found.num_examples)
 
 
 @dataclass(frozen=True)
 class _Introduced:
-    """nodes and software: by partition, of those that may take part."""
+    """nodes, software and num_examples: by partition, of those that may take part."""
 
     nodes: dict[int, int]
     software: dict[int, Software]
+    num_examples: dict[int, int]
     refused: list[Refusal]
 
 
@@ -194,13 +198,14 @@ def _introduced(
     replies = list(exchange(grid, Ask.HELLO, orders, "hello", progress, deadline_s=admission.timeout_s))
     accepted: dict[int, int] = {}
     software: dict[int, Software] = {}
+    num_examples: dict[int, int] = {}
     refused: list[Refusal] = []
     num_clients, base_hash, bindings = admission.num_clients, admission.base_hash, admission.bindings
     for node, content in zip(nodes, replies, strict=True):
         if isinstance(content, Failure):
             refused.append(Refusal(node, None, f"its hello failed: {content.value}", passing=True))
             continue
-        partition, base = _introduction(content)
+        partition, base, shown = _introduction(content)
         if type(partition) is not int or not 0 <= partition < num_clients:
             refused.append(Refusal(node, None, f"partition {partition!r} is none of 0 to {num_clients - 1}"))
         elif base != base_hash:
@@ -210,10 +215,14 @@ def _introduced(
             refused.append(Refusal(node, None, f"partition {partition} is not bound to this node's key"))
         elif partition in accepted or partition in taken:
             refused.append(Refusal(node, partition, f"partition {partition} is there already"))
+        elif type(shown) is not int or not 0 <= shown <= MAX_EXAMPLES:
+            reason = f"partition {partition} shows {shown!r:.80} pictures, expected 0 to {MAX_EXAMPLES}"
+            refused.append(Refusal(node, partition, reason))
         else:
             accepted[partition] = node
             software[partition] = told_software(values_of(content))
-    return _Introduced(accepted, software, refused)
+            num_examples[partition] = shown
+    return _Introduced(accepted, software, num_examples, refused)
 
 
 def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float, enough: int) -> list[int]:
@@ -228,7 +237,10 @@ def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float, enough: int)
     return nodes
 
 
-def _introduction(content: RecordDict) -> tuple[object, object]:
-    """Partition and base as the node claims them; None for what is missing."""
+def _introduction(content: RecordDict) -> tuple[object, object, object]:
+    """Partition, base and number of pictures as the node claims them.
+
+    None for a missing partition or base; 0 pictures for a device whose version does not show them.
+    """
     values = values_of(content) if BODY in content else {}
-    return values.get("partition"), values.get("base")
+    return values.get("partition"), values.get("base"), values.get("num_examples", 0)

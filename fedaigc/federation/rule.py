@@ -87,13 +87,15 @@ class Rule(ABC):
     global), `num_clients`, and `clients_per_round`, that many or fewer of which answer; 0 where not known.
 
     equals: the strategy without options that this one is by construction, with its options as they are; a
-    table shows one of the two. released: what the last `finish` tells of one client, of a rule that adds
-    noise for differential privacy; None of any other.
+    table shows one of the two. weighing_metrics: metrics of an update that it weighs clients by, beside n_k;
+    the run bounds them. released: what the last `finish` tells of one client, of a rule that adds noise for
+    differential privacy; None of any other.
     """
 
     traits: Traits
     equals = ""
     released: Release | None = None
+    weighing_metrics: tuple[str, ...] = ()
     seed = 0
     num_clients = 0
     clients_per_round = 0
@@ -165,7 +167,7 @@ class Rule(ABC):
         return {}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave."""
+        """Take up what `state` gave, in place of all that was remembered."""
         if state:
             raise ValueError(f"{type(self).__module__} keeps no state, a checkpoint has {sorted(state)}")
 

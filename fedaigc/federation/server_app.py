@@ -15,7 +15,13 @@ from fedaigc.diffusion.noise_level import boundary_log_snr
 from fedaigc.errors import UserError
 from fedaigc.federation.base import base_model
 from fedaigc.federation.board import Board
-from fedaigc.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fedaigc.federation.checkpoint import (
+    Checkpoint,
+    drop_checkpoints,
+    load_checkpoint,
+    load_earlier,
+    save_checkpoint,
+)
 from fedaigc.federation.config import FederationConfig
 from fedaigc.federation.exchange import Progress
 from fedaigc.federation.generation import plan_generation
@@ -25,7 +31,8 @@ from fedaigc.federation.rounds import RoundRecord, run_rounds
 from fedaigc.federation.server_config import server_config
 from fedaigc.federation.service import GENERATIONS, PromptService, append_generation
 from fedaigc.federation.software import difference, own_software
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.federation.strategies import server_rule
+from fedaigc.federation.update_bounds import UpdateBounds
 from fedaigc.file_lock import locked
 from fedaigc.rng import rng
 
@@ -85,14 +92,15 @@ def _serve(grid: Grid, config: FederationConfig, progress: Progress | None) -> N
     record = RunRecord(config, kept_rounds=held.round if held is not None else 0)
     try:
         torch.set_num_threads(config.threads)
-        rule = load_strategy(config.rounds.strategy, config.rounds.options)
-        rule.seed, rule.num_clients = config.seed, config.num_clients
-        rule.clients_per_round = config.rounds.clients or config.num_clients
+        rule, bounds = server_rule(config), UpdateBounds(config.rounds.max_norm_ratio)
         if held is None:
             shared = rule.initial(initial_shared_state(config, full_weights=rule.traits.full_weights))
         else:
             shared = held.shared
             rule.load(held.rule_state)
+            bounds.load(held.bounds)
+            if held.damage is not None:
+                record.update(fell_back={"to_round": held.round, "reason": held.damage})
         if settings.enabled:
             plan_generation(shared, config)  # a wrong number of shared steps is told before hours of training
         roster = open_roster(
@@ -107,6 +115,7 @@ def _serve(grid: Grid, config: FederationConfig, progress: Progress | None) -> N
         finished = 0 if held is None else held.round
         if held is None:
             (config.output / GENERATIONS).unlink(missing_ok=True)
+            drop_checkpoints(config)
         first = finished + 1
 
         def served(values: dict[str, Any]) -> None:
@@ -120,14 +129,23 @@ def _serve(grid: Grid, config: FederationConfig, progress: Progress | None) -> N
                 nonlocal finished
                 # the record first: a checkpoint without its round's record would leave a gap
                 record.add_round(asdict(done))
-                save_checkpoint(Checkpoint(done.round, state, rule.state()), config)
+                save_checkpoint(Checkpoint(done.round, state, rule.state(), bounds.state()), config)
                 board.add_round(done)
                 finished = done.round
                 # what waits after the last round is served below
                 if settings.enabled and settings.between_rounds and finished < config.rounds.count:
                     service.serve(state)
 
-            shared = run_rounds(roster, shared, rule, config, on_round, first=first)
+            shared = run_rounds(
+                roster,
+                shared,
+                rule,
+                config,
+                on_round,
+                first=first,
+                bounds=bounds,
+                earlier=lambda: load_earlier(config),
+            )
         save_shared_state(shared, config.output)
         record.update(shared_hash=shared.hash())
         if settings.enabled:

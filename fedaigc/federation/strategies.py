@@ -6,7 +6,14 @@ import pkgutil
 from collections.abc import Mapping
 
 from fedaigc.errors import UserError
-from fedaigc.federation.flower_rule import FLOWER_STRATEGIES, flower_options, flower_rule
+from fedaigc.federation.config import FederationConfig
+from fedaigc.federation.flower_rule import (
+    FLOWER_STRATEGIES,
+    ROBUST_STRATEGIES,
+    FlowerRule,
+    flower_options,
+    flower_rule,
+)
 from fedaigc.federation.rule import Rule, Traits
 from fedaigc.federation.validation import nearest
 
@@ -16,6 +23,26 @@ Options = Mapping[str, float | int | bool | str]
 def strategy_names() -> list[str]:
     """All strategies that a config may name, sorted."""
     return sorted([*_files(), *FLOWER_STRATEGIES])
+
+
+def server_rule(config: FederationConfig) -> Rule:
+    """The strategy of a run as its server half starts it.
+
+    Raises UserError as `load_strategy` does, for a number of attackers that the strategy has no use for, and
+    for one that the clients of a round are too few for.
+    """
+    section = config.rounds
+    rule = load_strategy(section.strategy, section.options)
+    rule.seed, rule.num_clients = config.seed, config.num_clients
+    rule.clients_per_round = section.clients or config.num_clients
+    if section.attackers:
+        if not isinstance(rule, FlowerRule) or not rule.robust:
+            raise UserError(
+                f"rounds.attackers is {section.attackers}, and the strategy {section.strategy!r} withstands "
+                f"none: leave it at 0, or choose one of {', '.join(ROBUST_STRATEGIES)}"
+            )
+        rule.withstand(section.attackers)
+    return rule
 
 
 def load_strategy(name: str, options: Options | None = None) -> Rule:

@@ -46,7 +46,7 @@ def update_record(sent: Update) -> RecordDict:
 
 
 def read(record: RecordDict) -> Update:
-    return read_update(record, 4, RECEIVED, load_strategy("fedit"), "float32")
+    return read_update(record, 4, RECEIVED, load_strategy("fedit"), "float32", num_steps=5)
 
 
 def test_an_update_survives_the_message():
@@ -124,9 +124,14 @@ LENGTH = EXPECTED.num_values
         (with_body(partition=3), "claims to come from partition 3"),
         (with_body(num_examples=0), "0 examples"),
         (with_body(num_examples=2.5), "2.5 examples"),
+        (with_body(num_examples=10**12), "1000000000000 examples, expected 1 to 10000000"),
         (with_body(num_steps=-1), "-1 steps"),
+        (with_body(num_steps=4), "4 steps, ordered were 5"),
         (with_body(manifest="nonsense"), "no update"),
-        (update_record(update(4, loss=float("nan"))), "not finite"),
+        (with_tensors(not_finite(3e38)), r"lora_B holds a value of size 3e\+38, at most 65504"),
+        (update_record(update(4, loss=float("nan"))), "not in 0 to 1e"),
+        (update_record(update(4, loss=-0.5)), "not in 0 to 1e"),
+        (update_record(update(4, loss=2e6)), "not in 0 to 1e"),
         (RecordDict({BODY: ConfigRecord({})}), "no update"),
         (RecordDict(), "no update"),
         (

@@ -421,7 +421,7 @@ def test_a_hello_tells_the_closed_list_of_versions_and_a_prompt_among_them_is_ca
     config, devices, detector, monkeypatch
 ):
     honest = _ask(config, Ask.HELLO, messages.body())
-    assert set(honest["body"]) == {"partition", "base", *SOFTWARE}
+    assert set(honest["body"]) == {"partition", "base", "num_examples", *SOFTWARE}
     assert detector.leaks(honest) == []
     told = own_software() | {"torch": PROMPTS[0]}
     monkeypatch.setattr(handlers, "own_software", lambda: told)

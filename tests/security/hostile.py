@@ -1,0 +1,61 @@
+"""A federation in this process in which one device, or all, change what they send."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from fedaigc.federation.arrays import array_of, flatten
+from fedaigc.federation.client_app import app
+from fedaigc.federation.config import FederationConfig
+from fedaigc.federation.launcher import in_process_run
+from fedaigc.federation.local_grid import LocalGrid
+from fedaigc.federation.messages import ARRAYS, BODY, FLAT, METRICS, read_train, values_of
+from fedaigc.federation.record import read_record
+from fedaigc.federation.server_app import serve
+
+# reply, partition, kind of the order, content of the order
+Change = Callable[[RecordDict, int, str, RecordDict], RecordDict]
+Vectors = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class HostileGrid(LocalGrid):
+    """Every reply passes through `change`."""
+
+    change: Change
+
+    def _answer(self, message: Message) -> Message:
+        reply = super()._answer(message)
+        partition = int(self._contexts[message.metadata.dst_node_id].node_config["partition-id"])
+        content = self.change(reply.content, partition, message.metadata.message_type, message.content)
+        return Message(content, reply_to=message)
+
+
+def run_with(config: FederationConfig, change: Change) -> dict[str, Any]:
+    """Carry a run out and return its record."""
+    with in_process_run(config) as run_id:
+        grid = HostileGrid(
+            app, num_clients=config.num_clients, run_config=config.to_run_config(), run_id=run_id
+        )
+        grid.change = change
+        serve(grid, config)
+    return read_record(config.output)
+
+
+def with_values(content: RecordDict, **values: object) -> RecordDict:
+    content[BODY] = ConfigRecord({**values_of(content), **values})  # type: ignore[dict-item]
+    return content
+
+
+def with_loss(content: RecordDict, loss: float) -> RecordDict:
+    content[METRICS] = MetricRecord({"shared_loss": loss})
+    return content
+
+
+def with_weights(content: RecordDict, order: RecordDict, vectors: Vectors) -> RecordDict:
+    """Send `vectors(x, y)`, of the weights that were received and those that were trained."""
+    received, trained = flatten(read_train(order).shared.tensors()), values_of(content, ARRAYS)[FLAT].data
+    sent = vectors(received, array_of(trained)).astype(np.float32)
+    content[ARRAYS] = ArrayRecord({FLAT: Array(sent)})
+    return content
