@@ -25,3 +25,4 @@ MAX_RANK: Final = 512
 # strings and headers
 
 # rounds
+MAX_ROUND: Final = 1_000_000

@@ -11,6 +11,7 @@ Layout::
     gallery/                <task id>.png and <task id>.json: finished images; .stripNN.png: the way to them
     shared_work/            the shared steps that this device ran for its groups
     cache/                  latents and text embeddings of the private images
+    training.json           how much servers had this device train: rounds, and pictures with repetition
     errors.log              what went wrong, in full; only the kind of an error leaves the device
 """
 
