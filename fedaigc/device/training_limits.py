@@ -8,7 +8,7 @@ taken is in the home before it is computed; a device that is killed, or started 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,15 +76,10 @@ def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool
 
 
 class RoundBudget:
-    """What one order may still compute. `begin` comes first; then each `take`, before its work.
+    """What one order may still compute. `begin` comes first; then each `take`, before its work."""
 
-    now: seconds since the epoch.
-    """
-
-    def __init__(
-        self, home: Home, limits: OwnerLimits, order: TrainingOrder, now: Callable[[], float] = time.time
-    ) -> None:
-        self._home, self._limits, self._order, self._now = home, limits, order, now
+    def __init__(self, home: Home, limits: OwnerLimits, order: TrainingOrder) -> None:
+        self._home, self._limits, self._order = home, limits, order
         self._path = home.root / "training.json"
         self._steps_left = limits.max_shared_steps
         self._taken = 0
@@ -102,7 +97,7 @@ class RoundBudget:
             return
         if counts["rounds"] >= self._limits.max_rounds:
             raise _refused(f"{counts['rounds']} rounds are all that the owner permits")
-        hour = int(self._now() // 3600)
+        hour = int(_now_s() // 3600)
         # a clock that was set back does not make the later hours of before uncounted
         recent = {at: n for at, n in counts["hours"].items() if int(at) > hour - _HOURS_A_DAY}
         if sum(recent.values()) >= self._limits.max_rounds_a_day:
@@ -147,6 +142,10 @@ class RoundBudget:
         if not _sound(found):
             raise DamagedFile(f"{self._path} is damaged: restore it from a copy")
         return found
+
+
+def _now_s() -> float:
+    return time.time()
 
 
 def _sound(counts: Any) -> bool:
