@@ -103,10 +103,10 @@ def start(
     ] = 200,
     max_batch_size: Annotated[int, typer.Option(min=1, help="Pictures a training step.")] = 32,
     max_rank: Annotated[int, typer.Option(min=1, help="Of the adapters that are trained.")] = 16,
-    max_learning_rate: Annotated[float, typer.Option(min=0, help="Of training.")] = 1e-2,
+    max_learning_rate: Annotated[float, typer.Option(min=0, help="Of training.")] = 3e-3,
     max_condition_dropout: Annotated[
         float, typer.Option(min=0, max=1, help="The share of captions that training leaves out.")
-    ] = 0.2,
+    ] = 0.1,
     full_weights: Annotated[
         bool, typer.Option("--full-weights", help="Let a server train whole weights, not adapters only.")
     ] = False,

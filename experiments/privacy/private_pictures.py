@@ -66,8 +66,8 @@ class Attack:
     steps: int
     orders: int = 1
     rank: int = 16
-    learning_rate: float = 1e-2
-    condition_dropout: float = 0.2
+    learning_rate: float = 3e-3
+    condition_dropout: float = 0.1
     batch_size: int = 8
     boundary_timestep: int | None = 500
 
@@ -97,7 +97,7 @@ ATTACKS = (
     # with four pictures, 40 steps of 6 are the 60 passes that the limits leave
     Attack("one order", 40, batch_size=6),
     Attack("large steps", 5, 1000),
-    Attack("small batches", 40, 1000, learning_rate=1e-3, batch_size=1),
+    Attack("small batches", 40, 1000, batch_size=1),
     Attack("honest", 20, 3, rank=8, learning_rate=1e-3, condition_dropout=0.1),
 )
 

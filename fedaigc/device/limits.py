@@ -32,8 +32,8 @@ class OwnerLimits:
     max_personal_steps: int = 200
     max_batch_size: int = 32
     max_rank: int = 16
-    max_learning_rate: float = 1e-2
-    max_condition_dropout: float = 0.2
+    max_learning_rate: float = 3e-3
+    max_condition_dropout: float = 0.1
     full_weights: bool = False
     max_rounds_a_day: int = 200
     max_rounds: int = 1000

@@ -19,11 +19,14 @@ from fedaigc.rng import numpy_rng
 
 
 def agent_of(config: FederationConfig, **limits: Any) -> Agent:
-    """The agent of the first home, with these of its owner's limits in place of the defaults."""
+    """The agent of the first home, with these of its owner's limits in place of the defaults.
+
+    The small model takes ten times the default configuration's learning rate.
+    """
     agent = Agent(config.home(0), AgentSettings(0, config.model))
-    if limits:
-        assert agent.limits is not None
-        agent.limits = replace(agent.limits, **limits)
+    # at b8a6c4d an owner had no limits
+    if getattr(agent, "limits", None) is not None:
+        agent.limits = replace(agent.limits, **({"max_learning_rate": 1e-2} | limits))
     return agent
 
 
