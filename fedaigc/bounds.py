@@ -30,3 +30,4 @@ MAX_POLLS_KEPT: Final = 8
 # strings and headers
 
 # rounds
+MAX_ROUND: Final = 1_000_000

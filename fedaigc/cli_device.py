@@ -104,6 +104,35 @@ def start(
     max_picture_change: Annotated[
         float, typer.Option(min=0, help="Of a public picture that it draws, in standard deviations.")
     ] = 1.0,
+    max_shared_steps: Annotated[
+        int,
+        typer.Option(min=1, help="Training steps of the shared stage that one order of a server may take."),
+    ] = 40,
+    max_personal_steps: Annotated[
+        int, typer.Option(min=0, help="Training steps of the personal stage likewise.")
+    ] = 200,
+    max_batch_size: Annotated[int, typer.Option(min=1, help="Pictures a training step.")] = 32,
+    max_rank: Annotated[int, typer.Option(min=1, help="Of the adapters that are trained.")] = 16,
+    max_learning_rate: Annotated[float, typer.Option(min=0, help="Of training.")] = 3e-3,
+    max_condition_dropout: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of captions that training leaves out.")
+    ] = 0.1,
+    full_weights: Annotated[
+        bool, typer.Option("--full-weights", help="Let a server train whole weights, not adapters only.")
+    ] = False,
+    max_rounds_a_day: Annotated[
+        int, typer.Option(min=0, help="Rounds of training within 24 hours, of all runs together.")
+    ] = 200,
+    max_rounds: Annotated[
+        int, typer.Option(min=0, help="Rounds of training in all, counted in the home.")
+    ] = 1000,
+    max_passes: Annotated[
+        float,
+        typer.Option(min=0, help="How often servers may train on each private picture in all, on average."),
+    ] = 60.0,
+    max_update_norm: Annotated[
+        float, typer.Option(min=0, help="What an update is clipped to before it is sent, in L2.")
+    ] = 12.0,
     reply_floor: Annotated[
         float,
         typer.Option(min=0.01, help="Least seconds to a reply about a prompt: its time tells nothing."),
@@ -150,6 +179,17 @@ def start(
             boundary_timestep=boundary_timestep or None,
             max_weight_change=max_weight_change,
             max_picture_change=max_picture_change,
+            max_shared_steps=max_shared_steps,
+            max_personal_steps=max_personal_steps,
+            max_batch_size=max_batch_size,
+            max_rank=max_rank,
+            max_learning_rate=max_learning_rate,
+            max_condition_dropout=max_condition_dropout,
+            full_weights=full_weights,
+            max_rounds_a_day=max_rounds_a_day,
+            max_rounds=max_rounds,
+            max_passes=max_passes,
+            max_update_norm=max_update_norm,
         ),
         reply_floor_s=reply_floor,
         say=typer.echo,

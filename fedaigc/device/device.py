@@ -24,6 +24,7 @@ from fedaigc.device.report import DeviceError, Failure, FinishReport, LocalUpdat
 from fedaigc.device.scoring import Confidence, Scorer
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
+from fedaigc.device.training_limits import RoundBudget, TrainingOrder
 from fedaigc.device.versions import AdapterVersions
 from fedaigc.diffusion.adapters import SharedState, finish_stages, run_stages
 from fedaigc.diffusion.denormals import flushed_denormals
@@ -150,18 +151,25 @@ class Device:
         personal_rank: int,
         height: int,
         width: int,
+        budget: RoundBudget | None = None,
     ) -> LocalUpdate:
         """Train one round, the shared stage as `rule` says, then the personal one.
 
-        Pictures are read at `height` x `width` pixels.
+        Pictures are read at `height` x `width` pixels. budget: what the owner lets this order compute; None
+        for no limit.
 
         The update holds what the rule uploads; the personal adapter (rank `personal_rank` when it is new) and
         the rule's memory are written into the home as version (run, round) and go nowhere else. A repeated
         round starts from the version before it and ends with the same weights. Raises DeviceError without
-        images or with another base model, and when training diverged, of which nothing is kept.
+        images, with another base model, for a round that follows none that is kept, beyond the budget, and
+        when training diverged, of which nothing is kept.
         """
+        self.versions.check_follows(run, received.round)
         if not len(self.images):
             raise DeviceError(Failure.NO_IMAGES, f"no images in {self._home.root}")
+        self._check_base(received.shared.base_hash, "shared state")
+        if budget is not None:
+            budget.begin(len(self.images))
         self.receive(received.shared)
         data = self.encoded_images(height, width)
         personal, memory = self.versions.before(run, received.round)
@@ -176,6 +184,7 @@ class Device:
             seed=self._home.seed,
             shared_steps=shared_steps,
             rank=personal_rank,
+            budget=budget,
         )
         # a later round would start from what this one leaves
         if not all(
@@ -184,6 +193,10 @@ class Device:
             raise DeviceError(Failure.DIVERGED, "training ended with values that are not finite")
         self.versions.save_round(run, received.round, after.personal or personal, after.memory)
         return LocalUpdate(after.upload, len(data), shared_steps, after.losses, after.rank)
+
+    def budget(self, limits: OwnerLimits, order: TrainingOrder) -> RoundBudget:
+        """What the owner lets a server have computed for this order."""
+        return RoundBudget(self._home, limits, order)
 
     def encoded_images(self, height: int, width: int) -> EncodedImages:
         """Latents and text embeddings of the private images, computed once and cached in the home."""

@@ -13,6 +13,7 @@ Layout::
     disclosures.jsonl       what was disclosed of each prompt
     task_names.json         the names under which prompts were last offered of which nothing was disclosed
     cache/                  latents and text embeddings of the private images
+    training.json           how much servers had this device train: rounds, and pictures with repetition
     errors.log              what went wrong, in full; only the kind of an error leaves the device
 """
 

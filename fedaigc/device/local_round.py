@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fedaigc.device.client_rule import ClientRule, Parameters, Received
+from fedaigc.device.training_limits import RoundBudget
 from fedaigc.diffusion.adapters import (
     Adapter,
     SharedState,
@@ -43,7 +44,10 @@ class LocalRound:
 
 @dataclass(eq=False)
 class SharedStageWork:
-    """`LocalWork` on the private images of one device; `seed` and the round fix everything that is drawn."""
+    """`LocalWork` on the private images of one device; `seed` and the round fix everything that is drawn.
+
+    budget: what steps and gradient batches are taken from; None for no limit.
+    """
 
     pipe: "DiffusionPipeline"
     data: EncodedImages
@@ -52,6 +56,7 @@ class SharedStageWork:
     seed: int
     round: int
     losses: list[float] = field(default_factory=list)
+    budget: RoundBudget | None = None
 
     @property
     def num_examples(self) -> int:
@@ -78,12 +83,14 @@ class SharedStageWork:
         stream: str = "shared",
     ) -> SharedState:
         """Train from `start`: see `LocalWork`."""
+        steps = self.num_steps if steps is None else steps
+        self._take(steps)
         install(self.pipe, start)
         self.losses += train_stage(
             self.pipe,
             Stage.SHARED,
             self.data,
-            steps=self.num_steps if steps is None else steps,
+            steps=steps,
             settings=self.settings,
             boundary_log_snr=start.boundary_log_snr,
             generator=rng(self.seed, "train", stream, self.round),
@@ -104,6 +111,7 @@ class SharedStageWork:
         stream: str = "gradients",
     ) -> Iterator[Parameters]:
         """Gradients at `at`, batch by batch: see `LocalWork`."""
+        self._take(batches)
         install(self.pipe, at)
         return stage_gradients(
             self.pipe,
@@ -116,6 +124,10 @@ class SharedStageWork:
             wanted=wanted,
             band=band,
         )
+
+    def _take(self, steps: int) -> None:
+        if self.budget is not None:
+            self.budget.take(steps)
 
 
 def put_adapters(pipe: "DiffusionPipeline", shared: SharedState | None, personal: Adapter | None) -> None:
@@ -145,14 +157,15 @@ def local_round(
     seed: int,
     shared_steps: int,
     rank: int,
+    budget: RoundBudget | None = None,
 ) -> LocalRound:
     """Train both stages, each on its own side of t*.
 
     The shared stage as `rule` says, from what was received and its `memory`; the personal stage from
     `personal` (None: fresh factors of `rank`). Everything drawn depends on `seed`, the stage and the
-    round, so that a repeated round repeats exactly.
+    round, so that a repeated round repeats exactly. budget: see `SharedStageWork`.
     """
-    work = SharedStageWork(pipe, data, settings, shared_steps, seed, received.round)
+    work = SharedStageWork(pipe, data, settings, shared_steps, seed, received.round, budget=budget)
     result = rule.client(work, received, memory)
     losses = {Stage.SHARED: work.losses}
     trained = None

@@ -30,6 +30,7 @@ class Failure(StrEnum):
     NO_IMAGES = "no_images"
     PACKET_REFUSED = "packet_refused"
     PLAN_REFUSED = "plan_refused"
+    TRAINING_REFUSED = "training_refused"
     BASE_DIFFERS = "base_differs"
     STATE_REFUSED = "state_refused"
     SHARED_STATE_MISSING = "shared_state_missing"

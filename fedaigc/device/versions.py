@@ -1,8 +1,9 @@
 """What a device keeps of federated runs, versioned by (run, round), and the shared states that it was sent.
 
 A round that is repeated, because the server or the device died in it, starts from the version before it: no
-picture is trained on twice. Personal adapters never leave the device through this module's callers; they are
-exported by the owner only.
+picture is trained on twice. Rounds only follow: each is later than a version that is kept, from which it
+starts, or nothing was ever before it; what is kept of later ones is dropped with it. Personal adapters never
+leave the device through this module's callers; they are exported by the owner only.
 """
 
 import re
@@ -14,6 +15,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+from fedaigc.bounds import MAX_ROUND
 from fedaigc.device.home import Home
 from fedaigc.device.report import DeviceError, Failure
 from fedaigc.diffusion.adapters import Adapter, SharedState
@@ -24,6 +26,8 @@ KEPT_ROUNDS = 3
 KEPT_SHARED_STATES = 2
 # of other runs, each with its last rounds
 KEPT_RUNS = 8
+# in the header of a round: the number of the version that it started from, 0 for none
+_FOLLOWS = "follows"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -40,19 +44,51 @@ class AdapterVersions:
     ) -> None:
         """Keep what (run, round) ended with: the personal adapter, and the memory of the strategy.
 
-        A personal adapter becomes the current one.
+        A personal adapter becomes the current one. Later rounds of the run are dropped: this one takes their
+        place. Raises DeviceError as `check_follows` does; then nothing is written.
         """
+        self.check_follows(run, round)
         folder = self._run_folder(run) / f"{round:06d}"
-        header = {"rank": personal.rank, "alpha": personal.alpha} if personal is not None else {}
+        earlier = [number for number, _ in self._rounds(run) if number < round]
+        header: dict[str, Any] = {_FOLLOWS: earlier[-1] if earlier else 0}
+        if personal is not None:
+            header |= {"rank": personal.rank, "alpha": personal.alpha}
         factors = personal.tensors() if personal is not None else {}
         named = {f"personal/{name}": tensor for name, tensor in factors.items()}
         named |= {f"memory/{name}": tensor for name, tensor in (memory or {}).items()}
         self._save(folder, header, named)
         if personal is not None:
             self._home.write_json(self._current, {"run": run, "round": round})
-        for _, old in self._rounds(run)[:-KEPT_ROUNDS]:
-            shutil.rmtree(old)
+        held = self._rounds(run)
+        kept = [path for number, path in held if number <= round][-KEPT_ROUNDS:]
+        for _, old in held:
+            if old not in kept and old != self._current_folder():
+                shutil.rmtree(old)
         self._drop_old_runs(run)
+
+    def check_follows(self, run: str, round: int) -> None:
+        """Raise DeviceError for a round that does not follow what is kept of its run: nothing is written.
+
+        That is one outside 1 to `MAX_ROUND`, or one before all that are kept, where earlier ones were
+        dropped.
+        """
+        if not 1 <= round <= MAX_ROUND:
+            raise DeviceError(
+                Failure.TRAINING_REFUSED, f"rounds count from 1 to {MAX_ROUND}, this is {round!r:.80}"
+            )
+        held = self._rounds(run)
+        if not held or round > held[0][0]:
+            return
+        first, folder = held[0]
+        # homes of before have no such entry
+        unknown = 0 if first == 1 or len(held) < KEPT_ROUNDS else first - 1
+        if self._home.read_json(folder / "header.json").get(_FOLLOWS, unknown):
+            raise DeviceError(
+                Failure.TRAINING_REFUSED,
+                f"round {round} of run {run} would start from a version that is no longer kept; the rounds "
+                f"kept are {', '.join(str(number) for number, _ in held)}: give a run from the start "
+                "another name",
+            )
 
     def before(self, run: str, round: int) -> tuple[Adapter | None, dict[str, Tensor]]:
         """What `round` of `run` starts from: personal adapter and memory of the latest round before it.
@@ -74,10 +110,8 @@ class AdapterVersions:
 
     def current_personal(self) -> Adapter | None:
         """The personal adapter saved last; None before the first training."""
-        if not self._current.exists():
-            return None
-        current = self._home.read_json(self._current)
-        return self._load_round(self._run_folder(current["run"]) / f"{current['round']:06d}")[0]
+        folder = self._current_folder()
+        return self._load_round(folder)[0] if folder is not None else None
 
     def save_shared(self, shared: SharedState) -> str:
         """Keep a shared state under its version hash, drop the oldest ones, and return the hash."""
@@ -110,6 +144,12 @@ class AdapterVersions:
         for old in sorted(others, key=_age)[:-KEPT_RUNS]:
             shutil.rmtree(old)
 
+    def _current_folder(self) -> Path | None:
+        if not self._current.exists():
+            return None
+        current = self._home.read_json(self._current)
+        return self._run_folder(current["run"]) / f"{current['round']:06d}"
+
     def _run_folder(self, run: str) -> Path:
         # the name comes from outside: it must not be able to leave the home
         if not _NAME.fullmatch(run):
@@ -128,7 +168,8 @@ class AdapterVersions:
         factors = part("personal/")
         layers = sorted({name.rpartition(".")[0] for name in factors})
         lora = {layer: (factors[f"{layer}.lora_A"], factors[f"{layer}.lora_B"]) for layer in layers}
-        return (Adapter(lora, **header) if header else None), part("memory/")
+        personal = Adapter(lora, header["rank"], header["alpha"]) if "rank" in header else None
+        return personal, part("memory/")
 
     def _save(self, folder: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         def fill(temporary: Path) -> None:

@@ -16,12 +16,14 @@ from fedaigc.device.device import Device
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.report import DeviceError, Failure, failure_of
 from fedaigc.device.scoring import Scorer
+from fedaigc.device.training_limits import TrainingOrder, check_order
+from fedaigc.device.update_clipping import clipped
 from fedaigc.errors import UserError
 from fedaigc.federation import messages
 from fedaigc.federation.base import scene_scorer
 from fedaigc.federation.config import FederationConfig
 from fedaigc.federation.messages import Ask, body
-from fedaigc.federation.rule import Update
+from fedaigc.federation.rule import Received, Update
 from fedaigc.federation.software import own_software
 from fedaigc.federation.strategies import load_strategy
 from fedaigc.federation.strategy_code import strategy_code
@@ -125,6 +127,12 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         )
     rule = load_strategy(config.rounds.strategy, config.rounds.options)
     device = host.open_device()
+    device.versions.check_follows(config.name, received.round)
+    budget = None
+    if host.limits is not None:
+        order = _order(received, config, partition)
+        check_order(order, host.limits, full_weights=rule.traits.full_weights)
+        budget = device.budget(host.limits, order)
     device.accept(received.shared, residual=rule.traits.residual, limits=host.limits)
     update = device.train(
         config.name,
@@ -135,13 +143,36 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         personal_rank=config.adapter.rank,
         height=config.model.height,
         width=config.model.width,
+        budget=budget,
     )
+    tensors = update.tensors
+    if host.limits is not None:
+        tensors, norm = clipped(tensors, received, host.limits.max_update_norm)
+        if norm > host.limits.max_update_norm:
+            host.note(
+                f"round {received.round} of run {config.name}: an update of norm {norm:.4g} was clipped to "
+                f"{host.limits.max_update_norm:.4g}\n"
+            )
     rank = received.shared.rank if update.rank is None else update.rank
     return messages.update_record(
-        Update(partition, update.num_examples, update.num_steps, update.tensors, rank, update.losses),
+        Update(partition, update.num_examples, update.num_steps, tensors, rank, update.losses),
         received,
         config.rounds.upload_format,
         own_order.random(),
+    )
+
+
+def _order(received: Received, config: FederationConfig, partition: int) -> TrainingOrder:
+    return TrainingOrder(
+        run=config.name,
+        received=received,
+        strategy=config.rounds.strategy,
+        options=config.rounds.options,
+        training=config.training,
+        shared_steps=config.shared_steps(partition),
+        personal_rank=config.adapter.rank,
+        height=config.model.height,
+        width=config.model.width,
     )
 
 

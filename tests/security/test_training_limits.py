@@ -1,0 +1,225 @@
+"""What an order to train may ask of a device.
+
+At b8a6c4d an agent trained 350 steps at rank 64 with every caption left out, a strategy's own steps were not
+looked at, and any number of rounds followed; each test that sends such an order failed there, for it came
+back with an update.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedaigc.federation.config import FederationConfig, parse_config
+from tests.federation.conftest import MakeRun
+
+from .training_orders import agent_of, asked, changed, kind, start, update
+
+
+def log(config: FederationConfig) -> str:
+    path = config.home(0) / "errors.log"
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "told"),
+    [
+        ("training", {"shared_steps": 41}, "41 steps of the shared stage"),
+        ("training", {"personal_steps": 201}, "201 steps of the personal stage"),
+        ("training", {"batch_size": 33}, "33 pictures a batch"),
+        ("training", {"learning_rate": 0.02}, "0.02 as learning rate"),
+        ("training", {"condition_dropout": 1.0}, "1.0 as condition dropout"),
+        ("adapter", {"rank": 17}, "17 as rank"),
+        ("rounds", {"strategy": "full_weights"}, "full weights"),
+        ("rounds", {"strategy": "ditto", "options": {"personal_steps": 10**9}}, "1000000002 steps"),
+        ("rounds", {"strategy": "interval_fisher", "options": {"batches": 10**6}}, "1000002 steps"),
+        ("rounds", {"strategy": "fedala", "options": {"first_steps": 10**9, "steps": 10**9}}, None),
+    ],
+)
+def test_what_is_beyond_the_owners_limits_is_refused(
+    make_run: MakeRun, section: str, values: dict[str, Any], told: str | None
+) -> None:
+    whole = make_run(num_clients=1)
+    config = changed(whole, section, **values)
+    if config.rounds.options.get("personal_steps") or config.rounds.options.get("batches"):
+        config = changed(config, "training", shared_steps=2)
+    # the small model takes no more than rank 16
+    agent, shared = agent_of(config), start(whole if section == "adapter" else config)
+    number = 1
+    if told is None:  # FedALA mixes from its second round on
+        update(asked(agent, config, shared, 1))
+        number, told = 2, "41 steps and gradient batches"
+    before = sorted(path.name for path in (config.home(0) / "adapters").rglob("*"))
+    reply = asked(agent, config, shared, number)
+    assert kind(reply) == "training_refused"
+    assert told in log(config)
+    assert "owner" in log(config)
+    if section != "rounds":
+        assert sorted(path.name for path in (config.home(0) / "adapters").rglob("*")) == before
+
+
+def test_the_rank_of_what_is_received_is_looked_at(make_run: MakeRun) -> None:
+    """Not only that of the configuration."""
+    config = make_run(num_clients=1)
+    shared = start(config)
+    told = changed(config, "adapter", rank=1)
+    assert kind(asked(agent_of(config, max_rank=1), told, shared)) == "training_refused"
+    assert "2 as rank" in log(config)
+
+
+def test_the_default_configuration_and_that_of_the_soak_pass() -> None:
+    """With homes of 96 pictures, ten rounds of the defaults; with six, 80 rounds of the soak's."""
+    from fedaigc.device.limits import OwnerLimits
+    from tests.deployment.soak import configuration
+
+    limits = OwnerLimits()
+    default = parse_config({"homes": "homes", "output": "out"})
+    for config, rounds, images in ((default, 10, 96), (configuration(Path("soak")), 80, 6)):
+        training = config.training
+        assert training.shared_steps <= limits.max_shared_steps
+        assert training.personal_steps <= limits.max_personal_steps
+        assert training.batch_size <= limits.max_batch_size
+        assert training.learning_rate <= limits.max_learning_rate
+        assert training.condition_dropout <= limits.max_condition_dropout
+        assert config.adapter.rank <= limits.max_rank
+        assert rounds * training.shared_steps * training.batch_size <= limits.max_passes * images
+        assert rounds <= min(limits.max_rounds_a_day, limits.max_rounds)
+
+
+def test_the_options_of_the_command_are_the_defaults() -> None:
+    import inspect
+    from dataclasses import fields
+
+    from fedaigc.cli_device import start as command
+    from fedaigc.device.limits import OwnerLimits
+
+    told = {name: each.default for name, each in inspect.signature(command).parameters.items()}
+    options = {"max_denoising_steps": "max_steps", "max_image_side": "max_side"}
+    options["max_guidance_scale"] = "max_guidance"
+    for field in fields(OwnerLimits):
+        assert told[options.get(field.name, field.name)] == field.default, field.name
+
+
+def test_rounds_are_counted_across_names_and_restarts_and_repeats_count_once(make_run: MakeRun) -> None:
+    config = make_run(num_clients=1)
+    shared = start(config)
+    for number in (1, 2):
+        update(asked(agent_of(config, max_rounds=3), config, shared, number))
+    # the same order again, as of a server that died in the round, from a new process of the agent
+    first = update(asked(agent_of(config, max_rounds=3), config, shared, 2))
+    again = update(asked(agent_of(config, max_rounds=3), config, shared, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    other = parse_config(config.model_dump() | {"name": "other"})
+    update(asked(agent_of(config, max_rounds=3), other, shared, 1))
+    for refused in (parse_config(config.model_dump() | {"name": "another"}), other):
+        assert kind(asked(agent_of(config, max_rounds=3), refused, shared, 2)) == "training_refused"
+    assert "3 rounds are all that the owner permits" in log(config)
+    # what was answered once still is
+    update(asked(agent_of(config, max_rounds=3), other, shared, 1))
+
+
+def test_a_repeated_round_with_other_weights_counts(make_run: MakeRun) -> None:
+    """Else a server feeds weights back for ever, as repeats of one round."""
+    config = make_run(num_clients=1)
+    agent, shared = agent_of(config, max_rounds=2), start(config)
+    for _ in range(2):
+        shared = shared.with_tensors(update(asked(agent, config, shared, 1)))
+    assert kind(asked(agent, config, shared, 1)) == "training_refused"
+
+
+def test_rounds_of_a_day(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    config = make_run(num_clients=1)
+    agent, shared = agent_of(config, max_rounds_a_day=2), start(config)
+    now = time.time()
+    for number, hours, expected in ((1, 0, None), (2, 5, None), (3, 23, "training_refused"), (3, 25, None)):
+        monkeypatch.setattr("fedaigc.device.training_limits._now_s", lambda hours=hours: now + 3600 * hours)
+        assert kind(asked(agent, config, shared, number)) == expected
+    # a clock that is set back opens nothing
+    monkeypatch.setattr("fedaigc.device.training_limits._now_s", lambda: now)
+    assert kind(asked(agent, config, shared, 4)) == "training_refused"
+
+
+def test_passes_over_the_pictures_are_counted_in_all(make_run: MakeRun) -> None:
+    """Two pictures, two steps of two: two passes a round, whatever the names of the runs."""
+    config = make_run(num_clients=1)
+    agent, shared = agent_of(config, max_passes=4.0), start(config)
+    update(asked(agent, config, shared, 1))
+    update(asked(agent, parse_config(config.model_dump() | {"name": "other"}), shared, 1))
+    assert kind(asked(agent_of(config, max_passes=4.0), config, shared, 2)) == "training_refused"
+    assert "passes over the private pictures" in log(config)
+    # with more pictures there is room again
+    from fedaigc.data.scenes import scenes_dataset
+
+    agent.open_device().add_images(scenes_dataset(1, 9))
+    update(asked(agent, config, shared, 2))
+
+
+def test_a_count_that_cannot_be_read_is_no_new_beginning(make_run: MakeRun) -> None:
+    config = make_run(num_clients=1)
+    agent, shared = agent_of(config), start(config)
+    update(asked(agent, config, shared, 1))
+    path = config.home(0) / "training.json"
+    for damaged in ("{", "[]", json.dumps(json.loads(path.read_text()) | {"rounds": -5})):
+        path.write_text(damaged)
+        assert kind(asked(agent, config, shared, 2)) == "storage"
+
+
+@pytest.mark.parametrize("strategy", ["fedit", "scaffold", "hetlora", "flora", "interval_fisher"])
+def test_an_update_is_clipped_to_the_owners_bound(make_run: MakeRun, strategy: str) -> None:
+    from fedaigc.device.update_clipping import update_norm
+    from fedaigc.federation.rule import Received
+
+    config = changed(make_run(num_clients=1), "rounds", strategy=strategy)
+    shared = start(config)
+    rule_received = _received(config, shared)
+    free = update(asked(agent_of(config), config, shared))
+    norm = update_norm(free, rule_received)
+    assert norm < 12.0
+    assert "clipped" not in log(config)
+    # within the bound nothing is touched, bit for bit
+    same = update(asked(agent_of(config, max_update_norm=norm), config, shared))
+    assert all(torch.equal(free[name], same[name]) for name in free)
+    bound = norm / 3
+    small = update(asked(agent_of(config, max_update_norm=bound), config, shared))
+    assert update_norm(small, rule_received) == pytest.approx(bound, rel=1e-4)
+    assert f"an update of norm {norm:.4g} was clipped to {bound:.4g}" in log(config)
+    # the direction stays
+    for name, tensor in free.items():
+        zero = torch.zeros_like(tensor)
+        begun = {**rule_received.shared.tensors(), **rule_received.extra}.get(name, zero)
+        assert torch.allclose(small[name] - begun, (tensor - begun) / 3, atol=1e-5, rtol=1e-3)
+    assert isinstance(rule_received, Received)
+
+
+def _received(config: FederationConfig, shared: Any) -> Any:
+    from fedaigc.federation.strategies import load_strategy
+
+    return load_strategy(config.rounds.strategy, config.rounds.options).download(shared, 0, shared.rank, 1)
+
+
+def test_the_norm_by_hand() -> None:
+    """(3, 4) from (1, 1) and 12 from nothing: 13; clipped to 6.5, half of each.
+
+    A cut row counts from its own. 3e38 in float32 has no square there.
+    """
+    from fedaigc.device.update_clipping import clipped, update_norm
+    from fedaigc.diffusion.adapters import SharedState
+    from fedaigc.federation.rule import Received
+
+    shared = SharedState("base", {"l": (torch.tensor([[1.0, 1.0], [5.0, 5.0]]), torch.zeros(1, 2))}, 2, 2.0)
+    received = Received(shared, 1, {"c": torch.tensor([1.0])})
+    upload = {"l.lora_A": torch.tensor([[4.0, 5.0]]), "new": torch.tensor([12.0]), "c": torch.tensor([1.0])}
+    assert update_norm(upload, received) == 13.0
+    found, norm = clipped(upload, received, 6.5)
+    assert norm == 13.0
+    assert found["l.lora_A"].tolist() == [[2.5, 3.0]]
+    assert found["new"].tolist() == [6.0]
+    assert found["c"].tolist() == [1.0]
+    assert found["new"].dtype == torch.float32
+    assert update_norm({"new": torch.full((4,), 3e38)}, received) == pytest.approx(6e38)
+    with pytest.raises(ValueError, match="cannot be clipped"):
+        clipped({"new": torch.tensor([float("nan")])}, received, 1.0)

@@ -1,0 +1,66 @@
+"""Orders to train as a server makes them, and what an agent in this process answers."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from flwr.app import RecordDict
+
+from fedaigc.deployment.agent import Agent, AgentSettings
+from fedaigc.diffusion.adapters import SharedState
+from fedaigc.federation import messages
+from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.messages import FAILURE, Ask, values_of
+from fedaigc.federation.rule import Received
+from fedaigc.federation.server_app import initial_shared_state
+from fedaigc.federation.strategies import load_strategy
+from fedaigc.federation.strategy_code import strategy_code
+from fedaigc.rng import numpy_rng
+
+
+def agent_of(config: FederationConfig, **limits: Any) -> Agent:
+    """The agent of the first home, with these of its owner's limits in place of the defaults.
+
+    The small model takes ten times the default configuration's learning rate.
+    """
+    agent = Agent(config.home(0), AgentSettings(0, config.model))
+    # at b8a6c4d an owner had no limits
+    if getattr(agent, "limits", None) is not None:
+        agent.limits = replace(agent.limits, **({"max_learning_rate": 1e-2} | limits))
+    return agent
+
+
+def start(config: FederationConfig) -> SharedState:
+    """The state before the first round."""
+    rule = load_strategy(config.rounds.strategy, config.rounds.options)
+    return rule.initial(initial_shared_state(config, full_weights=rule.traits.full_weights))
+
+
+def asked(agent: Agent, config: FederationConfig, shared: SharedState, number: int = 1) -> RecordDict:
+    """The reply to an order to train round `number`."""
+    rule = load_strategy(config.rounds.strategy, config.rounds.options)
+    received = rule.download(shared, 0, shared.rank, number) if shared.lora else Received(shared, number)
+    order = messages.train_record(
+        received, "float32", numpy_rng(0, "order"), strategy_code(config.rounds.strategy)
+    )
+    return agent.answer(Ask.TRAIN, config.to_run_config()[RUN_CONFIG_KEY], order)
+
+
+def kind(reply: RecordDict) -> str | None:
+    """The kind of failure in a reply, None for an update."""
+    return str(values_of(reply, FAILURE)["kind"]) if FAILURE in reply else None
+
+
+def update(reply: RecordDict) -> dict[str, torch.Tensor]:
+    """The tensors of an update."""
+    assert kind(reply) is None, kind(reply)
+    return messages.read_tensors(reply)
+
+
+def changed(config: FederationConfig, section: str, **values: Any) -> FederationConfig:
+    """The configuration with other values in one section, or with another name of the run."""
+    from fedaigc.federation.config import parse_config
+
+    told = config.model_dump()
+    told[section] = told[section] | values
+    return parse_config(told)
