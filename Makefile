@@ -8,21 +8,36 @@ JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-slow test-deployment install lint types wheel clean help
+# everything that is downloaded must have a hash of these files. Of torch a machine may have a build of its own:
+# `make install TORCH=torch==2.13.0` takes it by its version alone
+HASHED := constraints.txt constraints-torch.txt
+TORCH ?= --require-hashes -r constraints-torch.txt
+PIP := $(BIN)/python -m pip
+
+.PHONY: demo test test-slow test-deployment install constraints lint types wheel clean help
 
 help:
 	@echo "make demo       install, then run the demo: report in runs/demo/report.html (under 4 minutes once installed)"
 	@echo "make test       install, then lint, format check, types and tests"
 	@echo "make test-slow  the checks that take minutes each"
+	@echo "make constraints  write anew which versions are installed, and their hashes"
 	@echo "make test-deployment  a server and devices as processes of their own, on this machine"
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(HASHED) constraints-cuda.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedaigc needs Python 3.11 or newer, got " + sys.version.split()[0] + ": set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --quiet --no-deps $(TORCH)
+	$(PIP) install --quiet --no-deps --require-hashes -r constraints.txt
+	if $(BIN)/python -c 'from importlib.metadata import requires; raise SystemExit(not any(r.startswith(("nvidia-", "cuda-")) for r in requires("torch")))'; \
+		then $(PIP) install --quiet --no-deps --require-hashes -r constraints-cuda.txt; fi
+	$(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
+	$(PIP) check
 	touch $@
+
+constraints: install
+	$(BIN)/python .ci/lock.py
 
 demo: install
 	$(BIN)/fedaigc demo

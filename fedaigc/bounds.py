@@ -31,3 +31,11 @@ MAX_POLLS_KEPT: Final = 8
 
 # rounds
 MAX_ROUND: Final = 1_000_000
+
+# connections to a server's door. An incomplete one takes some 0.1 MB, for TLS
+MAX_CONNECTIONS: Final = 1024
+MAX_CONNECTIONS_OF_ADDRESS: Final = 512
+MAX_UNPROVEN_CONNECTIONS: Final = 128
+MAX_BODY_BYTES: Final = 16 << 20
+MAX_BODY_BYTES_IN_FLIGHT: Final = 64 << 20
+MAX_UNPROVEN_BYTES_IN_FLIGHT: Final = 8 << 20

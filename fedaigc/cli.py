@@ -11,6 +11,7 @@ from fedaigc.cli_device import device_app
 from fedaigc.cli_progress import progress_bars, tell_run
 from fedaigc.cli_server import keys_app, server_app
 from fedaigc.errors import UserError
+from fedaigc.private_files import only_for_this_user
 
 app = typer.Typer(
     name="fedaigc",
@@ -294,7 +295,11 @@ def scenes(
 
 
 def main() -> None:
-    """Entry point: a user's mistake ends with its message and status 2, without a traceback."""
+    """Entry point: a user's mistake ends with its message and status 2, without a traceback.
+
+    Whatever a command writes is for its user alone; what is meant for others, that user gives out.
+    """
+    only_for_this_user()
     try:
         app()
     except UserError as error:

@@ -16,12 +16,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedaigc.errors import UserError
+from fedaigc.private_files import PRIVATE_FILE, private_folder
 
 AUTHORITY = "authority.pem"
 SERVER_CERTIFICATE = "server.pem"
 SERVER_KEY = "server.key"
 DEVICE_KEY = "device.key"
 DEVICE_PUBLIC_KEY = "device.key.pub"
+# certificates and public keys are given out
+_PUBLIC_FILE = 0o644
 _LIFETIME = datetime.timedelta(days=825)
 
 
@@ -34,7 +37,7 @@ def make_server_keys(folder: Path, hosts: Sequence[str]) -> Path:
     path = folder / AUTHORITY
     if path.exists():
         raise UserError(f"{folder} has keys already: remove them to make new ones, and give {path} out anew")
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority_name = _name("fedaigc authority")
     authority = _certificate(authority_name, authority_name, authority_key.public_key())
@@ -51,10 +54,10 @@ def make_server_keys(folder: Path, hosts: Sequence[str]) -> Path:
     signer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
     own = own.add_extension(signer, critical=False)
     signed = own.sign(authority_key, hashes.SHA256())
-    _write(folder / SERVER_KEY, _private(key, serialization.PrivateFormat.PKCS8), 0o600)
-    _write(folder / SERVER_CERTIFICATE, signed.public_bytes(serialization.Encoding.PEM), 0o644)
+    _write(folder / SERVER_KEY, _private(key, serialization.PrivateFormat.PKCS8), PRIVATE_FILE)
+    _write(folder / SERVER_CERTIFICATE, signed.public_bytes(serialization.Encoding.PEM), _PUBLIC_FILE)
     root = authority.sign(authority_key, hashes.SHA256())
-    _write(path, root.public_bytes(serialization.Encoding.PEM), 0o644)
+    _write(path, root.public_bytes(serialization.Encoding.PEM), _PUBLIC_FILE)
     return path
 
 
@@ -63,11 +66,11 @@ def make_device_key(folder: Path) -> Path:
     path = folder / DEVICE_KEY
     if path.exists():
         raise UserError(f"{path} is there already: a new key would be another device")
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     key = ec.generate_private_key(ec.SECP384R1())
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    _write(path, _private(key, serialization.PrivateFormat.OpenSSH), 0o600)
-    _write(folder / DEVICE_PUBLIC_KEY, public + b"\n", 0o644)
+    _write(path, _private(key, serialization.PrivateFormat.OpenSSH), PRIVATE_FILE)
+    _write(folder / DEVICE_PUBLIC_KEY, public + b"\n", _PUBLIC_FILE)
     return folder / DEVICE_PUBLIC_KEY
 
 

@@ -40,6 +40,7 @@ from fedaigc.device.report import Failure
 from fedaigc.federation.config import RUN_CONFIG_KEY
 from fedaigc.federation.messages import Ask, failure
 from fedaigc.federation.superlink import flower_environment
+from fedaigc.private_files import only_for_this_user
 
 _POLL_S = 0.1
 _RETRIES_S = 30.0
@@ -190,6 +191,7 @@ def _ask(home: Path, message: Message, config: str) -> RecordDict:
 
 def main(arguments: list[str]) -> None:
     """Arguments: home, scratch folder, server, root certificate, key; "" for one that there is not."""
+    only_for_this_user()
     home, scratch, server, root_certificate, key = arguments
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     # ten lines a second of what was asked in vain

@@ -25,6 +25,7 @@ from fedaigc.deployment.processes import (
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.errors import UserError
 from fedaigc.federation.config import ModelSection
+from fedaigc.private_files import private_files, private_folder
 from fedaigc.semantics.signature import Policy
 
 _RELAY_PAUSE_S = 2.0
@@ -138,11 +139,10 @@ def _supervise(
 
 
 def _start_relay(home: Path, server: str, authority: Path | None, key: Path) -> "subprocess.Popen[bytes]":
-    scratch = home.absolute() / "relay"
-    scratch.mkdir(mode=0o700, exist_ok=True)
+    scratch = private_folder(home.absolute() / "relay")
     arguments = [str(home.absolute()), str(scratch), server]
     arguments += ["", ""] if authority is None else [str(authority.absolute()), str(key.absolute())]
-    with (scratch / RELAY_LOG).open("ab") as log:
+    with private_files(), (scratch / RELAY_LOG).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "fedaigc.deployment.relay", *arguments],
             stdout=log,

@@ -13,6 +13,7 @@ from fedaigc.deployment.server import ServerState, control_environment
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.flower_runtime import ask_flwr
 from fedaigc.file_lock import locked
+from fedaigc.private_files import private_files
 
 DEVICES = "devices.json"
 _LOCK = ".devices.lock"
@@ -47,7 +48,7 @@ def register_device(
     Raises UserError for a partition or name that another device has, and with Flower's words when it refuses.
     """
     # of two at once the second sees what the first wrote
-    with locked(folder / _LOCK):
+    with private_files(), locked(folder / _LOCK):
         return _register(folder, state, public_key, name, partition)
 
 

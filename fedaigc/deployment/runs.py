@@ -21,6 +21,7 @@ from fedaigc.federation.flower_runtime import (
 )
 from fedaigc.federation.server_config import forget_configs, keep_config, run_config_file
 from fedaigc.federation.superlink import CONNECTION
+from fedaigc.private_files import close_files, private_files
 
 ROUND_DEADLINE_S = 3600.0
 GENERATION_DEADLINE_S = 900.0
@@ -40,6 +41,17 @@ def run_on_devices(
     configuration that does not fit them, while another run goes on, and as a simulation does when the run
     does not end well. A run that resumes takes over from one that goes on. KeyboardInterrupt stops the run.
     """
+    with private_files():
+        _run(folder, state, config, progress, on_log)
+
+
+def _run(
+    folder: Path,
+    state: ServerState,
+    config: FederationConfig,
+    progress: Progress | None,
+    on_log: Callable[[str], None] | None,
+) -> None:
     devices = known_devices(folder)
     if state.tls:
         if not devices:
@@ -52,6 +64,7 @@ def run_on_devices(
     config.output.mkdir(parents=True, exist_ok=True)
     if not config.resume:
         (config.output / "record.json").unlink(missing_ok=True)
+    close_files(config.output, LOG)
     scratch, environment = control_environment(folder, state)
     app = scratch / "app"
     shutil.rmtree(app, ignore_errors=True)

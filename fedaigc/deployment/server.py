@@ -6,6 +6,7 @@ what the running process says of itself. A SuperLink that dies is started again 
 
 import json
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -17,9 +18,8 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import uvicorn
+import psutil
 
 from fedaigc.deployment.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY
 from fedaigc.deployment.processes import (
@@ -31,10 +31,11 @@ from fedaigc.deployment.processes import (
     stopped,
     wait_for_port,
 )
-from fedaigc.deployment.proxy import door
+from fedaigc.deployment.proxy import door_server
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.server_config import FOLDER_VARIABLE
-from fedaigc.federation.superlink import CONNECTION, flower_environment
+from fedaigc.federation.superlink import CONNECTION, SUPERLINK, flower_environment
+from fedaigc.private_files import PRIVATE_FILE, close_files, only_for_this_user, private_files, private_folder
 
 STATE = "server.json"
 LOG = "server.log"
@@ -80,11 +81,11 @@ def start_server(folder: Path, host: str, port: int, *, insecure: bool = False) 
     if server_state(folder) is not None:
         raise UserError(f"a server runs in {folder} already: `fedaigc server stop {folder}` ends it")
     _check_free(host, port)
-    folder.mkdir(parents=True, exist_ok=True)
+    close_server_folder(folder)
     (folder / STATE).unlink(missing_ok=True)
     command = [sys.executable, "-m", "fedaigc.deployment.server", str(folder.absolute()), host, str(port)]
     command += ["insecure"] if insecure else []
-    with (folder / LOG).open("ab") as log:
+    with private_files(), (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
         )
@@ -130,17 +131,29 @@ def stop_server(folder: Path) -> bool:
     return True
 
 
+def close_server_folder(folder: Path) -> None:
+    """Make a server's folder, for its user alone, and close what an earlier version left open in it."""
+    private_folder(folder)
+    close_files(folder, "server*.log", "server.json", "server.key", "superlink.db*", "devices.json")
+
+
 def control_environment(folder: Path, state: ServerState) -> tuple[Path, dict[str, str]]:
-    """A scratch folder, and the environment in which `flwr` speaks to this server as `CONNECTION`."""
+    """A scratch folder, and the environment in which `flwr` speaks to this server as `CONNECTION`.
+
+    UserError for another user than the server's: the SuperLink would not answer.
+    """
+    user = psutil.Process(state.pid).uids().effective
+    if user != os.geteuid():
+        raise UserError(f"the server in {folder} runs as user {user}: its commands are for that user")
     scratch = folder / "flower"
-    home = scratch / "cli"
-    home.mkdir(parents=True, exist_ok=True)
+    home = private_folder(scratch / "cli")
     trust = f'root-certificates = "{(folder / AUTHORITY).absolute()}"' if state.tls else "insecure = true"
-    (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-        f'address = "{state.superlink}"\n{trust}\n',
-        encoding="utf-8",
-    )
+    with private_files():
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+            f'address = "{state.superlink}"\n{trust}\n',
+            encoding="utf-8",
+        )
     environment = flower_environment(scratch.absolute(), 1) | {"FLWR_HOME": str(home.absolute())}
     return scratch, environment
 
@@ -152,23 +165,18 @@ def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None
         signal.signal(number, lambda *_: ending.set())
     scratch = folder / "flower"
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    private_folder(scratch)
     link_port = free_port()
-    link = _start_superlink(folder, scratch, link_port, insecure=insecure)
     trusted = None if insecure else ssl.create_default_context(cafile=str(folder / AUTHORITY))
-    scheme = "http" if insecure else "https"
-    settings: dict[str, Any] = {}
-    if not insecure:
-        settings = {
-            "ssl_certfile": str(folder / SERVER_CERTIFICATE),
-            "ssl_keyfile": str(folder / SERVER_KEY),
-        }
-    app = door(f"{scheme}://127.0.0.1:{link_port}", trusted)
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, limit_concurrency=512, **settings
-    )
-    proxy = uvicorn.Server(config)
-    thread = threading.Thread(target=proxy.run, name="door", daemon=True)
+    upstream = f"{'http' if insecure else 'https'}://127.0.0.1:{link_port}"
+    certificate = None if insecure else (folder / SERVER_CERTIFICATE, folder / SERVER_KEY)
+    _raise_limit_of_files()
+    try:
+        proxy, sockets = door_server(upstream, trusted, host, port, certificate)
+    except OSError as error:
+        raise UserError(f"no server can listen on {host}:{port}: {error.strerror}") from error
+    link = _start_superlink(folder, scratch, link_port, insecure=insecure)
+    thread = threading.Thread(target=proxy.run, kwargs={"sockets": sockets}, name="door", daemon=True)
     thread.start()
     try:
         wait_for_port(link_port, link)
@@ -199,12 +207,18 @@ def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None
         (folder / STATE).unlink(missing_ok=True)
 
 
+def _raise_limit_of_files() -> None:
+    """Each connection to the door is a file, and so is the one behind it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _start_superlink(folder: Path, scratch: Path, port: int, *, insecure: bool) -> "subprocess.Popen[bytes]":
     database = folder / "superlink.db"
     # it holds updates and latents of devices: for the server's owner alone, and so is what SQLite adds
-    database.touch(mode=0o600)
-    database.chmod(0o600)
-    command = ["flower-superlink", "--host", "127.0.0.1", "--port", str(port)]
+    database.touch(mode=PRIVATE_FILE)
+    database.chmod(PRIVATE_FILE)
+    command = [*SUPERLINK, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--database", str(database), "--disable-runtime-dependency-installation"]
     if insecure:
         command += ["--insecure"]
@@ -232,6 +246,7 @@ def _write_state(folder: Path, state: ServerState) -> None:
 
 
 if __name__ == "__main__":
+    only_for_this_user()
     try:
         serve_forever(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), insecure="insecure" in sys.argv[4:])
     except UserError as error:

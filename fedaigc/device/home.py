@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from fedaigc.errors import DamagedFile, UserError
+from fedaigc.private_files import PRIVATE_FILE, PRIVATE_FOLDER
 
 FORMAT = 1
-OWNER_FILE = 0o600
-OWNER_FOLDER = 0o700
+OWNER_FILE = PRIVATE_FILE
+OWNER_FOLDER = PRIVATE_FOLDER
 MAX_LOG_BYTES = 1_000_000
 
 

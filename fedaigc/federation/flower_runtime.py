@@ -27,6 +27,7 @@ from fedaigc.federation.superlink import (
     flower_environment,
     superlink,
 )
+from fedaigc.private_files import close_files, private_files
 
 LOG = "flower.log"
 _SETTLE_TIMEOUT_S = 10.0
@@ -41,8 +42,16 @@ def run_with_flower(
     Raises UserError when the run did not finish well: with the server's own reason where the record has one,
     else with the last lines of the log that tell of an error. Nothing that was started is left running.
     """
+    with private_files():
+        _run_with_flower(config, progress, on_log)
+
+
+def _run_with_flower(
+    config: FederationConfig, progress: Progress | None, on_log: Callable[[str], None] | None
+) -> None:
     config.output.mkdir(parents=True, exist_ok=True)
     (config.output / "record.json").unlink(missing_ok=True)
+    close_files(config.output, LOG)
     with (
         cleaning_up_when_stopped(),
         _scratch_folder() as scratch,

@@ -14,6 +14,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.config import FederationConfig
 from fedaigc.federation.exchange import Progress
 from fedaigc.federation.record import read_record
+from fedaigc.private_files import private_files
 from fedaigc.rng import derived_seed
 
 
@@ -66,9 +67,12 @@ def run_in_process(
 
 @contextmanager
 def in_process_run(config: FederationConfig) -> Iterator[int]:
-    """What Flower expects of a process that sends messages, and the run's threads; yields the run id."""
+    """What Flower expects of a process that sends messages, and the run's threads; yields the run id.
+
+    Files that are written inside are for this user alone.
+    """
     run_id = derived_seed(config.seed, "run id")
-    with _task_identity(run_id), _threads(config.threads), _quiet_flower():
+    with private_files(), _task_identity(run_id), _threads(config.threads), _quiet_flower():
         yield run_id
 
 

@@ -14,6 +14,7 @@ from fedaigc.diffusion.adapters import SharedState
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.accountant import account
 from fedaigc.federation.config import FederationConfig
+from fedaigc.private_files import close_files
 from fedaigc.tensor_file import read_tensors
 
 RECORD = "record.json"
@@ -35,6 +36,8 @@ class RunRecord:
 
     def __init__(self, config: FederationConfig, kept_rounds: int = 0) -> None:
         config.output.mkdir(parents=True, exist_ok=True)
+        # of an earlier version, and then appended to
+        close_files(config.output, "*.jsonl", "*.json", "*.safetensors")
         self._path = config.output / RECORD
         self._values: dict[str, Any] = {}
         rounds: list[Any] = []

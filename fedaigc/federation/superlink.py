@@ -23,6 +23,8 @@ from fedaigc.errors import UserError
 
 CONNECTION = "fedaigc"
 TAG = "FEDAIGC_LAUNCH"
+# Flower's SuperLink, for this user's processes alone
+SUPERLINK = (sys.executable, "-m", "fedaigc.federation.superlink_process")
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
 _STOP_ATTEMPTS = 5
@@ -40,6 +42,9 @@ def flower_environment(scratch: Path, threads: int) -> dict[str, str]:
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
+        # other ports of a SuperLink, where nobody would look at who connects
+        "FLWR_INTERNAL_GRPC_CONTROL_API": "0",
+        "FLWR_INTERNAL_GRPC_FLEET_API": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(threads),
@@ -62,22 +67,15 @@ def superlink(scratch: Path, environment: dict[str, str]) -> Iterator[None]:
 
     Stopped with all that it started.
     """
-    port, control_port = _free_ports()
+    port = _free_port()
     home = Path(environment["FLWR_HOME"])
     home.mkdir()
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
         f'address = "127.0.0.1:{port}"\ninsecure = true\n'
     )
-    command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
-    command += [
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--control-api-address",
-        f"127.0.0.1:{control_port}",
-    ]
+    command = [*SUPERLINK, "--insecure", "--simulation", "--isolation", "subprocess"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     with (scratch / "superlink.log").open("wb") as log:
         process: subprocess.Popen[bytes] | None = None
         try:
@@ -195,8 +193,7 @@ def _processes_of(tag: str, sessions: set[int]) -> list[psutil.Process]:
     return found
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

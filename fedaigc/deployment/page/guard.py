@@ -73,7 +73,7 @@ class Guard:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         hosts = [value for name, value in headers if name == b"host"]
         _, given, *rest = scope["path"].split("/", 2) if scope["path"].startswith("/") else ("", "")
-        known = secrets.compare_digest(given.encode(), self._token)
+        known = secrets.compare_digest(given.encode(errors="surrogatepass"), self._token)
         if not known or len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return 403, ""
         origins = [value for name, value in headers if name == b"origin"]
@@ -84,12 +84,15 @@ class Guard:
             return 411, ""
         if any(not length.isdigit() or int(length) > MAX_BODY_BYTES for length in lengths):
             return 413, ""
+        if not scope["path"].isprintable():
+            return 400, ""
         # without the slash the page's own links would lose the token
         return None, "/" + rest[0] if rest else "/no-slash"
 
 
 _REFUSALS = {
     403: "403: `fedaigc device page HOME` prints the address of this page\n",
+    400: "400: this is no path\n",
     411: "411: say how long this is\n",
     413: "413: this is too long\n",
 }

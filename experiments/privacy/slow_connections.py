@@ -1,0 +1,248 @@
+"""Whether a stranger who opens many connections, and says little on them, keeps devices from their server.
+
+Half of a header on 500 connections, and 60 bodies of almost 16 MB that stop before their end, against a real
+server with TLS; every one that the server closes is opened anew. Meanwhile a registered device asks for
+messages, on a connection that it keeps and on a new one each time. Measured: how long it waits, and by how
+much the memory of the server's processes grows (`python -m experiments.privacy.slow_connections`).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from fedaigc.deployment.keys import AUTHORITY, DEVICE_KEY, make_device_key, make_server_keys
+from fedaigc.deployment.processes import free_port
+from fedaigc.deployment.roster_file import register_device
+from fedaigc.deployment.server import start_server, stop_server
+
+BODY_BYTES = (16 << 20) - 1
+_HEADER = b"POST /v1/fleet/push-object HTTP/1.1\r\nhost: server\r\n"
+_PART = bytes(1 << 16)
+_PAUSE_S = 0.3
+
+
+@dataclass(frozen=True)
+class Attack:
+    """headers: connections with half a header. bodies: with a body that stops after `body_bytes`.
+
+    reopen_s: how long after its end a connection is opened anew.
+    """
+
+    headers: int
+    bodies: int
+    body_bytes: int = BODY_BYTES - 1024
+    reopen_s: float = 5.0
+
+    @contextlib.contextmanager
+    def on(self, port: int, tls: bool) -> Iterator[None]:
+        """Go on while inside."""
+        loop = asyncio.new_event_loop()
+        context = None
+        if tls:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        tasks = [loop.create_task(self._hold(port, context, 0)) for _ in range(self.headers)]
+        tasks += [loop.create_task(self._hold(port, context, self.body_bytes)) for _ in range(self.bodies)]
+        thread = threading.Thread(target=loop.run_forever, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            for task in tasks:
+                loop.call_soon_threadsafe(task.cancel)
+            ended = asyncio.run_coroutine_threadsafe(_all(tasks), loop)
+            ended.result(30)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(30)
+
+    async def _hold(self, port: int, context: ssl.SSLContext | None, num_bytes: int) -> None:
+        while True:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+                try:
+                    writer.write(_HEADER)
+                    if num_bytes:
+                        writer.write(b"content-length: %d\r\n\r\n" % BODY_BYTES)
+                    for _ in range(0, num_bytes, len(_PART)):
+                        writer.write(_PART)
+                        await writer.drain()
+                    # until the other side has had enough
+                    while await reader.read(1 << 16):
+                        pass
+                finally:
+                    writer.transport.abort()
+            await asyncio.sleep(self.reopen_s)
+
+
+async def _all(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True)
+class Waits:
+    """How long a device waited, a number for each try, and how many of the tries failed."""
+
+    seconds: list[float]
+    failed: int
+
+    def summary(self) -> dict[str, float | int]:
+        """Figures for a record."""
+        ordered = sorted(self.seconds)
+        return {
+            "tries": len(ordered),
+            "failed": self.failed,
+            "median_s": round(ordered[len(ordered) // 2], 4),
+            "longest_s": round(ordered[-1], 4),
+        }
+
+
+def waits(ask: Callable[[], object], duration_s: float) -> Waits:
+    """Ask again and again for so long; what raises an HTTP error has failed, and counts with its time."""
+    seconds, failed = [], 0
+    until = time.monotonic() + duration_s
+    while time.monotonic() < until:
+        began = time.monotonic()
+        try:
+            ask()
+        except httpx.HTTPError:
+            failed += 1
+        seconds.append(time.monotonic() - began)
+        time.sleep(_PAUSE_S)
+    return Waits(seconds, failed)
+
+
+@contextlib.contextmanager
+def largest_memory(pid: int) -> Iterator[Callable[[], int]]:
+    """The most bytes that a process and its descendants held together so far."""
+    ending, most = threading.Event(), [_memory(pid)]
+
+    def watch() -> None:
+        while not ending.wait(0.2):
+            most[0] = max(most[0], _memory(pid))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: most[0]
+    finally:
+        ending.set()
+        thread.join()
+
+
+def _memory(pid: int) -> int:
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for member in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += member.memory_info().rss
+    return total
+
+
+def _device(folder: Path, port: int, keys: Path) -> FleetHttpClient:
+    private = load_ssh_private_key((keys / DEVICE_KEY).read_bytes(), None)
+    return FleetHttpClient.from_server_address(
+        f"127.0.0.1:{port}",
+        insecure=False,
+        root_certificates=(folder / AUTHORITY).read_bytes(),
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+            NodeAuthHttpInterceptor(private, private.public_key()),  # type: ignore[arg-type, union-attr]
+        ],
+    )
+
+
+def measure(attack: Attack, duration_s: float, say: Callable[[str], object] = print) -> dict[str, Any]:
+    """Figures without and under the attack, against a real server."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, keys = Path(scratch) / "server", Path(scratch) / "keys"
+        make_server_keys(folder, ["127.0.0.1"])
+        public = make_device_key(keys)
+        state = start_server(folder, "127.0.0.1", free_port())
+        try:
+            known = register_device(folder, state, public, "device")
+            private = load_ssh_private_key((keys / DEVICE_KEY).read_bytes(), None)
+            kept = _device(folder, state.port, keys)
+            kept.ActivateNode(
+                ActivateNodeRequest(
+                    public_key=public_key_to_bytes(private.public_key()),  # type: ignore[arg-type]
+                    heartbeat_interval=1800,
+                )
+            )
+            request = PullMessagesRequest(node=Node(node_id=known.node_id))
+
+            def on_new_connection() -> None:
+                with contextlib.closing(_device(folder, state.port, keys)) as device:
+                    device.PullMessages(request)
+
+            asks = {
+                "kept connection": lambda: kept.PullMessages(request),
+                "new connection": on_new_connection,
+            }
+            say("without the attack")
+            before = {name: waits(ask, duration_s / 4).summary() for name, ask in asks.items()}
+            base = _memory(state.pid)
+            with largest_memory(state.pid) as largest, attack.on(state.port, tls=True):
+                say(f"{attack.headers} half-sent headers, {attack.bodies} stalled bodies")
+                time.sleep(3.0)
+                under = {name: waits(ask, duration_s / 2).summary() for name, ask in asks.items()}
+                grown = largest() - base
+            say(f"under the attack: {under}; memory {grown / 1e6:.0f} MB more")
+        finally:
+            stop_server(folder)
+    return {
+        "attack": {
+            "half-sent headers": attack.headers,
+            "stalled bodies": attack.bodies,
+            "bytes of each body": attack.body_bytes,
+            "reopened after_s": attack.reopen_s,
+        },
+        "duration_s": duration_s,
+        "without": before,
+        "under": under,
+        "memory_before_MB": round(base / 1e6, 1),
+        "memory_grown_MB": round(grown / 1e6, 1),
+    }
+
+
+def main() -> None:
+    """Measure, and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--headers", type=int, default=500)
+    parser.add_argument("--bodies", type=int, default=60)
+    parser.add_argument("--duration", type=float, default=40.0, help="seconds")
+    parser.add_argument("--commit", default="", help="of the code that is measured, where it is not this one")
+    options = parser.parse_args()
+    found = measure(Attack(options.headers, options.bodies), options.duration)
+    if not (commit := options.commit):
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"commit": commit, **found}, indent=1, sort_keys=True)
+    options.output.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
