@@ -1,8 +1,8 @@
 """Write the versions and hashes of everything that `make install` downloads (`make constraints`).
 
 Versions that are there already are kept where they fit pyproject.toml; hashes are those of every file of a
-version, for all systems. Three files: torch has builds with other contents under one version, and what a build
-for CUDA needs beside it is gigabytes that a build for CPUs does not want.
+version, for all systems. Three files: torch has builds with other contents under one version, and what a
+build for CUDA needs beside it is gigabytes that a build for CPUs does not want.
 """
 
 import re
