@@ -176,6 +176,7 @@ class Privacy:
         self._set_norm(clipping_norm)
         self.adaptive = dp.endswith("adaptive")
         self._client_side = dp.startswith("client")
+        self.server_side = not self._client_side
 
     # client half
 

@@ -166,6 +166,7 @@ class FlowerRule(Rule):
         keys = {"train_loss_key": _LOSS} if kind.strategy is flower.QFedAvg else {}
         self._strategy = kind.strategy(**options, **keys, **OWN_LOOP)
         self.weighing_metrics = (_LOSS,) if keys else ()
+        self.clips_updates = privacy is not None and privacy.server_side
         self.traits = kind.traits
         if privacy is None and (kind.strategy is flower.FedAvg or options.get("proximal_mu") == 0):
             self.equals = "fedit"

@@ -89,13 +89,15 @@ class Rule(ABC):
     equals: the strategy without options that this one is by construction, with its options as they are; a
     table shows one of the two. weighing_metrics: metrics of an update that it weighs clients by, beside n_k;
     the run bounds them. released: what the last `finish` tells of one client, of a rule that adds noise for
-    differential privacy; None of any other.
+    differential privacy; None of any other. clips_updates: the rule bounds each update itself, so that the
+    run refuses none by the norms of others: whether a client counts must then not depend on other clients.
     """
 
     traits: Traits
     equals = ""
     released: Release | None = None
     weighing_metrics: tuple[str, ...] = ()
+    clips_updates = False
     seed = 0
     num_clients = 0
     clients_per_round = 0

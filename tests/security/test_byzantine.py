@@ -400,3 +400,12 @@ def test_a_trimmed_mean_cuts_all_attackers_whatever_is_rounded(clients):
 def test_the_loss_of_qfedavg_is_bounded_by_the_others() -> None:
     assert load_strategy("qfedavg").weighing_metrics == ("shared_loss",)
     assert load_strategy("fedavg").weighing_metrics == ()
+
+
+@pytest.mark.parametrize(("dp", "refused"), [("server-fixed", []), ("client-fixed", [str(HOSTILE)])])
+def test_what_the_server_clips_is_not_refused_by_the_norms_of_others(make_run, dp, refused):  # noqa: F811
+    """Noise covers what one clipped update moves, not that another update is let in or kept out by it."""
+    options = {"dp": dp, "noise_multiplier": 0.01, "clipping_norm": 0.5}
+    record = run_with(make(make_run, strategy="fedavg", options=options, count=1), flip(10))
+    (done,) = record["rounds"]
+    assert list(done["refused"]) == refused
