@@ -11,7 +11,8 @@ once: each answer halves what is left.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -37,6 +38,15 @@ class Found:
     questions: int = 0
     unanswered: int = 0
     splits: list[float] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"remaining": [left.tolist() for left in self.remaining]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Found":
+        """The inverse of `as_dict`."""
+        return cls(**values | {"remaining": [np.array(left) for left in values["remaining"]]})
 
 
 def bisect(
