@@ -86,6 +86,11 @@ def record(found: Found, secrets: Sequence[int], seconds: float, way: str) -> di
     }
 
 
+def record_over(found: dict[str, Any], secrets: Sequence[int], seconds: float, way: str) -> dict[str, Any]:
+    """The same of what the hostile app wrote."""
+    return record(Found.from_dict(found), secrets, seconds, way)
+
+
 def in_process(folder: Path, count: int, seed: int) -> dict[str, Any]:
     """Attack an agent in this process."""
     prompts = candidates()

@@ -52,12 +52,14 @@ class Guess:
     chance: float
     bits: float
     classes: list[int]
+    names: list[str]
 
 
 def by_signature(prompts: list[str], policy: Policy = Policy.KIND, min_public_prompts: int = 3) -> Guess:
     """Candidates by the signature that a device of this policy discloses.
 
-    classes: one number a candidate; equal numbers have equal signatures. chance: of naming a candidate, drawn
+    classes: one number a candidate; equal numbers have equal signatures. names: the signature of each number
+    as JSON, "" for none. chance: of naming a candidate, drawn
     uniformly, that has the true one's signature: the number of classes over that of candidates. bits: the
     entropy of the signature.
     """
@@ -69,7 +71,7 @@ def by_signature(prompts: list[str], policy: Policy = Policy.KIND, min_public_pr
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     shares = np.array(list(Counter(texts).values())) / len(texts)
     bits = float(-(shares * np.log2(shares)).sum())
-    return Guess(len(numbers) / len(texts), bits, [numbers[text] for text in texts])
+    return Guess(len(numbers) / len(texts), bits, [numbers[text] for text in texts], list(numbers))
 
 
 def text_embeddings(pipe: Pipeline, prompts: list[str]) -> Float[Tensor, "n tokens width"]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments.privacy.extraction import server_app
-from experiments.privacy.extraction.bisection import Found
 from experiments.privacy.extraction.candidates import candidates, draw_secrets
 from experiments.privacy.extraction.victim import Victim
 from fedaigc.deployment import runs
@@ -42,10 +41,10 @@ def over_deployment(folder: Path, count: int, seed: int, *, before: bool) -> dic
     secret_of = dict(zip(victim.tasks, secrets, strict=True))
     attacked = [secret_of[task] for task in result["tasks"]]
     if before:
-        from experiments.privacy.extraction.before import record
+        from experiments.privacy.extraction.before import record_over as record
     else:
         from experiments.privacy.extraction.after import record_over as record
-    return record(Found.from_dict(result["found"]), attacked, result["seconds"], "server, relay and agent")
+    return record(result["found"], attacked, result["seconds"], "server, relay and agent")
 
 
 def _run(devices: Devices, config: FederationConfig) -> None:

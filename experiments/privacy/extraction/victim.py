@@ -2,9 +2,10 @@
 
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flwr.app import RecordDict
 from flwr.common.serde import recorddict_to_proto
@@ -29,8 +30,8 @@ class Reply:
 class Victim:
     """An agent with default settings, unless others are given, and prompts in its queue.
 
-    pad: whether replies keep to the floor of reply times, which searches leave out for speed where the
-    question is not one of time.
+    settings: of `AgentSettings`, those that the code under attack has; searches that do not ask for times take a
+    low `reply_floor_s`.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Victim:
         """A pipeline of the same model, which the attacker has too."""
         return base_model(self.settings.model)[0]
 
-    def config(self, name: str = "run", **generation: object) -> FederationConfig:
-        """The configuration of a hostile server's run."""
+    def config(
+        self, name: str = "run", strategy: str = "fedavg", generation: Mapping[str, Any] | None = None
+    ) -> FederationConfig:
+        """The configuration of a hostile server's run. UserError for one that is none."""
         return parse_config(
             {
                 "homes": "homes",
@@ -60,7 +63,8 @@ class Victim:
                 "name": name,
                 "num_clients": 1,
                 "model": {"name": self.settings.model.name},
-                "generation": {"scorer": "none", **generation},
+                "rounds": {"strategy": strategy},
+                "generation": {"scorer": "none", **(generation or {})},
             }
         )
 
