@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 
-
 def main() -> None:
     """Run the attack that the arguments name."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--before", action="store_true", help="attack the code of b8a6c4d")
     parser.add_argument("--deployment", action="store_true", help="over processes")
     parser.add_argument("--time", action="store_true", help="test reply times")

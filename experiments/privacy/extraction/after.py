@@ -85,7 +85,9 @@ def believe(lab: Lab, classes: Sequence[np.ndarray], tasks: Sequence[str], put: 
             (outcome,) = put(*_orders(lab, number, [task]))
             beliefs.seen[number].append(outcome)
             count = len(kinds | {outcome})
-            likely = {side: (meaning[str(side)].get(outcome, 0) + 1) / (KNOWN + count) for side in (True, False)}
+            likely = {
+                side: (meaning[str(side)].get(outcome, 0) + 1) / (KNOWN + count) for side in (True, False)
+            }
             weights[number] *= np.where(halves[number], likely[True], likely[False])
             weights[number] /= weights[number].sum()
     beliefs.weights = [part.tolist() for part in weights]

@@ -46,7 +46,8 @@ def overflow_oracle(
         plan = multinomial_plan(pipe, base_hash, state.hash())
         packet = packet_of(plan, odd_latents(pipe))
         orders = [
-            body(task_id=tasks[prompt], plan=plan_text(plan), noise_seed=0, packet=packet) for prompt in prompts
+            body(task_id=tasks[prompt], plan=plan_text(plan), noise_seed=0, packet=packet)
+            for prompt in prompts
         ]
         meaning = {Failure.INTERNAL: True, Failure.PLAN_REFUSED: False}
         return [meaning.get(kind_of(reply)) for reply in send(Ask.FINISH, orders)]

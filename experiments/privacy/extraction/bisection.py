@@ -69,7 +69,9 @@ def bisect(
         open_prompts = [i for i in range(prompts) if len(found.remaining[i]) > 1]
         if not open_prompts:
             break
-        question, split = best_question(table, [found.remaining[i] for i in open_prompts], seed, found.questions)
+        question, split = best_question(
+            table, [found.remaining[i] for i in open_prompts], seed, found.questions
+        )
         answers = ask(question, open_prompts)
         found.questions += 1
         found.splits.append(split)
@@ -94,7 +96,9 @@ def best_question(
     """The question of largest mean information, of a few hundred drawn, and that information in bits."""
     random = numpy_rng(seed, "questions", number)
     best, best_bits = np.zeros(table.shape[1]), -1.0
-    sets = [left if len(left) <= _SAMPLE else random.choice(left, _SAMPLE, replace=False) for left in remaining]
+    sets = [
+        left if len(left) <= _SAMPLE else random.choice(left, _SAMPLE, replace=False) for left in remaining
+    ]
     drawn = np.concatenate(sets)
     owner = np.repeat(np.arange(len(sets)), [len(left) for left in sets])
     sizes = np.bincount(owner, minlength=len(sets))

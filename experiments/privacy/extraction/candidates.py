@@ -21,7 +21,19 @@ from fedaigc.semantics.signature import Policy, disclose
 from fedaigc.semantics.taxonomy import Taxonomy
 
 # those that pre-training saw, and ten that it did not
-MODIFIERS = (*TRAINED_MODIFIERS, "red", "wet", "tall", "dark", "cute", "pink", "plain", "soft", "young", "dry")
+MODIFIERS = (
+    *TRAINED_MODIFIERS,
+    "red",
+    "wet",
+    "tall",
+    "dark",
+    "cute",
+    "pink",
+    "plain",
+    "soft",
+    "young",
+    "dry",
+)
 _BATCH = 720
 
 
@@ -36,7 +48,9 @@ def candidates() -> list[str]:
                 article = "an" if modifier[0] in "aeiou" else "a"
                 thing = f"{article} {modifier} {noun.word}"
             for relation in RELATIONS:
-                prompts += [f"{thing} {relation} {PLACE_NOUNS[PLACES.index(place)].phrase}" for place in PLACES]
+                prompts += [
+                    f"{thing} {relation} {PLACE_NOUNS[PLACES.index(place)].phrase}" for place in PLACES
+                ]
     return prompts
 
 

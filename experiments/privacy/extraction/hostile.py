@@ -83,11 +83,17 @@ def packet_of(plan: dict[str, Any], latents: Tensor, *, step: int = 0, **changed
 
 def odd_latents(pipe: Pipeline) -> Tensor:
     """Latents (1, c, 1, 5): torch draws them in 5 c + 16 numbers, and multinomials over them in 10 c."""
-    return torch.randn((1, int(denoiser(pipe).config.in_channels), 1, 5), generator=torch.Generator().manual_seed(0))
+    return torch.randn(
+        (1, int(denoiser(pipe).config.in_channels), 1, 5), generator=torch.Generator().manual_seed(0)
+    )
 
 
 def _weight(layer: Any) -> Tensor:
     """The base model's weight: in process, the pipeline may hold the residual of an earlier state."""
-    held = layer.parametrizations.weight.original if parametrize.is_parametrized(layer, "weight") else layer.weight
+    held = (
+        layer.parametrizations.weight.original
+        if parametrize.is_parametrized(layer, "weight")
+        else layer.weight
+    )
     weight: Tensor = held.detach().float().cpu()
     return weight

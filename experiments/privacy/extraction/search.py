@@ -15,7 +15,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,12 @@ from fedaigc.federation.messages import Ask, body, shared_state_record, values_o
 from fedaigc.rng import numpy_rng
 
 # what the search tells apart: near and far from each other, on both sides of the questions if need be
-PROMPTS = ("an apple on a table", "a shiny apple on a table", "a guitar above a river", "a dry dog near a bed")
+PROMPTS = (
+    "an apple on a table",
+    "a shiny apple on a table",
+    "a guitar above a river",
+    "a dry dog near a bed",
+)
 ATTEMPTS = 3
 _FAST = 1e-3
 _PARENTS = 12
@@ -142,12 +147,12 @@ def known_orders() -> Iterator[Genes]:
 
 
 @contextmanager
-def planted_leak() -> Iterator[None]:
-    """A device that fails where a picture is of one colour: a leak that the search must find, or it is blind."""
+def planted_leak(word: str = "guitar") -> Iterator[None]:
+    """A device that cannot keep pictures of prompts with this word: the search must see it, or it is blind."""
     save = Gallery.save
 
     def fails(self: Gallery, entry: Any, image: Any) -> None:
-        if np.asarray(image).std() == 0:
+        if word in entry.prompt:
             raise OSError("planted")
         save(self, entry, image)
 
@@ -156,17 +161,19 @@ def planted_leak() -> Iterator[None]:
 
 
 def control(lab: Lab) -> dict[str, Any]:
-    """Which of the orders with overflowing factors a search sees on a device with a planted leak, and without."""
-    found = {}
-    chosen = [genes for genes in known_orders() if genes.name == "factors that overflow for some prompts"]
-    contexts: dict[str, Callable[[], AbstractContextManager[None]]] = {
-        "planted": planted_leak,
-        "as_it_is": nullcontext,
+    """Which of a few orders the search sees leak on a device with a planted leak, and without."""
+    chosen = [
+        Genes("honest alone"),
+        Genes("honest packet", {"packet": "noise"}),
+        Genes("factors that overflow for some prompts", {"state": "overflow", "steps": 1}),
+    ]
+    with planted_leak():
+        planted = sum(observe(lab, genes).leaks for genes in chosen)
+    return {
+        "orders": len(chosen),
+        "leaks_seen_when_planted": planted,
+        "leaks_seen": sum(observe(lab, genes).leaks for genes in chosen),
     }
-    for name, context in contexts.items():
-        with context():
-            found[name] = sum(observe(lab, genes).leaks for genes in chosen)
-    return {"orders": len(chosen), "leaks_seen": found}
 
 
 def _text(reply: Reply) -> str:
