@@ -5,7 +5,7 @@
     python -m experiments.privacy.prompt_extraction --deployment --output FILE.json
     PYTHONPATH=OLD:. python -m experiments.privacy.prompt_extraction --before --output FILE.json
 
-The server knows the base model, the signature of each prompt, and 16,560 candidates (`extraction.candidates`).
+The server knows the base model, each prompt's signature, and 16,560 candidates (`extraction.candidates`).
 Without arguments: a search for orders whose replies differ between prompts, then an extraction of 25 prompts
 with the best that was found. --time: whether reply times differ. --deployment: the extraction over a server
 with TLS and keys, a SuperNode, its relay and an agent, as processes. --before: the bisection by overflow

@@ -51,7 +51,7 @@ def test_bisection_by_overflow_learns_nothing(small_model: Path, tmp_path: Path)
 
 
 def _present_oracle(victim: Victim):  # type: ignore[no-untyped-def]
-    """The same states and schedulers in today's form of an order, under a strategy that declares a residual."""
+    """The same states and schedulers in today's form of an order, where a strategy declares a residual."""
     from experiments.privacy.extraction.orders import Genes, Lab
 
     lab = Lab(victim.pipe, victim.agent.base_hash(), CANDIDATES)

@@ -1,9 +1,9 @@
 """The extraction against the present code: signature, then the best orders that the search knows, two a task.
 
 The attacker puts to each task a question that halves the candidates of its signature, by factors that
-overflow for one half, and reads all that comes back: kind of reply, which step of the ladder of reply times it
-left at, and whether the task waits on. What that means it has learned from its own copy of a device with
-prompts that it knows, as counts n(seen | half); the posterior of a candidate c with half h(c) is
+overflow for one half, and reads all that comes back: kind and size of the reply, and which step of the ladder
+of reply times it left at. What that means it has learned from its own copy of a device with prompts that it
+knows, as counts n(seen | half); the posterior of a candidate c with half h(c) is
 
     p(c | seen) ~ p(c | signature) (n(seen | h(c)) + 1) / (n(h(c)) + outcomes)
 

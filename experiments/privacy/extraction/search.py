@@ -48,8 +48,8 @@ class Seen:
     """What came of one order for each prompt.
 
     replies: by prompt, one text for each message, of kind, size and digest of the content. apart: how
-    different the pictures are inside, in standard deviations of a pixel; 10 more where one prompt's picture is
-    of one colour and another's is not. drawn: how many of the prompts got their picture.
+    different the pictures are inside, as the root mean square of a pixel in [0, 1]; 10 more where one
+    prompt's picture is of one colour and another's is not. drawn: how many of the prompts got their picture.
     """
 
     replies: tuple[tuple[str, ...], ...]
@@ -148,7 +148,7 @@ def known_orders() -> Iterator[Genes]:
 
 @contextmanager
 def planted_leak(word: str = "guitar") -> Iterator[None]:
-    """A device that cannot keep pictures of prompts with this word: the search must see it, or it is blind."""
+    """A device that cannot keep pictures of prompts with this word: a search that misses it is blind."""
     save = Gallery.save
 
     def fails(self: Gallery, entry: Any, image: Any) -> None:

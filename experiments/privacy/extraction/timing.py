@@ -6,6 +6,7 @@ test without the floor says what it hides, so that the test is seen to find a di
 """
 
 import contextlib
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def time_test(folder: Path, replies: int, seed: int) -> dict[str, Any]:
         "smallest_p": min(min(row["mann_whitney_p"], row["kolmogorov_smirnov_p"]) for row in found),
         "tests": 2 * len(found),
         "without_the_floor": {"order": orders[1].name, **_tests(seconds)},
+        "load_average": os.getloadavg()[1],
         "seconds": round(time.monotonic() - began, 1),
     }
 
