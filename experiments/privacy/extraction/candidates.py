@@ -73,9 +73,8 @@ def by_signature(prompts: list[str], policy: Policy = Policy.KIND, min_public_pr
     """Candidates by the signature that a device of this policy discloses.
 
     classes: one number a candidate; equal numbers have equal signatures. names: the signature of each number
-    as JSON, "" for none. chance: of naming a candidate, drawn
-    uniformly, that has the true one's signature: the number of classes over that of candidates. bits: the
-    entropy of the signature.
+    as JSON, "" for none. chance: of naming the true prompt by drawing one with its signature, which is the
+    number of classes over that of candidates. bits: the entropy of the signature.
     """
     taxonomy = Taxonomy.load()
     texts = []

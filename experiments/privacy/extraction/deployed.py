@@ -4,6 +4,7 @@ The server's owner is the attacker: its app is `extraction.server_app` in place 
 """
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,18 @@ def over_deployment(folder: Path, count: int, seed: int, *, before: bool) -> dic
     victim = Victim(config.home(0), [prompts[index] for index in secrets])
     config.output.mkdir()
     (config.output / server_app.ATTACK).write_text(json.dumps({"before": before, "seed": seed}))
-    with deployment(config, folder / "server", registered=1) as devices:
-        devices.start(0)
-        _run(devices, config)
+    try:
+        with deployment(config, folder / "server", registered=1) as devices:
+            devices.start(0)
+            _run(devices, config)
+    except subprocess.TimeoutExpired:
+        # an agent that took long to end: what was found is on disk
+        devices.kill(0)
     result = json.loads((config.output / server_app.RESULT).read_text())
     secret_of = dict(zip(victim.tasks, secrets, strict=True))
-    attacked = [secret_of[task] for task in result["tasks"]]
+    # tasks of which nothing is disclosed are offered under other names
+    queue = victim.agent.open_device().prompts
+    attacked = [secret_of[queue.get(name).task_id] for name in result["tasks"]]
     if before:
         from experiments.privacy.extraction.before import record_over as record
     else:

@@ -28,7 +28,7 @@ from experiments.privacy.extraction.orders import CHOICES, Genes, Lab
 from experiments.privacy.extraction.victim import Reply, Victim
 from fedaigc.device.gallery import Gallery
 from fedaigc.errors import UserError
-from fedaigc.federation.messages import Ask, body, shared_state_record, values_of
+from fedaigc.federation.messages import Ask, body, shared_state_record
 from fedaigc.rng import numpy_rng
 
 # what the search tells apart: near and far from each other, on both sides of the questions if need be
@@ -83,9 +83,10 @@ def observe(lab: Lab, genes: Genes, prompts: Sequence[str] = PROMPTS, **settings
                 replies[number] += [
                     _text(reply) for reply in (*told, *(victim.ask(*order, config) for order in orders))
                 ]
-            waiting = victim.ask(Ask.SIGNATURES, body(), config)
+            # a server sees which tasks wait, or at least how many
+            waiting = victim.agent.open_device().waiting()
             for number, task in enumerate(victim.tasks):
-                replies[number].append(_waits(waiting, task))
+                replies[number].append(f"waits: {task in waiting}")
             victim.open()
         apart, drawn = _inside(victim)
         return Seen(tuple(tuple(row) for row in replies), apart, drawn)
@@ -179,14 +180,6 @@ def control(lab: Lab) -> dict[str, Any]:
 def _text(reply: Reply) -> str:
     digest = hashlib.sha256(recorddict_to_proto(reply.record).SerializeToString(deterministic=True))
     return f"{reply.kind}/{reply.bytes}/{digest.hexdigest()[:16]}"
-
-
-def _waits(reply: Reply, task: str) -> str:
-    """Whether the task is still among those that wait."""
-    if reply.kind != "done":
-        return reply.kind
-    values = values_of(reply.record)
-    return str(task in [*values["tasks"], *values["alone"]])
 
 
 def _inside(victim: Victim) -> tuple[float, int]:

@@ -2,14 +2,15 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from fedaigc.device.report import Failure
 from fedaigc.federation.base import base_model
-from fedaigc.federation.config import config_from_run
+from fedaigc.federation.config import FederationConfig, config_from_run
 from fedaigc.federation.messages import Ask, body, read_signatures
 from fedaigc.federation.record import RunRecord
 from fedaigc.federation.roster import open_roster
@@ -23,7 +24,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Attack the prompts of the one device, and write what was found into the run's output."""
-    config = config_from_run(context.run_config)
+    config = _whole_config(context.run_config)
     settings = json.loads((config.output / ATTACK).read_text())
     pipe, base_hash = base_model(config.model)
     record = RunRecord(config)
@@ -46,3 +47,12 @@ def main(grid: Grid, context: Context) -> None:
     result = {"tasks": tasks, "found": found.as_dict(), "seconds": time.monotonic() - began}
     (config.output / RESULT).write_text(json.dumps(result))
     record.update(status="finished")
+
+
+def _whole_config(run_config: Mapping[str, Any]) -> FederationConfig:
+    """The server's configuration, which the code before sent to devices whole."""
+    try:
+        from fedaigc.federation.server_config import server_config
+    except ImportError:
+        return config_from_run(run_config)
+    return server_config(run_config)

@@ -30,8 +30,8 @@ class Reply:
 class Victim:
     """An agent with default settings, unless others are given, and prompts in its queue.
 
-    settings: of `AgentSettings`, those that the code under attack has; searches that do not ask for times take
-    a low `reply_floor_s`.
+    settings: of `AgentSettings`, those that the code under attack has; searches that do not ask for times
+    take a low `reply_floor_s`.
     """
 
     def __init__(
