@@ -125,3 +125,33 @@ def test_the_search_sees_a_planted_leak(lab, small_model: Path) -> None:  # type
     prompts = ("an apple on a table", "a guitar on a table")
     with planted_leak("guitar"):
         assert observe(lab, Genes("honest"), prompts, model=str(small_model)).leaks
+
+
+def test_training_keeps_nothing_of_the_prompt_that_was_drawn_before(  # type: ignore[no-untyped-def]
+    lab, small_model: Path, tmp_path: Path
+) -> None:
+    from experiments.privacy.extraction.orders import Genes
+    from fedaigc.data.scenes import scenes_dataset
+    from fedaigc.device.device import Device
+    from fedaigc.federation.base import taxonomy
+    from fedaigc.federation.messages import train_record
+    from fedaigc.federation.rule import Received
+    from fedaigc.federation.strategy_code import strategy_code
+    from fedaigc.rng import numpy_rng
+
+    replies = []
+    for prompt in (CANDIDATES[0], CANDIDATES[-1]):
+        home = tmp_path / str(len(replies))
+        device = Device(home, lab.pipe, base_hash=lab.base_hash, taxonomy=taxonomy(), seed=1)
+        device.add_images(scenes_dataset(2, 0))
+        victim = Victim(home, [prompt], model=str(small_model), reply_floor_s=1e-3)
+        state = lab.state(Genes("factors", {"state": "random", "amplitude": 0.1}))
+        drawn = victim.ask(Ask.FINISH, lab.finish(Genes("honest", {"side": 32}), victim.tasks[0]))
+        training = {"shared_steps": 2, "personal_steps": 1, "batch_size": 2}
+        config = victim.config(adapter={"rank": 1}, training=training)
+        order = train_record(Received(state, 1, {}), "float32", numpy_rng(0, "o"), strategy_code("fedavg"))
+        replies.append((drawn.kind, victim.ask(Ask.TRAIN, order, config)))
+
+    assert [kind for kind, _ in replies] == ["done", "done"]
+    assert [reply.kind for _, reply in replies] == ["done", "done"]
+    assert len(set(_numbers([reply.record for _, reply in replies]))) == 1

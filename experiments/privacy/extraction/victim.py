@@ -53,7 +53,11 @@ class Victim:
         return base_model(self.settings.model)[0]
 
     def config(
-        self, name: str = "run", strategy: str = "fedavg", generation: Mapping[str, Any] | None = None
+        self,
+        name: str = "run",
+        strategy: str = "fedavg",
+        generation: Mapping[str, Any] | None = None,
+        **sections: Any,
     ) -> FederationConfig:
         """The configuration of a hostile server's run. UserError for one that is none."""
         return parse_config(
@@ -65,6 +69,7 @@ class Victim:
                 "model": {"name": self.settings.model.name},
                 "rounds": {"strategy": strategy},
                 "generation": {"scorer": "none", **(generation or {})},
+                **sections,
             }
         )
 
