@@ -2,7 +2,8 @@
 
 At the floor that an agent has by default, for an honest order and for orders made to be slow for one prompt:
 factors that overflow for the second prompt and not for the first, and factors of denormal numbers. The same
-test without the floor says what it hides, so that the test is seen to find a difference where there is one.
+test without the floor says what it hides; `delay_that_would_be_seen_s` says how fine the test is, as the
+least delay of all replies for one prompt, of a rising series, that it would call a difference (p < .001).
 """
 
 import contextlib
@@ -101,5 +102,14 @@ def _tests(seconds: tuple[list[float], list[float]]) -> dict[str, Any]:
             int((np.array(part) > 1.05 * min(map(min, seconds))).sum()) for part in seconds
         ],
         "mann_whitney_p": float(mannwhitneyu(one, other).pvalue),
+        "delay_that_would_be_seen_s": _visible_delay(one, other),
         "kolmogorov_smirnov_p": float(ks_2samp(one, other).pvalue),
     }
+
+
+def _visible_delay(one: list[float], other: list[float]) -> float | None:
+    """The least of a series of delays that the test finds; None if it finds none up to 10 s."""
+    for delay in np.geomspace(1e-5, 10, 61):
+        if mannwhitneyu(one, np.array(other) + delay).pvalue < 1e-3:
+            return float(delay)
+    return None
