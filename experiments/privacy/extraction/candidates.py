@@ -1,0 +1,98 @@
+"""The prompts that the attacker holds possible, and what it can compute of each before it sends anything.
+
+720 plain prompts of Scenes (24 objects, 3 relations, 10 places), each with one of 22 modifiers or none:
+16,560 candidates. The attacker has the base model, so it knows every candidate's text embeddings.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from experiments.pretrain.recipe import MODIFIERS as TRAINED_MODIFIERS
+from fedaigc.data.concepts import OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES, RELATIONS
+from fedaigc.diffusion.pipeline_call import Pipeline
+from fedaigc.rng import numpy_rng
+from fedaigc.semantics.parser import parse
+from fedaigc.semantics.signature import Policy, disclose
+from fedaigc.semantics.taxonomy import Taxonomy
+
+# those that pre-training saw, and ten that it did not
+MODIFIERS = (
+    *TRAINED_MODIFIERS,
+    "red",
+    "wet",
+    "tall",
+    "dark",
+    "cute",
+    "pink",
+    "plain",
+    "soft",
+    "young",
+    "dry",
+)
+_BATCH = 720
+
+
+def candidates() -> list[str]:
+    """All prompts that the attacker holds possible, the plain ones first."""
+    prompts = []
+    for modifier in (None, *MODIFIERS):
+        for word in OBJECTS:
+            noun = OBJECT_NOUNS[OBJECTS.index(word)]
+            thing = noun.phrase
+            if modifier is not None:
+                article = "an" if modifier[0] in "aeiou" else "a"
+                thing = f"{article} {modifier} {noun.word}"
+            for relation in RELATIONS:
+                prompts += [
+                    f"{thing} {relation} {PLACE_NOUNS[PLACES.index(place)].phrase}" for place in PLACES
+                ]
+    return prompts
+
+
+def draw_secrets(prompts: list[str], count: int, seed: int) -> list[int]:
+    """Indices of `count` different private prompts, each as likely as any other."""
+    return [int(index) for index in numpy_rng(seed, "secrets").choice(len(prompts), count, replace=False)]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the signature alone gives: its class of candidates, the chance of a guess, and its bits."""
+
+    chance: float
+    bits: float
+    classes: list[int]
+    names: list[str]
+
+
+def by_signature(prompts: list[str], policy: Policy = Policy.KIND, min_public_prompts: int = 3) -> Guess:
+    """Candidates by the signature that a device of this policy discloses.
+
+    classes: one number a candidate; equal numbers have equal signatures. names: the signature of each number
+    as JSON, "" for none. chance: of naming the true prompt by drawing one with its signature, which is the
+    number of classes over that of candidates. bits: the entropy of the signature.
+    """
+    taxonomy = Taxonomy.load()
+    texts = []
+    for prompt in prompts:
+        disclosed = disclose(parse(prompt, taxonomy), policy, taxonomy, min_public_prompts)
+        texts.append("" if disclosed is None else disclosed.to_json())
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    shares = np.array(list(Counter(texts).values())) / len(texts)
+    bits = float(-(shares * np.log2(shares)).sum())
+    return Guess(len(numbers) / len(texts), bits, [numbers[text] for text in texts], list(numbers))
+
+
+def text_embeddings(pipe: Pipeline, prompts: list[str]) -> Float[Tensor, "n tokens width"]:
+    """The text encoder's output for each prompt, as cross-attention sees it."""
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(prompts), _BATCH):
+            chosen = prompts[start : start + _BATCH]
+            embedded, _ = pipe.encode_prompt(chosen, pipe._execution_device, 1, False)
+            parts.append(embedded.float().cpu())
+    return torch.cat(parts)

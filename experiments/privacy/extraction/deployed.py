@@ -1,0 +1,72 @@
+"""The extraction over a real deployment: a server with TLS and keys, a SuperNode, its relay and an agent.
+
+The server's owner is the attacker: its app is `extraction.server_app` in place of the library's.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from experiments.privacy.extraction import server_app
+from experiments.privacy.extraction.candidates import candidates, draw_secrets
+from experiments.privacy.extraction.victim import Victim
+from fedaigc.deployment import runs
+from fedaigc.federation.config import FederationConfig, parse_config
+from tests.deployment.running import Devices, deployment
+
+_HONEST = 'serverapp = "fedaigc.federation.server_app:app"'
+_HOSTILE = f'serverapp = "{server_app.__name__}:app"'
+
+
+def over_deployment(folder: Path, count: int, seed: int, *, before: bool) -> dict[str, Any]:
+    """Attack a device in processes of its own, with an empty home but for its prompts."""
+    prompts = candidates()
+    secrets = draw_secrets(prompts, count, seed)
+    config = parse_config(
+        {
+            "homes": folder / "homes",
+            "output": folder / "out",
+            "num_clients": 1,
+            "rounds": {"count": 0},
+            "generation": {"scorer": "none"},
+        }
+    )
+    victim = Victim(config.home(0), [prompts[index] for index in secrets])
+    config.output.mkdir()
+    (config.output / server_app.ATTACK).write_text(json.dumps({"before": before, "seed": seed}))
+    try:
+        with deployment(config, folder / "server", registered=1) as devices:
+            devices.start(0)
+            _run(devices, config)
+    except subprocess.TimeoutExpired:
+        # an agent that took long to end: what was found is on disk
+        devices.kill(0)
+    result = json.loads((config.output / server_app.RESULT).read_text())
+    secret_of = dict(zip(victim.tasks, secrets, strict=True))
+    # tasks of which nothing is disclosed are offered under other names
+    queue = victim.agent.open_device().prompts
+    attacked = [secret_of[queue.get(name).task_id] for name in result["tasks"]]
+    if before:
+        from experiments.privacy.extraction.before import record_over as record
+    else:
+        from experiments.privacy.extraction.after import record_over as record
+    return record(result["found"], attacked, result["seconds"], "server, relay and agent")
+
+
+def _run(devices: Devices, config: FederationConfig) -> None:
+    """A run as `fedaigc server run` makes it, of the hostile app."""
+    stage = runs.stage_app
+
+    def hostile(app: Path) -> None:
+        stage(app)
+        project = app / "pyproject.toml"
+        text = project.read_text()
+        assert _HONEST in text, "the app is staged otherwise"
+        project.write_text(text.replace(_HONEST, _HOSTILE))
+
+    runs.stage_app = hostile
+    try:
+        runs.run_on_devices(devices.folder, devices.state, config, on_log=print)
+    finally:
+        runs.stage_app = stage

@@ -1,0 +1,99 @@
+"""What a hostile server makes for an attack on a prompt: shared states, schedulers, packets."""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from fedaigc.diffusion.adapters import SharedState, weighted_layers
+from fedaigc.diffusion.packet import write_packet
+from fedaigc.diffusion.pipeline_call import Pipeline, denoiser
+
+LARGEST = float(torch.finfo(torch.float32).max)
+
+
+def cross_attention(pipe: Pipeline) -> str:
+    """The first cross-attention of the denoiser by name, up to the part before `.to_k`."""
+    (name, *_) = [layer for layer in weighted_layers(pipe) if layer.endswith("attn2.to_k")]
+    return name.removesuffix(".to_k")
+
+
+def overflowing_state(pipe: Pipeline, base_hash: str, question: np.ndarray) -> SharedState:
+    """A residual that replaces query and key weights of one cross-attention, for `bisection`'s question.
+
+    Queries become 0, keys a_j max e_j: a finite key leaves logits of 0 and an ordinary picture, an infinite
+    one leaves 0 x inf, not a number, in every value from there on. No t*: all steps run on it.
+    """
+    attention, layers = cross_attention(pipe), weighted_layers(pipe)
+    query, key = (_weight(layers[f"{attention}.{part}"]) for part in ("to_q", "to_k"))
+    wanted = torch.zeros_like(key)
+    width = min(key.shape)
+    wanted[range(width), range(width)] = torch.tensor(question[:width] * LARGEST, dtype=key.dtype)
+    residual = {f"{attention}.to_k": wanted - key, f"{attention}.to_q": -query}
+    return SharedState(base_hash, {}, 1, 1.0, residual)
+
+
+def multinomial_plan(pipe: Pipeline, base_hash: str, shared_hash: str) -> dict[str, Any]:
+    """A plan whose only step samples tokens from softmax(model output), and so fails on what is no number.
+
+    Where all is finite, the draws cannot be those of any number of latents of `odd_latents`, and the step is
+    refused as a wrong plan. Either way the task waits on.
+    """
+    side = 8 * int(pipe.vae_scale_factor)
+    # the largest number of training timesteps is none of the scheduler's own settings, and kept all the same
+    config = {"mask_token_id": 0, "num_train_timesteps": 1000}
+    return {
+        "scheduler_class": "AmusedScheduler",
+        "scheduler_config": json.dumps(config, sort_keys=True, separators=(",", ":")),
+        "timesteps": [0.0],
+        "sigmas": None,
+        "guidance_scale": 1.0,
+        "negative_prompt": "",
+        "height": side,
+        "width": side,
+        "dtype": "float32",
+        "base_hash": base_hash,
+        "shared_hash": shared_hash,
+        "num_inference_steps": 1,
+    }
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """A plan as canonical JSON."""
+    return json.dumps(plan, sort_keys=True, separators=(",", ":"))
+
+
+def packet_of(plan: dict[str, Any], latents: Tensor, *, step: int = 0, **changed: Any) -> bytes:
+    """A packet of this plan with these latents. changed: other entries of its header."""
+    header = {
+        "plan": hashlib.sha256(plan_text(plan).encode()).hexdigest(),
+        "base": plan["base_hash"],
+        "shared": plan["shared_hash"],
+        "handoff": "exact",
+        "step": step,
+        "noise_seed": 0,
+        "draw_count": 1,
+    }
+    return write_packet(header | changed, latents, {})
+
+
+def odd_latents(pipe: Pipeline) -> Tensor:
+    """Latents (1, c, 1, 5): torch draws them in 5 c + 16 numbers, and multinomials over them in 10 c."""
+    return torch.randn(
+        (1, int(denoiser(pipe).config.in_channels), 1, 5), generator=torch.Generator().manual_seed(0)
+    )
+
+
+def _weight(layer: Any) -> Tensor:
+    """The base model's weight: in process, the pipeline may hold the residual of an earlier state."""
+    held = (
+        layer.parametrizations.weight.original
+        if parametrize.is_parametrized(layer, "weight")
+        else layer.weight
+    )
+    weight: Tensor = held.detach().float().cpu()
+    return weight

@@ -1,0 +1,47 @@
+"""How an extraction ended, as numbers for a record."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.privacy.extraction.candidates import Guess
+from fedaigc.metrics.intervals import proportion
+
+
+def summary(
+    posteriors: Sequence[np.ndarray], secrets: Sequence[int], guess: Guess, *, prior: np.ndarray | None = None
+) -> dict[str, Any]:
+    """What is known of each private prompt in the end, against what its signature tells already.
+
+    posteriors: one a prompt, probabilities of all candidates. prior: of a candidate before any reply; by
+    default uniform in the class of the true one's signature. identified: whether the true prompt is the most
+    probable one, alone; a tie counts as a guess among the tied, so it counts by its share in `expected`.
+    """
+    classes = np.array(guess.classes)
+    hits, expected, ranks, gained = [], [], [], []
+    for posterior, secret in zip(posteriors, secrets, strict=True):
+        top = np.flatnonzero(posterior >= posterior.max() * (1 - 1e-9))
+        hits.append(len(top) == 1 and int(top[0]) == secret)
+        expected.append(1 / len(top) if secret in top else 0.0)
+        better = int((posterior > posterior[secret] * (1 + 1e-9)).sum())
+        tied = int((np.abs(posterior - posterior[secret]) <= posterior[secret] * 1e-9).sum())
+        ranks.append(better + (tied + 1) / 2)
+        before = 1 / int((classes == classes[secret]).sum()) if prior is None else float(prior[secret])
+        gained.append(float(np.log2(max(posterior[secret], 1e-12) / before)))
+    return {
+        "prompts": len(secrets),
+        "identified": sum(hits),
+        "share": proportion(hits).as_dict(),
+        "expected_share_with_ties_guessed": float(np.mean(expected)),
+        "mean_rank_of_true_prompt": float(np.mean(ranks)),
+        "mean_bits_from_replies": float(np.mean(gained)),
+        "bits_from_replies": [round(bits, 3) for bits in gained],
+    }
+
+
+def uniform(chosen: np.ndarray, count: int) -> np.ndarray:
+    """Equal probabilities for the chosen ones of `count` candidates."""
+    found = np.zeros(count)
+    found[chosen] = 1 / len(chosen)
+    return found

@@ -1,0 +1,58 @@
+"""The hostile server as a Flower app: it runs where an honest server's app would, with the same messages."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flwr.app import Context, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from fedaigc.device.report import Failure
+from fedaigc.federation.base import base_model
+from fedaigc.federation.config import FederationConfig, config_from_run
+from fedaigc.federation.messages import Ask, body, read_signatures
+from fedaigc.federation.record import RunRecord
+from fedaigc.federation.roster import open_roster
+
+ATTACK = "attack.json"
+RESULT = "result.json"
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Attack the prompts of the one device, and write what was found into the run's output."""
+    config = _whole_config(context.run_config)
+    settings = json.loads((config.output / ATTACK).read_text())
+    pipe, base_hash = base_model(config.model)
+    record = RunRecord(config)
+    roster = open_roster(grid, num_clients=1, base_hash=base_hash, bindings=config.bindings)
+    partition = roster.partitions[0]
+
+    def send(kind: Ask, contents: Sequence[RecordDict]) -> list[RecordDict | Failure]:
+        return roster.ask_many(kind, [(partition, content) for content in contents], kind.value, 600.0)
+
+    (signatures,) = send(Ask.SIGNATURES, [body()])
+    assert isinstance(signatures, RecordDict), "the device did not say what waits"
+    tasks = list(read_signatures(signatures)[0])
+    began = time.monotonic()
+    # each attack imports what its version of the code has
+    if settings["before"]:
+        from experiments.privacy.extraction.before import attack
+    else:
+        from experiments.privacy.extraction.after import attack_over as attack
+    found = attack(pipe, base_hash, send, tasks, settings["seed"])
+    result = {"tasks": tasks, "found": found.as_dict(), "seconds": time.monotonic() - began}
+    (config.output / RESULT).write_text(json.dumps(result))
+    record.update(status="finished")
+
+
+def _whole_config(run_config: Mapping[str, Any]) -> FederationConfig:
+    """The server's configuration, which the code before sent to devices whole."""
+    try:
+        from fedaigc.federation.server_config import server_config
+    except ImportError:
+        return config_from_run(run_config)
+    return server_config(run_config)

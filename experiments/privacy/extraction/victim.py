@@ -1,0 +1,94 @@
+"""A real agent whose home holds the private prompts, asked in process as its socket would ask it."""
+
+import inspect
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flwr.app import RecordDict
+from flwr.common.serde import recorddict_to_proto
+
+from fedaigc.deployment.agent import Agent, AgentSettings
+from fedaigc.diffusion.pipeline_call import Pipeline
+from fedaigc.federation.base import base_model
+from fedaigc.federation.config import FederationConfig, ModelSection, parse_config
+from fedaigc.federation.messages import Ask, failure_in
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server sees of one order: the record, its kind, its size in bytes and the time it took."""
+
+    record: RecordDict
+    kind: str
+    bytes: int
+    seconds: float
+
+
+class Victim:
+    """An agent with default settings, unless others are given, and prompts in its queue.
+
+    settings: of `AgentSettings`, those that the code under attack has; searches that do not ask for times
+    take a low `reply_floor_s`.
+    """
+
+    def __init__(
+        self, home: Path, prompts: Sequence[str], *, model: str = "embedded", **settings: object
+    ) -> None:
+        self.home = home
+        self.settings = AgentSettings(partition=0, model=ModelSection(name=model), **_known(settings))
+        self.open()
+        device = self.agent.open_device()
+        self.tasks = [device.add_prompt(prompt) for prompt in prompts]
+
+    def open(self) -> None:
+        """Start the agent, or start it anew: what it held in memory is gone."""
+        self.agent = Agent(self.home, self.settings)
+
+    @property
+    def pipe(self) -> Pipeline:
+        """A pipeline of the same model, which the attacker has too."""
+        return base_model(self.settings.model)[0]
+
+    def config(
+        self,
+        name: str = "run",
+        strategy: str = "fedavg",
+        generation: Mapping[str, Any] | None = None,
+        **sections: Any,
+    ) -> FederationConfig:
+        """The configuration of a hostile server's run. UserError for one that is none."""
+        return parse_config(
+            {
+                "homes": "homes",
+                "output": "out",
+                "name": name,
+                "num_clients": 1,
+                "model": {"name": self.settings.model.name},
+                "rounds": {"strategy": strategy},
+                "generation": {"scorer": "none", **(generation or {})},
+                **sections,
+            }
+        )
+
+    def ask(self, kind: Ask, content: RecordDict, config: FederationConfig | None = None) -> Reply:
+        """One order, and what comes back of it."""
+        text = (config or self.config()).model_dump_json()
+        began = time.perf_counter()
+        record = self.agent.answer(kind, text, content)
+        seconds = time.perf_counter() - began
+        failed = failure_in(record)
+        size = len(recorddict_to_proto(record).SerializeToString())
+        return Reply(record, "done" if failed is None else failed.value, size, seconds)
+
+    def send(self, kind: Ask, contents: Sequence[RecordDict]) -> list[RecordDict]:
+        """Orders of one kind, one after the other."""
+        return [self.ask(kind, content).record for content in contents]
+
+
+def _known(settings: dict[str, object]) -> dict[str, object]:
+    """Those settings that the code under attack has."""
+    names = inspect.signature(AgentSettings).parameters
+    return {name: value for name, value in settings.items() if name in names}

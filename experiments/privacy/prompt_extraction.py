@@ -1,0 +1,65 @@
+"""Can a hostile server read a private prompt off a device's replies? Prints JSON.
+
+    python -m experiments.privacy.prompt_extraction --output FILE.json
+    python -m experiments.privacy.prompt_extraction --time --output FILE.json
+    python -m experiments.privacy.prompt_extraction --deployment --output FILE.json
+    PYTHONPATH=OLD:. python -m experiments.privacy.prompt_extraction --before --output FILE.json
+
+The server knows the base model, each prompt's signature, and 16,560 candidates (`extraction.candidates`).
+Without arguments: a search for orders whose replies differ between prompts, then an extraction of 25 prompts
+with the best that was found. --time: whether reply times differ. --deployment: the extraction over a server
+with TLS and keys, a SuperNode, its relay and an agent, as processes. --before: the bisection by overflow
+against the code of commit b8a6c4d, which OLD is a checkout of; with --deployment over processes too.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    """Run the attack that the arguments name."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--before", action="store_true", help="attack the code of b8a6c4d")
+    parser.add_argument("--deployment", action="store_true", help="over processes")
+    parser.add_argument("--time", action="store_true", help="test reply times")
+    parser.add_argument("--prompts", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=150, help="random orders of the search")
+    parser.add_argument("--replies", type=int, default=1000, help="of --time, for two prompts together")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fa-") as folder:
+        result = _run(arguments, Path(folder))
+    text = json.dumps(result, indent=1)
+    print(text)
+    if arguments.output is not None:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text + "\n")
+
+
+def _run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    # each attack imports what its version of the code has
+    if arguments.time:
+        from experiments.privacy.extraction.timing import time_test
+
+        return time_test(folder, arguments.replies, arguments.seed)
+    if arguments.deployment:
+        from experiments.privacy.extraction.deployed import over_deployment
+
+        return over_deployment(folder, arguments.prompts, arguments.seed, before=arguments.before)
+    if arguments.before:
+        from experiments.privacy.extraction.before import in_process
+
+        return in_process(folder, arguments.prompts, arguments.seed)
+    from experiments.privacy.extraction.after import search_and_extract
+
+    return search_and_extract(folder, arguments.prompts, arguments.seed, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
