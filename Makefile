@@ -36,7 +36,8 @@ $(VENV)/.installed: pyproject.toml $(HASHED) constraints-cuda.txt
 	$(PIP) check
 	touch $@
 
-constraints: install
+# in an environment of an earlier `make install`: the files need not fit pyproject.toml yet
+constraints:
 	$(BIN)/python .ci/lock.py
 
 demo: install

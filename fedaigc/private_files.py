@@ -39,6 +39,13 @@ def close_files(folder: Path, *patterns: str) -> None:
                 path.chmod(PRIVATE_FILE)
 
 
+def close_tree(folder: Path) -> None:
+    """Close a folder of fedaigc's own making, and all that it holds."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(PRIVATE_FOLDER if path.is_dir() else PRIVATE_FILE)
+
+
 def private_folder(path: Path) -> Path:
     """Make a folder and its missing parents, for this user alone; the folder's own mode too where it exists.
 

@@ -27,7 +27,7 @@ from fedaigc.federation.superlink import (
     flower_environment,
     superlink,
 )
-from fedaigc.private_files import close_files, private_files
+from fedaigc.private_files import close_files, close_tree, private_files
 
 LOG = "flower.log"
 _SETTLE_TIMEOUT_S = 10.0
@@ -113,6 +113,8 @@ def stage_app(folder: Path) -> None:
         raise UserError("the package `strategies` is missing: reinstall fedaigc")
     source = Path(next(iter(spec.submodule_search_locations)))
     shutil.copytree(source, folder / "strategies", ignore=shutil.ignore_patterns("__pycache__"))
+    # a copy has the modes of what was copied
+    close_tree(folder)
     (folder / "pyproject.toml").write_text(
         f"""[project]
 name = "fedaigc"

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 
-from experiments.privacy.slow_connections import Attack, largest_memory, waits
+from experiments.privacy.slow_connections import Attack, attack_begun, largest_memory, waits
 from fedaigc.deployment.processes import free_port
 
 BODY = bytes(1 << 16)
@@ -63,7 +63,7 @@ def test_devices_are_served_while_others_hold_connections(door: tuple[int, int])
         with largest_memory(pid) as memory:
             before = memory()
             with attack.on(port, tls=False):
-                time.sleep(2.0)
+                attack_begun(pid)
 
                 def afresh() -> None:
                     with httpx.Client(timeout=10) as client:
