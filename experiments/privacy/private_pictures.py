@@ -8,9 +8,9 @@ by PSNR. The attacks:
 
     memoriser   one order of 350 steps at rank 64, without t*, every caption left out
     one order   all that the owner's limits leave of one order, at their defaults
-    large steps, small batches
+    large steps, small batches, many steps
                 as many orders as the limits leave, each from the weights that the one before came back with:
-                the largest learning rate; or batches of one picture, for the most steps
+                at the largest learning rate, in batches of eight or of one; or for the most steps
     honest      three rounds of the default configuration, as far as the limits let it
 
 There are two attackers. One knows nothing, and draws `--samples` pictures without a caption; chance is the
@@ -94,10 +94,11 @@ class Attack:
 MEMORISER = Attack("memoriser", 350, 1, 64, 1e-3, 1.0, 8, None)
 ATTACKS = (
     MEMORISER,
-    # with four pictures, 40 steps of 6 are the 60 passes that the limits leave
-    Attack("one order", 40, batch_size=6),
-    Attack("large steps", 5, 1000),
-    Attack("small batches", 40, 1000, batch_size=1),
+    # four pictures have 216 left at the default rate, at three times of it 72
+    Attack("one order", 36, batch_size=2),
+    Attack("large steps", 3, 1000),
+    Attack("small batches", 24, 1000, batch_size=1),
+    Attack("many steps", 36, 1000, learning_rate=1e-3, batch_size=1),
     Attack("honest", 20, 3, rank=8, learning_rate=1e-3, condition_dropout=0.1),
 )
 

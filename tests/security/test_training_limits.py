@@ -144,12 +144,12 @@ def test_rounds_of_a_day(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_passes_over_the_pictures_are_counted_in_all(make_run: MakeRun) -> None:
-    """Two pictures, two steps of two: two passes a round, whatever the names of the runs."""
+    """Two pictures, two steps of two at ten times the rate of 1e-3: 20 passes a round, whatever its name."""
     config = make_run(num_clients=1)
-    agent, shared = agent_of(config, max_passes=4.0), start(config)
+    agent, shared = agent_of(config, max_passes=40.0), start(config)
     update(asked(agent, config, shared, 1))
     update(asked(agent, parse_config(config.model_dump() | {"name": "other"}), shared, 1))
-    assert kind(asked(agent_of(config, max_passes=4.0), config, shared, 2)) == "training_refused"
+    assert kind(asked(agent_of(config, max_passes=40.0), config, shared, 2)) == "training_refused"
     assert "passes over the private pictures" in log(config)
     # with more pictures there is room again
     from fedaigc.data.scenes import scenes_dataset
