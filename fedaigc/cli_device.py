@@ -129,7 +129,7 @@ def start(
     max_passes: Annotated[
         float,
         typer.Option(min=0, help="How often servers may train on each private picture in all, on average."),
-    ] = 60.0,
+    ] = 54.0,
     max_update_norm: Annotated[
         float, typer.Option(min=0, help="What an update is clipped to before it is sent, in L2.")
     ] = 12.0,

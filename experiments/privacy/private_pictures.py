@@ -8,9 +8,9 @@ by PSNR. The attacks:
 
     memoriser   one order of 350 steps at rank 64, without t*, every caption left out
     one order   all that the owner's limits leave of one order, at their defaults
-    large steps, small batches
-                as many orders as the limits leave, each from the weights that the one before came back with:
-                the largest learning rate; or batches of one picture, for the most steps
+    large steps, many orders
+                as many orders of three steps as the limits leave, each from the weights that the one before
+                came back with, at the largest learning rate or for the most steps
     honest      three rounds of the default configuration, as far as the limits let it
 
 There are two attackers. One knows nothing, and draws `--samples` pictures without a caption; chance is the
@@ -94,10 +94,10 @@ class Attack:
 MEMORISER = Attack("memoriser", 350, 1, 64, 1e-3, 1.0, 8, None)
 ATTACKS = (
     MEMORISER,
-    # with four pictures, 40 steps of 6 are the 60 passes that the limits leave
-    Attack("one order", 40, batch_size=6),
-    Attack("large steps", 5, 1000),
-    Attack("small batches", 40, 1000, batch_size=1),
+    # four pictures have 27 steps left at the default rate, 9 at three times of it
+    Attack("one order", 27, learning_rate=1e-3),
+    Attack("large steps", 3, 1000),
+    Attack("many orders", 3, 1000, learning_rate=1e-3),
     Attack("honest", 20, 3, rank=8, learning_rate=1e-3, condition_dropout=0.1),
 )
 

@@ -19,7 +19,8 @@ class OwnerLimits:
     max_rank, of what is received and of the personal adapter; max_learning_rate; max_condition_dropout;
     full_weights, whether dense weights may be trained in place of factors. Of all orders together, whatever
     their runs: max_rounds_a_day (24 hours), max_rounds, and max_passes, how often each private picture is
-    trained on in the shared stage, on average. max_update_norm: what an update is clipped to.
+    trained on in the shared stage, on average; a step counts as 8 pictures at least, and k times at k times
+    the learning rate of 1e-3, k > 1. max_update_norm: what an update is clipped to.
     """
 
     max_denoising_steps: int = 150
@@ -37,7 +38,7 @@ class OwnerLimits:
     full_weights: bool = False
     max_rounds_a_day: int = 200
     max_rounds: int = 1000
-    max_passes: float = 60.0
+    max_passes: float = 54.0
     max_update_norm: float = 12.0
 
     def check_plan(self, request: PlanRequest) -> None:

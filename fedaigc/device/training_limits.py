@@ -7,6 +7,7 @@ taken is in the home before it is computed; a device that is killed, or started 
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,6 +24,10 @@ from fedaigc.errors import DamagedFile
 # orders that a server may repeat without their being counted again: a round that it or the device died in
 _REPEATABLE = 16
 _HOURS_A_DAY = 24
+# the default configuration's: how far a step moves grows with the rate and not with the batch, and so does
+# what it learns by heart
+PASS_LEARNING_RATE = 1e-3
+PASS_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,9 @@ class RoundBudget:
                 f"the owner permits {self._limits.max_shared_steps} at most"
             )
         self._steps_left -= steps
-        self._taken += steps * self._order.training.batch_size
+        training = self._order.training
+        weight = max(1.0, training.learning_rate / PASS_LEARNING_RATE)
+        self._taken += math.ceil(steps * max(training.batch_size, PASS_BATCH_SIZE) * weight)
         counts = self._read()
         before = counts["orders"].get(self._digest, 0)
         if self._taken <= before:

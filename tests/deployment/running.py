@@ -61,8 +61,8 @@ class Devices:
         command += ["--partition", str(partition), "--server", f"127.0.0.1:{self.state.port}"]
         command += ["--authority", str(authority or self.folder / AUTHORITY)]
         command += ["--model", self.config.model.name, "--no-page"]
-        # the small model takes ten times the default configuration's rate
-        command += ["--max-learning-rate", "0.01"]
+        # the small model takes ten times the default configuration's rate, and homes have a few pictures
+        command += ["--max-learning-rate", "0.01", "--max-passes", "10000"]
         with (self.folder / f"device{partition}.log").open("ab") as log:
             self.running[partition] = subprocess.Popen(command, stdout=log, stderr=log)
         return home

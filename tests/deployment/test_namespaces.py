@@ -107,7 +107,8 @@ def test_three_devices_over_slow_links_end_where_the_simulation_ends(
                 on_server("server", "add", folder, key, "--name", f"device {number}")
                 start = cli("device", "start", home, "--partition", number)
                 start += ["--server", f"{ADDRESS}:{port}", "--authority", str(folder / AUTHORITY)]
-                start += ["--model", config.model.name, "--no-page", "--max-learning-rate", "0.01"]
+                start += ["--model", config.model.name, "--no-page"]
+                start += ["--max-learning-rate", "0.01", "--max-passes", "10000"]
                 with (tmp_path / f"device{number}.log").open("wb") as log:
                     process = subprocess.Popen(inside(device(number), *start), stdout=log, stderr=log)
                 devices.append(process)

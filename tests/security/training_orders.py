@@ -21,12 +21,13 @@ from fedaigc.rng import numpy_rng
 def agent_of(config: FederationConfig, **limits: Any) -> Agent:
     """The agent of the first home, with these of its owner's limits in place of the defaults.
 
-    The small model takes ten times the default configuration's learning rate.
+    The small model takes ten times the default configuration's learning rate, and has two pictures: passes
+    have no limit but one that is given.
     """
     agent = Agent(config.home(0), AgentSettings(0, config.model))
     # at b8a6c4d an owner had no limits
     if getattr(agent, "limits", None) is not None:
-        agent.limits = replace(agent.limits, **({"max_learning_rate": 1e-2} | limits))
+        agent.limits = replace(agent.limits, **({"max_learning_rate": 1e-2, "max_passes": 1e6} | limits))
     return agent
 
 
