@@ -4,7 +4,7 @@
 
 All devices train; the hostile one then changes its reply: `flip x10` sends x - 10 (y - x) in place of y,
 `n_k` claims 1e12 pictures, `3e38` sends that number in all values. `within bounds` shows the server 1e7
-pictures from the start and flips four times what it learned: what bounds cannot tell from an honest device.
+pictures from the start and flips thrice what it learned: what bounds cannot tell from an honest device.
 The loss is the shared stage's denoising loss on pictures of the devices' styles that nobody trains on;
 `one honest round less` is that of the honest run before its last round. A run "ended" when the server gave it
 up. All of these rules train alike on a device, so what a device sends for a state is computed once.
@@ -63,7 +63,7 @@ ATTACKS: dict[str, tuple[Attack, int | None, int | None]] = {
     "n_k 1e12 from hello on": (lambda x, y: y, LIE, LIE),
     "3e38": (lambda x, y: np.full_like(y, 3e38), None, None),
     "flip x10, n_k 1e12": (lambda x, y: x - 10 * (y - x), LIE, None),
-    "within bounds": (lambda x, y: x - 4 * (y - x), SHOWN, SHOWN),
+    "within bounds": (lambda x, y: x - 3 * (y - x), SHOWN, SHOWN),
 }
 
 

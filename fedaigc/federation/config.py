@@ -24,7 +24,6 @@ from fedaigc.semantics.signature import Policy
 RUN_CONFIG_KEY = "config"
 # names the server's own configuration, where `config` is the devices' part of it
 SERVER_CONFIG_KEY = "server_config"
-# of a strategy's options, those that no device may know
 _OF_DEVICES = (
     "enabled",
     "num_inference_steps",
@@ -37,6 +36,9 @@ _OF_DEVICES = (
     "scorer",
     "strip_steps",
 )
+# how the server checks updates
+_CHECKS = ("max_norm_ratio", "max_weight_ratio", "attackers")
+# of a strategy's options, those that no device may know
 _SERVER_OPTIONS = frozenset({"insecure_seed"})
 
 
@@ -248,6 +250,7 @@ class FederationConfig(_Section):
                 "deadline_s": None,
                 "dropout_rate": 0.0,
                 "tensorboard": False,
+                **{name: RoundsSection.model_fields[name].default for name in _CHECKS},
                 "options": {k: v for k, v in self.rounds.options.items() if k not in _SERVER_OPTIONS},
             }
         )

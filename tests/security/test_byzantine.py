@@ -409,3 +409,13 @@ def test_what_the_server_clips_is_not_refused_by_the_norms_of_others(make_run, d
     record = run_with(make(make_run, strategy="fedavg", options=options, count=1), flip(10))
     (done,) = record["rounds"]
     assert list(done["refused"]) == refused
+
+
+def test_devices_are_not_told_how_far_an_update_may_go() -> None:
+    config = robust("krum", 8, 2)
+    rounds = config.rounds.model_copy(update={"max_norm_ratio": 3.5, "max_weight_ratio": 2.5})
+    told = config.model_copy(update={"rounds": rounds}).for_devices().rounds
+    default = RoundsSection()
+    assert (told.max_norm_ratio, told.max_weight_ratio) == (default.max_norm_ratio, default.max_weight_ratio)
+    assert told.attackers == 0
+    assert told.count == config.rounds.count
