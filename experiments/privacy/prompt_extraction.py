@@ -3,7 +3,7 @@
     python -m experiments.privacy.prompt_extraction --output FILE.json
     python -m experiments.privacy.prompt_extraction --time --output FILE.json
     python -m experiments.privacy.prompt_extraction --deployment --output FILE.json
-    PYTHONPATH=OLD:. python -m experiments.privacy.prompt_extraction --before --output FILE.json
+    PYTHONSAFEPATH=1 PYTHONPATH=OLD:. python -m experiments.privacy.prompt_extraction --before
 
 The server knows the base model, each prompt's signature, and 16,560 candidates (`extraction.candidates`).
 Without arguments: a search for orders whose replies differ between prompts, then an extraction of 25 prompts
@@ -17,6 +17,8 @@ import json
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from fedaigc.errors import UserError
 
 
 def main() -> None:
@@ -49,16 +51,30 @@ def _run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
         return time_test(folder, arguments.replies, arguments.seed)
     if arguments.deployment:
+        if arguments.before:
+            _check_code_before()
         from experiments.privacy.extraction.deployed import over_deployment
 
         return over_deployment(folder, arguments.prompts, arguments.seed, before=arguments.before)
     if arguments.before:
+        _check_code_before()
         from experiments.privacy.extraction.before import in_process
 
         return in_process(folder, arguments.prompts, arguments.seed)
     from experiments.privacy.extraction.after import search_and_extract
 
     return search_and_extract(folder, arguments.prompts, arguments.seed, arguments.rounds)
+
+
+def _check_code_before() -> None:
+    """UserError where the library that is imported is not the code before."""
+    import fedaigc
+    from fedaigc.federation import messages
+
+    if hasattr(messages, "PLAN"):
+        raise UserError(
+            f"--before attacks the code of b8a6c4d, this is {fedaigc.__file__}: see PYTHONPATH above"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The attack on the code before (b8a6c4d), with that code's form of the order to finish a task.
 
-Only for that code: `PYTHONPATH=OLD:NEW python -m experiments.privacy.prompt_extraction --before`.
+Only for that code, which must come before this one on the path: see `experiments.privacy.prompt_extraction`.
 """
 
 import time
