@@ -6,6 +6,7 @@ later runs would go there and import from that folder.
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -46,6 +47,9 @@ def flower_environment(scratch: Path, threads: int) -> dict[str, str]:
         "FLWR_INTERNAL_GRPC_CONTROL_API": "0",
         "FLWR_INTERNAL_GRPC_FLEET_API": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray's ports take code from whoever knows the token
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
