@@ -419,3 +419,19 @@ def test_devices_are_not_told_how_far_an_update_may_go() -> None:
     assert (told.max_norm_ratio, told.max_weight_ratio) == (default.max_norm_ratio, default.max_weight_ratio)
     assert told.attackers == 0
     assert told.count == config.rounds.count
+
+
+@pytest.mark.parametrize("name", ["fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold", "hetlora"])
+def test_a_rule_forgets_a_round_that_was_not_taken(name):
+    """Before, `load` of the memory before the first round, which is empty, left the first round's."""
+    rule = load_strategy(name)
+    start = SharedState("base", {"l": (torch.ones(1, 2), torch.zeros(2, 1))}, 1, 1.0)
+    before = rule.state()
+    rule.start(start, 1)
+    received = rule.download(start, 0, 1, 1)
+    tensors = {tensor: torch.ones(shape) for tensor, shape in rule.expected(received, 1).items()}
+    rule.add(Update(0, 1, 1, tensors, 1))
+    rule.finish()
+    assert rule.state()
+    rule.load(before)
+    assert rule.state() == before == {}
