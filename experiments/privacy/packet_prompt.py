@@ -97,6 +97,11 @@ class Attacker:
         outputs = self.outputs_at_noise(noise, seed)
         coarse = (gain * noise + share * outputs - state.latents).flatten(1).norm(dim=1)
         rows = coarse.argsort()[:KEPT].tolist()
+        if state.step > 1:
+            # outputs change on the way: also those that fit as seen from its end
+            outputs = self.outputs(state.latents, state.step)
+            coarse = (gain * noise + share * outputs - state.latents).flatten(1).norm(dim=1)
+            rows = sorted({*rows, *coarse.argsort()[:KEPT].tolist()})
         ends = self.run(noise.expand(len(rows), -1, -1, -1), rows, state.step)
         return rows[int((ends - state.latents).flatten(1).norm(dim=1).argmin())]
 
