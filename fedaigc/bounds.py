@@ -20,6 +20,8 @@ MAX_RANK: Final = 512
 
 # updates and shared states: the largest value is float16's, in which a pipeline may run
 MAX_WEIGHT: Final = 65504.0
+# B A is small also for a huge A beside a tiny B, but A x is not
+MAX_FACTOR_VALUE: Final = 100.0
 MAX_EXAMPLES: Final = 10_000_000
 MAX_LOSS: Final = 1e6
 

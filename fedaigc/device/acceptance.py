@@ -4,7 +4,7 @@ A server could send weights that say something about a prompt by failing on it, 
 pictures. So a shared state must have the form that its strategy declares, fit the base model layer by layer,
 be finite, and lie within two bounds of the owner's (`OwnerLimits`): of each layer's weights
 
-    |R|_F + |s| |B A|_F <= max_weight_change |W0|_F
+    |R|_F + |s| |B A|_F <= max_weight_change |W0|_F,   |A_ij|, |B_ij| <= MAX_FACTOR_VALUE
 
 and of the picture of a public prompt, drawn with the state and with the base model from the same noise,
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fedaigc.bounds import MAX_RANK
+from fedaigc.bounds import MAX_FACTOR_VALUE, MAX_RANK
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.report import DeviceError, Failure
 from fedaigc.diffusion.adapters import (
@@ -82,6 +82,8 @@ def check_form(pipe: "DiffusionPipeline", shared: SharedState, *, residual: bool
     for name, tensor in shared.tensors().items():
         if not bool(tensor.isfinite().all()):
             _refuse(f"{name} holds values that are not finite")
+        if not name.endswith(".residual") and float(tensor.abs().max()) > MAX_FACTOR_VALUE:
+            _refuse(f"{name} holds values beyond {MAX_FACTOR_VALUE:g}")
 
 
 def check_limits(pipe: "DiffusionPipeline", shared: SharedState, base_hash: str, limits: OwnerLimits) -> None:

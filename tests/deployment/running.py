@@ -77,7 +77,7 @@ class Devices:
         for process in self.running.values():
             process.terminate()
         for process in self.running.values():
-            process.wait(30)
+            process.wait(60)
 
 
 def answers(home: Path) -> bool:

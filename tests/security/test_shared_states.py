@@ -110,6 +110,7 @@ def test_what_is_no_state_of_this_model_is_refused(config: FederationConfig, sha
     wrong = {
         "takes no factors here": replace(shared, lora={"conv_out": (down, up)}),
         "on a weight": replace(shared, lora={**shared.lora, layer: (down, up[:-1])}),
+        "values beyond": replace(shared, lora={**shared.lora, layer: (1e38 * down, 1e-38 * (up + 1))}),
         "not finite": replace(shared, lora={**shared.lora, layer: (down, up + math.inf)}),
         "does not declare": replace(shared, residual=zeros),
     }
