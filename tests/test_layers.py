@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 # a package may import those in the lines above its own, and within its own line only itself
 LAYERS = (
     ("bounds", "errors", "rng"),
-    ("tensor_file", "output_folder", "file_lock", "private_files"),
+    ("bounded_json", "tensor_file", "output_folder", "file_lock", "private_files"),
     ("assets", "report"),
     ("data", "wireless"),
     ("metrics", "semantics", "diffusion"),

@@ -18,13 +18,6 @@ from pathlib import Path
 import torch
 from flwr.app import RecordDict
 
-from fedaigc.bounds import (
-    MAX_BATCH_SIZE,
-    MAX_DENOISING_STEPS,
-    MAX_IMAGE_PIXELS,
-    MAX_RANK,
-    MAX_TRAINING_STEPS,
-)
 from fedaigc.deployment.agent_socket import STATUS, read_request, send_frame, socket_path
 from fedaigc.deployment.reply_time import held_back
 from fedaigc.device.device import Device
@@ -35,7 +28,8 @@ from fedaigc.device.scoring import Scorer
 from fedaigc.errors import UserError
 from fedaigc.federation import handlers
 from fedaigc.federation.base import base_model, taxonomy
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig, ModelSection, config_from_run
+from fedaigc.federation.config import ModelSection
+from fedaigc.federation.config_bounds import config_from_server
 from fedaigc.federation.messages import Ask
 from fedaigc.semantics.signature import LEAST_FIRST, Policy
 
@@ -127,30 +121,15 @@ class Agent:
         What depends on a prompt leaves at times that do not; nobody is answered meanwhile, who could tell by
         that when it was done.
         """
+        try:
+            # before the lock: a wrong configuration keeps nobody waiting
+            parsed = config_from_server(config)
+        except UserError as error:
+            self.note(f"{error}\n")
+            return handlers.refused(ask, error)
         floor_s = {Ask.FINISH: self._settings.reply_floor_s, Ask.SIGNATURES: _SIGNATURES_FLOOR_S}.get(ask)
         with self._busy, contextlib.nullcontext() if floor_s is None else held_back(floor_s):
-            try:
-                parsed = config_from_run({RUN_CONFIG_KEY: config})
-                _check_bounds(parsed)
-            except UserError as error:
-                self.note(f"{error}\n")
-                return handlers.refused(ask, error)
             return handlers.answer(ask, content, self, parsed)
-
-
-def _check_bounds(config: FederationConfig) -> None:
-    """UserError for what would keep a device busy for days, or take all its memory."""
-    training, steps = config.training, config.clients.shared_steps or (config.training.shared_steps,)
-    asked = {
-        "pixels": (config.model.height * config.model.width, MAX_IMAGE_PIXELS),
-        "denoising steps": (config.generation.num_inference_steps, MAX_DENOISING_STEPS),
-        "training steps": (max(*steps, training.personal_steps), MAX_TRAINING_STEPS),
-        "pictures a batch": (training.batch_size, MAX_BATCH_SIZE),
-        "rank": (max(config.adapter.rank, *(config.clients.ranks or (1,))), MAX_RANK),
-    }
-    for what, (value, limit) in asked.items():
-        if value > limit:
-            raise UserError(f"{value} {what}: this device takes {limit} at most")
 
 
 @contextlib.contextmanager

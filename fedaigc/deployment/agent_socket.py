@@ -16,16 +16,17 @@ from flwr.app import RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
+from fedaigc.bounded_json import read_json
+from fedaigc.bounds import MAX_FRAME_BODY_BYTES, MAX_FRAME_HEADER_BYTES
 from fedaigc.errors import UserError
 from fedaigc.federation.messages import Ask
+from fedaigc.federation.record_bounds import check_records
 
 SOCKET = "agent.sock"
 STATUS = "status"
 # of a Unix socket's address on Linux, its final zero included
 _MAX_PATH = 108
 _LENGTHS = struct.Struct("!IQ")
-_MAX_HEADER = 1 << 20
-_MAX_BODY = 1 << 30
 
 
 class AgentUnreachable(UserError):
@@ -92,16 +93,19 @@ def send_frame(connection: socket.socket, header: dict[str, Any], content: Recor
 
 
 def read_frame(connection: socket.socket) -> tuple[dict[str, Any], RecordDict | None]:
-    """Receive what `send_frame` sent. ValueError for lengths beyond the limits or what is no header."""
+    """Receive what `send_frame` sent. ValueError for lengths beyond the bounds and what is no header."""
     text_length, payload_length = _LENGTHS.unpack(_read(connection, _LENGTHS.size))
-    if text_length > _MAX_HEADER or payload_length > _MAX_BODY:
-        raise ValueError(f"a frame of {text_length} and {payload_length} bytes is beyond the limits")
-    header = json.loads(_read(connection, text_length))
+    if text_length > MAX_FRAME_HEADER_BYTES or payload_length > MAX_FRAME_BODY_BYTES:
+        raise ValueError(f"a frame of {text_length} and {payload_length} bytes is beyond the bounds")
+    text = _read(connection, text_length).decode()
+    header = read_json(text, max_characters=MAX_FRAME_HEADER_BYTES, max_depth=2)
     if not isinstance(header, dict):
         raise ValueError("a frame's header is an object")
     if not payload_length:
         return header, None
-    return header, recorddict_from_proto(ProtoRecordDict.FromString(_read(connection, payload_length)))
+    record = ProtoRecordDict.FromString(_read(connection, payload_length))
+    check_records(record)
+    return header, recorddict_from_proto(record)
 
 
 def _read(connection: socket.socket, length: int) -> bytes:

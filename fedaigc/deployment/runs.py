@@ -8,6 +8,7 @@ from fedaigc.deployment.roster_file import known_devices
 from fedaigc.deployment.server import RUN_CONFIGS, ServerState, control_environment
 from fedaigc.errors import UserError
 from fedaigc.federation.config import FederationConfig, parse_config
+from fedaigc.federation.config_bounds import check_config
 from fedaigc.federation.exchange import Progress
 from fedaigc.federation.flower_runtime import (
     LOG,
@@ -61,6 +62,8 @@ def _run(
         values = config.model_dump() | {"bindings": bindings, "num_clients": max(bindings.values()) + 1}
         config = parse_config(values)
     config = _as_deployed(config).absolute()
+    # what every device would refuse is told here
+    check_config(config.for_devices())
     config.output.mkdir(parents=True, exist_ok=True)
     if not config.resume:
         (config.output / "record.json").unlink(missing_ok=True)

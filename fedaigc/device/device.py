@@ -29,11 +29,11 @@ from fedaigc.device.versions import AdapterVersions
 from fedaigc.diffusion.adapters import SharedState, finish_stages, run_stages
 from fedaigc.diffusion.denormals import flushed_denormals
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
-from fedaigc.diffusion.handoff import Delivery, Handoff, check_handoff, mended, unpack
+from fedaigc.diffusion.handoff import Delivery, Handoff, check_handoff, check_magnitude, mended, unpack
 from fedaigc.diffusion.noise_matched import BitErrors, expected_error, resume_noise_matched
 from fedaigc.diffusion.plan import DenoisingPlan, boundary_step
 from fedaigc.diffusion.plan_request import PlanRequest
-from fedaigc.diffusion.segment import DenoiserCount, DenoisingState, decode, initial_state
+from fedaigc.diffusion.segment import DenoiserCount, DenoisingState, decode, initial_state, latents_shape
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.semantics.parser import parse
 from fedaigc.semantics.signature import Policy, Signature, disclose
@@ -270,8 +270,12 @@ class Device:
         t*, UnknownTask for a task that does not wait (any more), DeviceError as `share` does.
         """
         boundary = self._prepare(plan, personal=True)
-        # what strict delivery lets through is as it was sent
-        state = mended(unpack(packet, plan, delivery), plan, mend if delivery == "tolerant" else "nothing")
+        state = unpack(packet, plan, delivery, latents_shape(self._pipe, plan))
+        if delivery == "tolerant":
+            state = mended(state, plan, mend)
+        else:
+            # what strict delivery lets through is as it was sent
+            check_magnitude(state, plan)
         check_handoff(plan, state.step, boundary)
         task = self.prompts.begin_attempt(task_id)
         if errors is not None and delivery == "tolerant" and errors.rate > 0:

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fedaigc.bounds import MAX_NOTE_CHARACTERS
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.private_files import PRIVATE_FILE, PRIVATE_FOLDER
 
@@ -189,9 +190,14 @@ def note_error(root: Path, text: str) -> None:
     """Append the text of an error to errors.log of the home at `root`, for its owner to read.
 
     It may quote a prompt, so the file is the owner's only. Beyond a megabyte the log starts anew and one
-    older file is kept. Nothing happens when there is no home, or when it cannot be written to.
+    older file is kept. Nothing happens when there is no home, or when it cannot be written to. A long text
+    loses its middle, and what no terminal should be sent is escaped: another machine may have written it.
     """
     path = root / "errors.log"
+    if len(text) > MAX_NOTE_CHARACTERS:
+        half = MAX_NOTE_CHARACTERS // 2
+        text = f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"
+    text = "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
     with contextlib.suppress(OSError):
         if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
             os.replace(path, root / "errors.old.log")

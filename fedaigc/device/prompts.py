@@ -6,18 +6,18 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from fedaigc.bounds import MAX_PROMPT_CHARACTERS, TASK_ID
 from fedaigc.device.disclosures import DisclosureLog, most_disclosed
 from fedaigc.device.home import Home
 from fedaigc.device.report import UnknownTask
 from fedaigc.device.task_names import TaskNames
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.rng import derived_seed
-from fedaigc.semantics.parser import MAX_PROMPT_CHARACTERS
 from fedaigc.semantics.signature import Signature
 
 # a failure may depend on the prompt: each one tells whoever chose the order a bit of it
 MAX_ATTEMPTS = 2
-_TASK_ID = re.compile(r"[0-9a-f]{16}")
+_TASK_ID = re.compile(TASK_ID)
 
 
 class TaskStatus(StrEnum):

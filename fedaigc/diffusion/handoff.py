@@ -25,6 +25,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fedaigc.bounds import MAX_LATENT_DEVIATIONS
 from fedaigc.diffusion.packet import (
     BodyTensor,
     PacketError,
@@ -50,6 +51,7 @@ __all__ = [
     "PacketLayout",
     "body_tensors",
     "check_handoff",
+    "check_magnitude",
     "latents_span",
     "mended",
     "number_format_at",
@@ -152,28 +154,33 @@ def pack(
     return write_packet(header, state.latents, history, on_air)
 
 
-def unpack(data: bytes, plan: DenoisingPlan, delivery: Delivery = "strict") -> DenoisingState:
+def unpack(
+    data: bytes, plan: DenoisingPlan, delivery: Delivery = "strict", shape: tuple[int, ...] | None = None
+) -> DenoisingState:
     """The state that a packet carries, on the CPU; its `noise_seed` is None when it came without its stream.
 
-    Raises PacketError for a packet of another version, base model, shared state or plan, naming both, and for
-    a damaged one as the delivery asks.
+    shape: of the plan's latents (`segment.latents_shape`), which a packet from another machine must have;
+    None for any. Raises PacketError for a packet of another version, base model, shared state, plan or shape,
+    naming both, and for a damaged one as the delivery asks.
     """
     header, _ = read_header(data)
     if header.keys() not in (_KEYS, _KEYS | _STREAM_KEYS):
-        raise PacketError(f"the header has {', '.join(sorted(header))}: expected {', '.join(sorted(_KEYS))}")
+        raise PacketError(f"the header has {sorted(header)!a:.200}: expected {', '.join(sorted(_KEYS))}")
     for what, key, expected in (
         ("base model", "base", plan.base_hash),
         ("shared state", "shared", plan.shared_hash),
         ("plan", "plan", plan.fingerprint()),
     ):
         if header[key] != expected:
-            raise PacketError(f"packet of {what} {header[key]!r}, expected {what} {expected!r}")
+            raise PacketError(f"packet of {what} {header[key]!r:.80}, expected {what} {expected!r}")
     _check_numbers(header, plan)
-    latents, history = read_body(data, verify=delivery == "strict")
+    latents, history = read_body(data, verify=delivery == "strict", shape=shape)
     if not latents.is_floating_point() or latents.dim() < 2:
         raise PacketError(
             f"latents of shape {tuple(latents.shape)} and type {latents.dtype}: expected a batch of numbers"
         )
+    if shape is not None and latents.dtype not in (getattr(torch, plan.dtype), torch.float32):
+        raise PacketError(f"latents of type {latents.dtype} for a plan in {plan.dtype}")
     return DenoisingState(
         header["step"],
         latents,
@@ -182,6 +189,31 @@ def unpack(data: bytes, plan: DenoisingPlan, delivery: Delivery = "strict") -> D
         header.get("draw_count", 0),
         plan.fingerprint(),
     )
+
+
+def check_magnitude(state: DenoisingState, plan: DenoisingPlan) -> None:
+    """Check a state of strict delivery: no value of it may be larger than a run of the plan can make it.
+
+    The limit is `MAX_LATENT_DEVIATIONS` standard deviations of the plan's latents, before its first step or
+    here; guidance carries what the denoiser says, which multistep schedulers keep, further by its scale.
+    Raises PacketError for a value beyond, or one that is not finite.
+    """
+    std = max(latents_std(plan, step) for step in {0, state.step})
+    limit = MAX_LATENT_DEVIATIONS * std
+    _check_part(state.latents, limit)
+    for value in (state.history or {}).values():
+        _check_part(value, limit * (1 + abs(plan.guidance_scale)))
+
+
+def _check_part(value: Any, limit: float) -> None:
+    if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1:
+        largest = float(value.abs().max())
+        # not `largest > limit`, which is false of what is no number
+        if not largest <= limit:
+            raise PacketError(f"a value of {largest:.4g}: a run of this plan stays below {limit:.4g}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_part(item, limit)
 
 
 def mended(state: DenoisingState, plan: DenoisingPlan, how: Repair) -> DenoisingState:

@@ -29,6 +29,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedaigc.bounded_json import read_json
+from fedaigc.bounds import (
+    MAX_DIMENSIONS,
+    MAX_HISTORY_ENTRIES,
+    MAX_HISTORY_TENSORS,
+    MAX_PACKET_HEADER_BYTES,
+    MAX_SMALL_VALUES,
+)
 from fedaigc.errors import UserError
 from fedaigc.tensor_file import aligned
 from fedaigc.wireless.number_format import FormatName, NumberFormat
@@ -37,9 +45,6 @@ VERSION = 1
 _MAGIC = b"FAGC"
 _PREFIX = struct.Struct("<4sHI")
 _CHECKSUM_BYTES = 32
-# values this small ride in the header
-_SMALL = 16
-_MAX_DIMENSIONS = 6
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32)
@@ -112,6 +117,8 @@ def read_header(packet: bytes) -> tuple[dict[str, Any], int]:
     _, version, length = _PREFIX.unpack_from(packet)
     if version != VERSION:
         raise PacketError(f"packet version {version}, this build reads version {VERSION}")
+    if length > MAX_PACKET_HEADER_BYTES:
+        raise PacketError(f"a header of {length} bytes: at most {MAX_PACKET_HEADER_BYTES}")
     text = packet[start : start + length]
     checksum = hashlib.sha256(packet[: _PREFIX.size] + text).digest()
     if len(text) != length or checksum != packet[_PREFIX.size : start]:
@@ -120,19 +127,23 @@ def read_header(packet: bytes) -> tuple[dict[str, Any], int]:
             f"of {len(text)} of its {length} bytes it is {checksum.hex()[:16]}..."
         )
     try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PacketError(f"the header is no JSON: {error}") from error
+        header = read_json(text.decode(), max_characters=MAX_PACKET_HEADER_BYTES)
+    except ValueError as error:
+        raise PacketError(f"the header is no JSON: {error!s:.200}") from None
     if not isinstance(header, dict):
         raise PacketError(f"the header is a {type(header).__name__}, expected an object")
     return header, start + length
 
 
-def read_body(packet: bytes, *, verify: bool) -> tuple[Tensor, dict[str, Any]]:
+def read_body(
+    packet: bytes, *, verify: bool, shape: tuple[int, ...] | None = None
+) -> tuple[Tensor, dict[str, Any]]:
     """Latents and history of a packet whose header is verified here, and its body too when `verify`.
 
     A body of another length is refused either way: with bytes missing, every later value would be read from
-    the wrong place, and that is no bit error but another picture.
+    the wrong place, and that is no bit error but another picture. shape: of the latents, and then also of
+    every tensor of the history that lies in the body: another one would cost whoever goes on with it as much
+    more as it is larger. None for any.
     """
     header, start = read_header(packet)
     body = packet[start:]
@@ -141,6 +152,7 @@ def read_body(packet: bytes, *, verify: bool) -> tuple[Tensor, dict[str, Any]]:
     found = hashlib.sha256(body).hexdigest()
     if verify and found != header["body_sha256"]:
         raise PacketError(f"damaged body: SHA-256 {found}, the header says {header['body_sha256']}")
+    _check_forms(header, shape)
     reader = _Reader(body)
     try:
         latents = reader.tensor(header["latents"])
@@ -194,6 +206,8 @@ class _Reader:
         if entry.keys() == {"float"}:
             return float(entry["float"])
         if entry.keys() == {"small", "bytes"}:
+            if _size(entry["small"]) > 8 * MAX_SMALL_VALUES:
+                raise PacketError("a value in the header is larger than those are")
             return _tensor(entry["small"], bytes.fromhex(entry["bytes"]))
         return self.tensor(entry)
 
@@ -207,6 +221,22 @@ def _forms(entry: Any) -> Iterator[dict[str, Any]]:
         yield entry
 
 
+def _check_forms(header: dict[str, Any], shape: tuple[int, ...] | None) -> None:
+    """PacketError for a history of more values than any scheduler keeps, or tensors of another shape."""
+    history = header["history"]
+    if not isinstance(history, dict) or len(history) > MAX_HISTORY_ENTRIES:
+        raise PacketError(f"the header describes no history of {MAX_HISTORY_ENTRIES} values at most")
+    forms = [header["latents"], *_forms(list(history.values()))]
+    if len(forms) > 1 + MAX_HISTORY_TENSORS:
+        raise PacketError(f"a history of {len(forms) - 1} tensors: at most {MAX_HISTORY_TENSORS}")
+    if shape is None:
+        return
+    for form in forms:
+        _size(form)
+        if tuple(form["shape"]) != shape:
+            raise PacketError(f"a tensor of shape {form['shape']!r:.80}, the plan's latents have {shape}")
+
+
 def _encoded(name: str, value: Any, body: list[bytes], format_name: FormatName | None) -> Any:
     """A history value as JSON; large tensors are put at the end of `body`."""
     if isinstance(value, np.generic):
@@ -217,7 +247,7 @@ def _encoded(name: str, value: Any, body: list[bytes], format_name: FormatName |
         return value
     if isinstance(value, list | tuple):
         return [_encoded(name, item, body, format_name) for item in value]
-    if isinstance(value, Tensor) and value.numel() <= _SMALL:
+    if isinstance(value, Tensor) and value.numel() <= MAX_SMALL_VALUES:
         return {"small": _form(value), "bytes": _tensor_bytes(value).hex()}
     if isinstance(value, Tensor):
         number_format = None
@@ -261,7 +291,7 @@ def _size(form: Any) -> int:
     shape = form["shape"]
     if (
         not isinstance(shape, list)
-        or len(shape) > _MAX_DIMENSIONS
+        or len(shape) > MAX_DIMENSIONS
         or any(type(n) is not int or n < 1 for n in shape)
     ):
         raise PacketError(f"the header describes a tensor of shape {shape!r:.80}")

@@ -31,7 +31,15 @@ from fedaigc.diffusion.windowed_scheduler import Window, read_history, windowed_
 from fedaigc.errors import UserError
 from fedaigc.rng import noise_generator
 
-__all__ = ["DenoiserCount", "DenoisingState", "decode", "finish_segment", "initial_state", "run_segment"]
+__all__ = [
+    "DenoiserCount",
+    "DenoisingState",
+    "decode",
+    "finish_segment",
+    "initial_state",
+    "latents_shape",
+    "run_segment",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +94,27 @@ def initial_state(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int = 1
     usual form.
     """
     _check_dtype(pipe, plan)
+    scheduler = named_scheduler(plan.scheduler_class, type(pipe.scheduler)).from_config(
+        json.loads(plan.scheduler_config)
+    )
+    if plan.sigmas is not None:
+        # the scale of the initial noise follows from them
+        scheduler.sigmas = torch.tensor(plan.sigmas, dtype=scheduler.sigmas.dtype)
+    with borrowed(pipe, scheduler):
+        latents = _prepared_latents(pipe, plan, seed, batch)
+    return DenoisingState(0, latents, {}, seed, 1, plan.fingerprint())
+
+
+def latents_shape(pipe: Pipeline, plan: DenoisingPlan) -> tuple[int, ...]:
+    """The shape of one image's latents, (1, c, h, w) or (1, tokens, c): what the plan's packets must have.
+
+    Raises UserError as `initial_state` does.
+    """
+    return tuple(_prepared_latents(pipe, plan, 0, 1).shape)
+
+
+def _prepared_latents(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int) -> Tensor:
+    """Initial noise as the pipeline draws and scales it."""
     known = inspect.signature(pipe.prepare_latents).parameters
     network: Any = denoiser(pipe)
     channels = network.config.in_channels
@@ -104,16 +133,9 @@ def initial_state(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int = 1
         raise UserError(
             f"{type(pipe).__name__}.prepare_latents takes {', '.join(known)}: its noise cannot be drawn here"
         )
-    scheduler = named_scheduler(plan.scheduler_class, type(pipe.scheduler)).from_config(
-        json.loads(plan.scheduler_config)
-    )
-    if plan.sigmas is not None:
-        # the scale of the initial noise follows from them
-        scheduler.sigmas = torch.tensor(plan.sigmas, dtype=scheduler.sigmas.dtype)
-    with torch.no_grad(), borrowed(pipe, scheduler):
+    with torch.no_grad():
         prepared = pipe.prepare_latents(**arguments)
-    latents = prepared[0] if isinstance(prepared, tuple) else prepared
-    return DenoisingState(0, latents, {}, seed, 1, plan.fingerprint())
+    return prepared[0] if isinstance(prepared, tuple) else prepared
 
 
 def run_segment(

@@ -6,6 +6,7 @@ one.
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,9 +17,18 @@ from jaxtyping import Float32, Shaped
 from numpy.lib import format as npy
 from torch import Tensor
 
+from fedaigc.bounded_json import read_json
+from fedaigc.bounds import (
+    MAX_ARRAY_HEADER_BYTES,
+    MAX_DIMENSIONS,
+    MAX_MANIFEST_CHARACTERS,
+    MAX_TENSORS,
+    MAX_VALUES,
+    TENSOR_NAME,
+)
 from fedaigc.tensor_file import CACHE_LINE_BYTES
 
-MAX_VALUES = 2**31
+_NAME = re.compile(TENSOR_NAME)
 
 
 @dataclass(frozen=True)
@@ -40,22 +50,33 @@ class Manifest:
     def from_json(cls, text: str) -> "Manifest":
         """Read what `to_json` wrote; ValueError for anything else, a repeated name or an absurd size."""
         try:
-            values = json.loads(text)
-            entries = tuple((name, tuple(shape)) for name, shape in values)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError("a manifest is a JSON list of [name, shape]") from error
-        names = [name for name, _ in entries]
-        sides = [side for _, shape in entries for side in shape]
-        if not isinstance(values, list) or not all(type(name) is str for name in names):
-            raise ValueError("a manifest is a JSON list of [name, shape], with strings as names")
-        if len(set(names)) != len(names):
+            values = read_json(text, max_characters=MAX_MANIFEST_CHARACTERS, max_depth=3)
+        except ValueError as error:
+            raise ValueError(f"a manifest is a JSON list of [name, shape]: {error}") from None
+        if not isinstance(values, list) or len(values) > MAX_TENSORS:
+            raise ValueError(f"a manifest is a JSON list of [name, shape], of {MAX_TENSORS} at most")
+        manifest = cls(tuple(_entry(value) for value in values))
+        if len(dict(manifest.entries)) != len(values):
             raise ValueError("a manifest has each name once")
-        if not all(type(side) is int and side >= 0 for side in sides):
-            raise ValueError("the shapes of a manifest hold whole numbers from 0")
-        manifest = cls(entries)
         if manifest.num_values > MAX_VALUES:
             raise ValueError(f"a manifest of {manifest.num_values} values: at most {MAX_VALUES}")
         return manifest
+
+
+def _entry(value: object) -> tuple[str, tuple[int, ...]]:
+    """Name and shape. ValueError for anything else."""
+    if not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], list)):
+        raise ValueError("a manifest is a JSON list of [name, shape]")
+    name, shape = value
+    if type(name) is not str or not _NAME.fullmatch(name):
+        raise ValueError("the names of a manifest are those of layers, of 256 characters at most")
+    if len(shape) > MAX_DIMENSIONS or not all(
+        type(side) is int and 0 <= side <= MAX_VALUES for side in shape
+    ):
+        raise ValueError(
+            f"a shape of a manifest holds at most {MAX_DIMENSIONS} whole numbers, from 0 to {MAX_VALUES}"
+        )
+    return name, tuple(shape)
 
 
 def manifest_of(tensors: Mapping[str, Tensor]) -> Manifest:
@@ -118,9 +139,14 @@ def array_of(data: bytes) -> Shaped[np.ndarray, "*shape"]:
     stream = BytesIO(data)
     if npy.read_magic(stream) != (1, 0):
         raise ValueError("an array of another version of the .npy format than 1.0")
-    shape, column_major, dtype = npy.read_array_header_1_0(stream)
+    try:
+        shape, column_major, dtype = npy.read_array_header_1_0(stream, max_header_size=MAX_ARRAY_HEADER_BYTES)
+    except Exception as error:  # numpy's reader evaluates the text, and raises what its tokenizer does
+        raise ValueError(f"no header of an .npy file ({type(error).__name__})") from None
     if column_major and len(shape) > 1:
         raise ValueError("an array in column-major order")
+    if len(shape) > MAX_DIMENSIONS or not all(0 <= side <= MAX_VALUES for side in shape):
+        raise ValueError(f"an array of {len(shape)} dimensions, or one that is none or too long")
     if not math.prod(shape):
         return np.empty(shape, dtype)
     return np.frombuffer(data, dtype, math.prod(shape), stream.tell()).reshape(shape)

@@ -15,6 +15,7 @@ from flwr.serverapp.grid import Grid
 from fedaigc.device.report import Failure
 from fedaigc.federation.ledger import Ledger
 from fedaigc.federation.messages import Ask, failure_in
+from fedaigc.federation.record_bounds import check_records
 from fedaigc.federation.unanswered import forget
 
 _PULL_S = 0.05
@@ -123,7 +124,9 @@ def _pulled(grid: Grid, message_id: str, ledger: Ledger | None) -> bytes | Failu
             # the text may hold what the client's exception said: it is not read
             forget(grid, message_id)
             return Failure.UNREACHABLE
-        content = recorddict_to_proto(reply.content).SerializeToString()
+        proto = recorddict_to_proto(reply.content)
+        check_records(proto)
+        content = proto.SerializeToString()
         if ledger is not None:
             ledger.add("up", reply.content)
         return failure_in(reply.content) or content

@@ -9,22 +9,24 @@ from typing import Any, TypeVar
 
 from flwr.app import RecordDict
 
+from fedaigc.bounds import MAX_TASKS
 from fedaigc.collaboration.link import SimulatedLink
 from fedaigc.collaboration.planner import Assignment, plan_assignments, planned_evaluations
 from fedaigc.collaboration.session import FinishOrder, GroupResult, ShareOrder, carry_out
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.adapters import SharedState, install
-from fedaigc.diffusion.handoff import PacketError, unpack
+from fedaigc.diffusion.handoff import PacketError, check_magnitude, unpack
 from fedaigc.diffusion.noise_matched import check_matched
 from fedaigc.diffusion.plan import DenoisingPlan, boundary_step, build_plan
+from fedaigc.diffusion.segment import latents_shape
 from fedaigc.federation import messages
 from fedaigc.federation.base import base_model, taxonomy
 from fedaigc.federation.config import FederationConfig
 from fedaigc.federation.messages import Ask, body, shared_state_record
 from fedaigc.federation.roster import Roster
 from fedaigc.semantics.grouping import Group, group
-from fedaigc.semantics.signature import Signature
+from fedaigc.semantics.signature import Policy, Signature
 
 T = TypeVar("T")
 
@@ -46,10 +48,13 @@ class Stopwatch:
 
 
 class FlowerPeers:
-    """The devices of a roster, as `collaboration.session` asks them."""
+    """The devices of a roster, as `collaboration.session` asks them. shape: of the plan's latents."""
 
-    def __init__(self, roster: Roster, deadline_s: float | None, watch: Stopwatch) -> None:
+    def __init__(
+        self, roster: Roster, deadline_s: float | None, watch: Stopwatch, shape: tuple[int, ...]
+    ) -> None:
         self._roster = roster
+        self._shape = shape
         self._deadline_s = deadline_s
         self._watch = watch
 
@@ -59,7 +64,7 @@ class FlowerPeers:
         with self._watch.timing("shared steps"):
             replies = self._roster.ask_many(Ask.SHARE, asked, "shared steps", self._deadline_s)
         return [
-            _parsed(reply, partial(_shared_steps, order=order))
+            _parsed(reply, partial(_shared_steps, order=order, shape=self._shape))
             for order, reply in zip(orders, replies, strict=True)
         ]
 
@@ -117,7 +122,7 @@ def waiting_tasks(roster: Roster, config: FederationConfig, label: str | None = 
     watch = Stopwatch()
     with watch.timing("signatures"):
         replies = roster.ask(Ask.SIGNATURES, asked, label, config.generation.deadline_s)
-    return replace(_signatures(replies), seconds=watch.seconds["signatures"])
+    return replace(_signatures(replies, config.generation.policy), seconds=watch.seconds["signatures"])
 
 
 def generate(
@@ -157,7 +162,7 @@ def generate(
             )
 
     link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
-    peers = FlowerPeers(roster, settings.deadline_s, watch)
+    peers = FlowerPeers(roster, settings.deadline_s, watch, latents_shape(pipe, plan))
     results = carry_out(assignments, owners, plan, peers, edge, link=link)
     return {
         "policy": settings.policy.value,
@@ -171,10 +176,11 @@ def generate(
     }
 
 
-def _shared_steps(record: RecordDict, order: ShareOrder) -> SharedSteps:
+def _shared_steps(record: RecordDict, order: ShareOrder, shape: tuple[int, ...]) -> SharedSteps:
     """A helper's reply; PacketError when its packet is none of the order: no member should get it."""
     steps = messages.read_shared_steps(record)
-    state = unpack(steps.packet, order.plan)
+    state = unpack(steps.packet, order.plan, shape=shape)
+    check_magnitude(state, order.plan)
     if state.step != order.stop or steps.later:
         raise PacketError(f"a packet of step {state.step}, asked for {order.stop}")
     if state.noise_seed is not None:
@@ -202,13 +208,15 @@ def _assign(
     )
 
 
-def _signatures(replies: dict[int, RecordDict | Failure]) -> WaitingTasks:
+def _signatures(replies: dict[int, RecordDict | Failure], policy: Policy) -> WaitingTasks:
+    """What the replies say. Of more tasks than a generation takes, each device's first ones come first."""
     failures: dict[int, Failure] = {}
     signatures: dict[str, Signature | None] = {}
     owners: dict[str, int] = {}
     unreadable: dict[int, int] = {}
+    places: dict[str, int] = {}
     for partition, reply in sorted(replies.items()):
-        told = _parsed(reply, messages.read_signatures)
+        told = _parsed(reply, partial(messages.read_signatures, policy=policy))
         if isinstance(told, Failure):
             failures[partition] = told
             continue
@@ -216,9 +224,14 @@ def _signatures(replies: dict[int, RecordDict | Failure]) -> WaitingTasks:
         if count:
             unreadable[partition] = count
         # a task belongs to the partition that named it first
-        for task_id in found.keys() - owners.keys():
+        for place, task_id in enumerate([task_id for task_id in found if task_id not in owners]):
             owners[task_id] = partition
             signatures[task_id] = found[task_id]
+            places[task_id] = place
+    if len(owners) > MAX_TASKS:
+        taken = set(sorted(owners, key=lambda task_id: (places[task_id], owners[task_id]))[:MAX_TASKS])
+        owners = {task_id: owner for task_id, owner in owners.items() if task_id in taken}
+        signatures = {task_id: told for task_id, told in signatures.items() if task_id in taken}
     return WaitingTasks(signatures, owners, failures, unreadable)
 
 

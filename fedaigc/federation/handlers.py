@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from flwr.app import RecordDict
 
-from fedaigc.bounds import MAX_TRAINING_STEPS
+from fedaigc.bounds import MAX_TASKS_OF_A_DEVICE, MAX_TRAINING_STEPS
 from fedaigc.device.device import Device
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.report import DeviceError, Failure, failure_of
@@ -186,7 +186,7 @@ def install(content: RecordDict, host: Host, config: FederationConfig) -> Record
 
 
 def signatures(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """What may be said of every waiting task.
+    """What may be said of the tasks that wait, the oldest first; of more than a server takes, later.
 
     Tasks of which nothing is said have new names at every poll, so that no id links them. In a simulation
     this holds under the policy `silent` only: its noise seeds, and so its records, depend on the ids.
@@ -195,7 +195,7 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
     policy, min_public_prompts = host.permitted(settings.policy, settings.min_public_prompts)
     disclosed = {
         task_id: device.signature(task_id, policy, min_public_prompts=min_public_prompts)
-        for task_id in device.waiting()
+        for task_id in device.waiting()[:MAX_TASKS_OF_A_DEVICE]
     }
     if host.limits is not None or policy is Policy.SILENT:
         alone = [task_id for task_id, signature in disclosed.items() if signature is None]

@@ -6,6 +6,7 @@ ids, task ids, fingerprints, the public names of layers, weights, and packets ma
 
 import json
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -15,16 +16,26 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
 from torch import Tensor
 
+from fedaigc.bounds import (
+    MAX_EVALUATIONS,
+    MAX_PACKET_BYTES,
+    MAX_PROMPT_CHARACTERS,
+    MAX_SEED,
+    MAX_TASKS_OF_A_DEVICE,
+    MAX_UNREADABLE,
+    TASK_ID,
+)
 from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.device.report import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.adapters import SharedState
 from fedaigc.diffusion.plan import DenoisingPlan
 from fedaigc.diffusion.plan_request import PlanRequest
 from fedaigc.federation.arrays import Manifest, array_of, manifest_of
+from fedaigc.federation.message_bounds import check_length, check_range, check_text, checked, state_header
 from fedaigc.federation.rule import Received, Update
 from fedaigc.federation.wire import BYTES_PER_VALUE, Format, decode, differences, encode
 from fedaigc.rng import numpy_rng
-from fedaigc.semantics.signature import Signature
+from fedaigc.semantics.signature import LEAST_FIRST, Policy, Signature
 
 BODY = "body"
 ARRAYS = "arrays"
@@ -36,6 +47,8 @@ PLAN = "plan"
 FINISH_REPLY_BYTES = 1024
 _PADDING = "padding"
 _EXTRA = "extra/"
+_TENSORS: Mapping[str, type] = {"manifest": str, "format": str, "scales": bytes}
+_OWN: Mapping[str, type] = {"shared_steps": int, "upload_seed": int, "dropped_out": bool}
 
 
 class Ask(StrEnum):
@@ -84,10 +97,14 @@ def tensors_record(
 
 def read_tensors(record: RecordDict) -> dict[str, Tensor]:
     """The tensors of a record of `tensors_record`. ValueError when array, manifest and format disagree."""
-    values = values_of(record)
-    array = array_of(values_of(record, ARRAYS)[FLAT].data)
+    values, arrays = values_of(record), values_of(record, ARRAYS)
+    if arrays.keys() != {FLAT} or not isinstance(arrays[FLAT], Array):
+        raise ValueError("a message has one array, and this one has others")
+    array = array_of(arrays[FLAT].data)
     if values["format"] not in BYTES_PER_VALUE:
-        raise ValueError(f"number format {values['format']!r}: expected one of {', '.join(BYTES_PER_VALUE)}")
+        raise ValueError(
+            f"number format {values['format']!r:.40}: expected one of {', '.join(BYTES_PER_VALUE)}"
+        )
     return decode(array, Manifest.from_json(values["manifest"]), values["format"], values["scales"])
 
 
@@ -97,8 +114,9 @@ def shared_state_record(shared: SharedState, **values: Any) -> RecordDict:
 
 
 def read_shared_state(record: RecordDict) -> SharedState:
-    """The inverse of `shared_state_record`."""
-    return SharedState.from_tensors(json.loads(values_of(record)["header"]), read_tensors(record))
+    """The inverse of `shared_state_record`; ValueError for other keys, types or values beyond the bounds."""
+    header = _checked(record, {**_TENSORS, "header": str}, {BODY, ARRAYS})["header"]
+    return SharedState.from_tensors(state_header(header), read_tensors(record))
 
 
 @dataclass(frozen=True)
@@ -148,22 +166,31 @@ def strategy_code_of(record: RecordDict) -> str | None:
 def read_client_order(record: RecordDict) -> ClientOrder:
     """What an order to train says to this client alone. ValueError for values that are not of their type."""
     values = values_of(record)
-    found = {field.name: values[field.name] for field in fields(ClientOrder) if field.name in values}
-    expected = {"shared_steps": int, "upload_seed": int, "dropped_out": bool}
-    _check_types(found, {name: expected[name] for name in found})
+    found = {name: values[name] for name in _OWN if name in values}
+    checked(found, _own_types(record))
     if found.get("shared_steps", 1) < 1 or found.get("upload_seed", 0) < 0:
         raise ValueError("an order has a step or more, and a seed that is not negative")
     return ClientOrder(**found)
 
 
+def _own_types(record: RecordDict) -> dict[str, type]:
+    """Of what the order says to this client alone, and not every order says."""
+    return {name: kind for name, kind in _OWN.items() if name in values_of(record)}
+
+
 def read_train(record: RecordDict) -> Received:
-    """The inverse of `train_record`, up to the rounding of the number format."""
-    values, tensors = values_of(record), read_tensors(record)
+    """The inverse of `train_record`, up to the rounding of the number format.
+
+    ValueError for other keys, types or values beyond the bounds.
+    """
+    types = {**_TENSORS, "header": str, "round": int, "strategy_code": str, **_own_types(record)}
+    values = _checked(record, types, {BODY, ARRAYS})
+    header = state_header(values["header"])
+    tensors = read_tensors(record)
     extra = {
         name.removeprefix(_EXTRA): tensors.pop(name) for name in list(tensors) if name.startswith(_EXTRA)
     }
-    shared = SharedState.from_tensors(json.loads(values["header"]), tensors)
-    return Received(shared, int(values["round"]), extra)
+    return Received(SharedState.from_tensors(header, tensors), values["round"], extra)
 
 
 def update_record(
@@ -201,17 +228,28 @@ def signatures_record(signatures: Mapping[str, Signature | None], unreadable: in
     )
 
 
-def read_signatures(record: RecordDict) -> tuple[dict[str, Signature | None], int]:
-    """The inverse of `signatures_record`; ValueError for anything but task ids, enums and concept ids."""
-    values = values_of(record)
-    pairs = zip(values["tasks"], values["signatures"], strict=True)
-    found: dict[str, Signature | None] = {task_id: Signature.from_json(text) for task_id, text in pairs}
-    found |= dict.fromkeys(values["alone"])
-    if not all(type(task_id) is str for task_id in found):
-        raise ValueError("a task id is a string")
-    if type(values["unreadable"]) is not int:
-        raise ValueError("how many prompts cannot be read is a number")
-    return found, values["unreadable"]
+def read_signatures(
+    record: RecordDict, policy: Policy = Policy.OPEN
+) -> tuple[dict[str, Signature | None], int]:
+    """The inverse of `signatures_record`. policy: the most that was asked for.
+
+    ValueError for anything but task ids, enums and concept ids, for more tasks than a device may offer, and
+    for a signature that discloses more than was asked for: a server would be answerable for what it holds.
+    """
+    values = _checked(record, {"tasks": list, "signatures": list, "alone": list, "unreadable": int})
+    tasks, texts, alone = values["tasks"], values["signatures"], values["alone"]
+    if len(tasks) + len(alone) > MAX_TASKS_OF_A_DEVICE:
+        raise ValueError(f"{len(tasks) + len(alone)} tasks of a device: at most {MAX_TASKS_OF_A_DEVICE}")
+    if len(tasks) != len(texts) or len({*tasks, *alone}) != len(tasks) + len(alone):
+        raise ValueError("each task comes once, with its signature or without")
+    for task_id in (*tasks, *alone):
+        check_text("task_id", task_id, TASK_ID)
+    check_range(values, unreadable=MAX_UNREADABLE)
+    found: dict[str, Signature | None] = dict(zip(tasks, map(Signature.from_json, texts), strict=True))
+    asked = LEAST_FIRST.index(policy)
+    if any(LEAST_FIRST.index(signature.policy) > asked for signature in found.values() if signature):
+        raise ValueError(f"a signature that discloses more than {policy.value!r}")
+    return found | dict.fromkeys(alone), values["unreadable"]
 
 
 PlanBuilder = Callable[[PlanRequest], DenoisingPlan]
@@ -232,10 +270,14 @@ def share_record(order: ShareOrder) -> RecordDict:
 def read_share(record: RecordDict, partition: int, build: PlanBuilder) -> ShareOrder:
     """The inverse of `share_record`. build: makes the plan here, see `PlanRequest`.
 
-    Raises ValueError for other keys or types, UserError for a plan that this device does not run.
+    Raises ValueError for other keys, types or values beyond the bounds, UserError for a plan that this device
+    does not run.
     """
-    values = values_of(record)
-    _check_types(values, {"task_id": str, "group_prompt": str, "noise_seed": int, "stop": int})
+    types = {"task_id": str, "group_prompt": str, "noise_seed": int, "stop": int}
+    values = _checked(record, types, {BODY, PLAN})
+    check_text("task_id", values["task_id"], TASK_ID)
+    check_length("group_prompt", values["group_prompt"], MAX_PROMPT_CHARACTERS)
+    check_range(values, noise_seed=MAX_SEED, stop=MAX_EVALUATIONS)
     plan = build(PlanRequest.from_values(values_of(record, PLAN)))
     return ShareOrder(partition=partition, plan=plan, **values)
 
@@ -249,8 +291,10 @@ def finish_record(order: FinishOrder) -> RecordDict:
 
 def read_finish(record: RecordDict, partition: int, build: PlanBuilder) -> FinishOrder:
     """The inverse of `finish_record`; see `read_share`."""
-    values = values_of(record)
-    _check_types(values, {"task_id": str, "noise_seed": int, "packet": bytes})
+    values = _checked(record, {"task_id": str, "noise_seed": int, "packet": bytes}, {BODY, PLAN})
+    check_text("task_id", values["task_id"], TASK_ID)
+    check_length("packet", values["packet"], MAX_PACKET_BYTES)
+    check_range(values, noise_seed=MAX_SEED)
     plan = build(PlanRequest.from_values(values_of(record, PLAN)))
     return FinishOrder(partition=partition, plan=plan, **(values | {"packet": values["packet"] or None}))
 
@@ -284,8 +328,9 @@ def shared_steps_record(steps: SharedSteps) -> RecordDict:
 
 def read_shared_steps(record: RecordDict) -> SharedSteps:
     """The inverse of `shared_steps_record`; ValueError for other keys or types."""
-    values = values_of(record)
-    _check_types(values, {"packet": bytes, "denoiser_calls": int, "denoiser_samples": int})
+    values = _checked(record, {"packet": bytes, "denoiser_calls": int, "denoiser_samples": int})
+    check_range(values, denoiser_calls=MAX_EVALUATIONS, denoiser_samples=2 * MAX_EVALUATIONS)
+    check_length("packet", values["packet"], MAX_PACKET_BYTES)
     return SharedSteps(**values)
 
 
@@ -296,17 +341,21 @@ def report_record(report: FinishReport) -> RecordDict:
 
 def read_report(record: RecordDict) -> FinishReport:
     """The inverse of `report_record`; ValueError for a key or a value outside the closed list."""
-    values = {name: value for name, value in values_of(record).items() if name != _PADDING}
-    unknown = set(values) - {field.name for field in fields(FinishReport)}
-    if unknown:
-        raise ValueError(f"a finish report has no keys {sorted(unknown)}")
-    try:
-        return FinishReport(**values)
-    except TypeError as error:
-        raise ValueError("a finish report lacks counts") from error
+    given = values_of(record) if BODY in record else {}
+    counts: dict[str, type] = {field.name: int for field in fields(FinishReport) if field.type is int}
+    scores: dict[str, type] = {
+        name: float for name in ("object_confidence", "place_confidence") if name in given
+    }
+    padding: dict[str, type] = {_PADDING: bytes} if _PADDING in given else {}
+    values = _checked(record, counts | scores | padding)
+    check_range(values, **dict.fromkeys(counts, 2 * MAX_EVALUATIONS))
+    return FinishReport(**{name: value for name, value in values.items() if name != _PADDING})
 
 
-def _check_types(values: Mapping[str, Any], expected: Mapping[str, type]) -> None:
-    found = {name: type(value) for name, value in values.items()}
-    if found != expected:
-        raise ValueError(f"expected {expected}, got {found}")
+def _checked(
+    record: RecordDict, expected: Mapping[str, type], records: AbstractSet[str] = frozenset({BODY})
+) -> dict[str, Any]:
+    """The values of a message of exactly these records, and of exactly these keys and types in its body."""
+    if record.keys() != records:
+        raise ValueError(f"a message of {len(record)} records: expected {', '.join(sorted(records))}")
+    return checked(values_of(record), expected)

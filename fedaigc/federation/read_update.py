@@ -11,18 +11,34 @@ import numpy as np
 from flwr.app import Array, RecordDict
 from torch import Tensor
 
-from fedaigc.bounds import MAX_EXAMPLES, MAX_LOSS, MAX_WEIGHT
+from fedaigc.bounds import (
+    MAX_ARRAY_HEADER_BYTES,
+    MAX_EXAMPLES,
+    MAX_LOSS,
+    MAX_RANK,
+    MAX_REASON_CHARACTERS,
+    MAX_WEIGHT,
+)
+from fedaigc.bounds import (
+    METRICS as METRIC_NAMES,
+)
 from fedaigc.federation.arrays import Manifest, array_of
-from fedaigc.federation.messages import ARRAYS, FLAT, METRICS, values_of
+from fedaigc.federation.message_bounds import quoted
+from fedaigc.federation.messages import ARRAYS, BODY, FLAT, METRICS, values_of
 from fedaigc.federation.rule import Received, Rule, Update
 from fedaigc.federation.wire import BYTES_PER_VALUE, Format, decode, sums
 
-_NPY_HEADER_BYTES = 4096
-_MAX_METRICS = 32
+_KEYS = {"manifest", "format", "scales", "partition", "num_examples", "num_steps", "rank"}
 
 
 class RefusedUpdate(ValueError):
-    """A reply that takes no part in the round; the text names the partition and both values."""
+    """A reply that takes no part in the round; the text names the partition and both values.
+
+    It enters the server's record and log: cut, and what the client chose in it escaped.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{text:.{MAX_REASON_CHARACTERS}}")
 
 
 def read_update(
@@ -32,38 +48,43 @@ def read_update(
 
     Raises RefusedUpdate for another partition's id, names or shapes other than the rule expects (which a
     wrong rank is), another number format or length, values that are not finite or beyond MAX_WEIGHT, another
-    number of steps than was ordered, a number of examples outside 1 to MAX_EXAMPLES, and losses outside 0 to
-    MAX_LOSS.
+    number of steps than was ordered, a number of examples outside 1 to MAX_EXAMPLES, and losses of other
+    names than a round has or outside 0 to MAX_LOSS.
     """
     try:
         values, metrics = values_of(record), values_of(record, METRICS)
+        records, arrays = {BODY, ARRAYS, METRICS}, values_of(record, ARRAYS)
+        if record.keys() != records or values.keys() != _KEYS or arrays.keys() != {FLAT}:
+            raise ValueError("other keys than an update has")
+        if not metrics.keys() <= set(METRIC_NAMES):
+            raise ValueError(f"metrics of other names than {', '.join(METRIC_NAMES)}")
         manifest = Manifest.from_json(values["manifest"])
         claimed, num_examples, steps = values["partition"], values["num_examples"], values["num_steps"]
-        array, rank = values_of(record, ARRAYS)[FLAT], values["rank"]
+        array, rank = arrays[FLAT], values["rank"]
         found, scales = values["format"], values["scales"]
         numbers = {name: float(value) for name, value in metrics.items()}
     except (KeyError, TypeError, ValueError) as error:
-        raise RefusedUpdate(f"partition {partition}: the reply is no update ({error!r:.200})") from None
-    if claimed != partition:
-        raise RefusedUpdate(f"partition {partition}: the reply claims to come from partition {claimed!r:.80}")
-    if type(num_examples) is not int or not 1 <= num_examples <= MAX_EXAMPLES:
+        raise RefusedUpdate(f"partition {partition}: the reply is no update ({error!a:.200})") from None
+    if type(claimed) is not int or claimed != partition:
         raise RefusedUpdate(
-            f"partition {partition}: {num_examples!r:.80} examples, expected 1 to {MAX_EXAMPLES}"
+            f"partition {partition}: the reply claims to come from partition {quoted(claimed)}"
         )
+    for what, count, largest in (("examples", num_examples, MAX_EXAMPLES), ("as rank", rank, MAX_RANK)):
+        if type(count) is not int or not 1 <= count <= largest:
+            raise RefusedUpdate(f"partition {partition}: {quoted(count)} {what}, expected 1 to {largest}")
     # rules divide by the number of steps: a small claim would enlarge the update
     if type(steps) is not int or steps != num_steps:
-        raise RefusedUpdate(f"partition {partition}: {steps!r:.80} steps, ordered were {num_steps}")
+        raise RefusedUpdate(f"partition {partition}: {quoted(steps)} steps, ordered were {num_steps}")
     try:
         expected = Manifest(tuple(rule.expected(received, rank).items()))
     except (TypeError, ValueError) as error:
         raise RefusedUpdate(f"partition {partition}: {error}") from None
     _check_manifest(partition, manifest, expected)
-    if len(numbers) > _MAX_METRICS or not all(0 <= value <= MAX_LOSS for value in numbers.values()):
-        raise RefusedUpdate(
-            f"partition {partition}: over {_MAX_METRICS} losses, or one that is not in 0 to {MAX_LOSS:g}"
-        )
+    if not all(0 <= value <= MAX_LOSS for value in numbers.values()):
+        raise RefusedUpdate(f"partition {partition}: a loss that is not in 0 to {MAX_LOSS:g}")
     if found != format or not isinstance(scales, bytes):
-        raise RefusedUpdate(f"partition {partition}: number format {found!r:.50}, expected {format!r}")
+        told = found if type(found) is str and found in BYTES_PER_VALUE else quoted(found)
+        raise RefusedUpdate(f"partition {partition}: number format {told}, expected {format!r}")
     buffer = _read_array(partition, array, BYTES_PER_VALUE[format] * expected.num_values)
     try:
         tensors = decode(buffer, expected, format, scales)
@@ -110,7 +131,7 @@ def _read_array(partition: int, array: object, num_bytes: int) -> np.ndarray:
     if not isinstance(array, Array):
         raise RefusedUpdate(f"partition {partition}: the reply has no array")
     # the size first: what is too long is never decoded
-    if len(array.data) > num_bytes + _NPY_HEADER_BYTES:
+    if len(array.data) > num_bytes + MAX_ARRAY_HEADER_BYTES:
         raise RefusedUpdate(f"partition {partition}: {len(array.data)} bytes for values of {num_bytes}")
     try:
         return array_of(array.data)

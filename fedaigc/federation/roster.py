@@ -1,5 +1,6 @@
 """Who takes part: Flower's random node ids, mapped to partitions by an opening query."""
 
+import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,11 +9,12 @@ from pathlib import Path
 from flwr.app import RecordDict
 from flwr.serverapp.grid import Grid
 
-from fedaigc.bounds import MAX_EXAMPLES
+from fedaigc.bounds import FINGERPRINT, MAX_EXAMPLES
 from fedaigc.device.report import Failure
 from fedaigc.errors import UserError
 from fedaigc.federation.exchange import Progress, exchange
 from fedaigc.federation.ledger import Ledger
+from fedaigc.federation.message_bounds import quoted
 from fedaigc.federation.messages import BODY, Ask, values_of
 from fedaigc.federation.software import Software, told_software
 
@@ -207,16 +209,18 @@ def _introduced(
             continue
         partition, base, shown = _introduction(content)
         if type(partition) is not int or not 0 <= partition < num_clients:
-            refused.append(Refusal(node, None, f"partition {partition!r} is none of 0 to {num_clients - 1}"))
+            reason = f"partition {quoted(partition)} is none of 0 to {num_clients - 1}"
+            refused.append(Refusal(node, None, reason))
         elif base != base_hash:
-            reason = f"partition {partition} has base model {base}, the server {base_hash}"
+            told = base if isinstance(base, str) and re.fullmatch(FINGERPRINT, base) else "unknown"
+            reason = f"partition {partition} has base model {told}, the server {base_hash}"
             refused.append(Refusal(node, partition, reason))
         elif bindings is not None and bindings.get(str(node)) != partition:
             refused.append(Refusal(node, None, f"partition {partition} is not bound to this node's key"))
         elif partition in accepted or partition in taken:
             refused.append(Refusal(node, partition, f"partition {partition} is there already"))
         elif type(shown) is not int or not 0 <= shown <= MAX_EXAMPLES:
-            reason = f"partition {partition} shows {shown!r:.80} pictures, expected 0 to {MAX_EXAMPLES}"
+            reason = f"partition {partition} shows {quoted(shown)} pictures, expected 0 to {MAX_EXAMPLES}"
             refused.append(Refusal(node, partition, reason))
         else:
             accepted[partition] = node

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedaigc.bounds import MAX_TASKS
 from fedaigc.device.report import Failure
 from fedaigc.diffusion.adapters import SharedState
 from fedaigc.federation.config import FederationConfig
@@ -21,6 +22,7 @@ from fedaigc.federation.roster import Roster
 GENERATIONS = "generations.jsonl"
 MAX_ATTEMPTS = 3
 _POLL_S = 2.0
+_MAX_COUNTED = 16 * MAX_TASKS
 # of the device or its way here, not of the task
 _PASSING = (Failure.UNREACHABLE, Failure.LATE)
 
@@ -78,6 +80,9 @@ class PromptService:
                 self._attempts.pop(task["task_id"], None)
             elif task["failure"] not in _PASSING:
                 self._attempts[task["task_id"]] += 1
+        # a device may name new tasks for ever: the oldest are forgotten
+        for task in list(self._attempts)[: max(0, len(self._attempts) - _MAX_COUNTED)]:
+            del self._attempts[task]
 
 
 def append_generation(output: Path, after_round: int, record: dict[str, Any]) -> None:

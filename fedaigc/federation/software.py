@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from fedaigc.bounds import VERSION
+
 PACKAGES = ("fedaigc", "torch", "diffusers", "flwr")
 SOFTWARE = ("python", *PACKAGES)
-_VERSION = re.compile(r"[0-9A-Za-z.+-]{1,32}")
+_VERSION = re.compile(VERSION)
 
 Software = Mapping[str, str | None]
 

@@ -1,6 +1,7 @@
 """Configurations as the user meets them: a TOML file, checked against a model, all mistakes told at once."""
 
 import difflib
+import functools
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from fedaigc.bounds import MAX_KEY_CHARACTERS, MAX_MISTAKE_CHARACTERS, MAX_TOLD_MISTAKES
 from fedaigc.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -49,24 +51,41 @@ def nearest(given: str, known: Sequence[str]) -> str:
 
 
 def _told(model: type[BaseModel], error: ValidationError, what: str) -> UserError:
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"]) or "configuration"
-        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            known = _known_keys(model, problem["loc"][:-1])
-            nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.0)
-            lines.append(f"  {where}: unknown key; the nearest known one is {nearest[0]!r}")
-        elif problem["type"] == "value_error":
-            # a sentence of ours, which names what it is about; the input may be the whole configuration
-            place = f"{where}: " if problem["loc"] else ""
-            lines.append(f"  {place}{problem['ctx']['error']}")
-        else:
-            lines.append(f"  {where}: {problem['msg']}, got {problem['input']!r}")
+    problems = error.errors(include_url=False)
+    lines = [f"  {_mistake(model, problem)}" for problem in problems[:MAX_TOLD_MISTAKES]]
+    if len(problems) > len(lines):
+        lines.append(f"  and {len(problems) - len(lines)} more")
     return UserError(f"{what} is wrong:\n" + "\n".join(lines))
 
 
+def _mistake(model: type[BaseModel], problem: Any) -> str:
+    """One mistake; keys and values that were given are cut, for they may come from another machine."""
+    where = ".".join(map(_part, problem["loc"])) or "configuration"
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _known_keys(model, problem["loc"][:-1])
+        given = str(problem["loc"][-1])[:MAX_KEY_CHARACTERS]
+        close = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
+        return f"{where}: unknown key; the nearest known one is {close[0]!r}"
+    if problem["type"] == "value_error":
+        # a sentence of ours, which names what it is about; the input may be the whole configuration
+        place = f"{where}: " if problem["loc"] else ""
+        return f"{place}{problem['ctx']['error']!s:.{MAX_MISTAKE_CHARACTERS}}"
+    return f"{where}: {problem['msg']:.{MAX_MISTAKE_CHARACTERS}}, got {problem['input']!r:.80}"
+
+
+def _part(key: int | str) -> str:
+    """A key as it is where it could be one of ours, else cut and escaped."""
+    text = str(key)
+    return text if len(text) <= 64 and text.isascii() and text.isprintable() else f"{text!a:.80}"
+
+
+@functools.lru_cache(maxsize=8)
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return TypeAdapter(model).json_schema()
+
+
 def _known_keys(model: type[BaseModel], section: tuple[int | str, ...]) -> list[str]:
-    schema = TypeAdapter(model).json_schema()
+    schema = _schema(model)
     found = _resolved(schema, schema)
     for part in section:
         found = _resolved(schema, _inside(found, part))

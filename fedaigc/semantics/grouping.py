@@ -14,13 +14,19 @@ in different relations never share, nor does an open one with a closed one. The 
 the default place_weight keeps any two different places apart (the closest, desk and table, by 0.53). The
 result depends on the set of signatures alone, so the waiting tasks are grouped anew when another arrives.
 Source of the method: [Du23], step 3 of the framework.
+
+Cost: the square of the number of different signatures in a relation, whatever the number of tasks. Of closed
+signatures there are a few hundred at most; open ones, of which there may be as many as tasks, are compared
+within runs of `MAX_COMPARED` in the order of their content.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import combinations
 
+from fedaigc.bounds import MAX_COMPARED
 from fedaigc.semantics.public import Role, public_nouns, render_prompt
 from fedaigc.semantics.signature import OpenSignature, Signature
 from fedaigc.semantics.taxonomy import Taxonomy
@@ -28,6 +34,7 @@ from fedaigc.semantics.taxonomy import Taxonomy
 # a mammal and an animal are 0.18 apart, a vehicle and a device 0.29; of open signatures dog and bird 0.25
 MAX_DISTANCE = 0.25
 PLACE_WEIGHT = 10.0
+Similarity = Callable[[str, str], float]
 
 
 @dataclass(frozen=True)
@@ -72,18 +79,35 @@ def group(
     for signature in sorted(tasks, key=Signature.to_json):
         mixable[isinstance(signature, OpenSignature), signature.relation].append(signature)
     for candidates in mixable.values():
-        for cluster in _clusters(candidates, taxonomy, max_distance, place_weight):
-            members = tuple(sorted(task_id for signature in cluster for task_id in tasks[signature]))
-            groups.append(_described(members, cluster, taxonomy))
+        run = MAX_COMPARED if isinstance(candidates[0], OpenSignature) else len(candidates)
+        for start in range(0, len(candidates), run):
+            compared = candidates[start : start + run]
+            for cluster in _clusters(compared, taxonomy, max_distance, place_weight):
+                members = tuple(sorted(task_id for signature in cluster for task_id in tasks[signature]))
+                groups.append(_described(members, cluster, taxonomy))
     return sorted(groups, key=lambda group: group.members)
 
 
 def distance(a: Signature, b: Signature, taxonomy: Taxonomy, place_weight: float = PLACE_WEIGHT) -> float:
     """The distance of two signatures in the same relation, >= 0, and 0 for the same concepts: see above."""
     both_open = isinstance(a, OpenSignature) and isinstance(b, OpenSignature)
-    objects, places = (None, None) if both_open else (public_nouns(Role.OBJECT), public_nouns(Role.PLACE))
-    apart = 1 - taxonomy.wu_palmer(a.object, b.object, among=objects)
-    return apart + place_weight * (1 - taxonomy.wu_palmer(a.place, b.place, among=places))
+    return _distance(a, b, _similarities(taxonomy, both_open), place_weight)
+
+
+def _similarities(taxonomy: Taxonomy, both_open: bool) -> tuple[Similarity, Similarity]:
+    """Wu and Palmer's similarity of two objects and of two places; each pair is looked up once."""
+
+    def of(role: Role) -> Similarity:
+        return cache(partial(taxonomy.wu_palmer, among=None if both_open else public_nouns(role)))
+
+    return of(Role.OBJECT), of(Role.PLACE)
+
+
+def _distance(
+    a: Signature, b: Signature, similarities: tuple[Similarity, Similarity], place_weight: float
+) -> float:
+    objects, places = similarities
+    return 1 - objects(a.object, b.object) + place_weight * (1 - places(a.place, b.place))
 
 
 def _clusters(
@@ -94,7 +118,9 @@ def _clusters(
     # imported here: scipy takes a while, and a device never groups
     from scipy.cluster.hierarchy import fcluster, linkage
 
-    distances = [distance(a, b, taxonomy, place_weight) for a, b in combinations(candidates, 2)]
+    # all open or all closed
+    similar = _similarities(taxonomy, isinstance(candidates[0], OpenSignature))
+    distances = [_distance(a, b, similar, place_weight) for a, b in combinations(candidates, 2)]
     labels = fcluster(linkage(distances, method="complete"), t=max_distance, criterion="distance")
     clusters: defaultdict[int, list[Signature]] = defaultdict(list)
     for signature, label in zip(candidates, labels, strict=True):

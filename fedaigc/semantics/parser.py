@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from fedaigc.bounds import MAX_PROMPT_CHARACTERS
 from fedaigc.errors import UserError
 from fedaigc.semantics import words
 from fedaigc.semantics.public import Relation, Role
@@ -26,7 +27,6 @@ from fedaigc.semantics.senses import (
 )
 from fedaigc.semantics.taxonomy import Taxonomy
 
-MAX_PROMPT_CHARACTERS = 1000
 # the longest nouns of the graph that prompts use: "hot air balloon", "bottle of red wine"
 MAX_NOUN_WORDS = 4
 STOP = ","

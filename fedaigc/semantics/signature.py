@@ -28,15 +28,16 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from fedaigc.bounded_json import read_json
+from fedaigc.bounds import (
+    MAX_OPEN_SIGNATURE_CHARACTERS,
+    MAX_PROMPT_CHARACTERS,
+    MAX_SIGNATURE_CHARACTERS,
+)
 from fedaigc.semantics.anonymity import general_word, nearest_public
-from fedaigc.semantics.parser import MAX_PROMPT_CHARACTERS, ParsedPrompt
+from fedaigc.semantics.parser import ParsedPrompt
 from fedaigc.semantics.public import Relation, Role, public_nouns
 from fedaigc.semantics.taxonomy import Taxonomy
-
-# three enums and two ids take half of this
-MAX_CHARACTERS = 256
-# JSON writes a character outside the basic plane in twelve
-MAX_OPEN_CHARACTERS = MAX_CHARACTERS + 12 * MAX_PROMPT_CHARACTERS
 
 
 class Policy(StrEnum):
@@ -112,8 +113,10 @@ class Signature:
                 Policy.OPEN,
                 fields["prompt"],
             )
-        if len(text) > MAX_CHARACTERS:
-            raise ValueError(f"a signature has at most {MAX_CHARACTERS} characters, got {len(text)}")
+        if len(text) > MAX_SIGNATURE_CHARACTERS:
+            raise ValueError(
+                f"a signature has at most {MAX_SIGNATURE_CHARACTERS} characters, got {len(text)}"
+            )
         _check_keys(fields, Signature)
         return Signature(
             fields["object"], Relation(fields["relation"]), fields["place"], Policy(fields["policy"])
@@ -181,19 +184,7 @@ def says_all_of(one: Signature, other: Signature, taxonomy: Taxonomy) -> bool:
 
 
 def _strict_fields(text: str) -> dict[str, Any]:
-    if len(text) > MAX_OPEN_CHARACTERS:
-        raise ValueError(f"a signature has at most {MAX_OPEN_CHARACTERS} characters, got {len(text)}")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) != len(pairs):
-            raise ValueError("a signature names each key once")
-        return fields
-
-    try:
-        fields = json.loads(text, object_pairs_hook=unique)
-    except RecursionError as error:
-        raise ValueError("a signature is a flat object") from error
+    fields = read_json(text, max_characters=MAX_OPEN_SIGNATURE_CHARACTERS, max_depth=1)
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
         raise ValueError("a signature is a JSON object of strings")
     return fields

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
+from fedaigc.bounds import TENSOR_NAME
 from fedaigc.federation.arrays import Manifest, array_of, flatten, manifest_of, unflatten
 from fedaigc.tensor_file import CACHE_LINE_BYTES
 
-NAMES = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_categories=["Cs"]), max_size=9)
+NAMES = st.from_regex(TENSOR_NAME, fullmatch=True)
 
 
 @given(

@@ -34,7 +34,7 @@ def state(seed: int = 0) -> SharedState:
 
 def update(partition: int, num_examples: int = 3, **metrics: float) -> Update:
     tensors = state(partition + 1).tensors()
-    return Update(partition, num_examples, 5, tensors, RANK, metrics or {"loss": 0.5})
+    return Update(partition, num_examples, 5, tensors, RANK, metrics or {"shared_loss": 0.5})
 
 
 EXPECTED = manifest_of(state().tensors())
@@ -50,8 +50,13 @@ def read(record: RecordDict) -> Update:
 
 
 def test_an_update_survives_the_message():
-    found = read(update_record(update(4, 7, loss=0.25)))
-    assert (found.partition, found.num_examples, found.num_steps, found.metrics) == (4, 7, 5, {"loss": 0.25})
+    found = read(update_record(update(4, 7, shared_loss=0.25)))
+    assert (found.partition, found.num_examples, found.num_steps, found.metrics) == (
+        4,
+        7,
+        5,
+        {"shared_loss": 0.25},
+    )
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in update(4).tensors.items())
 
 
@@ -129,9 +134,9 @@ LENGTH = EXPECTED.num_values
         (with_body(num_steps=4), "4 steps, ordered were 5"),
         (with_body(manifest="nonsense"), "no update"),
         (with_tensors(not_finite(3e38)), r"lora_B holds a value of size 3e\+38, at most 65504"),
-        (update_record(update(4, loss=float("nan"))), "not in 0 to 1e"),
-        (update_record(update(4, loss=-0.5)), "not in 0 to 1e"),
-        (update_record(update(4, loss=2e6)), "not in 0 to 1e"),
+        (update_record(update(4, shared_loss=float("nan"))), "not in 0 to 1e"),
+        (update_record(update(4, shared_loss=-0.5)), "not in 0 to 1e"),
+        (update_record(update(4, shared_loss=2e6)), "not in 0 to 1e"),
         (RecordDict({BODY: ConfigRecord({})}), "no update"),
         (RecordDict(), "no update"),
         (

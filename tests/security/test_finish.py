@@ -15,7 +15,7 @@ from flwr.common.serde import recorddict_to_proto
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaigc.bounds import MAX_DENOISING_STEPS, MAX_IMAGE_SIDE
+from fedaigc.bounds import MAX_DENOISING_STEPS, MAX_EVALUATIONS, MAX_IMAGE_SIDE
 from fedaigc.collaboration.session import FinishOrder
 from fedaigc.deployment.agent import Agent, AgentSettings
 from fedaigc.deployment.reply_time import RATIO, held_back, rung
@@ -122,7 +122,7 @@ def test_every_failure_looks_the_same(agent: Agent, config: FederationConfig) ->
     assert len(in_bytes(reply)) == FINISH_REPLY_BYTES == len(next(iter(replies.values())))
 
 
-@given(st.tuples(*[st.integers(0, 10**9)] * 4), st.sampled_from([None, 0.0, 0.3, 1.0]))
+@given(st.tuples(*[st.integers(0, 2 * MAX_EVALUATIONS)] * 4), st.sampled_from([None, 0.0, 0.3, 1.0]))
 def test_reports_have_one_size_and_come_back(counts: tuple[int, int, int, int], score: float | None) -> None:
     report = FinishReport(*counts, score, None)
     reply = of_one_size(report_record(report))

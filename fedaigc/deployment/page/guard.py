@@ -12,7 +12,8 @@ from typing import Final
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_BODY_BYTES: Final = 1 << 16
+from fedaigc.bounds import MAX_PAGE_BODY_BYTES
+
 _READING = ("GET", "HEAD")
 HEADERS: Final = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -82,7 +83,7 @@ class Guard:
         lengths = [value for name, value in headers if name == b"content-length"]
         if any(name == b"transfer-encoding" for name, _ in headers):
             return 411, ""
-        if any(not length.isdigit() or int(length) > MAX_BODY_BYTES for length in lengths):
+        if any(not length.isdigit() or int(length) > MAX_PAGE_BODY_BYTES for length in lengths):
             return 413, ""
         if not scope["path"].isprintable():
             return 400, ""

@@ -1,0 +1,216 @@
+"""Fuzzing of a device or a server for some minutes: longest reply, memory, and everything that went wrong.
+
+    python -m experiments.privacy.fuzz --side device --minutes 10 --output device.json
+
+A failure is an exception that came out of the boundary, a reply or record that holds what was sent, a prompt
+or picture that is gone, or a message that took 2 s more than an honest one of its kind. Seconds are those of
+this process; the machine may have others to run.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from experiments.privacy.fuzz_device import (
+    KINDS,
+    PROMPT,
+    DeviceTarget,
+    Outcome,
+    device_message,
+    frame,
+    send_bytes,
+    served,
+)
+from experiments.privacy.fuzz_server import ASKED, PROMPTS, READERS, ServerTarget, device_reply
+from fedaigc.data.scenes import STYLES, scenes_dataset
+from fedaigc.device.device import Device
+from fedaigc.federation.base import base_model, taxonomy
+from fedaigc.federation.config import FederationConfig, parse_config
+from fedaigc.federation.launcher import in_process_run
+
+BUDGET_S = 2.0
+_BATCH = 50
+# of the last of these the growth of memory counts; before, caches fill
+_WARM = 200
+
+
+class Tally:
+    """Counts, longest times and failures, against the honest time of each kind."""
+
+    def __init__(self) -> None:
+        self.honest: dict[str, float] = {}
+        self.longest: defaultdict[str, float] = defaultdict(float)
+        self.counts: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.memory: list[int] = []
+
+    def honest_time(self, outcome: Outcome) -> None:
+        """The time of an honest message; the longest of several counts."""
+        self.honest[outcome.kind] = max(self.honest.get(outcome.kind, 0.0), outcome.seconds)
+        self.failures.update(f"honest {outcome.kind}: {text}" for text in outcome.failures)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count a message."""
+        kind = outcome.kind
+        self.counts[kind] += 1
+        self.longest[kind] = max(self.longest[kind], outcome.seconds)
+        self.failures.update(f"{kind}: {text}" for text in outcome.failures)
+        if outcome.seconds > self.honest.get(kind, 0.0) + BUDGET_S:
+            self.failures[f"{kind}: more than {BUDGET_S:.0f} s beyond an honest one"] += 1
+        self.memory.append(psutil.Process().memory_info().rss)
+
+    def growth_mb(self) -> float:
+        """Of resident memory since caches were warm, in MB: median of the last 50 against 50 then."""
+        if len(self.memory) < _WARM + 100:
+            return 0.0
+        first, last = sorted(self.memory[_WARM : _WARM + 50])[25], sorted(self.memory[-50:])[25]
+        return (last - first) / 1e6
+
+    def record(self) -> dict[str, Any]:
+        """Everything, as JSON."""
+        return {
+            "messages": sum(self.counts.values()),
+            "by_kind": dict(sorted(self.counts.items())),
+            "honest_s": {kind: round(value, 3) for kind, value in sorted(self.honest.items())},
+            "longest_s": {kind: round(value, 3) for kind, value in sorted(self.longest.items())},
+            "memory_growth_mb": round(self.growth_mb(), 1),
+            "peak_memory_mb": round(max(self.memory, default=0) / 1e6, 1),
+            "failures": dict(self.failures.most_common(50)),
+        }
+
+
+def drive(strategy: st.SearchStrategy[Any], act: Callable[[Any], None], number: int, count: int) -> None:
+    """Draw `count` examples under this seed and act on each."""
+
+    @seed(number)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def run(example: Any) -> None:
+        act(example)
+
+    run()
+
+
+def fuzz_device(
+    config: FederationConfig, seconds: float, first_seed: int = 0, say: Callable[[str], object] = print
+) -> Tally:
+    """Messages to an agent, and bytes at its socket, for so long."""
+    tally, target = Tally(), DeviceTarget(config)
+    for kind in KINDS * 2:
+        tally.honest_time(target.ask(kind, target.text, target.honest(kind)[1]))
+    failures: list[str] = []
+    mixed = st.integers(0, 3).flatmap(lambda n: device_message(target) if n else frame(target))
+    with served(target, failures):
+        tally.honest["bytes"] = max(tally.honest.values())
+        end, number = time.monotonic() + seconds, first_seed
+        while time.monotonic() < end:
+
+            def act(example: Any) -> None:
+                if time.monotonic() < end:
+                    sent = isinstance(example, bytes)
+                    tally.add(send_bytes(target, example) if sent else target.ask(*example))
+
+            drive(mixed, act, number, _BATCH)
+            number += 1
+            say(f"{sum(tally.counts.values())} messages, {sum(tally.failures.values())} failures")
+    tally.failures.update(failures)
+    tally.failures.update(target.lost())
+    return tally
+
+
+def fuzz_server(
+    config: FederationConfig, seconds: float, first_seed: int = 0, say: Callable[[str], object] = print
+) -> Tally:
+    """Replies to a server's readers, each tenth also in a whole round or generation, for so long."""
+    tally = Tally()
+    with in_process_run(config):
+        target = ServerTarget(config)
+        for kind in READERS:
+            reply = target.honest(kind)
+            tally.honest_time(target.read(kind, reply))
+            tally.honest_time(target.run(_whole(kind), ASKED[kind], reply))
+        end, number, count = time.monotonic() + seconds, first_seed, 0
+        while time.monotonic() < end:
+
+            def act(example: Any) -> None:
+                nonlocal count
+                if time.monotonic() >= end:
+                    return
+                kind, reply = example
+                count += 1
+                tally.add(target.read(kind, reply))
+                if count % 10 == 0:
+                    tally.add(target.run(_whole(kind), ASKED[kind], reply))
+
+            drive(device_reply(target), act, number, _BATCH)
+            number += 1
+            say(f"{sum(tally.counts.values())} messages, {sum(tally.failures.values())} failures")
+    return tally
+
+
+def _whole(kind: str) -> str:
+    return "round" if kind == "update" else "generation"
+
+
+def make_config(folder: Path) -> FederationConfig:
+    """Two devices with the embedded model, a few pictures and prompts each."""
+    config = parse_config(
+        {
+            "homes": folder / "homes",
+            "output": folder / "out",
+            "num_clients": 2,
+            "rounds": {"count": 1},
+            "adapter": {"rank": 2},
+            "training": {"shared_steps": 1, "personal_steps": 1, "batch_size": 2},
+            "generation": {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none"},
+        }
+    )
+    pipe, base_hash = base_model(config.model)
+    for partition in range(2):
+        home = config.home(partition)
+        device = Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), seed=partition)
+        device.add_images(scenes_dataset(2, partition, styles=(STYLES[partition],)))
+        device.add_prompt(PROMPTS[partition])
+        device.add_prompt(PROMPT)
+    return config
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--side", choices=["device", "server"], required=True)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path)
+    given_ = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        config = make_config(Path(folder))
+        fuzz = fuzz_device if given_.side == "device" else fuzz_server
+        tally = fuzz(config, 60 * given_.minutes, given_.seed)
+    record = {"side": given_.side, "minutes": given_.minutes, "seed": given_.seed} | tally.record()
+    text = json.dumps(record, indent=1, sort_keys=True)
+    print(text)
+    if given_.output is not None:
+        given_.output.parent.mkdir(parents=True, exist_ok=True)
+        given_.output.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Fuzzing of a device: mutated messages of a server, and mutated bytes at its agent's socket."""
+
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import RecordDict
+from flwr.common.serde import recorddict_to_proto
+from hypothesis import strategies as st
+
+from experiments.privacy.mutations import MARK, broken_bytes, broken_json, broken_record
+from fedaigc.collaboration.session import FinishOrder, ShareOrder
+from fedaigc.deployment.agent import Agent, AgentSettings, listening
+from fedaigc.deployment.agent_socket import STATUS, Request, ask_agent, socket_path
+from fedaigc.device.device import Device
+from fedaigc.device.gallery import Gallery
+from fedaigc.device.home import Home
+from fedaigc.device.limits import OwnerLimits
+from fedaigc.device.prompts import PromptQueue, TaskStatus
+from fedaigc.device.shared_steps import run_shared_steps
+from fedaigc.diffusion.adapters import SharedState, install
+from fedaigc.federation import messages
+from fedaigc.federation.base import base_model, taxonomy
+from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.generation import plan_generation
+from fedaigc.federation.messages import BODY, FAILURE, Ask
+from fedaigc.federation.rule import Received
+from fedaigc.federation.server_app import initial_shared_state
+from fedaigc.federation.strategy_code import strategy_code
+from fedaigc.rng import numpy_rng
+
+PROMPT = "a shiny apple on a table"
+# what a reply may hold beside the arrays of an update, in bytes
+_MAX_REPLY = 300_000
+_FRAME_S = 10.0
+
+
+@dataclass
+class Outcome:
+    """What became of one message. seconds: of this process, where other processes do not count."""
+
+    kind: str
+    seconds: float
+    failures: list[str] = field(default_factory=list)
+
+
+class DeviceTarget:
+    """The agent of a home, valid messages for it, and what must be there after every message."""
+
+    def __init__(self, config: FederationConfig, limits: OwnerLimits | None = None) -> None:
+        self.config = config
+        self.home = Home.open(config.home(0))
+        owner = OwnerLimits(boundary_timestep=config.adapter.boundary_timestep) if limits is None else limits
+        settings = AgentSettings(0, config.model, limits=owner, reply_floor_s=0.01)
+        self.agent = Agent(self.home.root, settings)
+        self.queue = PromptQueue(self.home)
+        self.text = config.to_run_config()[RUN_CONFIG_KEY]
+        self.shared = initial_shared_state(config)
+        self.plan, self.boundary = plan_generation(self.shared, config)
+        self._install(self.shared)
+        pipe, _ = base_model(config.model)
+        install(pipe, self.shared)
+        self.packet = run_shared_steps(
+            pipe,
+            "a fruit on a table",
+            self.plan,
+            config.generation.num_shared_steps,
+            noise_seed=3,
+            boundary=self.boundary,
+        ).packet
+        self._kept = self._content()
+
+    def honest(self, kind: str) -> tuple[Ask, RecordDict]:
+        """A message as a server sends it; kind: of `KINDS`."""
+        config, task_id = self.config, self._waiting_task()
+        if kind == "train":
+            return Ask.TRAIN, messages.train_record(
+                Received(self.shared, 1),
+                "float32",
+                numpy_rng(0, "fuzz"),
+                strategy_code(config.rounds.strategy),
+            )
+        if kind == "install":
+            return Ask.INSTALL, messages.shared_state_record(self.shared)
+        if kind == "share":
+            stop = config.generation.num_shared_steps
+            order = ShareOrder(0, task_id, "a fruit on a table", 3, self.plan, stop)
+            return Ask.SHARE, messages.share_record(order)
+        if kind in ("finish", "alone"):
+            packet = self.packet if kind == "finish" else None
+            return Ask.FINISH, messages.finish_record(FinishOrder(0, task_id, self.plan, 3, packet))
+        return {"hello": Ask.HELLO, "signatures": Ask.SIGNATURES}[kind], messages.body()
+
+    def ask(self, kind: str, text: str, content: RecordDict) -> Outcome:
+        """Have the agent answer a message, and look at everything that may not have happened."""
+        ask, _ = self.honest(kind)
+        began, outcome = time.process_time(), Outcome(kind, 0.0)
+        try:
+            reply = self.agent.answer(ask, text, content)
+        except BaseException as error:
+            outcome.failures.append(f"{type(error).__name__} came out of the agent")
+            reply = RecordDict()
+        outcome.seconds = time.process_time() - began
+        values = messages.values_of(reply, FAILURE if FAILURE in reply else BODY) if reply else {}
+        size = sum(len(str(value)) for name, value in values.items() if name not in ("packet", "manifest"))
+        if size > _MAX_REPLY or any(MARK in str(value) for value in values.values()):
+            outcome.failures.append("the reply is large, or holds what was sent")
+        outcome.failures += self.lost()
+        return outcome
+
+    def lost(self) -> list[str]:
+        """What is gone of the home; prompts may be drawn and pictures added, and nothing else."""
+        found = self._content()
+        gone = [name for name, digest in self._kept.items() if found.get(name) != digest]
+        self._kept = found
+        damaged = [*self.queue.readable()[1], *Gallery(self.home).readable()[1]]
+        return [f"{name} is gone or changed" for name in gone] + [
+            f"{path.name} is damaged" for path in damaged
+        ]
+
+    def _content(self) -> dict[str, str]:
+        """Digests of what a server may not change: prompts by id, pictures and their captions."""
+        content = {f"prompt {task.task_id}": task.prompt for task in self.queue.all()}
+        # without the way to a picture, which another attempt draws anew
+        files = [*self.home.images.rglob("*"), *self.home.gallery.glob(f"{'[0-9a-f]' * 16}.png")]
+        content |= {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()
+        }
+        return content
+
+    def _waiting_task(self) -> str:
+        waiting = [task for task in self.queue.all() if task.status is TaskStatus.WAITING]
+        if not waiting:
+            # the owner goes on asking for pictures
+            return self.queue.add(PROMPT)
+        return waiting[0].task_id
+
+    def _install(self, shared: SharedState) -> None:
+        pipe, base_hash = base_model(self.config.model)
+        Device(self.home.root, pipe, base_hash=base_hash, taxonomy=taxonomy()).receive(shared)
+
+
+KINDS = ("hello", "train", "install", "signatures", "share", "finish", "alone")
+# quick ones more often than a round of training
+_WEIGHED = (*KINDS, "hello", "signatures", "share", "finish", "finish", "alone", "install")
+
+
+@st.composite
+def device_message(draw: st.DrawFn, target: DeviceTarget) -> tuple[str, str, RecordDict]:
+    """Kind, configuration and content of a message, one or both of the last broken."""
+    kind = draw(st.sampled_from(_WEIGHED))
+    _, content = target.honest(kind)
+    text = target.text
+    broken = draw(st.sampled_from(["content", "content", "config", "both"]))
+    if broken != "config":
+        content = draw(broken_record(content))
+    if broken != "content":
+        text = draw(broken_json(text))
+    return kind, text, content
+
+
+@contextmanager
+def served(target: DeviceTarget, failures: list[str]) -> Iterator[None]:
+    """The agent on its socket; what its server could not handle is a failure."""
+    with listening(target.agent) as server:
+        server.handle_error = lambda *_: failures.append("the socket's server failed")  # type: ignore[assignment]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@st.composite
+def frame(draw: st.DrawFn, target: DeviceTarget) -> bytes:
+    """The bytes of a request, broken somewhere."""
+    _, content = target.honest(draw(st.sampled_from(("hello", "install", "finish"))))
+    header = f'{{"ask": "{draw(st.sampled_from(["query.hello", STATUS]))}", "config": ""}}'
+    payload = recorddict_to_proto(draw(broken_record(content))).SerializeToString()
+    if draw(st.booleans()):
+        header = draw(broken_json(header))
+    if draw(st.booleans()):
+        payload = draw(broken_bytes(payload))
+    text = header.encode(errors="surrogatepass")
+    lengths = (len(text), len(payload))
+    if draw(st.integers(0, 3)) == 0:
+        lengths = draw(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)))
+    return lengths[0].to_bytes(4, "big") + lengths[1].to_bytes(8, "big") + text + payload
+
+
+def send_bytes(target: DeviceTarget, data: bytes) -> Outcome:
+    """Send bytes to the agent's socket; afterwards it must still tell its status."""
+    began, outcome = time.process_time(), Outcome("bytes", 0.0)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_FRAME_S)
+        try:
+            connection.connect(str(socket_path(target.home.root)))
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 16):
+                pass
+        except TimeoutError:
+            outcome.failures.append(f"no end of a connection within {_FRAME_S:.0f} s")
+        except OSError:
+            # it closed before it had read all
+            pass
+    status: Any = ask_agent(target.home.root, Request(STATUS), timeout_s=_FRAME_S).status
+    outcome.seconds = time.process_time() - began
+    if status is None or status["partition"] != 0:
+        outcome.failures.append("the agent does not tell its status")
+    return outcome

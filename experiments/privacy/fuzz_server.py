@@ -1,0 +1,204 @@
+"""Fuzzing of a server: mutated replies of a device to each kind of message, and whole runs with them."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flwr.app import Context, Message, RecordDict
+from hypothesis import strategies as st
+
+from experiments.privacy.fuzz_device import Outcome
+from experiments.privacy.mutations import MARK, broken_record
+from fedaigc.collaboration.planner import Executor
+from fedaigc.device.report import FinishReport
+from fedaigc.device.shared_steps import run_shared_steps
+from fedaigc.errors import UserError
+from fedaigc.federation import generation, messages
+from fedaigc.federation.base import base_model
+from fedaigc.federation.client_app import app
+from fedaigc.federation.config import FederationConfig
+from fedaigc.federation.local_grid import LocalGrid
+from fedaigc.federation.messages import Ask
+from fedaigc.federation.read_update import RefusedUpdate, read_update
+from fedaigc.federation.roster import open_roster
+from fedaigc.federation.rounds import run_rounds
+from fedaigc.federation.rule import Received, Update
+from fedaigc.federation.server_app import initial_shared_state
+from fedaigc.federation.service import PromptService
+from fedaigc.federation.strategies import load_strategy
+
+PROMPTS = ("an apple on a table", "a lemon on a table")
+READERS = ("hello", "update", "signatures", "steps", "report")
+RUNS = ("round", "generation")
+_MAX_RECORD = 100_000
+
+
+class ServerTarget:
+    """A server's readers and its rounds and generations, with replies to put into them.
+
+    config: of two clients that share steps on a member; their homes hold pictures and a prompt each.
+    """
+
+    def __init__(self, config: FederationConfig) -> None:
+        settings = config.generation.model_copy(update={"executor": Executor.MEMBER})
+        rounds = config.rounds.model_copy(update={"count": 1})
+        self.config = config.model_copy(update={"generation": settings, "rounds": rounds, "num_clients": 2})
+        config.output.mkdir(parents=True, exist_ok=True)
+        self.shared = initial_shared_state(self.config)
+        self.plan, _ = generation.plan_generation(self.shared, self.config)
+        _, self.base_hash = base_model(config.model)
+        self._runs = 0
+        self._replies: dict[str, RecordDict] = {}
+        self._learn_replies()
+
+    def honest(self, kind: str) -> RecordDict:
+        """The reply of an honest device, of `READERS`."""
+        return self._replies[kind]
+
+    def read(self, kind: str, reply: RecordDict) -> Outcome:
+        """Read a reply as the server does; its readers may refuse it and nothing else."""
+        began, outcome = time.process_time(), Outcome(kind, 0.0)
+        try:
+            told = self._read(kind, reply)
+        except (RefusedUpdate, UserError) as error:
+            told = str(error)
+        except Exception as error:
+            outcome.failures.append(f"{type(error).__name__} came out of reading a {kind}")
+            told = None
+        outcome.seconds = time.process_time() - began
+        if not isinstance(told, Update) and MARK in str(told):
+            # a text that is quoted is cut and escaped; nothing of it is markup or control
+            outcome.failures += _unsound(str(told))
+        return outcome
+
+    def run(self, kind: str, ask: Ask, reply: RecordDict) -> Outcome:
+        """A whole round or generation, in which the first device's answer to `ask` is this reply."""
+        began, outcome = time.process_time(), Outcome(kind, 0.0)
+        records: list[dict[str, Any]] = []
+        try:
+            roster = open_roster(
+                self._grid({ask: reply}), num_clients=2, base_hash=self.base_hash, folder=self.config.output
+            )
+            if kind == "round":
+                rule = load_strategy(self.config.rounds.strategy)
+                rule.seed, rule.num_clients, rule.clients_per_round = 0, 2, 2
+                run_rounds(roster, self.shared, rule, self.config, lambda done, _: records.append(vars(done)))
+            else:
+                PromptService(roster, self.config, records.append).serve(self.shared, None)
+            records.append({"refused": [refusal.reason for refusal in roster.refused]})
+            records.append({"software": roster.software})
+        except UserError as error:
+            records.append({"error": str(error)})
+        except Exception as error:
+            outcome.failures.append(f"{type(error).__name__} ended a {kind}")
+        outcome.seconds = time.process_time() - began
+        outcome.failures += _unsound(json.dumps(records))
+        return outcome
+
+    def _read(self, kind: str, reply: RecordDict) -> Any:
+        if kind == "hello":
+            roster = open_roster(
+                self._grid({Ask.HELLO: reply}), num_clients=1, base_hash=self.base_hash, timeout_s=5.0
+            )
+            return [roster.software, roster.refused]
+        if kind == "update":
+            return read_update(
+                reply,
+                0,
+                Received(self.shared, 1),
+                load_strategy(self.config.rounds.strategy),
+                "float32",
+                num_steps=self.config.shared_steps(0),
+            )
+        policy = self.config.generation.policy
+        readers: dict[str, Callable[[RecordDict], Any]] = {
+            "signatures": lambda record: messages.read_signatures(record, policy),
+            "steps": messages.read_shared_steps,
+            "report": messages.read_report,
+        }
+        return generation._parsed(reply, readers[kind])
+
+    def _grid(self, replaced: dict[Ask, RecordDict]) -> LocalGrid:
+        """Two devices; the first one's answers are replaced."""
+
+        def answer(message: Message, context: Context) -> Message:
+            ask = Ask(message.metadata.message_type)
+            if ask in replaced and int(context.node_config["partition-id"]) == 0:
+                return Message(replaced[ask], reply_to=message)
+            if ask is Ask.FINISH:
+                # the prompts go on waiting: what members draw is fuzzed on the device's side
+                return Message(self._replies["report"], reply_to=message)
+            return app(message, context)
+
+        self._runs += 1
+        return LocalGrid(
+            answer,
+            num_clients=2,
+            run_config=self.config.to_run_config(),
+            run_id=self._runs,
+        )
+
+    def _learn_replies(self) -> None:
+        """One honest reply of each kind, as a device gives it."""
+        seen: dict[str, RecordDict] = {}
+        names = {
+            Ask.HELLO: "hello",
+            Ask.TRAIN: "update",
+            Ask.SIGNATURES: "signatures",
+            Ask.SHARE: "steps",
+            Ask.FINISH: "report",
+        }
+        self._replies["report"] = messages.report_record(FinishReport(1, 1, 2, 4))
+
+        def answer(message: Message, context: Context) -> Message:
+            ask = Ask(message.metadata.message_type)
+            reply = (
+                Message(self._replies["report"], reply_to=message)
+                if ask is Ask.FINISH
+                else app(message, context)
+            )
+            if ask in names and int(context.node_config["partition-id"]) == 0:
+                seen[names[ask]] = reply.content
+            return reply
+
+        grid = LocalGrid(answer, num_clients=2, run_config=self.config.to_run_config(), run_id=0)
+        roster = open_roster(grid, num_clients=2, base_hash=self.base_hash)
+        rule = load_strategy(self.config.rounds.strategy)
+        run_rounds(roster, self.shared, rule, self.config, lambda *_: None)
+        PromptService(roster, self.config, lambda _: None).serve(self.shared, None)
+        if "steps" not in seen:
+            # the burden fell on the other one
+            pipe, _ = base_model(self.config.model)
+            seen["steps"] = messages.shared_steps_record(
+                run_shared_steps(
+                    pipe, "a fruit on a table", self.plan, 2, noise_seed=1, boundary=self.plan.num_steps
+                )
+            )
+        self._replies |= seen
+
+
+ASKED = {
+    "hello": Ask.HELLO,
+    "update": Ask.TRAIN,
+    "signatures": Ask.SIGNATURES,
+    "steps": Ask.SHARE,
+    "report": Ask.FINISH,
+}
+
+
+@st.composite
+def device_reply(draw: st.DrawFn, target: ServerTarget) -> tuple[str, RecordDict]:
+    """A broken reply, and of which kind."""
+    kind = draw(st.sampled_from(READERS))
+    return kind, draw(broken_record(target.honest(kind)))
+
+
+def _unsound(text: str) -> list[str]:
+    """What a record or an error may not hold."""
+    found = []
+    if len(text) > _MAX_RECORD:
+        found.append(f"a record of {len(text)} characters")
+    if f"<script>{MARK}" in text or f"[31m{MARK}" in text or "\x1b" in text or "\\u001b" in text:
+        found.append("a record with markup or control characters of a client")
+    return found

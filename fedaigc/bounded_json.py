@@ -1,0 +1,63 @@
+"""JSON from another machine: its length, depth and numbers are bounded before anything is made of it.
+
+Python's own reader takes any of them: whole numbers of 4,300 digits cost the square of their length in every
+sum and product, and a thousand brackets end in a RecursionError.
+"""
+
+import json
+import re
+from typing import Any
+
+from fedaigc.bounds import MAX_JSON_DEPTH, MAX_NUMBER_CHARACTERS
+
+# a string as a whole, also one without an end, or a bracket
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def read_json(text: object, *, max_characters: int, max_depth: int = MAX_JSON_DEPTH) -> Any:
+    """The value of a JSON text.
+
+    Infinity and NaN are read as Python writes them; whoever asks for finite numbers checks. Raises ValueError
+    for what is no string or no JSON, is longer than `max_characters`, nests deeper than `max_depth`, names a
+    key twice, or holds a number of more than 40 characters. No error quotes the text.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"expected JSON text, got {type(text).__name__}")
+    if len(text) > max_characters:
+        raise ValueError(f"a JSON text of {len(text)} characters: at most {max_characters}")
+    _check_depth(text, max_depth)
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_int=_whole, parse_float=_real)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON, at character {error.pos}") from None
+
+
+def _check_depth(text: str, max_depth: int) -> None:
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        bracket = text[found.start()]
+        if bracket in "[{":
+            depth += 1
+            if depth > max_depth:
+                raise ValueError(f"a JSON text nests deeper than {max_depth}")
+        elif bracket in "]}":
+            depth -= 1
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a JSON object names each key once")
+    return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_NUMBER_CHARACTERS:
+        raise ValueError(f"a number of {len(digits)} characters: at most {MAX_NUMBER_CHARACTERS}")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    if len(digits) > MAX_NUMBER_CHARACTERS:
+        raise ValueError(f"a number of {len(digits)} characters: at most {MAX_NUMBER_CHARACTERS}")
+    return float(digits)
