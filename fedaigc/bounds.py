@@ -18,6 +18,8 @@ MAX_EVALUATIONS: Final = 4 * MAX_DENOISING_STEPS
 MAX_TRAINING_TIMESTEPS: Final = 100_000
 # of noise: what a torch generator takes
 MAX_SEED: Final = 2**64 - 1
+# a negative noise seed is one of which all bits count: see `rng.noise_generator`
+MIN_NOISE_SEED: Final = -(2**63)
 
 # training: what an order to train may ask
 MAX_TRAINING_STEPS: Final = 10_000

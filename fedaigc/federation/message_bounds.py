@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sized
 from typing import Any
 
 from fedaigc.bounded_json import read_json
-from fedaigc.bounds import FINGERPRINT, MAX_ALPHA, MAX_RANK, MAX_STATE_HEADER_CHARACTERS
+from fedaigc.bounds import (
+    FINGERPRINT,
+    MAX_ALPHA,
+    MAX_RANK,
+    MAX_SEED,
+    MAX_STATE_HEADER_CHARACTERS,
+    MIN_NOISE_SEED,
+)
 
 
 def checked(values: dict[str, Any], expected: Mapping[str, type]) -> dict[str, Any]:
@@ -46,6 +53,12 @@ def check_range(values: Mapping[str, Any], **largest: int) -> None:
     for name, limit in largest.items():
         if not 0 <= values[name] <= limit:
             raise ValueError(f"{name} is {values[name]}: expected 0 to {limit}")
+
+
+def check_noise_seed(noise_seed: int) -> None:
+    """Raises ValueError for a number that seeds no noise; negative ones do, see `rng.noise_generator`."""
+    if not MIN_NOISE_SEED <= noise_seed <= MAX_SEED:
+        raise ValueError(f"noise_seed is {noise_seed}: expected {MIN_NOISE_SEED} to {MAX_SEED}")
 
 
 def state_header(text: str) -> dict[str, Any]:

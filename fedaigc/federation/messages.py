@@ -20,7 +20,6 @@ from fedaigc.bounds import (
     MAX_EVALUATIONS,
     MAX_PACKET_BYTES,
     MAX_PROMPT_CHARACTERS,
-    MAX_SEED,
     MAX_TASKS_OF_A_DEVICE,
     MAX_UNREADABLE,
     TASK_ID,
@@ -31,7 +30,14 @@ from fedaigc.diffusion.adapters import SharedState
 from fedaigc.diffusion.plan import DenoisingPlan
 from fedaigc.diffusion.plan_request import PlanRequest
 from fedaigc.federation.arrays import Manifest, array_of, manifest_of
-from fedaigc.federation.message_bounds import check_length, check_range, check_text, checked, state_header
+from fedaigc.federation.message_bounds import (
+    check_length,
+    check_noise_seed,
+    check_range,
+    check_text,
+    checked,
+    state_header,
+)
 from fedaigc.federation.rule import Received, Update
 from fedaigc.federation.wire import BYTES_PER_VALUE, Format, decode, differences, encode
 from fedaigc.rng import numpy_rng
@@ -277,7 +283,8 @@ def read_share(record: RecordDict, partition: int, build: PlanBuilder) -> ShareO
     values = _checked(record, types, {BODY, PLAN})
     check_text("task_id", values["task_id"], TASK_ID)
     check_length("group_prompt", values["group_prompt"], MAX_PROMPT_CHARACTERS)
-    check_range(values, noise_seed=MAX_SEED, stop=MAX_EVALUATIONS)
+    check_noise_seed(values["noise_seed"])
+    check_range(values, stop=MAX_EVALUATIONS)
     plan = build(PlanRequest.from_values(values_of(record, PLAN)))
     return ShareOrder(partition=partition, plan=plan, **values)
 
@@ -294,7 +301,7 @@ def read_finish(record: RecordDict, partition: int, build: PlanBuilder) -> Finis
     values = _checked(record, {"task_id": str, "noise_seed": int, "packet": bytes}, {BODY, PLAN})
     check_text("task_id", values["task_id"], TASK_ID)
     check_length("packet", values["packet"], MAX_PACKET_BYTES)
-    check_range(values, noise_seed=MAX_SEED)
+    check_noise_seed(values["noise_seed"])
     plan = build(PlanRequest.from_values(values_of(record, PLAN)))
     return FinishOrder(partition=partition, plan=plan, **(values | {"packet": values["packet"] or None}))
 

@@ -219,11 +219,11 @@ def test_a_helper_s_packet_with_the_stream_goes_to_nobody(party: Any) -> None:
     pipe, plan, _, owners, group = party
     state = run_segment(pipe, initial_state(pipe, plan, 5), {"prompt": group.prompt}, plan, 2)
     order = ShareOrder(0, min(owners), group.prompt, 5, plan, 2)
-    honest = SharedSteps(pack(state, plan), 2, 4)
-    assert _shared_steps(shared_steps_record(honest), order) == honest
+    honest, shape = SharedSteps(pack(state, plan), 2, 4), tuple(state.latents.shape)
+    assert _shared_steps(shared_steps_record(honest), order, shape) == honest
     telling = replace(honest, packet=pack(state, plan, noise_stream=True))
     with pytest.raises(PacketError, match="noise stream"):
-        _shared_steps(shared_steps_record(telling), order)
+        _shared_steps(shared_steps_record(telling), order, shape)
 
 
 def test_noise_of_a_deployment_follows_from_nothing_that_can_be_guessed(party: Any) -> None:
@@ -237,6 +237,23 @@ def test_noise_of_a_deployment_follows_from_nothing_that_can_be_guessed(party: A
     seeds = {drawn() for _ in range(20)}
     assert len(seeds) == 20
     assert all(-(2**63) <= seed < 0 for seed in seeds)
+
+
+@pytest.mark.parametrize("executor", ["edge", "member"])
+def test_such_noise_passes_through_the_messages_of_a_run(make_run: MakeRun, executor: str) -> None:
+    """To the helper, to members that share and to those that run alone."""
+    config = make_run(
+        prompts=("an apple on a table", "a lemon on a table", "a dog near a river", "x y z"),
+        rounds={"count": 0},
+        seeded_noise=False,
+        generation={"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none", "executor": executor},
+    )
+    seen = messages_of(config)
+    groups = read_record(config.output)["generation"]["groups"]
+    outcomes = {task["outcome"] for group in groups for task in group["tasks"]}
+    assert outcomes == {"shared", "alone"}
+    assert all(group["noise_seed"] < 0 for group in groups)
+    assert all(values["noise_seed"] < 0 for kind, _, values, _ in seen if kind == Ask.SHARE)
 
 
 def test_the_history_of_a_multistep_sampler_gives_the_noise_away_and_latents_do_not(party: Any) -> None:
