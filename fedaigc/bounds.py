@@ -85,6 +85,7 @@ MAX_MISTAKE_CHARACTERS: Final = 1000
 # a message of Flower: its records, and the values of each
 MAX_RECORDS: Final = 8
 MAX_RECORD_VALUES: Final = 64
+MAX_ARRAYS: Final = 1
 MAX_LIST_ITEMS: Final = MAX_TASKS_OF_A_DEVICE
 MAX_KEY_CHARACTERS: Final = 256
 MAX_ARRAY_HEADER_BYTES: Final = 4096

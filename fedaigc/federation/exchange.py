@@ -124,9 +124,9 @@ def _pulled(grid: Grid, message_id: str, ledger: Ledger | None) -> bytes | Failu
             # the text may hold what the client's exception said: it is not read
             forget(grid, message_id)
             return Failure.UNREACHABLE
-        proto = recorddict_to_proto(reply.content)
-        check_records(proto)
-        content = proto.SerializeToString()
+        # first: an update of a thousand arrays would be copied several times
+        check_records(reply.content)
+        content = recorddict_to_proto(reply.content).SerializeToString()
         if ledger is not None:
             ledger.add("up", reply.content)
         return failure_in(reply.content) or content

@@ -1,32 +1,58 @@
-"""How much a message of Flower may hold, counted before its records become objects.
+"""How much a message of Flower may hold, counted before anything is made of it.
 
-A message of ours has one to three records of a few named values. Flower itself takes any number of both, and
-looks at every one of them.
+A message of ours has one to three records of a few named values, and one array at most. Flower itself takes
+any number of them, looks at every one, and copies them with each step from bytes to objects and back.
 """
 
+from collections.abc import Iterator
+
+from flwr.app import ArrayRecord, RecordDict
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
-from fedaigc.bounds import MAX_KEY_CHARACTERS, MAX_LIST_ITEMS, MAX_RECORD_VALUES, MAX_RECORDS
+from fedaigc.bounds import MAX_ARRAYS, MAX_KEY_CHARACTERS, MAX_LIST_ITEMS, MAX_RECORD_VALUES, MAX_RECORDS
 
 
-def check_records(proto: ProtoRecordDict) -> None:
-    """Raises ValueError for more records, values, items of a list or longer keys than any message has."""
-    if len(proto.items) > MAX_RECORDS:
-        raise ValueError(f"a message of {len(proto.items)} records: at most {MAX_RECORDS}")
-    for item in proto.items:
+def check_records(record: ProtoRecordDict | RecordDict) -> None:
+    """Raises ValueError for more records, arrays, values, items of a list or longer keys than a message has.
+
+    On a device before the bytes become objects; on a server, where Flower has made these, before it copies.
+    """
+    entries = record.items if isinstance(record, ProtoRecordDict) else record
+    if len(entries) > MAX_RECORDS:
+        raise ValueError(f"a message of {len(entries)} records: at most {MAX_RECORDS}")
+    for key, of_arrays, values in _proto(record) if isinstance(record, ProtoRecordDict) else _objects(record):
+        limit = MAX_ARRAYS if of_arrays else MAX_RECORD_VALUES
+        if len(values) > limit:
+            raise ValueError(f"a record of {len(values)} values: at most {limit}")
+        if any(len(name) > MAX_KEY_CHARACTERS for name in (key, *(name for name, _ in values))):
+            raise ValueError(f"a key of more than {MAX_KEY_CHARACTERS} characters")
+        if any(items > MAX_LIST_ITEMS for _, items in values):
+            raise ValueError(f"a list of more than {MAX_LIST_ITEMS} items")
+
+
+# the name of a record, whether it holds arrays, and of its values the names and how many items they have
+_Counts = tuple[str, bool, list[tuple[str, int]]]
+
+
+def _proto(record: ProtoRecordDict) -> Iterator[_Counts]:
+    for item in record.items:
         kind = item.WhichOneof("value")
         if kind is None:
             raise ValueError("a record of no kind")
         values = getattr(item, kind).items
-        if len(values) > MAX_RECORD_VALUES:
-            raise ValueError(f"a record of {len(values)} values: at most {MAX_RECORD_VALUES}")
-        if len(item.key) > MAX_KEY_CHARACTERS or any(len(value.key) > MAX_KEY_CHARACTERS for value in values):
-            raise ValueError(f"a key of more than {MAX_KEY_CHARACTERS} characters")
-        if kind == "array_record":
+        if kind == "array_record" or len(values) > MAX_RECORD_VALUES:
+            yield item.key, kind == "array_record", [(value.key, 1) for value in values]
             continue
+        counts = []
         for value in values:
             held = value.value.WhichOneof("value")
             if held is None:
                 raise ValueError("a value of no kind")
-            if held.endswith("_list") and len(getattr(value.value, held).vals) > MAX_LIST_ITEMS:
-                raise ValueError(f"a list of more than {MAX_LIST_ITEMS} items")
+            counts.append((value.key, len(getattr(value.value, held).vals) if held.endswith("_list") else 1))
+        yield item.key, False, counts
+
+
+def _objects(record: RecordDict) -> Iterator[_Counts]:
+    for key, held in record.items():
+        counts = [(name, len(value) if isinstance(value, list) else 1) for name, value in held.items()]
+        yield key, isinstance(held, ArrayRecord), counts
