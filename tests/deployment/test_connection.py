@@ -23,6 +23,7 @@ from fedaigc.deployment.resident import run_device
 from fedaigc.deployment.roster_file import register_device
 from fedaigc.deployment.server import ServerState, start_server
 from fedaigc.device.home import Home
+from fedaigc.device.limits import OwnerLimits
 from fedaigc.errors import UserError
 from fedaigc.federation.config import ModelSection
 from fedaigc.semantics.signature import Policy
@@ -108,5 +109,7 @@ def test_a_server_is_a_host_and_a_port(tmp_path: Path, server: str) -> None:
             insecure=True,
             page_port=None,
             strip_pictures=0,
+            limits=OwnerLimits(),
+            reply_floor_s=1.0,
             say=print,
         )

@@ -173,7 +173,8 @@ def test_rounds_that_are_run_again_are_paid_again(make_run: MakeRun, capsys):
     assert (record["dp"]["means"], record["dp"]["repeated"]) == (3, 1)
     assert record["dp"]["epsilon"] == pytest.approx(epsilon([1.0] * 3, 1e-5))
     # once more, from nothing at all
-    checkpoint.unlink()
+    for path in config.output.glob("checkpoint*"):
+        path.unlink()
     run_in_process(more)
     assert read_record(config.output)["dp"]["means"] == 5
     tell_run(config.output)

@@ -57,7 +57,10 @@ def agent(config: FederationConfig) -> Agent:
 
 
 def start(config: FederationConfig) -> Agent:
-    return Agent(config.home(0), AgentSettings(0, config.model, reply_floor_s=FLOOR_S))
+    return Agent(
+        config.home(0),
+        AgentSettings(0, config.model, reply_floor_s=FLOOR_S, limits=OwnerLimits(max_learning_rate=1.0)),
+    )
 
 
 def ask(agent: Agent, kind: Ask, config: FederationConfig, content: RecordDict | None = None) -> RecordDict:

@@ -61,7 +61,7 @@ def test_a_fresh_state_is_accepted_and_changes_nothing(config: FederationConfig,
     assert picture_change(pipe, shared, base_hash) == 0.0
 
 
-@pytest.mark.parametrize("ratio", [0.25, 0.9, 1.1, 1e6, 1e30])
+@pytest.mark.parametrize("ratio", [0.25, 0.9, 1.1, 3.0])
 def test_the_change_of_a_layer_is_measured_as_derived(
     config: FederationConfig, shared: SharedState, ratio: float
 ) -> None:
