@@ -8,7 +8,11 @@ this process; the machine may have others to run.
 """
 
 import argparse
+import contextlib
+import ctypes
+import gc
 import json
+import statistics
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -39,9 +43,7 @@ from fedaigc.federation.config import FederationConfig, parse_config
 from fedaigc.federation.launcher import in_process_run
 
 BUDGET_S = 2.0
-_BATCH = 50
-# of the last of these the growth of memory counts; before, caches fill
-_WARM = 200
+_BATCH = 25
 
 
 class Tally:
@@ -67,14 +69,24 @@ class Tally:
         self.failures.update(f"{kind}: {text}" for text in outcome.failures)
         if outcome.seconds > self.honest.get(kind, 0.0) + BUDGET_S:
             self.failures[f"{kind}: more than {BUDGET_S:.0f} s beyond an honest one"] += 1
+
+    def sample_memory(self) -> None:
+        """Note the resident memory, once what was drawn for mutations is given back: they are megabytes."""
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
         self.memory.append(psutil.Process().memory_info().rss)
 
     def growth_mb(self) -> float:
-        """Of resident memory since caches were warm, in MB: median of the last 50 against 50 then."""
-        if len(self.memory) < _WARM + 100:
+        """Of resident memory, in MB: the median of the last five samples against that of the first."""
+        if len(self.memory) < 2:
             return 0.0
-        first, last = sorted(self.memory[_WARM : _WARM + 50])[25], sorted(self.memory[-50:])[25]
-        return (last - first) / 1e6
+        return (statistics.median(self.memory[-5:]) - statistics.median(self.memory[:5])) / 1e6
+
+    def _quarters(self) -> list[float]:
+        """Resident memory in MB around the ends of the quarters of the run, medians of five samples."""
+        ends = [max(1, len(self.memory) * quarter // 4) for quarter in range(1, 5)]
+        return [round(statistics.median(self.memory[max(0, end - 5) : end]) / 1e6, 1) for end in ends]
 
     def record(self) -> dict[str, Any]:
         """Everything, as JSON."""
@@ -84,7 +96,7 @@ class Tally:
             "honest_s": {kind: round(value, 3) for kind, value in sorted(self.honest.items())},
             "longest_s": {kind: round(value, 3) for kind, value in sorted(self.longest.items())},
             "memory_growth_mb": round(self.growth_mb(), 1),
-            "peak_memory_mb": round(max(self.memory, default=0) / 1e6, 1),
+            "memory_by_quarter_mb": self._quarters() if self.memory else [],
             "failures": dict(self.failures.most_common(50)),
         }
 
@@ -127,6 +139,7 @@ def fuzz_device(
                     tally.add(send_bytes(target, example) if sent else target.ask(*example))
 
             drive(mixed, act, number, _BATCH)
+            tally.sample_memory()
             number += 1
             say(f"{sum(tally.counts.values())} messages, {sum(tally.failures.values())} failures")
     tally.failures.update(failures)
@@ -159,6 +172,7 @@ def fuzz_server(
                     tally.add(target.run(_whole(kind), ASKED[kind], reply))
 
             drive(device_reply(target), act, number, _BATCH)
+            tally.sample_memory()
             number += 1
             say(f"{sum(tally.counts.values())} messages, {sum(tally.failures.values())} failures")
     return tally
