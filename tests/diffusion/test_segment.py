@@ -230,7 +230,8 @@ def test_bfloat16_is_exact_too(scheduler):
     expected = stock(pipe, plan, PROMPT, 5)
     for k in range(plan.num_steps + 1):
         state = run_segment(pipe, initial_state(pipe, plan, 5), PROMPT, plan, k)
-        state = run_segment(pipe, unpack(pack(state, plan, noise_stream=True), plan), PROMPT, plan, plan.num_steps)
+        packet = pack(state, plan, noise_stream=True)
+        state = run_segment(pipe, unpack(packet, plan), PROMPT, plan, plan.num_steps)
         assert state.latents.dtype == torch.bfloat16
         assert torch.equal(state.latents, expected)
 
