@@ -9,12 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fedaigc import __version__, assets
+from fedaigc import assets
 from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.federation.flower_rule import FLOWER_STRATEGIES
 from fedaigc.federation.strategy_code import strategy_code
 
 _ROOT = Path(__file__).parents[2]
+# counted by hand: one more when a change of this package, beside the rules' own code, changes results
+RESULT_EPOCH = 1
 # records are committed while a study runs: they do not make its code another
 _CODE = ("fedaigc", "strategies", "pyproject.toml")
 
@@ -23,10 +25,13 @@ _CODE = ("fedaigc", "strategies", "pyproject.toml")
 def code_of(strategy: str) -> dict[str, str]:
     """What decides the result of a rule's runs beside their configuration.
 
-    The version of this package and the fingerprint of the rule's code; of Flower's rules its version too.
+    `RESULT_EPOCH`, which stands for this package, and the fingerprint of the rule's code; of Flower's rules
+    the version of Flower, and no fingerprint: what adapts them is this package.
     """
-    flower = {"flwr": version("flwr")} if strategy in FLOWER_STRATEGIES else {}
-    return {"fedaigc": __version__, **flower, "rule": strategy_code(strategy)}
+    epoch = {"epoch": str(RESULT_EPOCH)}
+    if strategy in FLOWER_STRATEGIES:
+        return {**epoch, "flwr": version("flwr")}
+    return {**epoch, "rule": strategy_code(strategy)}
 
 
 @cache

@@ -69,7 +69,7 @@ class RunSpec(Section):
         values = self.model_dump(mode="json", exclude=_NAMES, exclude_defaults=True)
         values["federation"] = self._deciding()
         if self.kind in ("base", "personal"):
-            values["code"] = {"fedaigc": self.code["fedaigc"]}  # no rule plays a part
+            values["code"] = {"epoch": self.code["epoch"]}  # no rule plays a part
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     def _deciding(self) -> dict[str, Any]:

@@ -1,4 +1,9 @@
-"""The fingerprint of a strategy's code: server and devices must run the same."""
+"""The fingerprint of a strategy's code: server and devices must run the same, and records name it.
+
+It is made of what the code does, not of where it lies or how it is described: module names, imports,
+annotations of functions, docstrings and comments do not count. A strategy may move to another package, or its
+parameters be described by other types, and stay the same strategy.
+"""
 
 import ast
 import hashlib
@@ -11,7 +16,7 @@ from fedaigc.federation.flower_rule import FLOWER_STRATEGIES
 
 @cache
 def strategy_code(strategy: str) -> str:
-    """Of a rule in `strategies/`: its file and those that it imports there, without comments and docstrings.
+    """Of a rule in `strategies/`: its file and those that it imports there.
 
     Of Flower's rules: the files that adapt them. ModuleNotFoundError for a name that is no strategy.
     """
@@ -22,10 +27,53 @@ def strategy_code(strategy: str) -> str:
 
 
 def _fingerprint(modules: set[str]) -> str:
-    digest = hashlib.sha256()
-    for module in sorted(modules):
-        digest.update(module.encode() + b"\0" + ast.dump(_without_docstrings(module)).encode())
-    return digest.hexdigest()[:16]
+    # by content: a module's name is no part of what it does
+    digests = sorted(_digest(_parsed(module)) for module in modules)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+
+
+def _digest(tree: ast.Module) -> str:
+    return hashlib.sha256(ast.dump(_Bare().visit(tree)).encode()).hexdigest()
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes imports, docstrings and the annotations of functions away.
+
+    Annotations in a class body stay: in a dataclass they are fields.
+    """
+
+    def visit_Import(self, node: ast.Import) -> None:
+        return None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        return None
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        # `if TYPE_CHECKING:` holds imports alone
+        return self.generic_visit(node) if any(not _imports(each) for each in node.body) else None
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        return self._without_docstring(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return self._without_docstring(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self._without_docstring(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def _without_docstring(self, node: ast.Module | ast.ClassDef | ast.FunctionDef) -> ast.AST:
+        if ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+        return self.generic_visit(node)
+
+
+def _imports(node: ast.AST) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def _reached(module: str) -> set[str]:
@@ -43,14 +91,6 @@ def _reached(module: str) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("strategies."):
                 waiting.append(node.module or "")
     return found
-
-
-def _without_docstrings(module: str) -> ast.Module:
-    tree = _parsed(module)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = node.body[ast.get_docstring(node) is not None :]
-    return tree
 
 
 def _parsed(module: str) -> ast.Module:

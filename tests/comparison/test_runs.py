@@ -1,6 +1,6 @@
 """The id of a run changes with what decides its result, and with nothing else."""
 
-import ast
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,9 @@ import pytest
 
 from fedaigc.comparison.code import code_of, model_fingerprint
 from fedaigc.comparison.plan import make_plan, prepare
+from fedaigc.comparison.record import by_hash, read_records, recorded
 from fedaigc.comparison.runs import RunSpec
-from fedaigc.comparison.study import StudyConfig
+from fedaigc.comparison.study import StudyConfig, read_study
 from fedaigc.federation import strategy_code
 
 from .conftest import MakeStudy
@@ -94,18 +95,39 @@ def test_a_model_counts_by_its_files_and_not_by_its_place(
     assert run_of(make_study(**changes)).hash != before.hash
 
 
-def test_the_code_of_a_rule_counts_without_its_docstrings_and_comments(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+RULE = """
+from fedaigc.federation.rule import Rule
+
+class Strategy(Rule):
+    def weight(self, update: Update, *, share: float = 1.0) -> float:
+        return update.num_examples * share
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('"""What."""\n# why\n' + RULE, True),
+        (RULE.replace("    def weight", '    """How."""\n\n    def weight'), True),
+        (RULE.replace("federation.rule", "strategy.rule.averaging"), True),
+        (RULE.replace("update: Update", "update: LocalUpdate").replace("-> float", '-> "float | int"'), True),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n" + RULE, True),
+        (RULE.replace("* share", "+ share"), False),
+        (RULE.replace("1.0", "2.0"), False),
+        (RULE.replace("(Rule)", "(Rule, Other)"), False),
+        ("if True:\n    x = 1\n" + RULE, False),
+        ("from dataclasses import dataclass\n@dataclass\nclass Own:\n    x: int\n" + RULE, False),
+    ],
+)
+def test_the_code_of_a_rule_is_what_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, same: bool
 ) -> None:
+    """Not where it lies, what it imports, or how it and its parameters are described."""
     monkeypatch.syspath_prepend(str(tmp_path))
-
-    def fingerprint(name: str, text: str) -> str:
-        (tmp_path / f"{name}.py").write_text(text)
-        return ast.dump(strategy_code._without_docstrings(name))
-
-    plain = fingerprint("rule_a", "def f(x):\n    return x + 1\n")
-    assert fingerprint("rule_b", '"""What."""\n# why\ndef f(x):\n    """How."""\n    return x + 1\n') == plain
-    assert fingerprint("rule_c", "def f(x):\n    return x + 2\n") != plain
+    name = f"rule_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    (tmp_path / "rule_plain.py").write_text(RULE)
+    (tmp_path / f"{name}.py").write_text(text)
+    assert (strategy_code._fingerprint({name}) == strategy_code._fingerprint({"rule_plain"})) is same
 
 
 def test_the_code_is_that_of_the_rule_alone() -> None:
@@ -113,6 +135,32 @@ def test_the_code_is_that_of_the_rule_alone() -> None:
     assert code_of("fedprox") == code_of("krum")
     assert "flwr" in code_of("krum")
     assert "flwr" not in code_of("ditto")
+
+
+def test_a_release_changes_no_id_and_another_epoch_changes_all(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hashes() -> set[str]:
+        code_of.cache_clear()
+        return {run.hash for run in make_plan(prepare(make_study(strategies=ROWS)), {}).runs}
+
+    before = hashes()
+    monkeypatch.setattr("fedaigc.__version__", "99.0")
+    assert hashes() == before
+    monkeypatch.setattr("fedaigc.comparison.code.RESULT_EPOCH", 99)
+    assert not hashes() & before
+    monkeypatch.undo()
+    code_of.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["bytes", "galleries"])
+def test_the_committed_studies_are_wholly_recorded(name: str) -> None:
+    """No rename or move makes a run of them another run."""
+    study = read_study(Path(__file__).parents[2] / "experiments" / "configs" / f"{name}.toml")
+    records = by_hash(read_records(study.records_folder))
+    plan = make_plan(prepare(study), records)
+    assert not plan.later
+    assert [run.id for run in plan.runs if not recorded(records, run)] == []
 
 
 def test_the_base_depends_on_model_boundary_and_test_pictures_only(make_study: MakeStudy) -> None:
