@@ -131,11 +131,24 @@ def compare(
     tables: Annotated[
         bool, typer.Option("--tables", help="Write tables, plots and report from the records alone.")
     ] = False,
+    recompute: Annotated[
+        int, typer.Option(min=0, help="Compute this many recorded runs again; do they equal their records?")
+    ] = 0,
+    recompute_seed: Annotated[int, typer.Option(help="Which runs --recompute draws.")] = 0,
 ) -> None:
     """Compare strategies: runs strategies x seeds x partitions, skips what is recorded, writes tables."""
     from fedaigc.comparison.command import compare as run
 
-    raise typer.Exit(run(config, estimate_only=estimate, list_only=list_runs, tables_only=tables))
+    raise typer.Exit(
+        run(
+            config,
+            estimate_only=estimate,
+            list_only=list_runs,
+            tables_only=tables,
+            recompute_count=recompute,
+            recompute_seed=recompute_seed,
+        )
+    )
 
 
 @app.command()

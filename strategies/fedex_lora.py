@@ -3,13 +3,15 @@
 Singhal, Ponkshe, Vepakomma, "FedEx-LoRA: Exact Aggregation for Federated and Efficient Fine-Tuning of
 Foundation Models", ACL 2025, arXiv:2410.09432.
 
-    A = sum_k p_k A_k,   B = sum_k p_k B_k,   p_k = n_k / sum n
+    A = sum_k p_k A_k,   B = sum_k p_k B_k,   p_k = 1 / K over the K clients of the round
     R <- R + s (sum_k p_k B_k A_k - B A)
 
 so that R + s B A moves by sum_k p_k s B_k A_k. The paper's clients add the term to their W0; here W0 is
 never written to. The term is kept as the stack [p_1 A_1; ...; -A], [B_1, ..., B] while that is fewer
 numbers than the layer's weight, and dense from then on. The state that is sent holds all of R, where the
 paper sends the round's term.
+
+The authors' code weighs clients alike, and so does this; weighting = "examples" has p_k = n_k / sum n.
 
 Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, exact, stateless.
 """
@@ -23,6 +25,7 @@ from fedaigc.federation.rule import AveragingRule, ProductSum, SharedState, Trai
 class Strategy(AveragingRule):
     """Both halves of FedEx-LoRA; the client half is plain training."""
 
+    weighting = "uniform"
     traits = Traits(exact=True, residual=True)
 
     def start(self, shared: SharedState, round: int) -> None:

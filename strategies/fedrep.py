@@ -1,15 +1,15 @@
 """FedRep: some layers are each client's own, trained first; the others are shared, trained after them.
 
 Collins, Hassani, Mokhtari, Shakkottai, "Exploiting Shared Representations for Personalized Federated
-Learning", ICML 2021, arXiv:2102.07089.
+Learning", ICML 2021, arXiv:2102.07078.
 
     client   h_k <- steps on h of F_k(phi, h)        from its own h_k, phi fixed
              phi_k <- steps on phi of F_k(phi, h_k)  from phi, h_k fixed
-    server   phi <- sum_k p_k phi_k,   p_k = n_k / sum n
+    server   phi <- sum_k p_k phi_k,   p_k = 1 / K over the K clients of the round
 
 The paper's head is a classifier's last layer; here h is the factors of the layers that `personal` names,
 within the shared stage. A round's steps are divided between the two, where the paper gives phi one step or
-one epoch.
+one epoch. weighting = "examples" has p_k = n_k / sum n.
 
 Partition: blocks (h_k stays). The global state has no factors for h: the edge runs W0 there, and W0 + s B A
 in the other layers. Traits: averaging (on phi), personal. Not exact, not stateless: a client keeps h_k. With
@@ -46,6 +46,7 @@ class Strategy(AveragingRule):
     personal: str = "up_blocks"
     personal_share: float = 0.5
 
+    weighting = "uniform"
     traits = Traits(partition="blocks", stateless=False, personal=True)
 
     def __post_init__(self) -> None:

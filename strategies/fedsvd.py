@@ -5,11 +5,12 @@ Federated Learning with LoRA", NeurIPS 2025, arXiv:2505.12805.
 
     client   B_k <- steps on B of F_k(B, A)       from the common B
     server   B <- sum_k p_k B_k,   p_k = n_k / sum n
-             every `period` rounds   U S V^T = B A,   A <- V^T,   B <- U S
+             every `period` rounds, after the first `warmup`   U S V^T = B A,   A <- V^T,   B <- U S
 
+The authors' code has both numbers, with the same defaults: factor again after every round, from the first on.
 B A has no more directions than A has rows, so the factors hold it without loss. Directions of A that B does
 not use yet have no singular value; they stay in the span of A's rows, which V^T keeps. Before the first
-factoring A is what the run drew from its seed.
+factoring A is what the run drew from its seed, and its directions count alike: a warm-up lets B grow first.
 
 Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless, exact: with A common, s B A is
 linear in B, and factoring again does not change it. With a `period` that never comes it is FFA-LoRA.
@@ -22,15 +23,16 @@ from fedaigc.federation.rule import AveragingRule, SharedState, Traits, padded, 
 
 @dataclass
 class Strategy(AveragingRule):
-    """Both halves of FedSVD. period: rounds between two factorings."""
+    """Both halves of FedSVD. period: rounds between two factorings. warmup: rounds before the first one."""
 
     period: int = 1
+    warmup: int = 0
 
     traits = Traits(exact=True)
 
     def __post_init__(self) -> None:
-        if self.period < 1:
-            raise ValueError(f"period starts at 1, got {self.period}")
+        if self.period < 1 or self.warmup < 0:
+            raise ValueError(f"period starts at 1, warmup at 0: got {self.period} and {self.warmup}")
 
     def trains(self, name: str, round: int) -> bool:
         """B."""
@@ -39,7 +41,7 @@ class Strategy(AveragingRule):
     def start(self, shared: SharedState, round: int) -> None:
         """Empty sums."""
         super().start(shared, round)
-        self._factors_again = round % self.period == 0
+        self._factors_again = round % self.period == 0 and round > self.warmup
 
     def finish(self) -> SharedState:
         """The mean of B; A = V^T and B = U S when it is time."""

@@ -49,6 +49,7 @@ class Strategy(Rule):
     gamma: float = 0.99
     regularisation: float = 5e-3
 
+    weighting = None
     traits = Traits(stateless=False, any_rank=True)
 
     def __post_init__(self) -> None:

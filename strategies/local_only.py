@@ -27,6 +27,7 @@ from fedaigc.federation.rule import (
 class Strategy(Rule):
     """Both halves; the server's does nothing."""
 
+    weighting = None
     traits = Traits(averaging=False, stateless=False, any_rank=True, personal=True)
 
     def sends(self, name: str, round: int) -> bool:

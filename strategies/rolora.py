@@ -1,11 +1,12 @@
 """RoLoRA: rounds that train and average B take turns with rounds that train and average A.
 
 Chen, Guo, Ju, Dalal, Zhu, Khisti, "Robust Federated Finetuning of LLMs via Alternating Optimization of
-LoRA", arXiv:2409.02346.
+LoRA", NeurIPS 2025, arXiv:2502.01755. (The earlier arXiv:2409.02346 has another title and the same rule.)
 
     odd rounds    B <- sum_k p_k B_k,   B_k trained from B with A fixed
-    even rounds   A <- sum_k p_k A_k,   A_k trained from A with B fixed,   p_k = n_k / sum n
+    even rounds   A <- sum_k p_k A_k,   A_k trained from A with B fixed,   p_k = 1 / K
 
+over the K clients of the round; weighting = "examples" has p_k = n_k / sum n, as the authors' code weighs.
 Rounds count from 1: B, which starts at zero, is first, since with B = 0 the gradient of A is zero.
 
 Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless, exact in each round: one
@@ -21,6 +22,7 @@ from fedaigc.federation.rule import AveragingRule, Traits
 class Strategy(AveragingRule):
     """Both halves of RoLoRA: plain training of the round's factor, and its mean."""
 
+    weighting = "uniform"
     traits = Traits(exact=True)
 
     def trains(self, name: str, round: int) -> bool:

@@ -8,8 +8,8 @@ Learning", ICML 2020, arXiv:1910.06378.
     server   x <- x + eta_g sum_k p_k (y_k - x)
              c <- c + (|S| / N) sum_k p_k (c_k' - c_k)
 
-with p_k = n_k / sum n over the |S| clients of the round and N clients in all. The paper has 1 / |S| for p_k;
-here the objective is weighted as in every other row of a table, and at equal n_k the two are the same.
+over the |S| clients of the round, of N clients in all. p_k = 1 / |S| as in the paper; with weighting =
+"examples" p_k = n_k / sum n, for an objective that weighs clients so.
 
 With plain SGD, x - y = eta sum_j (g_j - c_k + c), so that option II is c_k' = (1 / K) sum_j g_j, the mean of
 the raw gradients on the way. That mean is what is computed: it is still a gradient under AdamW or clipping,
@@ -44,6 +44,8 @@ _CONTROL = "control/"
 @dataclass
 class Strategy(AveragingRule):
     """Both halves of SCAFFOLD. server_learning_rate: eta_g."""
+
+    weighting = "uniform"
 
     server_learning_rate: float = 1.0
 

@@ -1,6 +1,7 @@
 """What computes a run: fingerprints of the rule's code and of the base model, the commit, the machine."""
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 from fedaigc import assets
 from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.federation.flower_rule import FLOWER_STRATEGIES
+from fedaigc.federation.strategies import describe
 from fedaigc.federation.strategy_code import strategy_code
 
 _ROOT = Path(__file__).parents[2]
@@ -26,11 +28,12 @@ def code_of(strategy: str) -> dict[str, str]:
     """What decides the result of a rule's runs beside their configuration.
 
     `RESULT_EPOCH`, which stands for this package, and the fingerprint of the rule's code; of Flower's rules
-    the version of Flower, and no fingerprint: what adapts them is this package.
+    the version of Flower, and our defaults: what adapts them is this package.
     """
     epoch = {"epoch": str(RESULT_EPOCH)}
     if strategy in FLOWER_STRATEGIES:
-        return {**epoch, "flwr": version("flwr")}
+        defaults = describe(strategy).options
+        return {**epoch, "flwr": version("flwr"), "defaults": json.dumps(defaults, sort_keys=True)}
     return {**epoch, "rule": strategy_code(strategy)}
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from fedaigc.comparison.display import Bars
 from fedaigc.comparison.estimate import Measured, data_seconds, run_seconds, told
 from fedaigc.comparison.plan import Plan, Prepared, make_plan, prepare
+from fedaigc.comparison.recompute import recompute
 from fedaigc.comparison.record import by_hash, read_records, recorded
 from fedaigc.comparison.report import write_report
 from fedaigc.comparison.runs import RunSpec
@@ -24,11 +25,18 @@ from fedaigc.file_lock import locked
 
 
 def compare(
-    path: Path, *, estimate_only: bool = False, list_only: bool = False, tables_only: bool = False
+    path: Path,
+    *,
+    estimate_only: bool = False,
+    list_only: bool = False,
+    tables_only: bool = False,
+    recompute_count: int = 0,
+    recompute_seed: int = 0,
 ) -> int:
     """Run the study of a TOML file as far as it is not recorded; returns the status to exit with.
 
-    0: everything is done. 1: runs failed, and are recorded as failed. 130: stopped by a signal.
+    0: everything is done. 1: runs failed, and are recorded as failed. 130: stopped by a signal. With
+    recompute_count: that many recorded runs are computed again; 1 where one of them differs from its record.
 
     Raises UserError for a configuration that cannot work, and when another process runs the same study.
     """
@@ -47,6 +55,8 @@ def compare(
         if not estimate_only:
             busy = f"another process is running this study in {study.work}: wait for it, or stop it"
             held.enter_context(locked(study.work / "lock", busy=busy))
+        if recompute_count:
+            return recompute(console, prepared, plan, recompute_count, recompute_seed)
         left = [run for run in (*plan.runs, *plan.later) if not recorded(records, run)]
         if not left and not estimate_only:
             console.print(f"all {len(plan.runs)} runs are recorded\nreport: {_summarize(prepared)}")
@@ -93,7 +103,7 @@ def _summarize(prepared: Prepared) -> Path:
     plan = make_plan(prepared, by_hash(records))
     runs = [run for run in plan.runs if run.purpose == "report"]
     expected = {(run.label, run.partition, run.seed): run.hash for run in runs}
-    return write_report(study, collect(study, records, expected))
+    return write_report(study, collect(study, records, expected, plan.choices))
 
 
 def _list(console: Console, plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> None:

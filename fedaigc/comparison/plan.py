@@ -42,13 +42,14 @@ def prepare(study: StudyConfig) -> Prepared:
 
     Raises UserError with what to change.
     """
-    equal: dict[tuple[str, str], str] = {}
+    equal: dict[tuple[str, str, str | None], str] = {}
     for strategy in study.strategies:
         grid_of(study, strategy)
         rule = load_strategy(strategy.name, strategy.options)
         if strategy.mixed_ranks and not rule.traits.any_rank:
             raise UserError(f"{strategy.row}: {strategy.name} needs equal ranks: leave mixed_ranks out")
-        same = (rule.equals or strategy.name, _setting(strategy, with_options=not rule.equals))
+        setting = _setting(strategy, with_options=not rule.equals)
+        same = (rule.equals or strategy.name, setting, rule.weighting)
         if same in equal:
             raise UserError(
                 f"{strategy.row!r} and {equal[same]!r} are the same rule by construction with the same "
@@ -93,13 +94,16 @@ def _plan_row(
     label = row if isinstance(row, str) else row.row
     own = study.baselines.seeds if strategy is None else strategy.seeds
     seeds = study.seeds if own is None else own
-    grid, tuning = grid_of(study, strategy), study.tuning
+    tuned: Row = row
+    if strategy is not None and strategy.tuned_as is not None:
+        tuned = next(other for other in study.strategies if other.row == strategy.tuned_as)
+    grid, tuning = grid_of(study, None if isinstance(tuned, str) else tuned), study.tuning
     if tuning is None:
         plan.runs += [row_run(study, row, partition, clients, seed, {}, trial=False) for seed in seeds]
         return
 
     def trials(point: Point) -> list[RunSpec]:
-        return [row_run(study, row, partition, clients, seed, point, trial=True) for seed in tuning.seeds]
+        return [row_run(study, tuned, partition, clients, seed, point, trial=True) for seed in tuning.seeds]
 
     def loss(point: Point) -> float | None:
         found = [records.get(run.hash) for run in trials(point)]

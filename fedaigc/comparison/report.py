@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import fmean
 
 from fedaigc.comparison import result_tables
+from fedaigc.comparison.breakdown import breakdown_table
 from fedaigc.comparison.plots import Curve, plot_differences, plot_loss_by_bytes, plot_loss_by_round
 from fedaigc.comparison.record import losses_of
 from fedaigc.comparison.result_tables import over_seeds, seed_losses
@@ -51,6 +52,10 @@ records. No amplification by sampling is counted, and neither is tuning, which s
 no epsilon holds, e.g. as the noise follows from a seed (`insecure_seed`), or as the clients clip.
 """
 
+_SHORT_TRIALS = """\
+Tuned over fewer rounds than the {rounds} that are reported, which can choose values that win early: {rows}.
+"""
+
 
 def write_report(study: StudyConfig, results: Sequence[PartitionResults]) -> Path:
     """Write everything below the study's output; returns the path of report.md."""
@@ -84,17 +89,35 @@ def _partition_part(study: StudyConfig, result: PartitionResults, *, many: bool)
             table(f"{mode}{suffix}", found, f"{_MODE_TEXT[mode]}{many_seeds}")
             if result_tables.has_noise(result, chosen):
                 parts.append(_ABOUT_EPSILON)
+            split = breakdown_table(result, chosen, mode, study.reference)
+            title = f"Differences to {study.reference}, {mode}, by who is counted{many_seeds}"
+            table(f"{mode}-breakdown{suffix}", split, title)
             parts += _plots(study, result, chosen, mode, suffix)
             drawn = result_tables.gallery_table(result, chosen, mode, study.reference)
             if drawn is not None:
                 table(f"{mode}-galleries{suffix}", drawn, f"Galleries, {mode}{many_seeds}")
                 parts.append(_about_galleries(study))
     table("personal", result_tables.personal_table(result), "The personal stage, the same for all rows")
-    table("tuning", result_tables.tuning_table(result), "Tuning, on validation pictures and on other seeds")
+    tuned = result_tables.tuning_table(study, result)
+    table("tuning", tuned, "Tuning, on validation pictures and on other seeds")
+    short = _tuned_shorter(study)
+    if short and tuned is not None:
+        parts.append(_SHORT_TRIALS.format(rows=", ".join(short), rounds=study.rounds.count))
     table("clients", result_tables.clients_table(result), "The clients")
     if result.notes:
         parts.append("### Notes\n\n" + "".join(f"- {note}\n" for note in result.notes))
     return parts
+
+
+def _tuned_shorter(study: StudyConfig) -> list[str]:
+    """Rows whose trials end before the reported runs do."""
+    if study.tuning is None:
+        return []
+    common = study.tuning.rounds or study.rounds.count
+    own = {row.row: row.tuning_rounds or common for row in study.strategies}
+    rows: dict[str, int] = dict.fromkeys(("pooled", "local only"), common)
+    rows |= {row.row: own[row.tuned_as or row.row] for row in study.strategies}
+    return [name for name, rounds in rows.items() if rounds < study.rounds.count]
 
 
 def _about_galleries(study: StudyConfig) -> str:

@@ -1,8 +1,8 @@
 """The tables of a comparison, as a reviewer asks for them: the gate first, then each mode apart."""
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 from fedaigc.comparison.record import losses_of
 from fedaigc.comparison.statistics import (
@@ -14,6 +14,7 @@ from fedaigc.comparison.statistics import (
     t_interval,
     worst_tenth_mean,
 )
+from fedaigc.comparison.study import StudyConfig, Value
 from fedaigc.comparison.summary import Mode, PartitionResults, RowResults
 from fedaigc.comparison.tables import Cell, Column, Table
 from fedaigc.errors import UserError
@@ -21,6 +22,7 @@ from fedaigc.federation.accountant import shown
 from fedaigc.metrics.intervals import Estimate
 
 NONE = "–"
+EDGE_MARK = " (edge)"
 _DIGITS = 4
 _GALLERY_DIGITS = 2
 
@@ -199,30 +201,58 @@ def _distances(row: RowResults, seeds: Sequence[int], mode: Mode) -> dict[str, l
     return {name: [each[name] for each in found] for name in ("frechet", "kernel")}
 
 
-def tuning_table(results: PartitionResults) -> Table | None:
-    """What every row was tuned to; None without tuning."""
+def tuning_table(study: StudyConfig, results: PartitionResults) -> Table | None:
+    """What every row was tuned over and to, every value that was tried; None without tuning.
+
+    A value that is chosen and the largest or smallest of those tried has a mark: the optimum may lie beyond.
+    """
+    if study.tuning is None:
+        return None
     rows: list[tuple[Cell, ...]] = []
+    own = {strategy.row: strategy for strategy in study.strategies}
     for row in results.rows:
-        told: dict[str, Any] | None = next((r["run"]["tuning"] for r in row.records.values()), None)
-        if told is None:
+        choice = row.tuning
+        if choice is None or choice.waiting:
             continue
-        values = next(iter(row.records.values()))["run"]["values"]
-        chosen = ", ".join(f"{key.partition('.')[2]} = {value}" for key, value in sorted(values.items()))
-        edges = ", ".join(key.partition(".")[2] for key in told["edges"])
-        losses = [trial["loss"] for trial in told["trials"] if trial["loss"] is not None]
-        best = f"{min(losses):.{_DIGITS}f}" if losses else NONE
+        strategy = own.get(row.name)
+        as_row = strategy.tuned_as if strategy is not None else None
+        rounds = strategy.tuning_rounds if strategy is not None else None
+        tried = "; ".join(
+            f"{key.partition('.')[2]} "
+            + ", ".join(
+                str(value) for value in sorted({point[key] for point, _ in choice.trials}, key=_by_value)
+            )
+            for key in sorted(choice.best)
+        )
+        chosen = ", ".join(
+            f"{key.partition('.')[2]} = {value}{EDGE_MARK if key in choice.edges else ''}"
+            for key, value in sorted(choice.best.items())
+        )
+        lowest = min(loss for _, loss in choice.trials)
         rows.append(
-            (row.name, str(len(told["trials"])), str(told["extended"]), chosen, best, edges or "none")
+            (
+                row.name,
+                f"as {as_row}" if as_row else str(len(choice.trials)),
+                str(rounds or study.tuning.rounds or study.rounds.count),
+                tried,
+                chosen,
+                f"{lowest:.{_DIGITS}f}" if math.isfinite(lowest) else NONE,
+            )
         )
     columns = (
         Column("row"),
         Column("trials", "right"),
-        Column("of these, beyond the grid", "right"),
+        Column("rounds", "right"),
+        Column("tried"),
         Column("chosen"),
         Column("validation loss", "right"),
-        Column("still on the edge"),
     )
     return Table(columns, tuple(rows)) if rows else None
+
+
+def _by_value(value: Value) -> tuple[int, float, str]:
+    """Numbers by size, then words."""
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, value)
 
 
 def clients_table(results: PartitionResults) -> Table | None:

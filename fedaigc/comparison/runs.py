@@ -152,7 +152,7 @@ def row_run(
         federation["rounds"] |= {"clients": None, "dropout_rate": 0.0}
     rounds = study.rounds.count
     if trial and study.tuning is not None:
-        rounds = study.tuning.rounds or rounds
+        rounds = strategy.tuning_rounds or study.tuning.rounds or rounds
     federation["rounds"]["count"] = rounds
     parse_config({**federation, "homes": "homes", "output": "out"})
     every = study.evaluation.every

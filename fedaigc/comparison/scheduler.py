@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fedaigc.comparison.execute import run_folder
 from fedaigc.comparison.record import by_hash, final_loss, is_done, read_records, recorded, write_record
@@ -23,6 +23,7 @@ _GRACE_S = 5.0
 Records = Mapping[str, Mapping[str, Any]]
 
 
+@runtime_checkable
 class Display(Protocol):
     """What is told while runs go on."""
 

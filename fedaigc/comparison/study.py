@@ -76,9 +76,13 @@ class StrategySection(Section):
 
     name: of the rule, as in `rounds.strategy`, with its `options`. label: the row's own name (default: the
     rule's). settings: keys of `adapter`, `training` and `rounds` for this row alone, e.g. {"adapter.rank" =
-    2}. tune: its grid, key -> values, for keys of `options` and `settings` (default: `tuning.grid`).
-    mixed_ranks: train with `clients.ranks`. seeds: in place of the study's. cost: compute of its local round
-    in units of the local steps, for the estimate of the time only.
+    2}. mixed_ranks: train with `clients.ranks`. seeds: in place of the study's. cost: compute of its local
+    round in units of the local steps, for the estimate of the time only.
+
+    tune: further keys of its grid, key -> values, for keys of `options` and `settings`, or other values for a
+    key of `tuning.grid`; a list of one value fixes it. tuning_rounds: of its trials, in place of
+    `tuning.rounds`. tuned_as: another row, whose choice it takes in place of trials of its own: a control has
+    the values of what it controls.
     """
 
     name: str
@@ -86,6 +90,8 @@ class StrategySection(Section):
     options: dict[str, Value] = {}
     settings: dict[str, Any] = {}
     tune: dict[str, Any] | None = None
+    tuning_rounds: Annotated[int, Field(ge=1)] | None = None
+    tuned_as: str | None = None
     mixed_ranks: bool = False
     seeds: tuple[Seed, ...] | None = None
     cost: Annotated[float, Field(gt=0)] = 1.0
@@ -104,9 +110,9 @@ class StrategySection(Section):
 class TuningSection(Section):
     """Choice of hyper-parameters on a validation split and on seeds that are never reported.
 
-    Every row gets `trials` points of its own grid, or of `grid`: all of them, or so many drawn from them.
-    rounds: of a trial (default: as many as a run). extensions: how often an optimum on the edge of a grid
-    extends it by one value.
+    Every row gets `trials` points of `grid` with its own keys: all of them, or so many drawn from them.
+    rounds: of a trial (default: as many as a run; fewer choose values that win early). extensions: how often
+    an optimum on the edge of a grid extends it by one value.
     """
 
     seeds: tuple[Seed, ...] = (1000,)
@@ -200,6 +206,14 @@ class StudyConfig(Section):
                 raise ValueError(f"{row!r} is a row that is always there: take another label")
         if self.reference not in rows:
             raise ValueError(f"the reference {self.reference!r} is none of {', '.join(rows)}")
+        for strategy in self.strategies:
+            own = [row.row for row in self.strategies if row.tuned_as is None]
+            if strategy.tuned_as is not None and strategy.tuned_as not in own:
+                raise ValueError(
+                    f"{strategy.row}: tuned_as is {strategy.tuned_as!r}, no row with trials of its own"
+                )
+            if strategy.tuned_as is not None and (strategy.tune is not None or strategy.tuning_rounds):
+                raise ValueError(f"{strategy.row}: tuned_as, or a tuning of its own")
         if any(strategy.mixed_ranks for strategy in self.strategies) and self.clients.ranks is None:
             raise ValueError("mixed_ranks needs clients.ranks")
         lists = [self.seeds, self.baselines.seeds, *(strategy.seeds for strategy in self.strategies)]
@@ -255,14 +269,16 @@ def _flattened(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, An
 
 
 def grid_of(study: StudyConfig, strategy: StrategySection | None) -> dict[str, list[Value]]:
-    """The values that each key of a row is tuned over; empty without tuning. Baselines (None): the default.
+    """The values that each key of a row is tuned over: the common grid and its own; empty without tuning.
+
+    strategy: None for a baseline, which has the common grid alone.
 
     Raises UserError for a grid with fewer points than every row gets trials.
     """
     if study.tuning is None:
         return {}
-    own = strategy.tune if strategy is not None else None
-    grid = study.tuning.grid if own is None else own
+    own = (strategy.tune if strategy is not None else None) or {}
+    grid = {**study.tuning.grid, **own}
     row = strategy.row if strategy is not None else "tuning.grid"
     size = 1
     for key, values in grid.items():

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from fedaigc.comparison.record import by_hash, is_done, losses_of
 from fedaigc.comparison.statistics import Score
 from fedaigc.comparison.study import BASELINES, StudyConfig
+from fedaigc.comparison.tuning import Choice
 
 Mode = Literal["collaborative", "device"]
 MODES: tuple[Mode, ...] = ("collaborative", "device")
@@ -15,11 +16,16 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RowResults:
-    """The records of one row under one partition, by seed. expected: the seeds that it should have."""
+    """The records of one row under one partition, by seed.
+
+    expected: the seeds that it should have. tuning: how its values were chosen, as the records of the trials
+    say now; None without tuning.
+    """
 
     name: str
     expected: tuple[int, ...]
     records: Mapping[int, Record]
+    tuning: Choice | None = None
 
     @property
     def baseline(self) -> bool:
@@ -69,12 +75,16 @@ class PartitionResults:
 
 
 def collect(
-    study: StudyConfig, records: Sequence[dict[str, Any]], expected: Mapping[tuple[str, str, int | None], str]
+    study: StudyConfig,
+    records: Sequence[dict[str, Any]],
+    expected: Mapping[tuple[str, str, int | None], str],
+    choices: Mapping[tuple[str, str], Choice],
 ) -> list[PartitionResults]:
     """The results of a study, by partition.
 
     expected: the hash of the run of (row, partition, seed) as the code is now. A record with another hash
     (older code, or values that were tuned since) stands in where that one is missing, and a note says so.
+    choices: the tuning by (row, partition).
     """
     done, found = by_hash(list(records)), []
     # the latest of each; one that is done before one that failed
@@ -99,7 +109,12 @@ def collect(
         for name, seeds in _expected_rows(study):
             picked = {seed: pick(name, None if name == "base" else seed) for seed in seeds}
             rows.append(
-                RowResults(name, seeds, {seed: each for seed, each in picked.items() if each is not None})
+                RowResults(
+                    name,
+                    seeds,
+                    {seed: each for seed, each in picked.items() if each is not None},
+                    choices.get((name, partition)),
+                )
             )
         apart = {seed: pick("personal", seed) for seed in study.seeds if study.personal == "once"}
         personal = {s: record for s, record in apart.items() if record is not None and is_done(record)}

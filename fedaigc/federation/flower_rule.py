@@ -5,8 +5,14 @@ led through `configure_train` and `aggregate_train` as Flower's own loop would l
 before, by our loop. The client half is plain training, with FedProx's term where that is the strategy.
 
 Where Flower's defaults make one strategy another, ours differ: FedAvgM has momentum, FedProx a mu, Multi-Krum
-selects two. Which rules are still equal: FedAvg on factors is FedIT; the server half of FedProx is FedAvg's;
-Bulyan with no malicious nodes, and FedTrimmedAvg while beta K < 1, are the unweighted mean.
+selects two. Two strategies follow their papers where Flower's do not, and Flower by an option. Multi-Krum
+weighs the selected updates alike (Blanchard et al. 2017, arXiv:1703.02757): weighed by examples, as Flower
+does it and weighting = "examples" does here, an attacker who is selected chooses its own weight. Bulyan
+selects by Krum one update after the other, among those that are left (El Mhamdi et al. 2018,
+arXiv:1802.07927); with iterated = false, as Flower does it, those of the lowest scores at once.
+
+Which rules are still equal: FedAvg on factors is FedIT; the server half of FedProx is FedAvg's; Bulyan with
+no malicious nodes, and FedTrimmedAvg while beta K < 1, are the unweighted mean.
 
 Krum, Multi-Krum, Bulyan, FedTrimmedAvg and FedMedian withstand some of a round's clients. How many is
 `rounds.attackers`, unless an option says it (`num_malicious_nodes`, `beta`); a round with fewer updates than
@@ -38,6 +44,7 @@ from fedaigc.federation.flower_privacy import (
     Privacy,
     privacy_of,
 )
+from fedaigc.federation.iterated_krum import iterated_krum
 from fedaigc.federation.rule import (
     LocalResult,
     LocalWork,
@@ -47,6 +54,7 @@ from fedaigc.federation.rule import (
     SharedState,
     Traits,
     Update,
+    Weighting,
 )
 from fedaigc.federation.validation import nearest
 
@@ -55,6 +63,7 @@ _LOSS = "shared_loss"
 _STATEFUL = Traits(averaging=False, stateless=False)
 # what Flower's strategies keep from round to round
 _MEMORY = ("m_t", "v_t", "momentum_vector")
+_ITERATED = "iterated"
 _POSITIVE = {"eta", "tau", "server_learning_rate", "client_learning_rate", "num_nodes_to_select"}
 _BELOW_ONE = {"beta_1", "beta_2", "server_momentum"}
 
@@ -66,15 +75,17 @@ class _Kind:
     mean: it starts from the clients' mean, so that a private mean can take its place. centred: it compares
     distances, for which it is given the clients' changes in place of their weights: Flower computes
     |x - y|^2 as |x|^2 + |y|^2 - 2 xy in float32, where small changes of large weights would be lost. needed:
-    for f attackers a f + b clients, as (a, b); None for a strategy that withstands none.
+    for f attackers a f + b clients, as (a, b); None for a strategy that withstands none. weighting: see
+    `Rule`.
     """
 
     strategy: type[Any]
-    options: Mapping[str, float | int]
+    options: Mapping[str, float | int | bool]
     traits: Traits = field(default_factory=Traits)
     mean: bool = False
     centred: bool = False
     needed: tuple[int, int] | None = None
+    weighting: Weighting | None = "examples"
 
 
 _ADAPTIVE = {"eta": 0.1, "beta_1": 0.9, "beta_2": 0.99, "tau": 1e-3}
@@ -87,17 +98,28 @@ _KINDS = {
     "fedyogi": _Kind(flower.FedYogi, _ADAPTIVE | {"eta": 0.01}, _STATEFUL, mean=True),
     "fedadagrad": _Kind(flower.FedAdagrad, {"eta": 0.1, "tau": 1e-3}, _STATEFUL, mean=True),
     "fedprox": _Kind(flower.FedProx, {"proximal_mu": 0.01}, mean=True),
-    "fedmedian": _Kind(flower.FedMedian, {}, needed=(2, 1)),
-    "fedtrimmedavg": _Kind(flower.FedTrimmedAvg, {"beta": 0.2}, needed=(2, 1)),
-    "krum": _Kind(flower.Krum, {"num_malicious_nodes": 0}, centred=True, needed=(2, 3)),
+    "fedmedian": _Kind(flower.FedMedian, {}, needed=(2, 1), weighting=None),
+    "fedtrimmedavg": _Kind(flower.FedTrimmedAvg, {"beta": 0.2}, needed=(2, 1), weighting=None),
+    "krum": _Kind(flower.Krum, {"num_malicious_nodes": 0}, centred=True, needed=(2, 3), weighting=None),
     "multikrum": _Kind(
-        flower.MultiKrum, {"num_malicious_nodes": 0, "num_nodes_to_select": 2}, centred=True, needed=(2, 3)
+        flower.MultiKrum,
+        {"num_malicious_nodes": 0, "num_nodes_to_select": 2},
+        centred=True,
+        needed=(2, 3),
+        weighting="uniform",
     ),
     # not averaging: fewer than 4 f + 3 clients change nothing
     "bulyan": _Kind(
-        flower.Bulyan, {"num_malicious_nodes": 0}, Traits(averaging=False), centred=True, needed=(4, 3)
+        flower.Bulyan,
+        {"num_malicious_nodes": 0, _ITERATED: True},
+        Traits(averaging=False),
+        centred=True,
+        needed=(4, 3),
+        weighting=None,
     ),
-    "qfedavg": _Kind(flower.QFedAvg, {"client_learning_rate": 1e-3, "q": 0.1}, Traits(averaging=False)),
+    "qfedavg": _Kind(
+        flower.QFedAvg, {"client_learning_rate": 1e-3, "q": 0.1}, Traits(averaging=False), weighting=None
+    ),
 }
 FLOWER_STRATEGIES = tuple(_KINDS)
 ROBUST_STRATEGIES = tuple(name for name, kind in _KINDS.items() if kind.needed is not None)
@@ -125,7 +147,7 @@ def flower_rule(name: str, options: Options) -> Rule:
             )
     chosen = dict(kind.options)
     for option in kind.options.keys() & options.keys():
-        chosen[option] = _number(name, option, options[option], kind.options[option])
+        chosen[option] = _value(name, option, options[option], kind.options[option])
     try:
         privacy = privacy_of({option: options[option] for option in options if option in PRIVACY_OPTIONS})
         return FlowerRule(kind, chosen, privacy, given=options.keys())
@@ -133,7 +155,11 @@ def flower_rule(name: str, options: Options) -> Rule:
         raise UserError(f"Flower's {name}: {error}") from None
 
 
-def _number(name: str, option: str, value: Any, default: float | int) -> float | int:
+def _value(name: str, option: str, value: Any, default: float | int | bool) -> float | int | bool:
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise UserError(f"Flower's {name}: {option} is true or false, got {value!r}")
+        return value
     kinds = (int,) if isinstance(default, int) else (int, float)
     fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
     if not fits or (option in _POSITIVE and value == 0) or (option in _BELOW_ONE and value >= 1):
@@ -156,28 +182,27 @@ class FlowerRule(Rule):
     def __init__(
         self,
         kind: _Kind,
-        options: Mapping[str, float | int],
+        options: Mapping[str, float | int | bool],
         privacy: Privacy | None,
         given: Collection[str] = (),
     ) -> None:
         self._kind, self._options, self._privacy, self._given = kind, options, privacy, frozenset(given)
         self._attackers = 0
         # the loss that clients report: coarse, and at the weights of their local steps
-        keys = {"train_loss_key": _LOSS} if kind.strategy is flower.QFedAvg else {}
-        self._strategy = kind.strategy(**options, **keys, **OWN_LOOP)
+        keys: dict[str, Any] = {"train_loss_key": _LOSS} if kind.strategy is flower.QFedAvg else {}
+        if options.get(_ITERATED):
+            keys["selection_rule"] = iterated_krum
+        numbers = {name: value for name, value in options.items() if name != _ITERATED}
+        self._strategy = kind.strategy(**numbers, **keys, **OWN_LOOP)
         self.weighing_metrics = (_LOSS,) if keys else ()
         self.clips_updates = privacy is not None and privacy.server_side
-        self.traits = kind.traits
+        self.traits, self.weighting = kind.traits, kind.weighting if privacy is None else None
+        self.robust = kind.needed is not None
         if privacy is None and (kind.strategy is flower.FedAvg or options.get("proximal_mu") == 0):
             self.equals = "fedit"
         if privacy is not None:
             kept = kind.traits.stateless and not privacy.adaptive
             self.traits = replace(kind.traits, averaging=False, stateless=kept)
-
-    @property
-    def robust(self) -> bool:
-        """Whether the strategy withstands attackers at all."""
-        return self._kind.needed is not None
 
     def withstand(self, attackers: int) -> None:
         """Set how many of a round's clients may be attackers, unless an option says it.

@@ -213,7 +213,7 @@ def _folded(
             done.capped[partition] = weight
         done.num_examples[partition] = update.num_examples
         done.metrics[partition] = dict(update.metrics)
-        rule.add(replace(update, num_examples=weight))
+        rule.add(replace(update, num_examples=1 if rule.weighting == "uniform" else weight))
     return done
 
 

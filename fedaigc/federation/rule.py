@@ -30,6 +30,9 @@ from fedaigc.federation.low_rank import times as times
 from fedaigc.federation.low_rank import truncated as truncated
 from fedaigc.rng import rng as rng
 
+Weighting = Literal["examples", "uniform"]
+WEIGHTINGS: tuple[Weighting, ...] = ("examples", "uniform")
+
 
 @dataclass(frozen=True)
 class Traits:
@@ -60,7 +63,8 @@ class Traits:
 class Update:
     """What one client sent after a round, checked.
 
-    Float32 tensors by name, n_k, its local steps, the rank of its factors, and coarse metrics.
+    Float32 tensors by name, the number of examples n_k that it counts for (1 for every client where the
+    rule's weighting is "uniform"), its local steps, the rank of its factors, and coarse metrics.
     """
 
     partition: int
@@ -91,6 +95,11 @@ class Rule(ABC):
     the run bounds them. released: what the last `finish` tells of one client, of a rule that adds noise for
     differential privacy; None of any other. clips_updates: the rule bounds each update itself, so that the
     run refuses none by the norms of others: whether a client counts must then not depend on other clients.
+
+    weighting: what the server half weighs clients by: "examples" (n_k) or "uniform" (all alike, for which the
+    run gives it updates with n_k = 1). The option `weighting` sets it; a rule that weighs by something else
+    has None, and no such option. robust: `withstand` is told how many
+    of a round's clients may be attackers.
     """
 
     traits: Traits
@@ -98,11 +107,20 @@ class Rule(ABC):
     released: Release | None = None
     weighing_metrics: tuple[str, ...] = ()
     clips_updates = False
+    weighting: Weighting | None = "examples"
+    robust = False
     seed = 0
     num_clients = 0
     clients_per_round = 0
 
     # declarations
+
+    def withstand(self, attackers: int) -> None:
+        """Set how many of a round's clients may be attackers; called on robust rules alone.
+
+        Raises UserError when the clients of a round are too few.
+        """
+        raise NotImplementedError(f"{type(self).__module__} is robust, and does not say how")
 
     def trains(self, name: str, round: int) -> bool:
         """Whether a client trains the tensor `name` (of `SharedState.tensors`) in this round."""

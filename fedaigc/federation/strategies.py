@@ -10,14 +10,14 @@ from fedaigc.federation.config import FederationConfig
 from fedaigc.federation.flower_rule import (
     FLOWER_STRATEGIES,
     ROBUST_STRATEGIES,
-    FlowerRule,
     flower_options,
     flower_rule,
 )
-from fedaigc.federation.rule import Rule, Traits
+from fedaigc.federation.rule import WEIGHTINGS, Rule, Traits
 from fedaigc.federation.validation import nearest
 
 Options = Mapping[str, float | int | bool | str]
+WEIGHTING = "weighting"
 
 
 def strategy_names() -> list[str]:
@@ -36,7 +36,7 @@ def server_rule(config: FederationConfig) -> Rule:
     rule.seed, rule.num_clients = config.seed, config.num_clients
     rule.clients_per_round = section.clients or config.num_clients
     if section.attackers:
-        if not isinstance(rule, FlowerRule) or not rule.robust:
+        if not rule.robust:
             raise UserError(
                 f"rounds.attackers is {section.attackers}, and the strategy {section.strategy!r} withstands "
                 f"none: leave it at 0, or choose one of {', '.join(ROBUST_STRATEGIES)}"
@@ -46,14 +46,29 @@ def server_rule(config: FederationConfig) -> Rule:
 
 
 def load_strategy(name: str, options: Options | None = None) -> Rule:
-    """A fresh instance of the strategy `name` with its options.
+    """A fresh instance of the strategy `name` with its options; `weighting` is one of every averaging rule.
 
     Raises UserError, with the nearest name, for an unknown strategy or option, and for a value that the
     strategy refuses.
     """
-    options = options or {}
-    if name in FLOWER_STRATEGIES:
-        return flower_rule(name, options)
+    own = {option: value for option, value in (options or {}).items() if option != WEIGHTING}
+    rule = _own_rule(name, own) if name not in FLOWER_STRATEGIES else flower_rule(name, own)
+    if options and WEIGHTING in options:
+        given = options[WEIGHTING]
+        if rule.weighting is None:
+            raise UserError(
+                f"strategy {name!r} has no option 'weighting': it weighs clients by something else than "
+                "their examples, or has no mean of them"
+            )
+        if given not in WEIGHTINGS:
+            raise UserError(
+                f"strategy {name!r}: weighting: expected {' or '.join(WEIGHTINGS)}, got {given!r}"
+            )
+        rule.weighting = WEIGHTINGS[WEIGHTINGS.index(given)]
+    return rule
+
+
+def _own_rule(name: str, options: Options) -> Rule:
     if name not in _files():
         raise UserError(
             f"strategy {name!r} is unknown{nearest(name, strategy_names())}: "
@@ -62,6 +77,7 @@ def load_strategy(name: str, options: Options | None = None) -> Rule:
     # by name, so that the library does not depend on the folder that users edit
     strategy = importlib.import_module(f"strategies.{name}").Strategy
     known = [field.name for field in dataclasses.fields(strategy) if field.init]
+    known += [WEIGHTING] if strategy.weighting is not None else []
     for option in options:
         if option not in known:
             raise UserError(
@@ -105,6 +121,8 @@ def describe(name: str) -> StrategyInfo:
             for field in fields
             if field.init and field.default is not dataclasses.MISSING
         }
+    if rule.weighting is not None:
+        options = {**options, WEIGHTING: rule.weighting}
     return StrategyInfo(name, about, rule.traits, options, rule.equals)
 
 

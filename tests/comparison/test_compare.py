@@ -161,3 +161,28 @@ def test_the_small_version_of_the_published_table(tmp_path: Path) -> None:
     trials = [record["run"]["label"] for record in records if record["run"]["purpose"] == "trial"]
     assert {label: trials.count(label) for label in trials} == dict.fromkeys(set(trials), 2)
     assert len(set(trials)) == 6
+
+
+@pytest.mark.slow
+def test_recorded_runs_are_computed_again_and_compared(write_study: WriteStudy) -> None:
+    """The same values of the same run, and a record that was changed is told from them."""
+    path = write_study(baselines={"seeds": [0]})
+    assert compare(path).returncode == 0
+    study = read_study(path)
+    total = len(list(study.records_folder.glob("*.json")))
+    told = compare(path, "--recompute", str(total))
+    assert told.returncode == 0, told.stdout
+    assert f"{total} of {total} runs give bit for bit what is recorded" in told.stdout
+    record = next(study.records_folder.glob("fedit-*.json"))
+    values = json.loads(record.read_text())
+    values["shared_hash"] = "0" * 64
+    values["versions"]["torch"] = "1.0"
+    record.write_text(json.dumps(values))
+    told = compare(path, "--recompute", str(total))
+    assert told.returncode == 1
+    assert f"{total - 1} of {total} runs" in told.stdout
+    assert "shared_hash differs" in told.stdout
+    assert "versions: torch was 1.0" in told.stdout
+    too_many = compare(path, "--recompute", str(total + 1))
+    assert too_many.returncode == 2
+    assert f"{total} runs are recorded" in too_many.stderr + too_many.stdout

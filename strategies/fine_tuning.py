@@ -1,0 +1,50 @@
+"""Fine-tuning: the global model of FedIT, and on each device a copy that is trained a little further.
+
+The simplest personal model, and the row that any other personal rule has to beat (Collins, Hassani, Mokhtari,
+Shakkottai, "FedAvg with Fine Tuning: Local Updates Lead to Representation Learning", NeurIPS 2022,
+arXiv:2205.13692).
+
+    global     x <- sum_k p_k x_k,   x_k trained from x,   p_k = n_k / sum n
+    personal   v_k <- `steps` more steps on F_k, from x_k
+
+v_k is made in each round from what was received in it, so that a device has it when training ends; it starts
+from the global state of that round, not from the mean that the round ends with.
+
+Partition: stage. The edge runs W0 + R + s B A of x; a device alone may run v_k. Traits: averaging, personal.
+Not exact, not stateless: a client keeps v_k, which decides nothing later. Every byte sent is FedIT's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedaigc.federation.rule import AveragingRule, LocalResult, LocalWork, Received, SharedState, Traits
+
+
+@dataclass
+class Strategy(AveragingRule):
+    """Both halves of fine-tuning. steps: on v_k after those of the round; 0: v_k is x_k."""
+
+    steps: int = 10
+
+    traits = Traits(stateless=False, personal=True)
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"steps start at 0, got {self.steps}")
+
+    def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
+        """x_k as FedIT does, then v_k from it."""
+        round = received.round
+        trained = work.train(received.shared, trained=lambda name: self.trains(name, round))
+        tuned = trained
+        if self.steps:
+            tuned = work.train(
+                trained, trained=lambda name: self.trains(name, round), steps=self.steps, stream="fine-tuning"
+            )
+        return LocalResult(self.sent(trained, round), self.sent(tuned, round))
+
+    def own(self, received: Received, memory: Mapping[str, Tensor]) -> SharedState:
+        """v_k."""
+        return received.shared.with_tensors(memory)
