@@ -5,6 +5,8 @@
 All devices train; the hostile one then changes its reply: `flip x10` sends x - 10 (y - x) in place of y,
 `n_k` claims 1e12 pictures, `3e38` sends that number in all values. `within bounds` shows the server 1e7
 pictures from the start and flips thrice what it learned: what bounds cannot tell from an honest device.
+`as received` shows them too and sends x back, which lies nearer to all updates than they do to each other:
+rules that select by distance select it, and its pictures decide how much the others count beside it.
 The loss is the shared stage's denoising loss on pictures of the devices' styles that nobody trains on;
 `one honest round less` is that of the honest run before its last round. A run "ended" when the server gave it
 up. All of these rules train alike on a device, so what a device sends for a state is computed once.
@@ -52,7 +54,12 @@ STYLES = ("blob", "openmoji")  # those that the shipped model has not seen: ther
 TRIPLES, HELD_OUT, SEED = 32, 16, 0
 LIE, SHOWN = 10**12, 10**7
 ROBUST = ("fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan")
-RULES = (("fedavg", 0), *((rule, f) for rule in ROBUST for f in (0, 1)))
+# rows that are a strategy under other options: Flower's own versions of two rules
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "multikrum, by examples": ("multikrum", {"weighting": "examples"}),
+    "bulyan, one pass": ("bulyan", {"iterated": False}),
+}
+RULES = (("fedavg", 0), *((rule, f) for rule in (*ROBUST, *OPTIONS) for f in (0, 1)))
 
 Attack = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # weights of what was received and trained; what is claimed in an update, and at hello (None: the truth)
@@ -64,6 +71,7 @@ ATTACKS: dict[str, tuple[Attack, int | None, int | None]] = {
     "3e38": (lambda x, y: np.full_like(y, 3e38), None, None),
     "flip x10, n_k 1e12": (lambda x, y: x - 10 * (y - x), LIE, None),
     "within bounds": (lambda x, y: x - 3 * (y - x), SHOWN, SHOWN),
+    "as received": (lambda x, y: x, SHOWN, SHOWN),
 }
 
 
@@ -119,7 +127,8 @@ def run(config: FederationConfig, attack: str) -> str:
 
 
 def configuration(homes: Path, folder: Path, rule: str, attackers: int, rounds: int) -> FederationConfig:
-    section: dict[str, Any] = {"count": rounds, "strategy": rule}
+    strategy, options = OPTIONS.get(rule, (rule, {}))
+    section: dict[str, Any] = {"count": rounds, "strategy": strategy, "options": options}
     if attackers:
         section["attackers"] = attackers
     return parse_config(

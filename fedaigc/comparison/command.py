@@ -159,6 +159,11 @@ def _tell(
     console.print(
         f"{len(left)} runs to do ({trials} trials{extra}), {done} recorded; {steps:.0f} local steps"
     )
+    if study.tuned_shorter:
+        console.print(
+            f"[yellow]warning:[/yellow] tuned over fewer rounds than the {study.rounds.count} that are "
+            f"reported, which can choose values that win early: {', '.join(study.tuned_shorter)}"
+        )
     console.print(
         f"estimated time: {told(total)} of one process / {study.workers} workers = "
         f"[bold]{told(total / study.workers)}[/bold], without messages and aggregation"

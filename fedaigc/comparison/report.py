@@ -100,24 +100,13 @@ def _partition_part(study: StudyConfig, result: PartitionResults, *, many: bool)
     table("personal", result_tables.personal_table(result), "The personal stage, the same for all rows")
     tuned = result_tables.tuning_table(study, result)
     table("tuning", tuned, "Tuning, on validation pictures and on other seeds")
-    short = _tuned_shorter(study)
+    short = study.tuned_shorter
     if short and tuned is not None:
         parts.append(_SHORT_TRIALS.format(rows=", ".join(short), rounds=study.rounds.count))
     table("clients", result_tables.clients_table(result), "The clients")
     if result.notes:
         parts.append("### Notes\n\n" + "".join(f"- {note}\n" for note in result.notes))
     return parts
-
-
-def _tuned_shorter(study: StudyConfig) -> list[str]:
-    """Rows whose trials end before the reported runs do."""
-    if study.tuning is None:
-        return []
-    common = study.tuning.rounds or study.rounds.count
-    own = {row.row: row.tuning_rounds or common for row in study.strategies}
-    rows: dict[str, int] = dict.fromkeys(("pooled", "local only"), common)
-    rows |= {row.row: own[row.tuned_as or row.row] for row in study.strategies}
-    return [name for name, rounds in rows.items() if rounds < study.rounds.count]
 
 
 def _about_galleries(study: StudyConfig) -> str:

@@ -236,6 +236,17 @@ class StudyConfig(Section):
         """What runs need until they are done: data, homes, checkpoints, logs."""
         return self.output / "work"
 
+    @property
+    def tuned_shorter(self) -> list[str]:
+        """Rows whose trials end before the reported runs do: what wins early may be chosen."""
+        if self.tuning is None:
+            return []
+        common = self.tuning.rounds or self.rounds.count
+        own = {row.row: row.tuning_rounds or common for row in self.strategies}
+        rows: dict[str, int] = {name: common for name in BASELINES if name != "base"}
+        rows |= {row.row: own[row.tuned_as or row.row] for row in self.strategies}
+        return [name for name, rounds in rows.items() if rounds < self.rounds.count]
+
 
 def read_study(path: Path) -> StudyConfig:
     """Read a TOML file; relative paths in it count from its folder. Raises UserError when it is not right."""

@@ -34,7 +34,7 @@ def slow_krum(points: np.ndarray, f: int) -> int:
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**20), f=st.integers(0, 2))
 def test_it_is_krum_again_and_again(seed: int, f: int) -> None:
-    """Against the definition, while a score counts two neighbours: of one, two nearest points have the same."""
+    """Against the definition, while a score counts two neighbours: of one, mutual neighbours tie."""
     points = np.random.default_rng(seed).normal(size=(4 * f + 5, 6))
     count = len(points) - 2 * f
     left, expected = list(range(len(points))), []
