@@ -15,12 +15,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import httpx
 from flwr.app import Message, RecordDict
 from flwr.common.constant import SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
-from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
@@ -36,6 +35,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from fedaigc.deployment.agent_socket import AgentUnreachable, Request, ask_agent
 from fedaigc.deployment.processes import SUPERNODE_LOG, ended_with_parent, free_port, stopped, wait_for_port
+from fedaigc.deployment.supernode_tasks import Tasks, UntilAnother
 from fedaigc.device.report import Failure
 from fedaigc.federation.config import RUN_CONFIG_KEY
 from fedaigc.federation.messages import Ask, failure
@@ -76,9 +76,10 @@ def run_relay(home: Path, settings: NodeSettings, scratch: Path) -> None:
     while True:
         began = time.monotonic()
         with _supernode(settings, scratch) as (process, client):
+            tasks = Tasks(client)
             while process.poll() is None:
                 try:
-                    if _next_message(client, home, process.args_runtime):
+                    if _next_message(tasks, home, process.args_runtime):
                         continue
                 except httpx.HTTPError:
                     pass
@@ -151,12 +152,10 @@ def _runtime_client(
     )
 
 
-def _next_message(client: RuntimeHttpClient, home: Path, address: str) -> bool:
+def _next_message(tasks: Tasks, home: Path, address: str) -> bool:
     """Serve a message, if there is one."""
-    acquired = client.AcquireTask(
-        AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP.value], agentapp_fab_hashes=[])
-    )
-    if not (acquired.HasField("task") and acquired.token):
+    acquired = tasks.next()
+    if acquired is None:
         return False
     # the SuperNode is on this machine: one that does not answer for so long is gone
     retries = make_simple_http_retry_invoker()
@@ -165,7 +164,7 @@ def _next_message(client: RuntimeHttpClient, home: Path, address: str) -> bool:
     heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(task))
     heartbeat.start()
     try:
-        message, context, _, _ = pull_task_input(task)
+        message, context, _, _ = pull_task_input(cast(RuntimeHttpClient, UntilAnother(task, tasks)))
         reply = _ask(home, message, str(context.run_config.get(RUN_CONFIG_KEY, "")))
         push_message(task, Message(reply, reply_to=message), context)
         push_task_output(task, context, SubStatus.COMPLETED, "")
