@@ -24,7 +24,7 @@ from google.protobuf.message import Message as Proto
 from fedaigc.diffusion.packet import read_body, read_header
 from fedaigc.federation import messages
 from fedaigc.federation.arrays import array_of, flatten
-from fedaigc.federation.messages import ARRAYS, BODY, FLAT, METRICS, Ask
+from fedaigc.federation.messages import ARRAYS, BODY, FLAT, METRICS, PLAN, Ask
 
 from .recorder import Exchange
 
@@ -223,4 +223,6 @@ _RECORDS: dict[tuple[bool, str], set[str]] = {
     (False, Ask.TRAIN.value): {BODY, ARRAYS},
     (True, Ask.TRAIN.value): {BODY, ARRAYS, METRICS},
     (False, Ask.INSTALL.value): {BODY, ARRAYS},
+    (False, Ask.SHARE.value): {BODY, PLAN},
+    (False, Ask.FINISH.value): {BODY, PLAN},
 }
