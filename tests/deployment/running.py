@@ -62,7 +62,7 @@ class Devices:
         command += ["--authority", str(authority or self.folder / AUTHORITY)]
         command += ["--model", self.config.model.name, "--no-page"]
         # the small model takes ten times the default configuration's rate, and homes have a few pictures
-        command += ["--max-learning-rate", "0.01", "--max-passes", "10000"]
+        command += ["--max-learning-rate", "0.01", "--max-passes", "10000", "--max-steps", "900"]
         with (self.folder / f"device{partition}.log").open("ab") as log:
             self.running[partition] = subprocess.Popen(command, stdout=log, stderr=log)
         return home
