@@ -44,6 +44,14 @@ def difference(
 
     None where no client counts.
     """
+    found = seed_differences(row, base, seeds, mode, weighting)
+    return None if found is None else over_seeds(found)
+
+
+def seed_differences(
+    row: RowResults, base: RowResults, seeds: Sequence[int], mode: Mode, weighting: str
+) -> list[float] | None:
+    """Row minus base under each seed, in one of the means of `difference`; None where no client counts."""
     weight = _WEIGHTS[weighting]
     found = []
     for seed in seeds:
@@ -54,7 +62,7 @@ def difference(
             return None
         gaps = [one[client] - other[client] for client in shared]
         found.append(float(np.average(gaps, weights=[weights[client] for client in shared])))
-    return over_seeds(found)
+    return found
 
 
 def _clients(row: RowResults, base: RowResults, seed: int) -> Record:

@@ -14,11 +14,11 @@ from fedaigc.comparison.plan import Plan, Prepared, make_plan, prepare
 from fedaigc.comparison.recompute import recompute
 from fedaigc.comparison.record import by_hash, read_records, recorded
 from fedaigc.comparison.report import write_report
+from fedaigc.comparison.results import read_results
 from fedaigc.comparison.runs import RunSpec
 from fedaigc.comparison.scheduler import Outcome, end, run_all, start_worker
 from fedaigc.comparison.store import read_json, write_json
 from fedaigc.comparison.study import StudyConfig, read_study
-from fedaigc.comparison.summary import collect
 from fedaigc.errors import UserError
 from fedaigc.federation.strategies import load_strategy
 from fedaigc.file_lock import locked
@@ -96,14 +96,7 @@ def _end(console: Console, prepared: Prepared, outcome: Outcome, seconds: float)
 
 
 def _summarize(prepared: Prepared) -> Path:
-    study = prepared.study
-    records = read_records(study.records_folder)
-    if not records:
-        raise UserError(f"no records in {study.records_folder}: run the study first")
-    plan = make_plan(prepared, by_hash(records))
-    runs = [run for run in plan.runs if run.purpose == "report"]
-    expected = {(run.label, run.partition, run.seed): run.hash for run in runs}
-    return write_report(study, collect(study, records, expected, plan.choices))
+    return write_report(prepared.study, read_results(prepared))
 
 
 def _list(console: Console, plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> None:

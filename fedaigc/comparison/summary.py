@@ -95,14 +95,16 @@ def collect(
             named[run["label"], run["partition"], run["seed"]] = record
 
     for partition in study.clients.partitions:
-        stale: list[str] = []
+        stale: dict[str, list[str]] = {}
 
-        def pick(name: str, seed: int | None, at: str = partition, old: list[str] = stale) -> Record | None:
+        def pick(
+            name: str, seed: int | None, at: str = partition, old: dict[str, list[str]] = stale
+        ) -> Record | None:
             key = (name, at, seed)
             if expected.get(key) in done:
                 return done[expected[key]]
             if key in named and is_done(named[key]):
-                old.append(f"{name} (seed {seed})")
+                old.setdefault(name, []).append(str(seed))
             return named.get(key)
 
         rows = []
@@ -129,15 +131,17 @@ def _expected_rows(study: StudyConfig) -> list[tuple[str, tuple[int, ...]]]:
     return rows + [(strategy.row, strategy.seeds or study.seeds) for strategy in study.strategies]
 
 
-def _notes(result: PartitionResults, stale: Sequence[str]) -> list[str]:
-    """What a reader of the tables has to know beside them."""
+def _notes(result: PartitionResults, stale: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a reader of the tables has to know beside them; stale: seeds by row."""
     notes = []
     for row in result.rows:
         if not row.complete(row.expected):
             notes.append(f"{row.name}: {row.missing(row.expected)}.")
     if stale:
+        # the base has no seed, and is there once for each
+        told = [name if name == "base" else f"{name} (seed {', '.join(of)})" for name, of in stale.items()]
         notes.append(
-            f"Made with other code or other tuned values than a new run would have: {', '.join(stale)}."
+            f"Made with other code or other tuned values than a new run would have: {'; '.join(told)}."
         )
     notes += [
         f"{one} and {other} ended with the same weights under every seed." for one, other in _equal(result)

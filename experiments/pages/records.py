@@ -1,0 +1,154 @@
+"""The records that figures come from, and figures that stand in one as they are."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from experiments.pages.registry import claim, figure
+from fedaigc.errors import UserError
+from fedaigc.metrics.intervals import Estimate
+
+ROOT = Path(__file__).parents[2]
+RECORDS = ROOT / "experiments" / "records"
+
+
+@cache
+def record(name: str) -> Any:
+    """A record by its path below experiments/records, without .json; or by its path from the root, with it.
+
+    Raises UserError where there is none.
+    """
+    path = ROOT / name if name.endswith(".json") else RECORDS / f"{name}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no record {path.relative_to(ROOT)}: correct the name, or run what writes it"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path.relative_to(ROOT)} is no JSON: {error}") from None
+
+
+def estimate(value: dict[str, Any]) -> Estimate:
+    """A mean or a rate with its interval, as a record has it."""
+    n = int(value.get("n", value.get("trials", 0)))
+    mean = value["mean"] if "mean" in value else value["rate"]
+    return Estimate(float(mean), float(value["low"]), float(value["high"]), n)
+
+
+def one_of(rows: Sequence[Any], condition: str) -> Any:
+    """The one row of a list of objects for which "KEY=VALUE,..." holds. Raises UserError unless it is one."""
+    wanted = [part.partition("=")[::2] for part in condition.split(",")]
+    found = [
+        row
+        for row in rows
+        if isinstance(row, dict) and all(key in row and _text(row[key]) == value for key, value in wanted)
+    ]
+    if len(found) != 1:
+        raise UserError(f"{len(found)} of {len(rows)} rows have {condition}: expected one")
+    return found[0]
+
+
+def value_at(name: str, *keys: str) -> Any:
+    """What stands in a record: keys of objects, places in lists or conditions on their rows, one by one."""
+    found: Any = record(name)
+    for at, key in enumerate(keys):
+        place = " ".join([name, *keys[:at]])
+        if isinstance(found, list) and "=" in key:
+            found = one_of(found, key)
+        elif isinstance(found, list) and key.lstrip("-").isdigit() and -len(found) <= int(key) < len(found):
+            found = found[int(key)]
+        elif isinstance(found, dict) and key in found:
+            found = found[key]
+        elif isinstance(found, str) and "±" in found and key in ("0", "1"):
+            found = float(found.split("±")[int(key)])
+        else:
+            there = (
+                ", ".join(found)
+                if isinstance(found, dict)
+                else f"{len(found)} values"
+                if isinstance(found, list)
+                else repr(found)
+            )
+            raise UserError(f"{place} has no {key!r}: there is {there:.200}")
+    return found
+
+
+@figure
+def get(name: str, *keys: str) -> Any:
+    """What stands in a record, e.g. `get paper/fig5 rows mode=open,K=5 judge object`; last "/1000" divides.
+
+    An object with mean (or rate), low and high is an estimate; of text like "1.29 ± 0.04" the numbers count.
+    """
+    keys, divisor = _divided(keys)
+    found = value_at(name, *keys)
+    if isinstance(found, dict) and {"low", "high"} <= found.keys() and {"mean", "rate"} & found.keys():
+        whole = estimate(found)
+        found = [whole.mean, whole.low, whole.high]
+    if isinstance(found, str):
+        try:
+            found = [float(part) for part in found.split("±")]
+        except ValueError:
+            raise UserError(f"{' '.join([name, *keys])} is text: {found!r:.60}") from None
+    if divisor == 1:
+        return found
+    return [each / divisor for each in found] if isinstance(found, list) else found / divisor
+
+
+def _divided(keys: tuple[str, ...]) -> tuple[tuple[str, ...], float]:
+    """The keys without a last "/1000", and what it divides by."""
+    if not keys or not keys[-1].startswith("/"):
+        return keys, 1.0
+    try:
+        return keys[:-1], float(keys[-1][1:])
+    except ValueError:
+        raise UserError(f"{keys[-1]!r}: expected a number after the slash, e.g. /1000") from None
+
+
+@figure
+def count(name: str, *keys: str) -> int:
+    """How many values a list or an object of a record has."""
+    return len(value_at(name, *keys))
+
+
+@figure
+def span(name: str, *keys: str) -> tuple[float, float]:
+    """The smallest and the largest number of a list, or of what its objects have under the last key."""
+    keys, divisor = _divided(keys)
+    found = value_at(name, *keys[:-1])
+    if isinstance(found, list) and all(isinstance(row, dict) and keys[-1] in row for row in found):
+        values = [row[keys[-1]] for row in found]
+    else:
+        values = value_at(name, *keys)
+    values = list(values.values()) if isinstance(values, dict) else values
+    return min(values) / divisor, max(values) / divisor
+
+
+@figure
+def hits(name: str, *keys: str) -> tuple[int, int]:
+    """How many of how many: of an object with hits and trials, identified and prompts, or mean and n."""
+    found = value_at(name, *keys)
+    for one, all_ in (("hits", "trials"), ("identified", "prompts")):
+        if isinstance(found, dict) and {one, all_} <= found.keys():
+            return found[one], found[all_]
+    whole = estimate(found)
+    return round(whole.mean * whole.n), whole.n
+
+
+@claim
+def is_(name: str, *keys: str) -> bool:
+    """Whether a record has the value of the last word at the place that the words before it name."""
+    return _text(value_at(name, *keys[:-1])) == keys[-1]
+
+
+@claim
+def same(name: str, *others: str) -> bool:
+    """Whether several places, each written KEY/KEY/..., have one value in a record."""
+    found = [value_at(name, *other.split("/")) for other in others]
+    return len(found) > 1 and all(each == found[0] for each in found)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
