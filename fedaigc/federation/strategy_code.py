@@ -33,7 +33,20 @@ def _fingerprint(modules: set[str]) -> str:
 
 
 def _digest(tree: ast.Module) -> str:
-    return hashlib.sha256(ast.dump(_Bare().visit(tree)).encode()).hexdigest()
+    return hashlib.sha256(_text(_Bare().visit(tree)).encode()).hexdigest()
+
+
+def _text(node: object) -> str:
+    """A syntax tree in words that every Python has for it: fields that are empty are left out.
+
+    `ast.dump` writes other text under Python 3.11, 3.12 and 3.13: new fields, and empty ones in or out.
+    """
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return f"{type(node).__name__}({', '.join(f'{name}={_text(value)}' for name, value in fields)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(_text, node))}]"
+    return repr(node)
 
 
 class _Bare(ast.NodeTransformer):
