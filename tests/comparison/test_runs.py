@@ -137,7 +137,8 @@ def test_the_text_that_is_hashed_is_the_same_under_every_python() -> None:
     assert text == (
         "Module(body=[FunctionDef(name='f', args=arguments(args=[arg(arg='a')], kwonlyargs=[arg(arg='b')], "
         "kw_defaults=[Constant(value=1)]), body=[Return(value=Subscript(value=Call("
-        "func=Name(id='g', ctx=Load()), args=[Name(id='a', ctx=Load())]), slice=Constant(value=0), ctx=Load()))], "
+        "func=Name(id='g', ctx=Load()), args=[Name(id='a', ctx=Load())]), "
+        "slice=Constant(value=0), ctx=Load()))], "
         "decorator_list=[Name(id='d', ctx=Load())])])"
     )
 
