@@ -1,10 +1,10 @@
 """A lock that processes share by its file, and that ends with its holder."""
 
-import fcntl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from fedaigc.errors import UserError
 
@@ -12,20 +12,23 @@ _POLL_S = 0.2
 
 
 @contextmanager
-def locked(path: Path, *, busy: str | None = None, patience_s: float = 0.0) -> Iterator[None]:
+def locked(
+    path: Path, *, busy: str | None = None, patience_s: float = 0.0, mode: int | None = None
+) -> Iterator[None]:
     """Hold the lock `path`, waiting for its holder; a process that dies gives it back.
 
-    busy: do not wait for more than `patience_s`, but raise UserError with this text.
+    busy: do not wait for more than `patience_s`, but raise UserError with this text. mode: of the file, where
+    it is new; else the process's umask decides.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + patience_s
-    with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy is not None else 0))
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise UserError(busy or "") from None
-                time.sleep(_POLL_S)
+    lock = FileLock(
+        path, timeout=-1 if busy is None else patience_s, **({} if mode is None else {"mode": mode})
+    )
+    try:
+        lock.acquire(poll_interval=_POLL_S)
+    except Timeout:
+        raise UserError(busy or "") from None
+    try:
         yield
+    finally:
+        lock.release()

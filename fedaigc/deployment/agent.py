@@ -6,7 +6,6 @@ its owner permits.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import socketserver
@@ -31,6 +30,7 @@ from fedaigc.federation.base import base_model, taxonomy
 from fedaigc.federation.config import ModelSection
 from fedaigc.federation.config_bounds import config_from_server
 from fedaigc.federation.messages import Ask
+from fedaigc.file_lock import locked
 from fedaigc.semantics.signature import LEAST_FIRST, Policy
 
 LOCK = "agent.lock"
@@ -156,17 +156,9 @@ def listening(agent: Agent) -> Iterator[socketserver.BaseServer]:
 
 @contextlib.contextmanager
 def _only_agent(home: Home) -> Iterator[None]:
-    descriptor = os.open(home.root / LOCK, os.O_RDWR | os.O_CREAT, OWNER_FILE)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"an agent runs for {home.root} already: `fedaigc device stop {home.root}` ends it"
-            ) from error
+    busy = f"an agent runs for {home.root} already: `fedaigc device stop {home.root}` ends it"
+    with locked(home.root / LOCK, busy=busy, mode=OWNER_FILE):
         yield
-    finally:
-        os.close(descriptor)
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

@@ -18,7 +18,6 @@ Layout::
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -26,6 +25,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from filelock import lock_descriptor
 
 from fedaigc.bounds import MAX_NOTE_CHARACTERS
 from fedaigc.errors import DamagedFile, UserError
@@ -118,7 +119,7 @@ class Home:
         """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, OWNER_FILE)
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_descriptor(descriptor)
             size = file.seek(0, os.SEEK_END)
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 size = path.read_bytes().rfind(b"\n") + 1
