@@ -9,21 +9,17 @@ from filelock import FileLock, Timeout
 from fedaigc.errors import UserError
 
 _POLL_S = 0.2
+_MODE = 0o600
 
 
 @contextmanager
-def locked(
-    path: Path, *, busy: str | None = None, patience_s: float = 0.0, mode: int | None = None
-) -> Iterator[None]:
+def locked(path: Path, *, busy: str | None = None, patience_s: float = 0.0) -> Iterator[None]:
     """Hold the lock `path`, waiting for its holder; a process that dies gives it back.
 
-    busy: do not wait for more than `patience_s`, but raise UserError with this text. mode: of the file, where
-    it is new; else the process's umask decides.
+    busy: do not wait for more than `patience_s`, but raise UserError with this text.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(
-        path, timeout=-1 if busy is None else patience_s, **({} if mode is None else {"mode": mode})
-    )
+    lock = FileLock(path, timeout=-1 if busy is None else patience_s, mode=_MODE)
     try:
         lock.acquire(poll_interval=_POLL_S)
     except Timeout:

@@ -20,7 +20,7 @@ from flwr.app import RecordDict
 from fedaigc.deployment.agent_socket import STATUS, read_request, send_frame, socket_path
 from fedaigc.deployment.reply_time import held_back
 from fedaigc.device.device import Device
-from fedaigc.device.home import OWNER_FILE, Home, note_error
+from fedaigc.device.home import Home, note_error
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.prompts import PromptQueue
 from fedaigc.device.scoring import Scorer
@@ -157,7 +157,7 @@ def listening(agent: Agent) -> Iterator[socketserver.BaseServer]:
 @contextlib.contextmanager
 def _only_agent(home: Home) -> Iterator[None]:
     busy = f"an agent runs for {home.root} already: `fedaigc device stop {home.root}` ends it"
-    with locked(home.root / LOCK, busy=busy, mode=OWNER_FILE):
+    with locked(home.root / LOCK, busy=busy):
         yield
 
 
