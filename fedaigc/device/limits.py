@@ -10,8 +10,9 @@ from fedaigc.errors import UserError
 class OwnerLimits:
     """The owner's limits; a server that asks for more is refused, and nothing is computed.
 
-    max_denoising_steps, max_image_side (pixels), max_guidance_scale: of a plan. boundary_timestep: t* as a
-    timestep of training, which a server may not move; None for a federation without a personal stage.
+    max_denoising_steps, max_image_side (pixels, of pictures to train on too), max_guidance_scale: of a plan.
+    boundary_timestep: t* as a timestep of training, which a server may not move; None for a federation
+    without a personal stage.
     max_weight_change, max_picture_change: of a shared state, see `device.acceptance`.
 
     Of an order to train (see `training_limits`): max_shared_steps, optimizer steps of the shared stage with

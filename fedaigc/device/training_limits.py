@@ -82,6 +82,7 @@ def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool
 
 class RoundBudget:
     """What one order may still compute. `begin` comes first; then each `take`, before its work."""
+        "pixels a side": (max(order.height, order.width), limits.max_image_side),
 
     def __init__(self, home: Home, limits: OwnerLimits, order: TrainingOrder) -> None:
         self._home, self._limits, self._order = home, limits, order

@@ -37,6 +37,8 @@ def log(config: FederationConfig) -> str:
         ("rounds", {"strategy": "interval_fisher", "options": {"batches": 100}}, "102 steps"),
         ("rounds", {"strategy": "fedala", "options": {"first_steps": 100, "steps": 100}}, None),
     ],
+        # at 32ea354 they were encoded, and trained on, at any size
+        ("model", {"height": 8, "width": 1032}, "1032 pixels a side"),
 )
 def test_what_is_beyond_the_owners_limits_is_refused(
     make_run: MakeRun, section: str, values: dict[str, Any], told: str | None
