@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
+
 from fedaigc.device.client_rule import Received
 from fedaigc.device.home import Home
 from fedaigc.device.limits import OwnerLimits
@@ -48,13 +50,21 @@ class TrainingOrder:
     height: int
     width: int
 
-    def digest(self) -> str:
-        """The same for a repeated order only: the same weights, run, round and settings."""
+    def digest(self, memory: Mapping[str, Tensor]) -> str:
+        """The same for a repeated order only: the same weights, run, round and settings.
+
+        memory: the strategy's, that the round starts from. A server decides by the order of rounds which one
+        that is; with another, other steps are computed.
+        """
         received = self.received
         told = [self.run, received.round, received.shared.hash(), self.strategy, dict(self.options)]
         told += [asdict(self.training), self.shared_steps, self.personal_rank, self.height, self.width]
-        extra = SharedState("", {}, 1, 1.0, {f"extra.{name}": x for name, x in received.extra.items()})
-        return hashlib.sha256(json.dumps([*told, extra.hash()], sort_keys=True).encode()).hexdigest()
+        told += [_hash(received.extra), _hash(memory)]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    return SharedState("", {}, 1, 1.0, {f"extra.{name}": x for name, x in tensors.items()}).hash()
 
 
 def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool = False) -> None:
@@ -91,13 +101,13 @@ class RoundBudget:
         self._taken = 0
         self._digest = ""
 
-    def begin(self, num_images: int) -> None:
-        """Count the round, unless it repeats one; num_images: n, the private pictures.
+    def begin(self, num_images: int, memory: Mapping[str, Tensor]) -> None:
+        """Count the round, unless it repeats one; num_images: n, the private pictures. memory: see `digest`.
 
         Raises DeviceError when the rounds of a day, or all rounds or passes, are used up, and DamagedFile for
         a count that cannot be read: it must not begin anew.
         """
-        self._num_images, self._digest = num_images, self._order.digest()
+        self._num_images, self._digest = num_images, self._order.digest(memory)
         counts = self._read()
         if self._digest in counts["orders"]:
             return

@@ -137,6 +137,21 @@ def test_rounds_of_a_day(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> 
 
     config = make_run(num_clients=1)
     agent, shared = agent_of(config, max_rounds_a_day=2), start(config)
+def test_a_repeated_round_with_another_memory_counts(make_run: MakeRun) -> None:
+    """Rounds in another order give a repeated order other memory to start from, and so other steps.
+
+    At 32ea354 orders of rounds 16, 15, ... 1 counted once each, and again in any ascending order for free.
+    """
+    config = changed(make_run(num_clients=1), "rounds", strategy="fedrep")
+    agent, shared = agent_of(config, max_rounds=2), start(config)
+    first = update(asked(agent, config, shared, 20))
+    update(asked(agent, config, shared, 10))  # drops round 20; before it there is round 10 now
+    assert kind(asked(agent, config, shared, 20)) == "training_refused"
+    # an order that starts from what it started from does not count again
+    update(asked(agent, config, shared, 10))
+    assert first
+
+
     now = time.time()
     for number, hours, expected in ((1, 0, None), (2, 5, None), (3, 23, "training_refused"), (3, 25, None)):
         monkeypatch.setattr("fedaigc.device.training_limits._now_s", lambda hours=hours: now + 3600 * hours)
