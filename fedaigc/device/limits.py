@@ -21,7 +21,8 @@ class OwnerLimits:
     full_weights, whether dense weights may be trained in place of factors. Of all orders together, whatever
     their runs: max_rounds_a_day (24 hours), max_rounds, and max_passes, how often each private picture is
     trained on in the shared stage, on average; a step counts as 8 pictures at least, and k times at k times
-    the learning rate of 1e-3, k > 1. max_update_norm: what an update is clipped to.
+    the learning rate of 1e-3 or where the factors carry it k times as far, k > 1. max_update_norm: what an
+    update is clipped to.
     """
 
     max_denoising_steps: int = 150

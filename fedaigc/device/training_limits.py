@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fedaigc.device.client_rule import Received
@@ -81,6 +82,7 @@ def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool
         "as rank": (max(shared.rank, order.personal_rank, *rows), limits.max_rank),
         "as learning rate": (training.learning_rate, limits.max_learning_rate),
         "as condition dropout": (training.condition_dropout, limits.max_condition_dropout),
+        "pixels a side": (max(order.height, order.width), limits.max_image_side),
     }
     for what, (value, limit) in asked.items():
         # written so that a NaN is refused too
@@ -90,9 +92,22 @@ def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool
         raise _refused("the server asks to train full weights, which the owner does not permit")
 
 
+def step_gain(start: SharedState) -> float:
+    """How much further a step of a learning rate moves weights from these factors than from fresh ones, >= 1.
+
+    A step that moves the entries of B by eta moves a weight by eta s |a| for each row a of A, and one of A
+    likewise by the columns of B. Fresh rows are no longer than 1, and s is 1 unless alpha says otherwise: a
+    server that sends others would get the steps of a larger learning rate than it asks for.
+    """
+    lengths = [1.0]
+    for down, up in start.lora.values():
+        lengths.append(float(torch.linalg.vector_norm(down.double().flatten(1), dim=1).max()))
+        lengths.append(float(torch.linalg.vector_norm(up.double().flatten(1), dim=0).max()))
+    return max(1.0, abs(start.adapter.scale) * max(lengths)) if start.lora else 1.0
+
+
 class RoundBudget:
     """What one order may still compute. `begin` comes first; then each `take`, before its work."""
-        "pixels a side": (max(order.height, order.width), limits.max_image_side),
 
     def __init__(self, home: Home, limits: OwnerLimits, order: TrainingOrder) -> None:
         self._home, self._limits, self._order = home, limits, order
@@ -125,10 +140,11 @@ class RoundBudget:
         counts["orders"] = {digest: counts["orders"][digest] for digest in counts["latest"]}
         self._home.write_json(self._path, counts)
 
-    def take(self, steps: int) -> None:
+    def take(self, steps: int, gain: float = 1.0) -> None:
         """Count steps of the shared stage, or gradient batches, that are to be computed.
 
-        Raises DeviceError when they are more than the order, or the private pictures, have left.
+        gain: see `step_gain`. Raises DeviceError when they are more than the order, or the private pictures,
+        have left.
         """
         if steps > self._steps_left:
             asked = self._limits.max_shared_steps - self._steps_left + steps
@@ -138,7 +154,7 @@ class RoundBudget:
             )
         self._steps_left -= steps
         training = self._order.training
-        weight = max(1.0, training.learning_rate / PASS_LEARNING_RATE)
+        weight = max(1.0, training.learning_rate / PASS_LEARNING_RATE * gain)
         self._taken += math.ceil(steps * max(training.batch_size, PASS_BATCH_SIZE) * weight)
         counts = self._read()
         before = counts["orders"].get(self._digest, 0)
