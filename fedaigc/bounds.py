@@ -88,6 +88,10 @@ MAX_RECORD_VALUES: Final = 64
 MAX_ARRAYS: Final = 1
 MAX_LIST_ITEMS: Final = MAX_TASKS_OF_A_DEVICE
 MAX_KEY_CHARACTERS: Final = 256
+# a reply to a server: its bytes in all, more where its order is large, and the parts that Flower makes of it
+MIN_REPLY_BYTES: Final = 1 << 28
+REPLY_BYTES_RATIO: Final = 16
+MAX_REPLY_PARTS: Final = 1 << 14
 MAX_ARRAY_HEADER_BYTES: Final = 4096
 # the agent's socket, the owner's page
 MAX_FRAME_HEADER_BYTES: Final = 1 << 20

@@ -168,11 +168,11 @@ class Device:
         if not len(self.images):
             raise DeviceError(Failure.NO_IMAGES, f"no images in {self._home.root}")
         self._check_base(received.shared.base_hash, "shared state")
+        personal, memory = self.versions.before(run, received.round)
         if budget is not None:
-            budget.begin(len(self.images))
+            budget.begin(len(self.images), memory)
         self.receive(received.shared)
         data = self.encoded_images(height, width)
-        personal, memory = self.versions.before(run, received.round)
         after = local_round(
             self._pipe,
             received,

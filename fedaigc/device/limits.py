@@ -10,8 +10,9 @@ from fedaigc.errors import UserError
 class OwnerLimits:
     """The owner's limits; a server that asks for more is refused, and nothing is computed.
 
-    max_denoising_steps, max_image_side (pixels), max_guidance_scale: of a plan. boundary_timestep: t* as a
-    timestep of training, which a server may not move; None for a federation without a personal stage.
+    max_denoising_steps, max_image_side (pixels, of pictures to train on too), max_guidance_scale: of a plan.
+    boundary_timestep: t* as a timestep of training, which a server may not move; None for a federation
+    without a personal stage.
     max_weight_change, max_picture_change: of a shared state, see `device.acceptance`.
 
     Of an order to train (see `training_limits`): max_shared_steps, optimizer steps of the shared stage with
@@ -20,7 +21,8 @@ class OwnerLimits:
     full_weights, whether dense weights may be trained in place of factors. Of all orders together, whatever
     their runs: max_rounds_a_day (24 hours), max_rounds, and max_passes, how often each private picture is
     trained on in the shared stage, on average; a step counts as 8 pictures at least, and k times at k times
-    the learning rate of 1e-3, k > 1. max_update_norm: what an update is clipped to.
+    the learning rate of 1e-3 or where the factors carry it k times as far, k > 1. max_update_norm: what an
+    update is clipped to.
     """
 
     max_denoising_steps: int = 150

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fedaigc.device.client_rule import ClientRule, Parameters, Received
-from fedaigc.device.training_limits import RoundBudget
+from fedaigc.device.training_limits import RoundBudget, step_gain
 from fedaigc.diffusion.adapters import (
     Adapter,
     SharedState,
@@ -84,7 +84,7 @@ class SharedStageWork:
     ) -> SharedState:
         """Train from `start`: see `LocalWork`."""
         steps = self.num_steps if steps is None else steps
-        self._take(steps)
+        self._take(steps, start)
         install(self.pipe, start)
         self.losses += train_stage(
             self.pipe,
@@ -111,7 +111,7 @@ class SharedStageWork:
         stream: str = "gradients",
     ) -> Iterator[Parameters]:
         """Gradients at `at`, batch by batch: see `LocalWork`."""
-        self._take(batches)
+        self._take(batches, at)
         install(self.pipe, at)
         return stage_gradients(
             self.pipe,
@@ -125,9 +125,9 @@ class SharedStageWork:
             band=band,
         )
 
-    def _take(self, steps: int) -> None:
+    def _take(self, steps: int, start: SharedState) -> None:
         if self.budget is not None:
-            self.budget.take(steps)
+            self.budget.take(steps, step_gain(start))
 
 
 def put_adapters(pipe: "DiffusionPipeline", shared: SharedState | None, personal: Adapter | None) -> None:

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from fedaigc.device.client_rule import Received
 from fedaigc.device.home import Home
 from fedaigc.device.limits import OwnerLimits
@@ -48,13 +51,21 @@ class TrainingOrder:
     height: int
     width: int
 
-    def digest(self) -> str:
-        """The same for a repeated order only: the same weights, run, round and settings."""
+    def digest(self, memory: Mapping[str, Tensor]) -> str:
+        """The same for a repeated order only: the same weights, run, round and settings.
+
+        memory: the strategy's, that the round starts from. A server decides by the order of rounds which one
+        that is; with another, other steps are computed.
+        """
         received = self.received
         told = [self.run, received.round, received.shared.hash(), self.strategy, dict(self.options)]
         told += [asdict(self.training), self.shared_steps, self.personal_rank, self.height, self.width]
-        extra = SharedState("", {}, 1, 1.0, {f"extra.{name}": x for name, x in received.extra.items()})
-        return hashlib.sha256(json.dumps([*told, extra.hash()], sort_keys=True).encode()).hexdigest()
+        told += [_hash(received.extra), _hash(memory)]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    return SharedState("", {}, 1, 1.0, {f"extra.{name}": x for name, x in tensors.items()}).hash()
 
 
 def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool = False) -> None:
@@ -71,6 +82,7 @@ def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool
         "as rank": (max(shared.rank, order.personal_rank, *rows), limits.max_rank),
         "as learning rate": (training.learning_rate, limits.max_learning_rate),
         "as condition dropout": (training.condition_dropout, limits.max_condition_dropout),
+        "pixels a side": (max(order.height, order.width), limits.max_image_side),
     }
     for what, (value, limit) in asked.items():
         # written so that a NaN is refused too
@@ -78,6 +90,20 @@ def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool
             raise _refused(f"the server asks for {value} {what}, the owner permits {limit} at most")
     if full_weights and not limits.full_weights:
         raise _refused("the server asks to train full weights, which the owner does not permit")
+
+
+def step_gain(start: SharedState) -> float:
+    """How much further a step of a learning rate moves weights from these factors than from fresh ones, >= 1.
+
+    A step that moves the entries of B by eta moves a weight by eta s |a| for each row a of A, and one of A
+    likewise by the columns of B. Fresh rows are no longer than 1, and s is 1 unless alpha says otherwise: a
+    server that sends others would get the steps of a larger learning rate than it asks for.
+    """
+    lengths = [1.0]
+    for down, up in start.lora.values():
+        lengths.append(float(torch.linalg.vector_norm(down.double().flatten(1), dim=1).max()))
+        lengths.append(float(torch.linalg.vector_norm(up.double().flatten(1), dim=0).max()))
+    return max(1.0, abs(start.adapter.scale) * max(lengths)) if start.lora else 1.0
 
 
 class RoundBudget:
@@ -90,13 +116,13 @@ class RoundBudget:
         self._taken = 0
         self._digest = ""
 
-    def begin(self, num_images: int) -> None:
-        """Count the round, unless it repeats one; num_images: n, the private pictures.
+    def begin(self, num_images: int, memory: Mapping[str, Tensor]) -> None:
+        """Count the round, unless it repeats one; num_images: n, the private pictures. memory: see `digest`.
 
         Raises DeviceError when the rounds of a day, or all rounds or passes, are used up, and DamagedFile for
         a count that cannot be read: it must not begin anew.
         """
-        self._num_images, self._digest = num_images, self._order.digest()
+        self._num_images, self._digest = num_images, self._order.digest(memory)
         counts = self._read()
         if self._digest in counts["orders"]:
             return
@@ -114,10 +140,11 @@ class RoundBudget:
         counts["orders"] = {digest: counts["orders"][digest] for digest in counts["latest"]}
         self._home.write_json(self._path, counts)
 
-    def take(self, steps: int) -> None:
+    def take(self, steps: int, gain: float = 1.0) -> None:
         """Count steps of the shared stage, or gradient batches, that are to be computed.
 
-        Raises DeviceError when they are more than the order, or the private pictures, have left.
+        gain: see `step_gain`. Raises DeviceError when they are more than the order, or the private pictures,
+        have left.
         """
         if steps > self._steps_left:
             asked = self._limits.max_shared_steps - self._steps_left + steps
@@ -127,7 +154,7 @@ class RoundBudget:
             )
         self._steps_left -= steps
         training = self._order.training
-        weight = max(1.0, training.learning_rate / PASS_LEARNING_RATE)
+        weight = max(1.0, training.learning_rate / PASS_LEARNING_RATE * gain)
         self._taken += math.ceil(steps * max(training.batch_size, PASS_BATCH_SIZE) * weight)
         counts = self._read()
         before = counts["orders"].get(self._digest, 0)

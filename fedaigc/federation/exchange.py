@@ -11,16 +11,28 @@ from flwr.app import Message, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.serverapp.grid import Grid
+from google.protobuf.message import DecodeError
 
 from fedaigc.device.report import Failure
 from fedaigc.federation.ledger import Ledger
 from fedaigc.federation.messages import Ask, failure_in
+from fedaigc.federation.pulling import Pulls, ReplyLost, largest_reply
 from fedaigc.federation.record_bounds import check_records
 from fedaigc.federation.unanswered import forget
 
 _PULL_S = 0.05
-# what reading a made-up reply raises: Flower checks little of it
-_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
+# what reading a made-up reply raises: Flower checks little of it, and follows parts of parts without an end
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+    MemoryError,
+    DecodeError,
+)
 
 Progress = Callable[[str, int, int], None]
 
@@ -53,25 +65,27 @@ def exchange(
         if progress is not None and label is not None:
             progress(label, done, len(ids))
 
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with tempfile.TemporaryFile(dir=folder) as file, tempfile.TemporaryFile(dir=folder) as parts:
         waiting = Waiting(file)
+        pulls = Pulls(grid, parts, largest_reply(orders))
         while missing := [message_id for message_id in ids if message_id not in waiting]:
-            before = len(waiting)
+            before = len(waiting), pulls.parts
             began = time.monotonic()
             for message_id in missing:
-                reply = _pulled(grid, message_id, ledger)
+                reply = _pulled(grid, message_id, ledger, pulls)
                 if reply is not None:
                     waiting.keep(message_id, reply)
                     tell(len(waiting))
             ended = time.monotonic()
             if ended >= deadline:
                 break
-            if len(waiting) == before:
+            if (len(waiting), pulls.parts) == before:
                 # to ask for hundreds in vain takes a while itself
                 time.sleep(max(_PULL_S, ended - began))
         late = [message_id for message_id in ids if message_id not in waiting]
         for message_id in late:
             forget(grid, message_id)
+            pulls.forget(message_id)
         if late:
             # nothing more is due
             tell(len(ids))
@@ -110,14 +124,14 @@ class Waiting:
         return recorddict_from_proto(ProtoRecordDict.FromString(self._file.read(length)))
 
 
-def _pulled(grid: Grid, message_id: str, ledger: Ledger | None) -> bytes | Failure | None:
+def _pulled(grid: Grid, message_id: str, ledger: Ledger | None, pulls: Pulls) -> bytes | Failure | None:
     """The reply to a message, serialized; None while there is none.
 
     One at a time: Flower reads what a device made up while it fetches, and an error there would cost the
     other replies that were fetched with it.
     """
     try:
-        reply = next(iter(grid.pull_messages([message_id])), None)
+        reply = pulls.reply(message_id)
         if reply is None:
             return None
         if reply.has_error():
@@ -130,5 +144,9 @@ def _pulled(grid: Grid, message_id: str, ledger: Ledger | None) -> bytes | Failu
         if ledger is not None:
             ledger.add("up", reply.content)
         return failure_in(reply.content) or content
+    except ReplyLost:
+        failure = Failure.UNREACHABLE
     except _UNREADABLE:
-        return Failure.UNREADABLE
+        failure = Failure.UNREADABLE
+    pulls.forget(message_id)
+    return failure

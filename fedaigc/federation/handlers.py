@@ -123,7 +123,7 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
     if told != own:
         raise DeviceError(
             Failure.CODE_DIFFERS,
-            f"strategy {config.rounds.strategy!r}: the server runs code {told}, this device has {own}",
+            f"strategy {config.rounds.strategy!r}: the server runs code {told!r:.80}, this device has {own}",
         )
     rule = load_strategy(config.rounds.strategy, config.rounds.options)
     device = host.open_device()

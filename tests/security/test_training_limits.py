@@ -6,13 +6,18 @@ back with an update.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fedaigc.federation.config import FederationConfig, parse_config
+from fedaigc.federation import messages
+from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig, parse_config
+from fedaigc.federation.messages import Ask
+from fedaigc.federation.rule import Received
+from fedaigc.rng import numpy_rng
 from tests.federation.conftest import MakeRun
 
 from .training_orders import agent_of, asked, changed, kind, start, update
@@ -32,6 +37,8 @@ def log(config: FederationConfig) -> str:
         ("training", {"learning_rate": 0.02}, "0.02 as learning rate"),
         ("training", {"condition_dropout": 1.0}, "1.0 as condition dropout"),
         ("adapter", {"rank": 17}, "17 as rank"),
+        # at 32ea354 they were encoded, and trained on, at any size
+        ("model", {"height": 8, "width": 1032}, "1032 pixels a side"),
         ("rounds", {"strategy": "full_weights"}, "full weights"),
         ("rounds", {"strategy": "ditto", "options": {"personal_steps": 100}}, "102 steps"),
         ("rounds", {"strategy": "interval_fisher", "options": {"batches": 100}}, "102 steps"),
@@ -130,6 +137,21 @@ def test_a_repeated_round_with_other_weights_counts(make_run: MakeRun) -> None:
     assert kind(asked(agent, config, shared, 1)) == "training_refused"
 
 
+def test_a_repeated_round_with_another_memory_counts(make_run: MakeRun) -> None:
+    """Rounds in another order give a repeated order other memory to start from, and so other steps.
+
+    At 32ea354 orders of rounds 16, 15, ... 1 counted once each, and again in any ascending order for free.
+    """
+    config = changed(make_run(num_clients=1), "rounds", strategy="fedrep")
+    agent, shared = agent_of(config, max_rounds=2), start(config)
+    first = update(asked(agent, config, shared, 20))
+    update(asked(agent, config, shared, 10))  # drops round 20; before it there is round 10 now
+    assert kind(asked(agent, config, shared, 20)) == "training_refused"
+    # an order that starts from what it started from does not count again
+    update(asked(agent, config, shared, 10))
+    assert first
+
+
 def test_rounds_of_a_day(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
@@ -159,6 +181,40 @@ def test_passes_over_the_pictures_are_counted_in_all(make_run: MakeRun) -> None:
     update(asked(agent, config, shared, 2))
 
 
+@pytest.mark.parametrize("how", ["alpha", "rows", "columns"])
+def test_steps_that_move_weights_further_count_as_at_a_larger_rate(make_run: MakeRun, how: str) -> None:
+    """At 32ea354 a server that sent an alpha of 30 times the rank had steps of 30 times the rate for one."""
+    config = make_run(num_clients=1)
+    agent, shared = agent_of(config, max_passes=160.0), start(config)
+    louder = {
+        "alpha": replace(shared, alpha=30.0 * shared.rank),
+        "rows": shared.with_tensors(
+            {name: 30 * tensor for name, tensor in shared.tensors().items() if name.endswith("lora_A")}
+        ),
+        # within the bound on weights: it is of B A
+        "columns": shared.with_tensors(
+            {
+                name: torch.full_like(tensor, 30.0) if name.endswith("lora_B") else 1e-6 * tensor
+                for name, tensor in shared.tensors().items()
+            }
+        ),
+    }[how]
+    assert kind(asked(agent, config, louder)) == "training_refused"
+    assert "passes over the private pictures" in log(config)
+    update(asked(agent, config, shared))
+
+
+def test_a_server_writes_no_lines_of_its_own_into_the_owners_log(make_run: MakeRun) -> None:
+    """At 32ea354 the fingerprint of its code was quoted as it came, line breaks included."""
+    config = make_run(num_clients=1)
+    agent, shared = agent_of(config), start(config)
+    text = "0\nround 1 of run mine: all is well\n"
+    order = messages.train_record(Received(shared, 1), "float32", numpy_rng(0, "order"), text)
+    reply = agent.answer(Ask.TRAIN, config.to_run_config()[RUN_CONFIG_KEY], order)
+    assert kind(reply) == "code_differs"
+    assert not any(line.startswith("round 1 of run mine") for line in log(config).splitlines())
+
+
 def test_a_count_that_cannot_be_read_is_no_new_beginning(make_run: MakeRun) -> None:
     config = make_run(num_clients=1)
     agent, shared = agent_of(config), start(config)
@@ -172,7 +228,6 @@ def test_a_count_that_cannot_be_read_is_no_new_beginning(make_run: MakeRun) -> N
 @pytest.mark.parametrize("strategy", ["fedit", "scaffold", "hetlora", "flora", "interval_fisher"])
 def test_an_update_is_clipped_to_the_owners_bound(make_run: MakeRun, strategy: str) -> None:
     from fedaigc.device.update_clipping import update_norm
-    from fedaigc.federation.rule import Received
 
     config = changed(make_run(num_clients=1), "rounds", strategy=strategy)
     shared = start(config)
@@ -209,7 +264,6 @@ def test_the_norm_by_hand() -> None:
     """
     from fedaigc.device.update_clipping import clipped, update_norm
     from fedaigc.diffusion.adapters import SharedState
-    from fedaigc.federation.rule import Received
 
     shared = SharedState("base", {"l": (torch.tensor([[1.0, 1.0], [5.0, 5.0]]), torch.zeros(1, 2))}, 2, 2.0)
     received = Received(shared, 1, {"c": torch.tensor([1.0])})
