@@ -5,9 +5,9 @@ three, while the replies of all others ran out of time; and parts whose bytes we
 contained each other too deeply, ended the run.
 """
 
-import io
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -169,18 +169,19 @@ def test_what_cannot_be_read_costs_its_sender_alone(parts: Any) -> None:
     assert [told(reply) for reply in asked(link, 2)] == [Failure.UNREADABLE, 1]
 
 
-def test_a_reply_has_so_many_bytes_and_parts_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_has_so_many_bytes_and_parts_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fedaigc.federation import pulling
 
     whole = Parts(0)
     size = sum(len(content) for content in whole.contents.values())
     for bytes_left, parts_left, refused in ((0, 0, False), (-1, 0, True), (0, -1, True)):
         monkeypatch.setattr(pulling, "MAX_REPLY_PARTS", len(whole.contents) + parts_left)
-        pulls = pulling.Pulls(LinkedGrid(Link({"0": whole})), io.BytesIO(), size + bytes_left)
-        if refused:
-            with pytest.raises(ValueError, match="a reply of"):
-                pulls.reply("0")
-        else:
-            reply = pulls.reply("0")
-            assert reply is not None
-            assert told(reply.content) == 0
+        with (tmp_path / "parts").open("w+b") as file:
+            pulls = pulling.Pulls(LinkedGrid(Link({"0": whole})), file, size + bytes_left)
+            if refused:
+                with pytest.raises(ValueError, match="a reply of"):
+                    pulls.reply("0")
+            else:
+                reply = pulls.reply("0")
+                assert reply is not None
+                assert told(reply.content) == 0
