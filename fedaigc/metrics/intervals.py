@@ -1,4 +1,4 @@
-"""95 % intervals for proportions and for means over clusters."""
+"""95 % intervals for proportions, for means over clusters, and for paired differences."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +30,7 @@ class Estimate:
 def proportion(outcomes: Sequence[bool]) -> Estimate:
     """The share of true outcomes with Wilson's score interval, for independent outcomes.
 
-    Do not use it where several outcomes share a prompt pair or a client: see `clustered_mean`.
+    Do not use it where several outcomes share an object, a prompt pair or a client: see `clustered_share`.
     Raises ValueError for no outcomes.
     """
     if not outcomes:
@@ -65,3 +65,70 @@ def clustered_mean(
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     return Estimate(float(np.mean(values)), float(low), float(high), len(values))
+
+
+def clustered_share(
+    outcomes: Sequence[bool], clusters: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
+) -> Estimate:
+    """The share of true outcomes, by `clustered_mean`; by Wilson's interval where all or none are true.
+
+    Resampling equal outcomes gives no width at all. Wilson's interval is that of independent outcomes: where
+    nothing varies, nothing shows how much alike the outcomes of one cluster are, so it may be too narrow.
+    Raises ValueError as `clustered_mean` does.
+    """
+    values = [float(bool(outcome)) for outcome in outcomes]
+    estimate = clustered_mean(values, clusters, seed=seed, resamples=resamples)
+    return proportion(outcomes) if len(set(values)) == 1 else estimate
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference of pairs with its 95 % interval, n pairs in so many clusters, and a two-sided p."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    clusters: int
+    p: float
+
+    def as_dict(self) -> dict[str, float]:
+        """For JSON records."""
+        return asdict(self)
+
+
+def paired_difference(
+    first: Sequence[float],
+    second: Sequence[float],
+    clusters: Sequence[Hashable],
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Difference:
+    """The mean of first - second over pairs of values that share all but what is compared.
+
+    The interval is `clustered_mean`'s. p: the share of random swaps of first and second, of all pairs of a
+    cluster at once, that give a difference as far from zero (`scipy.stats.permutation_test`, 9,999 swaps, so
+    never below .0002). With clusters of one pair and outcomes of 0 and 1 that is McNemar's exact test. Where
+    no pair differs the interval has no width and p is 1.
+    Raises ValueError for no values, or when the lengths differ.
+    """
+    from scipy.stats import permutation_test
+
+    if len(first) != len(second):
+        raise ValueError(f"expected pairs, got {len(first)} and {len(second)} values")
+    differences = [float(a) - float(b) for a, b in zip(first, second, strict=True)]
+    estimate = clustered_mean(differences, clusters, seed=seed, resamples=resamples)
+    sums: dict[Hashable, float] = {}
+    for difference, cluster in zip(differences, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + difference
+    # a cluster without a difference is the same either way round; a single one is as far from zero swapped
+    told = np.array([value for value in sums.values() if value])
+    p = 1.0
+    if len(told) > 1:
+        random = numpy_rng(seed, "swaps")
+        swapped = permutation_test(
+            (told,), np.sum, permutation_type="samples", vectorized=True, n_resamples=9999, rng=random
+        )
+        p = min(1.0, float(swapped.pvalue))
+    return Difference(estimate.mean, estimate.low, estimate.high, estimate.n, len(sums), p)
