@@ -8,6 +8,10 @@ a noisier point of the same process, were d Gaussian; c = 1 / sqrt(a^2 + s^2 + v
 variance-preserving scale. That level lies between the steps of the plan: the run goes on from there to the
 next step of the plan that is less noisy, by first-order steps of the probability flow, which are DDIM's and,
 on its own scale, Euler's. The derivation is in docs/notes/noise_matched_resume.md.
+
+Range: 8-bit fixed point with 4 to 10 % of flipped bits. Flips at rate p have a kurtosis of about 0.6 / p, a
+Gaussian has 3: at 1 % the errors are rare and large (60). At 2 % or less resuming so was not seen to bring
+pictures closer to those without errors than going on at K does (docs/figures/figure3.md).
 """
 
 import json
@@ -88,7 +92,8 @@ def resume_noise_matched(
     personal side of t*; None when no stage has adapters.
 
     Raises UserError for schedulers other than DDIM and Euler, for latents that are not finite (`repair` them
-    first), and as `matched_log_snr` does. Not for errors that are few and large: those are no Gaussian.
+    first), and as `matched_log_snr` does. Not for errors that are few and large, which includes flips of
+    fixed point at 2 % or less: those are no Gaussian, and nothing is gained.
     """
     check_matched(plan)
     if not bool(torch.isfinite(state.latents).all()):
