@@ -6,34 +6,45 @@ The device runs 8 steps either way: alone with N = 8, or after K = 7 of N = 15 t
 them N = 15 alone, which costs the device 15 steps.
 """
 
+import argparse
 from textwrap import wrap
 
 from rich.progress import Progress
 
-from experiments.paper.pairs import MODES, draw_pairs
-from experiments.paper.setting import arguments, batches, finish, grid, open_setting, scores, starts
+from experiments.paper.pairs import DISTANCES, MODES, draw_pairs
+from experiments.paper.record import Comparison, Record, columns, new_record, report
+from experiments.paper.setting import arguments, batches, grid, open_setting, scores, starts
 from experiments.quality.sampling import PROGRESS_CONSOLE
 from fedaigc.diffusion.segment import finish_segment, run_segment
 
 LOCAL, SHARED = 8, 7
+SHORT, LONG = f"alone, N = {LOCAL}", f"alone, N = {LOCAL + SHARED}"
+SHARED_RUNS = {mode: f"shared ({mode}), N = {LOCAL + SHARED}, K = {SHARED}" for mode in MODES}
+COMPARISONS = [
+    Comparison({"run": first}, {"run": second}, ("judge", "object"))
+    for first, second in (
+        *((name, SHORT) for name in SHARED_RUNS.values()),
+        (SHARED_RUNS["kind"], SHARED_RUNS["open"]),
+        (LONG, SHORT),
+    )
+]
 
 
-def main() -> None:
-    options = arguments(__doc__).parse_args()
+def measure(options: argparse.Namespace) -> Record:
+    """Draw every run of every pair, and the grid of pictures."""
     setting = open_setting(options)
     short, long = setting.plan(LOCAL), setting.plan(LOCAL + SHARED)
-    pairs = draw_pairs(options.pairs, options.seed)
-    names = ["alone, N = 8", *(f"shared ({mode}), N = 15, K = 7" for mode in MODES), "alone, N = 15"]
-    pictures: dict[str, list] = {name: [] for name in names}
+    pairs = draw_pairs(options.pairs, options.seed, minimum=options.min_public_prompts)
+    pictures: dict[str, list] = {name: [] for name in (SHORT, *SHARED_RUNS.values(), LONG)}
     with Progress(console=PROGRESS_CONSOLE) as progress:
         task = progress.add_task("pictures", total=len(pairs))
         for numbers in batches(len(pairs)):
             chunk = [pairs[i] for i in numbers]
             own = {"prompt": [pair.own for pair in chunk]}
-            for name, plan in ((names[0], short), (names[-1], long)):
+            for name, plan in ((SHORT, short), (LONG, long)):
                 begun = starts(setting, plan, numbers, options.seed)
                 pictures[name] += finish_segment(setting.pipe, begun, own, plan)
-            for name, mode in zip(names[1:-1], MODES, strict=True):
+            for mode, name in SHARED_RUNS.items():
                 shared = {"prompt": [pair.shared_prompt(mode) for pair in chunk]}
                 begun = starts(setting, long, numbers, options.seed)
                 state = run_segment(setting.pipe, begun, shared, long, SHARED)
@@ -42,8 +53,8 @@ def main() -> None:
     rows = [
         {
             "run": name,
-            "steps on the device": LOCAL + SHARED if name == names[-1] else LOCAL,
-            "judge": scores(setting, images, pairs),
+            "steps on the device": LOCAL + SHARED if name == LONG else LOCAL,
+            "each": {"judge": scores(setting, images, pairs)},
         }
         for name, images in pictures.items()
     ]
@@ -54,7 +65,18 @@ def main() -> None:
             ["\n".join(wrap(pairs[i].own, 14)) for i in shown],
             options.images / "fig2_pictures.png",
         )
-    finish(options, setting, "eight steps on the device, alone or after seven shared ones", rows)
+    return new_record(
+        "eight steps on the device, alone or after seven shared ones",
+        options,
+        setting.base_hash,
+        setting.guidance,
+        {DISTANCES[0]: columns(pairs)},
+        rows,
+    )
+
+
+def main() -> None:
+    report(arguments(__doc__).parse_args(), measure, COMPARISONS)
 
 
 if __name__ == "__main__":

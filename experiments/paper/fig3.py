@@ -6,23 +6,23 @@ Pictures of near pairs after bit errors at 0.5 to 10 %, against the error-free p
 each number format and receiver; and the same radio (QPSK at the SNR with that rate of errors) with a code.
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import Progress
 from scipy.special import ndtri
 
-from experiments.paper.pairs import MODES, draw_pairs
+from experiments.paper.pairs import DISTANCES, MODES, draw_pairs
+from experiments.paper.record import Comparison, Record, Row, columns, new_record, report
 from experiments.paper.setting import (
     arguments,
     batches,
     curves,
     distances,
-    finish,
     grid,
     open_setting,
     scores,
@@ -51,6 +51,28 @@ VARIANTS = {
     "float32, clipped": ("float32", "clip", False),
     "fixed8, code of rate 0.44": ("fixed8", "nothing", True),
 }
+PICTURE, OBJECT = ("against the error-free picture", "ssim"), ("judge", "object")
+
+
+def _key(mode: str, payload: str, rate: float) -> dict[str, object]:
+    return {"mode": mode, "payload": payload, "bit error rate": rate}
+
+
+COMPARISONS = [
+    # what errors do to the objects, against none
+    Comparison(_key(mode, name, rate), _key(mode, name, 0.0), OBJECT)
+    for mode in MODES
+    for name in VARIANTS
+    for rate in RATES[1:]
+] + [
+    # what other receivers and formats buy, against plain fixed point as it came
+    Comparison(_key(mode, name, rate), _key(mode, "fixed8", rate), value)
+    for mode in MODES
+    for name in VARIANTS
+    if name != "fixed8"
+    for rate in RATES[1:]
+    for value in (PICTURE, OBJECT)
+]
 
 
 def channel_at(rate: float, coded: bool) -> Channel:
@@ -81,7 +103,7 @@ def received(
     return replace(state, latents=torch.stack(latents)), finite, on_air / bits_sent
 
 
-def draw_curves(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+def draw(rows: Sequence[Row], folder: Path) -> None:
     """Similarity and the judge against the rate of bit errors, of a record's rows."""
     panels = [
         ("against the error-free picture, open", "SSIM", {}),
@@ -98,10 +120,11 @@ def draw_curves(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     curves([p for p in panels if p[2]], "bit error rate, %", folder / "fig3_curves.png")
 
 
-def main() -> None:
-    options = arguments(__doc__).parse_args()
+def measure(options: argparse.Namespace) -> Record:
+    """Draw every pair through every channel, and the grid of one pair's pictures."""
     setting = open_setting(options)
-    plan, pairs = setting.plan(STEPS), draw_pairs(options.pairs, options.seed)
+    plan = setting.plan(STEPS)
+    pairs = draw_pairs(options.pairs, options.seed, minimum=options.min_public_prompts)
     pictures: dict[tuple[str, str, float], list] = {}
     lost: dict[tuple[str, str, float], int] = {}
     expansion: dict[str, float] = {}
@@ -137,21 +160,31 @@ def main() -> None:
                 progress.update(task, advance=len(chunk))
     rows = [
         {
-            "mode": mode,
-            "payload": name,
-            "bit error rate": rate,
+            **_key(mode, name, rate),
             "bits on air by information bits": round(expansion[name], 3),
             "pictures from latents that are not finite": lost[mode, name, rate],
-            "against the error-free picture": distances(images, clean[mode]),
-            "judge": scores(setting, images, pairs),
+            "each": {
+                "against the error-free picture": distances(images, clean[mode]),
+                "judge": scores(setting, images, pairs),
+            },
         }
         for (mode, name, rate), images in pictures.items()
     ]
     if options.images is not None:
         shown = [(f"{name}", [pictures["open", name, rate][0] for rate in RATES]) for name in VARIANTS]
         grid(shown, [f"{100 * rate:g} %" for rate in RATES], options.images / "fig3_pictures.png")
-        draw_curves(rows, options.images)
-    finish(options, setting, "pictures after bit errors in the latents sent at K = 5 of 11", rows)
+    return new_record(
+        "pictures after bit errors in the latents sent at K = 5 of 11",
+        options,
+        setting.base_hash,
+        setting.guidance,
+        {DISTANCES[0]: columns(pairs)},
+        rows,
+    )
+
+
+def main() -> None:
+    report(arguments(__doc__).parse_args(), measure, COMPARISONS, draw)
 
 
 if __name__ == "__main__":

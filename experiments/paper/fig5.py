@@ -7,33 +7,63 @@ The shared steps run on the other member's prompt ("open", as in the paper) or o
 ("kind").
 """
 
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
 from experiments.paper.pairs import DISTANCES, MODES
-from experiments.paper.setting import arguments, curves, finish, grid, open_setting
+from experiments.paper.record import Comparison, Record, Row, new_record, report
+from experiments.paper.setting import arguments, curves, grid, open_setting
 from experiments.paper.shared_steps import STEPS, labelled, sweep
+
+COMPARISONS = [
+    Comparison({"mode": "kind", "K": k}, {"mode": "open", "K": k}, ("judge", "object"))
+    for k in range(1, STEPS + 1)
+] + [
+    Comparison({"mode": mode, "K": k}, {"mode": mode, "K": 0}, ("judge", "object"))
+    for mode in MODES
+    for k in range(1, STEPS + 1)
+]
+
+
+def draw(rows: Sequence[Row], folder: Path) -> None:
+    """The target's object and place against K, of a record's rows."""
+    if not rows[0]["judge"]:
+        return
+    names = {"open": "on the other prompt", "kind": "on the group's prompt"}
+    panels = [
+        (
+            f"the target's {what}",
+            "share of pictures",
+            {
+                names[mode]: [(row["K"], row["judge"][what]) for row in rows if row["mode"] == mode]
+                for mode in MODES
+            },
+        )
+        for what in ("object", "place")
+    ]
+    curves(panels, "shared steps K of 11", folder / "fig5_curves.png")
+
+
+def measure(options: argparse.Namespace) -> Record:
+    """Draw every pair at every K, and the grid of one pair's pictures."""
+    setting = open_setting(options)
+    rows, examples, pairs = sweep(setting, options, DISTANCES[:1])
+    if options.images is not None:
+        names = [f"K = {k}" for k in range(STEPS + 1)]
+        grid(labelled(examples), names, options.images / "fig5_pictures.png")
+    return new_record(
+        "near pairs: the target's object and place against shared steps",
+        options,
+        setting.base_hash,
+        setting.guidance,
+        pairs,
+        rows,
+    )
 
 
 def main() -> None:
-    options = arguments(__doc__).parse_args()
-    setting = open_setting(options)
-    rows, examples = sweep(setting, options, DISTANCES[:1])
-    if options.images is not None:
-        columns = [f"K = {k}" for k in range(STEPS + 1)]
-        grid(labelled(examples), columns, options.images / "fig5_pictures.png")
-    if options.images is not None and setting.judge is not None:
-        names = {"open": "on the other prompt", "kind": "on the group's prompt"}
-        panels = [
-            (
-                f"the target's {what}",
-                "share of pictures",
-                {
-                    names[mode]: [(row["K"], row["judge"][what]) for row in rows if row["mode"] == mode]
-                    for mode in MODES
-                },
-            )
-            for what in ("object", "place")
-        ]
-        curves(panels, "shared steps K of 11", options.images / "fig5_curves.png")
-    finish(options, setting, "near pairs: the target's object and place against shared steps", rows)
+    report(arguments(__doc__).parse_args(), measure, COMPARISONS, draw)
 
 
 if __name__ == "__main__":

@@ -6,37 +6,78 @@ Four distances: pairs with kind and place, place, kind, or nothing in common. Th
 a book" and "a tree near a river" at K = 4, is of the last sort. Modes as in `fig5`.
 """
 
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
 from experiments.paper.pairs import DISTANCES, MODES
-from experiments.paper.setting import arguments, curves, finish, grid, open_setting
+from experiments.paper.record import Comparison, Record, Row, new_record, report
+from experiments.paper.setting import arguments, curves, grid, open_setting
 from experiments.paper.shared_steps import STEPS, labelled, sweep
+
+# the paper's own pair is at K = 4
+PAPER_K = 4
+COMPARISONS = [
+    Comparison(
+        {"in common": distance, "mode": "kind", "K": PAPER_K},
+        {"in common": distance, "mode": "open", "K": PAPER_K},
+        ("judge", what),
+    )
+    for distance in DISTANCES
+    for what in ("object", "place")
+] + [
+    Comparison(
+        {"in common": distance, "mode": mode, "K": PAPER_K},
+        {"in common": DISTANCES[0], "mode": mode, "K": PAPER_K},
+        ("judge", "object"),
+    )
+    for distance in DISTANCES[1:]
+    for mode in MODES
+]
+
+
+def draw(rows: Sequence[Row], folder: Path) -> None:
+    """Object and place against K for every distance, of a record's rows."""
+    if not rows[0]["judge"]:
+        return
+    panels = [
+        (
+            f"shared steps on the {'other prompt' if mode == 'open' else 'group prompt'}",
+            f"the target's {what}",
+            {
+                distance: [
+                    (row["K"], row["judge"][what])
+                    for row in rows
+                    if row["in common"] == distance and row["mode"] == mode
+                ]
+                for distance in DISTANCES
+            },
+        )
+        for what in ("object", "place")
+        for mode in MODES
+    ]
+    curves(panels, "shared steps K of 11", folder / "fig6_curves.png")
+
+
+def measure(options: argparse.Namespace) -> Record:
+    """Draw every pair at every K, and the grid of one pair of each distance."""
+    setting = open_setting(options)
+    rows, examples, pairs = sweep(setting, options, DISTANCES)
+    if options.images is not None:
+        names = [f"K = {k}" for k in range(STEPS + 1)]
+        grid(labelled(examples), names, options.images / "fig6_pictures.png")
+    return new_record(
+        "pairs at four distances: object and place against shared steps",
+        options,
+        setting.base_hash,
+        setting.guidance,
+        pairs,
+        rows,
+    )
 
 
 def main() -> None:
-    options = arguments(__doc__).parse_args()
-    setting = open_setting(options)
-    rows, examples = sweep(setting, options, DISTANCES)
-    if options.images is not None:
-        columns = [f"K = {k}" for k in range(STEPS + 1)]
-        grid(labelled(examples), columns, options.images / "fig6_pictures.png")
-    if options.images is not None and setting.judge is not None:
-        panels = [
-            (
-                f"shared steps on the {'other prompt' if mode == 'open' else 'group prompt'}",
-                f"the target's {what}",
-                {
-                    distance: [
-                        (row["K"], row["judge"][what])
-                        for row in rows
-                        if row["in common"] == distance and row["mode"] == mode
-                    ]
-                    for distance in DISTANCES
-                },
-            )
-            for what in ("object", "place")
-            for mode in MODES
-        ]
-        curves(panels, "shared steps K of 11", options.images / "fig6_curves.png")
-    finish(options, setting, "pairs at four distances: object and place against shared steps", rows)
+    report(arguments(__doc__).parse_args(), measure, COMPARISONS, draw)
 
 
 if __name__ == "__main__":

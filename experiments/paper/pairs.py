@@ -32,8 +32,12 @@ class Pair:
         return {"open": self.other, "kind": self.group}[mode]
 
 
-def draw_pairs(count: int, seed: int, distance: str = DISTANCES[0]) -> list[Pair]:
-    """`count` different pairs at one of `DISTANCES`; the objects of a pair always differ."""
+def draw_pairs(count: int, seed: int, distance: str = DISTANCES[0], *, minimum: int = 3) -> list[Pair]:
+    """`count` different pairs at one of `DISTANCES`; the objects of a pair always differ.
+
+    minimum: how many objects must produce a disclosed word, as `disclose` has it; it decides the group's
+    prompt and nothing else. With 1 every object says its nearest general word.
+    """
     taxonomy = Taxonomy.load()
     random = numpy_rng(seed, "paper", distance)
 
@@ -59,7 +63,7 @@ def draw_pairs(count: int, seed: int, distance: str = DISTANCES[0]) -> list[Pair
         own = f"{target.phrase} {relation} {place.phrase}"
         theirs = f"{other.phrase} {relation} {other_place.phrase}"
         signatures = {
-            str(i): disclose(parse(text, taxonomy), Policy.KIND, taxonomy)
+            str(i): disclose(parse(text, taxonomy), Policy.KIND, taxonomy, minimum)
             for i, text in enumerate((own, theirs))
         }
         # no bound: any two tasks are a group, for far pairs are to show what happens then

@@ -1,9 +1,8 @@
-"""What the figures share: model and plan, drawing in batches, scores with intervals, plots, records."""
+"""What the figures share: options, model and plan, drawing in batches, scores, plots."""
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-import fedaigc
 from experiments.paper.pairs import Pair
 from experiments.quality.sampling import BATCH, one_thread
+from fedaigc.data.concepts import OBJECT_NOUNS
 from fedaigc.diffusion.loading import EMBEDDED, base_fingerprint, load_pipeline
 from fedaigc.diffusion.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.segment import DenoisingState, initial_state
 from fedaigc.metrics.image_quality import image_quality
-from fedaigc.metrics.intervals import clustered_mean
 from fedaigc.metrics.judge import Judge
 from fedaigc.rng import derived_seed
 
@@ -53,9 +51,27 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--model", default=EMBEDDED, help='"embedded", a diffusers folder or a hub name')
     parser.add_argument("--size", type=int, help="pixels; 64 for the embedded model, else 512")
     parser.add_argument("--guidance", type=float, help="5 for the embedded model, else 7.5 as in the paper")
+    output_arguments(parser)
+    return parser
+
+
+def output_arguments(parser: argparse.ArgumentParser) -> None:
+    """How much a group's prompt says, where results go, and whether they are computed from a record."""
+    parser.add_argument(
+        "--min-public-prompts",
+        type=int,
+        default=3,
+        choices=range(1, len(OBJECT_NOUNS) + 1),
+        metavar="M",
+        help="objects of Scenes that must produce a word of the group's prompt, as a device has it",
+    )
     parser.add_argument("--record", type=Path, help="write the figures as JSON there as well")
     parser.add_argument("--images", type=Path, help="folder for the picture grid and the curves")
-    return parser
+    parser.add_argument(
+        "--recompute",
+        action="store_true",
+        help="draw no pictures: read --record, compute intervals, comparisons and curves anew, and write it",
+    )
 
 
 def open_setting(options: argparse.Namespace) -> Setting:
@@ -86,31 +102,23 @@ def starts(
     return replace(begun[0], latents=torch.cat([one.latents for one in begun]))
 
 
-def scores(setting: Setting, images: Sequence[Image.Image], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Shares of pictures with the target's object and with its place, clustered by pair."""
+def scores(setting: Setting, images: Sequence[Image.Image], pairs: Sequence[Pair]) -> dict[str, list[int]]:
+    """Of each picture whether the judge sees the target's object, and its place."""
     if setting.judge is None:
         return {}
     verdicts = setting.judge.score(images)
-    clusters = list(range(len(pairs)))
     return {
-        "object": clustered_mean(
-            [float(v.object == p.object) for v, p in zip(verdicts, pairs, strict=True)], clusters
-        ).as_dict(),
-        "place": clustered_mean(
-            [float(v.place == p.place) for v, p in zip(verdicts, pairs, strict=True)], clusters
-        ).as_dict(),
+        "object": [int(v.object == p.object) for v, p in zip(verdicts, pairs, strict=True)],
+        "place": [int(v.place == p.place) for v, p in zip(verdicts, pairs, strict=True)],
     }
 
 
-def distances(images: Sequence[Image.Image], references: Sequence[Image.Image]) -> dict[str, Any]:
-    """Mean squared error in 8-bit pixels, PSNR and SSIM against reference pictures, clustered by pair."""
+def distances(images: Sequence[Image.Image], references: Sequence[Image.Image]) -> dict[str, list[float]]:
+    """Of each picture the mean squared error in 8-bit pixels and the SSIM against its reference."""
     found = image_quality(images, references)
-    clusters = list(range(len(found)))
-    # equal pictures have no PSNR: 60 dB, a 16th of a grey level, stands for them
     return {
-        "mse": clustered_mean([q.mse * 255**2 for q in found], clusters).as_dict(),
-        "psnr_db": clustered_mean([min(q.psnr_db, 60.0) for q in found], clusters).as_dict(),
-        "ssim": clustered_mean([q.ssim for q in found], clusters).as_dict(),
+        "mse": [round(float(q.mse) * 255**2, 3) for q in found],
+        "ssim": [round(float(q.ssim), 5) for q in found],
     }
 
 
@@ -193,24 +201,3 @@ def curves(
     figure.tight_layout()
     figure.savefig(target, dpi=110, bbox_inches="tight")
     plt.close(figure)
-
-
-def finish(options: argparse.Namespace, setting: Setting, what: str, rows: list[dict[str, Any]]) -> None:
-    """Print the record, and write it where it was asked for."""
-    record = {
-        "what": what,
-        "fedaigc": fedaigc.__version__,
-        "torch": torch.__version__,
-        "model": options.model,
-        "base": setting.base_hash,
-        "pairs": options.pairs,
-        "seed": options.seed,
-        "guidance_scale": setting.guidance,
-        "intervals": "95 %, bootstrap over pairs",
-        "rows": rows,
-    }
-    text = json.dumps(record, indent=1, default=asdict)
-    print(text)
-    if options.record is not None:
-        options.record.parent.mkdir(parents=True, exist_ok=True)
-        options.record.write_text(text + "\n", encoding="utf-8")

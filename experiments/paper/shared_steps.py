@@ -2,12 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
 from PIL import Image
 from rich.progress import Progress
 
 from experiments.paper.pairs import MODES, Pair, draw_pairs
+from experiments.paper.record import Row, columns
 from experiments.paper.setting import Setting, batches, scores, starts
 from experiments.quality.sampling import PROGRESS_CONSOLE
 from fedaigc.diffusion.segment import finish_segment, run_segment
@@ -20,15 +20,17 @@ Example = tuple[Pair, list[Image.Image]]
 
 def sweep(
     setting: Setting, options: argparse.Namespace, among: Sequence[str]
-) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Example]]:
-    """Scores for each of `among` (see `DISTANCES`), mode and K; and the examples by distance and mode."""
+) -> tuple[list[Row], dict[tuple[str, str], Example], dict[str, dict[str, list[str]]]]:
+    """Rows for each of `among` (see `DISTANCES`), mode and K; examples by distance and mode; the pairs."""
     plan = setting.plan(STEPS)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     examples: dict[tuple[str, str], Example] = {}
+    drawn: dict[str, dict[str, list[str]]] = {}
     with Progress(console=PROGRESS_CONSOLE) as progress:
         task = progress.add_task("pictures", total=len(among) * len(MODES) * options.pairs)
         for distance in among:
-            pairs = draw_pairs(options.pairs, options.seed, distance)
+            pairs = draw_pairs(options.pairs, options.seed, distance, minimum=options.min_public_prompts)
+            drawn[distance] = columns(pairs)
             for mode in MODES:
                 pictures: dict[int, list] = {k: [] for k in range(STEPS + 1)}
                 for numbers in batches(len(pairs)):
@@ -41,11 +43,16 @@ def sweep(
                         pictures[k] += finish_segment(setting.pipe, state, own, plan)
                     progress.update(task, advance=len(chunk))
                 rows += [
-                    {"in common": distance, "mode": mode, "K": k, "judge": scores(setting, found, pairs)}
+                    {
+                        "in common": distance,
+                        "mode": mode,
+                        "K": k,
+                        "each": {"judge": scores(setting, found, pairs)},
+                    }
                     for k, found in pictures.items()
                 ]
                 examples[distance, mode] = (pairs[0], [found[0] for found in pictures.values()])
-    return rows, examples
+    return rows, examples, drawn
 
 
 def labelled(examples: dict[tuple[str, str], Example]) -> list[tuple[str, list[Image.Image]]]:

@@ -1,6 +1,7 @@
 """Which prompt should shared steps run on: own, another member's, the group's, the empty one? Prints JSON.
 
-    python -m experiments.quality.shared_prompts --plot docs/images/shared_prompts.png
+    python -m experiments.quality.shared_prompts --images docs/images \\
+        --record experiments/records/shared_prompts.json
 
 For each pair of prompts the target is finished with its own prompt after K steps of N on each kind of
 shared prompt, and the judge says whether the target's object and place are there. Near pairs differ in the
@@ -10,7 +11,6 @@ Compare Figures 5 and 6 of [Du23]: there, K = 5 of 11 steps is fine for a near p
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 from rich.progress import Progress
 
-import fedaigc
+from experiments.paper.record import Comparison, Record, Row, new_record, report
+from experiments.paper.setting import output_arguments
 from experiments.quality.sampling import BATCH, PROGRESS_CONSOLE
 from experiments.quality.setting import kind_of, open_setting
 from fedaigc.data.concepts import OBJECT_NOUNS, PLACE_NOUNS, RELATIONS, Noun
 from fedaigc.diffusion.plan import DenoisingPlan
 from fedaigc.diffusion.segment import DenoisingState, finish_segment, initial_state, run_segment
-from fedaigc.metrics.intervals import clustered_mean
 from fedaigc.rng import derived_seed, numpy_rng
 from fedaigc.semantics.grouping import group
 from fedaigc.semantics.parser import parse
@@ -34,6 +34,17 @@ from fedaigc.semantics.taxonomy import Taxonomy
 
 HAND_OFFS = (0, 3, 5, 7, 9)
 KINDS = ("own", "other", "group", "empty")
+DISTANCES = ("near", "far")
+COMPARISONS = [
+    Comparison(
+        {"pairs": distance, "shared prompt": "group", "K": k},
+        {"pairs": distance, "shared prompt": kind, "K": k},
+        ("both",),
+    )
+    for distance in DISTANCES
+    for kind in ("own", "other", "empty")
+    for k in HAND_OFFS[1:]
+]
 
 
 @dataclass(frozen=True)
@@ -52,8 +63,8 @@ class Pair:
         return {"own": self.own, "other": self.other, "group": self.group, "empty": ""}[kind]
 
 
-def draw_pairs(count: int, seed: int) -> list[Pair]:
-    """`count` near and `count` far pairs."""
+def draw_pairs(count: int, seed: int, minimum: int = 3) -> list[Pair]:
+    """`count` near and `count` far pairs. minimum: see `experiments.paper.pairs.draw_pairs`."""
     taxonomy = Taxonomy.load()
     random = numpy_rng(seed, "pairs")
 
@@ -77,7 +88,7 @@ def draw_pairs(count: int, seed: int) -> list[Pair]:
         own = f"{target.phrase} {relation} {place.phrase}"
         theirs = f"{other.phrase} {relation} {other_place.phrase}"
         signatures = {
-            str(i): disclose(parse(text, taxonomy), Policy.KIND, taxonomy)
+            str(i): disclose(parse(text, taxonomy), Policy.KIND, taxonomy, minimum)
             for i, text in enumerate((own, theirs))
         }
         # an unbounded distance puts any two tasks into one group: far pairs are to show what happens then
@@ -85,7 +96,7 @@ def draw_pairs(count: int, seed: int) -> list[Pair]:
         return Pair(distance, target, place, own, theirs, both.prompt)
 
     pairs: list[Pair] = []
-    for distance in ("near", "far"):
+    for distance in DISTANCES:
         found: list[Pair] = []
         while len(found) < count:
             pair = build(distance)
@@ -127,7 +138,7 @@ def finish_all(
     return pictures
 
 
-def plot(rows: list[dict[str, object]], target: Path) -> None:
+def plot(rows: Sequence[Row], folder: Path) -> None:
     """Accuracy of object and place against K, near and far, one line a kind of shared prompt."""
     import matplotlib
 
@@ -135,7 +146,7 @@ def plot(rows: list[dict[str, object]], target: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, 2, figsize=(9, 6.4), sharex=True, sharey=True)
-    for column, distance in enumerate(("near", "far")):
+    for column, distance in enumerate(DISTANCES):
         for line, question in enumerate(("object", "place")):
             axis = axes[line][column]
             for number, kind in enumerate(KINDS):
@@ -155,8 +166,53 @@ def plot(rows: list[dict[str, object]], target: Path) -> None:
         line[0].set_ylabel("accuracy by the judge")
     axes[0][0].legend(title="shared prompt", fontsize=8)
     figure.tight_layout()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=110)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "shared_prompts.png", dpi=110)
+    pyplot.close(figure)
+
+
+def measure(options: argparse.Namespace) -> Record:
+    """Draw every pair from every seed on every kind of shared prompt."""
+    setting = open_setting()
+    plan = setting.plan
+    drawn = draw_pairs(options.pairs, options.seed, options.min_public_prompts)
+    pairs = [pair for pair in drawn for _ in range(options.seeds)]
+    seeds = [derived_seed(options.seed, "noise", i) for i in range(len(pairs))]
+    with Progress(console=PROGRESS_CONSOLE) as progress:
+        pictures = finish_all(setting.pipe, plan, pairs, seeds, progress)
+    rows: list[Row] = []
+    for (kind, k), images in pictures.items():
+        verdicts = setting.judge.score(images)
+        for distance in DISTANCES:
+            chosen = [(v, p) for v, p in zip(verdicts, pairs, strict=True) if p.distance == distance]
+            objects = [int(v.object == pair.object.word) for v, pair in chosen]
+            places = [int(v.place == pair.place.word) for v, pair in chosen]
+            each = {
+                "object": objects,
+                "place": places,
+                "both": [a * b for a, b in zip(objects, places, strict=True)],
+            }
+            rows.append({"pairs": distance, "shared prompt": kind, "K": k, "each": each})
+    record = new_record(
+        "the target's object and place after K shared steps, by the judge",
+        options,
+        plan.base_hash,
+        plan.guidance_scale,
+        {distance: picture_columns([p for p in pairs if p.distance == distance]) for distance in DISTANCES},
+        rows,
+    )
+    return record | {"seeds a pair": options.seeds, "steps": plan.num_steps}
+
+
+def picture_columns(pairs: Sequence[Pair]) -> dict[str, list[str]]:
+    """A list for each field of a pair, one entry a picture."""
+    return {
+        "object": [pair.object.word for pair in pairs],
+        "place": [pair.place.word for pair in pairs],
+        "own": [pair.own for pair in pairs],
+        "other": [pair.other for pair in pairs],
+        "group": [pair.group for pair in pairs],
+    }
 
 
 def main() -> None:
@@ -164,48 +220,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=30, help="near pairs, and as many far ones")
     parser.add_argument("--seeds", type=int, default=4, help="noise seeds a pair")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", type=Path)
-    parser.add_argument("--json", type=Path, help="write the report there, too")
-    options = parser.parse_args()
-    setting = open_setting()
-    plan = setting.plan
-    pairs = [pair for pair in draw_pairs(options.pairs, options.seed) for _ in range(options.seeds)]
-    seeds = [derived_seed(options.seed, "noise", i) for i in range(len(pairs))]
-    with Progress(console=PROGRESS_CONSOLE) as progress:
-        pictures = finish_all(setting.pipe, plan, pairs, seeds, progress)
-    rows: list[dict[str, object]] = []
-    for (kind, k), images in pictures.items():
-        verdicts = setting.judge.score(images)
-        for distance in ("near", "far"):
-            chosen = [(v, p) for v, p in zip(verdicts, pairs, strict=True) if p.distance == distance]
-            clusters = [pair.own + "|" + pair.other for _, pair in chosen]
-            right = {
-                "object": [float(v.object == pair.object.word) for v, pair in chosen],
-                "place": [float(v.place == pair.place.word) for v, pair in chosen],
-                "both": [
-                    float(v.object == pair.object.word and v.place == pair.place.word) for v, pair in chosen
-                ],
-            }
-            scores = {name: clustered_mean(values, clusters).as_dict() for name, values in right.items()}
-            rows.append({"pairs": distance, "shared prompt": kind, "K": k, **scores})
-    report = {
-        "what": "the target's object and place after K shared steps, by the judge; 95 % bootstrap over pairs",
-        "fedaigc": fedaigc.__version__,
-        "base": plan.base_hash,
-        "seed": options.seed,
-        "pairs": options.pairs,
-        "seeds a pair": options.seeds,
-        "steps": plan.num_steps,
-        "guidance_scale": plan.guidance_scale,
-        "rows": rows,
-    }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text + "\n", encoding="utf-8")
-    if options.plot:
-        plot(rows, options.plot)
+    output_arguments(parser)
+    report(parser.parse_args(), measure, COMPARISONS, plot)
 
 
 if __name__ == "__main__":

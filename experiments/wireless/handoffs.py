@@ -8,24 +8,16 @@ Near pairs, N = 11, steps shared on the group's prompt, a perfect link. "exact" 
 the judge's share of pictures with the target's object; bits are those of one member's packet.
 """
 
+import argparse
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
 
 from rich.progress import Progress
 
-from experiments.paper.pairs import draw_pairs
-from experiments.paper.setting import (
-    arguments,
-    batches,
-    curves,
-    distances,
-    finish,
-    open_setting,
-    scores,
-    starts,
-)
+from experiments.paper.pairs import DISTANCES, draw_pairs
+from experiments.paper.record import Comparison, Record, Row, columns, new_record, report
+from experiments.paper.setting import arguments, batches, curves, distances, open_setting, scores, starts
 from experiments.quality.sampling import PROGRESS_CONSOLE
 from fedaigc.diffusion.handoff import body_tensors, pack, packet_layout, unpack
 from fedaigc.diffusion.plan import DenoisingPlan
@@ -41,6 +33,18 @@ SCHEDULERS = {
 }
 FORMATS: tuple[FormatName | None, ...] = (None, "float16", "fixed8-gray")
 HANDOFFS = ("exact", "latents")
+AS_COMPUTED = "as computed (float32)"
+COMPARISONS = [
+    Comparison(
+        {"scheduler": scheduler, "K": k, "hand-off": HANDOFFS[1], "number format": name or AS_COMPUTED},
+        {"scheduler": scheduler, "K": k, "hand-off": HANDOFFS[0], "number format": name or AS_COMPUTED},
+        value,
+    )
+    for scheduler in SCHEDULERS
+    for k in AT
+    for name in FORMATS
+    for value in (("against the unsplit run", "ssim"), ("judge", "object"))
+]
 
 
 def bits_a_member(packet: bytes, batch: int) -> int:
@@ -57,7 +61,7 @@ def through(
     return unpack(packet, plan), bits_a_member(packet, len(state.latents))
 
 
-def draw_curves(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+def draw(rows: Sequence[Row], folder: Path) -> None:
     """Similarity against bits for each scheduler, of a record's rows."""
     panels = [
         (
@@ -80,14 +84,14 @@ def draw_curves(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     curves(panels, "serialized kbit a member", folder / "handoffs_curves.png")
 
 
-def main() -> None:
+def measure(options: argparse.Namespace) -> Record:
+    """Draw every pair by every scheduler, hand-off and number format."""
     import diffusers
 
-    options = arguments(__doc__).parse_args()
     setting = open_setting(options)
-    pairs = draw_pairs(options.pairs, options.seed)
+    pairs = draw_pairs(options.pairs, options.seed, minimum=options.min_public_prompts)
     shipped = setting.pipe.scheduler
-    rows = []
+    rows: list[Row] = []
     with Progress(console=PROGRESS_CONSOLE) as progress:
         task = progress.add_task("pictures", total=len(SCHEDULERS) * len(pairs))
         for scheduler, class_name in SCHEDULERS.items():
@@ -118,17 +122,28 @@ def main() -> None:
                     "denoiser evaluations": plan.num_steps,
                     "K": k,
                     "hand-off": handoff,
-                    "number format": name or "as computed (float32)",
+                    "number format": name or AS_COMPUTED,
                     "serialized bits": bits[k, handoff, name],
-                    "against the unsplit run": distances(images, unsplit[k]),
-                    "judge": scores(setting, images, pairs),
+                    "each": {
+                        "against the unsplit run": distances(images, unsplit[k]),
+                        "judge": scores(setting, images, pairs),
+                    },
                 }
                 for (k, handoff, name), images in pictures.items()
             ]
     setting.pipe.scheduler = shipped
-    if options.images is not None:
-        draw_curves(rows, options.images)
-    finish(options, setting, "exact against latents hand-off: quality and bits", rows)
+    return new_record(
+        "exact against latents hand-off: quality and bits",
+        options,
+        setting.base_hash,
+        setting.guidance,
+        {DISTANCES[0]: columns(pairs)},
+        rows,
+    )
+
+
+def main() -> None:
+    report(arguments(__doc__).parse_args(), measure, COMPARISONS, draw)
 
 
 if __name__ == "__main__":

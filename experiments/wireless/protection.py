@@ -5,10 +5,13 @@
 
 Near pairs, N = 11, K = 5, steps shared on the group's prompt, latents in plain 8-bit fixed point over AWGN,
 one transmission a block; the full chain throughout. Quality is the SSIM to the picture without a channel, and
-the judge's share of pictures with the target's object. Joules: of the edge's and the phone's radio at 1 MHz,
-and of the phone's denoising steps, by the profiles (partly assumed: see their sources).
+the judge's share of pictures with the target's object. Joules are those of Stable Diffusion v1-4 on the phone
+of the profiles (partly assumed: see their sources): of its denoising steps, and of the edge's and the phone's
+radio at 1 MHz for its latents of 131,072 bits, which take as many times the air of this model's latents as
+they have bits.
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,18 +21,11 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from experiments.paper.pairs import draw_pairs
-from experiments.paper.setting import (
-    arguments,
-    batches,
-    curves,
-    distances,
-    finish,
-    open_setting,
-    scores,
-    starts,
-)
+from experiments.paper.pairs import DISTANCES, draw_pairs
+from experiments.paper.record import Comparison, Record, Row, columns, new_record, report
+from experiments.paper.setting import arguments, batches, curves, distances, open_setting, scores, starts
 from experiments.quality.sampling import PROGRESS_CONSOLE
+from experiments.wireless.group_size import LATENT_BITS
 from fedaigc.diffusion.handoff import number_format_at
 from fedaigc.diffusion.noise_matched import resume_noise_matched
 from fedaigc.diffusion.plan import latents_std
@@ -76,6 +72,15 @@ VARIANTS = {
     "qpsk at rate 0.44": Variant(MCS[3]),
     "adaptive": Variant(None),
 }
+PICTURE, OBJECT = ("against the picture without a channel", "ssim"), ("judge", "object")
+COMPARISONS = [
+    # every kind of protection against none, at the same modulation
+    Comparison({"variant": name, "snr_db": snr}, {"variant": "uncoded 16qam", "snr_db": snr}, value)
+    for name in VARIANTS
+    if name != "uncoded 16qam"
+    for snr in SNRS_DB
+    for value in (PICTURE, OBJECT)
+]
 
 
 def plane_error_rates(modulation: Any, snr_db: float) -> np.ndarray:
@@ -88,10 +93,11 @@ def radio_j(airtime_s: float) -> float:
     return EDGE.radio.send_energy_j(airtime_s) + PHONE.radio.receive_energy_j(airtime_s)
 
 
-def main() -> None:
-    options = arguments(__doc__).parse_args()
+def measure(options: argparse.Namespace) -> Record:
+    """Send every pair's latents by every variant at every SNR."""
     setting = open_setting(options)
-    plan, pairs = setting.plan(STEPS), draw_pairs(options.pairs, options.seed)
+    plan = setting.plan(STEPS)
+    pairs = draw_pairs(options.pairs, options.seed, minimum=options.min_public_prompts)
     number_format = number_format_at("fixed8", plan, SHARED)
     pictures: dict[tuple[str, float], list] = {(name, snr): [] for name in VARIANTS for snr in SNRS_DB}
     on_air: dict[tuple[str, float], list[float]] = {key: [] for key in pictures}
@@ -126,25 +132,43 @@ def main() -> None:
                 images += drawn
                 steps[name, snr_db].append(taken)
             progress.update(task, advance=len(chunk))
+    bits = state.latents[0].numel() * number_format.width
     rows = [
         {
             "variant": name,
             "snr_db": snr_db,
             "bits on air by information bits": round(float(np.mean(on_air[name, snr_db])), 3),
             "steps on the device": float(np.mean(steps[name, snr_db])),
-            "radio, J": round(radio_j(float(np.mean(airtime_s[name, snr_db]))), 5),
-            "denoising on the phone, J": PHONE.step_j * float(np.mean(steps[name, snr_db])),
-            "against the picture without a channel": distances(images, clean),
-            "judge": scores(setting, images, pairs),
+            "information bits": bits,
+            "radio for these bits, J": round(radio_j(float(np.mean(airtime_s[name, snr_db]))), 7),
+            "each": {
+                "against the picture without a channel": distances(images, clean),
+                "judge": scores(setting, images, pairs),
+            },
         }
         for (name, snr_db), images in pictures.items()
     ]
-    if options.images is not None:
-        draw(rows, options.images / "protection_curves.png")
-    finish(options, setting, "quality against SNR for modulations and kinds of protection, AWGN", rows)
+    return new_record(
+        "quality against SNR for modulations and kinds of protection, AWGN",
+        options,
+        setting.base_hash,
+        setting.guidance,
+        {DISTANCES[0]: columns(pairs)},
+        rows,
+    )
 
 
-def draw(rows: Sequence[dict[str, Any]], target: Path) -> None:
+def add_energy(record: Record) -> None:
+    """To each row joules of radio and denoising of one and the same model, Stable Diffusion v1-4."""
+    for row in record["rows"]:
+        row["Stable Diffusion v1-4"] = {
+            "information bits": LATENT_BITS,
+            "radio, J": round(row["radio for these bits, J"] * LATENT_BITS / row["information bits"], 4),
+            "denoising on the phone, J": round(PHONE.step_j * row["steps on the device"], 1),
+        }
+
+
+def draw(rows: Sequence[Row], folder: Path) -> None:
     """The curves of all variants, from the rows of a record."""
     panels: list[tuple[str, str, dict]] = [("", "SSIM", {}), ("", "target object seen", {})]
     for name in VARIANTS:
@@ -154,7 +178,7 @@ def draw(rows: Sequence[dict[str, Any]], target: Path) -> None:
         ]
         if own_rows[0]["judge"]:
             panels[1][2][name] = [(row["snr_db"], row["judge"]["object"]) for row in own_rows]
-    curves([panel for panel in panels if panel[2]], "SNR, dB", target)
+    curves([panel for panel in panels if panel[2]], "SNR, dB", folder / "protection_curves.png")
 
 
 def _received(
@@ -169,6 +193,10 @@ def _received(
         seconds.append(LINK.airtime_s(reception.symbols))
         values.append(number_format.from_bits(reception.bits.reshape(8, -1).T).reshape(sample.shape))
     return torch.stack(values), air, seconds
+
+
+def main() -> None:
+    report(arguments(__doc__).parse_args(), measure, COMPARISONS, draw, add_energy)
 
 
 if __name__ == "__main__":

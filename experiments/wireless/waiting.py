@@ -8,29 +8,34 @@ one fade for a packet, 16-QAM at rate 0.54 sent once (it needs about 7 dB). Whil
 below 8 dB the edge goes on denoising, at most so many steps; then it sends whatever the channel is.
 """
 
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
 from rich.progress import Progress
 
-from experiments.paper.pairs import draw_pairs
-from experiments.paper.setting import (
-    arguments,
-    batches,
-    curves,
-    distances,
-    finish,
-    open_setting,
-    scores,
-    starts,
-)
+from experiments.paper.pairs import DISTANCES, draw_pairs
+from experiments.paper.record import Comparison, Record, Row, columns, new_record, report
+from experiments.paper.setting import arguments, batches, curves, distances, open_setting, scores, starts
 from experiments.quality.sampling import PROGRESS_CONSOLE
 from fedaigc.collaboration.link import LinkReport, Member, SimulatedLink
 from fedaigc.collaboration.link_settings import LinkSettings
 from fedaigc.diffusion.handoff import mended, pack, unpack
 from fedaigc.diffusion.segment import finish_segment, run_segment
-from fedaigc.metrics.intervals import clustered_mean
 
 STEPS, SHARED = 11, 3
 WAITS = (0, 1, 2, 3, 4, 6)
 THRESHOLD_DB = 8.0
+COMPARISONS = [
+    Comparison({"waits at most": wait}, {"waits at most": 0}, value)
+    for wait in WAITS[1:]
+    for value in (
+        ("packets with errors",),
+        ("steps on the device",),
+        ("judge", "object"),
+        ("judge", "place"),
+    )
+]
 
 
 def link(wait_steps: int, seed: int) -> SimulatedLink:
@@ -47,10 +52,11 @@ def link(wait_steps: int, seed: int) -> SimulatedLink:
     return SimulatedLink(settings, seed)
 
 
-def main() -> None:
-    options = arguments(__doc__).parse_args()
+def measure(options: argparse.Namespace) -> Record:
+    """Send every pair's latents under every bound on the wait."""
     setting = open_setting(options)
-    plan, pairs = setting.plan(STEPS), draw_pairs(options.pairs, options.seed)
+    plan = setting.plan(STEPS)
+    pairs = draw_pairs(options.pairs, options.seed, minimum=options.min_public_prompts)
     clean: list = []
     pictures: dict[int, list] = {wait: [] for wait in WAITS}
     reports: dict[int, list[LinkReport]] = {wait: [] for wait in WAITS}
@@ -77,35 +83,51 @@ def main() -> None:
                     received = mended(unpack(arrived, plan, "tolerant"), plan, "clip")
                     pictures[wait] += finish_segment(setting.pipe, received, own, plan)
                     reports[wait].append(report)
-                    own_steps[wait].append(STEPS - leaves)
+                    own_steps[wait].append(float(STEPS - leaves))
             progress.update(task, advance=len(numbers))
-
-    def mean(values: list[float]) -> dict[str, float]:
-        return clustered_mean(values, list(range(len(values)))).as_dict()
 
     rows = [
         {
             "waits at most": wait,
-            "packets with errors": mean([float(r.bit_errors > 0) for r in reports[wait]]),
-            "steps on the device": mean(own_steps[wait]),
-            "against the picture sent at K without a channel": distances(pictures[wait], clean),
-            "judge": scores(setting, pictures[wait], pairs),
+            "each": {
+                "packets with errors": [int(r.bit_errors > 0) for r in reports[wait]],
+                "steps on the device": own_steps[wait],
+                "against the picture sent at K without a channel": distances(pictures[wait], clean),
+                "judge": scores(setting, pictures[wait], pairs),
+            },
         }
         for wait in WAITS
     ]
-    if options.images is not None:
-        columns = [
-            ("packets", "share with bit errors", lambda row: row["packets with errors"]),
-            ("work left to the device", "steps", lambda row: row["steps on the device"]),
-            ("pictures", "target object seen", lambda row: row["judge"].get("object")),
-        ]
-        panels = [
-            (title, label, {"": [(row["waits at most"], value(row)) for row in rows]})
-            for title, label, value in columns
-            if value(rows[0]) is not None
-        ]
-        curves(panels, "steps that the edge waits at most", options.images / "waiting_curves.png")
-    finish(options, setting, "a sender that goes on denoising during a fade", rows)
+    return new_record(
+        "a sender that goes on denoising during a fade",
+        options,
+        setting.base_hash,
+        setting.guidance,
+        {DISTANCES[0]: columns(pairs)},
+        rows,
+    )
+
+
+def draw(rows: Sequence[Row], folder: Path) -> None:
+    """Packets, work and pictures against the bound on the wait, of a record's rows."""
+    panels = [
+        ("packets", "share with bit errors", _line(rows, "packets with errors")),
+        ("work left to the device", "steps", _line(rows, "steps on the device")),
+    ]
+    if rows[0]["judge"]:
+        seen = {
+            what: [(row["waits at most"], row["judge"][what]) for row in rows] for what in ("object", "place")
+        }
+        panels.append(("pictures", "share of pictures", {f"target {what} seen": seen[what] for what in seen}))
+    curves(panels, "steps that the edge waits at most", folder / "waiting_curves.png")
+
+
+def _line(rows: Sequence[Row], name: str) -> dict[str, list]:
+    return {"": [(row["waits at most"], row[name]) for row in rows]}
+
+
+def main() -> None:
+    report(arguments(__doc__).parse_args(), measure, COMPARISONS, draw)
 
 
 if __name__ == "__main__":
