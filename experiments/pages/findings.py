@@ -16,10 +16,6 @@ def _shared(pairs: str, prompt: str, steps: int) -> Estimate:
     return estimate(one_of(rows, f"pairs={pairs},shared prompt={prompt},K={steps}")["both"])
 
 
-def _disjoint(one: Estimate, other: Estimate) -> bool:
-    return one.high < other.low or other.high < one.low
-
-
 @figure
 def shared(pairs: str, prompt: str, steps: int) -> Estimate:
     """The share of targets right after K steps on a prompt (own, other, group, empty), near or far pairs."""
@@ -30,18 +26,6 @@ def shared(pairs: str, prompt: str, steps: int) -> Estimate:
 def ahead(pairs: str, prompt: str, other: str, steps: int) -> float:
     """By how much the share on one prompt lies above that on another after K steps."""
     return _shared(pairs, prompt, steps).mean - _shared(pairs, other, steps).mean
-
-
-@claim
-def disjoint(pairs: str, prompt: str, other: str, *steps: int) -> bool:
-    """Whether one prompt's interval lies above another's, after each of these K."""
-    return all(_shared(pairs, prompt, k).low > _shared(pairs, other, k).high for k in steps)
-
-
-@claim
-def overlapping(pairs: str, prompt: str, other: str, *steps: int) -> bool:
-    """Whether the intervals of two prompts overlap, after each of these K."""
-    return not any(_disjoint(_shared(pairs, prompt, k), _shared(pairs, other, k)) for k in steps)
 
 
 @table
