@@ -126,7 +126,7 @@ def object_pairs(pairs: dict[str, Sequence[str]]) -> list[tuple[str, str]]:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--each", type=int, default=10, help="pictures of every ordered pair of objects")
+    parser.add_argument("--each", type=int, default=4, help="pictures of every ordered pair of objects")
     report(parser.parse_args(), measure, COMPARISONS, derive=add_expected)
 
 
