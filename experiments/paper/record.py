@@ -34,7 +34,7 @@ class Comparison:
     """One row minus another, by a value of "each": keys that single out each row, and the value's path.
 
     Rows of the same prompt pairs are compared picture by picture; rows of different pairs object by object,
-    by the mean of each target object that both have.
+    by the mean of each target object that both have; without such an object there is no comparison.
     """
 
     first: Mapping[str, Any]
@@ -197,6 +197,8 @@ def _compared(record: Record, one: Comparison) -> dict[str, Any] | None:
     if _pairs(record, first) is not _pairs(record, second):
         by = "means of objects"
         values, names = _object_means(values, objects)
+        if not names:
+            return None
         objects = [names, names]
     difference = paired_difference(values[0], values[1], objects[0])
     return {

@@ -83,6 +83,9 @@ def test_rows_of_other_pairs_are_compared_object_by_object() -> None:
     (one,) = found["comparisons"]
     assert one["by"] == "means of objects"
     assert (one["difference"]["n"], one["difference"]["mean"]) == (2, pytest.approx(0.75))
+    found["prompt pairs"]["far"] = {"object": ["man", "bird", "bird", "man"]}
+    summarise(found, [Comparison({"run": "a"}, {"run": "far"}, ("judge", "object"))])
+    assert found["comparisons"] == []
 
 
 def test_a_comparison_needs_exactly_one_row_of_each() -> None:
