@@ -13,9 +13,9 @@ one epoch. weighting = "examples" has p_k = n_k / sum n.
 
 Partition: blocks (h_k stays). The global state has no factors for h: the edge runs W0 there, and W0 + s B A
 in the other layers. Traits: averaging (on phi), personal. Not exact, not stateless: a client keeps h_k. With
-no layer personal it is FedIT, bit for bit; so it is under the partition `stage`, where what a client keeps is
-its personal-stage adapter, which never meets the shared one in a forward pass: FedPer (both trained together)
-and FedBABU (the head frozen meanwhile) then differ in nothing that is shared.
+no layer personal it is FedIT of the same weighting, bit for bit; so it is under the partition `stage`, where
+what a client keeps is its personal-stage adapter, which never meets the shared one in a forward pass: FedPer
+(both trained together) and FedBABU (the head frozen meanwhile) then differ in nothing that is shared.
 """
 
 from collections.abc import Mapping

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.paper.pairs import DISTANCES, MODES
-from experiments.paper.record import Comparison, Record, Row, new_record, report
-from experiments.paper.setting import arguments, curves, grid, open_setting
-from experiments.paper.shared_steps import STEPS, labelled, sweep
+from experiments.paper.record import Comparison, Record, Row, report
+from experiments.paper.setting import arguments, curves
+from experiments.paper.shared_steps import STEPS, measured
 
 COMPARISONS = [
     Comparison({"mode": "kind", "K": k}, {"mode": "open", "K": k}, ("judge", "object"))
@@ -47,18 +47,11 @@ def draw(rows: Sequence[Row], folder: Path) -> None:
 
 def measure(options: argparse.Namespace) -> Record:
     """Draw every pair at every K, and the grid of one pair's pictures."""
-    setting = open_setting(options)
-    rows, examples, pairs = sweep(setting, options, DISTANCES[:1])
-    if options.images is not None:
-        names = [f"K = {k}" for k in range(STEPS + 1)]
-        grid(labelled(examples), names, options.images / "fig5_pictures.png")
-    return new_record(
-        "near pairs: the target's object and place against shared steps",
+    return measured(
         options,
-        setting.base_hash,
-        setting.guidance,
-        pairs,
-        rows,
+        "near pairs: the target's object and place against shared steps",
+        DISTANCES[:1],
+        "fig5_pictures.png",
     )
 
 

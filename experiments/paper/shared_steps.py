@@ -7,8 +7,8 @@ from PIL import Image
 from rich.progress import Progress
 
 from experiments.paper.pairs import MODES, Pair, draw_pairs
-from experiments.paper.record import Row, columns
-from experiments.paper.setting import Setting, batches, scores, starts
+from experiments.paper.record import Record, Row, columns, new_record
+from experiments.paper.setting import Setting, batches, grid, open_setting, scores, starts
 from experiments.quality.sampling import PROGRESS_CONSOLE
 from fedaigc.diffusion.segment import finish_segment, run_segment
 
@@ -18,7 +18,20 @@ STEPS = 11
 Example = tuple[Pair, list[Image.Image]]
 
 
-def sweep(
+def measured(options: argparse.Namespace, what: str, among: Sequence[str], pictures: str) -> Record:
+    """The record of a sweep over pairs at each distance of `among`, and the grid of its examples.
+
+    pictures: the name of the grid's file, below `options.images` where that is given.
+    """
+    setting = open_setting(options)
+    rows, examples, pairs = _sweep(setting, options, among)
+    if options.images is not None:
+        names = [f"K = {k}" for k in range(STEPS + 1)]
+        grid(_labelled(examples), names, options.images / pictures)
+    return new_record(what, options, setting.base_hash, setting.guidance, pairs, rows)
+
+
+def _sweep(
     setting: Setting, options: argparse.Namespace, among: Sequence[str]
 ) -> tuple[list[Row], dict[tuple[str, str], Example], dict[str, dict[str, list[str]]]]:
     """Rows for each of `among` (see `DISTANCES`), mode and K; examples by distance and mode; the pairs."""
@@ -55,7 +68,7 @@ def sweep(
     return rows, examples, drawn
 
 
-def labelled(examples: dict[tuple[str, str], Example]) -> list[tuple[str, list[Image.Image]]]:
+def _labelled(examples: dict[tuple[str, str], Example]) -> list[tuple[str, list[Image.Image]]]:
     """The examples as rows of a grid: what the device wanted, and what the shared steps ran on."""
     return [
         (f"{pair.own}\nfrom {pair.shared_prompt(mode)}", images)
