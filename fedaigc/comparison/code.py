@@ -68,11 +68,13 @@ def commit() -> dict[str, Any]:
 
 @cache
 def machine() -> dict[str, Any]:
-    """What times depend on; nothing that names the machine or its owner."""
+    """What times depend on, and the last bits of a decomposition; nothing that names the machine or its owner."""
     import psutil
+    import torch
 
     return {
         "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
