@@ -81,12 +81,12 @@ def fold(
 
 def ours(parameters: int, clients: int) -> tuple[float, Any, int]:
     """read_update with all its checks, then FedIT."""
-    from fedaigc.diffusion.adapters import SharedState
-    from fedaigc.federation.messages import update_record
-    from fedaigc.federation.read_update import read_update
-    from fedaigc.federation.rule import Received, Update
-    from fedaigc.federation.strategies import load_strategy
+    from fedaigc.diffusion.adapters.stages import SharedState
+    from fedaigc.federation.wire.messages import update_record
+    from fedaigc.federation.wire.read_update import read_update
     from fedaigc.rng import numpy_rng
+    from fedaigc.strategy.registry import load_strategy
+    from fedaigc.strategy.rule import Received, Update
 
     sizes = shapes(parameters)
     layers = sorted({name.rpartition(".")[0] for name in sizes})

@@ -23,10 +23,10 @@ from rich.progress import track
 
 import fedaigc
 from fedaigc.device.shared_steps import run_shared_steps
-from fedaigc.diffusion.handoff import unpack
+from fedaigc.diffusion.handoff.packing import unpack
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
-from fedaigc.diffusion.plan import build_plan
-from fedaigc.diffusion.segment import finish_segment
+from fedaigc.diffusion.sampling.segment import finish_segment
+from fedaigc.diffusion.schedule.plan import build_plan
 
 PROMPTS = [f"{thing} on a table" for thing in ("an apple", "a lemon", "a pear", "a strawberry")]
 GROUP_PROMPT = "a fruit on a table"

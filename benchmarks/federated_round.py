@@ -29,14 +29,14 @@ RANK, RATE, IMAGES, SEED = 8, 1e-3, 32, 0
 def fedaigc_rounds(folder: Path, clients: int, steps: int, rounds: int) -> Iterator[float]:
     """Seconds of each federated round, messages, checks, checkpoint and disk included."""
     from fedaigc.device.provision import provision_scenes, scene_clients
-    from fedaigc.federation.client_app import app
-    from fedaigc.federation.config import parse_config
-    from fedaigc.federation.launcher import in_process_run
-    from fedaigc.federation.local_grid import LocalGrid
-    from fedaigc.federation.roster import open_roster
-    from fedaigc.federation.rounds import run_rounds
-    from fedaigc.federation.server_app import initial_shared_state
-    from fedaigc.federation.strategies import load_strategy
+    from fedaigc.federation.client.client_app import app
+    from fedaigc.federation.config.run_config import parse_config
+    from fedaigc.federation.runtime.launcher import in_process_run
+    from fedaigc.federation.runtime.local_grid import LocalGrid
+    from fedaigc.federation.server.roster import open_roster
+    from fedaigc.federation.server.rounds import run_rounds
+    from fedaigc.federation.server.server_app import initial_shared_state
+    from fedaigc.strategy.registry import load_strategy
 
     provision_scenes(folder / "homes", scene_clients(clients, IMAGES), SEED)
     config = parse_config(
@@ -93,9 +93,9 @@ def flower_rounds(clients: int, steps: int, rounds: int) -> Iterator[float]:
     from plain_flower_app import app, load_model
 
     from fedaigc import assets
-    from fedaigc.federation.config import parse_config
-    from fedaigc.federation.launcher import in_process_run
-    from fedaigc.federation.local_grid import LocalGrid
+    from fedaigc.federation.config.run_config import parse_config
+    from fedaigc.federation.runtime.launcher import in_process_run
+    from fedaigc.federation.runtime.local_grid import LocalGrid
 
     model = str(assets.path("model"))
     run_config: dict[str, Any] = {

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from fedaigc.device.provision import provision_scenes, scene_clients
-from fedaigc.federation.config import FederationConfig, parse_config
-from fedaigc.federation.launcher import simulate
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.runtime.launcher import simulate
 
 CLIENTS, DRAWN, ROUNDS, IMAGES = 100, 10, 20, 8
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedaigc.output_folder import fresh_folder
+from fedaigc.storage.output_folder import fresh_folder
 
 if TYPE_CHECKING:
-    from fedaigc.federation.exchange import Progress
+    from fedaigc.federation.server.exchange import Progress
 
 MARKER = ".fedaigc-generate"
 
@@ -31,11 +31,11 @@ def run_generate(
     Pictures that are there already are replaced when all new ones are drawn. Raises UserError for an empty or
     overlong prompt, a missing model, or an output folder in use.
     """
-    from fedaigc.device.gallery import Gallery
-    from fedaigc.device.home import Home
-    from fedaigc.device.prompts import PromptQueue, checked_prompt
-    from fedaigc.federation.config import parse_config
-    from fedaigc.federation.launcher import simulate
+    from fedaigc.device.home.gallery import Gallery
+    from fedaigc.device.home.home import Home
+    from fedaigc.device.home.prompts import PromptQueue, checked_prompt
+    from fedaigc.federation.config.run_config import parse_config
+    from fedaigc.federation.runtime.launcher import simulate
     from fedaigc.rng import derived_seed
 
     texts = [checked_prompt(prompt) for prompt in prompts]

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedaigc.federation.rule import (
+from fedaigc.strategy.rule import (
     AveragingRule,
     LocalResult,
     LocalWork,

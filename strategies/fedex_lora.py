@@ -18,7 +18,7 @@ Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, exact, statel
 
 from dataclasses import dataclass, replace
 
-from fedaigc.federation.rule import AveragingRule, ProductSum, SharedState, Traits, Update, added, scaled
+from fedaigc.strategy.rule import AveragingRule, ProductSum, SharedState, Traits, Update, added, scaled
 
 
 @dataclass

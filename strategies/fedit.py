@@ -15,7 +15,7 @@ table.
 
 from dataclasses import dataclass
 
-from fedaigc.federation.rule import AveragingRule, Traits
+from fedaigc.strategy.rule import AveragingRule, Traits
 
 
 @dataclass

@@ -15,7 +15,7 @@ tau_k = 1 and x + sum_k p_k (y_k - x) = sum_k p_k y_k. One client is the identit
 
 from dataclasses import dataclass
 
-from fedaigc.federation.rule import Rule, SharedState, Traits, Update, WeightedMean
+from fedaigc.strategy.rule import Rule, SharedState, Traits, Update, WeightedMean
 
 
 @dataclass

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from fedaigc.federation.rule import (
+from fedaigc.strategy.rule import (
     AveragingRule,
     LocalResult,
     LocalWork,

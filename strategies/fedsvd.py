@@ -18,7 +18,7 @@ linear in B, and factoring again does not change it. With a `period` that never 
 
 from dataclasses import dataclass, replace
 
-from fedaigc.federation.rule import AveragingRule, SharedState, Traits, padded, singular_factors
+from fedaigc.strategy.rule import AveragingRule, SharedState, Traits, padded, singular_factors
 
 
 @dataclass

@@ -15,7 +15,7 @@ linear in B. RoLoRA is the same in its first round; so is FedSVD with a `period`
 
 from dataclasses import dataclass
 
-from fedaigc.federation.rule import AveragingRule, Traits
+from fedaigc.strategy.rule import AveragingRule, Traits
 
 
 @dataclass

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedaigc.federation.rule import AveragingRule, LocalResult, LocalWork, Received, SharedState, Traits
+from fedaigc.strategy.rule import AveragingRule, LocalResult, LocalWork, Received, SharedState, Traits
 
 
 @dataclass

@@ -17,7 +17,7 @@ Exact up to the truncation only, so not exact.
 
 from dataclasses import dataclass, replace
 
-from fedaigc.federation.rule import (
+from fedaigc.strategy.rule import (
     ProductSum,
     Received,
     Rule,

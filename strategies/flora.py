@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fedaigc.federation.rule import (
+from fedaigc.strategy.rule import (
     ProductSum,
     Received,
     Rule,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fedaigc.federation.rule import AveragingRule, SharedState, Traits
+from fedaigc.strategy.rule import AveragingRule, SharedState, Traits
 
 
 @dataclass

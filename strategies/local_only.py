@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedaigc.federation.rule import (
+from fedaigc.strategy.rule import (
     LocalResult,
     LocalWork,
     Received,

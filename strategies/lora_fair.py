@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fedaigc.federation.rule import (
+from fedaigc.strategy.rule import (
     AveragingRule,
     ProductSum,
     SharedState,

@@ -15,7 +15,7 @@ factor is common, and s B A is linear in the other. An update is one factor, of 
 
 from dataclasses import dataclass
 
-from fedaigc.federation.rule import AveragingRule, Traits
+from fedaigc.strategy.rule import AveragingRule, Traits
 
 
 @dataclass

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fedaigc.federation.rule import (
+from fedaigc.strategy.rule import (
     AveragingRule,
     LocalResult,
     LocalWork,

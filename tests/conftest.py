@@ -30,6 +30,6 @@ def base_hash(pipe: Any) -> str:
 
 @pytest.fixture(scope="session")
 def taxonomy() -> Any:
-    from fedaigc.semantics.taxonomy import Taxonomy
+    from fedaigc.semantics.concepts.taxonomy import Taxonomy
 
     return Taxonomy.load()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fedaigc.federation.config import FederationConfig, read_config
+from fedaigc.federation.config.run_config import FederationConfig, read_config
 
-COMMAND = [sys.executable, "-m", "fedaigc.cli"]
+COMMAND = [sys.executable, "-m", "fedaigc.cli.main"]
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     """The time that matters is what is imported: no torch, no Flower, no diffusers."""
     probe = (
-        "import sys; from typer.testing import CliRunner; from fedaigc.cli import app; "
+        "import sys; from typer.testing import CliRunner; from fedaigc.cli.main import app; "
         "result = CliRunner().invoke(app, ['--help']); print(result.output); "
         "heavy = {'torch', 'flwr', 'diffusers', 'datasets', 'ray', 'numpy'}; "
         "print('HEAVY', sorted(heavy & set(sys.modules)))"

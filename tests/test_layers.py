@@ -9,18 +9,18 @@ ROOT = Path(__file__).parents[1]
 # a package may import those in the lines above its own, and within its own line only itself
 LAYERS = (
     ("bounds", "errors", "rng"),
-    ("bounded_json", "tensor_file", "output_folder", "file_lock", "private_files"),
-    ("assets", "report"),
+    ("validation",),
+    ("storage",),
+    ("assets",),
     ("data", "wireless"),
     ("metrics", "semantics", "diffusion"),
+    ("strategy",),
     ("device",),
     ("collaboration",),
     ("federation",),
-    ("comparison", "deployment"),
-    ("generate", "demo_link"),
+    ("study", "deployment"),
+    ("generate",),
     ("demo",),
-    ("cli_progress",),
-    ("cli_device", "cli_server"),
     ("cli",),
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
@@ -68,10 +68,22 @@ def test_every_package_has_its_layer() -> None:
 def test_strategies_know_only_the_rule_and_the_weights() -> None:
     for file in (ROOT / "strategies").glob("*.py"):
         ours = {module for module in imported_modules(file) if module.startswith("fedaigc")}
-        allowed = ("fedaigc.federation.rule", "fedaigc.diffusion.adapters")
+        allowed = ("fedaigc.strategy.rule", "fedaigc.diffusion.adapters.stages")
         assert all(module.startswith(allowed) for module in ours), f"{file.name} imports {ours}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_modules_stay_short(file: Path) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+ROOMS = sorted({file.parent for file in FILES})
+MOST_FILES = 14
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
+def test_rooms_stay_small(room: Path) -> None:
+    """A stranger finds a file by looking at a dozen names."""
+    files = [file.name for file in room.glob("*.py") if file.name != "__init__.py"]
+    assert len(files) <= MOST_FILES, f"{room.relative_to(ROOT)} has {len(files)} files"
+    assert (room / "__init__.py").exists(), f"{room.relative_to(ROOT)} does not say what it is"

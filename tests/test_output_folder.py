@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedaigc.errors import UserError
-from fedaigc.output_folder import fresh_folder
+from fedaigc.storage.output_folder import fresh_folder
 
 MARKER = ".made-by-a-test"
 

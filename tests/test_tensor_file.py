@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fedaigc.errors import UserError
-from fedaigc.tensor_file import CACHE_LINE_BYTES, align, aligned, read_tensors
+from fedaigc.storage.tensor_file import CACHE_LINE_BYTES, align, aligned, read_tensors
 
 
 def test_tensors_of_a_file_start_on_cache_lines(tmp_path: Path) -> None:

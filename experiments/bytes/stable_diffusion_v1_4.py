@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from fedaigc.diffusion.adapters import adapted_layers, weighted_layers
-from fedaigc.federation.wire import BYTES_PER_VALUE
+from fedaigc.diffusion.adapters.stages import adapted_layers, weighted_layers
+from fedaigc.federation.wire.codec import BYTES_PER_VALUE
 
 RANKS = (2, 4, 8, 16)
 

@@ -20,10 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedaigc.metrics.intervals import proportion
-from fedaigc.semantics.parser import parse
-from fedaigc.semantics.public import Relation
+from fedaigc.semantics.concepts.parser import parse
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.vocabulary import Relation
 from fedaigc.semantics.signature import Policy, disclose
-from fedaigc.semantics.taxonomy import Taxonomy
 
 CAPTIONS = Path(__file__).with_name("captions.jsonl")
 

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from fedaigc.comparison.tables import Cell, Table
 from fedaigc.metrics.intervals import Estimate
+from fedaigc.study.results.table_files import Cell, Table
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -6,12 +6,12 @@ from experiments.pages.markdown import decimals, markdown, shown
 from experiments.pages.records import record
 from experiments.pages.registry import claim, figure, table
 from experiments.pages.studies import Recorded, comparison, diff, not_run, recorded
-from fedaigc.comparison.breakdown import seed_differences
-from fedaigc.comparison.result_tables import NONE, over_seeds, seed_losses
-from fedaigc.comparison.statistics import paired_t_test
 from fedaigc.errors import UserError
-from fedaigc.federation.accountant import epsilon as epsilon_of
-from fedaigc.federation.accountant import shown as shown_epsilon
+from fedaigc.strategy.accountant import epsilon as epsilon_of
+from fedaigc.strategy.accountant import shown as shown_epsilon
+from fedaigc.study.results.breakdown import seed_differences
+from fedaigc.study.results.comparison_tables import NONE, over_seeds, seed_losses
+from fedaigc.study.results.statistics import paired_t_test
 
 UNIFORM = "fedit, uniform"
 # rules that weigh clients otherwise than by their pictures: what they gain may be that alone

@@ -12,19 +12,19 @@ from statistics import fmean
 from experiments.pages.markdown import markdown, selected, shown
 from experiments.pages.records import ROOT
 from experiments.pages.registry import figure, table
-from fedaigc.comparison import result_tables
-from fedaigc.comparison.breakdown import breakdown_table
-from fedaigc.comparison.plan import prepare
-from fedaigc.comparison.record import read_records
-from fedaigc.comparison.result_tables import seed_losses
-from fedaigc.comparison.results import read_results
-from fedaigc.comparison.statistics import Comparison
-from fedaigc.comparison.study import StudyConfig, read_study
-from fedaigc.comparison.summary import Mode, PartitionResults, RowResults
-from fedaigc.comparison.tables import Table
 from fedaigc.errors import UserError
-from fedaigc.federation.strategies import load_strategy
 from fedaigc.metrics.intervals import Estimate
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.study.design.config import StudyConfig, read_study
+from fedaigc.study.design.missing_runs import prepare
+from fedaigc.study.results import comparison_tables as result_tables
+from fedaigc.study.results.breakdown import breakdown_table
+from fedaigc.study.results.comparison_tables import seed_losses
+from fedaigc.study.results.load import read_results
+from fedaigc.study.results.records import read_records
+from fedaigc.study.results.statistics import Comparison
+from fedaigc.study.results.summary import Mode, PartitionResults, RowResults
+from fedaigc.study.results.table_files import Table
 
 MODES: dict[str, Mode] = {"edge": "collaborative", "device": "device"}
 # a word of a mark, and the header of the column in the comparison

@@ -15,7 +15,7 @@ from experiments.paper.pairs import DISTANCES, MODES, draw_pairs
 from experiments.paper.record import Comparison, Record, columns, new_record, report
 from experiments.paper.setting import arguments, batches, grid, open_setting, scores, starts
 from experiments.quality.sampling import PROGRESS_CONSOLE
-from fedaigc.diffusion.segment import finish_segment, run_segment
+from fedaigc.diffusion.sampling.segment import finish_segment, run_segment
 
 LOCAL, SHARED = 8, 7
 SHORT, LONG = f"alone, N = {LOCAL}", f"alone, N = {LOCAL + SHARED}"

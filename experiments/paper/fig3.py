@@ -29,10 +29,10 @@ from experiments.paper.setting import (
     starts,
 )
 from experiments.quality.sampling import PROGRESS_CONSOLE
-from fedaigc.diffusion.handoff import number_format_at
-from fedaigc.diffusion.noise_matched import resume_noise_matched
-from fedaigc.diffusion.plan import latents_std
-from fedaigc.diffusion.segment import DenoisingState, finish_segment, run_segment
+from fedaigc.diffusion.handoff.packing import number_format_at
+from fedaigc.diffusion.sampling.noise_matched import resume_noise_matched
+from fedaigc.diffusion.sampling.segment import DenoisingState, finish_segment, run_segment
+from fedaigc.diffusion.schedule.plan import latents_std
 from fedaigc.rng import numpy_rng
 from fedaigc.wireless.block_code import MCS
 from fedaigc.wireless.channel import BinarySymmetricChannel, Channel

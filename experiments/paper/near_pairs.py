@@ -22,10 +22,10 @@ from experiments.paper.setting import Setting, arguments, batches, open_setting,
 from experiments.quality import shared_prompts
 from experiments.quality.sampling import PROGRESS_CONSOLE
 from experiments.quality.setting import kind_of
-from fedaigc.data.concepts import OBJECT_NOUNS, PLACE_NOUNS, RELATIONS
-from fedaigc.diffusion.segment import finish_segment, run_segment
+from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS, RELATIONS
+from fedaigc.diffusion.sampling.segment import finish_segment, run_segment
 from fedaigc.rng import numpy_rng
-from fedaigc.semantics.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
 
 STEPS, SHARED = 11, 5
 FIGURE, PROMPTS, ALL = "figure 5", "shared prompts", "all"

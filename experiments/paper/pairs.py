@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.quality.setting import kind_of
-from fedaigc.data.concepts import OBJECT_NOUNS, PLACE_NOUNS, RELATIONS, Noun
+from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS, RELATIONS, Noun
 from fedaigc.rng import numpy_rng
+from fedaigc.semantics.concepts.parser import parse
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.grouping import group
-from fedaigc.semantics.parser import parse
 from fedaigc.semantics.signature import Policy, disclose
-from fedaigc.semantics.taxonomy import Taxonomy
 
 # "open" is the paper's: one member's prompt for all. "kind" is ours: the group's public prompt.
 MODES = ("open", "kind")

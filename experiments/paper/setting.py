@@ -12,10 +12,10 @@ from PIL import Image
 
 from experiments.paper.pairs import Pair
 from experiments.quality.sampling import BATCH, one_thread
-from fedaigc.data.concepts import OBJECT_NOUNS
+from fedaigc.data.scene_words import OBJECT_NOUNS
 from fedaigc.diffusion.loading import EMBEDDED, base_fingerprint, load_pipeline
-from fedaigc.diffusion.plan import DenoisingPlan, build_plan
-from fedaigc.diffusion.segment import DenoisingState, initial_state
+from fedaigc.diffusion.sampling.segment import DenoisingState, initial_state
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.metrics.image_quality import image_quality
 from fedaigc.metrics.judge import Judge
 from fedaigc.rng import derived_seed

@@ -10,7 +10,7 @@ from experiments.paper.pairs import MODES, Pair, draw_pairs
 from experiments.paper.record import Record, Row, columns, new_record
 from experiments.paper.setting import Setting, batches, grid, open_setting, scores, starts
 from experiments.quality.sampling import PROGRESS_CONSOLE
-from fedaigc.diffusion.segment import finish_segment, run_segment
+from fedaigc.diffusion.sampling.segment import finish_segment, run_segment
 
 STEPS = 11
 

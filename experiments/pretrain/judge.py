@@ -12,9 +12,9 @@ from torch.nn import functional
 from experiments.pretrain import loop
 from experiments.pretrain.negatives import TEST_ONLY, TRAINED, draw_negative
 from experiments.pretrain.scenes import Pictures, draw
-from fedaigc.data.atlas import STYLES
-from fedaigc.data.concepts import OBJECTS, PLACES
+from fedaigc.data.scene_words import OBJECTS, PLACES
 from fedaigc.data.scenes import combinations, held_out_combinations
+from fedaigc.data.sprites import STYLES
 from fedaigc.metrics.judge import NONE, OBJECT_LABELS, PLACE_LABELS, JudgeNet
 from fedaigc.rng import rng
 

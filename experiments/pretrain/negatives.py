@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from fedaigc.data.atlas import SPRITE_PX, STYLES, sprites
-from fedaigc.data.concepts import OBJECTS, PLACES, RELATIONS
+from fedaigc.data.scene_words import OBJECTS, PLACES, RELATIONS
 from fedaigc.data.scenes import compose
+from fedaigc.data.sprites import SPRITE_PX, STYLES, sprites
 from fedaigc.rng import numpy_rng
 
 Maker = Callable[[str, np.random.Generator], Image.Image]

@@ -8,8 +8,7 @@ import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from fedaigc.data.atlas import TRAINED_STYLES
-from fedaigc.data.concepts import (
+from fedaigc.data.scene_words import (
     GENERAL_OBJECT_NOUNS,
     GENERAL_PLACE_NOUNS,
     OBJECT_NOUNS,
@@ -20,7 +19,8 @@ from fedaigc.data.concepts import (
     Noun,
 )
 from fedaigc.data.scenes import Scene
-from fedaigc.semantics.taxonomy import Taxonomy
+from fedaigc.data.sprites import TRAINED_STYLES
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
 
 LATENT_CHANNELS = 8
 TOKENS = 16

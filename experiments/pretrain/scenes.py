@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from fedaigc.data.atlas import TRAINED_STYLES
 from fedaigc.data.scenes import Scene, draw_scenes
+from fedaigc.data.sprites import TRAINED_STYLES
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
-from fedaigc.demo import CAST
+from fedaigc.demo.run import CAST
+from fedaigc.semantics.concepts.parser import parse
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.vocabulary import Relation, Role, drawn_nouns, render_prompt
 from fedaigc.semantics.grouping import MAX_DISTANCE, distance, group
-from fedaigc.semantics.parser import parse
-from fedaigc.semantics.public import Relation, Role, drawn_nouns, render_prompt
 from fedaigc.semantics.signature import Policy, disclose
-from fedaigc.semantics.taxonomy import Taxonomy
 
 # from the most that is disclosed to the least
 POLICIES = (Policy.EXACT, Policy.KIND, Policy.GENERAL)

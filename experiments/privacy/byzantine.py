@@ -31,23 +31,23 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from tqdm import tqdm
 
-from fedaigc.comparison.evaluation import Evaluator
 from fedaigc.data.scenes import scenes_dataset
 from fedaigc.device.provision import SceneClient, provision_scenes
 from fedaigc.diffusion.encoding import encode_images
-from fedaigc.diffusion.noise_level import boundary_log_snr
+from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.errors import UserError
-from fedaigc.federation import messages
-from fedaigc.federation.arrays import array_of, flatten
-from fedaigc.federation.base import base_model
-from fedaigc.federation.checkpoint import load_checkpoint
-from fedaigc.federation.client_app import app
-from fedaigc.federation.config import FederationConfig, parse_config
-from fedaigc.federation.launcher import in_process_run
-from fedaigc.federation.local_grid import LocalGrid
-from fedaigc.federation.messages import ARRAYS, BODY, FLAT, values_of
-from fedaigc.federation.record import load_shared_state, read_record
-from fedaigc.federation.server_app import serve
+from fedaigc.federation.client.client_app import app
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.runtime.launcher import in_process_run
+from fedaigc.federation.runtime.local_grid import LocalGrid
+from fedaigc.federation.server.checkpoint import load_checkpoint
+from fedaigc.federation.server.run_record import load_shared_state, read_record
+from fedaigc.federation.server.server_app import serve
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.flat_arrays import array_of, flatten
+from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, values_of
+from fedaigc.study.execute.evaluation import Evaluator
 
 CLIENTS, HOSTILE, ROUNDS, STEPS, PICTURES, SIZE = 8, 3, 3, 4, 16, 32
 STYLES = ("blob", "openmoji")  # those that the shipped model has not seen: there is something to learn

@@ -26,21 +26,21 @@ import numpy as np
 from rich.progress import Progress
 from scipy import stats
 
-from fedaigc.comparison.code import commit
 from fedaigc.data.scenes import STYLES, scenes_dataset
 from fedaigc.device.device import Device
 from fedaigc.errors import UserError
-from fedaigc.federation.base import base_model, taxonomy
-from fedaigc.federation.client_app import app
-from fedaigc.federation.config import FederationConfig, parse_config
-from fedaigc.federation.flower_rule import FlowerRule
-from fedaigc.federation.launcher import in_process_run
-from fedaigc.federation.local_grid import LocalGrid
-from fedaigc.federation.messages import read_train
-from fedaigc.federation.server_app import serve
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.federation.client.client_app import app
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.preloaded import base_model, taxonomy
+from fedaigc.federation.runtime.launcher import in_process_run
+from fedaigc.federation.runtime.local_grid import LocalGrid
+from fedaigc.federation.server.server_app import serve
+from fedaigc.federation.wire.messages import read_train
 from fedaigc.metrics.intervals import proportion
 from fedaigc.rng import numpy_rng
+from fedaigc.strategy.flower.rule import FlowerRule
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.study.execute.provenance import commit
 
 CLIENTS, ATTACKER = 3, 0
 OPTIONS = {"dp": "server-fixed", "noise_multiplier": 1.0, "clipping_norm": 0.02}

@@ -38,9 +38,9 @@ from experiments.privacy.fuzz_device import (
 from experiments.privacy.fuzz_server import ASKED, PROMPTS, READERS, ServerTarget, device_reply
 from fedaigc.data.scenes import STYLES, scenes_dataset
 from fedaigc.device.device import Device
-from fedaigc.federation.base import base_model, taxonomy
-from fedaigc.federation.config import FederationConfig, parse_config
-from fedaigc.federation.launcher import in_process_run
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.preloaded import base_model, taxonomy
+from fedaigc.federation.runtime.launcher import in_process_run
 
 BUDGET_S = 2.0
 _BATCH = 25

@@ -16,24 +16,24 @@ from hypothesis import strategies as st
 
 from experiments.privacy.mutations import MARK, broken_bytes, broken_json, broken_record
 from fedaigc.collaboration.session import FinishOrder, ShareOrder
-from fedaigc.deployment.agent import Agent, AgentSettings, listening
-from fedaigc.deployment.agent_socket import STATUS, Request, ask_agent, socket_path
+from fedaigc.deployment.agent.agent import Agent, AgentSettings, listening
+from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent, socket_path
 from fedaigc.device.device import Device
-from fedaigc.device.gallery import Gallery
-from fedaigc.device.home import Home
+from fedaigc.device.home.gallery import Gallery
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.prompts import PromptQueue, TaskStatus
 from fedaigc.device.shared_steps import run_shared_steps
-from fedaigc.diffusion.adapters import SharedState, install
-from fedaigc.federation import messages
-from fedaigc.federation.base import base_model, taxonomy
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
-from fedaigc.federation.generation import plan_generation
-from fedaigc.federation.messages import BODY, FAILURE, Ask
-from fedaigc.federation.rule import Received
-from fedaigc.federation.server_app import initial_shared_state
-from fedaigc.federation.strategy_code import strategy_code
+from fedaigc.diffusion.adapters.stages import SharedState, install
+from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.preloaded import base_model, taxonomy
+from fedaigc.federation.server.generation import plan_generation
+from fedaigc.federation.server.server_app import initial_shared_state
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.messages import BODY, FAILURE, Ask
 from fedaigc.rng import numpy_rng
+from fedaigc.strategy.fingerprint import strategy_code
+from fedaigc.strategy.rule import Received
 
 PROMPT = "a shiny apple on a table"
 # what a reply may hold beside the arrays of an update, in bytes

@@ -11,22 +11,23 @@ from hypothesis import strategies as st
 from experiments.privacy.fuzz_device import Outcome
 from experiments.privacy.mutations import MARK, broken_record
 from fedaigc.collaboration.planner import Executor
-from fedaigc.device.report import FinishReport, SharedSteps
+from fedaigc.device.replies import FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.errors import UserError
-from fedaigc.federation import generation, messages
-from fedaigc.federation.base import base_model
-from fedaigc.federation.client_app import app
-from fedaigc.federation.config import FederationConfig
-from fedaigc.federation.local_grid import LocalGrid
-from fedaigc.federation.messages import Ask
-from fedaigc.federation.read_update import RefusedUpdate, read_update
-from fedaigc.federation.roster import open_roster
-from fedaigc.federation.rounds import run_rounds
-from fedaigc.federation.rule import Received, Update
-from fedaigc.federation.server_app import initial_shared_state
-from fedaigc.federation.service import PromptService
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.federation.client.client_app import app
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.runtime.local_grid import LocalGrid
+from fedaigc.federation.server import generation
+from fedaigc.federation.server.roster import open_roster
+from fedaigc.federation.server.rounds import run_rounds
+from fedaigc.federation.server.server_app import initial_shared_state
+from fedaigc.federation.server.service import PromptService
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.messages import Ask
+from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Received, Update
 
 PROMPTS = ("an apple on a table", "a lemon on a table")
 READERS = ("hello", "update", "signatures", "steps", "report")

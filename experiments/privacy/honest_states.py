@@ -17,11 +17,11 @@ from rich.progress import Progress
 from fedaigc.data.scenes import STYLES, scenes_dataset
 from fedaigc.device.acceptance import picture_change, weight_changes
 from fedaigc.device.device import Device
-from fedaigc.diffusion.adapters import SharedState
-from fedaigc.federation.base import base_model, taxonomy
-from fedaigc.federation.config import parse_config
-from fedaigc.federation.launcher import run_in_process
-from fedaigc.federation.record import load_shared_state
+from fedaigc.diffusion.adapters.stages import SharedState
+from fedaigc.federation.config.run_config import parse_config
+from fedaigc.federation.preloaded import base_model, taxonomy
+from fedaigc.federation.runtime.launcher import run_in_process
+from fedaigc.federation.server.run_record import load_shared_state
 
 # strategy, learning rate: the default and one several times larger, as tuning found them best
 ROWS = (

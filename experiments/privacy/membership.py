@@ -29,11 +29,11 @@ from torch import Tensor
 
 import fedaigc
 from fedaigc.data.scenes import STYLES, draw_scenes
-from fedaigc.device.local_round import SharedStageWork
-from fedaigc.diffusion.adapters import SharedState, Stage, activate, install, new_adapter
+from fedaigc.device.training.local_round import SharedStageWork
+from fedaigc.diffusion.adapters.stages import SharedState, Stage, activate, install, new_adapter
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
-from fedaigc.diffusion.noise_level import boundary_log_snr
+from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.diffusion.training import TimestepSampler, TrainingSettings, denoising_loss
 from fedaigc.metrics.intervals import clustered_mean
 from fedaigc.rng import derived_seed, rng

@@ -33,11 +33,11 @@ import fedaigc
 from fedaigc.data.scenes import Scene, combinations
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.encoding import encode_text, predict
-from fedaigc.diffusion.handoff import unpack
+from fedaigc.diffusion.handoff.packing import unpack
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
-from fedaigc.diffusion.plan import build_plan
-from fedaigc.diffusion.segment import DenoisingState, initial_state, run_segment
-from fedaigc.diffusion.stock_schedule import named_scheduler
+from fedaigc.diffusion.sampling.segment import DenoisingState, initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
 from fedaigc.rng import derived_seed, numpy_rng
 
 STEPS, GUIDANCE, SIZE = 11, 5.0, 64

@@ -35,23 +35,23 @@ from PIL import Image
 
 import fedaigc
 from experiments.quality.sampling import PROGRESS_CONSOLE, one_thread
-from fedaigc.data.atlas import HELD_OUT_STYLES, STYLES
 from fedaigc.data.scenes import Scene, draw_scenes, render
-from fedaigc.deployment.agent import Agent, AgentSettings
-from fedaigc.device.home import Home
-from fedaigc.device.images import ImageStore, read_rows
-from fedaigc.diffusion.adapters import SharedState, install
-from fedaigc.diffusion.plan import build_plan
-from fedaigc.diffusion.segment import finish_segment, initial_state
-from fedaigc.federation import messages
-from fedaigc.federation.base import base_model
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig, parse_config
-from fedaigc.federation.messages import Ask
-from fedaigc.federation.rule import Received
-from fedaigc.federation.server_app import initial_shared_state
-from fedaigc.federation.strategy_code import strategy_code
+from fedaigc.data.sprites import HELD_OUT_STYLES, STYLES
+from fedaigc.deployment.agent.agent import Agent, AgentSettings
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.images import ImageStore, read_rows
+from fedaigc.diffusion.adapters.stages import SharedState, install
+from fedaigc.diffusion.sampling.segment import finish_segment, initial_state
+from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig, parse_config
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.server.server_app import initial_shared_state
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.messages import Ask
 from fedaigc.metrics.intervals import clustered_mean, proportion
 from fedaigc.rng import derived_seed, numpy_rng
+from fedaigc.strategy.fingerprint import strategy_code
+from fedaigc.strategy.rule import Received
 
 STRATEGY = "fedit"
 OTHERS, OTHERS_WITH_CAPTION = 400, 200

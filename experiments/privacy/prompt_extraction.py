@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def _check_code_before() -> None:
     """UserError where the library that is imported is not the code before."""
     import fedaigc
-    from fedaigc.federation import messages
+    from fedaigc.federation.wire import messages
 
     if hasattr(messages, "PLAN"):
         raise UserError(

@@ -34,10 +34,10 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedaigc.deployment.keys import AUTHORITY, DEVICE_KEY, make_device_key, make_server_keys
 from fedaigc.deployment.processes import free_port
-from fedaigc.deployment.roster_file import register_device
-from fedaigc.deployment.server import start_server, stop_server
+from fedaigc.deployment.server.keys import AUTHORITY, DEVICE_KEY, make_device_key, make_server_keys
+from fedaigc.deployment.server.roster_file import register_device
+from fedaigc.deployment.server.server import start_server, stop_server
 
 BODY_BYTES = (16 << 20) - 1
 _HEADER = b"POST /v1/fleet/push-object HTTP/1.1\r\nhost: server\r\n"

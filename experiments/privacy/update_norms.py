@@ -4,7 +4,7 @@
 
 One device with pictures of Scenes trains `--rounds` rounds of the default configuration (20 shared steps,
 rank 8, learning rate 1e-3, condition dropout .1), its update alone making the next state. Norms are those of
-`fedaigc.device.update_clipping`, which a device clips to its owner's bound.
+`fedaigc.device.training.update_clipping`, which a device clips to its owner's bound.
 """
 
 import argparse
@@ -18,14 +18,14 @@ import fedaigc
 from experiments.quality.sampling import PROGRESS_CONSOLE, one_thread
 from fedaigc.data.scenes import draw_scenes
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.local_round import SharedStageWork
-from fedaigc.device.update_clipping import update_norm
+from fedaigc.device.training.local_round import SharedStageWork
+from fedaigc.device.training.update_clipping import update_norm
 from fedaigc.diffusion.encoding import encode_images
-from fedaigc.federation.base import base_model
-from fedaigc.federation.config import parse_config
-from fedaigc.federation.rule import Update
-from fedaigc.federation.server_app import initial_shared_state
-from fedaigc.federation.strategies import load_strategy, strategy_names
+from fedaigc.federation.config.run_config import parse_config
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.server.server_app import initial_shared_state
+from fedaigc.strategy.registry import load_strategy, strategy_names
+from fedaigc.strategy.rule import Update
 
 
 def norms_of(strategy: str, pictures: int, rounds: int, learning_rate: float, seed: int) -> list[float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from experiments.quality.sampling import draw, one_thread
-from fedaigc.data.concepts import OBJECTS, PLACES, RELATIONS
+from fedaigc.data.scene_words import OBJECTS, PLACES, RELATIONS
 from fedaigc.data.scenes import Scene
 from fedaigc.diffusion.loading import load_pipeline
 from fedaigc.rng import numpy_rng

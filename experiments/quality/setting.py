@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.quality.sampling import one_thread
-from fedaigc.data.concepts import GENERAL_OBJECT_NOUNS, Noun
+from fedaigc.data.scene_words import GENERAL_OBJECT_NOUNS, Noun
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
-from fedaigc.diffusion.plan import DenoisingPlan, build_plan
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.metrics.judge import Judge
-from fedaigc.semantics.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ from experiments.paper.record import Comparison, Record, Row, new_record, report
 from experiments.paper.setting import output_arguments
 from experiments.quality.sampling import BATCH, PROGRESS_CONSOLE
 from experiments.quality.setting import kind_of, open_setting
-from fedaigc.data.concepts import OBJECT_NOUNS, PLACE_NOUNS, RELATIONS, Noun
-from fedaigc.diffusion.plan import DenoisingPlan
-from fedaigc.diffusion.segment import DenoisingState, finish_segment, initial_state, run_segment
+from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS, RELATIONS, Noun
+from fedaigc.diffusion.sampling.segment import DenoisingState, finish_segment, initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.rng import derived_seed, numpy_rng
+from fedaigc.semantics.concepts.parser import parse
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.grouping import group
-from fedaigc.semantics.parser import parse
 from fedaigc.semantics.signature import Policy, disclose
-from fedaigc.semantics.taxonomy import Taxonomy
 
 HAND_OFFS = (0, 3, 5, 7, 9)
 KINDS = ("own", "other", "group", "empty")

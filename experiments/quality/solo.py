@@ -8,7 +8,7 @@ import json
 
 import fedaigc
 from experiments.quality.sampling import draw, one_thread
-from fedaigc.data.concepts import OBJECTS, PLACES
+from fedaigc.data.scene_words import OBJECTS, PLACES
 from fedaigc.data.scenes import Scene, held_out_combinations
 from fedaigc.diffusion.loading import load_pipeline
 from fedaigc.metrics.intervals import proportion

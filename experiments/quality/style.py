@@ -17,17 +17,17 @@ from rich.progress import Progress
 import fedaigc
 from experiments.quality.sampling import BATCH, PROGRESS_CONSOLE
 from experiments.quality.setting import kind_of, open_setting
-from fedaigc.data.atlas import HELD_OUT_STYLES
-from fedaigc.data.concepts import OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES
+from fedaigc.data.scene_words import OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES
 from fedaigc.data.scenes import Scene, combinations, draw_scenes
-from fedaigc.diffusion.adapters import Stage, activate, install_personal, new_adapter, remove
+from fedaigc.data.sprites import HELD_OUT_STYLES
+from fedaigc.diffusion.adapters.stages import Stage, activate, install_personal, new_adapter, remove
 from fedaigc.diffusion.encoding import encode_images
-from fedaigc.diffusion.plan import DenoisingPlan, log_snr
-from fedaigc.diffusion.segment import finish_segment, initial_state, run_segment
+from fedaigc.diffusion.sampling.segment import finish_segment, initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, log_snr
 from fedaigc.diffusion.training import TrainingSettings, train_stage
 from fedaigc.metrics.intervals import proportion
 from fedaigc.rng import derived_seed, numpy_rng, rng
-from fedaigc.semantics.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
 
 # noisier than every timestep: with K = 0 the personal stage is everything
 ALL_PERSONAL = -100.0

@@ -17,8 +17,8 @@ from pathlib import Path
 import resvg_py
 from PIL import Image
 
-from fedaigc.data.atlas import SPRITE_PX, strip_file
-from fedaigc.data.concepts import OBJECTS
+from fedaigc.data.scene_words import OBJECTS
+from fedaigc.data.sprites import SPRITE_PX, strip_file
 
 PACKAGES = {
     "noto": "iconify-json-noto-1.2.9",

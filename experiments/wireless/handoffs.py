@@ -19,9 +19,9 @@ from experiments.paper.pairs import DISTANCES, draw_pairs
 from experiments.paper.record import Comparison, Record, Row, columns, new_record, report
 from experiments.paper.setting import arguments, batches, curves, distances, open_setting, scores, starts
 from experiments.quality.sampling import PROGRESS_CONSOLE
-from fedaigc.diffusion.handoff import body_tensors, pack, packet_layout, unpack
-from fedaigc.diffusion.plan import DenoisingPlan
-from fedaigc.diffusion.segment import DenoisingState, finish_segment, run_segment
+from fedaigc.diffusion.handoff.packing import body_tensors, pack, packet_layout, unpack
+from fedaigc.diffusion.sampling.segment import DenoisingState, finish_segment, run_segment
+from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.wireless.number_format import FormatName
 
 STEPS = 11

@@ -26,10 +26,10 @@ from experiments.paper.record import Comparison, Record, Row, columns, new_recor
 from experiments.paper.setting import arguments, batches, curves, distances, open_setting, scores, starts
 from experiments.quality.sampling import PROGRESS_CONSOLE
 from experiments.wireless.group_size import LATENT_BITS
-from fedaigc.diffusion.handoff import number_format_at
-from fedaigc.diffusion.noise_matched import resume_noise_matched
-from fedaigc.diffusion.plan import latents_std
-from fedaigc.diffusion.segment import finish_segment, run_segment
+from fedaigc.diffusion.handoff.packing import number_format_at
+from fedaigc.diffusion.sampling.noise_matched import resume_noise_matched
+from fedaigc.diffusion.sampling.segment import finish_segment, run_segment
+from fedaigc.diffusion.schedule.plan import latents_std
 from fedaigc.rng import numpy_rng
 from fedaigc.wireless.adaptive import choose_scheme
 from fedaigc.wireless.block_code import MCS, Scheme

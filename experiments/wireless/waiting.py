@@ -20,8 +20,8 @@ from experiments.paper.setting import arguments, batches, curves, distances, ope
 from experiments.quality.sampling import PROGRESS_CONSOLE
 from fedaigc.collaboration.link import LinkReport, Member, SimulatedLink
 from fedaigc.collaboration.link_settings import LinkSettings
-from fedaigc.diffusion.handoff import mended, pack, unpack
-from fedaigc.diffusion.segment import finish_segment, run_segment
+from fedaigc.diffusion.handoff.packing import mended, pack, unpack
+from fedaigc.diffusion.sampling.segment import finish_segment, run_segment
 
 STEPS, SHARED = 11, 3
 WAITS = (0, 1, 2, 3, 4, 6)

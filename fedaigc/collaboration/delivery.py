@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedaigc.diffusion.handoff import BodyTensor, body_tensors, packet_layout
+from fedaigc.diffusion.handoff.packing import BodyTensor, body_tensors, packet_layout
 from fedaigc.wireless.block_code import MCS, PAYLOAD_BITS
 from fedaigc.wireless.channel import Channel
 

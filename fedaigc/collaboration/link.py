@@ -13,7 +13,7 @@ import numpy as np
 
 from fedaigc.collaboration.delivery import Delivery, deliver
 from fedaigc.collaboration.link_settings import LinkSettings
-from fedaigc.diffusion.handoff import BodyTensor
+from fedaigc.diffusion.handoff.packing import BodyTensor
 from fedaigc.rng import numpy_rng
 from fedaigc.wireless.adaptive import choose_scheme
 from fedaigc.wireless.block_code import MCS, Scheme

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from fedaigc.diffusion.noise_matched import BitErrors
+from fedaigc.diffusion.sampling.noise_matched import BitErrors
 from fedaigc.wireless.block_code import MCS
 from fedaigc.wireless.modulation import MODULATIONS, bit_error_rates
 from fedaigc.wireless.number_format import FormatName
@@ -45,7 +45,7 @@ class LinkSettings(BaseModel):
     repair: what the receiver does about errors: "clip" or "zero" implausible values, "nothing", or
         "noise-matched": resume at the noise level that the expected errors leave. That one needs a number
         format and a rate of flips that the receiver knows: bit_error_rate, or snr_db with an uncoded scheme.
-        It gains nothing at rates of 2 % or less: see `fedaigc.diffusion.noise_matched`.
+        It gains nothing at rates of 2 % or less: see `fedaigc.diffusion.sampling.noise_matched`.
     multicast: a group's packet goes on the air once, in the scheme that its worst member's channel carries;
         every member has its own errors. Nothing is sent again.
     send_above_db: the edge knows each member's SNR of the moment and goes on denoising while it is lower: up

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fedaigc.diffusion.handoff import Handoff, can_hand_off, check_handoff
-from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.diffusion.handoff.packing import Handoff, can_hand_off, check_handoff
+from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.rng import derived_seed, wide_noise_seed
 from fedaigc.semantics.grouping import Group
 

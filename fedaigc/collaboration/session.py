@@ -11,9 +11,9 @@ from typing import Protocol, runtime_checkable
 
 from fedaigc.collaboration.link import LinkReport, Member, SimulatedLink
 from fedaigc.collaboration.planner import EDGE, Assignment
-from fedaigc.device.report import Failure, FinishReport, SharedSteps
-from fedaigc.diffusion.noise_draws import draws_noise
-from fedaigc.diffusion.plan import DenoisingPlan
+from fedaigc.device.replies import Failure, FinishReport, SharedSteps
+from fedaigc.diffusion.schedule.noise_draws import draws_noise
+from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.rng import derived_seed
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fedaigc.data.concepts import PLACES
+from fedaigc.data.scene_words import PLACES
 
 SIZE = 64
 SCALE = 2

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fedaigc.data.atlas import SPRITE_PX, STYLES, sprites
-from fedaigc.data.concepts import OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES, RELATIONS, held_out
 from fedaigc.data.places import SCALE, SIZE, paint
+from fedaigc.data.scene_words import OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES, RELATIONS, held_out
+from fedaigc.data.sprites import SPRITE_PX, STYLES, sprites
 from fedaigc.errors import UserError
 from fedaigc.rng import numpy_rng
 

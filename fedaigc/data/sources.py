@@ -17,7 +17,7 @@ def load_data_set(
 ) -> "datasets.Dataset":
     """Load a data set by hub name or path, with the columns `image` and `caption`.
 
-    Every other column is kept. For a folder of pictures see `fedaigc.device.images.read_folder`.
+    Every other column is kept. For a folder of pictures see `fedaigc.device.home.images.read_folder`.
 
     Raises UserError when it is not there, is out of reach, or lacks a column.
     """

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from fedaigc.bounds import MAX_FACTOR_VALUE, MAX_RANK
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.report import DeviceError, Failure
-from fedaigc.diffusion.adapters import (
+from fedaigc.device.replies import DeviceError, Failure
+from fedaigc.diffusion.adapters.stages import (
     SharedState,
     Stage,
     adapted_layers,
@@ -34,9 +34,9 @@ from fedaigc.diffusion.adapters import (
     run_stages,
     weighted_layers,
 )
-from fedaigc.diffusion.noise_level import boundary_log_snr
-from fedaigc.diffusion.plan import boundary_step, build_plan
-from fedaigc.diffusion.segment import initial_state
+from fedaigc.diffusion.sampling.segment import initial_state
+from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
+from fedaigc.diffusion.schedule.plan import boundary_step, build_plan
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -13,32 +13,45 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save
 
 from fedaigc.device.acceptance import check_form, check_limits
-from fedaigc.device.client_rule import ClientRule, Received
-from fedaigc.device.gallery import Begun, Finished, Gallery
-from fedaigc.device.home import Home
-from fedaigc.device.images import ImageStore, read_folder, read_rows
+from fedaigc.device.home.gallery import Begun, Finished, Gallery
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.images import ImageStore, read_folder, read_rows
+from fedaigc.device.home.prompts import PromptQueue, Task
+from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.local_round import local_round, put_adapters
-from fedaigc.device.prompts import PromptQueue, Task
-from fedaigc.device.report import DeviceError, Failure, FinishReport, LocalUpdate, SharedSteps, coarse
+from fedaigc.device.replies import DeviceError, Failure, FinishReport, LocalUpdate, SharedSteps, coarse
 from fedaigc.device.scoring import Confidence, Scorer
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
-from fedaigc.device.training_limits import RoundBudget, TrainingOrder
-from fedaigc.device.versions import AdapterVersions
-from fedaigc.diffusion.adapters import SharedState, finish_stages, run_stages
-from fedaigc.diffusion.denormals import flushed_denormals
+from fedaigc.device.training.local_round import local_round, put_adapters
+from fedaigc.device.training.training_limits import RoundBudget, TrainingOrder
+from fedaigc.diffusion.adapters.stages import SharedState, finish_stages, run_stages
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
-from fedaigc.diffusion.handoff import Delivery, Handoff, check_handoff, check_magnitude, mended, unpack
-from fedaigc.diffusion.noise_matched import BitErrors, expected_error, resume_noise_matched
-from fedaigc.diffusion.plan import DenoisingPlan, boundary_step
-from fedaigc.diffusion.plan_request import PlanRequest
-from fedaigc.diffusion.segment import DenoiserCount, DenoisingState, decode, initial_state, latents_shape
+from fedaigc.diffusion.handoff.packing import (
+    Delivery,
+    Handoff,
+    check_handoff,
+    check_magnitude,
+    mended,
+    unpack,
+)
+from fedaigc.diffusion.sampling.denormals import flushed_denormals
+from fedaigc.diffusion.sampling.noise_matched import BitErrors, expected_error, resume_noise_matched
+from fedaigc.diffusion.sampling.segment import (
+    DenoiserCount,
+    DenoisingState,
+    decode,
+    initial_state,
+    latents_shape,
+)
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, boundary_step, even_steps
+from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.diffusion.training import TrainingSettings
-from fedaigc.semantics.parser import parse
+from fedaigc.semantics.concepts.parser import parse
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.signature import Policy, Signature, disclose
-from fedaigc.semantics.taxonomy import Taxonomy
-from fedaigc.tensor_file import read_tensors
+from fedaigc.storage.tensor_file import read_tensors
+from fedaigc.strategy.client_rule import ClientRule, Received
 from fedaigc.wireless.number_format import FormatName
 from fedaigc.wireless.repair import Repair
 
@@ -382,9 +395,3 @@ class Device:
             return Confidence()
         parsed = parse(task.prompt, self._taxonomy)
         return self._scorer(image, parsed.object, parsed.place)
-
-
-def even_steps(start: int, stop: int, count: int) -> tuple[int, ...]:
-    """At most `count` steps from `start` on and before `stop`, evenly spaced; the first is `start`."""
-    count = min(count, stop - start)
-    return tuple(start + (stop - start) * i // count for i in range(count))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fedaigc.diffusion.plan_request import PlanRequest
+from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.errors import UserError
 
 

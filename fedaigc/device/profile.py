@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedaigc.diffusion.loading import base_fingerprint
-from fedaigc.diffusion.plan import build_plan
-from fedaigc.diffusion.segment import decode, initial_state, run_segment
+from fedaigc.diffusion.sampling.segment import decode, initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.errors import UserError
 from fedaigc.wireless.profiles import PHONE, DeviceProfile
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedaigc.data.atlas import HELD_OUT_STYLES, STYLES
 from fedaigc.data.partition import PartitionSettings
 from fedaigc.data.partition import partition as split
 from fedaigc.data.scenes import scenes_dataset
-from fedaigc.device.home import Home, home_of
-from fedaigc.device.images import ImageStore, read_rows
-from fedaigc.device.prompts import PromptQueue
+from fedaigc.data.sprites import HELD_OUT_STYLES, STYLES
+from fedaigc.device.home.home import Home, home_of
+from fedaigc.device.home.images import ImageStore, read_rows
+from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.errors import UserError
 from fedaigc.rng import derived_seed
 

@@ -29,7 +29,7 @@ class SceneScorer:
 
     def __init__(self) -> None:
         # imported here: a device without the judge, or of another data set, does not need them
-        from fedaigc.data.concepts import OBJECT_NOUNS, PLACE_NOUNS
+        from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS
         from fedaigc.metrics.judge import Judge
 
         self._judge = Judge.load()

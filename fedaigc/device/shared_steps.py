@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fedaigc.device.report import SharedSteps
-from fedaigc.diffusion.adapters import run_stages
-from fedaigc.diffusion.handoff import Handoff, check_handoff, pack
-from fedaigc.diffusion.plan import DenoisingPlan
-from fedaigc.diffusion.segment import DenoiserCount, initial_state
+from fedaigc.device.replies import SharedSteps
+from fedaigc.diffusion.adapters.stages import run_stages
+from fedaigc.diffusion.handoff.packing import Handoff, check_handoff, pack
+from fedaigc.diffusion.sampling.segment import DenoiserCount, initial_state
+from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.wireless.number_format import FormatName
 
 if TYPE_CHECKING:

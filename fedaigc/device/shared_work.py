@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fedaigc.device.home import Home
+from fedaigc.device.home.home import Home
 from fedaigc.errors import DamagedFile
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedaigc import assets
-from fedaigc.diffusion.pipeline_call import Pipeline
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.errors import UserError
-from fedaigc.tensor_file import align
+from fedaigc.storage.tensor_file import align
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -18,10 +18,10 @@ from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from fedaigc.diffusion.adapters import Stage, activate, stage_parameters
+from fedaigc.diffusion.adapters.stages import Stage, activate, stage_parameters
 from fedaigc.diffusion.encoding import EncodedImages, predict
-from fedaigc.diffusion.noise_level import is_flow
-from fedaigc.diffusion.pipeline_call import denoiser
+from fedaigc.diffusion.sampling.pipeline_call import denoiser
+from fedaigc.diffusion.schedule.noise_level import is_flow
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

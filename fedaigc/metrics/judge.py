@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fedaigc import assets
-from fedaigc.data.atlas import STYLES
-from fedaigc.data.concepts import OBJECTS, PLACES
+from fedaigc.data.scene_words import OBJECTS, PLACES
+from fedaigc.data.sprites import STYLES
 
 NONE = "none"
 OBJECT_LABELS = (*OBJECTS, NONE)

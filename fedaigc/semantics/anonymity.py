@@ -24,8 +24,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-from fedaigc.semantics.public import Role, drawn_nouns, general_nouns, public_nouns
-from fedaigc.semantics.taxonomy import ROOT, Taxonomy
+from fedaigc.semantics.concepts.taxonomy import ROOT, Taxonomy
+from fedaigc.semantics.concepts.vocabulary import Role, drawn_nouns, general_nouns, public_nouns
 
 
 def nearest_public(concept: str, role: Role, taxonomy: Taxonomy) -> str:

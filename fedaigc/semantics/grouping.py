@@ -27,9 +27,9 @@ from functools import cache, partial
 from itertools import combinations
 
 from fedaigc.bounds import MAX_COMPARED
-from fedaigc.semantics.public import Role, public_nouns, render_prompt
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.vocabulary import Role, public_nouns, render_prompt
 from fedaigc.semantics.signature import OpenSignature, Signature
-from fedaigc.semantics.taxonomy import Taxonomy
 
 # a mammal and an animal are 0.18 apart, a vehicle and a device 0.29; of open signatures dog and bird 0.25
 MAX_DISTANCE = 0.25

@@ -28,16 +28,16 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from fedaigc.bounded_json import read_json
 from fedaigc.bounds import (
     MAX_OPEN_SIGNATURE_CHARACTERS,
     MAX_PROMPT_CHARACTERS,
     MAX_SIGNATURE_CHARACTERS,
 )
 from fedaigc.semantics.anonymity import general_word, nearest_public
-from fedaigc.semantics.parser import ParsedPrompt
-from fedaigc.semantics.public import Relation, Role, public_nouns
-from fedaigc.semantics.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.parser import ParsedPrompt
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.vocabulary import Relation, Role, public_nouns
+from fedaigc.storage.bounded_json import read_json
 
 
 class Policy(StrEnum):

@@ -1,6 +1,6 @@
 """Unequal protection: the significant bits of every value through a stronger scheme than the others.
 
-A payload lies in bit planes, the most significant bit of all values first (`fedaigc.diffusion.packet`), so
+A payload lies in bit planes, the most significant bit of all values first (`diffusion.handoff.packet`), so
 that the planes of one class are one run of bits.
 """
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from fedaigc import assets
-from fedaigc.data.concepts import (
+from fedaigc.data.scene_words import (
     GENERAL_OBJECT_NOUNS,
     GENERAL_PLACE_NOUNS,
     OBJECT_NOUNS,

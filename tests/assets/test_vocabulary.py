@@ -4,7 +4,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 from fedaigc import assets
-from fedaigc.data.concepts import (
+from fedaigc.data.scene_words import (
     GENERAL_OBJECT_NOUNS,
     GENERAL_PLACE_NOUNS,
     OBJECT_NOUNS,

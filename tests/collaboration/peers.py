@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.device.device import Device
-from fedaigc.device.report import Failure, FinishReport, SharedSteps, failure_of
+from fedaigc.device.replies import Failure, FinishReport, SharedSteps, failure_of
 
 
 class LocalPeers:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedaigc.collaboration.delivery import deliver
-from fedaigc.diffusion.handoff import (
+from fedaigc.diffusion.handoff.packing import (
     PacketError,
     body_tensors,
     mended,
@@ -18,8 +18,8 @@ from fedaigc.diffusion.handoff import (
     packet_layout,
     unpack,
 )
-from fedaigc.diffusion.plan import build_plan, latents_std
-from fedaigc.diffusion.segment import DenoisingState, initial_state, run_segment
+from fedaigc.diffusion.sampling.segment import DenoisingState, initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import build_plan, latents_std
 from fedaigc.rng import numpy_rng
 from fedaigc.wireless.block_code import MCS, Scheme
 from fedaigc.wireless.channel import BinarySymmetricChannel, PerfectChannel

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 
 from fedaigc.collaboration.link import LinkReport, Member, SimulatedLink
 from fedaigc.collaboration.link_settings import LinkSettings
-from fedaigc.diffusion.handoff import pack
-from fedaigc.diffusion.plan import build_plan
-from fedaigc.diffusion.segment import initial_state
+from fedaigc.diffusion.handoff.packing import pack
+from fedaigc.diffusion.sampling.segment import initial_state
+from fedaigc.diffusion.schedule.plan import build_plan
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedaigc.collaboration.planner import EDGE, Executor, plan_assignments, planned_evaluations
-from fedaigc.diffusion.plan import build_plan
+from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.errors import UserError
 from fedaigc.semantics.grouping import Group
 

@@ -7,9 +7,9 @@ from PIL import Image
 from fedaigc.collaboration.planner import Executor, plan_assignments, planned_evaluations
 from fedaigc.collaboration.session import Outcome, ShareOrder, carry_out
 from fedaigc.device.device import Device
-from fedaigc.device.report import Failure, SharedSteps
+from fedaigc.device.replies import Failure, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
-from fedaigc.diffusion.plan import build_plan
+from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.semantics.grouping import group
 
 from .peers import LocalPeers

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from fedaigc.data.partition import PartitionSettings, partition
 from fedaigc.data.scenes import scenes_dataset
-from fedaigc.device.home import Home, home_of
-from fedaigc.device.images import ImageStore
+from fedaigc.device.home.home import Home, home_of
+from fedaigc.device.home.images import ImageStore
 from fedaigc.device.provision import provision_pool
 from fedaigc.errors import UserError
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedaigc.data.atlas import HELD_OUT_STYLES, SPRITE_PX, STYLES, TRAINED_STYLES, sprites
-from fedaigc.data.concepts import OBJECTS, PLACES, RELATIONS, held_out
+from fedaigc.data.scene_words import OBJECTS, PLACES, RELATIONS, held_out
 from fedaigc.data.scenes import (
     Scene,
     combinations,
@@ -14,6 +13,7 @@ from fedaigc.data.scenes import (
     render,
     scenes_dataset,
 )
+from fedaigc.data.sprites import HELD_OUT_STYLES, SPRITE_PX, STYLES, TRAINED_STYLES, sprites
 from fedaigc.errors import UserError
 from fedaigc.rng import numpy_rng
 

@@ -19,16 +19,16 @@ import numpy as np
 import pyarrow as pa
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedaigc import cli
-from fedaigc.deployment import agent, resident
+from fedaigc.cli import main as cli
+from fedaigc.deployment.agent import agent, resident
 from fedaigc.device.device import Device
-from fedaigc.device.home import Home
-from fedaigc.device.images import ImageStore
-from fedaigc.device.prompts import PromptQueue
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.images import ImageStore
+from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.diffusion.encoding import encode_images, encode_text
-from fedaigc.federation.arrays import array_of
-from fedaigc.federation.messages import ARRAYS, BODY, FAILURE, FLAT, METRICS, Ask, values_of
-from fedaigc.semantics.taxonomy import Taxonomy
+from fedaigc.federation.wire.flat_arrays import array_of
+from fedaigc.federation.wire.messages import ARRAYS, BODY, FAILURE, FLAT, METRICS, Ask, values_of
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
 
 APPLE = "n07755101"
 LEAF = "quixelberry"

@@ -8,11 +8,11 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from fedaigc.deployment.runs import run_on_devices
+from fedaigc.deployment.server.runs import run_on_devices
 from fedaigc.device.device import Device
 from fedaigc.diffusion.encoding import encode_images, encode_text
-from fedaigc.federation.base import base_model
-from fedaigc.federation.config import FederationConfig, parse_config
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.preloaded import base_model
 from tests.privacy.detector import words_of
 
 from .canaries import Canaries, Found, Search

@@ -21,10 +21,10 @@ from google.protobuf import message_factory
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 
-from fedaigc.diffusion.packet import read_body, read_header
-from fedaigc.federation import messages
-from fedaigc.federation.arrays import array_of, flatten
-from fedaigc.federation.messages import ARRAYS, BODY, FLAT, METRICS, PLAN, Ask
+from fedaigc.diffusion.handoff.packet import read_body, read_header
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.flat_arrays import array_of, flatten
+from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS, PLAN, Ask
 
 from .recorder import Exchange
 

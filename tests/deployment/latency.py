@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from fedaigc.device.home import Home
-from fedaigc.device.prompts import PromptQueue
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.provision import provision_scenes, scene_clients
-from fedaigc.federation.config import FederationConfig, parse_config
-from fedaigc.federation.launcher import simulate
-from fedaigc.federation.record import read_record
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.runtime.launcher import simulate
+from fedaigc.federation.server.run_record import read_record
 
 from .running import Devices, answers, deployment, pictures, start_run, wait_for
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from PIL import Image
 
 from fedaigc.deployment.page.serving import serving_page
-from fedaigc.device.home import Home
-from fedaigc.device.prompts import PromptQueue
-from fedaigc.federation.config import parse_config
-from fedaigc.federation.launcher import run_in_process
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue
+from fedaigc.federation.config.run_config import parse_config
+from fedaigc.federation.runtime.launcher import run_in_process
 
 from .browser import browser
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedaigc.deployment.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY
 from fedaigc.deployment.processes import free_port
+from fedaigc.deployment.server.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY
 
 _READ_BYTES = 1 << 16
 _START = re.compile(rb"(?:(?P<method>[A-Z]+) (?P<target>\S+) HTTP/1\.1|HTTP/1\.1 (?P<status>\d{3})[^\r\n]*)")

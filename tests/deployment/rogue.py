@@ -11,11 +11,11 @@ from collections.abc import Callable
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedaigc import cli
-from fedaigc.deployment import resident
-from fedaigc.deployment.agent import Agent
-from fedaigc.federation.arrays import array_of
-from fedaigc.federation.messages import ARRAYS, BODY, FLAT, Ask, values_of
+from fedaigc.cli import main as cli
+from fedaigc.deployment.agent import resident
+from fedaigc.deployment.agent.agent import Agent
+from fedaigc.federation.wire.flat_arrays import array_of
+from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, Ask, values_of
 
 LARGE_BYTES = 200_000_000
 

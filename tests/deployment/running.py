@@ -11,20 +11,20 @@ from typing import Any
 
 import psutil
 
-from fedaigc.deployment.agent_socket import STATUS, AgentUnreachable, Request, ask_agent
-from fedaigc.deployment.keys import AUTHORITY, make_device_key, make_server_keys
+from fedaigc.deployment.agent.agent_socket import STATUS, AgentUnreachable, Request, ask_agent
 from fedaigc.deployment.processes import free_port
-from fedaigc.deployment.roster_file import register_device
-from fedaigc.deployment.server import ServerState, start_server, stop_server
-from fedaigc.federation.config import FederationConfig
+from fedaigc.deployment.server.keys import AUTHORITY, make_device_key, make_server_keys
+from fedaigc.deployment.server.roster_file import register_device
+from fedaigc.deployment.server.server import ServerState, start_server, stop_server
+from fedaigc.federation.config.run_config import FederationConfig
 
 RUN = """
 import signal
 import sys
 from pathlib import Path
-from fedaigc.deployment.runs import run_on_devices
-from fedaigc.deployment.server import server_state
-from fedaigc.federation.config import FederationConfig
+from fedaigc.deployment.server.runs import run_on_devices
+from fedaigc.deployment.server.server import server_state
+from fedaigc.federation.config.run_config import FederationConfig
 # a shell that starts tests in the background has SIGINT ignored, and children inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 folder = Path(sys.argv[1])
@@ -56,7 +56,7 @@ class Devices:
     ) -> Path:
         """The same without waiting. rogues: the module that `rogue` is a way of."""
         home = self.config.home(partition)
-        module = [rogues, rogue] if rogue else ["fedaigc.cli"]
+        module = [rogues, rogue] if rogue else ["fedaigc.cli.main"]
         command = [sys.executable, "-m", *module, "device", "start", str(home)]
         command += ["--partition", str(partition), "--server", f"127.0.0.1:{self.state.port}"]
         command += ["--authority", str(authority or self.folder / AUTHORITY)]

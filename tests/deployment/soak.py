@@ -28,10 +28,10 @@ import psutil
 from scipy import stats
 
 from fedaigc.data.scenes import scenes_dataset
-from fedaigc.device.home import Home
-from fedaigc.device.prompts import PromptQueue, TaskStatus
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.device.provision import provision_scenes, scene_clients
-from fedaigc.federation.config import FederationConfig, parse_config
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
 
 from .running import Devices, deployment, family, start_run, wait_for
 

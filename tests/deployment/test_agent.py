@@ -12,8 +12,8 @@ import pytest
 from flwr.app import RecordDict
 
 from fedaigc.collaboration.session import FinishOrder
-from fedaigc.deployment.agent import Agent, AgentSettings, listening
-from fedaigc.deployment.agent_socket import (
+from fedaigc.deployment.agent.agent import Agent, AgentSettings, listening
+from fedaigc.deployment.agent.agent_socket import (
     STATUS,
     AgentUnreachable,
     Request,
@@ -22,10 +22,10 @@ from fedaigc.deployment.agent_socket import (
     send_frame,
     socket_path,
 )
-from fedaigc.device.home import Home
+from fedaigc.device.home.home import Home
 from fedaigc.errors import UserError
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
-from fedaigc.federation.messages import FAILURE, Ask, values_of
+from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.wire.messages import FAILURE, Ask, values_of
 from fedaigc.semantics.signature import Policy
 from tests.federation.conftest import MakeRun
 
@@ -124,8 +124,8 @@ def test_a_wrong_configuration_is_a_kind_of_failure(home: Path) -> None:
 
 
 def test_other_code_of_the_strategy_is_refused(home: Path, config: FederationConfig) -> None:
-    from fedaigc.federation.messages import shared_state_record
-    from fedaigc.federation.server_app import initial_shared_state
+    from fedaigc.federation.server.server_app import initial_shared_state
+    from fedaigc.federation.wire.messages import shared_state_record
 
     order = shared_state_record(initial_shared_state(config), round=1, strategy_code="0123456789abcdef")
     assert values_of(ask(home, Ask.TRAIN, config, order), FAILURE) == {"kind": "code_differs"}
@@ -150,10 +150,10 @@ def test_no_agent_and_too_long_a_path_are_told(tmp_path: Path) -> None:
 
 def test_a_prompt_is_answered_once_and_tells_no_scores(home: Path, config: FederationConfig) -> None:
     """A server that asks again, or with its judge, learns nothing of the prompt, and replaces no picture."""
-    from fedaigc.device.gallery import Gallery
-    from fedaigc.diffusion.plan import build_plan
-    from fedaigc.federation.base import base_model
-    from fedaigc.federation.messages import finish_record
+    from fedaigc.device.home.gallery import Gallery
+    from fedaigc.diffusion.schedule.plan import build_plan
+    from fedaigc.federation.preloaded import base_model
+    from fedaigc.federation.wire.messages import finish_record
 
     settings = config.generation.model_copy(update={"scorer": "scenes"})
     asking = config.model_copy(update={"generation": settings})

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from fedaigc.federation.messages import Ask
-from fedaigc.federation.record import read_record
+from fedaigc.federation.server.run_record import read_record
+from fedaigc.federation.wire.messages import Ask
 
 from .canary_device import FAILING_ROUND, FORMS
 from .capture import FRUIT, MAMMAL, MODIFIER, NUM_DEVICES, RIVER, TABLE, Captures, capture, table

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fedaigc.deployment.connection import (
+from fedaigc.deployment.agent.connection import (
     CONNECTED,
     CONNECTING,
     LOST,
@@ -16,16 +16,16 @@ from fedaigc.deployment.connection import (
     TURNED_AWAY,
     connection,
 )
-from fedaigc.deployment.keys import DEVICE_KEY, make_device_key, make_server_keys
+from fedaigc.deployment.agent.resident import run_device
 from fedaigc.deployment.page.state import PageState
 from fedaigc.deployment.processes import SUPERNODE_LOG, begin_anew
-from fedaigc.deployment.resident import run_device
-from fedaigc.deployment.roster_file import register_device
-from fedaigc.deployment.server import ServerState, start_server
-from fedaigc.device.home import Home
+from fedaigc.deployment.server.keys import DEVICE_KEY, make_device_key, make_server_keys
+from fedaigc.deployment.server.roster_file import register_device
+from fedaigc.deployment.server.server import ServerState, start_server
+from fedaigc.device.home.home import Home
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.errors import UserError
-from fedaigc.federation.config import ModelSection
+from fedaigc.federation.config.run_config import ModelSection
 from fedaigc.semantics.signature import Policy
 
 START = "\x1b[92mINFO \x1b[0m:      Starting Flower SuperNode\n"

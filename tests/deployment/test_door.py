@@ -14,7 +14,9 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
-from fedaigc.deployment.keys import (
+from fedaigc.deployment.processes import free_port
+from fedaigc.deployment.server.door import MAX_BODY_BYTES, door
+from fedaigc.deployment.server.keys import (
     AUTHORITY,
     DEVICE_KEY,
     SERVER_CERTIFICATE,
@@ -22,8 +24,6 @@ from fedaigc.deployment.keys import (
     make_device_key,
     make_server_keys,
 )
-from fedaigc.deployment.processes import free_port
-from fedaigc.deployment.proxy import MAX_BODY_BYTES, door
 from fedaigc.errors import UserError
 
 

@@ -18,13 +18,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedaigc.deployment.agent_socket import STATUS, Request, ask_agent
-from fedaigc.deployment.server import start_server
-from fedaigc.device.home import Home
-from fedaigc.device.prompts import PromptQueue, TaskStatus
-from fedaigc.federation.config import FederationConfig
-from fedaigc.federation.launcher import run_in_process
-from fedaigc.federation.record import read_record
+from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
+from fedaigc.deployment.server.server import start_server
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue, TaskStatus
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.runtime.launcher import run_in_process
+from fedaigc.federation.server.run_record import read_record
 from tests.federation.conftest import MakeRun
 
 from .rogue import LARGE_BYTES

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from fedaigc.deployment.agent_socket import STATUS, AgentUnreachable, Request, ask_agent
-from fedaigc.deployment.keys import AUTHORITY, make_device_key, make_server_keys
-from fedaigc.deployment.server import server_state
-from fedaigc.federation.launcher import run_in_process
-from fedaigc.federation.record import read_record
+from fedaigc.deployment.agent.agent_socket import STATUS, AgentUnreachable, Request, ask_agent
+from fedaigc.deployment.server.keys import AUTHORITY, make_device_key, make_server_keys
+from fedaigc.deployment.server.server import server_state
+from fedaigc.federation.runtime.launcher import run_in_process
+from fedaigc.federation.server.run_record import read_record
 from tests.federation.conftest import MakeRun
 
 from .namespaces import ADDRESS, DEVICES, SERVER, device, inside, namespaces, possible
@@ -50,7 +50,7 @@ generation = {{ num_inference_steps = 4, num_shared_steps = 2, scorer = "none" }
 
 
 def cli(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "fedaigc.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "fedaigc.cli.main", *map(str, arguments)]
 
 
 def on_server(*arguments: object) -> str:

@@ -18,12 +18,12 @@ import psutil
 import pytest
 from PIL import Image
 
-from fedaigc.deployment.agent_socket import STATUS, AgentUnreachable, Request, ask_agent
+from fedaigc.deployment.agent.agent_socket import STATUS, AgentUnreachable, Request, ask_agent
 from fedaigc.deployment.page.guard import HEADERS
 from fedaigc.deployment.page.serving import PAGE_URL, serving_page
-from fedaigc.device.gallery import Finished, Gallery
-from fedaigc.device.home import Home
-from fedaigc.device.prompts import PromptQueue
+from fedaigc.device.home.gallery import Finished, Gallery
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
 from fedaigc.errors import UserError
 from fedaigc.wireless.profiles import PHONE
@@ -343,7 +343,7 @@ def test_the_devices_own_profile_is_used_and_the_phones_is_called_assumed(home: 
 
 @pytest.mark.slow
 def test_the_command_line_serves_the_page_and_prints_its_address(home: Home, small_model: Path) -> None:
-    command = [sys.executable, "-m", "fedaigc.cli", "device"]
+    command = [sys.executable, "-m", "fedaigc.cli.main", "device"]
 
     def said() -> subprocess.CompletedProcess[str]:
         return subprocess.run([*command, "page", str(home.root)], capture_output=True, text=True, check=False)

@@ -6,11 +6,11 @@ import pytest
 
 from fedaigc.deployment.page.disclosure import disclosed_words
 from fedaigc.deployment.page.sums import sums
-from fedaigc.device.gallery import Finished
-from fedaigc.device.prompts import Task, TaskStatus
+from fedaigc.device.home.gallery import Finished
+from fedaigc.device.home.prompts import Task, TaskStatus
 from fedaigc.device.shared_work import SharedWork
-from fedaigc.semantics.parser import parse
-from fedaigc.semantics.public import Relation
+from fedaigc.semantics.concepts.parser import parse
+from fedaigc.semantics.concepts.vocabulary import Relation
 from fedaigc.semantics.signature import Policy, Signature, disclose
 from fedaigc.wireless.profiles import PHONE
 

@@ -12,15 +12,15 @@ from flwr.app import RecordDict
 from PIL import Image
 
 from fedaigc.collaboration.session import FinishOrder
-from fedaigc.deployment.agent import Agent, AgentSettings
+from fedaigc.deployment.agent.agent import Agent, AgentSettings
 from fedaigc.deployment.page.serving import serving_page
-from fedaigc.device.gallery import Begun, Gallery
-from fedaigc.device.home import Home
-from fedaigc.device.prompts import PromptQueue
-from fedaigc.diffusion.plan import build_plan
-from fedaigc.federation.base import base_model
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
-from fedaigc.federation.messages import FAILURE, Ask, finish_record, values_of
+from fedaigc.device.home.gallery import Begun, Gallery
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue
+from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.wire.messages import FAILURE, Ask, finish_record, values_of
 from tests.federation.conftest import MakeRun
 
 from .browser import Browser, browser, chromium

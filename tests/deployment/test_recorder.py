@@ -23,10 +23,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fedaigc.deployment.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY, make_server_keys
 from fedaigc.deployment.processes import free_port
-from fedaigc.federation import messages
-from fedaigc.federation.messages import Ask
+from fedaigc.deployment.server.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY, make_server_keys
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.messages import Ask
 
 from .decoding import decoded
 from .recorder import Exchange, Half, Unreadable, halves, recording

@@ -11,7 +11,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_objects
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from fedaigc.deployment.supernode_tasks import Tasks, UntilAnother
+from fedaigc.deployment.agent.supernode_tasks import Tasks, UntilAnother
 
 PART = "ab" * 32
 

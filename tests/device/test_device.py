@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from fedaigc.data.scenes import scenes_dataset
-from fedaigc.device.device import Device, even_steps
-from fedaigc.device.prompts import TaskStatus
-from fedaigc.device.report import DeviceError, Failure, UnknownTask, failure_of
+from fedaigc.device.device import Device
+from fedaigc.device.home.prompts import TaskStatus
+from fedaigc.device.home.versions import KEPT_RUNS
+from fedaigc.device.replies import DeviceError, Failure, UnknownTask, failure_of
 from fedaigc.device.scoring import Confidence
-from fedaigc.device.versions import KEPT_RUNS
-from fedaigc.diffusion.adapters import SharedState, new_adapter
-from fedaigc.diffusion.handoff import PacketError
-from fedaigc.diffusion.noise_level import boundary_log_snr
-from fedaigc.diffusion.plan import boundary_step, build_plan
+from fedaigc.diffusion.adapters.stages import SharedState, new_adapter
+from fedaigc.diffusion.handoff.packing import PacketError
+from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
+from fedaigc.diffusion.schedule.plan import boundary_step, build_plan, even_steps
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
-from fedaigc.federation.rule import Received
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Received
 
 SETTINGS = TrainingSettings(shared_steps=2, personal_steps=2, batch_size=2, learning_rate=1e-2)
 SIZE = {"height": 64, "width": 64}

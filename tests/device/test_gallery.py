@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 import pytest
 from PIL import Image
 
-from fedaigc.device.gallery import Begun, Finished, Gallery
-from fedaigc.device.home import Home
+from fedaigc.device.home.gallery import Begun, Finished, Gallery
+from fedaigc.device.home.home import Home
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
 
 ENTRY = Finished("0" * 16, "an apple on a table", 3, 11, 8, "plan", {}, (3, 7))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedaigc.device.home import MAX_LOG_BYTES, Home, note_error
+from fedaigc.device.home.home import MAX_LOG_BYTES, Home, note_error
 from fedaigc.errors import UserError
 
 
@@ -87,7 +87,7 @@ def test_another_process_reads_what_this_one_wrote(tmp_path):
     home = Home.open(tmp_path / "home", seed=3)
     home.write_json(home.gallery / "x.json", {"ü": [1, 2]})
     script = (
-        "import json, sys; from pathlib import Path; from fedaigc.device.home import Home; "
+        "import json, sys; from pathlib import Path; from fedaigc.device.home.home import Home; "
         "home = Home.open(Path(sys.argv[1])); "
         "print(json.dumps([home.seed, home.read_json(home.gallery / 'x.json')]))"
     )

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedaigc.device.home import Home
-from fedaigc.device.images import CaptionedImage, ImageStore, read_folder, read_rows
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.images import CaptionedImage, ImageStore, read_folder, read_rows
 from fedaigc.errors import UserError
 
 

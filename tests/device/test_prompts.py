@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.device.home import Home
-from fedaigc.device.prompts import PromptQueue, TaskStatus, UnknownTask, checked_prompt
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue, TaskStatus, UnknownTask, checked_prompt
 from fedaigc.errors import UserError
 
 

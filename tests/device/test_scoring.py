@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from fedaigc.data.concepts import PLACE_NOUNS
+from fedaigc.data.scene_words import PLACE_NOUNS
 from fedaigc.data.scenes import Scene, render
-from fedaigc.device.report import FinishReport, coarse
+from fedaigc.device.replies import FinishReport, coarse
 from fedaigc.device.scoring import SceneScorer
 from fedaigc.rng import numpy_rng
 

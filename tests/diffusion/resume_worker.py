@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from fedaigc.diffusion.handoff import unpack
+from fedaigc.diffusion.handoff.packing import unpack
 from fedaigc.diffusion.loading import load_pipeline
-from fedaigc.diffusion.plan import DenoisingPlan
-from fedaigc.diffusion.segment import decode, run_segment
+from fedaigc.diffusion.sampling.segment import decode, run_segment
+from fedaigc.diffusion.schedule.plan import DenoisingPlan
 
 
 def main(folder: Path) -> None:

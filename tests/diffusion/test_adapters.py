@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaigc.diffusion.adapters import (
+from fedaigc.diffusion.adapters.lora_folder import export_lora, import_lora
+from fedaigc.diffusion.adapters.stages import (
     Adapter,
     SharedState,
     Stage,
@@ -21,11 +22,10 @@ from fedaigc.diffusion.adapters import (
     run_stages,
 )
 from fedaigc.diffusion.loading import load_pipeline
-from fedaigc.diffusion.lora_folder import export_lora, import_lora
-from fedaigc.diffusion.noise_level import boundary_log_snr
-from fedaigc.diffusion.pipeline_call import denoiser
-from fedaigc.diffusion.plan import boundary_step, build_plan
-from fedaigc.diffusion.segment import initial_state, run_segment
+from fedaigc.diffusion.sampling.pipeline_call import denoiser
+from fedaigc.diffusion.sampling.segment import initial_state, run_segment
+from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
+from fedaigc.diffusion.schedule.plan import boundary_step, build_plan
 from fedaigc.errors import UserError
 from fedaigc.rng import rng
 

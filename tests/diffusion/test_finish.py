@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedaigc.diffusion.adapters import (
+from fedaigc.diffusion.adapters.stages import (
     SharedState,
     Stage,
     activate,
@@ -16,9 +16,15 @@ from fedaigc.diffusion.adapters import (
     remove,
     run_stages,
 )
-from fedaigc.diffusion.handoff import pack, unpack
-from fedaigc.diffusion.plan import DenoisingPlan, build_plan
-from fedaigc.diffusion.segment import DenoiserCount, decode, finish_segment, initial_state, run_segment
+from fedaigc.diffusion.handoff.packing import pack, unpack
+from fedaigc.diffusion.sampling.segment import (
+    DenoiserCount,
+    decode,
+    finish_segment,
+    initial_state,
+    run_segment,
+)
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
 from fedaigc.rng import rng
 

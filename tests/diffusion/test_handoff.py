@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from fedaigc.diffusion.handoff import (
+from fedaigc.diffusion.handoff.packet import write_packet
+from fedaigc.diffusion.handoff.packing import (
     PacketError,
     check_handoff,
     latents_span,
@@ -19,9 +20,8 @@ from fedaigc.diffusion.handoff import (
     packet_layout,
     unpack,
 )
-from fedaigc.diffusion.packet import write_packet
-from fedaigc.diffusion.plan import build_plan
-from fedaigc.diffusion.segment import DenoisingState, initial_state, run_segment
+from fedaigc.diffusion.sampling.segment import DenoisingState, initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.errors import UserError
 
 from .schedulers import scheduler_of

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedaigc.diffusion.noise_draws import draws_noise
-from fedaigc.diffusion.segment import initial_state, run_segment
+from fedaigc.diffusion.sampling.segment import initial_state, run_segment
+from fedaigc.diffusion.schedule.noise_draws import draws_noise
 from fedaigc.rng import derived_seed, noise_generator, wide_noise_seed
 
 from .test_handoff import PROMPT, plan_of

@@ -7,10 +7,10 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, PNDMScheduler
 
-from fedaigc.diffusion.handoff import number_format_at
-from fedaigc.diffusion.noise_matched import matched_log_snr, resume_noise_matched
-from fedaigc.diffusion.plan import build_plan, latents_std, log_snr
-from fedaigc.diffusion.segment import finish_segment, initial_state, run_segment
+from fedaigc.diffusion.handoff.packing import number_format_at
+from fedaigc.diffusion.sampling.noise_matched import matched_log_snr, resume_noise_matched
+from fedaigc.diffusion.sampling.segment import finish_segment, initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import build_plan, latents_std, log_snr
 from fedaigc.errors import UserError
 from fedaigc.rng import numpy_rng, rng
 

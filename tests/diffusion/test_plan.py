@@ -11,9 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaigc.diffusion.handoff import check_handoff
-from fedaigc.diffusion.plan import DenoisingPlan, boundary_log_snr, boundary_step, build_plan, log_snr
-from fedaigc.diffusion.stock_schedule import named_scheduler
+from fedaigc.diffusion.handoff.packing import check_handoff
+from fedaigc.diffusion.schedule.plan import (
+    DenoisingPlan,
+    boundary_log_snr,
+    boundary_step,
+    build_plan,
+    log_snr,
+)
+from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
 from fedaigc.errors import UserError
 
 from .schedulers import scheduler_of
@@ -244,7 +250,7 @@ def test_hand_offs_are_legal_up_to_the_boundary(k, boundary):
 
 def test_boundary_agrees_with_training(tiny):
     """What `training` counts as personal timesteps is what a plan runs with the personal adapter."""
-    from fedaigc.diffusion.adapters import Stage
+    from fedaigc.diffusion.adapters.stages import Stage
     from fedaigc.diffusion.training import TimestepSampler
 
     pipe = tiny("sd2")

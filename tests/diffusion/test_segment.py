@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.diffusion.handoff import pack, unpack
-from fedaigc.diffusion.plan import build_plan
-from fedaigc.diffusion.segment import DenoiserCount, decode, initial_state, run_segment
+from fedaigc.diffusion.handoff.packing import pack, unpack
+from fedaigc.diffusion.sampling.segment import DenoiserCount, decode, initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.errors import UserError
 
 from .schedulers import scheduler_of

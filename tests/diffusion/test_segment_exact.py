@@ -17,9 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedaigc.diffusion.handoff import pack
-from fedaigc.diffusion.plan import build_plan
-from fedaigc.diffusion.segment import initial_state, run_segment
+from fedaigc.diffusion.handoff.packing import pack
+from fedaigc.diffusion.sampling.segment import initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import build_plan
 
 from .schedulers import MORE_DIFFUSION, Case, cases, scheduler_of
 from .tiny_pipelines import FAMILIES, SIZE

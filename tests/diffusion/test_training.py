@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fedaigc.diffusion.adapters import (
+from fedaigc.diffusion.adapters.lora_folder import export_lora, import_lora
+from fedaigc.diffusion.adapters.stages import (
     Adapter,
     SharedState,
     Stage,
@@ -21,9 +22,8 @@ from fedaigc.diffusion.adapters import (
 )
 from fedaigc.diffusion.encoding import EncodedImages, encode_images, encode_text, predict
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
-from fedaigc.diffusion.lora_folder import export_lora, import_lora
-from fedaigc.diffusion.noise_level import boundary_log_snr
-from fedaigc.diffusion.pipeline_call import denoiser
+from fedaigc.diffusion.sampling.pipeline_call import denoiser
+from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.diffusion.training import TimestepSampler, TrainingSettings, denoising_loss, train_stage
 from fedaigc.errors import UserError
 from fedaigc.rng import rng

@@ -11,8 +11,8 @@ from PIL import Image
 from fedaigc import assets
 from fedaigc.data.scenes import STYLES, scenes_dataset
 from fedaigc.device.device import Device
-from fedaigc.federation.base import base_model, taxonomy
-from fedaigc.federation.config import FederationConfig, parse_config
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.preloaded import base_model, taxonomy
 
 PROMPTS = ("an apple on a table", "a shiny lemon on a table", "a dog near a river", "a cat near a river")
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
 from fedaigc.bounds import TENSOR_NAME
-from fedaigc.federation.arrays import Manifest, array_of, flatten, manifest_of, unflatten
-from fedaigc.tensor_file import CACHE_LINE_BYTES
+from fedaigc.federation.wire.flat_arrays import Manifest, array_of, flatten, manifest_of, unflatten
+from fedaigc.storage.tensor_file import CACHE_LINE_BYTES
 
 NAMES = st.from_regex(TENSOR_NAME, fullmatch=True)
 

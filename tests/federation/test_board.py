@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from fedaigc.errors import UserError
-from fedaigc.federation.board import FOLDER
-from fedaigc.federation.config import FederationConfig
-from fedaigc.federation.launcher import run_in_process
-from fedaigc.federation.record import read_record
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.runtime.launcher import run_in_process
+from fedaigc.federation.server.board import FOLDER
+from fedaigc.federation.server.run_record import read_record
 
 from .conftest import MakeRun
 
@@ -81,7 +81,7 @@ def test_a_killed_run_goes_on_through_the_command_line(make_run: MakeRun) -> Non
         generation.enabled = false
     """)
     subprocess.run(
-        [sys.executable, "-m", "fedaigc.cli", "simulate", str(path), "--resume"], check=True, timeout=120
+        [sys.executable, "-m", "fedaigc.cli.main", "simulate", str(path), "--resume"], check=True, timeout=120
     )
     record = read_record(config.output)
     assert [done["round"] for done in record["rounds"]] == [1, 2]

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedaigc.errors import UserError
-from fedaigc.federation.config import config_from_run, parse_config, read_config
+from fedaigc.federation.config.run_config import config_from_run, parse_config, read_config
 from fedaigc.semantics.signature import Policy
 
 PATHS = {"homes": "homes", "output": "out"}

@@ -16,10 +16,10 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 
 from fedaigc.errors import UserError
-from fedaigc.federation.flower_runtime import LOG, stage_app
-from fedaigc.federation.launcher import run_in_process, simulate
-from fedaigc.federation.record import read_record
-from fedaigc.federation.superlink import flower_environment
+from fedaigc.federation.runtime.flower_runtime import LOG, stage_app
+from fedaigc.federation.runtime.launcher import run_in_process, simulate
+from fedaigc.federation.runtime.superlink import flower_environment
+from fedaigc.federation.server.run_record import read_record
 
 from .conftest import MakeRun, images
 from .test_run import personal

@@ -10,15 +10,15 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.diffusion.adapters import SharedState
+from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
-from fedaigc.federation.arrays import manifest_of
-from fedaigc.federation.messages import ARRAYS, BODY, FLAT, METRICS
-from fedaigc.federation.messages import update_record as encode_update
-from fedaigc.federation.read_update import RefusedUpdate, read_update
-from fedaigc.federation.rule import Received, Rule, Update
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.federation.wire.flat_arrays import manifest_of
+from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS
+from fedaigc.federation.wire.messages import update_record as encode_update
+from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
 from fedaigc.rng import numpy_rng, rng
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Received, Rule, Update
 
 RANK, WIDTH = 2, 3
 

@@ -8,15 +8,15 @@ from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_to_proto
 
 from fedaigc.errors import UserError
-from fedaigc.federation.checkpoint import load_checkpoint
-from fedaigc.federation.client_app import app
-from fedaigc.federation.launcher import in_process_run, run_in_process
-from fedaigc.federation.ledger import Ledger
-from fedaigc.federation.local_grid import LocalGrid
-from fedaigc.federation.messages import ARRAYS, FLAT
-from fedaigc.federation.record import load_shared_state, read_record, timeless
-from fedaigc.federation.server_app import serve
-from fedaigc.file_lock import locked
+from fedaigc.federation.client.client_app import app
+from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
+from fedaigc.federation.runtime.local_grid import LocalGrid
+from fedaigc.federation.server.checkpoint import load_checkpoint
+from fedaigc.federation.server.run_record import load_shared_state, read_record, timeless
+from fedaigc.federation.server.server_app import serve
+from fedaigc.federation.wire.ledger import Ledger
+from fedaigc.federation.wire.messages import ARRAYS, FLAT
+from fedaigc.storage.file_lock import locked
 
 QUIET = {"enabled": False}
 

@@ -10,17 +10,17 @@ import torch
 from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
-from fedaigc.diffusion.lora_folder import export_lora
+from fedaigc.diffusion.adapters.lora_folder import export_lora
 from fedaigc.errors import UserError
-from fedaigc.federation.base import base_model
-from fedaigc.federation.client_app import app
-from fedaigc.federation.config import FederationConfig
-from fedaigc.federation.launcher import in_process_run, run_in_process, simulate
-from fedaigc.federation.local_grid import LocalGrid
-from fedaigc.federation.messages import ARRAYS, BODY, FLAT, Ask
-from fedaigc.federation.record import load_shared_state, read_record, timeless
-from fedaigc.federation.rounds import sample_partitions
-from fedaigc.federation.server_app import initial_shared_state, serve
+from fedaigc.federation.client.client_app import app
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.runtime.launcher import in_process_run, run_in_process, simulate
+from fedaigc.federation.runtime.local_grid import LocalGrid
+from fedaigc.federation.server.rounds import sample_partitions
+from fedaigc.federation.server.run_record import load_shared_state, read_record, timeless
+from fedaigc.federation.server.server_app import initial_shared_state, serve
+from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, Ask
 from fedaigc.rng import derived_seed
 
 from .conftest import PROMPTS, MakeRun, images
@@ -83,7 +83,7 @@ def test_random_node_ids_change_nothing(make_run: MakeRun, monkeypatch: pytest.M
     ends = set()
     for sign in (1, -1):
         monkeypatch.setattr(
-            "fedaigc.federation.local_grid.derived_seed",
+            "fedaigc.federation.runtime.local_grid.derived_seed",
             lambda run_id, name, partition, sign=sign: 10**6 + sign * partition,
         )
         config = make_run(f"nodes{sign}", num_clients=4, generation={"enabled": False})

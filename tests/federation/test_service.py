@@ -11,21 +11,21 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 from fedaigc.collaboration.planner import Executor
-from fedaigc.device import prompts
-from fedaigc.device.home import Home
-from fedaigc.device.prompts import PromptQueue, TaskStatus
-from fedaigc.device.report import Failure
-from fedaigc.federation import server_app
-from fedaigc.federation.base import base_model
-from fedaigc.federation.client_app import app
-from fedaigc.federation.config import FederationConfig
-from fedaigc.federation.launcher import in_process_run, run_in_process
-from fedaigc.federation.local_grid import LocalGrid
-from fedaigc.federation.messages import Ask
-from fedaigc.federation.record import read_record, refusals
-from fedaigc.federation.roster import Roster, open_roster
-from fedaigc.federation.server_app import initial_shared_state
-from fedaigc.federation.service import GENERATIONS, MAX_ATTEMPTS, PromptService
+from fedaigc.device.home import prompts
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue, TaskStatus
+from fedaigc.device.replies import Failure
+from fedaigc.federation.client.client_app import app
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
+from fedaigc.federation.runtime.local_grid import LocalGrid
+from fedaigc.federation.server import server_app
+from fedaigc.federation.server.roster import Roster, open_roster
+from fedaigc.federation.server.run_record import read_record, refusals
+from fedaigc.federation.server.server_app import initial_shared_state
+from fedaigc.federation.server.service import GENERATIONS, MAX_ATTEMPTS, PromptService
+from fedaigc.federation.wire.messages import Ask
 
 from .conftest import PROMPTS, MakeRun
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
-from fedaigc.federation.launcher import simulate
-from fedaigc.federation.messages import BODY, Ask
+from fedaigc.federation.runtime.launcher import simulate
 from fedaigc.federation.software import SOFTWARE, difference, own_software, told_software
+from fedaigc.federation.wire.messages import BODY, Ask
 
 from .conftest import MakeRun
 from .test_run import Tampering, serve_with

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedaigc.federation.config import FederationConfig
-from fedaigc.federation.superlink import TAG, stop_all
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.runtime.superlink import TAG, stop_all
 
 from .conftest import MakeRun
 
@@ -85,7 +85,7 @@ batch_size = 2
     root = str(Path(__file__).parents[2])
     environment |= {"TMPDIR": str(scratch / "t"), "PYTHONPATH": root}
     return subprocess.Popen(
-        [sys.executable, "-m", "fedaigc.cli", "simulate", str(file)],
+        [sys.executable, "-m", "fedaigc.cli.main", "simulate", str(file)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

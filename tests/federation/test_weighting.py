@@ -7,15 +7,15 @@ import torch
 from flwr.app import Message
 
 from fedaigc.errors import UserError
-from fedaigc.federation.arrays import array_of, flatten
-from fedaigc.federation.client_app import app
-from fedaigc.federation.config import FederationConfig
-from fedaigc.federation.launcher import in_process_run
-from fedaigc.federation.local_grid import LocalGrid
-from fedaigc.federation.messages import ARRAYS, FLAT, values_of
-from fedaigc.federation.record import load_shared_state, read_record
-from fedaigc.federation.server_app import serve
-from fedaigc.federation.strategies import describe, load_strategy, strategy_names
+from fedaigc.federation.client.client_app import app
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.runtime.launcher import in_process_run
+from fedaigc.federation.runtime.local_grid import LocalGrid
+from fedaigc.federation.server.run_record import load_shared_state, read_record
+from fedaigc.federation.server.server_app import serve
+from fedaigc.federation.wire.flat_arrays import array_of, flatten
+from fedaigc.federation.wire.messages import ARRAYS, FLAT, values_of
+from fedaigc.strategy.registry import describe, load_strategy, strategy_names
 
 from .conftest import MakeRun
 

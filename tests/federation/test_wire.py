@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.federation.arrays import manifest_of
-from fedaigc.federation.wire import BYTES_PER_VALUE, decode, differences, encode, sums
+from fedaigc.federation.wire.codec import BYTES_PER_VALUE, decode, differences, encode, sums
+from fedaigc.federation.wire.flat_arrays import manifest_of
 from fedaigc.rng import numpy_rng, rng
 
 FORMATS = tuple(BYTES_PER_VALUE)

@@ -42,7 +42,7 @@ def test_the_wheel_carries_assets_and_notices_and_no_experiments(wheel: Path) ->
         "fedaigc/assets/licenses/WordNet.txt",
         "fedaigc/assets/sprites/noto.png",
         "fedaigc/data/scenes.py",
-        "fedaigc/report/page.html.j2",
+        "fedaigc/demo/page.html.j2",
         "fedaigc/deployment/page/static/page.html",
         "fedaigc/deployment/page/static/page.css",
         "fedaigc/deployment/page/static/page.js",
@@ -79,7 +79,7 @@ def test_the_small_demo_runs_from_the_wheel_elsewhere_and_offline(python: Path, 
         "https_proxy": "http://127.0.0.1:9",
     }
     where = subprocess.run(
-        [python, "-c", "import fedaigc.cli; print(fedaigc.cli.__file__)"],
+        [python, "-c", "import fedaigc.cli.main; print(fedaigc.cli.main.__file__)"],
         cwd=tmp_path,
         env=environment,
         check=True,

@@ -11,10 +11,10 @@ from experiments.pages import strategies, studies
 from experiments.pages.records import RECORDS, ROOT
 from experiments.pages.registry import figure_of, holds, table_of
 from experiments.pages.studies import Recorded
-from fedaigc.comparison.study import read_study
-from fedaigc.comparison.summary import PartitionResults, RowResults
 from fedaigc.errors import UserError
 from fedaigc.metrics.intervals import Estimate
+from fedaigc.study.design.config import read_study
+from fedaigc.study.results.summary import PartitionResults, RowResults
 
 CLIENTS = [
     {"client": 0, "new": False, "images": 1, "composition": {"noto": 1}},

@@ -16,21 +16,22 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.data.scenes import scenes_dataset
 from fedaigc.device.device import Device
-from fedaigc.device.report import Failure, FinishReport, SharedSteps
+from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.encoding import encode_images, encode_text
-from fedaigc.diffusion.plan import build_plan
-from fedaigc.federation import client_app, handlers, messages
-from fedaigc.federation.arrays import flatten, manifest_of, unflatten
-from fedaigc.federation.base import base_model
-from fedaigc.federation.config import FederationConfig, parse_config
-from fedaigc.federation.launcher import in_process_run
-from fedaigc.federation.local_grid import LocalGrid
-from fedaigc.federation.messages import Ask
-from fedaigc.federation.server_app import initial_shared_state, serve
+from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.federation.client import client_app, handlers
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.runtime.launcher import in_process_run
+from fedaigc.federation.runtime.local_grid import LocalGrid
+from fedaigc.federation.server.server_app import initial_shared_state, serve
 from fedaigc.federation.software import SOFTWARE, own_software
-from fedaigc.federation.strategy_code import strategy_code
-from fedaigc.semantics.parser import parse
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.flat_arrays import flatten, manifest_of, unflatten
+from fedaigc.federation.wire.messages import Ask
+from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.signature import Policy, Relation, Signature
+from fedaigc.strategy.fingerprint import strategy_code
 
 from .detector import Detector, Leak, Secrets, words_of
 

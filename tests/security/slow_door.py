@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fedaigc.deployment import proxy
 from fedaigc.deployment.processes import free_port
+from fedaigc.deployment.server import door as proxy
 
 
 async def _answer(request: Request) -> Response:

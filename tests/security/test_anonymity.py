@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.semantics.parser import ParsedPrompt, parse
-from fedaigc.semantics.public import Relation, Role, drawn_nouns, render_prompt
+from fedaigc.semantics.concepts.parser import ParsedPrompt, parse
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.vocabulary import Relation, Role, drawn_nouns, render_prompt
 from fedaigc.semantics.signature import Policy, Signature, disclose
-from fedaigc.semantics.taxonomy import Taxonomy
 
 OBJECTS, PLACES = list(drawn_nouns(Role.OBJECT)), list(drawn_nouns(Role.PLACE))
 CLOSED = (Policy.EXACT, Policy.KIND, Policy.GENERAL)

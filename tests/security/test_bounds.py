@@ -18,26 +18,27 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedaigc.deployment.agent import Agent, AgentSettings
-from fedaigc.device.home import Home, note_error
-from fedaigc.device.report import FinishReport, SharedSteps
-from fedaigc.diffusion.handoff import PacketError, pack, unpack
-from fedaigc.diffusion.plan import build_plan
-from fedaigc.diffusion.segment import initial_state, run_segment
-from fedaigc.federation import generation, messages
-from fedaigc.federation.arrays import Manifest, array_of
-from fedaigc.federation.base import taxonomy
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
-from fedaigc.federation.messages import ARRAYS, BODY, FAILURE, FLAT, METRICS, Ask
-from fedaigc.federation.read_update import RefusedUpdate, read_update
-from fedaigc.federation.rule import Received, Update
-from fedaigc.federation.server_app import initial_shared_state
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.deployment.agent.agent import Agent, AgentSettings
+from fedaigc.device.home.home import Home, note_error
+from fedaigc.device.replies import FinishReport, SharedSteps
+from fedaigc.diffusion.handoff.packing import PacketError, pack, unpack
+from fedaigc.diffusion.sampling.segment import initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.preloaded import taxonomy
+from fedaigc.federation.server import generation
+from fedaigc.federation.server.server_app import initial_shared_state
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.flat_arrays import Manifest, array_of
+from fedaigc.federation.wire.messages import ARRAYS, BODY, FAILURE, FLAT, METRICS, Ask
+from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
 from fedaigc.rng import numpy_rng
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.vocabulary import Relation, Role, public_nouns
 from fedaigc.semantics.grouping import group
-from fedaigc.semantics.public import Relation, Role, public_nouns
 from fedaigc.semantics.signature import OpenSignature, Policy, Signature
-from fedaigc.semantics.taxonomy import Taxonomy
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Received, Update
 from tests.diffusion.schedulers import DIFFUSION, FLOW, MORE_DIFFUSION, scheduler_of
 from tests.diffusion.tiny_pipelines import SIZE, tiny_pipeline
 from tests.federation.conftest import MakeRun
@@ -532,7 +533,7 @@ class TestMessages:
         """Flower took any: 200 arrays of an update cost a server seconds of copying."""
         from flwr.common.serde import recorddict_to_proto
 
-        from fedaigc.federation.record_bounds import check_records
+        from fedaigc.federation.wire.record_bounds import check_records
 
         form = recorddict_to_proto if in_bytes else (lambda record: record)
         check_records(form(signatures(IDS[:1_024], ["x"] * 1_024, [])))
@@ -613,9 +614,9 @@ class TestRecords:
         from flwr.app import Context, Message
 
         from fedaigc.errors import UserError
-        from fedaigc.federation.launcher import in_process_run
-        from fedaigc.federation.local_grid import LocalGrid
-        from fedaigc.federation.roster import open_roster
+        from fedaigc.federation.runtime.launcher import in_process_run
+        from fedaigc.federation.runtime.local_grid import LocalGrid
+        from fedaigc.federation.server.roster import open_roster
 
         for values in (
             {"partition": 0, "base": "<script>\x1b" * 50_000},
@@ -656,8 +657,8 @@ def scheduler_cases() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("family", "name"), scheduler_cases())
 def test_no_scheduler_s_honest_packet_is_refused(family: str, name: str) -> None:
     """Of a network with random weights, guided strongly: whose values are larger than a trained one's."""
-    from fedaigc.diffusion.handoff import check_magnitude
-    from fedaigc.diffusion.segment import latents_shape
+    from fedaigc.diffusion.handoff.packing import check_magnitude
+    from fedaigc.diffusion.sampling.segment import latents_shape
 
     pipe = pipelines(family)
     pipe.scheduler = scheduler_of(family, name)

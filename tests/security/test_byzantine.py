@@ -15,15 +15,15 @@ import torch
 from flwr.app import RecordDict
 
 from fedaigc.data.partition import PartitionSettings
-from fedaigc.diffusion.adapters import SharedState
+from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
-from fedaigc.federation.checkpoint import load_checkpoint
-from fedaigc.federation.config import FederationConfig, RoundsSection, parse_config
-from fedaigc.federation.launcher import run_in_process
-from fedaigc.federation.messages import Ask
-from fedaigc.federation.record import read_record, refusals
-from fedaigc.federation.rule import Received, Update
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.federation.config.run_config import FederationConfig, RoundsSection, parse_config
+from fedaigc.federation.runtime.launcher import run_in_process
+from fedaigc.federation.server.checkpoint import load_checkpoint
+from fedaigc.federation.server.run_record import read_record, refusals
+from fedaigc.federation.wire.messages import Ask
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Received, Update
 from tests.federation.conftest import MakeRun, make_run, small_model  # noqa: F401 (fixtures)
 
 from .hostile import Change, run_with, with_loss, with_values, with_weights
@@ -196,9 +196,9 @@ def test_a_refused_aggregate_leaves_state_and_memory_as_they_were(make_run, monk
 
 def test_partitions_of_scenes_keep_their_weights_by_default() -> None:
     """The splits of `fedaigc scenes` at its defaults, and Dirichlet ones by style."""
-    from fedaigc.comparison.clients import DataSpec, split_clients
     from fedaigc.data.scenes import STYLES
-    from fedaigc.federation.weighting import weight_limits
+    from fedaigc.federation.server.weighting import weight_limits
+    from fedaigc.study.design.clients import DataSpec, split_clients
 
     for settings in (
         PartitionSettings(kind="dirichlet"),
@@ -220,7 +220,7 @@ def sizes(*values: float) -> list[dict[str, float]]:
 
 
 def test_the_first_round_is_bounded_by_its_own_median() -> None:
-    from fedaigc.federation.update_bounds import BeyondBounds, UpdateBounds
+    from fedaigc.federation.server.update_bounds import BeyondBounds, UpdateBounds
 
     bounds = UpdateBounds(5.0)
     assert not bounds.knows({"change"})
@@ -235,7 +235,7 @@ def test_the_first_round_is_bounded_by_its_own_median() -> None:
 
 
 def test_a_minority_moves_the_median_within_the_honest_range() -> None:
-    from fedaigc.federation.update_bounds import BeyondBounds, UpdateBounds
+    from fedaigc.federation.server.update_bounds import BeyondBounds, UpdateBounds
 
     bounds = UpdateBounds(5.0)
     for _ in range(20):
@@ -250,7 +250,7 @@ def test_a_minority_moves_the_median_within_the_honest_range() -> None:
 
 
 def test_a_scale_that_grows_for_all_is_followed() -> None:
-    from fedaigc.federation.update_bounds import BeyondBounds, UpdateBounds
+    from fedaigc.federation.server.update_bounds import BeyondBounds, UpdateBounds
 
     bounds = UpdateBounds(5.0)
     bounds.look(sizes(1.0, 1.0, 1.0))
@@ -272,7 +272,7 @@ def test_a_scale_that_grows_for_all_is_followed() -> None:
 
 
 def test_nothing_moved_says_nothing_of_the_scale() -> None:
-    from fedaigc.federation.update_bounds import UpdateBounds
+    from fedaigc.federation.server.update_bounds import UpdateBounds
 
     bounds = UpdateBounds(5.0)
     bounds.look(sizes(0.0, 0.0, 0.0))
@@ -283,7 +283,7 @@ def test_nothing_moved_says_nothing_of_the_scale() -> None:
 
 def test_sizes_are_of_a_value_and_of_an_ordered_step() -> None:
     """A moves by 3, B by 1 in both values: sqrt((9 + 9 + 1 + 1) / 4) = sqrt 5; at twice the steps half."""
-    from fedaigc.federation.update_bounds import update_sizes
+    from fedaigc.federation.server.update_bounds import update_sizes
 
     state = SharedState("base", {"l": (torch.zeros(1, 2), torch.ones(2, 1))}, 1, 1.0)
     sent = {"l.lora_A": 3 * torch.ones(1, 2), "l.lora_B": 2 * torch.ones(2, 1), "control/l": torch.ones(4)}
@@ -299,7 +299,7 @@ def test_sizes_are_of_a_value_and_of_an_ordered_step() -> None:
 
 
 def test_factoring_the_same_product_anew_is_no_change() -> None:
-    from fedaigc.federation.update_bounds import effective_change
+    from fedaigc.federation.server.update_bounds import effective_change
 
     one = SharedState("base", {"l": (torch.ones(1, 2), torch.ones(2, 1))}, 1, 2.0)
     same = replace(one, lora={"l": (4 * torch.ones(1, 2), torch.ones(2, 1) / 4)})
@@ -314,7 +314,7 @@ def test_factoring_the_same_product_anew_is_no_change() -> None:
 
 def test_rules_that_move_the_weights_in_every_other_round_are_let() -> None:
     """As RoLoRA does: the effective change of an A-round was a twentieth of a B-round's."""
-    from fedaigc.federation.update_bounds import UpdateBounds
+    from fedaigc.federation.server.update_bounds import UpdateBounds
 
     def state(size: float) -> SharedState:
         return SharedState("base", {}, 1, 1.0, {"l": size * torch.ones(1, 1)})
@@ -348,7 +348,7 @@ def robust(strategy: str, clients: int, attackers: int, **options: float) -> Fed
     [("fedmedian", 3), ("fedtrimmedavg", 3), ("krum", 5), ("multikrum", 5), ("bulyan", 7)],
 )
 def test_robust_rules_take_their_attackers_from_the_configuration(strategy, least):
-    from fedaigc.federation.strategies import server_rule
+    from fedaigc.federation.server.server_rule import server_rule
 
     rule = server_rule(robust(strategy, least, 1))
     start = SharedState("base", {"l": (torch.zeros(1, 2), torch.zeros(2, 1))}, 1, 1.0)
@@ -365,7 +365,7 @@ def test_robust_rules_take_their_attackers_from_the_configuration(strategy, leas
 
 
 def test_an_option_goes_before_and_other_rules_withstand_none() -> None:
-    from fedaigc.federation.strategies import server_rule
+    from fedaigc.federation.server.server_rule import server_rule
 
     assert server_rule(robust("krum", 3, 1, num_malicious_nodes=0))._strategy.num_malicious_nodes == 0
     assert server_rule(robust("krum", 8, 2))._strategy.num_malicious_nodes == 2
@@ -376,7 +376,7 @@ def test_an_option_goes_before_and_other_rules_withstand_none() -> None:
 
 @pytest.mark.filterwarnings("ignore:round 1")
 def test_too_few_updates_for_the_attackers_change_nothing() -> None:
-    from fedaigc.federation.strategies import server_rule
+    from fedaigc.federation.server.server_rule import server_rule
 
     rule = server_rule(robust("fedtrimmedavg", 5, 1))
     start = SharedState("base", {"l": (torch.zeros(1, 2), torch.zeros(2, 1))}, 1, 1.0)

@@ -13,19 +13,19 @@ import torch
 from flwr.app import RecordDict
 from safetensors.torch import save_file
 
-from fedaigc.device.report import DeviceError, Failure
+from fedaigc.device.replies import DeviceError, Failure
 from fedaigc.errors import DamagedFile, UserError
-from fedaigc.federation import checkpoint as checkpoints
-from fedaigc.federation.checkpoint import CHECKPOINT, load_checkpoint
-from fedaigc.federation.client_app import SimulatedHost
-from fedaigc.federation.config import FederationConfig
-from fedaigc.federation.launcher import run_in_process
-from fedaigc.federation.messages import Ask, failure, read_train
-from fedaigc.federation.record import load_shared_state, read_record, refusals
-from fedaigc.federation.rule import Received
-from fedaigc.federation.server_app import initial_shared_state
-from fedaigc.federation.strategies import load_strategy
-from fedaigc.tensor_file import read_tensors
+from fedaigc.federation.client.client_app import SimulatedHost
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.runtime.launcher import run_in_process
+from fedaigc.federation.server import checkpoint as checkpoints
+from fedaigc.federation.server.checkpoint import CHECKPOINT, load_checkpoint
+from fedaigc.federation.server.run_record import load_shared_state, read_record, refusals
+from fedaigc.federation.server.server_app import initial_shared_state
+from fedaigc.federation.wire.messages import Ask, failure, read_train
+from fedaigc.storage.tensor_file import read_tensors
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Received
 from tests.federation.conftest import MakeRun, make_run, small_model  # noqa: F401 (fixtures)
 
 from .hostile import Change, run_with

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from fedaigc.deployment.keys import AUTHORITY, make_server_keys
 from fedaigc.deployment.processes import free_port
-from fedaigc.deployment.runs import cancel_runs, going_on
-from fedaigc.deployment.server import control_environment, start_server, stop_server
-from fedaigc.federation.flower_runtime import run_ids
+from fedaigc.deployment.server.keys import AUTHORITY, make_server_keys
+from fedaigc.deployment.server.runs import cancel_runs, going_on
+from fedaigc.deployment.server.server import control_environment, start_server, stop_server
+from fedaigc.federation.runtime.flower_runtime import run_ids
 
 OTHER_USER = 65534
 SUBMITS = """
@@ -55,7 +55,7 @@ def as_other_user() -> None:
 
 @as_root
 def test_a_listener_knows_whose_a_connection_is() -> None:
-    from fedaigc.federation.own_user import is_of_own_user, user_of_peer
+    from fedaigc.federation.runtime.own_user import is_of_own_user, user_of_peer
 
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::ffff:127.0.0.1")):
         with socket.create_server(("127.0.0.1", 0)) as listener:

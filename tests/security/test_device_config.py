@@ -15,26 +15,26 @@ import pytest
 from flwr.app import Context, Message
 from typer.testing import CliRunner
 
-from fedaigc.cli import app as cli
-from fedaigc.deployment import runs
-from fedaigc.deployment.roster_file import known_devices
-from fedaigc.deployment.runs import run_on_devices
-from fedaigc.deployment.server import ServerState
+from fedaigc.cli.main import app as cli
+from fedaigc.deployment.server import runs
+from fedaigc.deployment.server.roster_file import known_devices
+from fedaigc.deployment.server.runs import run_on_devices
+from fedaigc.deployment.server.server import ServerState
 from fedaigc.errors import UserError
-from fedaigc.federation import handlers
-from fedaigc.federation.client_app import SimulatedHost
-from fedaigc.federation.config import (
+from fedaigc.federation.client import handlers
+from fedaigc.federation.client.client_app import SimulatedHost
+from fedaigc.federation.config.run_config import (
     RUN_CONFIG_KEY,
     FederationConfig,
     config_from_run,
     packet_warnings,
     parse_config,
 )
-from fedaigc.federation.launcher import in_process_run, run_in_process
-from fedaigc.federation.local_grid import LocalGrid
-from fedaigc.federation.messages import Ask
-from fedaigc.federation.record import read_record, timeless
-from fedaigc.federation.server_app import serve
+from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
+from fedaigc.federation.runtime.local_grid import LocalGrid
+from fedaigc.federation.server.run_record import read_record, timeless
+from fedaigc.federation.server.server_app import serve
+from fedaigc.federation.wire.messages import Ask
 from tests.deployment.running import deployment
 from tests.federation.conftest import MakeRun, images, make_run, small_model
 
@@ -106,7 +106,7 @@ def test_the_run_config_of_a_deployment_holds_the_devices_part_alone(
             str(path.relative_to(tmp_path)): (stat.S_IMODE(path.stat().st_mode), path.read_text())
             for path in (tmp_path / "server").rglob("*.json")
         }
-        from fedaigc.federation.server_config import FOLDER_VARIABLE, server_config
+        from fedaigc.federation.config.server_config import FOLDER_VARIABLE, server_config
 
         monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "server" / "run-configs"))
         seen["server"] = server_config(told)
@@ -136,7 +136,7 @@ def test_the_run_config_of_a_deployment_holds_the_devices_part_alone(
 
 
 def test_a_server_without_the_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fedaigc.federation.server_config import FOLDER_VARIABLE, keep_config, server_config
+    from fedaigc.federation.config.server_config import FOLDER_VARIABLE, keep_config, server_config
 
     config = whole_config(tmp_path)
     told = keep_config(config, tmp_path / "configs")

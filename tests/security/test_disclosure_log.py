@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from fedaigc.cli import app
+from fedaigc.cli.main import app
 from fedaigc.device.device import Device
-from fedaigc.device.home import Home
-from fedaigc.device.prompts import PromptQueue
-from fedaigc.semantics.parser import parse
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue
+from fedaigc.semantics.concepts.parser import parse
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.signature import Policy, Signature, disclose
-from fedaigc.semantics.taxonomy import Taxonomy
 
 PROMPT = "a shiny apple on a table"
 

@@ -11,11 +11,11 @@ import pytest
 from scipy import stats
 from scipy.integrate import quad
 
-from fedaigc.cli_progress import tell_run
-from fedaigc.federation.accountant import Release, account, epsilon, spent, told
-from fedaigc.federation.launcher import run_in_process
-from fedaigc.federation.record import read_record
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.cli.progress import tell_run
+from fedaigc.federation.runtime.launcher import run_in_process
+from fedaigc.federation.server.run_record import read_record
+from fedaigc.strategy.accountant import Release, account, epsilon, spent, told
+from fedaigc.strategy.registry import load_strategy
 from tests.federation.conftest import MakeRun, make_run, small_model
 
 __all__ = ["make_run", "small_model"]

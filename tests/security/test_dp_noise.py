@@ -13,12 +13,12 @@ import pytest
 import torch
 from scipy import stats
 
-from fedaigc.diffusion.adapters import SharedState
+from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
-from fedaigc.federation import flower_privacy
-from fedaigc.federation.rule import Rule, Update
-from fedaigc.federation.strategies import load_strategy
 from fedaigc.rng import numpy_rng, rng
+from fedaigc.strategy.flower import privacy as flower_privacy
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Rule, Update
 
 CLIENTS, SEED = 5, 7
 NORM = 0.5
@@ -211,14 +211,14 @@ def test_the_count_of_clipped_updates_has_its_noise():
 
 @pytest.mark.parametrize("byte", [b"\0", b"\xff"])
 def test_the_ends_of_the_entropy_are_finite(byte, monkeypatch):
-    from fedaigc.federation import secret_noise
+    from fedaigc.strategy import secret_noise
 
     monkeypatch.setattr(secret_noise.os, "urandom", lambda count: byte * count)
     assert np.abs(secret_noise.secret_normal(3)) == pytest.approx([8.2095] * 3, abs=1e-3)
 
 
 def test_secret_noise_is_standard_normal_and_never_the_same():
-    from fedaigc.federation.secret_noise import secret_normal
+    from fedaigc.strategy.secret_noise import secret_normal
 
     drawn = secret_normal(200_001)
     assert stats.kstest(drawn, "norm").pvalue > 1e-7

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fedaigc.deployment.runs import run_on_devices
-from fedaigc.federation.launcher import simulate
+from fedaigc.deployment.server.runs import run_on_devices
+from fedaigc.federation.runtime.launcher import simulate
 from tests.deployment.running import deployment, wait_for
 from tests.federation.conftest import MakeRun, make_run, small_model
 
@@ -65,7 +65,7 @@ def test_a_folder_that_was_there_keeps_its_mode_and_its_files(make_run: MakeRun)
 
 def test_commands_write_for_their_user_alone(tmp_path: Path) -> None:
     for arguments in (["keys", "server", "server", "--host", "a.example"], ["keys", "device", "home"]):
-        command = [sys.executable, "-m", "fedaigc.cli", *arguments]
+        command = [sys.executable, "-m", "fedaigc.cli.main", *arguments]
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert open_to_others(tmp_path / "server", tmp_path / "home") == []
 

@@ -17,18 +17,19 @@ from hypothesis import strategies as st
 
 from fedaigc.bounds import MAX_DENOISING_STEPS, MAX_EVALUATIONS, MAX_IMAGE_SIDE
 from fedaigc.collaboration.session import FinishOrder
-from fedaigc.deployment.agent import Agent, AgentSettings
-from fedaigc.deployment.reply_time import RATIO, held_back, rung
-from fedaigc.device.home import Home
+from fedaigc.deployment.agent.agent import Agent, AgentSettings
+from fedaigc.deployment.agent.reply_time import RATIO, held_back, rung
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import MAX_ATTEMPTS, PromptQueue, TaskStatus
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.prompts import MAX_ATTEMPTS, PromptQueue, TaskStatus
-from fedaigc.device.report import FinishReport, UnknownTask
-from fedaigc.diffusion.plan import DenoisingPlan, build_plan
-from fedaigc.diffusion.plan_request import PlanRequest
+from fedaigc.device.replies import FinishReport, UnknownTask
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.errors import UserError
-from fedaigc.federation.base import base_model
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
-from fedaigc.federation.messages import (
+from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.server.server_app import initial_shared_state
+from fedaigc.federation.wire.messages import (
     FAILURE,
     FINISH_REPLY_BYTES,
     PLAN,
@@ -40,7 +41,6 @@ from fedaigc.federation.messages import (
     shared_state_record,
     values_of,
 )
-from fedaigc.federation.server_app import initial_shared_state
 from tests.federation.conftest import MakeRun
 
 FLOOR_S = 0.05
@@ -240,9 +240,9 @@ def test_replies_leave_at_the_next_rung(elapsed_s: float, floor_s: float) -> Non
 
 def test_a_reply_is_held_back_also_when_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("fedaigc.deployment.reply_time.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fedaigc.deployment.agent.reply_time.time.monotonic", lambda: now[0])
     monkeypatch.setattr(
-        "fedaigc.deployment.reply_time.time.sleep", lambda left: now.__setitem__(0, now[0] + left)
+        "fedaigc.deployment.agent.reply_time.time.sleep", lambda left: now.__setitem__(0, now[0] + left)
     )
 
     def failing() -> None:
@@ -269,7 +269,7 @@ def test_install_and_train_refuse_what_their_strategy_does_not_declare(
     assert version == shared.hash()
     reply = ask(agent, Ask.INSTALL, config, shared_state_record(moved))
     assert values_of(reply, FAILURE) == {"kind": "state_refused"}
-    from fedaigc.federation.strategy_code import strategy_code
+    from fedaigc.strategy.fingerprint import strategy_code
 
     order = shared_state_record(moved, round=1, strategy_code=strategy_code(config.rounds.strategy))
     assert values_of(ask(agent, Ask.TRAIN, config, order), FAILURE) == {"kind": "state_refused"}

@@ -27,9 +27,9 @@ from flwr.supercore.inflatable.inflatable_utils import validate_object_content
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from fedaigc.device.report import Failure
-from fedaigc.federation.exchange import exchange
-from fedaigc.federation.messages import Ask, values_of
+from fedaigc.device.replies import Failure
+from fedaigc.federation.server.exchange import exchange
+from fedaigc.federation.wire.messages import Ask, values_of
 
 DEADLINE_S = 2.0
 # when a SuperLink gives up on parts that do not come; Flower's is 180 s
@@ -170,7 +170,7 @@ def test_what_cannot_be_read_costs_its_sender_alone(parts: Any) -> None:
 
 
 def test_a_reply_has_so_many_bytes_and_parts_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fedaigc.federation import pulling
+    from fedaigc.federation.server import pulling
 
     whole = Parts(0)
     size = sum(len(content) for content in whole.contents.values())

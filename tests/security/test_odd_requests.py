@@ -20,11 +20,11 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from fedaigc.deployment import proxy
 from fedaigc.deployment.page.app import page_app
 from fedaigc.deployment.page.guard import Guard
 from fedaigc.deployment.processes import free_port
-from fedaigc.device.home import Home
+from fedaigc.deployment.server import door as proxy
+from fedaigc.device.home.home import Home
 
 ANY = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

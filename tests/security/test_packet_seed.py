@@ -17,20 +17,20 @@ from flwr.common.serde import recorddict_to_proto
 from fedaigc.collaboration.planner import plan_assignments
 from fedaigc.collaboration.session import FinishOrder, Outcome, ShareOrder, carry_out
 from fedaigc.device.device import Device
-from fedaigc.device.report import Failure, FinishReport, SharedSteps
+from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
-from fedaigc.diffusion.handoff import PacketError, pack, unpack
-from fedaigc.diffusion.plan import DenoisingPlan, build_plan
-from fedaigc.diffusion.segment import finish_segment, initial_state, run_segment
-from fedaigc.federation.base import base_model
-from fedaigc.federation.client_app import app
-from fedaigc.federation.config import FederationConfig
-from fedaigc.federation.generation import _shared_steps
-from fedaigc.federation.launcher import in_process_run
-from fedaigc.federation.local_grid import LocalGrid
-from fedaigc.federation.messages import Ask, shared_steps_record, values_of
-from fedaigc.federation.record import read_record
-from fedaigc.federation.server_app import serve
+from fedaigc.diffusion.handoff.packing import PacketError, pack, unpack
+from fedaigc.diffusion.sampling.segment import finish_segment, initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.federation.client.client_app import app
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.runtime.launcher import in_process_run
+from fedaigc.federation.runtime.local_grid import LocalGrid
+from fedaigc.federation.server.generation import _shared_steps
+from fedaigc.federation.server.run_record import read_record
+from fedaigc.federation.server.server_app import serve
+from fedaigc.federation.wire.messages import Ask, shared_steps_record, values_of
 from fedaigc.rng import derived_seed
 from fedaigc.semantics.grouping import Group
 from tests.collaboration.peers import LocalPeers
@@ -55,7 +55,7 @@ def forms_of(number: int) -> Iterator[bytes]:
 
 def test_the_forms_find_a_seed_where_a_member_could() -> None:
     """The search itself: a seed in a message's values and in a packet's header is found."""
-    from fedaigc.federation.messages import body
+    from fedaigc.federation.wire.messages import body
 
     for seed in (derived_seed(0, "x"), -derived_seed(0, "y")):
         content = recorddict_to_proto(body(noise_seed=seed)).SerializeToString()
@@ -129,7 +129,7 @@ class Recording(LocalPeers):
 @pytest.fixture
 def party(make_run: MakeRun) -> tuple[Any, DenoisingPlan, dict[int, Device], dict[str, int], Group]:
     """Two devices with a prompt each, in one group."""
-    from fedaigc.federation.base import taxonomy
+    from fedaigc.federation.preloaded import taxonomy
 
     config = make_run(num_clients=2, prompts=("an apple on a table", "a lemon on a table"))
     pipe, base_hash = base_model(config.model)

@@ -22,9 +22,9 @@ from experiments.privacy.extraction.bisection import bisect
 from experiments.privacy.extraction.candidates import candidates, text_embeddings
 from experiments.privacy.extraction.hostile import overflowing_state
 from experiments.privacy.extraction.victim import Victim
-from fedaigc.device.report import Failure
-from fedaigc.federation import messages
-from fedaigc.federation.messages import Ask, shared_state_record
+from fedaigc.device.replies import Failure
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.messages import Ask, shared_state_record
 from tests.federation.conftest import small_model
 
 __all__ = ["small_model"]
@@ -88,8 +88,8 @@ def _numbers(replies: Sequence[RecordDict]) -> list[int]:
 @pytest.fixture(scope="module")
 def lab(small_model: Path):  # type: ignore[no-untyped-def]
     orders = pytest.importorskip("experiments.privacy.extraction.orders")
-    from fedaigc.federation.base import base_model
-    from fedaigc.federation.config import ModelSection
+    from fedaigc.federation.config.run_config import ModelSection
+    from fedaigc.federation.preloaded import base_model
 
     return orders.Lab(*base_model(ModelSection(name=str(small_model))), CANDIDATES)
 
@@ -133,11 +133,11 @@ def test_training_keeps_nothing_of_the_prompt_that_was_drawn_before(  # type: ig
     from experiments.privacy.extraction.orders import Genes
     from fedaigc.data.scenes import scenes_dataset
     from fedaigc.device.device import Device
-    from fedaigc.federation.base import taxonomy
-    from fedaigc.federation.messages import train_record
-    from fedaigc.federation.rule import Received
-    from fedaigc.federation.strategy_code import strategy_code
+    from fedaigc.federation.preloaded import taxonomy
+    from fedaigc.federation.wire.messages import train_record
     from fedaigc.rng import numpy_rng
+    from fedaigc.strategy.fingerprint import strategy_code
+    from fedaigc.strategy.rule import Received
 
     replies = []
     for prompt in (CANDIDATES[0], CANDIDATES[-1]):

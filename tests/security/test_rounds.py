@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedaigc.device.home import Home
-from fedaigc.device.report import DeviceError
-from fedaigc.device.versions import KEPT_ROUNDS, AdapterVersions
-from fedaigc.diffusion.adapters import Adapter
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.versions import KEPT_ROUNDS, AdapterVersions
+from fedaigc.device.replies import DeviceError
+from fedaigc.diffusion.adapters.stages import Adapter
 from tests.federation.conftest import MakeRun
 
 from .training_orders import agent_of, asked, kind, start, update

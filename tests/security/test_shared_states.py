@@ -8,11 +8,11 @@ import torch
 
 from fedaigc.device.acceptance import check_form, check_limits, picture_change, weight_changes
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.report import DeviceError, Failure
-from fedaigc.diffusion.adapters import SharedState, base_weight, weighted_layers, zero_residual
-from fedaigc.federation.base import base_model
-from fedaigc.federation.config import FederationConfig
-from fedaigc.federation.server_app import initial_shared_state
+from fedaigc.device.replies import DeviceError, Failure
+from fedaigc.diffusion.adapters.stages import SharedState, base_weight, weighted_layers, zero_residual
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.server.server_app import initial_shared_state
 from tests.federation.conftest import MakeRun
 
 

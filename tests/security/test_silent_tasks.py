@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 
 from fedaigc.collaboration.session import FinishOrder
-from fedaigc.deployment.agent import Agent, AgentSettings
-from fedaigc.device.home import Home
-from fedaigc.device.prompts import PromptQueue, TaskStatus
-from fedaigc.device.report import UnknownTask
-from fedaigc.diffusion.plan import build_plan
-from fedaigc.federation.base import base_model
-from fedaigc.federation.client_app import app
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
-from fedaigc.federation.launcher import in_process_run, run_in_process
-from fedaigc.federation.local_grid import LocalGrid
-from fedaigc.federation.messages import Ask, body, failure_in, finish_record, values_of
-from fedaigc.federation.record import read_record
-from fedaigc.federation.roster import open_roster
-from fedaigc.federation.server_app import initial_shared_state
-from fedaigc.federation.service import PromptService
+from fedaigc.deployment.agent.agent import Agent, AgentSettings
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue, TaskStatus
+from fedaigc.device.replies import UnknownTask
+from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.federation.client.client_app import app
+from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
+from fedaigc.federation.runtime.local_grid import LocalGrid
+from fedaigc.federation.server.roster import open_roster
+from fedaigc.federation.server.run_record import read_record
+from fedaigc.federation.server.server_app import initial_shared_state
+from fedaigc.federation.server.service import PromptService
+from fedaigc.federation.wire.messages import Ask, body, failure_in, finish_record, values_of
 from fedaigc.semantics.signature import Policy
 from tests.federation.conftest import MakeRun
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from fedaigc.federation import messages
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig, parse_config
-from fedaigc.federation.messages import Ask
-from fedaigc.federation.rule import Received
+from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig, parse_config
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.messages import Ask
 from fedaigc.rng import numpy_rng
+from fedaigc.strategy.rule import Received
 from tests.federation.conftest import MakeRun
 
 from .training_orders import agent_of, asked, changed, kind, start, update
@@ -100,7 +100,7 @@ def test_the_options_of_the_command_are_the_defaults() -> None:
     import inspect
     from dataclasses import fields
 
-    from fedaigc.cli_device import start as command
+    from fedaigc.cli.device import start as command
     from fedaigc.device.limits import OwnerLimits
 
     told = {name: each.default for name, each in inspect.signature(command).parameters.items()}
@@ -159,10 +159,12 @@ def test_rounds_of_a_day(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> 
     agent, shared = agent_of(config, max_rounds_a_day=2), start(config)
     now = time.time()
     for number, hours, expected in ((1, 0, None), (2, 5, None), (3, 23, "training_refused"), (3, 25, None)):
-        monkeypatch.setattr("fedaigc.device.training_limits._now_s", lambda hours=hours: now + 3600 * hours)
+        monkeypatch.setattr(
+            "fedaigc.device.training.training_limits._now_s", lambda hours=hours: now + 3600 * hours
+        )
         assert kind(asked(agent, config, shared, number)) == expected
     # a clock that is set back opens nothing
-    monkeypatch.setattr("fedaigc.device.training_limits._now_s", lambda: now)
+    monkeypatch.setattr("fedaigc.device.training.training_limits._now_s", lambda: now)
     assert kind(asked(agent, config, shared, 4)) == "training_refused"
 
 
@@ -227,7 +229,7 @@ def test_a_count_that_cannot_be_read_is_no_new_beginning(make_run: MakeRun) -> N
 
 @pytest.mark.parametrize("strategy", ["fedit", "scaffold", "hetlora", "flora", "interval_fisher"])
 def test_an_update_is_clipped_to_the_owners_bound(make_run: MakeRun, strategy: str) -> None:
-    from fedaigc.device.update_clipping import update_norm
+    from fedaigc.device.training.update_clipping import update_norm
 
     config = changed(make_run(num_clients=1), "rounds", strategy=strategy)
     shared = start(config)
@@ -252,7 +254,7 @@ def test_an_update_is_clipped_to_the_owners_bound(make_run: MakeRun, strategy: s
 
 
 def _received(config: FederationConfig, shared: Any) -> Any:
-    from fedaigc.federation.strategies import load_strategy
+    from fedaigc.strategy.registry import load_strategy
 
     return load_strategy(config.rounds.strategy, config.rounds.options).download(shared, 0, shared.rank, 1)
 
@@ -262,8 +264,8 @@ def test_the_norm_by_hand() -> None:
 
     A cut row counts from its own. 3e38 in float32 has no square there.
     """
-    from fedaigc.device.update_clipping import clipped, update_norm
-    from fedaigc.diffusion.adapters import SharedState
+    from fedaigc.device.training.update_clipping import clipped, update_norm
+    from fedaigc.diffusion.adapters.stages import SharedState
 
     shared = SharedState("base", {"l": (torch.tensor([[1.0, 1.0], [5.0, 5.0]]), torch.zeros(1, 2))}, 2, 2.0)
     received = Received(shared, 1, {"c": torch.tensor([1.0])})

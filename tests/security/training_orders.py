@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from flwr.app import RecordDict
 
-from fedaigc.deployment.agent import Agent, AgentSettings
-from fedaigc.diffusion.adapters import SharedState
-from fedaigc.federation import messages
-from fedaigc.federation.config import RUN_CONFIG_KEY, FederationConfig
-from fedaigc.federation.messages import FAILURE, Ask, values_of
-from fedaigc.federation.rule import Received
-from fedaigc.federation.server_app import initial_shared_state
-from fedaigc.federation.strategies import load_strategy
-from fedaigc.federation.strategy_code import strategy_code
+from fedaigc.deployment.agent.agent import Agent, AgentSettings
+from fedaigc.diffusion.adapters.stages import SharedState
+from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.server.server_app import initial_shared_state
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.messages import FAILURE, Ask, values_of
 from fedaigc.rng import numpy_rng
+from fedaigc.strategy.fingerprint import strategy_code
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Received
 
 
 def agent_of(config: FederationConfig, **limits: Any) -> Agent:
@@ -60,7 +60,7 @@ def update(reply: RecordDict) -> dict[str, torch.Tensor]:
 
 def changed(config: FederationConfig, section: str, **values: Any) -> FederationConfig:
     """The configuration with other values in one section, or with another name of the run."""
-    from fedaigc.federation.config import parse_config
+    from fedaigc.federation.config.run_config import parse_config
 
     told = config.model_dump()
     told[section] = told[section] | values

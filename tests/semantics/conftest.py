@@ -3,7 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from fedaigc.semantics.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
 
 CONCEPTS = sorted(Taxonomy.load().graph)
 concepts = st.sampled_from(CONCEPTS)

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaigc.data.concepts import OBJECT_NOUNS, PLACE_NOUNS
+from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS
+from fedaigc.semantics.concepts.parser import parse
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.vocabulary import Relation, Role, public_nouns, render_prompt
 from fedaigc.semantics.grouping import MAX_DISTANCE, Group, distance, group
-from fedaigc.semantics.parser import parse
-from fedaigc.semantics.public import Relation, Role, public_nouns, render_prompt
 from fedaigc.semantics.signature import OpenSignature, Policy, Signature, disclose
-from fedaigc.semantics.taxonomy import Taxonomy
 from tests.semantics.conftest import law
 
 MAMMAL, ANIMAL, PLANT, FRUIT, OBJECT = "n01864419", "n00015568", "n00017402", "n07721676", "n00022119"

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaigc.data.concepts import GENERAL_OBJECT_NOUNS, GENERAL_PLACE_NOUNS, OBJECT_NOUNS, PLACE_NOUNS
+from fedaigc.data.scene_words import GENERAL_OBJECT_NOUNS, GENERAL_PLACE_NOUNS, OBJECT_NOUNS, PLACE_NOUNS
 from fedaigc.data.scenes import combinations
 from fedaigc.errors import UserError
-from fedaigc.semantics.parser import parse, singulars
-from fedaigc.semantics.public import Relation, Role, render_prompt
-from fedaigc.semantics.senses import ALIASES, CURATED_SENSES, resolve
-from fedaigc.semantics.taxonomy import ROOT, Taxonomy
+from fedaigc.semantics.concepts.parser import parse, singulars
+from fedaigc.semantics.concepts.senses import ALIASES, CURATED_SENSES, resolve
+from fedaigc.semantics.concepts.taxonomy import ROOT, Taxonomy
+from fedaigc.semantics.concepts.vocabulary import Relation, Role, render_prompt
 from tests.semantics.conftest import law
 
 OBJECTS = {noun.word: noun for noun in OBJECT_NOUNS}

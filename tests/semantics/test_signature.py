@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaigc.data.concepts import OBJECT_NOUNS, PLACE_NOUNS
-from fedaigc.semantics.parser import ParsedPrompt, parse
-from fedaigc.semantics.public import Relation, Role, public_nouns, render_prompt
+from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS
+from fedaigc.semantics.concepts.parser import ParsedPrompt, parse
+from fedaigc.semantics.concepts.taxonomy import ROOT, Taxonomy
+from fedaigc.semantics.concepts.vocabulary import Relation, Role, public_nouns, render_prompt
 from fedaigc.semantics.signature import OpenSignature, Policy, Signature, disclose, says_all_of
-from fedaigc.semantics.taxonomy import ROOT, Taxonomy
 from tests.semantics.conftest import concepts, law
 
 CLOSED = [Policy.EXACT, Policy.KIND, Policy.GENERAL]

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 
 from fedaigc import assets
-from fedaigc.data.concepts import OBJECT_NOUNS, PLACE_NOUNS
-from fedaigc.semantics.public import Role, drawn_nouns, general_nouns, public_nouns
-from fedaigc.semantics.taxonomy import ROOT, ROOT_DEPTH, Taxonomy
+from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS
+from fedaigc.semantics.concepts.taxonomy import ROOT, ROOT_DEPTH, Taxonomy
+from fedaigc.semantics.concepts.vocabulary import Role, drawn_nouns, general_nouns, public_nouns
 from tests.semantics.conftest import concepts, law
 
 WORDS = {noun.word: noun.concept for noun in (*OBJECT_NOUNS, *PLACE_NOUNS)}
@@ -130,7 +130,7 @@ def test_public_words_form_a_chain_above_each_drawn_noun(taxonomy, role):
 
 def test_loading_is_fast_in_a_fresh_process():
     code = (
-        "import time; t = time.perf_counter(); from fedaigc.semantics.taxonomy import Taxonomy; "
+        "import time; t = time.perf_counter(); from fedaigc.semantics.concepts.taxonomy import Taxonomy; "
         "import sys; assert 'networkx' not in sys.modules and 'torch' not in sys.modules; "
         "a = time.perf_counter(); import networkx; b = time.perf_counter(); Taxonomy.load(); "
         "print(time.perf_counter() - b)"

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from fedaigc.data.scenes import STYLES, scenes_dataset
-from fedaigc.device.local_round import SharedStageWork
-from fedaigc.diffusion.adapters import SharedState, new_adapter
+from fedaigc.device.training.local_round import SharedStageWork
+from fedaigc.diffusion.adapters.stages import SharedState, new_adapter
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.diffusion.loading import load_pipeline
-from fedaigc.diffusion.noise_level import boundary_log_snr
+from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.rng import rng
 from tests.federation.conftest import make_run, small_model  # noqa: F401 (fixtures)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fedaigc.diffusion.adapters import Adapter, SharedState
-from fedaigc.federation.rule import LocalResult, Parameters, Received, Rule, Update
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.diffusion.adapters.stages import Adapter, SharedState
 from fedaigc.rng import rng
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import LocalResult, Parameters, Received, Rule, Update
 
 Shapes = Mapping[str, tuple[int, ...]]
 # linear layers, of which the square one cannot tell a transposed product by its shape, and a convolution

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedaigc.errors import UserError
-from fedaigc.federation.iterated_krum import iterated_krum
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.strategy.flower.iterated_krum import iterated_krum
+from fedaigc.strategy.registry import load_strategy
 
 
 def contents(points: np.ndarray) -> list[RecordDict]:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from fedaigc.errors import UserError
-from fedaigc.federation.arrays import flatten
-from fedaigc.federation.strategies import load_strategy, strategy_names
+from fedaigc.federation.wire.flat_arrays import flatten
+from fedaigc.strategy.registry import load_strategy, strategy_names
 
 from .quadratic import (
     CLIENTS,

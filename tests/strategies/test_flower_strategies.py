@@ -13,11 +13,11 @@ from flwr.serverapp.strategy.multikrum import compute_distances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.diffusion.adapters import SharedState
+from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
-from fedaigc.federation.flower_rule import FLOWER_STRATEGIES
-from fedaigc.federation.rule import Rule, Update
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.strategy.flower.rule import FLOWER_STRATEGIES
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Rule, Update
 
 from .test_general_servers import SIZES, close, fold, random_state, slow_mean, updates_for
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaigc.device.local_round import local_round
-from fedaigc.diffusion.adapters import (
+from fedaigc.device.training.local_round import local_round
+from fedaigc.diffusion.adapters.stages import (
     Stage,
     activate,
     adapted_layers,
@@ -24,9 +24,9 @@ from fedaigc.diffusion.adapters import (
 )
 from fedaigc.diffusion.training import TimestepSampler, TrainingSettings, denoising_loss
 from fedaigc.errors import UserError
-from fedaigc.federation.rule import Received, in_parts
-from fedaigc.federation.strategies import load_strategy
 from fedaigc.rng import rng
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Received, in_parts
 
 RATE = 0.05
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedaigc.diffusion.adapters import SharedState
+from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
-from fedaigc.federation.rule import Rule, Update, WeightedMean, in_parts
-from fedaigc.federation.strategies import load_strategy
 from fedaigc.rng import rng
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Rule, Update, WeightedMean, in_parts
 
 MEANS = ("fedit", "ditto", "fedala", "scaffold", "fedrep", "full_weights")  # on given updates
 

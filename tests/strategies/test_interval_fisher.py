@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.diffusion.adapters import SharedState, new_adapter
+from fedaigc.diffusion.adapters.stages import SharedState, new_adapter
 from fedaigc.diffusion.loading import load_pipeline
-from fedaigc.federation.rule import Received, Rule, Update
-from fedaigc.federation.strategies import load_strategy
 from fedaigc.rng import rng
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Received, Rule, Update
 
 from .test_general_servers import SIZES, close, fold, random_state, updates_for
 

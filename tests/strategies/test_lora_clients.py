@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedaigc.device.local_round import SharedStageWork
-from fedaigc.diffusion.adapters import SharedState, Stage, read_adapter, read_shared, remove
-from fedaigc.federation.rule import Received
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.device.training.local_round import SharedStageWork
+from fedaigc.diffusion.adapters.stages import SharedState, Stage, read_adapter, read_shared, remove
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Received
 
 
 def kinds(tensors) -> set[str]:
@@ -125,7 +125,7 @@ def test_fresh_factors_are_those_of_the_run_s_seed_the_round_and_the_client(star
 
 
 def update(partition, upload, rank, size=3):
-    from fedaigc.federation.rule import Update
+    from fedaigc.strategy.rule import Update
 
     return Update(partition, size, 2, dict(upload), rank)
 

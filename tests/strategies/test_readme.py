@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedaigc.diffusion.adapters import SharedState
+from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
-from fedaigc.federation.launcher import simulate
-from fedaigc.federation.rule import Received
-from fedaigc.federation.strategies import load_strategy, strategy_names
+from fedaigc.federation.runtime.launcher import simulate
+from fedaigc.strategy.registry import load_strategy, strategy_names
+from fedaigc.strategy.rule import Received
 from tests.federation.conftest import MakeRun
 
 from .conftest import MakeWork

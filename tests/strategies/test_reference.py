@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.diffusion.adapters import SharedState
-from fedaigc.federation.rule import Rule, Update
-from fedaigc.federation.strategies import load_strategy
+from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.rng import rng
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Rule, Update
 
 from . import reference
 from .quadratic import Shapes, effective, random_state

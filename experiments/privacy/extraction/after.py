@@ -29,11 +29,11 @@ from experiments.privacy.extraction.orders import Genes, Lab
 from experiments.privacy.extraction.outcome import summary
 from experiments.privacy.extraction.search import control, search
 from experiments.privacy.extraction.victim import Victim
-from fedaigc.deployment.reply_time import RATIO
-from fedaigc.device.prompts import MAX_ATTEMPTS
-from fedaigc.device.report import Failure
-from fedaigc.diffusion.pipeline_call import Pipeline
-from fedaigc.federation.messages import Ask, body, failure_in, read_signatures, shared_state_record
+from fedaigc.deployment.agent.reply_time import RATIO
+from fedaigc.device.home.prompts import MAX_ATTEMPTS
+from fedaigc.device.replies import Failure
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.federation.wire.messages import Ask, body, failure_in, read_signatures, shared_state_record
 from fedaigc.rng import numpy_rng
 
 # known prompts that the attacker draws on its own device, of each half

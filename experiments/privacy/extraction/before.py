@@ -22,9 +22,9 @@ from experiments.privacy.extraction.hostile import (
 )
 from experiments.privacy.extraction.outcome import summary, uniform
 from experiments.privacy.extraction.victim import Victim
-from fedaigc.device.report import Failure
-from fedaigc.diffusion.pipeline_call import Pipeline
-from fedaigc.federation.messages import Ask, body, failure_in, shared_state_record
+from fedaigc.device.replies import Failure
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.federation.wire.messages import Ask, body, failure_in, shared_state_record
 
 COMMIT = "b8a6c4d"
 # sends orders of one kind and returns the replies in their order; a Failure where there is no reply

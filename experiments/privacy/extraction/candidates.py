@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from experiments.pretrain.recipe import MODIFIERS as TRAINED_MODIFIERS
-from fedaigc.data.concepts import OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES, RELATIONS
-from fedaigc.diffusion.pipeline_call import Pipeline
+from fedaigc.data.scene_words import OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES, RELATIONS
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.rng import numpy_rng
-from fedaigc.semantics.parser import parse
+from fedaigc.semantics.concepts.parser import parse
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.signature import Policy, disclose
-from fedaigc.semantics.taxonomy import Taxonomy
 
 # those that pre-training saw, and ten that it did not
 MODIFIERS = (

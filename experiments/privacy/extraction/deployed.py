@@ -11,11 +11,11 @@ from typing import Any
 from experiments.privacy.extraction import server_app
 from experiments.privacy.extraction.candidates import candidates, draw_secrets
 from experiments.privacy.extraction.victim import Victim
-from fedaigc.deployment import runs
-from fedaigc.federation.config import FederationConfig, parse_config
+from fedaigc.deployment.server import runs
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from tests.deployment.running import Devices, deployment
 
-_HONEST = 'serverapp = "fedaigc.federation.server_app:app"'
+_HONEST = 'serverapp = "fedaigc.federation.server.server_app:app"'
 _HOSTILE = f'serverapp = "{server_app.__name__}:app"'
 
 

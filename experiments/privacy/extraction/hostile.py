@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from fedaigc.diffusion.adapters import SharedState, weighted_layers
-from fedaigc.diffusion.packet import write_packet
-from fedaigc.diffusion.pipeline_call import Pipeline, denoiser
+from fedaigc.diffusion.adapters.stages import SharedState, weighted_layers
+from fedaigc.diffusion.handoff.packet import write_packet
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, denoiser
 
 LARGEST = float(torch.finfo(torch.float32).max)
 

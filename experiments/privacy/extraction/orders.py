@@ -19,14 +19,14 @@ from experiments.privacy.extraction.bisection import best_question
 from experiments.privacy.extraction.candidates import candidates, text_embeddings
 from experiments.privacy.extraction.hostile import LARGEST, cross_attention, overflowing_state
 from fedaigc.device.acceptance import PROBE_PROMPT
-from fedaigc.diffusion.adapters import SharedState, adapted_layers, base_weight, weighted_layers
-from fedaigc.diffusion.noise_level import boundary_log_snr
-from fedaigc.diffusion.packet import write_packet
-from fedaigc.diffusion.pipeline_call import Pipeline, borrowed, denoiser
-from fedaigc.diffusion.plan import DenoisingPlan, build_plan
-from fedaigc.diffusion.plan_request import PlanRequest
-from fedaigc.diffusion.stock_schedule import named_scheduler
-from fedaigc.federation.messages import PLAN, body
+from fedaigc.diffusion.adapters.stages import SharedState, adapted_layers, base_weight, weighted_layers
+from fedaigc.diffusion.handoff.packet import write_packet
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed, denoiser
+from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.diffusion.schedule.plan_request import PlanRequest
+from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
+from fedaigc.federation.wire.messages import PLAN, body
 
 # what a search draws from, by gene; the first is an honest value
 CHOICES: dict[str, tuple[Any, ...]] = {

@@ -26,9 +26,9 @@ from flwr.common.serde import recorddict_to_proto
 
 from experiments.privacy.extraction.orders import CHOICES, Genes, Lab
 from experiments.privacy.extraction.victim import Reply, Victim
-from fedaigc.device.gallery import Gallery
+from fedaigc.device.home.gallery import Gallery
 from fedaigc.errors import UserError
-from fedaigc.federation.messages import Ask, body, shared_state_record
+from fedaigc.federation.wire.messages import Ask, body, shared_state_record
 from fedaigc.rng import numpy_rng
 
 # what the search tells apart: near and far from each other, on both sides of the questions if need be

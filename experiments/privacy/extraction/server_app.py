@@ -8,12 +8,12 @@ from typing import Any
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedaigc.device.report import Failure
-from fedaigc.federation.base import base_model
-from fedaigc.federation.config import FederationConfig, config_from_run
-from fedaigc.federation.messages import Ask, body, read_signatures
-from fedaigc.federation.record import RunRecord
-from fedaigc.federation.roster import open_roster
+from fedaigc.device.replies import Failure
+from fedaigc.federation.config.run_config import FederationConfig, config_from_run
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.server.roster import open_roster
+from fedaigc.federation.server.run_record import RunRecord
+from fedaigc.federation.wire.messages import Ask, body, read_signatures
 
 ATTACK = "attack.json"
 RESULT = "result.json"
@@ -52,7 +52,7 @@ def main(grid: Grid, context: Context) -> None:
 def _whole_config(run_config: Mapping[str, Any]) -> FederationConfig:
     """The server's configuration, which the code before sent to devices whole."""
     try:
-        from fedaigc.federation.server_config import server_config
+        from fedaigc.federation.config.server_config import server_config
     except ImportError:
         return config_from_run(run_config)
     return server_config(run_config)

@@ -18,9 +18,9 @@ from scipy.stats import ks_2samp, mannwhitneyu
 
 from experiments.privacy.extraction.orders import Genes, Lab
 from experiments.privacy.extraction.victim import Victim
-from fedaigc.deployment import agent
-from fedaigc.deployment.reply_time import RATIO
-from fedaigc.federation.messages import Ask, shared_state_record
+from fedaigc.deployment.agent import agent
+from fedaigc.deployment.agent.reply_time import RATIO
+from fedaigc.federation.wire.messages import Ask, shared_state_record
 from fedaigc.rng import numpy_rng
 
 _BATCH = 50

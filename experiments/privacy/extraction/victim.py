@@ -10,11 +10,11 @@ from typing import Any
 from flwr.app import RecordDict
 from flwr.common.serde import recorddict_to_proto
 
-from fedaigc.deployment.agent import Agent, AgentSettings
-from fedaigc.diffusion.pipeline_call import Pipeline
-from fedaigc.federation.base import base_model
-from fedaigc.federation.config import FederationConfig, ModelSection, parse_config
-from fedaigc.federation.messages import Ask, failure_in
+from fedaigc.deployment.agent.agent import Agent, AgentSettings
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.federation.config.run_config import FederationConfig, ModelSection, parse_config
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.wire.messages import Ask, failure_in
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from fedaigc.deployment.page.guard import Guard
 from fedaigc.deployment.page.state import PageState, Status
-from fedaigc.device.home import Home, note_error
+from fedaigc.device.home.home import Home, note_error
 from fedaigc.errors import UserError
 
 _FILES = {

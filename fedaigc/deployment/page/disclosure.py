@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from fedaigc.device.prompts import Task, TaskStatus
-from fedaigc.semantics.public import Role, drawn_nouns, public_nouns, render_prompt
+from fedaigc.device.home.prompts import Task, TaskStatus
+from fedaigc.semantics.concepts.taxonomy import ROOT
+from fedaigc.semantics.concepts.vocabulary import Role, drawn_nouns, public_nouns, render_prompt
 from fedaigc.semantics.signature import OpenSignature, Signature
-from fedaigc.semantics.taxonomy import ROOT
 
 
 def disclosed_words(task: Task, received_step: int | None) -> str:

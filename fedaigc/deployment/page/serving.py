@@ -11,7 +11,7 @@ import uvicorn
 
 from fedaigc.deployment.page.app import page_app
 from fedaigc.deployment.page.state import Status
-from fedaigc.device.home import Home
+from fedaigc.device.home.home import Home
 from fedaigc.errors import UserError
 
 LOOPBACK = "127.0.0.1"

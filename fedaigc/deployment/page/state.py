@@ -6,13 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedaigc.deployment.connection import connection
+from fedaigc.deployment.agent.connection import connection
 from fedaigc.deployment.page.disclosure import disclosed_words
 from fedaigc.deployment.page.pictures import Pictures
 from fedaigc.deployment.page.sums import Sums, profile_of, profile_words, sums
-from fedaigc.device.gallery import Begun, Finished, Gallery
-from fedaigc.device.home import Home
-from fedaigc.device.prompts import PromptQueue, Task, TaskStatus
+from fedaigc.device.home.gallery import Begun, Finished, Gallery
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue, Task, TaskStatus
 from fedaigc.device.shared_work import SharedWorkLog
 
 Status = Callable[[], Mapping[str, int | str | bool]]

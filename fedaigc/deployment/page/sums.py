@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedaigc.device.gallery import Finished
-from fedaigc.device.home import Home
+from fedaigc.device.home.gallery import Finished
+from fedaigc.device.home.home import Home
 from fedaigc.device.shared_work import SharedWork
 from fedaigc.errors import UserError
 from fedaigc.wireless.profiles import PHONE, DeviceProfile, read_profile

@@ -1,0 +1,304 @@
+"""`fedaigc device`: a device's home, and the agent that lives in it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedaigc.errors import UserError
+
+device_app = typer.Typer(
+    help="A device: its home with private images and prompts, and its agent.", no_args_is_help=True
+)
+_STOP_TIMEOUT_S = 20.0
+
+
+@device_app.command("add-images")
+def add_images(
+    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Pictures with captions: captions.jsonl, or cat.txt beside cat.png.")
+    ],
+) -> None:
+    """Copy a folder of pictures with captions into a device's home."""
+    from fedaigc.device.home.home import Home
+    from fedaigc.device.home.images import ImageStore, read_folder
+
+    pictures = read_folder(folder)
+    typer.echo(f"{ImageStore(Home.open(home)).add(pictures)} pictures added to {home}")
+
+
+@device_app.command("add-data-set")
+def add_data_set(
+    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    name: Annotated[str, typer.Argument(help="A `datasets` data set: hub name or local path.")],
+    image_column: str = "image",
+    caption_column: str = "caption",
+    split: str = "train",
+) -> None:
+    """Copy a data set with an image and a caption column into a device's home."""
+    from fedaigc.data.sources import load_data_set
+    from fedaigc.device.home.home import Home
+    from fedaigc.device.home.images import ImageStore, read_rows
+
+    rows = load_data_set(name, image_column=image_column, caption_column=caption_column, split=split)
+    typer.echo(f"{ImageStore(Home.open(home)).add(read_rows(rows))} pictures added to {home}")
+
+
+@device_app.command("add-prompt")
+def add_prompt(
+    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    prompt: str,
+) -> None:
+    """Queue a prompt on a device; the next generation draws it."""
+    from fedaigc.device.home.home import Home
+    from fedaigc.device.home.prompts import PromptQueue
+
+    typer.echo(PromptQueue(Home.open(home)).add(prompt))
+
+
+@device_app.command()
+def start(
+    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    partition: Annotated[int, typer.Option(min=0, help="The device's number on the server.")] = 0,
+    server: Annotated[str, typer.Option(help="host:port of the server; none: answer the socket only.")] = "",
+    authority: Annotated[Path | None, typer.Option(help="The server's authority.pem.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="No TLS and no key: for tests in a closed network.")
+    ] = False,
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="Tell the judge's coarse scores: a server could search with them."),
+    ] = False,
+    model: Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')] = "embedded",
+    device: Annotated[str, typer.Option(help='"cpu", "cuda", or "auto".')] = "cpu",
+    dtype: Annotated[str, typer.Option(help='"float32", "float16" or "bfloat16".')] = "float32",
+    policy: Annotated[
+        str,
+        typer.Option(
+            help='The most to disclose of a prompt: see `disclose`. Under "open" the server is told prompts, '
+            "and the packets of a group tell its other members one of them."
+        ),
+    ] = "kind",
+    min_public_prompts: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Objects of Scenes (general: places too) that must share a signature; 1: no promise.",
+        ),
+    ] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
+    boundary_timestep: Annotated[
+        int,
+        typer.Option(min=0, help="t*, a timestep of training, which no server may move; 0: none."),
+    ] = 500,
+    max_steps: Annotated[int, typer.Option(min=1, help="Denoising steps that a server may ask for.")] = 150,
+    max_side: Annotated[int, typer.Option(min=8, help="Pixels a side that a server may ask for.")] = 1024,
+    max_guidance: Annotated[float, typer.Option(min=0, help="Guidance scale likewise.")] = 30.0,
+    max_weight_change: Annotated[
+        float, typer.Option(min=0, help="Of a shared state: a layer's change, relative to its weights.")
+    ] = 1.0,
+    max_picture_change: Annotated[
+        float, typer.Option(min=0, help="Of a public picture that it draws, in standard deviations.")
+    ] = 1.0,
+    max_shared_steps: Annotated[
+        int,
+        typer.Option(min=1, help="Training steps of the shared stage that one order of a server may take."),
+    ] = 40,
+    max_personal_steps: Annotated[
+        int, typer.Option(min=0, help="Training steps of the personal stage likewise.")
+    ] = 200,
+    max_batch_size: Annotated[int, typer.Option(min=1, help="Pictures a training step.")] = 32,
+    max_rank: Annotated[int, typer.Option(min=1, help="Of the adapters that are trained.")] = 16,
+    max_learning_rate: Annotated[float, typer.Option(min=0, help="Of training.")] = 3e-3,
+    max_condition_dropout: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of captions that training leaves out.")
+    ] = 0.1,
+    full_weights: Annotated[
+        bool, typer.Option("--full-weights", help="Let a server train whole weights, not adapters only.")
+    ] = False,
+    max_rounds_a_day: Annotated[
+        int, typer.Option(min=0, help="Rounds of training within 24 hours, of all runs together.")
+    ] = 200,
+    max_rounds: Annotated[
+        int, typer.Option(min=0, help="Rounds of training in all, counted in the home.")
+    ] = 1000,
+    max_passes: Annotated[
+        float,
+        typer.Option(min=0, help="How often servers may train on each private picture in all, on average."),
+    ] = 54.0,
+    max_update_norm: Annotated[
+        float, typer.Option(min=0, help="What an update is clipped to before it is sent, in L2.")
+    ] = 12.0,
+    reply_floor: Annotated[
+        float,
+        typer.Option(min=0.01, help="Least seconds to a reply about a prompt: its time tells nothing."),
+    ] = 1.0,
+    page: Annotated[bool, typer.Option(help="Serve the owner's page, on 127.0.0.1 only.")] = True,
+    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0: any that is free.")] = 0,
+    strip: Annotated[
+        int,
+        typer.Option(min=0, help="Pictures of the way to each image that the page shows; each is decoded."),
+    ] = 4,
+) -> None:
+    """Run the device's agent until it is told to stop: it alone opens the home, with the model warm."""
+    from fedaigc.deployment.agent.resident import run_device
+    from fedaigc.device.limits import OwnerLimits
+    from fedaigc.federation.config.run_config import ModelSection
+    from fedaigc.semantics.signature import Policy
+    from fedaigc.validation import validated
+
+    known = [member.value for member in Policy]
+    if policy not in known:
+        raise UserError(f"policy {policy!r} is unknown: expected one of {', '.join(known)}")
+    if policy == Policy.OPEN:
+        typer.echo(
+            "warning: under this policy the server is told the prompts, and members of a group find them",
+            err=True,
+        )
+    run_device(
+        home,
+        partition=partition,
+        model=validated(ModelSection, {"name": model, "device": device, "dtype": dtype}, "the model"),
+        policy=Policy(policy),
+        min_public_prompts=min_public_prompts,
+        scores=scores,
+        threads=threads,
+        server=server,
+        authority=authority,
+        insecure=insecure,
+        page_port=page_port if page else None,
+        strip_pictures=strip if page else 0,
+        limits=OwnerLimits(
+            max_denoising_steps=max_steps,
+            max_image_side=max_side,
+            max_guidance_scale=max_guidance,
+            boundary_timestep=boundary_timestep or None,
+            max_weight_change=max_weight_change,
+            max_picture_change=max_picture_change,
+            max_shared_steps=max_shared_steps,
+            max_personal_steps=max_personal_steps,
+            max_batch_size=max_batch_size,
+            max_rank=max_rank,
+            max_learning_rate=max_learning_rate,
+            max_condition_dropout=max_condition_dropout,
+            full_weights=full_weights,
+            max_rounds_a_day=max_rounds_a_day,
+            max_rounds=max_rounds,
+            max_passes=max_passes,
+            max_update_norm=max_update_norm,
+        ),
+        reply_floor_s=reply_floor,
+        say=typer.echo,
+    )
+
+
+@device_app.command("page")
+def page_address(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """Print the address of the device's page, which holds a token: it is for its owner alone."""
+    from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
+    from fedaigc.deployment.page.serving import PAGE_URL
+
+    _existing(home)
+    # an address that a killed agent left leads nowhere
+    ask_agent(home, Request(STATUS), timeout_s=5.0)
+    path = home / PAGE_URL
+    if not path.exists():
+        raise UserError(f"the agent of {home} serves no page: start it without --no-page")
+    typer.echo(path.read_text(encoding="utf-8"), nl=False)
+
+
+@device_app.command()
+def status(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """Say whether the agent runs, whether it has reached its server, and how many prompts wait."""
+    from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
+    from fedaigc.deployment.agent.connection import connection
+
+    _existing(home)
+    found = ask_agent(home, Request(STATUS), timeout_s=5.0).status or {}
+    for name, value in found.items():
+        typer.echo(f"{name}: {value}")
+    typer.echo(f"server: {connection(home) or 'no news'}")
+
+
+@device_app.command()
+def stop(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """End the agent; a message that it works on is dropped, and nothing finished is lost."""
+    from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
+    from fedaigc.deployment.processes import alive
+
+    _existing(home)
+    pid = int((ask_agent(home, Request(STATUS), timeout_s=5.0).status or {})["pid"])
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    typer.echo("stopped" if not alive(pid) else "still running: it finishes what it computes")
+
+
+@device_app.command()
+def queue(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """List the prompts with their state, and the most that was ever disclosed of each."""
+    from fedaigc.device.home.home import Home
+    from fedaigc.device.home.prompts import PromptQueue
+
+    _existing(home)
+    prompts = PromptQueue(Home.open(home))
+    tasks, damaged = prompts.readable()
+    for task in tasks:
+        told = f"  disclosed {' and '.join(task.disclosed)}" if task.disclosed else ""
+        typer.echo(f"{task.task_id}  {task.status.value:<8}  {task.prompt!r}{told}")
+    for path in (*damaged, *([prompts.disclosures.path] if prompts.disclosures.damaged() else [])):
+        typer.echo(f"warning: {path} is damaged: restore it from a copy, or remove it", err=True)
+
+
+@device_app.command()
+def retry(
+    home: Annotated[Path, typer.Argument(help="The device's home.")],
+    task: Annotated[str, typer.Argument(help="Its id, as `queue` lists it.")],
+) -> None:
+    """Have a prompt wait again that could not be drawn; see errors.log in the home for what went wrong."""
+    from fedaigc.device.home.home import Home
+    from fedaigc.device.home.prompts import PromptQueue
+    from fedaigc.device.replies import UnknownTask
+
+    _existing(home)
+    try:
+        PromptQueue(Home.open(home)).retry(task)
+    except UnknownTask:
+        raise UserError(f"no task {task!r:.40} in {home}: `fedaigc device queue {home}` lists them") from None
+    typer.echo(f"{task} waits again")
+
+
+@device_app.command()
+def disclosures(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """List when something new was disclosed of a prompt: time (UTC), task, policy, signature."""
+    from fedaigc.device.home.disclosures import DisclosureLog
+    from fedaigc.device.home.home import Home
+
+    _existing(home)
+    for entry in DisclosureLog(Home.open(home)).entries():
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.time))
+        typer.echo(f"{when}  {entry.task_id}  {entry.policy:<7}  {entry.signature}")
+
+
+@device_app.command()
+def gallery(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+    """List the finished pictures with their files."""
+    from fedaigc.device.home.gallery import Gallery
+    from fedaigc.device.home.home import Home
+
+    _existing(home)
+    opened = Home.open(home)
+    for entry in Gallery(opened).all():
+        own = entry.num_steps - entry.received_step
+        path = opened.gallery / f"{entry.task_id}.png"
+        typer.echo(f"{path}  {entry.prompt!r}  {own} of {entry.num_steps} steps here")
+
+
+def _existing(home: Path) -> None:
+    if not (home / "device.json").exists():
+        raise UserError(f"{home} is no device's home: `fedaigc device add-prompt {home} TEXT` makes one")

@@ -1,0 +1,329 @@
+"""The command line. Heavy packages are imported inside the commands, so that --help answers at once."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedaigc.cli.device import device_app
+from fedaigc.cli.progress import progress_bars, tell_run
+from fedaigc.cli.server import keys_app, server_app
+from fedaigc.errors import UserError
+from fedaigc.storage.private_files import only_for_this_user
+
+app = typer.Typer(
+    name="fedaigc",
+    help="Federated learning for collaborative diffusion: shared early denoising steps, private late ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(device_app, name="device")
+app.add_typer(server_app, name="server")
+app.add_typer(keys_app, name="keys")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for report.html and record.json.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="The same seed repeats the run.")] = 0,
+    rounds: Annotated[int, typer.Option(min=0, help="Federated rounds.")] = 3,
+    images: Annotated[int, typer.Option(min=1, help="Private pictures a device.")] = 96,
+    backend: Annotated[str, typer.Option(help='"ray" (worker processes) or "in-process".')] = "ray",
+    small: Annotated[
+        bool, typer.Option("--small", help="One round of one step: shows the path, in a minute.")
+    ] = False,
+) -> None:
+    """Eight devices train together, draw eight prompts in groups, and a page shows all of it."""
+    from fedaigc.demo.run import DemoSettings, run_demo
+
+    if backend not in ("ray", "in-process"):
+        raise UserError(f'backend {backend!r} is unknown: expected "ray" or "in-process"')
+    settings = DemoSettings(
+        output=output,
+        seed=seed,
+        rounds=rounds,
+        num_images=images,
+        backend="ray" if backend == "ray" else "in-process",
+    )
+    if small:
+        settings = replace(settings, rounds=1, num_images=8, shared_steps=1, personal_steps=1)
+    with progress_bars() as progress:
+        page = run_demo(settings, progress)
+    typer.echo(f"report: {page}\nrecord: {page.with_name('record.json')}")
+
+
+@app.command()
+def generate(
+    prompts: Annotated[list[str], typer.Argument(help="One prompt a device, each in quotes.")],
+    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/generate"),
+    model: Annotated[str, typer.Option(help='"embedded", a diffusers folder, or a hub name.')] = "embedded",
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps, N.")] = 11,
+    shared_steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps that a group shares, K; default: 3, or all of fewer.")
+    ] = None,
+    guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance scale.")] = 5.0,
+    policy: Annotated[str, typer.Option(help="What devices disclose: see `fedaigc disclose`.")] = "kind",
+    size: Annotated[int, typer.Option(min=8, help="Height and width in pixels.")] = 64,
+    device: Annotated[str, typer.Option(help='"cpu", "cuda", or "auto".')] = "auto",
+    dtype: Annotated[str, typer.Option(help='"float32", "float16" or "bfloat16".')] = "float32",
+    seed: int = 0,
+) -> None:
+    """Draw prompts together: those with similar meaning share their early denoising steps."""
+    from fedaigc.generate import GenerateSettings, run_generate
+
+    settings = GenerateSettings(
+        output,
+        seed,
+        {"name": model, "device": device, "dtype": dtype, "height": size, "width": size},
+        {
+            "num_inference_steps": steps,
+            "num_shared_steps": min(3, steps) if shared_steps is None else shared_steps,
+            "guidance_scale": guidance,
+            "policy": policy,
+        },
+    )
+    with progress_bars() as progress:
+        record = run_generate(prompts, settings, progress)
+    for group in record["generation"]["groups"]:
+        members = ", ".join(f"{task['partition']:02d}.png" for task in group["tasks"])
+        cost = f"{group['evaluations']} steps, solo {group['solo_evaluations']}"
+        typer.echo(f"{members}: {group['prompt']!r}, {group['num_shared_steps']} shared steps; {cost}")
+    typer.echo(f"pictures in {output}")
+
+
+@app.command()
+def simulate(
+    config: Annotated[Path, typer.Argument(help="TOML file; `fedaigc config` prints one with the defaults.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last whole round of a run that was cut off.")
+    ] = False,
+) -> None:
+    """Run the federation that a TOML file describes: training rounds, then the waiting prompts."""
+    from fedaigc.federation.config.run_config import packet_warnings, read_config
+    from fedaigc.federation.runtime.launcher import simulate as run
+
+    settings = read_config(config)
+    for warning in packet_warnings(settings):
+        typer.echo(f"warning: {warning}", err=True)
+    if resume:
+        settings = settings.model_copy(update={"resume": True})
+    try:
+        with progress_bars() as progress:
+            run(settings, progress)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"stopped: `fedaigc simulate {config} --resume` goes on after the last whole round", err=True
+        )
+        raise typer.Exit(130) from None
+    tell_run(settings.output)
+
+
+@app.command()
+def compare(
+    config: Annotated[Path, typer.Argument(help="TOML file; see experiments/configs/strategies.toml.")],
+    estimate: Annotated[bool, typer.Option("--estimate", help="Print the estimated time, and stop.")] = False,
+    list_runs: Annotated[
+        bool, typer.Option("--list", help="List the runs with their ids and status, and stop.")
+    ] = False,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Write tables, plots and report from the records alone.")
+    ] = False,
+    recompute: Annotated[
+        int, typer.Option(min=0, help="Compute this many recorded runs again; do they equal their records?")
+    ] = 0,
+    recompute_seed: Annotated[int, typer.Option(help="Which runs --recompute draws.")] = 0,
+) -> None:
+    """Compare strategies: runs strategies x seeds x partitions, skips what is recorded, writes tables."""
+    from fedaigc.study.command import compare as run
+
+    raise typer.Exit(
+        run(
+            config,
+            estimate_only=estimate,
+            list_only=list_runs,
+            tables_only=tables,
+            recompute_count=recompute,
+            recompute_seed=recompute_seed,
+        )
+    )
+
+
+@app.command()
+def strategies() -> None:
+    """List all aggregation strategies with their traits and options."""
+    from dataclasses import fields
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from fedaigc.strategy.registry import describe, strategy_names
+
+    table = Table("strategy", "what it is")
+    for header in ("traits", "options"):
+        table.add_column(header, overflow="fold")  # a name that is cut could not be copied
+    for name in strategy_names():
+        found = describe(name)
+        traits = [f.name for f in fields(found.traits) if getattr(found.traits, f.name) is True]
+        traits += [f"equals {found.equals}"] if found.equals else []
+        options = [f"{option} = {value!r}" for option, value in found.options.items()]
+        table.add_row(name, found.about, ", ".join(traits), ", ".join(options))
+    Console().print(table)
+
+
+@app.command()
+def config(
+    flower: Annotated[
+        Path | None, typer.Option(help="Instead, this TOML file as a run config for `flwr run .`.")
+    ] = None,
+) -> None:
+    """Print a configuration with all defaults, to be changed and given to `fedaigc simulate`."""
+    from fedaigc import assets
+
+    if flower is None:
+        typer.echo(assets.path("example.toml").read_text(encoding="utf-8"), nl=False)
+        return
+    from fedaigc.federation.config.run_config import flower_run_config, read_config
+
+    typer.echo(flower_run_config(read_config(flower).absolute()), nl=False)
+
+
+@app.command()
+def disclose(
+    prompt: str,
+    policy: Annotated[
+        str,
+        typer.Option(
+            help='"kind", "general", "exact", "silent" or, by name only, "open": the prompt itself, '
+            "which the members of its group can then find as well, by their packets."
+        ),
+    ] = "kind",
+    min_public_prompts: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Objects of Scenes (general: places too) that must share the answer; 1: no promise.",
+        ),
+    ] = 3,
+) -> None:
+    """Show what a device would tell the server about a prompt, and nothing else happens."""
+    from fedaigc.device.home.prompts import checked_prompt
+    from fedaigc.semantics.concepts.parser import parse
+    from fedaigc.semantics.concepts.taxonomy import Taxonomy
+    from fedaigc.semantics.signature import Policy, disclose
+
+    known = [member.value for member in Policy]
+    if policy not in known:
+        raise UserError(f"policy {policy!r} is unknown: expected one of {', '.join(known)}")
+    taxonomy = Taxonomy.load()
+    signature = disclose(
+        parse(checked_prompt(prompt), taxonomy), Policy(policy), taxonomy, min_public_prompts
+    )
+    typer.echo("nothing: the task runs alone" if signature is None else signature.to_json())
+    if policy == Policy.OPEN:
+        typer.echo(
+            "warning: under this policy a group's shared steps may run on this prompt itself, and the packet "
+            "then tells the other members of the group which it is",
+            err=True,
+        )
+
+
+@app.command()
+def profile(
+    output: Annotated[Path | None, typer.Option(help="Write the profile as JSON there as well.")] = None,
+    model: Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')] = "embedded",
+    device: Annotated[str, typer.Option(help='torch device; "auto" takes CUDA where there is one.')] = "cpu",
+    size: Annotated[int, typer.Option(min=8, help="Height and width in pixels.")] = 64,
+    guidance: Annotated[float, typer.Option(min=0, help="Guidance scale.")] = 5.0,
+    watts: Annotated[float, typer.Option(help="Power to assume where it cannot be measured.")] = 30.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Medians of so many.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
+) -> None:
+    """Measure this machine's seconds and joules of a step, a text encoding and a decoding."""
+    import torch
+
+    from fedaigc.device.profile import measure_profile
+    from fedaigc.diffusion.loading import load_pipeline
+
+    torch.set_num_threads(threads)
+    found = measure_profile(
+        load_pipeline(model, device=device),
+        model=model,
+        height=size,
+        width=size,
+        guidance_scale=guidance,
+        watts=watts,
+        repeats=repeats,
+    )
+    typer.echo(found.to_json())
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(found.to_json() + "\n", encoding="utf-8")
+
+
+@app.command()
+def scenes(
+    homes: Annotated[Path, typer.Argument(help="Folder for the homes: 00, 01, ...")],
+    clients: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 8,
+    images: Annotated[int, typer.Option(min=1, help="Private pictures a device, on average.")] = 96,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            help='How one pool of pictures is split: "style", "object", "dirichlet", "pathological", "iid". '
+            "Default: no pool, every device draws in one style."
+        ),
+    ] = None,
+    column: Annotated[
+        str, typer.Option(help='Of "dirichlet" and "pathological": object, relation, place or style.')
+    ] = "object",
+    alpha: Annotated[float, typer.Option(help='Of "dirichlet": the smaller, the more unequal.')] = 0.5,
+    classes: Annotated[int, typer.Option(min=1, help='Of "pathological": classes a device.')] = 2,
+    seed: int = 0,
+) -> None:
+    """Make homes of simulated devices with pictures of Scenes."""
+    from fedaigc.device.home.home import home_of
+    from fedaigc.device.provision import provision_pool, provision_scenes, scene_clients
+
+    if partition is None:
+        made = scene_clients(clients, images)
+        provision_scenes(homes, made, seed)
+        for number, client in enumerate(made):
+            typer.echo(f"{home_of(homes, number)}: {client.num_images} pictures in {client.style} style")
+        return
+    from fedaigc.data.partition import PartitionSettings
+    from fedaigc.validation import validated
+
+    given = {"column": column, "alpha": alpha, "classes_per_client": classes}
+    read = {"dirichlet": ("column", "alpha"), "pathological": ("column", "classes_per_client")}
+    settings = validated(
+        PartitionSettings,
+        {"kind": partition, **{name: given[name] for name in read.get(partition, ())}},
+        "the split",
+    )
+    sizes = provision_pool(homes, clients * images, settings, clients, seed)
+    for number, size in enumerate(sizes):
+        typer.echo(f"{home_of(homes, number)}: {size} pictures")
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends with its message and status 2, without a traceback.
+
+    Whatever a command writes is for its user alone; what is meant for others, that user gives out.
+    """
+    only_for_this_user()
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""`fedaigc server` and `fedaigc keys`: a federation on separate machines."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedaigc.errors import UserError
+
+if TYPE_CHECKING:
+    from fedaigc.deployment.server.server import ServerState
+
+server_app = typer.Typer(help="A server of devices on other machines.", no_args_is_help=True)
+keys_app = typer.Typer(help="Certificates of a server, and the key of a device.", no_args_is_help=True)
+Folder = Annotated[Path, typer.Argument(help="The server's folder.")]
+
+
+@keys_app.command("server")
+def server_keys(
+    folder: Folder,
+    host: Annotated[list[str], typer.Option(help="Name or address that devices use; several may be given.")],
+) -> None:
+    """Make a server's authority, certificate and key."""
+    from fedaigc.deployment.server.keys import make_server_keys
+
+    typer.echo(f"give every device {make_server_keys(folder, host)}")
+
+
+@keys_app.command("device")
+def device_key(
+    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+) -> None:
+    """Make a device's key pair; the private key stays in the home."""
+    from fedaigc.deployment.server.keys import make_device_key
+    from fedaigc.device.home.home import Home
+
+    typer.echo(f"give the server {make_device_key(Home.open(home).root / 'keys')}")
+
+
+@server_app.command()
+def start(
+    folder: Folder,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port for the devices.")] = 9443,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="No TLS and no keys: for tests in a closed network.")
+    ] = False,
+) -> None:
+    """Start the server in the background."""
+    from fedaigc.deployment.server.server import start_server
+
+    state = start_server(folder, host, port, insecure=insecure)
+    typer.echo(f"listening on {state.host}:{state.port}, process {state.pid}")
+
+
+@server_app.command()
+def status(folder: Folder) -> None:
+    """Say whether the server runs, which devices it knows, and which of them are there."""
+    from fedaigc.deployment.server.roster_file import known_devices, nodes_online
+    from fedaigc.deployment.server.runs import going_on
+    from fedaigc.deployment.server.server import server_state
+
+    state = server_state(folder)
+    typer.echo(
+        "not running" if state is None else f"listening on {state.host}:{state.port}, process {state.pid}"
+    )
+    if state is not None:
+        for run_id in sorted(going_on(folder, state)):
+            typer.echo(f"run {run_id} goes on")
+    devices = known_devices(folder)
+    online = nodes_online(folder, state) if devices and state is not None else set()
+    for device in devices:
+        there = "online" if device.node_id in online else "offline"
+        typer.echo(f"partition {device.partition}: {device.name}, node {device.node_id}, {there}")
+
+
+@server_app.command()
+def stop(folder: Folder) -> None:
+    """End the server. Devices wait, and come back when it is started again."""
+    from fedaigc.deployment.server.server import stop_server
+
+    typer.echo("stopped" if stop_server(folder) else "not running")
+
+
+@server_app.command()
+def add(
+    folder: Folder,
+    public_key: Annotated[Path, typer.Argument(help="The device's device.key.pub.")],
+    name: Annotated[str, typer.Option(help="What to call the device.")],
+    partition: Annotated[int | None, typer.Option(min=0, help="Its number; default: the next.")] = None,
+) -> None:
+    """Let a device in: its key may speak for its partition, and for no other."""
+    from fedaigc.deployment.server.roster_file import register_device
+
+    device = register_device(folder, _running(folder), public_key, name, partition)
+    typer.echo(f"{device.name}: partition {device.partition}, node {device.node_id}")
+
+
+@server_app.command()
+def run(
+    folder: Folder,
+    config: Annotated[Path, typer.Argument(help="TOML file, as for `fedaigc simulate`; homes is not used.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last whole round of a run that was cut off.")
+    ] = False,
+) -> None:
+    """Train the rounds of a TOML file on the devices, then draw the prompts that wait there."""
+    from fedaigc.cli.progress import progress_bars, tell_run
+    from fedaigc.deployment.server.runs import run_on_devices
+    from fedaigc.federation.config.run_config import packet_warnings, read_config
+
+    settings = read_config(config)
+    for warning in packet_warnings(settings):
+        typer.echo(f"warning: {warning}", err=True)
+    if resume:
+        settings = settings.model_copy(update={"resume": True})
+    try:
+        with progress_bars() as progress:
+            run_on_devices(folder, _running(folder), settings, progress)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped: `fedaigc server run {folder} {config} --resume` goes on", err=True)
+        raise typer.Exit(130) from None
+    tell_run(settings.output)
+
+
+@server_app.command()
+def cancel(folder: Folder) -> None:
+    """End the run that goes on, if any. What its rounds came to is kept, and `run --resume` goes on."""
+    from fedaigc.deployment.server.runs import cancel_runs
+
+    ended = cancel_runs(folder, _running(folder))
+    typer.echo(f"ended run {', '.join(ended)}" if ended else "no run goes on")
+
+
+def _running(folder: Path) -> "ServerState":
+    from fedaigc.deployment.server.server import server_state
+
+    state = server_state(folder)
+    if state is None:
+        raise UserError(f"no server runs in {folder}: `fedaigc server start {folder}`")
+    return state

@@ -1,1 +1,0 @@
-"""Comparing runs: paired statistics over seeds and clients, tables and plots."""

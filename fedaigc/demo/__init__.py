@@ -1,0 +1,1 @@
+"""`fedaigc demo`: a training and a drawing together, and the page that shows it."""

@@ -1,0 +1,95 @@
+"""The demo's radio link: what each packet took, and one task's picture at a few rates of bit errors."""
+
+from typing import TYPE_CHECKING, Any
+
+from fedaigc.demo.page import LinkView
+from fedaigc.demo.pictures import data_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diffusers import DiffusionPipeline
+
+    from fedaigc.device.device import Device
+    from fedaigc.diffusion.adapters.stages import SharedState
+    from fedaigc.diffusion.sampling.segment import DenoisingState
+    from fedaigc.diffusion.schedule.plan import DenoisingPlan
+    from fedaigc.federation.config.run_config import FederationConfig
+
+SNR_DB = 12.0
+ERROR_RATES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+def link_settings() -> dict[str, Any]:
+    """The `generation` settings of the demo's link."""
+    return {"delivery": "tolerant", "link": {"snr_db": SNR_DB, "max_transmissions": 3}}
+
+
+def over_link(
+    state: "DenoisingState", task_id: str, partition: int, config: "FederationConfig", plan: "DenoisingPlan"
+) -> "DenoisingState":
+    """A shared state as the member with this task received it in the run."""
+    from fedaigc.collaboration.link import Member, SimulatedLink
+    from fedaigc.collaboration.link_settings import LinkSettings
+    from fedaigc.diffusion.handoff.packing import mended, pack, unpack
+
+    link = config.generation.link or LinkSettings(number_format=None)
+    packet = pack(state, plan, config.generation.handoff, link.number_format)
+    member = Member(task_id, partition)
+    arrived, _ = SimulatedLink(link, config.seed).send({member: packet})[member]
+    return mended(unpack(arrived, plan, "tolerant"), plan, link.mend)
+
+
+def link_view(
+    pipe: "DiffusionPipeline",
+    shared: "SharedState",
+    devices: "Sequence[Device]",
+    groups: list[dict[str, Any]],
+    config: "FederationConfig",
+    plan: "DenoisingPlan",
+    boundary: int,
+) -> LinkView | None:
+    """All packets, and the first shared task finished once more at each of `ERROR_RATES`.
+
+    None when nothing was shared. Only who holds all devices can show their prompts.
+    """
+    from fedaigc.collaboration.link import Member, SimulatedLink
+    from fedaigc.collaboration.link_settings import LinkSettings
+    from fedaigc.device.shared_steps import run_shared_steps
+    from fedaigc.diffusion.adapters.stages import install
+
+    groups = [group for group in groups if group["num_shared_steps"]]
+    if not groups:
+        return None
+    prompts = {
+        task["task_id"]: devices[task["partition"]].prompts.get(task["task_id"]).prompt
+        for group in groups
+        for task in group["tasks"]
+    }
+    first = groups[0]["tasks"][0]
+    device, prompt = devices[first["partition"]], prompts[first["task_id"]]
+    install(pipe, shared)
+    steps = run_shared_steps(
+        pipe,
+        groups[0]["prompt"],
+        plan,
+        groups[0]["num_shared_steps"],
+        noise_seed=groups[0]["noise_seed"],
+        boundary=boundary,
+        number_format="fixed8-gray",
+    )
+    pictures = []
+    for rate in ERROR_RATES:
+        link = SimulatedLink(LinkSettings(bit_error_rate=rate), config.seed)
+        member = Member(f"page {rate}", first["partition"])
+        arrived, _ = link.send({member: steps.packet})[member]
+        task = device.add_prompt(prompt)
+        device.finish(task, arrived, plan, noise_seed=0, delivery="tolerant", mend="clip")
+        pictures.append((f"{100 * rate:g} %", data_uri(device.gallery.image(task))))
+    packets = tuple(
+        (prompts[task["task_id"]], task["link"])
+        for group in groups
+        for task in group["tasks"]
+        if task["link"] is not None
+    )
+    return LinkView(packets, prompt, groups[0]["prompt"], tuple(pictures))

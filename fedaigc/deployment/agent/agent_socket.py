@@ -1,0 +1,119 @@
+"""The Unix socket between a device's agent and its relay: what may be asked, and nothing else.
+
+A request names one of the messages of the federation (`Ask`), with the run's configuration and the message;
+the reply is a message of the closed list in `federation.wire.messages`. "status" is answered with numbers.
+No request takes a path, and no reply can hold a prompt or an image.
+"""
+
+import json
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flwr.app import RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+
+from fedaigc.bounds import MAX_FRAME_BODY_BYTES, MAX_FRAME_HEADER_BYTES
+from fedaigc.errors import UserError
+from fedaigc.federation.wire.messages import Ask
+from fedaigc.federation.wire.record_bounds import check_records
+from fedaigc.storage.bounded_json import read_json
+
+SOCKET = "agent.sock"
+STATUS = "status"
+# of a Unix socket's address on Linux, its final zero included
+_MAX_PATH = 108
+_LENGTHS = struct.Struct("!IQ")
+
+
+class AgentUnreachable(UserError):
+    """No agent answers on this home's socket."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is asked. config: the run's configuration as it came, JSON; empty under "status"."""
+
+    ask: str
+    config: str = ""
+    content: RecordDict | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """The answer: a message, or the status."""
+
+    content: RecordDict | None = None
+    status: dict[str, Any] | None = None
+
+
+def socket_path(home: Path) -> Path:
+    """Where the agent of this home listens. UserError when the path is too long for a socket."""
+    path = home.absolute() / SOCKET
+    if len(str(path).encode()) >= _MAX_PATH:
+        raise UserError(f"{path} is too long for a socket ({_MAX_PATH - 1} bytes): use a shorter home")
+    return path
+
+
+def ask_agent(home: Path, request: Request, timeout_s: float | None = None) -> Reply:
+    """Ask the agent of a home. AgentUnreachable when none answers, or when it ends while it works."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(str(socket_path(home)))
+            send_frame(connection, {"ask": request.ask, "config": request.config}, request.content)
+            header, content = read_frame(connection)
+    except (OSError, EOFError) as error:
+        raise AgentUnreachable(f"no agent answers at {socket_path(home)}: {error}") from error
+    return Reply(content, header.get("status"))
+
+
+def read_request(connection: socket.socket) -> Request:
+    """The next request. ValueError for one that is not in the list, EOFError when the other side is gone."""
+    header, content = read_frame(connection)
+    ask, config = header.get("ask"), header.get("config")
+    if set(header) != {"ask", "config"} or not isinstance(config, str):
+        raise ValueError("a request has an ask and a config")
+    if ask != STATUS and ask not in set(Ask):
+        raise ValueError("this is nothing that an agent answers")
+    return Request(str(ask), config, content)
+
+
+def send_frame(connection: socket.socket, header: dict[str, Any], content: RecordDict | None) -> None:
+    """Send a header and a message. The lengths come first."""
+    text = json.dumps(header).encode()
+    payload = b"" if content is None else recorddict_to_proto(content).SerializeToString()
+    connection.sendall(_LENGTHS.pack(len(text), len(payload)) + text)
+    # an empty one would still fail where the other side has its answer out and has closed
+    if payload:
+        connection.sendall(payload)
+
+
+def read_frame(connection: socket.socket) -> tuple[dict[str, Any], RecordDict | None]:
+    """Receive what `send_frame` sent. ValueError for lengths beyond the bounds and what is no header."""
+    text_length, payload_length = _LENGTHS.unpack(_read(connection, _LENGTHS.size))
+    if text_length > MAX_FRAME_HEADER_BYTES or payload_length > MAX_FRAME_BODY_BYTES:
+        raise ValueError(f"a frame of {text_length} and {payload_length} bytes is beyond the bounds")
+    text = _read(connection, text_length).decode()
+    header = read_json(text, max_characters=MAX_FRAME_HEADER_BYTES, max_depth=2)
+    if not isinstance(header, dict):
+        raise ValueError("a frame's header is an object")
+    if not payload_length:
+        return header, None
+    record = ProtoRecordDict.FromString(_read(connection, payload_length))
+    check_records(record)
+    return header, recorddict_from_proto(record)
+
+
+def _read(connection: socket.socket, length: int) -> bytes:
+    parts, missing = [], length
+    while missing:
+        part = connection.recv(min(missing, 1 << 20))
+        if not part:
+            raise EOFError("the connection ended within a frame")
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,205 @@
+"""The Flower side of a device: a SuperNode, and a loop that passes its messages to the device's agent.
+
+A SuperNode as Flower starts it would run the app package that the server sends. This one hands its messages
+to the loop below instead, which runs no code of the package: it takes the message, asks the agent, and
+pushes the reply. The process holds no prompt and no image, and the home's socket is all that it opens.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import httpx
+from flwr.app import Message, RecordDict
+from flwr.common.constant import SubStatus
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry.retry_invoker import RetryInvoker
+from flwr.supercore.run import RunNotRunningException
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from fedaigc.deployment.agent.agent_socket import AgentUnreachable, Request, ask_agent
+from fedaigc.deployment.agent.supernode_tasks import Tasks, UntilAnother
+from fedaigc.deployment.processes import SUPERNODE_LOG, ended_with_parent, free_port, stopped, wait_for_port
+from fedaigc.device.replies import Failure
+from fedaigc.federation.config.run_config import RUN_CONFIG_KEY
+from fedaigc.federation.runtime.superlink import flower_environment
+from fedaigc.federation.wire.messages import Ask, failure
+from fedaigc.storage.private_files import only_for_this_user
+
+_POLL_S = 0.1
+_RETRIES_S = 30.0
+# a busy or slow device imports for minutes; to give up and begin anew would bring it no nearer
+_START_S = 600.0
+# a SuperNode that comes back before the server missed it is sent away: it tries again, later and later
+_FIRST_WAIT_S = 2.0
+_LONGEST_WAIT_S = 30.0
+_ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
+_KINDS = {kind.value: kind for kind in Ask}
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """How a device reaches its server.
+
+    server: host:port of the server's proxy. root_certificate: the server's authority, None for a server
+    without TLS (for tests in a closed network). key: the device's private key; it needs TLS.
+    """
+
+    server: str
+    root_certificate: Path | None
+    key: Path | None
+
+
+def run_relay(home: Path, settings: NodeSettings, scratch: Path) -> None:
+    """Run the SuperNode and the loop until the process is told to end; one that dies is started again.
+
+    scratch: a folder for Flower's files.
+    """
+    wait_s = _FIRST_WAIT_S
+    while True:
+        began = time.monotonic()
+        with _supernode(settings, scratch) as (process, client):
+            tasks = Tasks(client)
+            while process.poll() is None:
+                try:
+                    if _next_message(tasks, home, process.args_runtime):
+                        continue
+                except httpx.HTTPError:
+                    pass
+                # Flower ends a process whose run was stopped: by a signal to itself, or beyond Exception
+                except (Exception, RunNotRunningException, KeyboardInterrupt) as error:
+                    _LOG.warning("a message was dropped: %s", type(error).__name__)
+                time.sleep(_POLL_S)
+        # one that worked for a while failed for a new reason
+        wait_s = _FIRST_WAIT_S if time.monotonic() - began > 60 else min(2 * wait_s, _LONGEST_WAIT_S)
+        _LOG.warning("the SuperNode ended with %s: again in %.0f s", process.returncode, wait_s)
+        time.sleep(wait_s)
+
+
+class _SuperNode(subprocess.Popen[bytes]):
+    """A SuperNode, and the address of its runtime API."""
+
+    args_runtime: str = ""
+
+
+@contextlib.contextmanager
+def _supernode(settings: NodeSettings, scratch: Path) -> Iterator[tuple[_SuperNode, RuntimeHttpClient]]:
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    # whoever else is on this machine may reach the port: only who knows the secret gets messages
+    secret = secrets.token_bytes(32)
+    secret_file = scratch / "runtime.secret"
+    secret_file.unlink(missing_ok=True)
+    descriptor = os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secret)
+    command = ["flower-supernode", "--superlink", settings.server, "--isolation", "process"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--superexec-auth-secret-file", str(secret_file)]
+    if settings.root_certificate is None:
+        command += ["--insecure"]
+    else:
+        command += ["--root-certificates", str(settings.root_certificate)]
+    if settings.key is not None:
+        command += ["--auth-supernode-private-key", str(settings.key)]
+    with (scratch / SUPERNODE_LOG).open("ab") as log:
+        process = _SuperNode(
+            command,
+            cwd=scratch,
+            env=flower_environment(scratch, 1),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=ended_with_parent,
+        )
+    process.args_runtime = address
+    proof = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=_ACQUIRE)
+    client = _runtime_client(address, "SuperExec", proof)
+    try:
+        wait_for_port(port, process, timeout_s=_START_S)
+        yield process, client
+    finally:
+        client.close()
+        stopped(process)
+
+
+def _runtime_client(
+    address: str, component: str, proof: ProtobufClientInterceptor, retries: RetryInvoker | None = None
+) -> RuntimeHttpClient:
+    """A client of the SuperNode's runtime API, which speaks as `component` with this proof of its right."""
+    return RuntimeHttpClient.from_server_address(
+        server_address=address,
+        insecure=True,
+        root_certificates=None,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name=component), proof],
+        retry_invoker=retries,
+    )
+
+
+def _next_message(tasks: Tasks, home: Path, address: str) -> bool:
+    """Serve a message, if there is one."""
+    acquired = tasks.next()
+    if acquired is None:
+        return False
+    # the SuperNode is on this machine: one that does not answer for so long is gone
+    retries = make_simple_http_retry_invoker()
+    retries.max_time = _RETRIES_S
+    task = _runtime_client(address, "flwr-clientapp", RuntimeTokenHttpInterceptor(acquired.token), retries)
+    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(task))
+    heartbeat.start()
+    try:
+        message, context, _, _ = pull_task_input(cast(RuntimeHttpClient, UntilAnother(task, tasks)))
+        reply = _ask(home, message, str(context.run_config.get(RUN_CONFIG_KEY, "")))
+        push_message(task, Message(reply, reply_to=message), context)
+        push_task_output(task, context, SubStatus.COMPLETED, "")
+    finally:
+        retries.max_tries = 1
+        if heartbeat.is_running:
+            heartbeat.stop()
+        task.close()
+    return True
+
+
+def _ask(home: Path, message: Message, config: str) -> RecordDict:
+    kind = _KINDS.get(message.metadata.message_type)
+    if kind is None:
+        return failure(Failure.PLAN_REFUSED)
+    try:
+        reply = ask_agent(home, Request(kind.value, config, message.content)).content
+    except AgentUnreachable as error:
+        _LOG.warning("%s", error)
+        return failure(Failure.UNREACHABLE)
+    return reply if reply is not None else failure(Failure.INTERNAL)
+
+
+def main(arguments: list[str]) -> None:
+    """Arguments: home, scratch folder, server, root certificate, key; "" for one that there is not."""
+    only_for_this_user()
+    home, scratch, server, root_certificate, key = arguments
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    # ten lines a second of what was asked in vain
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = NodeSettings(
+        server, Path(root_certificate) if root_certificate else None, Path(key) if key else None
+    )
+    run_relay(Path(home), settings, Path(scratch))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

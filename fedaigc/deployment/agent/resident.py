@@ -1,0 +1,152 @@
+"""A device as a resident process: the agent on its socket, and the relay that speaks to the server."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fedaigc.deployment.agent.agent import Agent, AgentSettings, listening
+from fedaigc.deployment.agent.connection import CONNECTING, connection
+from fedaigc.deployment.page.serving import forget_page, serving_page
+from fedaigc.deployment.processes import (
+    RELAY_LOG,
+    SUPERNODE_LOG,
+    begin_anew,
+    ended_with_parent,
+    keep_short,
+    stopped,
+)
+from fedaigc.deployment.server.keys import DEVICE_KEY
+from fedaigc.device.limits import OwnerLimits
+from fedaigc.errors import UserError
+from fedaigc.federation.config.run_config import ModelSection
+from fedaigc.semantics.signature import Policy
+from fedaigc.storage.private_files import private_files, private_folder
+
+_RELAY_PAUSE_S = 2.0
+# a name, an IPv4 address, or an IPv6 one in brackets
+_HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+
+
+def run_device(
+    home: Path,
+    *,
+    partition: int,
+    model: ModelSection,
+    policy: Policy,
+    min_public_prompts: int,
+    scores: bool,
+    threads: int,
+    server: str,
+    authority: Path | None,
+    insecure: bool,
+    page_port: int | None,
+    strip_pictures: int,
+    limits: OwnerLimits,
+    reply_floor_s: float,
+    say: Callable[[str], object],
+) -> None:
+    """Answer until SIGTERM or SIGINT. server: host:port, "" for none; then only the socket answers.
+
+    page_port: where the owner's page is served, 0 for any free port, None for no page. For strip_pictures,
+    limits and reply_floor_s see `AgentSettings`.
+
+    Raises UserError when an agent has this home already, when the server's authority or the device's key is
+    missing, and for a server that is no host and port.
+    """
+    if server and not _HOST_AND_PORT.fullmatch(server):
+        raise UserError(f"--server {server!r}: expected host:port, for example server.example:9443")
+    key = home / "keys" / DEVICE_KEY
+    if server and authority is None and not insecure:
+        raise UserError("give --authority authority.pem of the server, or --insecure in a closed network")
+    if authority is not None and not authority.is_file():
+        raise UserError(f"{authority} is not there: the server's `fedaigc keys server` makes it")
+    if authority is not None and not key.is_file():
+        raise UserError(f"{key} is not there: make it with `fedaigc keys device {home}`")
+    settings = AgentSettings(
+        partition=partition,
+        model=model,
+        policy=policy,
+        min_public_prompts=min_public_prompts,
+        scores=scores,
+        threads=threads,
+        strip_pictures=strip_pictures,
+        limits=limits,
+        reply_floor_s=reply_floor_s,
+    )
+    agent = Agent(home, settings)
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    with listening(agent) as socket, _page(agent, page_port, say):
+        thread = threading.Thread(target=socket.serve_forever, daemon=True)
+        thread.start()
+        say(f"agent of {home}: partition {partition}, base model {agent.base_hash()[:16]}, pid {os.getpid()}")
+        try:
+            _supervise(home, server, authority, key, ending, say)
+        finally:
+            socket.shutdown()
+
+
+@contextlib.contextmanager
+def _page(agent: Agent, port: int | None, say: Callable[[str], object]) -> Iterator[None]:
+    """The owner's page, while the agent runs."""
+    # also an address that a killed agent left
+    forget_page(agent.home)
+    if port is None:
+        yield
+        return
+    with serving_page(agent.home, agent.status, port) as url:
+        say(f"page, for you alone: {url}")
+        yield
+
+
+def _supervise(
+    home: Path,
+    server: str,
+    authority: Path | None,
+    key: Path,
+    ending: threading.Event,
+    say: Callable[[str], object],
+) -> None:
+    """Keep a relay running, if there is a server, until the end is near; say when the connection changes."""
+    relay: subprocess.Popen[bytes] | None = None
+    # what an earlier agent's SuperNode wrote is no news of this one's
+    begin_anew(home / "relay" / SUPERNODE_LOG)
+    said: str | None = CONNECTING
+    try:
+        while not ending.wait(0.2):
+            if not server:
+                continue
+            for log in (RELAY_LOG, SUPERNODE_LOG):
+                keep_short(home / "relay" / log)
+            news = connection(home)
+            if news not in (None, CONNECTING, said):
+                say(f"server {server}: {news}")
+                said = news
+            if relay is not None and relay.poll() is not None and ending.wait(_RELAY_PAUSE_S):
+                break
+            if relay is None or relay.poll() is not None:
+                relay = _start_relay(home, server, authority, key)
+    finally:
+        if relay is not None:
+            stopped(relay)
+
+
+def _start_relay(home: Path, server: str, authority: Path | None, key: Path) -> "subprocess.Popen[bytes]":
+    scratch = private_folder(home.absolute() / "relay")
+    arguments = [str(home.absolute()), str(scratch), server]
+    arguments += ["", ""] if authority is None else [str(authority.absolute()), str(key.absolute())]
+    with private_files(), (scratch / RELAY_LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fedaigc.deployment.agent.relay", *arguments],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=ended_with_parent,
+        )

@@ -1,0 +1,1 @@
+"""The server of devices: SuperLink, door, keys, who may come in."""

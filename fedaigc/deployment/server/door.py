@@ -1,0 +1,179 @@
+"""The door of a server: it lets through what nodes need of Flower's SuperLink, and nothing else.
+
+Whoever reaches a SuperLink's port can submit a run, which is code for its server. Devices reach this door
+only, and through it the paths under /v1/fleet/. Nobody holds it open: headers, bodies and readers have their
+time, connections and the bytes of bodies under way their numbers (`Admission`).
+"""
+
+import asyncio
+import re
+import socket
+import ssl
+import time
+from asyncio.sslproto import SSLProtocol
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from fedaigc.bounds import MAX_BODY_BYTES
+from fedaigc.deployment.server.admission import Admission, Arrival
+from fedaigc.deployment.server.door_protocol import door_protocol
+from fedaigc.deployment.server.node_key import KnownKeys
+from fedaigc.federation.runtime.own_user import listeners
+
+# no dots, no escapes: what a path means must not depend on who reads it
+_PATHS = re.compile(r"/v1/fleet/[a-z0-9-]+")
+_TIMEOUT_S = 120.0
+# how long a body waits for others to be answered
+_ROOM_S = 60.0
+_ROOM_POLL_S = 0.05
+_SWEEP_S = 1
+_TLS_BUFFER_BYTES = 1 << 16
+# of one connection alone, or set anew on the other side
+_NOT_PASSED = frozenset({"connection", "keep-alive", "transfer-encoding", "host", "upgrade"})
+
+
+class _Refused(Exception):
+    """A body that is not passed on to its end."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def door(upstream: str, trusted: ssl.SSLContext | None, admission: Admission | None = None) -> Starlette:
+    """The application. upstream: https://host:port of the SuperLink; trusted: what its certificate must be
+    signed by, None for http. admission: of the server that serves it.
+
+    Bodies and replies pass through as they come. A body beyond `MAX_BODY_BYTES` is refused before it is read
+    to its end (Flower sends large messages in parts of 5 MB).
+    """
+    known, keys = admission if admission is not None else Admission(), KnownKeys()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        verify = trusted if trusted is not None else False
+        # as many as there are connections, whose number is bounded already
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        async with httpx.AsyncClient(
+            base_url=upstream, verify=verify, timeout=_TIMEOUT_S, limits=limits
+        ) as client:
+            app.state.client = client
+            yield
+
+    async def pass_on(request: Request) -> Response:
+        path: str = request.scope["path"]
+        if not _PATHS.fullmatch(path):
+            return PlainTextResponse("there is nothing here for devices\n", status_code=404)
+        arrival = known.of(request.client)
+        arrival.proven |= keys.signed(request.headers)
+        client: httpx.AsyncClient = request.app.state.client
+        headers = [(k, v) for k, v in request.headers.raw if k.decode("latin-1") not in _NOT_PASSED]
+        framed = {"content-length", "transfer-encoding"} & set(request.headers)
+        if "transfer-encoding" in framed:
+            headers = [(k, v) for k, v in headers if k != b"content-length"]
+        try:
+            # without its length, a body may be as long as any
+            length = MAX_BODY_BYTES if "transfer-encoding" in framed else _length(request)
+            if length > MAX_BODY_BYTES:
+                raise _Refused(413, "this is too large")
+            if arrival.proven and length:
+                await _room(known, arrival, length)
+            content = _body(request, known, arrival) if framed else None
+            asked = client.build_request(
+                request.method, path, content=content, headers=headers, params=request.query_params
+            )
+            reply = await client.send(asked, stream=True)
+        except _Refused as refusal:
+            return PlainTextResponse(f"{refusal}\n", status_code=refusal.status)
+        except (httpx.HTTPError, ClientDisconnect):
+            return PlainTextResponse("the server is not there\n", status_code=503)
+        finally:
+            arrival.body_bytes = 0
+        if reply.is_success:
+            arrival.proven = True
+            keys.add(request.headers)
+        passed = {k: v for k, v in reply.headers.items() if k.lower() not in _NOT_PASSED}
+        return StreamingResponse(
+            reply.aiter_raw(), reply.status_code, passed, background=BackgroundTask(reply.aclose)
+        )
+
+    route = Route("/{path:path}", pass_on, methods=["GET", "POST", "PUT", "DELETE"])
+    return Starlette(routes=[route], lifespan=lifespan)
+
+
+def _length(request: Request) -> int:
+    return int(request.headers.get("content-length", 0))
+
+
+async def _room(admission: Admission, arrival: Arrival, length: int) -> None:
+    """Wait for room for a body of `length` bytes. _Refused when there is none for long."""
+    until = time.monotonic() + _ROOM_S
+    arrival.waits = True
+    try:
+        while not admission.reserves(arrival, length):
+            if time.monotonic() > until:
+                raise _Refused(503, "too much is under way: try again")
+            await asyncio.sleep(_ROOM_POLL_S)
+    finally:
+        arrival.waits = False
+        arrival.since = time.monotonic()
+
+
+async def _body(request: Request, admission: Admission, arrival: Arrival) -> AsyncIterator[bytes]:
+    """The body in parts. _Refused beyond the bounds."""
+    length = 0
+    async for part in request.stream():
+        length += len(part)
+        if length > MAX_BODY_BYTES:
+            raise _Refused(413, "this is too large")
+        if not (arrival.proven or admission.takes(arrival, len(part))):
+            raise _Refused(503, "too much is under way: try again")
+        yield part
+
+
+def door_server(
+    upstream: str,
+    trusted: ssl.SSLContext | None,
+    host: str,
+    port: int,
+    certificate: tuple[Path, Path] | None = None,
+) -> tuple[uvicorn.Server, list[socket.socket]]:
+    """The server of a door, and the sockets to run it with. certificate: with its key; None for http.
+
+    OSError when nothing can listen there.
+    """
+    # else 256 KB for each connection from its first byte on; a record of TLS has 16 at most
+    SSLProtocol.max_size = _TLS_BUFFER_BYTES
+    admission = Admission()
+    settings: dict[str, Any] = {}
+    if certificate is not None:
+        settings = {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])}
+
+    async def sweep() -> None:
+        admission.sweep()
+
+    config = uvicorn.Config(
+        door(upstream, trusted, admission),
+        log_level="warning",
+        access_log=False,
+        # the listener decides in `accept`, which uvloop does not call
+        loop="asyncio",
+        http=door_protocol(admission),
+        ws="none",
+        # a header's word for another address would be counted for that
+        proxy_headers=False,
+        callback_notify=sweep,
+        timeout_notify=_SWEEP_S,
+        **settings,
+    )
+    return uvicorn.Server(config), listeners(host, port, admission.admits)

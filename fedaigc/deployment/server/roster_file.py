@@ -1,0 +1,103 @@
+"""Which device a server knows: name, partition, and the node that its key is bound to."""
+
+import json
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+from fedaigc.deployment.server.server import ServerState, control_environment
+from fedaigc.errors import DamagedFile, UserError
+from fedaigc.federation.runtime.flower_runtime import ask_flwr
+from fedaigc.storage.file_lock import locked
+from fedaigc.storage.private_files import private_files
+
+DEVICES = "devices.json"
+_LOCK = ".devices.lock"
+
+
+@dataclass(frozen=True)
+class KnownDevice:
+    """A registered device. node_id: Flower's, which only the holder of the key can speak for."""
+
+    name: str
+    partition: int
+    node_id: int
+
+
+def known_devices(folder: Path) -> list[KnownDevice]:
+    """The devices of this server, by partition. DamagedFile when the list cannot be read."""
+    path = folder / DEVICES
+    if not path.exists():
+        return []
+    try:
+        found = [KnownDevice(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise DamagedFile(f"{path} is damaged: restore it from a copy") from error
+    return sorted(found, key=lambda device: device.partition)
+
+
+def register_device(
+    folder: Path, state: ServerState, public_key: Path, name: str, partition: int | None = None
+) -> KnownDevice:
+    """Register a device's public key with the running server and bind it to a partition (default: the next).
+
+    Raises UserError for a partition or name that another device has, and with Flower's words when it refuses.
+    """
+    # of two at once the second sees what the first wrote
+    with private_files(), locked(folder / _LOCK):
+        return _register(folder, state, public_key, name, partition)
+
+
+def _register(
+    folder: Path, state: ServerState, public_key: Path, name: str, partition: int | None
+) -> KnownDevice:
+    held = known_devices(folder)
+    free = (number for number in count() if number not in {device.partition for device in held})
+    chosen = partition if partition is not None else next(free)
+    taken = [device for device in held if device.partition == chosen or device.name == name]
+    if taken:
+        raise UserError(f"{taken[0].name!r} has partition {taken[0].partition} already: choose others")
+    _check_public(public_key)
+    scratch, environment = control_environment(folder, state)
+    done = ask_flwr(["supernode", "register", str(public_key.absolute())], scratch, environment)
+    try:
+        node_id = int(json.loads(done.stdout[done.stdout.index("{") :])["node-id"])
+    except (ValueError, KeyError) as error:
+        raise UserError(f"the server did not take the key:\n{(done.stdout + done.stderr).strip()}") from error
+    device = KnownDevice(name, chosen, node_id)
+    text = json.dumps([asdict(entry) for entry in [*held, device]], indent=1)
+    temporary = folder / f".{DEVICES}"
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(folder / DEVICES)
+    return device
+
+
+def nodes_online(folder: Path, state: ServerState) -> set[int]:
+    """The nodes that the running server hears. UserError when it does not answer."""
+    scratch, environment = control_environment(folder, state)
+    done = ask_flwr(["supernode", "list"], scratch, environment)
+    try:
+        nodes = json.loads(done.stdout[done.stdout.index("{") :])["nodes"]
+        return {int(node["node-id"]) for node in nodes if node["status"] == "online"}
+    except (ValueError, KeyError) as error:
+        raise UserError(f"the server does not answer:\n{(done.stdout + done.stderr).strip()}") from error
+
+
+def _check_public(path: Path) -> None:
+    """UserError for a file that is no public key as `fedaigc keys device` makes it."""
+    made = "`fedaigc keys device HOME` makes it on the device, as HOME/keys/device.key.pub"
+    if not path.is_file():
+        raise UserError(f"{path} is not there: {made}")
+    content = path.read_bytes()
+    if b"PRIVATE KEY" in content:
+        raise UserError(f"{path} is a private key, which stays on its device: give the public one; {made}")
+    try:
+        good = isinstance(load_ssh_public_key(content), EllipticCurvePublicKey)
+    except (ValueError, UnsupportedAlgorithm):
+        good = False
+    if not good:
+        raise UserError(f"{path} holds no public key of an elliptic curve: {made}")

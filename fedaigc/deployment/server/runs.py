@@ -1,0 +1,125 @@
+"""Start a run against a server of devices, follow it, and say how it ended."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from fedaigc.deployment.server.roster_file import known_devices
+from fedaigc.deployment.server.server import RUN_CONFIGS, ServerState, control_environment
+from fedaigc.errors import UserError
+from fedaigc.federation.config.config_bounds import check_config
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.config.server_config import forget_configs, keep_config, run_config_file
+from fedaigc.federation.runtime.flower_runtime import (
+    LOG,
+    check_ended_well,
+    run_ids,
+    run_status,
+    runs_going_on,
+    stage_app,
+    stop_run,
+    stream_run,
+)
+from fedaigc.federation.runtime.superlink import CONNECTION
+from fedaigc.federation.server.exchange import Progress
+from fedaigc.storage.private_files import close_files, private_files
+
+ROUND_DEADLINE_S = 3600.0
+GENERATION_DEADLINE_S = 900.0
+
+
+def run_on_devices(
+    folder: Path,
+    state: ServerState,
+    config: FederationConfig,
+    progress: Progress | None = None,
+    on_log: Callable[[str], None] | None = None,
+) -> None:
+    """Run `config` on the devices that this server knows; their number is that of the run's clients.
+
+    Without TLS there are no keys to bind, and the configuration's own number counts. Where the configuration
+    has no deadlines, those of this module count: a device may hang. Raises UserError without devices, for a
+    configuration that does not fit them, while another run goes on, and as a simulation does when the run
+    does not end well. A run that resumes takes over from one that goes on. KeyboardInterrupt stops the run.
+    """
+    with private_files():
+        _run(folder, state, config, progress, on_log)
+
+
+def _run(
+    folder: Path,
+    state: ServerState,
+    config: FederationConfig,
+    progress: Progress | None,
+    on_log: Callable[[str], None] | None,
+) -> None:
+    devices = known_devices(folder)
+    if state.tls:
+        if not devices:
+            raise UserError(f"no devices: register one with `fedaigc server add {folder} PUBLIC_KEY`")
+        bindings = {str(device.node_id): device.partition for device in devices}
+        # checked anew: ranks and steps by client must fit the devices that there are
+        values = config.model_dump() | {"bindings": bindings, "num_clients": max(bindings.values()) + 1}
+        config = parse_config(values)
+    config = _as_deployed(config).absolute()
+    # what every device would refuse is told here
+    check_config(config.for_devices())
+    config.output.mkdir(parents=True, exist_ok=True)
+    if not config.resume:
+        (config.output / "record.json").unlink(missing_ok=True)
+    close_files(config.output, LOG)
+    scratch, environment = control_environment(folder, state)
+    app = scratch / "app"
+    shutil.rmtree(app, ignore_errors=True)
+    stage_app(app)
+    before = run_ids(scratch, environment)
+    if not config.resume and going_on(folder, state):
+        raise UserError(
+            "a run goes on already: wait for its end, take it over with --resume, or end it with "
+            f"`fedaigc server cancel {folder}`"
+        )
+    cancel_runs(folder, state)
+    run_config = scratch / "run.toml"
+    # the whole stays on this machine: Flower sends the run's configuration to every device
+    configs = folder / RUN_CONFIGS
+    forget_configs(configs)
+    run_config.write_text(run_config_file(keep_config(config, configs)), encoding="utf-8")
+    names = [str(path.absolute()) for path in (app, run_config)]
+    command = ["run", names[0], CONNECTION, "--stream", "--run-config", names[1]]
+    try:
+        with (config.output / LOG).open("w", encoding="utf-8") as log:
+            lines = stream_run(command, scratch, environment, log.write, progress, on_log)
+    except KeyboardInterrupt:
+        cancel_runs(folder, state)
+        raise
+    finally:
+        forget_configs(configs)
+    status, details = run_status(scratch, environment, before)
+    check_ended_well(status, details, config, lines)
+
+
+def going_on(folder: Path, state: ServerState) -> set[str]:
+    """The ids of the runs that have not ended on this server; one at most, unless others submit some too."""
+    return runs_going_on(*control_environment(folder, state))
+
+
+def cancel_runs(folder: Path, state: ServerState) -> list[str]:
+    """Stop whatever goes on on this server, and return the ids. UserError when a run is not stopped."""
+    scratch, environment = control_environment(folder, state)
+    found = sorted(runs_going_on(scratch, environment))
+    for run_id in found:
+        stop_run(run_id, scratch, environment)
+    return found
+
+
+def _as_deployed(config: FederationConfig) -> FederationConfig:
+    """With deadlines, and with noise that no device can guess unless the configuration asks for it."""
+    rounds = {"deadline_s": config.rounds.deadline_s or ROUND_DEADLINE_S}
+    generation = {"deadline_s": config.generation.deadline_s or GENERATION_DEADLINE_S}
+    return config.model_copy(
+        update={
+            "seeded_noise": bool(config.seeded_noise),
+            "rounds": config.rounds.model_copy(update=rounds),
+            "generation": config.generation.model_copy(update=generation),
+        }
+    )

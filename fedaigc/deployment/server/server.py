@@ -1,0 +1,266 @@
+"""A server of devices: Flower's SuperLink on this machine alone, and the door in front of it.
+
+The folder of a server holds its keys, the database of the SuperLink, which device has which partition, and
+what the running process says of itself. A SuperLink that dies is started again with its database.
+"""
+
+import json
+import os
+import resource
+import secrets
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from fedaigc.deployment.processes import (
+    alive,
+    birth,
+    free_port,
+    keep_short,
+    killed_with_parent,
+    stopped,
+    wait_for_port,
+)
+from fedaigc.deployment.server.door import door_server
+from fedaigc.deployment.server.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY
+from fedaigc.errors import DamagedFile, UserError
+from fedaigc.federation.config.server_config import FOLDER_VARIABLE
+from fedaigc.federation.runtime.superlink import CONNECTION, SUPERLINK, flower_environment
+from fedaigc.storage.private_files import (
+    PRIVATE_FILE,
+    close_files,
+    only_for_this_user,
+    private_files,
+    private_folder,
+)
+
+STATE = "server.json"
+LOG = "server.log"
+SUPERLINK_LOG = "superlink.log"
+RUN_CONFIGS = "run-configs"
+_START_TIMEOUT_S = 90.0
+_STOP_TIMEOUT_S = 30.0
+_LONGEST_PAUSE_S = 30.0
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """A running server. began: see `birth`. port: the door's. superlink: host:port, on this machine alone."""
+
+    pid: int
+    began: float
+    host: str
+    port: int
+    superlink: str
+    tls: bool
+
+
+def server_state(folder: Path) -> ServerState | None:
+    """The server of this folder, None when none runs."""
+    path = folder / STATE
+    try:
+        state = ServerState(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise DamagedFile(f"{path} is damaged: remove it") from error
+    return state if alive(state.pid, state.began) else None
+
+
+def start_server(folder: Path, host: str, port: int, *, insecure: bool = False) -> ServerState:
+    """Start a server in the background and wait until it answers.
+
+    insecure: without TLS and without keys, for tests in a closed network. Raises UserError without keys, when
+    one runs already, when the port is in use, and with the end of its log when it does not start.
+    """
+    if not insecure and not (folder / SERVER_CERTIFICATE).exists():
+        raise UserError(f"{folder} has no keys: make them with `fedaigc keys server {folder} --host NAME`")
+    if server_state(folder) is not None:
+        raise UserError(f"a server runs in {folder} already: `fedaigc server stop {folder}` ends it")
+    _check_free(host, port)
+    close_server_folder(folder)
+    (folder / STATE).unlink(missing_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "fedaigc.deployment.server.server",
+        str(folder.absolute()),
+        host,
+        str(port),
+    ]
+    command += ["insecure"] if insecure else []
+    with private_files(), (folder / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        state = server_state(folder)
+        if state is not None and state.pid == process.pid:
+            return state
+        time.sleep(0.2)
+    stopped(process)
+    log_end = (folder / LOG).read_text(errors="replace")[-2000:]
+    raise UserError(f"the server did not start:\n{log_end}")
+
+
+def _check_free(host: str, port: int) -> None:
+    """UserError when nothing can listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # as the door does: what an earlier one left behind is no hindrance
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise UserError(
+            f"no server can listen on {host}:{port}: {error.strerror}; choose another --host or --port"
+        ) from error
+
+
+def stop_server(folder: Path) -> bool:
+    """End the server of this folder; False when none runs."""
+    state = server_state(folder)
+    if state is None:
+        return False
+    os.kill(state.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while alive(state.pid, state.began) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if alive(state.pid, state.began):
+        os.kill(state.pid, signal.SIGKILL)
+    (folder / STATE).unlink(missing_ok=True)
+    return True
+
+
+def close_server_folder(folder: Path) -> None:
+    """Make a server's folder, for its user alone, and close what an earlier version left open in it."""
+    private_folder(folder)
+    close_files(folder, "server*.log", "server.json", "server.key", "superlink.db*", "devices.json")
+
+
+def control_environment(folder: Path, state: ServerState) -> tuple[Path, dict[str, str]]:
+    """A scratch folder, and the environment in which `flwr` speaks to this server as `CONNECTION`.
+
+    UserError for another user than the server's: the SuperLink would not answer.
+    """
+    user = psutil.Process(state.pid).uids().effective
+    if user != os.geteuid():
+        raise UserError(f"the server in {folder} runs as user {user}: its commands are for that user")
+    scratch = folder / "flower"
+    home = private_folder(scratch / "cli")
+    trust = f'root-certificates = "{(folder / AUTHORITY).absolute()}"' if state.tls else "insecure = true"
+    with private_files():
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+            f'address = "{state.superlink}"\n{trust}\n',
+            encoding="utf-8",
+        )
+    environment = flower_environment(scratch.absolute(), 1) | {"FLWR_HOME": str(home.absolute())}
+    return scratch, environment
+
+
+def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None:
+    """Run SuperLink and door until SIGTERM."""
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    scratch = folder / "flower"
+    shutil.rmtree(scratch, ignore_errors=True)
+    private_folder(scratch)
+    link_port = free_port()
+    trusted = None if insecure else ssl.create_default_context(cafile=str(folder / AUTHORITY))
+    upstream = f"{'http' if insecure else 'https'}://127.0.0.1:{link_port}"
+    certificate = None if insecure else (folder / SERVER_CERTIFICATE, folder / SERVER_KEY)
+    _raise_limit_of_files()
+    try:
+        proxy, sockets = door_server(upstream, trusted, host, port, certificate)
+    except OSError as error:
+        raise UserError(f"no server can listen on {host}:{port}: {error.strerror}") from error
+    link = _start_superlink(folder, scratch, link_port, insecure=insecure)
+    thread = threading.Thread(target=proxy.run, kwargs={"sockets": sockets}, name="door", daemon=True)
+    thread.start()
+    try:
+        wait_for_port(link_port, link)
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not proxy.started and thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if link.poll() is not None or not proxy.started:
+            raise UserError(f"no server on {host}:{port}: see {scratch / SUPERLINK_LOG}")
+        pid = os.getpid()
+        state = ServerState(pid, birth(pid), host, port, f"127.0.0.1:{link_port}", not insecure)
+        _write_state(folder, state)
+        pause_s = 1.0
+        while not ending.wait(0.5):
+            for log in (folder / LOG, scratch / SUPERLINK_LOG):
+                keep_short(log)
+            if not thread.is_alive():
+                raise UserError("the door ended: see above")
+            if link.poll() is not None:
+                if ending.wait(pause_s):
+                    break
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                print(f"the SuperLink ended with {link.returncode}: started again", flush=True)
+                link = _start_superlink(folder, scratch, link_port, insecure=insecure)
+    finally:
+        proxy.should_exit = True
+        stopped(link)
+        thread.join(5.0)
+        (folder / STATE).unlink(missing_ok=True)
+
+
+def _raise_limit_of_files() -> None:
+    """Each connection to the door is a file, and so is the one behind it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _start_superlink(folder: Path, scratch: Path, port: int, *, insecure: bool) -> "subprocess.Popen[bytes]":
+    database = folder / "superlink.db"
+    # it holds updates and latents of devices: for the server's owner alone, and so is what SQLite adds
+    database.touch(mode=PRIVATE_FILE)
+    database.chmod(PRIVATE_FILE)
+    command = [*SUPERLINK, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--database", str(database), "--disable-runtime-dependency-installation"]
+    if insecure:
+        command += ["--insecure"]
+    else:
+        command += ["--ssl-certfile", str(folder / SERVER_CERTIFICATE)]
+        command += ["--ssl-keyfile", str(folder / SERVER_KEY), "--ssl-ca-certfile", str(folder / AUTHORITY)]
+        command += ["--enable-supernode-auth"]
+    with (scratch / SUPERLINK_LOG).open("ab") as log:
+        return subprocess.Popen(
+            command,
+            cwd=scratch,
+            # its ServerApps inherit it, and read their runs' configurations there
+            env=flower_environment(scratch, 1) | {FOLDER_VARIABLE: str((folder / RUN_CONFIGS).absolute())},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # one that comes after it would find its database in use
+            preexec_fn=killed_with_parent,
+        )
+
+
+def _write_state(folder: Path, state: ServerState) -> None:
+    temporary = folder / f".{STATE}.{secrets.token_hex(4)}"
+    temporary.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+    os.replace(temporary, folder / STATE)
+
+
+if __name__ == "__main__":
+    only_for_this_user()
+    try:
+        serve_forever(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), insecure="insecure" in sys.argv[4:])
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,1 @@
+"""What a device keeps: images, prompts, pictures, adapters, and what it disclosed."""

@@ -1,0 +1,211 @@
+"""The home of a device: one folder that any process can reopen, readable by its owner only.
+
+Layout::
+
+    device.json             format and the seed of this device's own random streams
+    images/                 captions.jsonl and NNNNNN.png: the private pictures
+    prompts/                NNNNNN-<task id>.json: the queue, one file a task
+    adapters/rounds/        <run>/<round>/: the personal adapters that rounds ended with
+    adapters/current.json   which of them is used
+    adapters/shared/        <hash>/: the shared states that the federation sent
+    gallery/                <task id>.png and <task id>.json: finished images; .stripNN.png: the way to them
+    shared_work/            the shared steps that this device ran for its groups
+    disclosures.jsonl       what was disclosed of each prompt
+    task_names.json         the names under which prompts were last offered of which nothing was disclosed
+    cache/                  latents and text embeddings of the private images
+    training.json           how much servers had this device train: rounds, and pictures with repetition
+    errors.log              what went wrong, in full; only the kind of an error leaves the device
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import lock_descriptor
+
+from fedaigc.bounds import MAX_NOTE_CHARACTERS
+from fedaigc.errors import DamagedFile, UserError
+from fedaigc.storage.private_files import PRIVATE_FILE, PRIVATE_FOLDER
+
+FORMAT = 1
+OWNER_FILE = PRIVATE_FILE
+OWNER_FOLDER = PRIVATE_FOLDER
+MAX_LOG_BYTES = 1_000_000
+
+
+def home_of(homes: Path, partition: int) -> Path:
+    """The home of a partition's device in a simulation: homes/00, homes/01, and so on."""
+    return homes / f"{partition:02d}"
+
+
+class Home:
+    """Paths of a device's folder, and the only functions that write in it.
+
+    Every write is atomic: a process that dies leaves either the old content or the new, never half of one.
+    Files are created with mode 0600 and folders with 0700, whatever the umask.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.images = root / "images"
+        self.prompts = root / "prompts"
+        self.adapters = root / "adapters"
+        self.gallery = root / "gallery"
+        self.cache = root / "cache"
+
+    @classmethod
+    def open(cls, root: Path, seed: int | None = None) -> "Home":
+        """Open the home at `root`, making it when there is none.
+
+        `seed` fixes the random streams of a new home (task ids), so that a simulation repeats; else they
+        are seeded by the operating system. An existing home keeps the seed it was made with.
+        Raises UserError when `root` is a file, a folder of something else, a home of another format, or when
+        `seed` differs from that of the existing home.
+        """
+        home = cls(root)
+        marker = root / "device.json"
+        if root.exists() and not root.is_dir():
+            raise UserError(f"{root} is a file; a device's home is a folder: give another path")
+        if root.is_dir() and not marker.exists() and any(root.iterdir()):
+            raise UserError(f"{root} is not empty and not a device's home: give a new or an empty folder")
+        home.folder(root)
+        for path in (home.images, home.prompts, home.adapters, home.gallery, home.cache):
+            home.folder(path)
+        first = {"format": FORMAT, "seed": secrets.randbits(62) if seed is None else seed}
+        home.write_new_json(marker, first)
+        found = home.read_json(marker)
+        if found["format"] != FORMAT:
+            raise UserError(f"{root} has home format {found['format']}, this version reads {FORMAT}")
+        if seed is not None and found["seed"] != seed:
+            raise UserError(f"{root} was made with seed {found['seed']}, not {seed}: use another folder")
+        return home
+
+    @property
+    def seed(self) -> int:
+        """The seed of this device's own random streams; it never leaves the device."""
+        return int(self.read_json(self.root / "device.json")["seed"])
+
+    def folder(self, path: Path) -> Path:
+        """Make the folder `path` and its parents inside the home, for the owner only."""
+        missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+        for parent in reversed(missing):
+            parent.mkdir(mode=OWNER_FOLDER, exist_ok=True)
+        # the mode of mkdir passes through the umask, and an older folder may be open to others
+        path.chmod(OWNER_FOLDER)
+        return path
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Replace the content of `path` by `data`, atomically and durably."""
+        self._through_temporary(path, data, lambda temporary: os.replace(temporary, path))
+
+    def write_new(self, path: Path, data: bytes) -> bool:
+        """Create `path` with `data`; False, and nothing written, when it exists already."""
+        try:
+            # a link fails where a rename would overwrite: two processes cannot both win
+            self._through_temporary(path, data, lambda temporary: os.link(temporary, path))
+        except FileExistsError:
+            return False
+        return True
+
+    def append_line(self, path: Path, line: bytes) -> int:
+        """Append `line`, which ends in a line break, durably; return the size of the file before it.
+
+        The beginning of a line that a process left when it ended in the middle of one is removed first.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, OWNER_FILE)
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
+            lock_descriptor(descriptor)
+            size = file.seek(0, os.SEEK_END)
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                size = path.read_bytes().rfind(b"\n") + 1
+                file.truncate(size)
+            file.write(line)
+            os.fsync(descriptor)
+        if not size:
+            self._sync_folder(path.parent)
+        return size
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Write `value` as JSON with sorted keys, atomically."""
+        self.write(path, _json_bytes(value))
+
+    def write_new_json(self, path: Path, value: Any) -> bool:
+        """Create `path` with `value` as JSON; False, and nothing written, when it exists already."""
+        return self.write_new(path, _json_bytes(value))
+
+    def read_json(self, path: Path) -> Any:
+        """The JSON value in `path`; DamagedFile when it is none."""
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise DamagedFile(f"{path} is damaged: restore it from a copy, or remove it") from None
+
+    def write_folder(self, path: Path, fill: Callable[[Path], None]) -> None:
+        """Replace the folder `path` by one that `fill` writes into a temporary folder beside it.
+
+        A reader sees the old folder, for an instant none, or the complete new one. Files that libraries wrote
+        with other modes are closed to others before the folder appears under its name.
+        """
+        self.folder(path.parent)
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
+        replaced = temporary.with_name(f"{temporary.name}.old")
+        temporary.mkdir(mode=OWNER_FOLDER)
+        try:
+            fill(temporary)
+            for entry in temporary.rglob("*"):
+                entry.chmod(OWNER_FOLDER if entry.is_dir() else OWNER_FILE)
+            if path.exists():
+                path.rename(replaced)  # a folder that is not empty cannot be renamed over
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(replaced, ignore_errors=True)
+
+    def _sync_folder(self, path: Path) -> None:
+        """Make the name of a new file durable."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _through_temporary(self, path: Path, data: bytes, finish: Callable[[Path], None]) -> None:
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_FILE)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            finish(temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def note_error(root: Path, text: str) -> None:
+    """Append the text of an error to errors.log of the home at `root`, for its owner to read.
+
+    It may quote a prompt, so the file is the owner's only. Beyond a megabyte the log starts anew and one
+    older file is kept. Nothing happens when there is no home, or when it cannot be written to. A long text
+    loses its middle, and what no terminal should be sent is escaped: another machine may have written it.
+    """
+    path = root / "errors.log"
+    if len(text) > MAX_NOTE_CHARACTERS:
+        half = MAX_NOTE_CHARACTERS // 2
+        text = f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"
+    text = "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    with contextlib.suppress(OSError):
+        if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+            os.replace(path, root / "errors.old.log")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, OWNER_FILE)
+        with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _json_bytes(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False).encode()

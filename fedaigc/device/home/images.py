@@ -1,0 +1,177 @@
+"""The private images of a device: read from a folder or a data set, kept as PNG files with captions."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import checked_prompt
+from fedaigc.errors import DamagedFile, UserError
+
+CAPTIONS = "captions.jsonl"
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    """A picture (RGB) and what it shows."""
+
+    image: Image.Image
+    caption: str
+
+
+class ImageStore:
+    """The pictures of one home."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._index = home.images / CAPTIONS
+
+    def __len__(self) -> int:
+        return len(self._entries())
+
+    def add(self, pictures: Iterable[CaptionedImage]) -> int:
+        """Store the pictures behind those already held and return how many were added.
+
+        They appear all at once or, after an error or a crash, not at all: the index is written last.
+        """
+        entries = self._entries()
+        before = len(entries)
+        for picture in pictures:
+            name = f"{len(entries):06d}.png"
+            encoded = io.BytesIO()
+            picture.image.convert("RGB").save(encoded, format="PNG")
+            self._home.write(self._home.images / name, encoded.getvalue())
+            entries.append({"file": name, "caption": picture.caption})
+        lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+        self._home.write(self._index, lines.encode())
+        return len(entries) - before
+
+    def all(self) -> list[CaptionedImage]:
+        """Every picture, in the order in which they were added."""
+        return [
+            CaptionedImage(_decoded(self._home.images / entry["file"]), entry["caption"])
+            for entry in self._entries()
+        ]
+
+    def digest(self) -> str:
+        """A fingerprint of pictures and captions, which names the cached latents. It stays on the device."""
+        total = hashlib.sha256()
+        for entry in self._entries():
+            total.update(entry["caption"].encode() + b"\0")
+            total.update(hashlib.sha256((self._home.images / entry["file"]).read_bytes()).digest())
+        return total.hexdigest()
+
+    def _entries(self) -> list[dict[str, str]]:
+        if not self._index.exists():
+            return []
+        try:
+            return [json.loads(line) for line in self._index.read_text(encoding="utf-8").splitlines()]
+        except ValueError:
+            raise DamagedFile(f"{self._index} is damaged: expected one JSON object a line") from None
+
+
+def read_folder(folder: Path) -> list[CaptionedImage]:
+    """The pictures of a folder, sorted by file name, each with its caption.
+
+    Captions come from `captions.jsonl` (or `metadata.jsonl`), one object a line such as
+    {"file": "cat.png", "caption": "a cat on a sofa"} (`file_name` and `text` are understood too), or from a
+    text file beside each picture: cat.png, cat.txt. Files whose names begin with a dot are passed over.
+
+    Raises UserError, naming the file, for a missing or empty folder, anything not a picture, a picture
+    without a caption and a caption without a picture.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}: give a folder of pictures with captions")
+    captions = _listed_captions(folder)
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    sidecars = {path.stem: path for path in files if path.suffix == ".txt"}
+    found: list[CaptionedImage] = []
+    for path in files:
+        if path.suffix == ".txt" or path.name in (CAPTIONS, "metadata.jsonl"):
+            continue
+        image = _decoded(path)
+        sidecar = sidecars.pop(path.stem, None)
+        caption = captions.pop(path.name, None)
+        if caption is None and sidecar is not None:
+            caption = _text(sidecar)
+        if caption is None:
+            raise UserError(
+                f"{path} has no caption: add a line to {CAPTIONS} or write {path.stem}.txt beside it"
+            )
+        found.append(CaptionedImage(image, _checked_caption(caption, path)))
+    orphans = [str(path) for path in sidecars.values()] + [
+        f"{folder / name} in {CAPTIONS}" for name in captions
+    ]
+    if orphans:
+        raise UserError(f"a caption without a picture: {orphans[0]}; add the picture or remove the caption")
+    if not found:
+        raise UserError(f"no pictures in {folder}: put PNG, JPEG or WebP files with captions there")
+    return found
+
+
+def read_rows(
+    rows: Iterable[Mapping[str, Any]], image: str = "image", caption: str = "caption"
+) -> Iterator[CaptionedImage]:
+    """The rows of a `datasets.Dataset` (or any mappings) with an image and a caption column, one by one.
+
+    Raises UserError when a column is missing or a row does not hold a picture.
+    """
+    for number, row in enumerate(rows):
+        for column in (image, caption):
+            if column not in row:
+                raise UserError(f"row {number} has no column {column!r}; it has {', '.join(sorted(row))}")
+        if not isinstance(row[image], Image.Image):
+            raise UserError(
+                f"column {image!r} of row {number} holds {type(row[image]).__name__}, not a picture"
+            )
+        yield CaptionedImage(row[image].convert("RGB"), _checked_caption(str(row[caption]), f"row {number}"))
+
+
+def _checked_caption(caption: str, where: Path | str) -> str:
+    try:
+        return checked_prompt(caption)
+    except UserError as error:
+        raise UserError(f"the caption of {where}: {error}") from None
+
+
+def _listed_captions(folder: Path) -> dict[str, str]:
+    """File name -> caption, from the list of the folder if it has one."""
+    captions: dict[str, str] = {}
+    for path in (folder / CAPTIONS, folder / "metadata.jsonl"):
+        if not path.exists():
+            continue
+        for number, line in enumerate(_text(path).splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                entry = json.loads(line)
+                name = entry["file"] if "file" in entry else entry["file_name"]
+                caption = entry["caption"] if "caption" in entry else entry["text"]
+            except (ValueError, KeyError, TypeError):
+                raise UserError(
+                    f'{path}, line {number}: expected {{"file": "cat.png", "caption": "a cat on a sofa"}}'
+                ) from None
+            captions[str(name)] = str(caption)
+    return captions
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError:
+        raise UserError(f"{path} is not a UTF-8 text file: save it as UTF-8") from None
+
+
+def _decoded(path: Path) -> Image.Image:
+    """The picture in RGB, upright; UserError when the file is none."""
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise UserError(f"{path} is not a picture: remove it from the folder, or convert it to PNG") from None

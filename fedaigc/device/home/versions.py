@@ -1,0 +1,188 @@
+"""What a device keeps of federated runs, versioned by (run, round), and the shared states that it was sent.
+
+A round that is repeated, because the server or the device died in it, starts from the version before it: no
+picture is trained on twice. Rounds only follow: each is later than a version that is kept, from which it
+starts, or nothing was ever before it; what is kept of later ones is dropped with it. Personal adapters never
+leave the device through this module's callers; they are exported by the owner only.
+"""
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from fedaigc.bounds import MAX_ROUND
+from fedaigc.device.home.home import Home
+from fedaigc.device.replies import DeviceError, Failure
+from fedaigc.diffusion.adapters.stages import Adapter, SharedState
+from fedaigc.storage.tensor_file import read_tensors
+
+# a repeated round needs the version before it; one more for a server that falls back by two
+KEPT_ROUNDS = 3
+KEPT_SHARED_STATES = 2
+# of other runs, each with its last rounds
+KEPT_RUNS = 8
+# in the header of a round: the number of the version that it started from, 0 for none
+_FOLLOWS = "follows"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class AdapterVersions:
+    """What the rounds of federated runs left in one home."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._shared = home.adapters / "shared"
+        self._current = home.adapters / "current.json"
+
+    def save_round(
+        self, run: str, round: int, personal: Adapter | None, memory: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Keep what (run, round) ended with: the personal adapter, and the memory of the strategy.
+
+        A personal adapter becomes the current one. Later rounds of the run are dropped: this one takes their
+        place. Raises DeviceError as `check_follows` does; then nothing is written.
+        """
+        self.check_follows(run, round)
+        folder = self._run_folder(run) / f"{round:06d}"
+        earlier = [number for number, _ in self._rounds(run) if number < round]
+        header: dict[str, Any] = {_FOLLOWS: earlier[-1] if earlier else 0}
+        if personal is not None:
+            header |= {"rank": personal.rank, "alpha": personal.alpha}
+        factors = personal.tensors() if personal is not None else {}
+        named = {f"personal/{name}": tensor for name, tensor in factors.items()}
+        named |= {f"memory/{name}": tensor for name, tensor in (memory or {}).items()}
+        self._save(folder, header, named)
+        if personal is not None:
+            self._home.write_json(self._current, {"run": run, "round": round})
+        held = self._rounds(run)
+        kept = [path for number, path in held if number <= round][-KEPT_ROUNDS:]
+        for _, old in held:
+            if old not in kept and old != self._current_folder():
+                shutil.rmtree(old)
+        self._drop_old_runs(run)
+
+    def check_follows(self, run: str, round: int) -> None:
+        """Raise DeviceError for a round that does not follow what is kept of its run: nothing is written.
+
+        That is one outside 1 to `MAX_ROUND`, or one before all that are kept, where earlier ones were
+        dropped.
+        """
+        if not 1 <= round <= MAX_ROUND:
+            raise DeviceError(
+                Failure.TRAINING_REFUSED, f"rounds count from 1 to {MAX_ROUND}, this is {round!r:.80}"
+            )
+        held = self._rounds(run)
+        if not held or round > held[0][0]:
+            return
+        first, folder = held[0]
+        # homes of before have no such entry
+        unknown = 0 if first == 1 or len(held) < KEPT_ROUNDS else first - 1
+        if self._home.read_json(folder / "header.json").get(_FOLLOWS, unknown):
+            raise DeviceError(
+                Failure.TRAINING_REFUSED,
+                f"round {round} of run {run} would start from a version that is no longer kept; the rounds "
+                f"kept are {', '.join(str(number) for number, _ in held)}: give a run from the start "
+                "another name",
+            )
+
+    def before(self, run: str, round: int) -> tuple[Adapter | None, dict[str, Tensor]]:
+        """What `round` of `run` starts from: personal adapter and memory of the latest round before it.
+
+        None and nothing in the first round that this device takes part in.
+        """
+        earlier = [folder for number, folder in self._rounds(run) if number < round]
+        return self._load_round(earlier[-1]) if earlier else (None, {})
+
+    def latest(self, run: str) -> tuple[Adapter | None, dict[str, Tensor]]:
+        """What the latest round of `run` ended with; None and nothing before its first."""
+        held = self._rounds(run)
+        return self._load_round(held[-1][1]) if held else (None, {})
+
+    def last_round(self, run: str) -> int:
+        """The number of the latest round of `run`; 0 before its first."""
+        held = self._rounds(run)
+        return held[-1][0] if held else 0
+
+    def current_personal(self) -> Adapter | None:
+        """The personal adapter saved last; None before the first training."""
+        folder = self._current_folder()
+        return self._load_round(folder)[0] if folder is not None else None
+
+    def save_shared(self, shared: SharedState) -> str:
+        """Keep a shared state under its version hash, drop the oldest ones, and return the hash."""
+        version = shared.hash()
+        folder = self._shared / version
+        if not folder.exists():
+            self._save(folder, shared.header(), shared.tensors())
+        held = sorted((entry for entry in self._shared.iterdir() if entry != folder), key=_age)
+        for old in held[: max(0, len(held) + 1 - KEPT_SHARED_STATES)]:
+            shutil.rmtree(old)
+        return version
+
+    def shared(self, version: str) -> SharedState:
+        """The shared state with this hash; DeviceError when it was never sent or was dropped."""
+        folder = self._shared / version
+        if not _NAME.fullmatch(version) or not folder.is_dir():
+            raise DeviceError(Failure.SHARED_STATE_MISSING, f"no shared state {version} in this home")
+        header, tensors = _load(self._home, folder)
+        found = SharedState.from_tensors(header, tensors)
+        if found.hash() != version:
+            raise DeviceError(Failure.STORAGE, f"shared state {version} on disk hashes to {found.hash()}")
+        return found
+
+    def _drop_old_runs(self, run: str) -> None:
+        """Keep the latest `KEPT_RUNS` others, and whichever the current personal adapter is from."""
+        current = self._home.read_json(self._current)["run"] if self._current.exists() else run
+        others = [
+            path for path in (self._home.adapters / "rounds").iterdir() if path.name not in (run, current)
+        ]
+        for old in sorted(others, key=_age)[:-KEPT_RUNS]:
+            shutil.rmtree(old)
+
+    def _current_folder(self) -> Path | None:
+        if not self._current.exists():
+            return None
+        current = self._home.read_json(self._current)
+        return self._run_folder(current["run"]) / f"{current['round']:06d}"
+
+    def _run_folder(self, run: str) -> Path:
+        # the name comes from outside: it must not be able to leave the home
+        if not _NAME.fullmatch(run):
+            raise DeviceError(Failure.PLAN_REFUSED, f"{run!r} is no name of a run")
+        return self._home.adapters / "rounds" / run
+
+    def _rounds(self, run: str) -> list[tuple[int, Path]]:
+        return sorted((int(path.name), path) for path in self._run_folder(run).glob("[0-9]*"))
+
+    def _load_round(self, folder: Path) -> tuple[Adapter | None, dict[str, Tensor]]:
+        header, tensors = _load(self._home, folder)
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+
+        factors = part("personal/")
+        layers = sorted({name.rpartition(".")[0] for name in factors})
+        lora = {layer: (factors[f"{layer}.lora_A"], factors[f"{layer}.lora_B"]) for layer in layers}
+        personal = Adapter(lora, header["rank"], header["alpha"]) if "rank" in header else None
+        return personal, part("memory/")
+
+    def _save(self, folder: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        def fill(temporary: Path) -> None:
+            contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            self._home.write(temporary / "tensors.safetensors", save(contiguous))
+            self._home.write_json(temporary / "header.json", header)
+
+        self._home.write_folder(folder, fill)
+
+
+def _load(home: Home, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    return home.read_json(folder / "header.json"), read_tensors(folder / "tensors.safetensors")[1]
+
+
+def _age(path: Path) -> int:
+    return path.stat().st_mtime_ns

@@ -1,0 +1,214 @@
+"""One round of training on a device: the shared-stage weights above t*, the personal adapter below it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from fedaigc.device.training.training_limits import RoundBudget, step_gain
+from fedaigc.diffusion.adapters.stages import (
+    Adapter,
+    SharedState,
+    Stage,
+    install,
+    install_personal,
+    new_adapter,
+    read_adapter,
+    read_shared,
+    remove,
+)
+from fedaigc.diffusion.encoding import EncodedImages
+from fedaigc.diffusion.training import TrainingSettings, stage_gradients, train_stage
+from fedaigc.rng import rng
+from fedaigc.strategy.client_rule import ClientRule, Parameters, Received
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True, eq=False)
+class LocalRound:
+    """What a round ends with.
+
+    `upload` may leave the device. `memory` is the rule's, and `personal` the adapter below t*: both stay.
+    `personal` is None when t* leaves no personal stage, or when no personal step was asked for.
+    """
+
+    upload: Mapping[str, Tensor]
+    memory: Mapping[str, Tensor]
+    personal: Adapter | None
+    losses: Mapping[str, float]
+    rank: int | None
+
+
+@dataclass(eq=False)
+class SharedStageWork:
+    """`LocalWork` on the private images of one device; `seed` and the round fix everything that is drawn.
+
+    budget: what steps and gradient batches are taken from; None for no limit.
+    """
+
+    pipe: "DiffusionPipeline"
+    data: EncodedImages
+    settings: TrainingSettings
+    num_steps: int
+    seed: int
+    round: int
+    losses: list[float] = field(default_factory=list)
+    budget: RoundBudget | None = None
+
+    @property
+    def num_examples(self) -> int:
+        """n_k: the private images."""
+        return len(self.data)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the local optimizer."""
+        return self.settings.learning_rate
+
+    def fresh(self, rank: int, alpha: float) -> Adapter:
+        """New factors: see `LocalWork`."""
+        return new_adapter(self.pipe, generator=rng(self.seed, "fresh"), rank=rank, alpha=alpha)
+
+    def train(
+        self,
+        start: SharedState,
+        *,
+        trained: Callable[[str], bool],
+        steps: int | None = None,
+        loss_term: Callable[[Parameters], Tensor | None] | None = None,
+        gradient_term: Callable[[Parameters], Parameters] | None = None,
+        stream: str = "shared",
+    ) -> SharedState:
+        """Train from `start`: see `LocalWork`."""
+        steps = self.num_steps if steps is None else steps
+        self._take(steps, start)
+        install(self.pipe, start)
+        self.losses += train_stage(
+            self.pipe,
+            Stage.SHARED,
+            self.data,
+            steps=steps,
+            settings=self.settings,
+            boundary_log_snr=start.boundary_log_snr,
+            generator=rng(self.seed, "train", stream, self.round),
+            trained=trained,
+            loss_term=loss_term,
+            gradient_term=gradient_term,
+        )
+        # copies: the next device of this process trains in the same parameters
+        return read_shared(self.pipe, start)
+
+    def gradients(
+        self,
+        at: SharedState,
+        *,
+        wanted: Callable[[str], bool],
+        batches: int,
+        band: tuple[float, float] = (0.0, 1.0),
+        stream: str = "gradients",
+    ) -> Iterator[Parameters]:
+        """Gradients at `at`, batch by batch: see `LocalWork`."""
+        self._take(batches, at)
+        install(self.pipe, at)
+        return stage_gradients(
+            self.pipe,
+            Stage.SHARED,
+            self.data,
+            batches=batches,
+            settings=self.settings,
+            boundary_log_snr=at.boundary_log_snr,
+            generator=rng(self.seed, "train", stream, self.round),
+            wanted=wanted,
+            band=band,
+        )
+
+    def _take(self, steps: int, start: SharedState) -> None:
+        if self.budget is not None:
+            self.budget.take(steps, step_gain(start))
+
+
+def put_adapters(pipe: "DiffusionPipeline", shared: SharedState | None, personal: Adapter | None) -> None:
+    """Make the pipeline hold exactly these weights; None takes a stage's factors out.
+
+    A pipeline may serve several devices in one process: the last one's personal factors must not remain.
+    """
+    if shared is None:
+        remove(pipe, Stage.SHARED)
+    else:
+        install(pipe, shared)
+    if personal is None:
+        remove(pipe, Stage.PERSONAL)
+    else:
+        install_personal(pipe, personal)
+
+
+def local_round(
+    pipe: "DiffusionPipeline",
+    received: Received,
+    personal: Adapter | None,
+    memory: Mapping[str, Tensor],
+    rule: ClientRule,
+    data: EncodedImages,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    shared_steps: int,
+    rank: int,
+    budget: RoundBudget | None = None,
+) -> LocalRound:
+    """Train both stages, each on its own side of t*.
+
+    The shared stage as `rule` says, from what was received and its `memory`; the personal stage from
+    `personal` (None: fresh factors of `rank`). Everything drawn depends on `seed`, the stage and the
+    round, so that a repeated round repeats exactly. budget: see `SharedStageWork`.
+    """
+    work = SharedStageWork(pipe, data, settings, shared_steps, seed, received.round, budget=budget)
+    result = rule.client(work, received, memory)
+    losses = {Stage.SHARED: work.losses}
+    trained = None
+    if received.shared.boundary_log_snr is not None and settings.personal_steps:
+        trained, losses[Stage.PERSONAL] = personal_round(
+            pipe,
+            personal,
+            data,
+            settings,
+            boundary_log_snr=received.shared.boundary_log_snr,
+            seed=seed,
+            round=received.round,
+            rank=rank,
+        )
+    means = {f"{stage}_loss": _coarse_mean(values) for stage, values in losses.items()}
+    return LocalRound(result.upload, result.memory, trained, means, result.rank)
+
+
+def personal_round(
+    pipe: "DiffusionPipeline",
+    personal: Adapter | None,
+    data: EncodedImages,
+    settings: TrainingSettings,
+    *,
+    boundary_log_snr: float,
+    seed: int,
+    round: int,
+    rank: int,
+) -> tuple[Adapter, list[float]]:
+    """The personal half of `local_round`, which no strategy plays a part in: new factors, and every loss."""
+    install_personal(pipe, personal or new_adapter(pipe, generator=rng(seed, "personal"), rank=rank))
+    losses = train_stage(
+        pipe,
+        Stage.PERSONAL,
+        data,
+        steps=settings.personal_steps,
+        settings=settings,
+        boundary_log_snr=boundary_log_snr,
+        generator=rng(seed, "train", Stage.PERSONAL.value, round),
+    )
+    return read_adapter(pipe, Stage.PERSONAL), losses
+
+
+def _coarse_mean(losses: Sequence[float]) -> float:
+    # two decimals: enough to see training, too little to carry anything else
+    return round(sum(losses) / max(len(losses), 1), 2)

@@ -1,0 +1,196 @@
+"""What an order to train may ask of a device, by its owner's limits, and what all orders together may.
+
+Counting happens where the work is done: a strategy orders steps and gradient batches of its own beside
+`shared_steps`, so that `SharedStageWork` takes them from a `RoundBudget` before it computes them. What is
+taken is in the home before it is computed; a device that is killed, or started anew, has counted it.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedaigc.device.home.home import Home
+from fedaigc.device.limits import OwnerLimits
+from fedaigc.device.replies import DeviceError, Failure
+from fedaigc.diffusion.adapters.stages import SharedState
+from fedaigc.diffusion.training import TrainingSettings
+from fedaigc.errors import DamagedFile
+from fedaigc.strategy.client_rule import Received
+
+# orders that a server may repeat without their being counted again: a round that it or the device died in
+_REPEATABLE = 16
+_HOURS_A_DAY = 24
+# the default configuration's: how far a step moves grows with the rate and not with the batch, and so does
+# what it learns by heart
+PASS_LEARNING_RATE = 1e-3
+PASS_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """All that decides what a round of training computes, beside the home and the strategy's code.
+
+    shared_steps: of this client. strategy and options: as the configuration names them. personal_rank: of a
+    new personal adapter. height, width: of the pictures, in pixels.
+    """
+
+    run: str
+    received: Received
+    strategy: str
+    options: Mapping[str, bool | int | float | str]
+    training: TrainingSettings
+    shared_steps: int
+    personal_rank: int
+    height: int
+    width: int
+
+    def digest(self, memory: Mapping[str, Tensor]) -> str:
+        """The same for a repeated order only: the same weights, run, round and settings.
+
+        memory: the strategy's, that the round starts from. A server decides by the order of rounds which one
+        that is; with another, other steps are computed.
+        """
+        received = self.received
+        told = [self.run, received.round, received.shared.hash(), self.strategy, dict(self.options)]
+        told += [asdict(self.training), self.shared_steps, self.personal_rank, self.height, self.width]
+        told += [_hash(received.extra), _hash(memory)]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    return SharedState("", {}, 1, 1.0, {f"extra.{name}": x for name, x in tensors.items()}).hash()
+
+
+def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool = False) -> None:
+    """DeviceError for an order beyond the owner's limits; see `OwnerLimits`.
+
+    full_weights: whether the strategy trains dense weights.
+    """
+    shared, training = order.received.shared, order.training
+    rows = [down.shape[0] for down, _ in shared.lora.values() if down.dim()]
+    asked: dict[str, tuple[float, float]] = {
+        "steps of the shared stage": (order.shared_steps, limits.max_shared_steps),
+        "steps of the personal stage": (training.personal_steps, limits.max_personal_steps),
+        "pictures a batch": (training.batch_size, limits.max_batch_size),
+        "as rank": (max(shared.rank, order.personal_rank, *rows), limits.max_rank),
+        "as learning rate": (training.learning_rate, limits.max_learning_rate),
+        "as condition dropout": (training.condition_dropout, limits.max_condition_dropout),
+        "pixels a side": (max(order.height, order.width), limits.max_image_side),
+    }
+    for what, (value, limit) in asked.items():
+        # written so that a NaN is refused too
+        if not value <= limit:
+            raise _refused(f"the server asks for {value} {what}, the owner permits {limit} at most")
+    if full_weights and not limits.full_weights:
+        raise _refused("the server asks to train full weights, which the owner does not permit")
+
+
+def step_gain(start: SharedState) -> float:
+    """How much further a step of a learning rate moves weights from these factors than from fresh ones, >= 1.
+
+    A step that moves the entries of B by eta moves a weight by eta s |a| for each row a of A, and one of A
+    likewise by the columns of B. Fresh rows are no longer than 1, and s is 1 unless alpha says otherwise: a
+    server that sends others would get the steps of a larger learning rate than it asks for.
+    """
+    lengths = [1.0]
+    for down, up in start.lora.values():
+        lengths.append(float(torch.linalg.vector_norm(down.double().flatten(1), dim=1).max()))
+        lengths.append(float(torch.linalg.vector_norm(up.double().flatten(1), dim=0).max()))
+    return max(1.0, abs(start.adapter.scale) * max(lengths)) if start.lora else 1.0
+
+
+class RoundBudget:
+    """What one order may still compute. `begin` comes first; then each `take`, before its work."""
+
+    def __init__(self, home: Home, limits: OwnerLimits, order: TrainingOrder) -> None:
+        self._home, self._limits, self._order = home, limits, order
+        self._path = home.root / "training.json"
+        self._steps_left = limits.max_shared_steps
+        self._taken = 0
+        self._digest = ""
+
+    def begin(self, num_images: int, memory: Mapping[str, Tensor]) -> None:
+        """Count the round, unless it repeats one; num_images: n, the private pictures. memory: see `digest`.
+
+        Raises DeviceError when the rounds of a day, or all rounds or passes, are used up, and DamagedFile for
+        a count that cannot be read: it must not begin anew.
+        """
+        self._num_images, self._digest = num_images, self._order.digest(memory)
+        counts = self._read()
+        if self._digest in counts["orders"]:
+            return
+        if counts["rounds"] >= self._limits.max_rounds:
+            raise _refused(f"{counts['rounds']} rounds are all that the owner permits")
+        hour = int(_now_s() // 3600)
+        # a clock that was set back does not make the later hours of before uncounted
+        recent = {at: n for at, n in counts["hours"].items() if int(at) > hour - _HOURS_A_DAY}
+        if sum(recent.values()) >= self._limits.max_rounds_a_day:
+            raise _refused(f"{sum(recent.values())} rounds within 24 hours are all that the owner permits")
+        counts["hours"] = recent | {str(hour): recent.get(str(hour), 0) + 1}
+        counts["rounds"] += 1
+        counts["orders"][self._digest] = 0
+        counts["latest"] = [*counts["latest"], self._digest][-_REPEATABLE:]
+        counts["orders"] = {digest: counts["orders"][digest] for digest in counts["latest"]}
+        self._home.write_json(self._path, counts)
+
+    def take(self, steps: int, gain: float = 1.0) -> None:
+        """Count steps of the shared stage, or gradient batches, that are to be computed.
+
+        gain: see `step_gain`. Raises DeviceError when they are more than the order, or the private pictures,
+        have left.
+        """
+        if steps > self._steps_left:
+            asked = self._limits.max_shared_steps - self._steps_left + steps
+            raise _refused(
+                f"the strategy orders {asked} steps and gradient batches of the shared stage, "
+                f"the owner permits {self._limits.max_shared_steps} at most"
+            )
+        self._steps_left -= steps
+        training = self._order.training
+        weight = max(1.0, training.learning_rate / PASS_LEARNING_RATE * gain)
+        self._taken += math.ceil(steps * max(training.batch_size, PASS_BATCH_SIZE) * weight)
+        counts = self._read()
+        before = counts["orders"].get(self._digest, 0)
+        if self._taken <= before:
+            return  # a repeated order: it trains on what it trained on
+        pictures = counts["pictures"] + self._taken - before
+        if pictures > self._limits.max_passes * self._num_images:
+            raise _refused(
+                f"this would be {pictures / self._num_images:.1f} passes over the private pictures in all, "
+                f"the owner permits {self._limits.max_passes}"
+            )
+        counts["pictures"], counts["orders"][self._digest] = pictures, self._taken
+        self._home.write_json(self._path, counts)
+
+    def _read(self) -> dict[str, Any]:
+        if not self._path.exists():
+            return {"rounds": 0, "pictures": 0, "hours": {}, "orders": {}, "latest": []}
+        found = self._home.read_json(self._path)
+        if not _sound(found):
+            raise DamagedFile(f"{self._path} is damaged: restore it from a copy")
+        return found
+
+
+def _now_s() -> float:
+    return time.time()
+
+
+def _sound(counts: Any) -> bool:
+    kinds = {"rounds": int, "pictures": int, "hours": dict, "orders": dict, "latest": list}
+    if not isinstance(counts, dict) or {name: type(value) for name, value in counts.items()} != kinds:
+        return False
+    numbers = [counts["rounds"], counts["pictures"], *counts["hours"].values(), *counts["orders"].values()]
+    return all(type(number) is int and number >= 0 for number in numbers) and all(
+        hour.isdecimal() for hour in counts["hours"]
+    )
+
+
+def _refused(text: str) -> DeviceError:
+    return DeviceError(Failure.TRAINING_REFUSED, text)

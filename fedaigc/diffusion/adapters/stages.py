@@ -1,0 +1,344 @@
+"""Shared-stage and personal-stage weights of a pipeline's denoiser.
+
+In the shared stage (noisier than t*) a layer runs with W0 + R + s B A, in the personal stage (cleaner than
+t*) with W0 + s' B' A'. W0 is never written to. R is what earlier rounds merged; it acts in the shared stage
+only. The factors are peft LoRA adapters named "shared" and "personal"; R is a parametrization of the base
+layer.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from fedaigc.diffusion.adapters.state import Adapter as Adapter
+from fedaigc.diffusion.adapters.state import Factors
+from fedaigc.diffusion.adapters.state import SharedState as SharedState
+from fedaigc.diffusion.sampling.pipeline_call import denoiser
+from fedaigc.diffusion.sampling.segment import DenoisingState, finish_segment, run_segment
+from fedaigc.diffusion.schedule.plan import DenoisingPlan
+from fedaigc.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+# names as diffusers gives them: joint attention (SD3, FLUX) adds the add_* and to_add_out projections
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+_CONVOLUTIONS = ("conv1", "conv2", "conv", "conv_shortcut")
+
+
+class Stage(StrEnum):
+    """Which weights the denoiser runs with."""
+
+    BASE = "base"
+    SHARED = "shared"
+    PERSONAL = "personal"
+
+
+def adapted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
+    """The layers that take factors, by name.
+
+    Attention projections, and the convolutions inside the blocks.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    found: dict[str, nn.Module] = {}
+    for name, module in denoiser(pipe).named_modules():
+        layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        attention = isinstance(layer, nn.Linear) and name.endswith(tuple(f".{part}" for part in _ATTENTION))
+        convolution = isinstance(layer, nn.Conv2d) and name.rpartition(".")[2] in _CONVOLUTIONS
+        if attention or convolution:
+            found[name] = layer
+    return dict(sorted(found.items()))
+
+
+def new_adapter(
+    pipe: "DiffusionPipeline", *, generator: torch.Generator, rank: int = 8, alpha: float | None = None
+) -> Adapter:
+    """Fresh factors: A uniform in +-1/sqrt(fan_in) as peft starts it, drawn from `generator`; B zero.
+
+    So s B A = 0 and the pipeline is unchanged until B is trained. `alpha` None means alpha = rank, s = 1.
+    Raises UserError for a rank beyond every layer's.
+    """
+    lora: dict[str, Factors] = {}
+    layers = adapted_layers(pipe)
+    # more rows than any weight has directions say nothing new, and can fill the memory
+    largest = max((min(len(w), w[0].numel()) for w in map(base_weight, layers.values())), default=rank)
+    if rank > largest:
+        raise UserError(f"rank {rank}: the layers of {type(pipe).__name__} have {largest} directions at most")
+    for name, layer in layers.items():
+        weight = base_weight(layer)
+        bound = 1 / math.sqrt(weight[0].numel())
+        down = torch.rand((rank, *weight.shape[1:]), generator=generator) * (2 * bound) - bound
+        lora[name] = (down, torch.zeros((weight.shape[0], rank) + (1,) * (weight.dim() - 2)))
+    return Adapter(lora, rank, float(rank if alpha is None else alpha))
+
+
+def weighted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
+    """Every linear and convolutional layer of the denoiser, by name: those that may have a residual."""
+    from peft.tuners.lora import LoraLayer
+
+    found: dict[str, nn.Module] = {}
+    for name, module in denoiser(pipe).named_modules():
+        layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        inside = {"base_layer", "lora_A", "lora_B"} & set(name.split("."))
+        if isinstance(layer, nn.Linear | nn.Conv2d) and not inside:
+            found[name] = layer
+    return dict(sorted(found.items()))
+
+
+def zero_residual(pipe: "DiffusionPipeline") -> dict[str, Tensor]:
+    """A dense float32 residual of zeros for each of `weighted_layers`: what full weights start from."""
+    return {name: torch.zeros(base_weight(layer).shape) for name, layer in weighted_layers(pipe).items()}
+
+
+def install(pipe: "DiffusionPipeline", shared: SharedState) -> None:
+    """Put the shared factors and the residual into the pipeline; the shared stage is active afterwards.
+
+    Raises UserError when the state names a layer that this pipeline lacks, or a shape that does not fit.
+    """
+    _put(pipe, Stage.SHARED, shared.adapter)
+    layers = weighted_layers(pipe)
+    for name, layer in layers.items():
+        if name not in shared.residual and parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+    for name, residual in shared.residual.items():
+        if name not in layers:
+            raise UserError(
+                f"the shared state moves layer {name!r}, which {type(pipe).__name__} does not have"
+            )
+        weight = base_weight(layers[name])
+        dense = residual if isinstance(residual, Tensor) else residual[1].flatten(1) @ residual[0].flatten(1)
+        if dense.numel() != weight.numel():
+            raise UserError(
+                f"{name}: residual of shape {tuple(dense.shape)} on a weight {tuple(weight.shape)}"
+            )
+        if parametrize.is_parametrized(layers[name], "weight"):
+            with torch.no_grad():
+                _residual(layers[name]).copy_(dense.reshape(weight.shape))
+        else:
+            # to the weight's device and dtype; copy: training must not write into the state
+            addition = _AddResidual(dense.reshape(weight.shape).to(weight, copy=True))
+            parametrize.register_parametrization(layers[name], "weight", addition, unsafe=True)
+    activate(pipe, Stage.SHARED)
+
+
+def install_personal(pipe: "DiffusionPipeline", adapter: Adapter) -> None:
+    """Put the personal factors into the pipeline; the personal stage is active afterwards."""
+    _put(pipe, Stage.PERSONAL, adapter)
+    activate(pipe, Stage.PERSONAL)
+
+
+def remove(pipe: "DiffusionPipeline", stage: Stage) -> None:
+    """Take a stage's factors out of the pipeline, and R with the shared ones; nothing when there are none."""
+    network: Any = denoiser(pipe)
+    if stage.value in getattr(network, "peft_config", {}):
+        with _two_adapters():
+            network.delete_adapters(stage.value)
+    if stage is Stage.SHARED:
+        _remove_residuals(pipe)
+    activate(pipe, Stage.BASE)
+
+
+def activate(pipe: "DiffusionPipeline", stage: Stage) -> None:
+    """Run with this stage's weights from now on. A stage whose factors are not installed runs W0.
+
+    So a device that has not trained a personal adapter finishes on the base model.
+    """
+    for _, layer in _lora_layers(pipe):
+        if stage.value in layer.lora_A:
+            layer.enable_adapters(True)
+            layer.set_adapter(stage.value, inference_mode=True)
+        else:
+            layer.enable_adapters(False)
+    for addition in _residuals(pipe):
+        addition.active = stage is Stage.SHARED
+
+
+def read_adapter(pipe: "DiffusionPipeline", stage: Stage) -> Adapter:
+    """A float32 copy of the factors that the pipeline holds for this stage."""
+    config = _config(pipe, stage)
+    lora = {
+        name: (_copy(layer.lora_A[stage.value].weight), _copy(layer.lora_B[stage.value].weight))
+        for name, layer in _lora_layers(pipe)
+        if stage.value in layer.lora_A
+    }
+    return Adapter(dict(sorted(lora.items())), config.r, float(config.lora_alpha))
+
+
+def stage_parameters(pipe: "DiffusionPipeline", stage: Stage) -> dict[str, nn.Parameter]:
+    """The live parameters of a stage, under the names of `SharedState.tensors`.
+
+    Factors, and for the shared stage the residuals, dense in the shape of their weights.
+    """
+    named: dict[str, nn.Parameter] = {}
+    for name, layer in _lora_layers(pipe):
+        if stage.value in layer.lora_A:
+            named[f"{name}.lora_A"] = layer.lora_A[stage.value].weight
+            named[f"{name}.lora_B"] = layer.lora_B[stage.value].weight
+    if stage is Stage.SHARED:
+        for name, layer in weighted_layers(pipe).items():
+            if parametrize.is_parametrized(layer, "weight"):
+                named[f"{name}.residual"] = _residual(layer)
+    return dict(sorted(named.items()))
+
+
+def read_shared(pipe: "DiffusionPipeline", installed: SharedState) -> SharedState:
+    """`installed` with the values that the pipeline holds now, as float32 copies.
+
+    Residuals that `installed` has as pairs of factors stay what they are: they are never trained.
+    """
+    before = installed.tensors()
+    found = {
+        name: _copy(value) for name, value in stage_parameters(pipe, Stage.SHARED).items() if name in before
+    }
+    return installed.with_tensors(found)
+
+
+def run_stages(
+    pipe: "DiffusionPipeline",
+    state: DenoisingState,
+    conditioning: Mapping[str, Any],
+    plan: DenoisingPlan,
+    stop: int,
+    boundary: int,
+    progress: Callable[[int], None] | None = None,
+) -> DenoisingState:
+    """Run steps [state.step, stop) of `plan`: shared weights up to step `boundary`, personal ones after it.
+
+    Returns the state at `stop`. Bit-exact against one unsplit run when both stages hold the same weights.
+    """
+    if state.step < min(stop, boundary):
+        activate(pipe, Stage.SHARED)
+        state = run_segment(pipe, state, conditioning, plan, min(stop, boundary), progress)
+    if state.step < stop:
+        activate(pipe, Stage.PERSONAL)
+        state = run_segment(pipe, state, conditioning, plan, stop, progress)
+    return state
+
+
+def finish_stages(
+    pipe: "DiffusionPipeline",
+    state: DenoisingState,
+    conditioning: Mapping[str, Any],
+    plan: DenoisingPlan,
+    boundary: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[Image]:
+    """Run all steps that are left as `run_stages` does and return the images, one for each latent."""
+    if boundary < plan.num_steps:
+        state = run_stages(pipe, state, conditioning, plan, max(state.step, boundary), boundary, progress)
+    activate(pipe, Stage.SHARED if boundary >= plan.num_steps else Stage.PERSONAL)
+    return finish_segment(pipe, state, conditioning, plan, progress)
+
+
+class _AddResidual(nn.Module):
+    """weight -> weight + R while `active`, the very same tensor otherwise."""
+
+    def __init__(self, residual: Tensor) -> None:
+        super().__init__()
+        self.residual = nn.Parameter(residual, requires_grad=False)
+        self.active = True
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.residual if self.active else weight
+
+
+def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
+    from peft import LoraConfig
+
+    layers = adapted_layers(pipe)
+    for name, (down, up) in adapter.lora.items():
+        if name not in layers:
+            raise UserError(
+                f"the {stage} adapter moves {name!r}, a layer that {type(pipe).__name__} does not have"
+            )
+        weight = base_weight(layers[name])
+        if (*up.shape[:1], *down.shape[1:]) != tuple(weight.shape):
+            raise UserError(
+                f"{name}: factors A {tuple(down.shape)} and B {tuple(up.shape)} "
+                f"do not fit a weight {tuple(weight.shape)}"
+            )
+    network: Any = denoiser(pipe)
+    found: Any = getattr(network, "peft_config", {}).get(stage.value)
+    if not adapter.lora:  # full weights: a residual and no factors
+        if found is not None:
+            with _two_adapters():
+                network.delete_adapters(stage.value)
+        return
+    fits = found is not None and (found.r, found.lora_alpha) == (adapter.rank, adapter.alpha)
+    # the layers themselves: peft shortens the list in its config to common endings
+    holders = {name for name, layer in _lora_layers(pipe) if stage.value in layer.lora_A}
+    if not fits or holders != set(adapter.lora):
+        config = LoraConfig(
+            r=adapter.rank,
+            lora_alpha=cast(int, adapter.alpha),  # peft accepts any number
+            target_modules=sorted(adapter.lora),
+            init_lora_weights=False,
+        )
+        with _two_adapters():
+            if found is not None:
+                network.delete_adapters(stage.value)
+            network.add_adapter(config, adapter_name=stage.value)
+    with torch.no_grad():
+        for name, parameter in stage_parameters(pipe, stage).items():
+            layer, _, kind = name.rpartition(".")
+            if kind == "residual":
+                continue
+            parameter.copy_(adapter.lora[layer][0 if kind == "lora_A" else 1])
+
+
+@contextmanager
+def _two_adapters() -> Iterator[None]:
+    """peft warns whenever a model holds two adapters; here that is the plan, and `activate` chooses one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _config(pipe: "DiffusionPipeline", stage: Stage) -> Any:
+    found = getattr(denoiser(pipe), "peft_config", {}).get(stage.value)
+    if found is None:
+        raise LookupError(f"no {stage} adapter is installed in this pipeline")
+    return found
+
+
+def _lora_layers(pipe: "DiffusionPipeline") -> Iterator[tuple[str, Any]]:
+    from peft.tuners.lora import LoraLayer
+
+    return (
+        (name, module) for name, module in denoiser(pipe).named_modules() if isinstance(module, LoraLayer)
+    )
+
+
+def base_weight(layer: Any) -> Tensor:
+    """W0 of a layer, also under a parametrization."""
+    if parametrize.is_parametrized(layer, "weight"):
+        return layer.parametrizations.weight.original
+    return layer.weight
+
+
+def _residuals(pipe: "DiffusionPipeline") -> Iterator[_AddResidual]:
+    return (module for module in denoiser(pipe).modules() if isinstance(module, _AddResidual))
+
+
+def _residual(layer: Any) -> nn.Parameter:
+    parameter: nn.Parameter = layer.parametrizations.weight[0].residual
+    return parameter
+
+
+def _remove_residuals(pipe: "DiffusionPipeline") -> None:
+    for layer in weighted_layers(pipe).values():
+        if parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+
+
+def _copy(parameter: Tensor) -> Tensor:
+    return parameter.detach().to("cpu", torch.float32, copy=True)

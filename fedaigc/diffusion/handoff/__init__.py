@@ -1,0 +1,1 @@
+"""A denoising state as a packet between two machines."""

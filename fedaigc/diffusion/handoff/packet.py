@@ -1,0 +1,326 @@
+"""Packet v1, the bytes that carry a denoising state between two machines. Nothing in it is executable.
+
+    offset  size  content
+    0       4     magic "FAGC"
+    4       2     version, little-endian as all numbers here
+    6       4     h, the length of the header
+    10      32    SHA-256 of bytes 0 to 10 and of the header
+    42      h     header: canonical JSON, UTF-8
+    42 + h  ...   body: the latents, then the tensors of the scheduler's history, as the header lists them
+
+A tensor lies in the body as it was computed, row by row, or in a number format for the air, then in bit
+planes: the most significant bit of all values first, filled up to a byte, so that a run of the body can be
+protected better than the rest.
+
+The header holds the length and the SHA-256 of the body. Values of a history that are small (counters, step
+sizes) are in the header too, so that bit errors in the body can change what is drawn but not how the sampler
+proceeds. The checksums tell damage, not forgery: they are no signature.
+"""
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedaigc.bounds import (
+    MAX_DIMENSIONS,
+    MAX_HISTORY_ENTRIES,
+    MAX_HISTORY_TENSORS,
+    MAX_PACKET_HEADER_BYTES,
+    MAX_SMALL_VALUES,
+)
+from fedaigc.errors import UserError
+from fedaigc.storage.bounded_json import read_json
+from fedaigc.storage.tensor_file import aligned
+from fedaigc.wireless.number_format import FormatName, NumberFormat
+
+VERSION = 1
+_MAGIC = b"FAGC"
+_PREFIX = struct.Struct("<4sHI")
+_CHECKSUM_BYTES = 32
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32)
+}
+
+
+class PacketError(ValueError):
+    """A packet that is damaged, or not meant for this plan and model. The message names both values."""
+
+
+@dataclass(frozen=True)
+class PacketLayout:
+    """Which bytes of a packet are what, as (first, one past the last)."""
+
+    header: tuple[int, int]
+    latents: tuple[int, int]
+    history: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class BodyTensor:
+    """One tensor of a body: its bytes as (first, one past the last) in the packet, and its number format.
+
+    number_format: None for a tensor that lies there as it was computed. values: how many it has.
+    """
+
+    span: tuple[int, int]
+    number_format: NumberFormat | None
+    values: int
+
+
+def write_packet(
+    header: dict[str, Any],
+    latents: Tensor,
+    history: dict[str, Any],
+    number_format: NumberFormat | None = None,
+) -> bytes:
+    """The packet of these header entries, latents and scheduler history.
+
+    number_format: of the latents; the tensors of the history take its name and each its own largest magnitude
+    as the limit. None: everything as it was computed, bit for bit. Raises TypeError for a history value that
+    is no number, string, tensor, None or list of these, UserError for values that are not finite under a
+    number format.
+    """
+    body = [_tensor_bytes(latents, number_format)]
+    name = number_format.name if number_format is not None else None
+    entries = {key: _encoded(key, history[key], body, name) for key in sorted(history)}
+    joined = b"".join(body)
+    complete = header | {
+        "latents": _form(latents, number_format),
+        "history": entries,
+        "body_bytes": len(joined),
+        "body_sha256": hashlib.sha256(joined).hexdigest(),
+    }
+    text = json.dumps(complete, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    prefix = _PREFIX.pack(_MAGIC, VERSION, len(text))
+    return prefix + hashlib.sha256(prefix + text).digest() + text + joined
+
+
+def read_header(packet: bytes) -> tuple[dict[str, Any], int]:
+    """The verified header and the offset of the body.
+
+    Raises PacketError for every damage outside of the body.
+    """
+    start = _PREFIX.size + _CHECKSUM_BYTES
+    if len(packet) < start or packet[:4] != _MAGIC:
+        raise PacketError(
+            f"not a packet: expected {start} bytes or more that begin with {_MAGIC!r}, got {len(packet)}"
+        )
+    _, version, length = _PREFIX.unpack_from(packet)
+    if version != VERSION:
+        raise PacketError(f"packet version {version}, this build reads version {VERSION}")
+    if length > MAX_PACKET_HEADER_BYTES:
+        raise PacketError(f"a header of {length} bytes: at most {MAX_PACKET_HEADER_BYTES}")
+    text = packet[start : start + length]
+    checksum = hashlib.sha256(packet[: _PREFIX.size] + text).digest()
+    if len(text) != length or checksum != packet[_PREFIX.size : start]:
+        raise PacketError(
+            f"damaged header: its checksum is {packet[_PREFIX.size : start].hex()[:16]}..., "
+            f"of {len(text)} of its {length} bytes it is {checksum.hex()[:16]}..."
+        )
+    try:
+        header = read_json(text.decode(), max_characters=MAX_PACKET_HEADER_BYTES)
+    except ValueError as error:
+        raise PacketError(f"the header is no JSON: {error!s:.200}") from None
+    if not isinstance(header, dict):
+        raise PacketError(f"the header is a {type(header).__name__}, expected an object")
+    return header, start + length
+
+
+def read_body(
+    packet: bytes, *, verify: bool, shape: tuple[int, ...] | None = None
+) -> tuple[Tensor, dict[str, Any]]:
+    """Latents and history of a packet whose header is verified here, and its body too when `verify`.
+
+    A body of another length is refused either way: with bytes missing, every later value would be read from
+    the wrong place, and that is no bit error but another picture. shape: of the latents, and then also of
+    every tensor of the history that lies in the body: another one would cost whoever goes on with it as much
+    more as it is larger. None for any.
+    """
+    header, start = read_header(packet)
+    body = packet[start:]
+    if len(body) != header["body_bytes"]:
+        raise PacketError(f"the body has {len(body)} bytes, the header says {header['body_bytes']}")
+    found = hashlib.sha256(body).hexdigest()
+    if verify and found != header["body_sha256"]:
+        raise PacketError(f"damaged body: SHA-256 {found}, the header says {header['body_sha256']}")
+    _check_forms(header, shape)
+    reader = _Reader(body)
+    try:
+        latents = reader.tensor(header["latents"])
+        history = {name: reader.value(entry) for name, entry in header["history"].items()}
+    except PacketError:
+        raise
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        # a header with a valid checksum, but not one of ours
+        raise PacketError(f"the header describes no history: {type(error).__name__}") from error
+    if reader.position != len(body):
+        raise PacketError(f"the tensors take {reader.position} bytes of a body of {len(body)}")
+    return latents, history
+
+
+def packet_layout(packet: bytes) -> PacketLayout:
+    """Where header, latents and history lie: to count them, or to put bit errors in the latents."""
+    header, start = read_header(packet)
+    middle = start + _size(header["latents"])
+    return PacketLayout((0, start), (start, middle), (middle, start + int(header["body_bytes"])))
+
+
+def body_tensors(packet: bytes) -> list[BodyTensor]:
+    """The tensors of a packet's body in their order, for whoever sends them through a channel."""
+    header, position = read_header(packet)
+    found = []
+    for form in _forms([header["latents"], *(header["history"][key] for key in sorted(header["history"]))]):
+        size = _size(form)
+        found.append(BodyTensor((position, position + size), _number_format(form), math.prod(form["shape"])))
+        position += size
+    return found
+
+
+class _Reader:
+    """Takes tensors off a body in order; PacketError for forms that it does not hold."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.position = 0
+
+    def tensor(self, form: Any) -> Tensor:
+        size = _size(form)
+        raw = self.body[self.position : self.position + size]
+        self.position += size
+        return _tensor(form, raw)
+
+    def value(self, entry: Any) -> Any:
+        if isinstance(entry, list):
+            return [self.value(item) for item in entry]
+        if not isinstance(entry, dict):
+            return entry
+        if entry.keys() == {"float"}:
+            return float(entry["float"])
+        if entry.keys() == {"small", "bytes"}:
+            if _size(entry["small"]) > 8 * MAX_SMALL_VALUES:
+                raise PacketError("a value in the header is larger than those are")
+            return _tensor(entry["small"], bytes.fromhex(entry["bytes"]))
+        return self.tensor(entry)
+
+
+def _forms(entry: Any) -> Iterator[dict[str, Any]]:
+    """The tensors that lie in the body, of header entries in order."""
+    if isinstance(entry, list):
+        for item in entry:
+            yield from _forms(item)
+    elif isinstance(entry, dict) and "shape" in entry:
+        yield entry
+
+
+def _check_forms(header: dict[str, Any], shape: tuple[int, ...] | None) -> None:
+    """PacketError for a history of more values than any scheduler keeps, or tensors of another shape."""
+    history = header["history"]
+    if not isinstance(history, dict) or len(history) > MAX_HISTORY_ENTRIES:
+        raise PacketError(f"the header describes no history of {MAX_HISTORY_ENTRIES} values at most")
+    forms = [header["latents"], *_forms(list(history.values()))]
+    if len(forms) > 1 + MAX_HISTORY_TENSORS:
+        raise PacketError(f"a history of {len(forms) - 1} tensors: at most {MAX_HISTORY_TENSORS}")
+    if shape is None:
+        return
+    for form in forms:
+        _size(form)
+        if tuple(form["shape"]) != shape:
+            raise PacketError(f"a tensor of shape {form['shape']!r:.80}, the plan's latents have {shape}")
+
+
+def _encoded(name: str, value: Any, body: list[bytes], format_name: FormatName | None) -> Any:
+    """A history value as JSON; large tensors are put at the end of `body`."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return {"float": repr(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_encoded(name, item, body, format_name) for item in value]
+    if isinstance(value, Tensor) and value.numel() <= MAX_SMALL_VALUES:
+        return {"small": _form(value), "bytes": _tensor_bytes(value).hex()}
+    if isinstance(value, Tensor):
+        number_format = None
+        if format_name is not None and value.is_floating_point():
+            # a history of zeros has no range: any will do
+            number_format = NumberFormat(format_name, float(value.abs().max()) or 1.0)
+        body.append(_tensor_bytes(value, number_format))
+        return _form(value, number_format)
+    raise TypeError(f"the scheduler keeps {name} as a {type(value).__name__}, which a packet cannot carry")
+
+
+def _form(tensor: Tensor, number_format: NumberFormat | None = None) -> dict[str, Any]:
+    form = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+    if number_format is None:
+        return form
+    return form | {"format": number_format.name, "limit": number_format.limit}
+
+
+def _number_format(form: dict[str, Any]) -> NumberFormat | None:
+    """The number format of a form. Raises PacketError for one that is not one."""
+    if "format" not in form:
+        return None
+    if type(form["limit"]) is not float or type(form["format"]) is not str:
+        raise PacketError(f"the header describes a number format as {form!r:.120}")
+    try:
+        return NumberFormat(form["format"], form["limit"])  # type: ignore[arg-type]
+    except UserError as error:
+        raise PacketError(f"the header describes a number format as {form!r:.120}: {error}") from None
+
+
+def _size(form: Any) -> int:
+    """Bytes of a tensor of this form. Raises PacketError for a form that is not one."""
+    keys = form.keys() if isinstance(form, dict) else set()
+    if (
+        keys not in ({"shape", "dtype"}, {"shape", "dtype", "format", "limit"})
+        or form["dtype"] not in _DTYPES
+    ):
+        raise PacketError(
+            f"the header describes a tensor as {form!r:.80}: expected a shape and one of {', '.join(_DTYPES)}"
+        )
+    shape = form["shape"]
+    if (
+        not isinstance(shape, list)
+        or len(shape) > MAX_DIMENSIONS
+        or any(type(n) is not int or n < 1 for n in shape)
+    ):
+        raise PacketError(f"the header describes a tensor of shape {shape!r:.80}")
+    number_format = _number_format(form)
+    if number_format is not None:
+        return -(-math.prod(shape) * number_format.width // 8)
+    return math.prod(shape) * _DTYPES[form["dtype"]].itemsize
+
+
+def _tensor_bytes(tensor: Tensor, number_format: NumberFormat | None = None) -> bytes:
+    """The values in row-major order, little-endian; under a number format, in bit planes."""
+    if number_format is not None:
+        bits = number_format.to_bits(tensor.detach().cpu().float().reshape(-1))
+        return np.packbits(bits.T.reshape(-1)).tobytes()
+    size = tensor.dtype.itemsize
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(integers).numpy()
+    return flat.astype(f"<i{size}", copy=False).tobytes()
+
+
+def _tensor(form: Any, raw: bytes) -> Tensor:
+    if len(raw) != _size(form):
+        raise PacketError(f"a tensor of {_size(form)} bytes has {len(raw)}")
+    dtype, shape, number_format = _DTYPES[form["dtype"]], form["shape"], _number_format(form)
+    if number_format is not None:
+        count = math.prod(shape) * number_format.width
+        planes = np.unpackbits(np.frombuffer(raw, np.uint8), count=count).reshape(number_format.width, -1)
+        return aligned(number_format.from_bits(planes.T).reshape(shape).to(dtype))
+    size = dtype.itemsize
+    # a copy: the bytes of a packet are read-only
+    native = np.frombuffer(raw, dtype=f"<i{size}").astype(f"=i{size}", copy=True)
+    return aligned(torch.from_numpy(native).view(dtype).reshape(shape))

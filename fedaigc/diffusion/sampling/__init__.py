@@ -1,0 +1,1 @@
+"""Run a part of the steps of any diffusers pipeline, bit for bit."""

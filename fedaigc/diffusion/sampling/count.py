@@ -1,0 +1,35 @@
+"""Count what the denoiser does: the measure of cost in [Du23], and the one that the records report."""
+
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, denoiser
+
+
+class DenoiserCount:
+    """Counts forward passes of a pipeline's denoiser inside a `with` block.
+
+    calls: how often the network ran, once a step (FLUX with true guidance: twice a step).
+    samples: how many latents went through it; classifier-free guidance doubles them, not the calls.
+    """
+
+    def __init__(self, pipe: Pipeline) -> None:
+        self._network = denoiser(pipe)
+        self.calls = 0
+        self.samples = 0
+
+    def __enter__(self) -> "DenoiserCount":
+        self._hook = self._network.register_forward_pre_hook(self._count, with_kwargs=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hook.remove()
+
+    def _count(self, _: torch.nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        latents: Any = arguments[0] if arguments else options.get("hidden_states", options.get("sample"))
+        self.calls += 1
+        self.samples += int(latents.shape[0])

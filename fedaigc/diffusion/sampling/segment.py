@@ -1,0 +1,310 @@
+"""Run steps [a, b) of any diffusers text-to-image pipeline, bit for bit as the stock pipeline would [Du23].
+
+The pipeline is not modified: it gets a scheduler that shows it those steps only (`windowed_scheduler`), and
+returns latents. What a later segment needs is in the `DenoisingState`.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor
+
+from fedaigc.diffusion.sampling.count import DenoiserCount
+from fedaigc.diffusion.sampling.pipeline_call import (
+    Pipeline,
+    batch_size,
+    borrowed,
+    call_arguments,
+    denoiser,
+    dtype_name,
+)
+from fedaigc.diffusion.sampling.restart import restart_refusal
+from fedaigc.diffusion.sampling.windowed_scheduler import Window, read_history, windowed_scheduler
+from fedaigc.diffusion.schedule.plan import DenoisingPlan
+from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
+from fedaigc.errors import UserError
+from fedaigc.rng import noise_generator
+
+__all__ = [
+    "DenoiserCount",
+    "DenoisingState",
+    "decode",
+    "finish_segment",
+    "initial_state",
+    "latents_shape",
+    "run_segment",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class DenoisingState:
+    """Where a denoising run stands: all that the next step needs beside plan, weights and prompt.
+
+    step: steps done, so the index of the next one; this is the hand-off step K when the state is sent.
+    latents: [b, c, h, w], or [b, tokens, c] where a pipeline packs them (FLUX).
+    history: running values of the scheduler (counters, earlier model outputs); None after a hand-off of
+        latents alone, and then a multistep scheduler restarts at first order.
+    noise_seed, draw_count: the noise stream and how many latents-shaped draws were taken from it, the initial
+        noise being the first. None after a hand-off without the stream: no step may draw noise then.
+    plan_fingerprint: of the plan that the steps belong to.
+    """
+
+    step: int
+    latents: Float[Tensor, "b *latent"]
+    history: Mapping[str, Any] | None
+    noise_seed: int | None
+    draw_count: int
+    plan_fingerprint: str
+
+    def with_noise_stream(self, noise_seed: int) -> "DenoisingState":
+        """The same state on another noise stream, from its beginning: a member's own after K."""
+        return replace(self, noise_seed=noise_seed, draw_count=0)
+
+    def repeated(self, count: int) -> "DenoisingState":
+        """`count` copies of every sample as one batch, to finish several members of a group in one run.
+
+        Not for samplers that draw noise, when each member is to have its own: the batch draws from one
+        stream.
+        """
+        batch = self.latents.shape[0]
+
+        def repeat(value: Any) -> Any:
+            if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch:
+                return value.repeat_interleave(count, dim=0)
+            return [repeat(item) for item in value] if isinstance(value, list) else value
+
+        history = None if self.history is None else {k: repeat(value) for k, value in self.history.items()}
+        return replace(self, latents=repeat(self.latents), history=history)
+
+
+def initial_state(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int = 1) -> DenoisingState:
+    """The state at step 0: the noise that `pipe(..., generator=torch.Generator().manual_seed(seed))` starts
+    from; for a negative seed, see `noise_generator`.
+
+    A CPU generator, so that a seed is the same noise on every machine; a batch of b draws [b, ...] at once,
+    as the stock pipeline does with one generator.
+
+    Raises UserError when the pipeline does not compute in the plan's dtype or has no `prepare_latents` of the
+    usual form.
+    """
+    _check_dtype(pipe, plan)
+    scheduler = named_scheduler(plan.scheduler_class, type(pipe.scheduler)).from_config(
+        json.loads(plan.scheduler_config)
+    )
+    if plan.sigmas is not None:
+        # the scale of the initial noise follows from them
+        scheduler.sigmas = torch.tensor(plan.sigmas, dtype=scheduler.sigmas.dtype)
+    with borrowed(pipe, scheduler):
+        latents = _prepared_latents(pipe, plan, seed, batch)
+    return DenoisingState(0, latents, {}, seed, 1, plan.fingerprint())
+
+
+def latents_shape(pipe: Pipeline, plan: DenoisingPlan) -> tuple[int, ...]:
+    """The shape of one image's latents, (1, c, h, w) or (1, tokens, c): what the plan's packets must have.
+
+    Raises UserError as `initial_state` does.
+    """
+    return tuple(_prepared_latents(pipe, plan, 0, 1).shape)
+
+
+def _prepared_latents(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int) -> Tensor:
+    """Initial noise as the pipeline draws and scales it."""
+    known = inspect.signature(pipe.prepare_latents).parameters
+    network: Any = denoiser(pipe)
+    channels = network.config.in_channels
+    arguments = {
+        "batch_size": batch,
+        # packing pipelines put 2 x 2 latents into the channels of one token
+        "num_channels_latents": channels // 4 if hasattr(pipe, "_pack_latents") else channels,
+        "height": plan.height,
+        "width": plan.width,
+        "dtype": getattr(torch, plan.dtype),
+        "device": pipe._execution_device,
+        "generator": noise_generator(seed),
+        "latents": None,
+    }
+    if not arguments.keys() >= {name for name, value in known.items() if value.default is value.empty}:
+        raise UserError(
+            f"{type(pipe).__name__}.prepare_latents takes {', '.join(known)}: its noise cannot be drawn here"
+        )
+    with torch.no_grad():
+        prepared = pipe.prepare_latents(**arguments)
+    return prepared[0] if isinstance(prepared, tuple) else prepared
+
+
+def run_segment(
+    pipe: Pipeline,
+    state: DenoisingState,
+    conditioning: Mapping[str, Any],
+    plan: DenoisingPlan,
+    stop: int,
+    progress: Callable[[int], None] | None = None,
+) -> DenoisingState:
+    """Run steps [state.step, stop) of the plan and return the state at `stop`.
+
+    Equal bit for bit to the same steps of the stock pipeline, at equal batch, dtype and thread count. The
+    call draws no noise but the state's, and leaves the pipeline as it was.
+
+    conditioning: keyword arguments of the pipeline call that say what to draw: {"prompt": "..."}, a list of
+        prompts for a batch, `prompt_embeds` with its companions, `eta`, `true_cfg_scale`, ... One image for
+        each latent.
+    progress: called after each step with the number of plan steps done so far.
+
+    Raises UserError for a state of another plan, for a `stop` that lies before the state or past the end, for
+    conditioning that does not fit, and for a pipeline that takes other steps than the plan. Runs of one
+    pipeline must not overlap in time. Not for arguments that depend on the index of a step inside the call:
+    those known are refused.
+    """
+    _check_run(pipe, state, conditioning, plan, stop)
+    if stop == state.step:
+        return state
+    window, scheduler, latents = _run_steps(pipe, state, conditioning, plan, stop, progress, "latent")
+    return DenoisingState(
+        stop,
+        latents,
+        read_history(scheduler),
+        state.noise_seed,
+        state.draw_count + window.draws,
+        state.plan_fingerprint,
+    )
+
+
+def finish_segment(
+    pipe: Pipeline,
+    state: DenoisingState,
+    conditioning: Mapping[str, Any],
+    plan: DenoisingPlan,
+    progress: Callable[[int], None] | None = None,
+) -> list[Image]:
+    """Run all steps that are left and return the images, b of them, from the same pipeline call.
+
+    The images of `decode(run_segment(...))`, byte for byte, without its second call, which costs a text
+    encoding. A state without a step left is decoded. Arguments and errors as of `run_segment`.
+    """
+    _check_run(pipe, state, conditioning, plan, plan.num_steps)
+    if state.step == plan.num_steps:
+        return decode(pipe, state, plan, conditioning)
+    return list(_run_steps(pipe, state, conditioning, plan, plan.num_steps, progress, "pil")[2])
+
+
+def decode(
+    pipe: Pipeline,
+    state: DenoisingState | Float[Tensor, "b *latent"],
+    plan: DenoisingPlan,
+    conditioning: Mapping[str, Any] | None = None,
+) -> list[Image]:
+    """The images of a state or of its latents, as the stock pipeline makes them from its last latents.
+
+    The pipeline decodes and post-processes them itself, in a call without steps. Such a call encodes a
+    prompt, the empty one unless `conditioning` brings embeddings. Also for latents on the way, which show
+    what is left of the noise. Raises UserError for a state of another plan.
+    """
+    if isinstance(state, DenoisingState):
+        _check_plan(state, plan)
+    latents = state.latents if isinstance(state, DenoisingState) else state
+    given = {"prompt": [""] * latents.shape[0]} if conditioning is None else conditioning
+    window = Window(plan, plan.num_steps, plan.num_steps, {})
+    # no guidance: nothing is denoised, and the negative prompt need not be encoded
+    return list(_run(pipe, window, latents, given, 1.0, "pil")[1])
+
+
+def _check_run(
+    pipe: Pipeline, state: DenoisingState, conditioning: Mapping[str, Any], plan: DenoisingPlan, stop: int
+) -> None:
+    """Raises UserError when steps [state.step, stop) cannot be run so."""
+    _check_plan(state, plan)
+    _check_dtype(pipe, plan)
+    if not state.step <= stop <= plan.num_steps:
+        raise UserError(
+            f"cannot run from step {state.step} to {stop}: expected {state.step} to {plan.num_steps}"
+        )
+    batch = state.latents.shape[0]
+    if batch_size(conditioning) != batch:
+        raise UserError(f"conditioning for {batch_size(conditioning)} images, but latents of {batch}")
+    refusal = restart_refusal(plan, state.step) if state.history is None else None
+    if refusal is not None:
+        raise UserError(f"cannot continue at step {state.step} from latents alone: {refusal}")
+
+
+def _run_steps(
+    pipe: Pipeline,
+    state: DenoisingState,
+    conditioning: Mapping[str, Any],
+    plan: DenoisingPlan,
+    stop: int,
+    progress: Callable[[int], None] | None,
+    output_type: str,
+) -> tuple[Window, Any, Any]:
+    """Steps [state.step, stop), at least one: their window, the scheduler after them, latents or images."""
+    # without a stream nothing may be drawn: a generator shows whether it was
+    generator = noise_generator(state.noise_seed if state.noise_seed is not None else 0)
+    for _ in range(state.draw_count):
+        torch.randn(state.latents.shape, generator=generator, dtype=state.latents.dtype)
+    window = Window(plan, state.step, stop, state.history, generator, progress)
+    scheduler, output = _run(pipe, window, state.latents, conditioning, plan.guidance_scale, output_type)
+    if window.done != stop - state.step:
+        raise UserError(
+            f"{type(pipe).__name__} ran {window.done} steps of {stop - state.step}: it cannot be split"
+        )
+    if state.noise_seed is None and window.draws:
+        raise UserError(
+            f"{plan.scheduler_class} draws noise, and this state came without its noise stream: give it one "
+            "with `with_noise_stream`, or pack it with noise_stream=True for a run of your own"
+        )
+    return window, scheduler, output
+
+
+def _run(
+    pipe: Pipeline,
+    window: Window,
+    latents: Float[Tensor, "b *latent"],
+    conditioning: Mapping[str, Any],
+    guidance_scale: float,
+    output_type: str,
+) -> tuple[Any, Any]:
+    """One call of the pipeline inside `window`: the scheduler after it, and its first output."""
+    plan = window.plan
+    arguments = call_arguments(
+        pipe,
+        conditioning,
+        num_inference_steps=plan.num_inference_steps,
+        guidance_scale=guidance_scale,
+        negative_prompt=plan.negative_prompt,
+        height=plan.height,
+        width=plan.width,
+    )
+    scheduler = windowed_scheduler(pipe, window)
+    # embeddings and latents may come from a packet or a file, so from the CPU
+    device = pipe._execution_device
+    placed = {
+        name: value.to(device) if isinstance(value, Tensor) else value for name, value in arguments.items()
+    }
+    with torch.no_grad(), borrowed(pipe, scheduler):
+        output = pipe(
+            **placed,
+            latents=latents.to(device),
+            generator=window.generator,
+            output_type=output_type,
+            return_dict=False,
+        )
+    return scheduler, output[0]
+
+
+def _check_plan(state: DenoisingState, plan: DenoisingPlan) -> None:
+    if state.plan_fingerprint != plan.fingerprint():
+        raise UserError(
+            f"this state belongs to plan {state.plan_fingerprint}, not to plan {plan.fingerprint()}"
+        )
+
+
+def _check_dtype(pipe: Pipeline, plan: DenoisingPlan) -> None:
+    if dtype_name(pipe) != plan.dtype:
+        raise UserError(
+            f"the pipeline computes in {dtype_name(pipe)}, the plan in {plan.dtype}: load it in that dtype"
+        )

@@ -1,0 +1,199 @@
+"""What two machines must agree on before one continues the other's denoising [Du23].
+
+A plan has no split: the hand-off step K belongs to a state. It covers no personal adapter either, for that
+never leaves its device.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, call_arguments, dtype_name
+from fedaigc.diffusion.schedule.noise_level import boundary_log_snr, noise_levels, signal_and_noise
+from fedaigc.diffusion.schedule.stock_schedule import canonical_config, named_scheduler, requested_schedule
+from fedaigc.errors import UserError
+
+__all__ = ["DenoisingPlan", "boundary_log_snr", "boundary_step", "build_plan", "latents_std", "log_snr"]
+
+
+@dataclass(frozen=True)
+class DenoisingPlan:
+    """One complete denoising run, of `num_steps` denoiser evaluations.
+
+    scheduler_class, scheduler_config: a diffusers scheduler and its arguments as canonical JSON.
+    timesteps: one per denoiser evaluation; floats, and they may repeat (PNDM, Heun).
+    sigmas: the scheduler's noise levels where it keeps any (one or two more than timesteps), else None.
+    guidance_scale, negative_prompt: of the pipeline call; an empty negative prompt means none.
+    height, width: of the image, in pixels. dtype: of the denoiser, e.g. "float32".
+    base_hash, shared_hash: versions of the base model and of the shared state ("" when there is none).
+    num_inference_steps: what the pipeline call is given; `num_steps` may be larger.
+    """
+
+    scheduler_class: str
+    scheduler_config: str
+    timesteps: tuple[float, ...]
+    sigmas: tuple[float, ...] | None
+    guidance_scale: float
+    negative_prompt: str
+    height: int
+    width: int
+    dtype: str
+    base_hash: str
+    shared_hash: str
+    num_inference_steps: int
+
+    def __post_init__(self) -> None:
+        if not self.timesteps or self.num_inference_steps < 1:
+            raise UserError(f"a plan needs at least one step, got {len(self.timesteps)}")
+        if self.sigmas is not None and len(self.sigmas) < len(self.timesteps):
+            raise UserError(
+                f"{len(self.timesteps)} timesteps but {len(self.sigmas)} sigmas: expected as many or more"
+            )
+        try:
+            config = json.loads(self.scheduler_config)
+        except (ValueError, RecursionError):
+            config = None
+        if not isinstance(config, dict):
+            raise UserError(f"the scheduler config {self.scheduler_config!r:.80} is no JSON object")
+        if self.height < 1 or self.width < 1:
+            raise UserError(f"image size {self.height} x {self.width}: expected at least one pixel each way")
+
+    @property
+    def num_steps(self) -> int:
+        """N, the number of denoiser evaluations; twice as many samples pass through it under guidance."""
+        return len(self.timesteps)
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, floats to the last bit."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON, in hex: the version of the plan that packets carry."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, text: str) -> "DenoisingPlan":
+        """The inverse of `to_json`. Raises UserError for anything but exactly a plan's keys and types."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"this is no plan: {error}") from error
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or values.keys() != names:
+            given = sorted(values) if isinstance(values, dict) else type(values).__name__
+            raise UserError(f"this is no plan: expected the keys {sorted(names)}, got {given}")
+        values["timesteps"] = _numbers("timesteps", values["timesteps"])
+        if values["sigmas"] is not None:
+            values["sigmas"] = _numbers("sigmas", values["sigmas"])
+        (values["guidance_scale"],) = _numbers("guidance_scale", [values["guidance_scale"]])
+        for field in fields(cls):
+            # exactly: True is an int to isinstance
+            if field.type in (str, int) and type(values[field.name]) is not field.type:
+                raise UserError(f"this is no plan: {field.name} is {values[field.name]!r:.80}")
+        return cls(**values)
+
+
+def build_plan(
+    pipe: Pipeline,
+    *,
+    num_inference_steps: int,
+    guidance_scale: float,
+    height: int,
+    width: int,
+    negative_prompt: str = "",
+    base_hash: str,
+    shared_hash: str = "",
+) -> DenoisingPlan:
+    """The plan of `pipe(prompt, num_inference_steps=..., guidance_scale=..., height=..., width=...)`.
+
+    The pipeline itself is asked which timesteps it wants (SD3 and FLUX shift them by the image size), in a
+    call on the empty prompt that ends before the first step; the only cost is one encoding of the empty
+    prompt.
+
+    Raises UserError for numbers that no run has, for steps that start before the first timestep of training,
+    and for a scheduler that its config does not describe.
+    """
+    if num_inference_steps < 1:
+        raise UserError(f"num_inference_steps is {num_inference_steps}: expected at least 1")
+    if not math.isfinite(guidance_scale):
+        raise UserError(f"guidance_scale is {guidance_scale}: expected a finite number")
+    call = call_arguments(
+        pipe,
+        {"prompt": ""},
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        negative_prompt=negative_prompt,
+        height=height,
+        width=width,
+    )
+    timesteps, sigmas = requested_schedule(pipe, call)
+    trained = len(getattr(pipe.scheduler, "alphas_cumprod", ()))
+    # an offset of one starts at timestep T when every timestep is asked for; sigmas are not looked up by it
+    if sigmas is None and trained and max(timesteps) >= trained:
+        raise UserError(
+            f"num_inference_steps is {num_inference_steps}: {type(pipe.scheduler).__name__} then starts at "
+            f"timestep {max(timesteps):.0f}, and the model knows 0 to {trained - 1}: take fewer steps"
+        )
+    return DenoisingPlan(
+        scheduler_class=type(pipe.scheduler).__name__,
+        scheduler_config=canonical_config(pipe.scheduler),
+        timesteps=timesteps,
+        sigmas=sigmas,
+        guidance_scale=float(guidance_scale),
+        negative_prompt=negative_prompt,
+        height=height,
+        width=width,
+        dtype=dtype_name(pipe),
+        base_hash=base_hash,
+        shared_hash=shared_hash,
+        num_inference_steps=num_inference_steps,
+    )
+
+
+def log_snr(plan: DenoisingPlan) -> tuple[float, ...]:
+    """ln(alpha^2 / sigma^2) at each step of the plan, rising; -inf for pure noise."""
+    scheduler = named_scheduler(plan.scheduler_class).from_config(json.loads(plan.scheduler_config))
+    return noise_levels(scheduler, plan.timesteps, plan.sigmas)
+
+
+def latents_std(plan: DenoisingPlan, step: int, clean_std: float = 1.0) -> float:
+    """The standard deviation of a latent value before step `step`, in the scale that the scheduler keeps.
+
+    sqrt(alpha^2 s^2 + sigma^2) for x = alpha x_0 + sigma e, s = clean_std: diffusion models scale their
+    latents to about 1. alpha and sigma follow from the log-SNR: they square to 1, add up to 1 (flow
+    matching), or have alpha = 1 (the variance-exploding scale of Euler and its kin). At the last step, `s`.
+    """
+    if step >= plan.num_steps:
+        return clean_std
+    scheduler = named_scheduler(plan.scheduler_class).from_config(json.loads(plan.scheduler_config))
+    alpha, sigma = signal_and_noise(scheduler, log_snr(plan)[step])
+    return math.hypot(alpha * clean_std, sigma)
+
+
+def boundary_step(plan: DenoisingPlan, t_star_log_snr: float | None) -> int:
+    """The first step on the personal (clean) side of the stage boundary t*: log-SNR at or above it.
+
+    `num_steps` when every step is noisier than t*, or when there is no boundary (None).
+    """
+    if t_star_log_snr is None:
+        return plan.num_steps
+    levels = log_snr(plan)
+    return next((step for step, level in enumerate(levels) if level >= t_star_log_snr), plan.num_steps)
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
+        raise UserError(f"this is no plan: {name} is {values!r:.80}, expected numbers")
+    numbers = tuple(float(value) for value in values)
+    if not all(math.isfinite(number) for number in numbers):
+        raise UserError(f"this is no plan: {name} holds a number that is not finite")
+    return numbers
+
+
+def even_steps(start: int, stop: int, count: int) -> tuple[int, ...]:
+    """At most `count` steps from `start` on and before `stop`, evenly spaced; the first is `start`."""
+    count = min(count, stop - start)
+    return tuple(start + (stop - start) * i // count for i in range(count))

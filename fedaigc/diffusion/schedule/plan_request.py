@@ -1,0 +1,140 @@
+"""A plan as it is asked for: bounded numbers, from which the machine that computes builds the plan itself.
+
+A plan from another machine could name any scheduler with any configuration, and so decide what runs on a
+private prompt. A request names a scheduler of a short list and numbers; everything else (the scheduler's
+configuration, timesteps, noise levels, dtype) comes from the pipeline that is installed here. The fingerprint
+then tells whether both machines mean the same plan.
+"""
+
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from fedaigc.bounds import (
+    MAX_DENOISING_STEPS,
+    MAX_GUIDANCE_SCALE,
+    MAX_IMAGE_PIXELS,
+    MAX_IMAGE_SIDE,
+)
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
+from fedaigc.errors import UserError
+
+# deterministic ones, and ancestral Euler; each is tested for an exact hand-off
+SCHEDULERS = frozenset(
+    {
+        "DDIMScheduler",
+        "DPMSolverMultistepScheduler",
+        "DPMSolverSinglestepScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "EulerDiscreteScheduler",
+        "FlowMatchEulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "PNDMScheduler",
+        "UniPCMultistepScheduler",
+    }
+)
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a plan is built from, beside the pipeline.
+
+    scheduler_class: one of `SCHEDULERS`, or the pipeline's own. num_inference_steps, guidance_scale, height,
+    width (pixels): of the pipeline call. shared_hash: version of the shared state, "" for none. fingerprint:
+    of the plan that is meant.
+
+    Raises UserError for numbers outside of `fedaigc.bounds`, and for hashes that are none.
+    """
+
+    scheduler_class: str
+    num_inference_steps: int
+    guidance_scale: float
+    height: int
+    width: int
+    shared_hash: str
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        if type(self.scheduler_class) is not str:
+            raise UserError(f"the plan names the scheduler {self.scheduler_class!r:.60}: expected a name")
+        _check_count("num_inference_steps", self.num_inference_steps, MAX_DENOISING_STEPS)
+        _check_count("height", self.height, MAX_IMAGE_SIDE)
+        _check_count("width", self.width, MAX_IMAGE_SIDE)
+        if self.height * self.width > MAX_IMAGE_PIXELS:
+            raise UserError(
+                f"{self.height} x {self.width} pixels: expected at most {MAX_IMAGE_PIXELS} in all"
+            )
+        if type(self.guidance_scale) is not float or not 0 <= self.guidance_scale <= MAX_GUIDANCE_SCALE:
+            raise UserError(
+                f"guidance_scale is {self.guidance_scale!r:.40}: expected 0 to {MAX_GUIDANCE_SCALE:g}"
+            )
+        for name, value in (("shared_hash", self.shared_hash), ("fingerprint", self.fingerprint)):
+            none = name == "shared_hash" and value == ""
+            if not none and (type(value) is not str or not _SHA256.fullmatch(value)):
+                raise UserError(f"{name} is {value!r:.80}: expected a SHA-256 in hex")
+
+    @classmethod
+    def of(cls, plan: DenoisingPlan) -> "PlanRequest":
+        """The request for a plan. UserError for one with a negative prompt, which devices do not take."""
+        if plan.negative_prompt:
+            raise UserError("a plan for devices has no negative prompt: it would be text of another machine")
+        return cls(
+            plan.scheduler_class,
+            plan.num_inference_steps,
+            plan.guidance_scale,
+            plan.height,
+            plan.width,
+            plan.shared_hash,
+            plan.fingerprint(),
+        )
+
+    def values(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_values(cls, values: Any) -> "PlanRequest":
+        """The inverse of `values`. UserError for other names."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or values.keys() != names:
+            raise UserError(f"a plan is asked for by {', '.join(sorted(names))}")
+        return cls(**values)
+
+    def build(self, pipe: Pipeline, base_hash: str) -> DenoisingPlan:
+        """The plan, built from this machine's own pipeline and base model.
+
+        Raises UserError for another scheduler, for what the pipeline refuses, and when the plan's fingerprint
+        is not the one asked for: the other machine then means another scheduler configuration, dtype or base.
+        """
+        scheduler, own = pipe.scheduler, type(pipe.scheduler).__name__
+        if self.scheduler_class not in SCHEDULERS | {own}:
+            raise UserError(
+                f"the plan names the scheduler {self.scheduler_class!r:.60}: devices take "
+                f"{', '.join(sorted(SCHEDULERS | {own}))}"
+            )
+        if own != self.scheduler_class:
+            scheduler = named_scheduler(self.scheduler_class).from_config(scheduler.config)
+        with borrowed(pipe, scheduler):
+            plan = build_plan(
+                pipe,
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
+                height=self.height,
+                width=self.width,
+                base_hash=base_hash,
+                shared_hash=self.shared_hash,
+            )
+        if plan.fingerprint() != self.fingerprint:
+            raise UserError(
+                f"the plan built here is {plan.fingerprint()}, asked for was {self.fingerprint}: scheduler "
+                "configuration, dtype or base model differ"
+            )
+        return plan
+
+
+def _check_count(name: str, value: int, limit: int) -> None:
+    if type(value) is not int or not 1 <= value <= limit:
+        raise UserError(f"{name} is {value!r:.40}: expected 1 to {limit}")

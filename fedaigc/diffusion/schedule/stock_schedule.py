@@ -1,0 +1,109 @@
+"""Which steps an unmodified pipeline takes with an unmodified scheduler."""
+
+import copy
+import inspect
+import json
+from collections.abc import Mapping
+from functools import wraps
+from typing import Any
+
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed
+from fedaigc.errors import UserError
+
+Schedule = tuple[tuple[float, ...], tuple[float, ...] | None]
+
+
+class _Captured(Exception):
+    """Ends a pipeline call once it has asked for its timesteps."""
+
+    def __init__(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        super().__init__()
+        self.arguments, self.options = arguments, options
+
+
+def canonical_config(scheduler: Any) -> str:
+    """The arguments that rebuild a scheduler, as canonical JSON (sorted keys, no spaces).
+
+    Left out: entries that its class does not take (left over from other schedulers) and diffusers' own notes,
+    which would tell apart two machines that compute the same. Raises UserError for values that JSON cannot
+    hold.
+    """
+    known = inspect.signature(type(scheduler).__init__).parameters
+    config = {name: value for name, value in scheduler.config.items() if name in known}
+    try:
+        # not allow_nan=False: DPM-Solver's lambda_min_clipped is minus infinity
+        return json.dumps(config, sort_keys=True, separators=(",", ":"), default=_plain)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the config of {type(scheduler).__name__} cannot be written as JSON: {error}"
+        ) from error
+
+
+def named_scheduler(name: str, own: type[Any] | None = None) -> type[Any]:
+    """The stock scheduler class of this name: `own` (a pipeline's), or one of diffusers.
+
+    Raises UserError for a name that is neither, for a plan from another machine may hold anything.
+    """
+    import diffusers
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+    if own is not None and own.__name__ == name:
+        return own
+    found = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
+    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+        raise UserError(f"the plan names the scheduler {name!r}: expected a scheduler class of diffusers")
+    return found
+
+
+def schedule(scheduler: Any) -> Schedule:
+    """Timesteps and sigmas that a scheduler holds after `set_timesteps`; sigmas None where it keeps none."""
+    sigmas = getattr(scheduler, "sigmas", None)
+    timesteps = tuple(float(value) for value in scheduler.timesteps)
+    return timesteps, None if sigmas is None else tuple(float(value) for value in sigmas)
+
+
+def requested_schedule(pipe: Pipeline, call: Mapping[str, Any]) -> Schedule:
+    """The schedule that `pipe(**call)` would run. The call is made, and ended before its first step.
+
+    Raises UserError when the pipeline refuses the call, and when its scheduler was changed in a way that its
+    config does not say, for then no other machine could follow it.
+    """
+    stock = type(pipe.scheduler)
+    config = json.loads(canonical_config(pipe.scheduler))
+
+    def capture(_: Any, *arguments: Any, **options: Any) -> None:
+        raise _Captured(arguments, options)
+
+    from_config, own = stock.from_config(config), copy.deepcopy(pipe.scheduler)
+    probe = stock.from_config(config)
+    # diffusers inspects the signature of set_timesteps before it calls it
+    members = {"set_timesteps": wraps(stock.set_timesteps)(capture), "__module__": stock.__module__}
+    # after construction, for some constructors call set_timesteps themselves
+    probe.__class__ = type(stock.__name__, (stock,), members)
+    request = None
+    try:
+        try:
+            with borrowed(pipe, probe):
+                pipe(**call, output_type="latent", return_dict=False)
+        except _Captured as captured:
+            request = captured
+        if request is not None:
+            for scheduler in (from_config, own):
+                scheduler.set_timesteps(*request.arguments, **request.options)
+    except ValueError as error:
+        raise UserError(f"{type(pipe).__name__} refuses these settings: {error}") from error
+    if request is None:
+        raise UserError(f"{type(pipe).__name__} never asks its scheduler for timesteps: it cannot be planned")
+    if schedule(own) != schedule(from_config):
+        raise UserError(
+            f"the pipeline's {stock.__name__} takes other steps than its config says (was it changed by "
+            "set_shift?): put the change into the config, so that other machines can follow it"
+        )
+    return schedule(from_config)
+
+
+def _plain(value: Any) -> Any:
+    """numpy arrays and scalars as JSON values (trained betas are often given so)."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")

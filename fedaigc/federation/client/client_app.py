@@ -1,0 +1,73 @@
+"""The Flower client: a thin shell that opens the device of its partition and passes messages on.
+
+It serves simulations, where the homes of all devices lie in one folder. On separate machines no Flower
+process opens a home: `fedaigc.deployment.agent.relay` passes the same messages to the device's agent.
+"""
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedaigc.device.device import Device
+from fedaigc.device.home.home import note_error
+from fedaigc.device.limits import OwnerLimits
+from fedaigc.device.replies import DeviceError, Failure
+from fedaigc.device.scoring import Scorer
+from fedaigc.federation.client import handlers
+from fedaigc.federation.config.run_config import FederationConfig, config_from_run
+from fedaigc.federation.preloaded import base_model, taxonomy
+from fedaigc.federation.wire.messages import Ask
+from fedaigc.semantics.signature import Policy
+
+app = ClientApp()
+
+
+class SimulatedHost:
+    """The device of a partition, among the homes that the run's configuration names."""
+
+    scores = True
+    limits: OwnerLimits | None = None
+
+    def __init__(self, partition: int, config: FederationConfig) -> None:
+        self.partition = partition
+        self._config = config
+
+    def base_hash(self) -> str:
+        """Of the configured model."""
+        return base_model(self._config.model)[1]
+
+    def open_device(self, scorer: Scorer | None = None) -> Device:
+        """The device whose home belongs to this partition."""
+        home = self._config.home(self.partition)
+        if not home.is_dir():
+            raise DeviceError(Failure.STORAGE, f"no home {home}")
+        pipe, base_hash = base_model(self._config.model)
+        return Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), scorer=scorer)
+
+    def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
+        """All that the run asks for: who simulates owns all devices."""
+        return policy, min_public_prompts
+
+    def note(self, text: str) -> None:
+        """Into errors.log of the home."""
+        note_error(self._config.home(self.partition), text)
+
+
+def _register(kind: Ask) -> None:
+    def reply(message: Message, context: Context) -> Message:
+        try:
+            config = config_from_run(context.run_config)
+            host = SimulatedHost(int(context.node_config["partition-id"]), config)
+        except Exception as error:
+            return Message(handlers.refused(kind, error), reply_to=message)
+        # results repeat at equal threads only, and processes of one thread share the cores best
+        torch.set_num_threads(config.threads)
+        return Message(handlers.answer(kind, message.content, host, config), reply_to=message)
+
+    category, _, action = kind.value.partition(".")
+    decorator = app.query(action) if category == "query" else app.train()
+    decorator(reply)
+
+
+for _kind in Ask:
+    _register(_kind)

@@ -1,0 +1,252 @@
+"""What a device answers to each kind of message: the same in a simulation and behind a resident agent.
+
+A handler gets the device from its host and returns a reply of the closed list in `messages`. No text of an
+error is let through: the kind of failure alone crosses, and the whole stays readable at home.
+"""
+
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+from flwr.app import RecordDict
+
+from fedaigc.bounds import MAX_TASKS_OF_A_DEVICE, MAX_TRAINING_STEPS
+from fedaigc.device.device import Device
+from fedaigc.device.limits import OwnerLimits
+from fedaigc.device.replies import DeviceError, Failure, failure_of
+from fedaigc.device.scoring import Scorer
+from fedaigc.device.training.training_limits import TrainingOrder, check_order
+from fedaigc.device.training.update_clipping import clipped
+from fedaigc.errors import UserError
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.preloaded import scene_scorer
+from fedaigc.federation.software import own_software
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.messages import Ask, body
+from fedaigc.semantics.signature import Policy
+from fedaigc.strategy.fingerprint import strategy_code
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Received, Update
+
+
+@runtime_checkable
+class Host(Protocol):
+    """The process in which a device answers.
+
+    scores: whether reports may hold the judge's coarse scores; who holds a model and a judge could search for
+    the private prompt with them. permitted: takes the policy and the number of public prompts that the server
+    asks for, and returns those that the device's owner permits. limits: the owner's; None where whoever runs
+    the server owns the devices too.
+    """
+
+    partition: int
+    scores: bool
+    limits: OwnerLimits | None
+
+    def base_hash(self) -> str:
+        """The fingerprint of the base model."""
+        ...
+
+    def open_device(self, scorer: Scorer | None = None) -> Device:
+        """The device. DeviceError when it has no home."""
+        ...
+
+    def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
+        """What may be disclosed of a prompt."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Keep the text of an error where only the owner reads it."""
+        ...
+
+
+Handler = Callable[[RecordDict, Host, FederationConfig], RecordDict]
+
+
+def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """The reply to a message. Never raises for what a message or a device can do: the reply says what.
+
+    What a task ended with may depend on its private prompt, so every reply to an order to finish has one
+    size, and every failure of one is the same.
+    """
+    try:
+        reply = _HANDLERS[kind](content, host, config)
+    except Exception as error:  # whatever it is, its text may hold a prompt
+        host.note(traceback.format_exc())
+        return refused(kind, error)
+    return messages.of_one_size(reply) if kind is Ask.FINISH else reply
+
+
+def refused(kind: Ask, error: BaseException) -> RecordDict:
+    """The reply to a message of this kind that tells what may be told of an error."""
+    if kind is Ask.FINISH:
+        return messages.of_one_size(messages.failure(Failure.NOT_FINISHED))
+    return messages.failure(failure_of(error))
+
+
+def hello(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """Which partition this is, its base model, its number of pictures, and the versions of its software.
+
+    The number bounds the weight of its updates; a run without training is told none.
+    """
+    return body(
+        partition=host.partition,
+        base=host.base_hash(),
+        num_examples=_num_pictures(host) if config.rounds.count else 0,
+        **own_software(),
+    )
+
+
+def _num_pictures(host: Host) -> int:
+    """The private pictures; 0 for a home that cannot be read, which training then reports."""
+    try:
+        return len(host.open_device().images)
+    except (DeviceError, UserError, OSError):
+        return 0
+
+
+def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """One round of local training, by the strategy's code as it is installed here."""
+    received = messages.read_train(content)
+    if received.round < 1:
+        raise DeviceError(Failure.PLAN_REFUSED, "rounds count from 1")
+    partition, own_order = host.partition, messages.read_client_order(content)
+    if own_order.shared_steps is not None:
+        # as if the configuration had said so: whatever bounds its steps bounds these
+        config = config.with_shared_steps(own_order.shared_steps)
+    if config.shared_steps(partition) > MAX_TRAINING_STEPS:
+        raise DeviceError(Failure.PLAN_REFUSED, f"over {MAX_TRAINING_STEPS} steps of training")
+    if own_order.dropped_out:
+        raise DeviceError(Failure.DROPPED_OUT, "drawn to fail in this round")
+    told, own = messages.strategy_code_of(content), strategy_code(config.rounds.strategy)
+    if told != own:
+        raise DeviceError(
+            Failure.CODE_DIFFERS,
+            f"strategy {config.rounds.strategy!r}: the server runs code {told!r:.80}, this device has {own}",
+        )
+    rule = load_strategy(config.rounds.strategy, config.rounds.options)
+    device = host.open_device()
+    device.versions.check_follows(config.name, received.round)
+    budget = None
+    if host.limits is not None:
+        order = _order(received, config, partition)
+        check_order(order, host.limits, full_weights=rule.traits.full_weights)
+        budget = device.budget(host.limits, order)
+    device.accept(received.shared, residual=rule.traits.residual, limits=host.limits)
+    update = device.train(
+        config.name,
+        received,
+        rule,
+        config.training,
+        shared_steps=config.shared_steps(partition),
+        personal_rank=config.adapter.rank,
+        height=config.model.height,
+        width=config.model.width,
+        budget=budget,
+    )
+    tensors = update.tensors
+    if host.limits is not None:
+        tensors, norm = clipped(tensors, received, host.limits.max_update_norm)
+        if norm > host.limits.max_update_norm:
+            host.note(
+                f"round {received.round} of run {config.name}: an update of norm {norm:.4g} was clipped to "
+                f"{host.limits.max_update_norm:.4g}\n"
+            )
+    rank = received.shared.rank if update.rank is None else update.rank
+    return messages.update_record(
+        Update(partition, update.num_examples, update.num_steps, tensors, rank, update.losses),
+        received,
+        config.rounds.upload_format,
+        own_order.random(),
+    )
+
+
+def _order(received: Received, config: FederationConfig, partition: int) -> TrainingOrder:
+    return TrainingOrder(
+        run=config.name,
+        received=received,
+        strategy=config.rounds.strategy,
+        options=config.rounds.options,
+        training=config.training,
+        shared_steps=config.shared_steps(partition),
+        personal_rank=config.adapter.rank,
+        height=config.model.height,
+        width=config.model.width,
+    )
+
+
+def install(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """Keep a shared state for later generations, and say its version."""
+    shared = messages.read_shared_state(content)
+    rule = load_strategy(config.rounds.strategy, config.rounds.options)
+    device = host.open_device()
+    device.accept(shared, residual=rule.traits.residual, limits=host.limits)
+    return body(version=device.receive(shared))
+
+
+def signatures(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """What may be said of the tasks that wait, the oldest first; of more than a server takes, later.
+
+    Tasks of which nothing is said have new names at every poll, so that no id links them. In a simulation
+    this holds under the policy `silent` only: its noise seeds, and so its records, depend on the ids.
+    """
+    device, settings = host.open_device(), config.generation
+    policy, min_public_prompts = host.permitted(settings.policy, settings.min_public_prompts)
+    disclosed = {
+        task_id: device.signature(task_id, policy, min_public_prompts=min_public_prompts)
+        for task_id in device.waiting()[:MAX_TASKS_OF_A_DEVICE]
+    }
+    if host.limits is not None or policy is Policy.SILENT:
+        alone = [task_id for task_id, signature in disclosed.items() if signature is None]
+        names = device.prompts.names.fresh(alone, repeatable=host.limits is None)
+        said = {task_id: signature for task_id, signature in disclosed.items() if signature is not None}
+        disclosed = said | dict.fromkeys(names)
+    return messages.signatures_record(disclosed, device.unreadable())
+
+
+def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """Run the shared steps of a group."""
+    device = host.open_device()
+    order = messages.read_share(content, host.partition, partial(device.plan, limits=host.limits))
+    steps = device.share(
+        order.task_id,
+        order.group_prompt,
+        order.plan,
+        order.stop,
+        noise_seed=order.noise_seed,
+        handoff=config.generation.handoff,
+        number_format=link.number_format if (link := config.generation.link) is not None else None,
+    )
+    return messages.shared_steps_record(steps)
+
+
+def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """Finish a task from its packet, or alone."""
+    settings = config.generation
+    device = host.open_device(scene_scorer() if settings.scorer == "scenes" and host.scores else None)
+    order = messages.read_finish(content, host.partition, partial(device.plan, limits=host.limits))
+    if order.packet is None:
+        report = device.alone(order.task_id, order.noise_seed, order.plan, strip_steps=settings.strip_steps)
+    else:
+        report = device.finish(
+            order.task_id,
+            order.packet,
+            order.plan,
+            noise_seed=order.noise_seed,
+            delivery=settings.delivery,
+            mend=settings.link.mend if settings.link is not None else "nothing",
+            errors=settings.link.known_errors if settings.link is not None else None,
+            strip_steps=settings.strip_steps,
+        )
+    return messages.report_record(report)
+
+
+_HANDLERS: dict[Ask, Handler] = {
+    Ask.HELLO: hello,
+    Ask.TRAIN: train,
+    Ask.INSTALL: install,
+    Ask.SIGNATURES: signatures,
+    Ask.SHARE: share,
+    Ask.FINISH: finish,
+}

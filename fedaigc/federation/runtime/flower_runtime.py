@@ -1,0 +1,249 @@
+"""Flower's simulation as one call: app package, run, log, true status.
+
+`flwr run` installs the app's dependencies unless told not to, and exits 0 when the run failed. So the package
+names none, and the status comes from `flwr ls`.
+"""
+
+import contextlib
+import importlib.util
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fedaigc.errors import UserError
+from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, SERVER_CONFIG_KEY, FederationConfig
+from fedaigc.federation.runtime.superlink import (
+    CONNECTION,
+    cleaning_up_when_stopped,
+    flower_environment,
+    superlink,
+)
+from fedaigc.federation.server.exchange import Progress
+from fedaigc.federation.server.run_record import read_record
+from fedaigc.federation.server.server_app import PROGRESS
+from fedaigc.storage.private_files import close_files, close_tree, private_files
+
+LOG = "flower.log"
+_SETTLE_TIMEOUT_S = 10.0
+_RELEVANT_LINES = 15
+
+
+def run_with_flower(
+    config: FederationConfig, progress: Progress | None = None, on_log: Callable[[str], None] | None = None
+) -> None:
+    """Run `config` under Flower's simulation with `config.workers` Ray workers.
+
+    Raises UserError when the run did not finish well: with the server's own reason where the record has one,
+    else with the last lines of the log that tell of an error. Nothing that was started is left running.
+    """
+    with private_files():
+        _run_with_flower(config, progress, on_log)
+
+
+def _run_with_flower(
+    config: FederationConfig, progress: Progress | None, on_log: Callable[[str], None] | None
+) -> None:
+    config.output.mkdir(parents=True, exist_ok=True)
+    (config.output / "record.json").unlink(missing_ok=True)
+    close_files(config.output, LOG)
+    with (
+        cleaning_up_when_stopped(),
+        _scratch_folder() as scratch,
+        (config.output / LOG).open("w", encoding="utf-8") as log,
+    ):
+        stage_app(scratch / "app")
+        environment = flower_environment(scratch, config.threads)
+        with superlink(scratch, environment):
+            run_config = scratch / "run.toml"
+            # a JSON string is a TOML string, unless it writes an emoji as two escapes
+            text = json.dumps(config.to_run_config()[RUN_CONFIG_KEY], ensure_ascii=False)
+            run_config.write_text(f"{RUN_CONFIG_KEY} = {text}\n", encoding="utf-8")
+            command = ["run", str(scratch / "app"), CONNECTION, "--stream", "--run-config", str(run_config)]
+            sizes = {
+                "num-supernodes": config.num_clients,
+                "init-args-num-cpus": config.workers,
+                "client-resources-num-cpus": 1,
+            }
+            for name, value in sizes.items():
+                command += ["--federation-config", f"{name}={value}"]
+            lines = stream_run(command, scratch, environment, log.write, progress, on_log)
+            status, details = run_status(scratch, environment)
+    check_ended_well(status, details, config, lines)
+
+
+def check_ended_well(status: str, details: str, config: FederationConfig, lines: list[str]) -> None:
+    """UserError unless a run was completed: the server's own reason where its record has one, else the lines
+    of its log that tell of an error.
+    """
+    if status == "finished:completed":
+        return
+    reason = _server_reason(config.output)
+    if reason is not None:
+        raise UserError(reason)
+    relevant = [line for line in lines if _is_relevant(line)][-_RELEVANT_LINES:] or lines[-_RELEVANT_LINES:]
+    raise UserError(
+        f"the run ended as {status!r} {details}\n"
+        + "".join(relevant)
+        + f"the whole log: {config.output / LOG}"
+    )
+
+
+def _server_reason(output: Path) -> str | None:
+    """The server's own words, when it ended with an error that is meant for users."""
+    try:
+        record = read_record(output)
+    except UserError:
+        return None
+    return str(record["error"]) if record.get("error_kind") == "error" else None
+
+
+def stage_app(folder: Path) -> None:
+    """Write the Flower app: the strategies, and a pyproject that names the installed library's components.
+
+    The same whether fedaigc was installed from a wheel or runs from a checkout; weights stay in the library.
+    """
+    spec = importlib.util.find_spec("strategies")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("the package `strategies` is missing: reinstall fedaigc")
+    source = Path(next(iter(spec.submodule_search_locations)))
+    shutil.copytree(source, folder / "strategies", ignore=shutil.ignore_patterns("__pycache__"))
+    # a copy has the modes of what was copied
+    close_tree(folder)
+    (folder / "pyproject.toml").write_text(
+        f"""[project]
+name = "fedaigc"
+version = "{version("fedaigc")}"
+description = "Federated learning for collaborative diffusion"
+license = "Apache-2.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "fedaigc"
+
+[tool.flwr.app.components]
+serverapp = "fedaigc.federation.server.server_app:app"
+clientapp = "fedaigc.federation.client.client_app:app"
+
+[tool.flwr.app.config]
+{RUN_CONFIG_KEY} = ""
+{SERVER_CONFIG_KEY} = ""
+"""
+    )
+
+
+@contextlib.contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="fa-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def stream_run(
+    command: list[str],
+    scratch: Path,
+    environment: dict[str, str],
+    write: Callable[[str], object],
+    progress: Progress | None,
+    on_log: Callable[[str], None] | None,
+) -> list[str]:
+    """Start the run and pass its log on, line by line, until it ends."""
+    lines: list[str] = []
+    with subprocess.Popen(
+        ["flwr", *command],
+        cwd=scratch,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                write(line)
+                if PROGRESS in line and progress is not None:
+                    label, _, counts = line.partition(PROGRESS)[2].strip().rpartition(": ")
+                    done, _, total = counts.partition(" of ")
+                    progress(label, int(done), int(total))
+                elif on_log is not None:
+                    on_log(line.rstrip("\n"))
+        except BaseException:
+            process.terminate()
+            raise
+    return lines
+
+
+def ask_flwr(
+    command: Sequence[str], scratch: Path, environment: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    """What `flwr` says to a command about the SuperLink, as JSON if all is well."""
+    return subprocess.run(
+        ["flwr", *command, CONNECTION, "--format", "json"],
+        cwd=scratch,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def run_ids(scratch: Path, environment: dict[str, str]) -> set[str]:
+    """The runs that the SuperLink knows. UserError when it does not answer."""
+    return {str(run["run-id"]) for run in _runs(scratch, environment)}
+
+
+def runs_going_on(scratch: Path, environment: dict[str, str]) -> set[str]:
+    """The runs that have not ended. UserError when the SuperLink does not answer."""
+    return {str(run["run-id"]) for run in _runs(scratch, environment) if not _ended(run)}
+
+
+def stop_run(run_id: str, scratch: Path, environment: dict[str, str]) -> None:
+    """Have the SuperLink end a run; its ServerApp ends when it next asks for anything.
+
+    UserError, with Flower's words, when it does not.
+    """
+    done = ask_flwr(["stop", run_id], scratch, environment)
+    if run_id in runs_going_on(scratch, environment):
+        raise UserError(f"run {run_id} was not stopped:\n{(done.stdout + done.stderr).strip()}")
+
+
+def _ended(run: Mapping[str, Any]) -> bool:
+    return str(run["status"]).startswith("finished")
+
+
+def run_status(scratch: Path, environment: dict[str, str], before: Collection[str] = ()) -> tuple[str, str]:
+    """Status and details of the run that is not one of `before`, once Flower has settled it."""
+    deadline = time.monotonic() + _SETTLE_TIMEOUT_S
+    while True:
+        try:
+            runs = [run for run in _runs(scratch, environment) if str(run["run-id"]) not in before]
+        except UserError as error:
+            return "unknown", str(error)
+        if not runs:
+            return "not started", ""
+        status, details = runs[0]["status"], runs[0]["status-details"] or ""
+        if _ended(runs[0]) or time.monotonic() > deadline:
+            return status, details
+        time.sleep(0.3)
+
+
+def _runs(scratch: Path, environment: dict[str, str]) -> list[dict[str, Any]]:
+    answer = ask_flwr(["ls"], scratch, environment)
+    try:
+        runs: list[dict[str, Any]] = json.loads(answer.stdout)["runs"]
+    except (ValueError, KeyError) as error:
+        raise UserError((answer.stdout + answer.stderr).strip()) from error
+    return runs
+
+
+def _is_relevant(line: str) -> bool:
+    return any(word in line for word in ("Error", "ERROR", "Exception", "exception", "failed", "Traceback"))

@@ -1,0 +1,116 @@
+"""Start a run and bring back its record.
+
+In this process, or through Flower's simulation in worker processes.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from fedaigc.errors import UserError
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.server.exchange import Progress
+from fedaigc.federation.server.run_record import read_record
+from fedaigc.rng import derived_seed
+from fedaigc.storage.private_files import private_files
+
+
+def simulate(
+    config: FederationConfig, progress: Progress | None = None, on_log: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Run the federation that `config` describes, with the backend that it names, and return the record.
+
+    `progress` gets a label, the replies that are in and all that are due; `on_log` every line of Flower's log
+    (backend "ray" only, where the log is in `config.output`/flower.log too).
+
+    Raises UserError when the run failed, with the server's reason or the relevant lines of the log.
+    """
+    config = config.absolute()
+    missing = [partition for partition in range(config.num_clients) if not config.home(partition).is_dir()]
+    if missing:
+        last = config.num_clients - 1
+        raise UserError(
+            f"no device's home {config.home(missing[0])}: `homes` needs one folder for each of the "
+            f"{config.num_clients} clients, {config.home(0).name} to {config.home(last).name}"
+        )
+    if config.backend == "in-process":
+        run_in_process(config, progress)
+    else:
+        # imported here: the launcher of worker processes is not needed for a run in process
+        from fedaigc.federation.runtime.flower_runtime import run_with_flower
+
+        run_with_flower(config, progress, on_log)
+    return read_record(config.output)
+
+
+def run_in_process(
+    config: FederationConfig, progress: Progress | None = None, shuffle_seed: int | None = None
+) -> None:
+    """Run server and clients in this process, with the same apps; `shuffle_seed` shuffles the replies."""
+    from fedaigc.federation.client.client_app import app
+    from fedaigc.federation.runtime.local_grid import LocalGrid
+    from fedaigc.federation.server.server_app import serve
+
+    with in_process_run(config) as run_id:
+        grid = LocalGrid(
+            app,
+            num_clients=config.num_clients,
+            run_config=config.to_run_config(),
+            run_id=run_id,
+            shuffle_seed=shuffle_seed,
+        )
+        serve(grid, config, progress)
+
+
+@contextmanager
+def in_process_run(config: FederationConfig) -> Iterator[int]:
+    """What Flower expects of a process that sends messages, and the run's threads; yields the run id.
+
+    Files that are written inside are for this user alone.
+    """
+    run_id = derived_seed(config.seed, "run id")
+    with private_files(), _task_identity(run_id), _threads(config.threads), _quiet_flower():
+        yield run_id
+
+
+@contextmanager
+def _task_identity(run_id: int) -> Iterator[None]:
+    """Flower keeps in the process which run sends a message.
+
+    A notebook may hold several runs one after another.
+    """
+    from flwr.supercore.task_identity import TaskIdentity
+
+    from fedaigc.federation.runtime.local_grid import SERVER_NODE_ID
+
+    before = (TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, SERVER_NODE_ID, 0
+    try:
+        yield
+    finally:
+        TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = before
+
+
+@contextmanager
+def _quiet_flower() -> Iterator[None]:
+    """Flower tells of every aggregation; in this process that would tear the caller's progress bars."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

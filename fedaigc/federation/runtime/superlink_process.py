@@ -1,0 +1,54 @@
+"""Flower's SuperLink as `flower-superlink` starts it, for the processes of its own user alone.
+
+Everything that speaks to it runs as that user: the door, `flwr`, and the processes of ServerApps. Others are
+refused before TLS begins, so that they can neither submit a run, nor take a task, nor hold connections open.
+It runs as `python -m fedaigc.federation.runtime.superlink_process` with the arguments of `flower-superlink`.
+"""
+
+import socket
+import sys
+
+import uvicorn
+from flwr.supercore.http_logging import get_uvicorn_log_config
+from flwr.supercore.logger import console_handler
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
+from flwr.superlink.main import create_app
+
+from fedaigc.errors import UserError
+from fedaigc.federation.runtime.own_user import TABLES, is_of_own_user, listeners, users_are_known
+from fedaigc.storage.private_files import only_for_this_user
+
+
+def main() -> None:
+    """Serve until SIGTERM. UserError where the system does not tell whose a connection is.
+
+    A simulation goes on there, open to the users of its machine as Flower's own is.
+    """
+    only_for_this_user()
+    config = _parse_superlink_lifespan_config()
+    if not users_are_known() and not config.simulation:
+        raise UserError(f"{TABLES[0]} is not there: a server needs Linux, which tells which user connects")
+    admits = is_of_own_user if users_are_known() else _everybody
+    settings = uvicorn.Config(
+        create_app(config, SuperLinkLifespan),
+        log_config=get_uvicorn_log_config(console_handler.level),
+        ssl_keyfile=config.ssl_keyfile,
+        ssl_certfile=config.ssl_certfile,
+        # the listener refuses in `accept`, which uvloop does not call
+        loop="asyncio",
+    )
+    server = uvicorn.Server(settings)
+    server.run(sockets=listeners(config.host, config.port, admits))
+    if not server.started:
+        sys.exit("the SuperLink did not start: see above")
+
+
+def _everybody(connection: socket.socket, address: object) -> bool:
+    return True
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

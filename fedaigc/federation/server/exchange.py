@@ -1,0 +1,152 @@
+"""Messages to nodes, and the replies in the order of the messages, whoever answers first."""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from flwr.app import Message, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from flwr.serverapp.grid import Grid
+from google.protobuf.message import DecodeError
+
+from fedaigc.device.replies import Failure
+from fedaigc.federation.runtime.unanswered import forget
+from fedaigc.federation.server.pulling import Pulls, ReplyLost, largest_reply
+from fedaigc.federation.wire.ledger import Ledger
+from fedaigc.federation.wire.messages import Ask, failure_in
+from fedaigc.federation.wire.record_bounds import check_records
+
+_PULL_S = 0.05
+# what reading a made-up reply raises: Flower checks little of it, and follows parts of parts without an end
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+    MemoryError,
+    DecodeError,
+)
+
+Progress = Callable[[str, int, int], None]
+
+
+def exchange(
+    grid: Grid,
+    kind: Ask,
+    orders: Sequence[tuple[int, RecordDict]],
+    label: str | None,
+    progress: Progress | None = None,
+    ledger: Ledger | None = None,
+    deadline_s: float | None = None,
+    folder: Path | None = None,
+) -> Iterator[RecordDict | Failure]:
+    """Send each content to its node, wait for all, and yield the replies in the order of `orders`.
+
+    A message that was not taken by its deadline is never delivered: a device that comes back does not work
+    on what nobody waits for. With the message Flower drops the reply to it, also one that came in time: so
+    replies are fetched as they come, not when it is their turn. folder: where they wait for it, on disk; by
+    default where temporary files are.
+    """
+    messages = [Message(content, node, kind.value, ttl=deadline_s, group_id="0") for node, content in orders]
+    ids = list(grid.push_messages(messages))
+    if ledger is not None:
+        for _, content in orders:
+            ledger.add("down", content)
+    deadline = math.inf if deadline_s is None else time.monotonic() + deadline_s
+
+    def tell(done: int) -> None:
+        if progress is not None and label is not None:
+            progress(label, done, len(ids))
+
+    with tempfile.TemporaryFile(dir=folder) as file, tempfile.TemporaryFile(dir=folder) as parts:
+        waiting = Waiting(file)
+        pulls = Pulls(grid, parts, largest_reply(orders))
+        while missing := [message_id for message_id in ids if message_id not in waiting]:
+            before = len(waiting), pulls.parts
+            began = time.monotonic()
+            for message_id in missing:
+                reply = _pulled(grid, message_id, ledger, pulls)
+                if reply is not None:
+                    waiting.keep(message_id, reply)
+                    tell(len(waiting))
+            ended = time.monotonic()
+            if ended >= deadline:
+                break
+            if (len(waiting), pulls.parts) == before:
+                # to ask for hundreds in vain takes a while itself
+                time.sleep(max(_PULL_S, ended - began))
+        late = [message_id for message_id in ids if message_id not in waiting]
+        for message_id in late:
+            forget(grid, message_id)
+            pulls.forget(message_id)
+        if late:
+            # nothing more is due
+            tell(len(ids))
+        for message_id in ids:
+            yield waiting.pop(message_id)
+
+
+class Waiting:
+    """Replies that wait for their turn, in a file: the updates of many devices do not fit into memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._kept: dict[str, tuple[int, int] | Failure] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, message_id: str) -> bool:
+        return message_id in self._kept
+
+    def keep(self, message_id: str, reply: bytes | Failure) -> None:
+        """Keep a reply, serialized."""
+        if isinstance(reply, Failure):
+            self._kept[message_id] = reply
+            return
+        start = self._file.seek(0, 2)
+        self._kept[message_id] = start, self._file.write(reply)
+
+    def pop(self, message_id: str) -> RecordDict | Failure:
+        """A reply that was kept, once; late when there is none."""
+        found = self._kept.pop(message_id, Failure.LATE)
+        if isinstance(found, Failure):
+            return found
+        start, length = found
+        self._file.seek(start)
+        return recorddict_from_proto(ProtoRecordDict.FromString(self._file.read(length)))
+
+
+def _pulled(grid: Grid, message_id: str, ledger: Ledger | None, pulls: Pulls) -> bytes | Failure | None:
+    """The reply to a message, serialized; None while there is none.
+
+    One at a time: Flower reads what a device made up while it fetches, and an error there would cost the
+    other replies that were fetched with it.
+    """
+    try:
+        reply = pulls.reply(message_id)
+        if reply is None:
+            return None
+        if reply.has_error():
+            # the text may hold what the client's exception said: it is not read
+            forget(grid, message_id)
+            return Failure.UNREACHABLE
+        # first: an update of a thousand arrays would be copied several times
+        check_records(reply.content)
+        content = recorddict_to_proto(reply.content).SerializeToString()
+        if ledger is not None:
+            ledger.add("up", reply.content)
+        return failure_in(reply.content) or content
+    except ReplyLost:
+        failure = Failure.UNREACHABLE
+    except _UNREADABLE:
+        failure = Failure.UNREADABLE
+    pulls.forget(message_id)
+    return failure

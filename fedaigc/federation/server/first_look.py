@@ -1,0 +1,35 @@
+"""A look at all of a round's replies before the first of them is used, in the memory of one."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from flwr.app import RecordDict
+from flwr.common.serde import recorddict_to_proto
+
+from fedaigc.device.replies import Failure
+from fedaigc.federation.server.exchange import Waiting
+
+Reply = tuple[int, RecordDict | Failure]
+
+
+def looked_at(
+    replies: Iterable[Reply], look: Callable[[Iterator[Reply]], None], folder: Path | None
+) -> Iterator[Reply]:
+    """Have `look` go through all replies, and yield them again in their order. folder: see `exchange`."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        waiting = Waiting(file)
+        order: list[int] = []
+
+        def kept() -> Iterator[Reply]:
+            for partition, reply in replies:
+                order.append(partition)
+                if isinstance(reply, Failure):
+                    waiting.keep(str(partition), reply)
+                else:
+                    waiting.keep(str(partition), recorddict_to_proto(reply).SerializeToString())
+                yield partition, reply
+
+        look(kept())
+        for partition in order:
+            yield partition, waiting.pop(str(partition))

@@ -1,0 +1,285 @@
+"""Collaborative generation over Flower: signatures in, groups, shared steps, packets out, reports in."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from flwr.app import RecordDict
+
+from fedaigc.bounds import MAX_TASKS
+from fedaigc.collaboration.link import SimulatedLink
+from fedaigc.collaboration.planner import Assignment, plan_assignments, planned_evaluations
+from fedaigc.collaboration.session import FinishOrder, GroupResult, ShareOrder, carry_out
+from fedaigc.device.replies import Failure, FinishReport, SharedSteps
+from fedaigc.device.shared_steps import run_shared_steps
+from fedaigc.diffusion.adapters.stages import SharedState, install
+from fedaigc.diffusion.handoff.packing import PacketError, check_magnitude, unpack
+from fedaigc.diffusion.sampling.noise_matched import check_matched
+from fedaigc.diffusion.sampling.segment import latents_shape
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, boundary_step, build_plan
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.preloaded import base_model, taxonomy
+from fedaigc.federation.server.roster import Roster
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.messages import Ask, body, shared_state_record
+from fedaigc.semantics.grouping import Group, group
+from fedaigc.semantics.signature import Policy, Signature
+
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """Seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timing(self, what: str) -> Iterator[None]:
+        """Count the time within under `what`."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[what] = round(self.seconds.get(what, 0.0) + time.monotonic() - began, 3)
+
+
+class FlowerPeers:
+    """The devices of a roster, as `collaboration.session` asks them. shape: of the plan's latents."""
+
+    def __init__(
+        self, roster: Roster, deadline_s: float | None, watch: Stopwatch, shape: tuple[int, ...]
+    ) -> None:
+        self._roster = roster
+        self._shape = shape
+        self._deadline_s = deadline_s
+        self._watch = watch
+
+    def share(self, orders: Sequence[ShareOrder]) -> list[SharedSteps | Failure]:
+        """Have devices run the shared steps of their groups."""
+        asked = [(int(order.partition), messages.share_record(order)) for order in orders]
+        with self._watch.timing("shared steps"):
+            replies = self._roster.ask_many(Ask.SHARE, asked, "shared steps", self._deadline_s)
+        return [
+            _parsed(reply, partial(_shared_steps, order=order, shape=self._shape))
+            for order, reply in zip(orders, replies, strict=True)
+        ]
+
+    def finish(self, orders: Sequence[FinishOrder]) -> list[FinishReport | Failure]:
+        """Have devices finish their tasks."""
+        asked = [(order.partition, messages.finish_record(order)) for order in orders]
+        with self._watch.timing("own steps"):
+            replies = self._roster.ask_many(Ask.FINISH, asked, "own steps", self._deadline_s)
+        return [_parsed(reply, messages.read_report) for reply in replies]
+
+
+def plan_generation(shared: SharedState, config: FederationConfig) -> tuple[DenoisingPlan, int]:
+    """The plan of every task under this shared state, and the first step on the personal side of t*.
+
+    Raises UserError when the number of shared steps lies past t* or the plan, or cannot be resumed under the
+    hand-off.
+    """
+    pipe, base_hash = base_model(config.model)
+    settings = config.generation
+    plan = build_plan(
+        pipe,
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        height=config.model.height,
+        width=config.model.width,
+        base_hash=base_hash,
+        shared_hash=shared.hash(),
+    )
+    if settings.link is not None and settings.link.known_errors is not None:
+        check_matched(plan)
+    boundary = boundary_step(plan, shared.boundary_log_snr)
+    _assign([], {}, plan, boundary, config)  # of no groups: a wrong number of shared steps is refused here
+    return plan, boundary
+
+
+@dataclass(frozen=True)
+class WaitingTasks:
+    """What the devices say of the prompts that wait there.
+
+    signatures: by task id; None for a task that must run alone. owners: its partition. refused: devices that
+    failed to say, whose tasks are not known. unreadable: how many prompts a device cannot read, by partition.
+    seconds: that asking took.
+    """
+
+    signatures: dict[str, Signature | None]
+    owners: dict[str, int]
+    refused: dict[int, Failure]
+    unreadable: dict[int, int]
+    seconds: float = 0.0
+
+
+def waiting_tasks(roster: Roster, config: FederationConfig, label: str | None = "signatures") -> WaitingTasks:
+    """Ask every device what waits there. label: of the progress; None tells of none."""
+    asked = {partition: body() for partition in roster.partitions}
+    watch = Stopwatch()
+    with watch.timing("signatures"):
+        replies = roster.ask(Ask.SIGNATURES, asked, label, config.generation.deadline_s)
+    return replace(_signatures(replies, config.generation.policy), seconds=watch.seconds["signatures"])
+
+
+def generate(
+    roster: Roster, shared: SharedState, config: FederationConfig, waiting: WaitingTasks
+) -> dict[str, Any]:
+    """Serve tasks that wait, and return the record of it.
+
+    A device that fails, or whose answer cannot be read, loses its own tasks only. Raises UserError as
+    `plan_generation` does.
+    """
+    settings, watch = config.generation, Stopwatch()
+    with watch.timing("base model"):
+        pipe, _ = base_model(config.model)
+    signatures, owners = waiting.signatures, waiting.owners
+    # who has no task of its own neither helps nor draws
+    states = {partition: shared_state_record(shared) for partition in sorted(set(owners.values()))}
+    with watch.timing("shared state"):
+        roster.ask(Ask.INSTALL, states, "shared state", settings.deadline_s)
+    with watch.timing("groups and plan"):
+        groups = group(signatures, taxonomy(), settings.max_distance)
+        plan, boundary = plan_generation(shared, config)
+        assignments = _assign(groups, owners, plan, boundary, config)
+
+    def edge(order: ShareOrder) -> SharedSteps:
+        with watch.timing("shared steps"):
+            install(pipe, shared)
+            return run_shared_steps(
+                pipe,
+                order.group_prompt,
+                order.plan,
+                order.stop,
+                noise_seed=order.noise_seed,
+                boundary=boundary,
+                handoff=settings.handoff,
+                number_format=settings.link.number_format if settings.link is not None else None,
+                later=order.later,
+            )
+
+    link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
+    peers = FlowerPeers(roster, settings.deadline_s, watch, latents_shape(pipe, plan))
+    results = carry_out(assignments, owners, plan, peers, edge, link=link)
+    return {
+        "policy": settings.policy.value,
+        "plan": plan.fingerprint(),
+        "num_steps": plan.num_steps,
+        "boundary_step": boundary,
+        "refused": {str(partition): failure.value for partition, failure in waiting.refused.items()},
+        "unreadable": {str(partition): count for partition, count in waiting.unreadable.items()},
+        "seconds": {"signatures": waiting.seconds} | watch.seconds,
+        "groups": [_group_record(result, signatures, plan.num_steps) for result in results],
+    }
+
+
+def _shared_steps(record: RecordDict, order: ShareOrder, shape: tuple[int, ...]) -> SharedSteps:
+    """A helper's reply; PacketError when its packet is none of the order: no member should get it."""
+    steps = messages.read_shared_steps(record)
+    state = unpack(steps.packet, order.plan, shape=shape)
+    check_magnitude(state, order.plan)
+    if state.step != order.stop or steps.later:
+        raise PacketError(f"a packet of step {state.step}, asked for {order.stop}")
+    if state.noise_seed is not None:
+        raise PacketError("a packet with the noise stream of its group, which its members must not have")
+    return steps
+
+
+def _assign(
+    groups: Sequence[Group],
+    owners: Mapping[str, int],
+    plan: DenoisingPlan,
+    boundary: int,
+    config: FederationConfig,
+) -> list[Assignment]:
+    settings = config.generation
+    return plan_assignments(
+        groups,
+        owners,
+        plan,
+        num_shared_steps=settings.num_shared_steps,
+        boundary=boundary,
+        seed=None if config.seeded_noise is False else config.seed,
+        executor=settings.executor,
+        handoff=settings.handoff,
+    )
+
+
+def _signatures(replies: dict[int, RecordDict | Failure], policy: Policy) -> WaitingTasks:
+    """What the replies say. Of more tasks than a generation takes, each device's first ones come first."""
+    failures: dict[int, Failure] = {}
+    signatures: dict[str, Signature | None] = {}
+    owners: dict[str, int] = {}
+    unreadable: dict[int, int] = {}
+    places: dict[str, int] = {}
+    for partition, reply in sorted(replies.items()):
+        told = _parsed(reply, partial(messages.read_signatures, policy=policy))
+        if isinstance(told, Failure):
+            failures[partition] = told
+            continue
+        found, count = told
+        if count:
+            unreadable[partition] = count
+        # a task belongs to the partition that named it first
+        for place, task_id in enumerate([task_id for task_id in found if task_id not in owners]):
+            owners[task_id] = partition
+            signatures[task_id] = found[task_id]
+            places[task_id] = place
+    if len(owners) > MAX_TASKS:
+        taken = set(sorted(owners, key=lambda task_id: (places[task_id], owners[task_id]))[:MAX_TASKS])
+        owners = {task_id: owner for task_id, owner in owners.items() if task_id in taken}
+        signatures = {task_id: told for task_id, told in signatures.items() if task_id in taken}
+    return WaitingTasks(signatures, owners, failures, unreadable)
+
+
+def _group_record(
+    result: GroupResult, signatures: dict[str, Signature | None], num_steps: int
+) -> dict[str, Any]:
+    assignment = result.assignment
+    size = len(assignment.group.members)
+    # who waited for its channel left later
+    leaving = [assignment.num_shared_steps if t.handoff is None else t.handoff for t in result.tasks]
+    return {
+        "prompt": assignment.group.prompt,
+        "executor": assignment.executor,
+        "num_shared_steps": assignment.num_shared_steps,
+        "noise_seed": assignment.noise_seed,
+        "evaluations": result.evaluations,
+        "planned_evaluations": planned_evaluations(leaving, num_steps),
+        "solo_evaluations": size * num_steps,
+        "samples": result.samples,
+        "packet_bytes": result.packet_bytes,
+        "share_failure": result.share_failure,
+        "tasks": [
+            {
+                "task_id": task.task_id,
+                "partition": task.partition,
+                "disclosed": _disclosed(signatures[task.task_id]),
+                "outcome": task.outcome,
+                "report": asdict(task.report) if task.report else None,
+                "failure": task.failure,
+                "handoff": task.handoff,
+                "link": asdict(task.link) if task.link else None,
+            }
+            for task in result.tasks
+        ],
+    }
+
+
+def _disclosed(signature: Signature | None) -> dict[str, Any] | None:
+    return asdict(signature) if signature is not None else None
+
+
+def _parsed(reply: RecordDict | Failure, read: Callable[[RecordDict], T]) -> T | Failure:
+    """The reply read, or the failure that it is; what cannot be read is a failure of that client alone."""
+    if isinstance(reply, Failure):
+        return reply
+    try:
+        return read(reply)
+    except PacketError:
+        return Failure.PACKET_REFUSED
+    except (KeyError, TypeError, ValueError):
+        return Failure.INTERNAL

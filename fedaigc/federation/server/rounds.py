@@ -1,0 +1,292 @@
+"""Federated training: rounds of local steps on the devices and aggregation on the server."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from statistics import median_low
+
+import torch
+from flwr.app import RecordDict
+
+from fedaigc.device.replies import Failure
+from fedaigc.diffusion.adapters.stages import SharedState
+from fedaigc.errors import UserError
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.server.checkpoint import Checkpoint
+from fedaigc.federation.server.first_look import Reply, looked_at
+from fedaigc.federation.server.roster import Roster
+from fedaigc.federation.server.update_bounds import BeyondBounds, Sizes, UpdateBounds, groups_of, update_sizes
+from fedaigc.federation.server.weighting import weight_limits
+from fedaigc.federation.wire.messages import Ask, ClientOrder, read_train, train_record
+from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
+from fedaigc.rng import derived_seed, numpy_rng
+from fedaigc.strategy.accountant import Release
+from fedaigc.strategy.fingerprint import strategy_code
+from fedaigc.strategy.rule import Received, Rule, Update
+
+_PAUSE_S = 2.0
+# reasons that need not come back in the next round
+_PASSING = (Failure.LATE, Failure.DROPPED_OUT, Failure.UNREACHABLE)
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What happened in a round.
+
+    `refused` maps partitions to reasons, `metrics` partitions to their numbers; `num_examples` is what they
+    claimed, and `capped` what those counted for that counted for less. `sent_bytes` are the round's own, by
+    direction and kind. rejected: why the state stayed as it was although there were updates. fell_back_to:
+    the round whose state was taken up again, since devices diverged from the one that they were sent. dp:
+    of a mean with noise, what it tells of one client.
+    """
+
+    round: int
+    sampled: tuple[int, ...]
+    refused: dict[int, str]
+    num_examples: dict[int, int]
+    metrics: dict[int, dict[str, float]]
+    sent_bytes: dict[str, dict[str, int]]
+    seconds: float
+    shared_hash: str
+    dp: Release | None = None
+    capped: dict[int, int] = field(default_factory=dict)
+    rejected: str | None = None
+    fell_back_to: int | None = None
+
+
+def run_rounds(
+    roster: Roster,
+    shared: SharedState,
+    rule: Rule,
+    config: FederationConfig,
+    on_round: Callable[[RoundRecord, SharedState], None],
+    *,
+    first: int = 1,
+    bounds: UpdateBounds | None = None,
+    earlier: Callable[[], Checkpoint | None] = lambda: None,
+) -> SharedState:
+    """Run rounds `first` to `config.rounds.count` from `shared` and return the state after the last.
+
+    Updates are folded in partition order as they come; one that is refused, late or lost leaves the round
+    without it. An aggregate that is beyond `bounds` is not taken: state and rule stay as they were.
+    `on_round` is called after each round, with its record and the new state. earlier: the checkpoint of the
+    state before `shared`, or None; it is taken up once, when more than half of the devices diverge from a
+    state that nobody has trained from yet.
+
+    Raises UserError when more than half of the clients have failed for a lasting reason since the last update
+    that could be used: fewer may be there to end the run.
+    """
+    section = config.rounds
+    bounds = bounds if bounds is not None else UpdateBounds(section.max_norm_ratio)
+    lasting: dict[int, str] = {}
+    diverged: set[int] = set()
+    # tried: whether an update was made from the state
+    version, tried, fell_back = shared.hash(), False, False
+    for number in range(first, section.count + 1):
+        roster.admit()
+        began, sent_before = time.monotonic(), roster.ledger.totals()
+        sampled = sample_partitions(roster.partitions, config, number)
+        received, orders = _orders(shared, rule, config, sampled, number)
+        memory = {name: tensor.clone() for name, tensor in rule.state().items()}
+        rule.start(shared, number)
+        label = f"round {number} of {section.count}"
+        replies = _asked(roster, orders, label, section.deadline_s)
+        folded = _folded(replies, received, rule, roster, config, bounds)
+        lasting |= folded.lasting
+        diverged |= folded.diverged
+        found, rejected, fell_back_to = _finished(rule), None, None
+        if folded.num_examples:
+            lasting, diverged, tried = {}, set(), True
+            rejected = (
+                "the aggregate cannot be computed"
+                if found is None
+                else bounds.aggregate_problem(shared, found, rule.state())
+            )
+            if rejected is not None:
+                rule.load(memory)
+        if found is not None and rejected is None:
+            before, shared, version = version, found, found.hash()
+            tried = tried and version == before
+        bounds.end_round()
+        if 2 * len(diverged) > len(roster.partitions) and not tried and not fell_back:
+            held = earlier()
+            if held is not None:
+                shared, version, fell_back_to = held.shared, held.shared.hash(), held.round
+                rule.load(held.rule_state)
+                bounds.load(held.bounds)
+                lasting, diverged, tried, fell_back = {}, set(), True, True
+        if 2 * len(lasting) > len(roster.partitions):
+            reasons = "\n".join(f"  {lasting[partition]}" for partition in sorted(lasting))
+            raise UserError(f"round {number}: no client sent an update that could be used:\n{reasons}")
+        record = RoundRecord(
+            round=number,
+            sampled=tuple(sampled),
+            refused=folded.refused,
+            num_examples=folded.num_examples,
+            metrics=folded.metrics,
+            sent_bytes=_increase(sent_before, roster.ledger.totals()),
+            seconds=round(time.monotonic() - began, 3),
+            dp=rule.released,
+            shared_hash=version,
+            capped=folded.capped,
+            rejected=rejected,
+            fell_back_to=fell_back_to,
+        )
+        on_round(record, shared)
+    return shared
+
+
+def _client_order(config: FederationConfig, partition: int, number: int) -> ClientOrder:
+    """What one client is told of a round; the seeds of others do not follow from its own."""
+    luck = numpy_rng(config.seed, "dropout", number, partition).random()
+    return ClientOrder(
+        shared_steps=config.shared_steps(partition),
+        upload_seed=derived_seed(config.seed, "upload", number, partition),
+        dropped_out=bool(luck < config.rounds.dropout_rate),
+    )
+
+
+@dataclass
+class _Folded:
+    """What became of a round's replies, by partition. lasting: reasons of `refused` that would come back."""
+
+    refused: dict[int, str] = field(default_factory=dict)
+    num_examples: dict[int, int] = field(default_factory=dict)
+    capped: dict[int, int] = field(default_factory=dict)
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+    lasting: dict[int, str] = field(default_factory=dict)
+    diverged: set[int] = field(default_factory=set)
+
+
+def _folded(
+    replies: Iterator[Reply],
+    received: Mapping[int, Received],
+    rule: Rule,
+    roster: Roster,
+    config: FederationConfig,
+    bounds: UpdateBounds,
+) -> _Folded:
+    """Have the rule add what is within bounds, at the weight that it may have."""
+    limits = weight_limits(roster.num_examples, config.rounds.max_weight_ratio)
+    steps = median_low([config.shared_steps(partition) for partition in range(config.num_clients)])
+
+    def read(partition: int, reply: RecordDict) -> tuple[Update, Sizes]:
+        ordered, had = config.shared_steps(partition), received[partition]
+        update = read_update(reply, partition, had, rule, config.rounds.upload_format, num_steps=ordered)
+        return update, update_sizes(update, had, rule.weighing_metrics, ordered / steps)
+
+    def look(seen: Iterator[Reply]) -> None:
+        sizes = []
+        for partition, reply in seen:
+            if not isinstance(reply, Failure):
+                try:
+                    sizes.append(read(partition, reply)[1])
+                except RefusedUpdate:
+                    continue
+        bounds.look(sizes)
+
+    # under differential privacy one client must move the mean by its clipped update at most
+    bounded = not rule.clips_updates
+    if bounded and received and not bounds.knows(groups_of(rule, next(iter(received.values())))):
+        replies = looked_at(replies, look, roster.folder)
+    done = _Folded()
+    for partition, reply in replies:
+        if isinstance(reply, Failure):
+            done.refused[partition] = f"partition {partition}: {reply.value}"
+            if reply not in _PASSING:
+                done.lasting[partition] = done.refused[partition]
+            if reply is Failure.DIVERGED:
+                done.diverged.add(partition)
+            continue
+        try:
+            update, sizes = read(partition, reply)
+            if bounded:
+                bounds.check(partition, sizes)
+        except BeyondBounds as error:
+            done.refused[partition] = str(error)
+            continue
+        except RefusedUpdate as error:
+            done.refused[partition] = done.lasting[partition] = str(error)
+            continue
+        weight = min(update.num_examples, limits.get(partition, 1)) if bounded else update.num_examples
+        if weight < update.num_examples:
+            done.capped[partition] = weight
+        done.num_examples[partition] = update.num_examples
+        done.metrics[partition] = dict(update.metrics)
+        rule.add(replace(update, num_examples=1 if rule.weighting == "uniform" else weight))
+    return done
+
+
+def _finished(rule: Rule) -> SharedState | None:
+    """The state after the round; None for a sum of which no decomposition is found."""
+    try:
+        return rule.finish()
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        return None
+
+
+def _orders(
+    shared: SharedState, rule: Rule, config: FederationConfig, sampled: list[int], number: int
+) -> tuple[dict[int, Received], dict[int, RecordDict]]:
+    """What each client has at the start of a round, rounding included, and the orders that tell it."""
+    section = config.rounds
+    received = {
+        partition: rule.download(shared, partition, config.rank(partition), number) for partition in sampled
+    }
+    orders = {
+        partition: train_record(
+            received[partition],
+            section.download_format,
+            numpy_rng(config.seed, "download", number, partition),
+            strategy_code(section.strategy),
+            _client_order(config, partition, number),
+        )
+        for partition in sampled
+    }
+    if section.download_format != "float32":
+        # updates count from what the clients have
+        received = {partition: read_train(order) for partition, order in orders.items()}
+    return received, orders
+
+
+def _asked(
+    roster: Roster, orders: Mapping[int, RecordDict], label: str, deadline_s: float | None
+) -> Iterator[Reply]:
+    """The replies to a round's orders, in partition order.
+
+    Where no device can be reached, all are asked again until the deadline: a server that was cut off must not
+    go through its rounds without anybody.
+    """
+    end = time.monotonic() + (deadline_s or 0.0)
+    while True:
+        failed: list[tuple[int, Failure]] = []
+        replies = iter(roster.ask_each(Ask.TRAIN, orders, label, deadline_s))
+        for partition, reply in replies:
+            if reply is not Failure.UNREACHABLE:
+                yield from failed
+                yield partition, reply
+                yield from replies
+                return
+            failed.append((partition, Failure.UNREACHABLE))
+        if time.monotonic() + _PAUSE_S >= end:
+            yield from failed
+            return
+        time.sleep(_PAUSE_S)
+
+
+def sample_partitions(partitions: list[int], config: FederationConfig, number: int) -> list[int]:
+    """The partitions of a round, sorted; drawn from the run's own stream, the same for the same seed."""
+    wanted = config.rounds.clients
+    if wanted is None or wanted >= len(partitions):
+        return sorted(partitions)
+    chosen = numpy_rng(config.seed, "sampling", number).choice(sorted(partitions), wanted, replace=False)
+    return sorted(int(partition) for partition in chosen)
+
+
+def _increase(
+    before: dict[str, dict[str, int]], after: dict[str, dict[str, int]]
+) -> dict[str, dict[str, int]]:
+    return {
+        direction: {kind: after[direction][kind] - before[direction][kind] for kind in kinds}
+        for direction, kinds in after.items()
+    }

@@ -1,0 +1,27 @@
+"""The strategy of a run as its server starts it."""
+
+from fedaigc.errors import UserError
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.strategy.flower.rule import ROBUST_STRATEGIES
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Rule
+
+
+def server_rule(config: FederationConfig) -> Rule:
+    """The strategy of a run as its server half starts it.
+
+    Raises UserError as `load_strategy` does, for a number of attackers that the strategy has no use for, and
+    for one that the clients of a round are too few for.
+    """
+    section = config.rounds
+    rule = load_strategy(section.strategy, section.options)
+    rule.seed, rule.num_clients = config.seed, config.num_clients
+    rule.clients_per_round = section.clients or config.num_clients
+    if section.attackers:
+        if not rule.robust:
+            raise UserError(
+                f"rounds.attackers is {section.attackers}, and the strategy {section.strategy!r} withstands "
+                f"none: leave it at 0, or choose one of {', '.join(ROBUST_STRATEGIES)}"
+            )
+        rule.withstand(section.attackers)
+    return rule

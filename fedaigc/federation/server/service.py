@@ -1,0 +1,93 @@
+"""Continuous generation: whatever waits is gathered within a window, grouped and served, again and again.
+
+A device answers each prompt once. One that was away keeps its prompts, and they are served when it is back; a
+task that fails for a reason of its own is tried a few times and then left to its owner.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedaigc.bounds import MAX_TASKS
+from fedaigc.device.replies import Failure
+from fedaigc.diffusion.adapters.stages import SharedState
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.server.generation import WaitingTasks, generate, waiting_tasks
+from fedaigc.federation.server.roster import Roster
+
+GENERATIONS = "generations.jsonl"
+MAX_ATTEMPTS = 3
+_POLL_S = 2.0
+_MAX_COUNTED = 16 * MAX_TASKS
+# of the device or its way here, not of the task
+_PASSING = (Failure.UNREACHABLE, Failure.LATE)
+
+
+class PromptService:
+    """Serves the prompts that wait on the devices of a roster. `served` is called with each record."""
+
+    def __init__(
+        self, roster: Roster, config: FederationConfig, served: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._roster = roster
+        self._config = config
+        self._served = served
+        self._attempts: Counter[str] = Counter()
+
+    def serve(self, shared: SharedState, label: str | None = "signatures") -> dict[str, Any]:
+        """Gather, group and serve what waits now, and return the record of it; there may be nothing.
+
+        label: of the progress of asking; None tells of none.
+        """
+        self._roster.admit()
+        waiting = self._waiting(label)
+        window_s = self._config.generation.window_s if self._config.generation.continuous else 0.0
+        if waiting.owners and window_s:
+            time.sleep(window_s)
+            waiting = self._waiting(label)
+        record = generate(self._roster, shared, self._config, waiting)
+        self._count(record)
+        if record["groups"]:
+            self._served(record)
+        return record
+
+    def serve_for(self, seconds: float, shared: SharedState) -> None:
+        """Serve whatever comes within so many seconds."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            # asked so often in vain, the progress would fill the log
+            if not self.serve(shared, label=None)["groups"]:
+                time.sleep(min(_POLL_S, left))
+
+    def _waiting(self, label: str | None) -> WaitingTasks:
+        """What waits, without the tasks that failed too often."""
+        found = waiting_tasks(self._roster, self._config, label)
+        tried = {task for task, count in self._attempts.items() if count >= MAX_ATTEMPTS}
+        return replace(
+            found,
+            signatures={task: told for task, told in found.signatures.items() if task not in tried},
+            owners={task: owner for task, owner in found.owners.items() if task not in tried},
+        )
+
+    def _count(self, record: dict[str, Any]) -> None:
+        for task in (task for group in record["groups"] for task in group["tasks"]):
+            if task["failure"] is None:
+                # answered: its device never names it again
+                self._attempts.pop(task["task_id"], None)
+            elif task["failure"] not in _PASSING:
+                self._attempts[task["task_id"]] += 1
+        # a device may name new tasks for ever: the oldest are forgotten
+        for task in list(self._attempts)[: max(0, len(self._attempts) - _MAX_COUNTED)]:
+            del self._attempts[task]
+
+
+def append_generation(output: Path, after_round: int, record: dict[str, Any]) -> None:
+    """Add a line to `GENERATIONS` of a run: the round after which it was served, when, and the record."""
+    stamp = {"after_round": after_round, "time": round(time.time(), 3)}
+    line = json.dumps(stamp | record, sort_keys=True)
+    with (output / GENERATIONS).open("a", encoding="utf-8") as file:
+        file.write(line + "\n")

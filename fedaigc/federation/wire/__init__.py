@@ -1,0 +1,1 @@
+"""Messages between server and devices: their form, their bounds, their bytes."""

@@ -1,0 +1,54 @@
+"""Every byte that a federation sends, by direction and kind."""
+
+from collections import Counter
+from typing import Literal
+
+from flwr.app import ConfigRecord, RecordDict
+from flwr.common.serde import recorddict_to_proto
+
+from fedaigc.federation.wire.messages import ARRAYS, METRICS
+
+Direction = Literal["down", "up"]
+KINDS = ("weights", "signatures", "packets", "metrics", "control")
+
+
+class Ledger:
+    """Counts bytes from the server to clients ("down") and back ("up").
+
+    A message counts with the length of its content as Flower serializes it (protobuf), split by kind: arrays
+    are weights; a body is packets, signatures, metrics or, with all else, control.
+    """
+
+    def __init__(self) -> None:
+        self._bytes: Counter[tuple[Direction, str]] = Counter()
+
+    def add(self, direction: Direction, content: RecordDict) -> None:
+        """Count one message."""
+        proto = recorddict_to_proto(content)
+        framing = proto.ByteSize()
+        for item in proto.items:
+            self._bytes[direction, _kind(item.key, content[item.key])] += item.ByteSize()
+            framing -= item.ByteSize()
+        self._bytes[direction, "control"] += framing
+
+    def totals(self) -> dict[str, dict[str, int]]:
+        """Bytes so far, e.g. {"down": {"weights": 1200, ...}, "up": {...}}; every kind is there."""
+        return {
+            direction: {kind: self._bytes[direction, kind] for kind in KINDS} for direction in ("down", "up")
+        }
+
+
+def _kind(name: str, record: object) -> str:
+    if name == ARRAYS:
+        return "weights"
+    if name == METRICS:
+        return "metrics"
+    if isinstance(record, ConfigRecord):
+        keys = set(record)
+        if "packet" in keys:
+            return "packets"
+        if "signatures" in keys:
+            return "signatures"
+        if "denoiser_calls" in keys:
+            return "metrics"
+    return "control"

@@ -1,0 +1,368 @@
+"""What the server and the clients say to each other, as Flower records.
+
+Every message is one record of a few named values. What a client may answer is closed: numbers, enums, concept
+ids, task ids, fingerprints, the public names of layers, weights, and packets made from a public prompt.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common.serde import recorddict_to_proto
+from torch import Tensor
+
+from fedaigc.bounds import (
+    MAX_EVALUATIONS,
+    MAX_PACKET_BYTES,
+    MAX_PROMPT_CHARACTERS,
+    MAX_TASKS_OF_A_DEVICE,
+    MAX_UNREADABLE,
+    TASK_ID,
+)
+from fedaigc.collaboration.session import FinishOrder, ShareOrder
+from fedaigc.device.replies import Failure, FinishReport, SharedSteps
+from fedaigc.diffusion.adapters.stages import SharedState
+from fedaigc.diffusion.schedule.plan import DenoisingPlan
+from fedaigc.diffusion.schedule.plan_request import PlanRequest
+from fedaigc.federation.wire.codec import BYTES_PER_VALUE, Format, decode, differences, encode
+from fedaigc.federation.wire.flat_arrays import Manifest, array_of, manifest_of
+from fedaigc.federation.wire.message_bounds import (
+    check_length,
+    check_noise_seed,
+    check_range,
+    check_text,
+    checked,
+    state_header,
+)
+from fedaigc.rng import numpy_rng
+from fedaigc.semantics.signature import LEAST_FIRST, Policy, Signature
+from fedaigc.strategy.rule import Received, Update
+
+BODY = "body"
+ARRAYS = "arrays"
+METRICS = "metrics"
+FAILURE = "failure"
+FLAT = "flat"
+PLAN = "plan"
+# a reply to an order to finish has this size, whatever became of the task: `of_one_size`
+FINISH_REPLY_BYTES = 1024
+_PADDING = "padding"
+_EXTRA = "extra/"
+_TENSORS: Mapping[str, type] = {"manifest": str, "format": str, "scales": bytes}
+_OWN: Mapping[str, type] = {"shared_steps": int, "upload_seed": int, "dropped_out": bool}
+
+
+class Ask(StrEnum):
+    """The message types that a client answers."""
+
+    HELLO = "query.hello"
+    TRAIN = "train"
+    INSTALL = "query.install"
+    SIGNATURES = "query.signatures"
+    SHARE = "query.share"
+    FINISH = "query.finish"
+
+
+def body(**values: Any) -> RecordDict:
+    """A record of named scalars, bytes, or lists of one of them."""
+    return RecordDict({BODY: ConfigRecord(values)})
+
+
+def values_of(record: RecordDict, name: str = BODY) -> dict[str, Any]:
+    """The named values of a message; whoever reads them checks their types. KeyError when there are none."""
+    return dict(record[name])
+
+
+def failure(kind: Failure) -> RecordDict:
+    """A client's error, of which the kind is all that crosses."""
+    return RecordDict({FAILURE: ConfigRecord({"kind": kind.value})})
+
+
+def failure_in(record: RecordDict) -> Failure | None:
+    """The kind of error that this reply tells, or None. ValueError for a kind that is not in the list."""
+    return Failure(values_of(record, FAILURE)["kind"]) if FAILURE in record else None
+
+
+def tensors_record(
+    tensors: Mapping[str, Tensor],
+    format: Format = "float32",
+    random: np.random.Generator | None = None,
+    **values: Any,
+) -> RecordDict:
+    """Tensors as one flat array with their manifest and number format, and further values beside it."""
+    array, scales = encode(tensors, format, random or numpy_rng(0, "unused"))
+    record = body(manifest=manifest_of(tensors).to_json(), format=format, scales=scales, **values)
+    record[ARRAYS] = ArrayRecord({FLAT: Array(array)})
+    return record
+
+
+def read_tensors(record: RecordDict) -> dict[str, Tensor]:
+    """The tensors of a record of `tensors_record`. ValueError when array, manifest and format disagree."""
+    values, arrays = values_of(record), values_of(record, ARRAYS)
+    if arrays.keys() != {FLAT} or not isinstance(arrays[FLAT], Array):
+        raise ValueError("a message has one array, and this one has others")
+    array = array_of(arrays[FLAT].data)
+    if values["format"] not in BYTES_PER_VALUE:
+        raise ValueError(
+            f"number format {values['format']!r:.40}: expected one of {', '.join(BYTES_PER_VALUE)}"
+        )
+    return decode(array, Manifest.from_json(values["manifest"]), values["format"], values["scales"])
+
+
+def shared_state_record(shared: SharedState, **values: Any) -> RecordDict:
+    """A shared state as one flat array, with further values beside it."""
+    return tensors_record(shared.tensors(), header=json.dumps(shared.header()), **values)
+
+
+def read_shared_state(record: RecordDict) -> SharedState:
+    """The inverse of `shared_state_record`; ValueError for other keys, types or values beyond the bounds."""
+    header = _checked(record, {**_TENSORS, "header": str}, {BODY, ARRAYS})["header"]
+    return SharedState.from_tensors(state_header(header), read_tensors(record))
+
+
+@dataclass(frozen=True)
+class ClientOrder:
+    """What an order to train says to one client alone.
+
+    shared_steps: local steps of the shared stage; None: those of the run's configuration. upload_seed: of
+    the rounding of its upload; None draws it from the operating system. dropped_out: whether it was drawn to
+    fail in this round (`dropout_rate`). Seeds are derived for this order: the run's does not follow from them
+    unless it can be guessed.
+    """
+
+    shared_steps: int | None = None
+    upload_seed: int | None = None
+    dropped_out: bool = False
+
+    def random(self) -> np.random.Generator:
+        """The stream of the upload's rounding."""
+        return np.random.default_rng(self.upload_seed)
+
+
+def train_record(
+    received: Received,
+    format: Format,
+    random: np.random.Generator,
+    strategy_code: str,
+    order: ClientOrder | None = None,
+) -> RecordDict:
+    """The order to train a round: the shared state, what the strategy sends beside it, the fingerprint of its
+    code, which the client must have too, and what this client alone is told.
+    """
+    own = {name: value for name, value in asdict(order or ClientOrder()).items() if value is not None}
+    extra = {f"{_EXTRA}{name}": tensor for name, tensor in received.extra.items()}
+    header = json.dumps(received.shared.header())
+    tensors = received.shared.tensors() | extra
+    return tensors_record(
+        tensors, format, random, header=header, round=received.round, strategy_code=strategy_code, **own
+    )
+
+
+def strategy_code_of(record: RecordDict) -> str | None:
+    """The fingerprint in an order to train; None when it has none."""
+    told = values_of(record).get("strategy_code")
+    return told if isinstance(told, str) else None
+
+
+def read_client_order(record: RecordDict) -> ClientOrder:
+    """What an order to train says to this client alone. ValueError for values that are not of their type."""
+    values = values_of(record)
+    found = {name: values[name] for name in _OWN if name in values}
+    checked(found, _own_types(record))
+    if found.get("shared_steps", 1) < 1 or found.get("upload_seed", 0) < 0:
+        raise ValueError("an order has a step or more, and a seed that is not negative")
+    return ClientOrder(**found)
+
+
+def _own_types(record: RecordDict) -> dict[str, type]:
+    """Of what the order says to this client alone, and not every order says."""
+    return {name: kind for name, kind in _OWN.items() if name in values_of(record)}
+
+
+def read_train(record: RecordDict) -> Received:
+    """The inverse of `train_record`, up to the rounding of the number format.
+
+    ValueError for other keys, types or values beyond the bounds.
+    """
+    types = {**_TENSORS, "header": str, "round": int, "strategy_code": str, **_own_types(record)}
+    values = _checked(record, types, {BODY, ARRAYS})
+    header = state_header(values["header"])
+    tensors = read_tensors(record)
+    extra = {
+        name.removeprefix(_EXTRA): tensors.pop(name) for name in list(tensors) if name.startswith(_EXTRA)
+    }
+    return Received(SharedState.from_tensors(header, tensors), values["round"], extra)
+
+
+def update_record(
+    update: Update, received: Received, format: Format, random: np.random.Generator
+) -> RecordDict:
+    """A client's update: weights in one flat array, counts, and metrics as numbers."""
+    tensors = update.tensors
+    if format != "float32":
+        tensors = differences(tensors, received.shared.tensors())
+    record = tensors_record(
+        tensors,
+        format,
+        random,
+        partition=update.partition,
+        num_examples=update.num_examples,
+        num_steps=update.num_steps,
+        rank=update.rank,
+    )
+    record[METRICS] = MetricRecord(dict(update.metrics))
+    return record
+
+
+def signatures_record(signatures: Mapping[str, Signature | None], unreadable: int) -> RecordDict:
+    """What a device discloses of each waiting task; of a task that runs alone, its id only.
+
+    unreadable: how many prompts it cannot read.
+    """
+    disclosed = {task_id: signature for task_id, signature in signatures.items() if signature is not None}
+    alone = [task_id for task_id, signature in signatures.items() if signature is None]
+    return body(
+        tasks=list(disclosed),
+        signatures=[signature.to_json() for signature in disclosed.values()],
+        alone=alone,
+        unreadable=unreadable,
+    )
+
+
+def read_signatures(
+    record: RecordDict, policy: Policy = Policy.OPEN
+) -> tuple[dict[str, Signature | None], int]:
+    """The inverse of `signatures_record`. policy: the most that was asked for.
+
+    ValueError for anything but task ids, enums and concept ids, for more tasks than a device may offer, and
+    for a signature that discloses more than was asked for: a server would be answerable for what it holds.
+    """
+    values = _checked(record, {"tasks": list, "signatures": list, "alone": list, "unreadable": int})
+    tasks, texts, alone = values["tasks"], values["signatures"], values["alone"]
+    if len(tasks) + len(alone) > MAX_TASKS_OF_A_DEVICE:
+        raise ValueError(f"{len(tasks) + len(alone)} tasks of a device: at most {MAX_TASKS_OF_A_DEVICE}")
+    if len(tasks) != len(texts) or len({*tasks, *alone}) != len(tasks) + len(alone):
+        raise ValueError("each task comes once, with its signature or without")
+    for task_id in (*tasks, *alone):
+        check_text("task_id", task_id, TASK_ID)
+    check_range(values, unreadable=MAX_UNREADABLE)
+    found: dict[str, Signature | None] = dict(zip(tasks, map(Signature.from_json, texts), strict=True))
+    asked = LEAST_FIRST.index(policy)
+    if any(LEAST_FIRST.index(signature.policy) > asked for signature in found.values() if signature):
+        raise ValueError(f"a signature that discloses more than {policy.value!r}")
+    return found | dict.fromkeys(alone), values["unreadable"]
+
+
+PlanBuilder = Callable[[PlanRequest], DenoisingPlan]
+
+
+def share_record(order: ShareOrder) -> RecordDict:
+    """The order to run the shared steps of a group."""
+    record = body(
+        task_id=order.task_id,
+        group_prompt=order.group_prompt,
+        noise_seed=order.noise_seed,
+        stop=order.stop,
+    )
+    record[PLAN] = ConfigRecord(PlanRequest.of(order.plan).values())
+    return record
+
+
+def read_share(record: RecordDict, partition: int, build: PlanBuilder) -> ShareOrder:
+    """The inverse of `share_record`. build: makes the plan here, see `PlanRequest`.
+
+    Raises ValueError for other keys, types or values beyond the bounds, UserError for a plan that this device
+    does not run.
+    """
+    types = {"task_id": str, "group_prompt": str, "noise_seed": int, "stop": int}
+    values = _checked(record, types, {BODY, PLAN})
+    check_text("task_id", values["task_id"], TASK_ID)
+    check_length("group_prompt", values["group_prompt"], MAX_PROMPT_CHARACTERS)
+    check_noise_seed(values["noise_seed"])
+    check_range(values, stop=MAX_EVALUATIONS)
+    plan = build(PlanRequest.from_values(values_of(record, PLAN)))
+    return ShareOrder(partition=partition, plan=plan, **values)
+
+
+def finish_record(order: FinishOrder) -> RecordDict:
+    """The order to finish a task, with its packet; without one when the task runs alone."""
+    record = body(task_id=order.task_id, noise_seed=order.noise_seed, packet=order.packet or b"")
+    record[PLAN] = ConfigRecord(PlanRequest.of(order.plan).values())
+    return record
+
+
+def read_finish(record: RecordDict, partition: int, build: PlanBuilder) -> FinishOrder:
+    """The inverse of `finish_record`; see `read_share`."""
+    values = _checked(record, {"task_id": str, "noise_seed": int, "packet": bytes}, {BODY, PLAN})
+    check_text("task_id", values["task_id"], TASK_ID)
+    check_length("packet", values["packet"], MAX_PACKET_BYTES)
+    check_noise_seed(values["noise_seed"])
+    plan = build(PlanRequest.from_values(values_of(record, PLAN)))
+    return FinishOrder(partition=partition, plan=plan, **(values | {"packet": values["packet"] or None}))
+
+
+def of_one_size(record: RecordDict) -> RecordDict:
+    """A reply to an order to finish, filled up to `FINISH_REPLY_BYTES` serialized bytes.
+
+    So that no size, seen by the server or on the wire, tells a failure from a picture or one report from
+    another. ValueError for a reply that is larger.
+    """
+    (name,) = record
+    values = values_of(record, name)
+    missing = FINISH_REPLY_BYTES
+    filled = record
+    # the lengths that protobuf writes grow with what they count: a few steps settle them
+    for _ in range(8):
+        filled = RecordDict({name: ConfigRecord(values | {_PADDING: bytes(max(missing, 0))})})
+        excess = len(recorddict_to_proto(filled).SerializeToString()) - FINISH_REPLY_BYTES
+        if not excess:
+            return filled
+        missing -= excess
+    raise ValueError(f"a reply of {len(values)} values cannot be made {FINISH_REPLY_BYTES} bytes")
+
+
+def shared_steps_record(steps: SharedSteps) -> RecordDict:
+    """A helper's answer: one packet, for a helper does not wait."""
+    return body(
+        packet=steps.packet, denoiser_calls=steps.denoiser_calls, denoiser_samples=steps.denoiser_samples
+    )
+
+
+def read_shared_steps(record: RecordDict) -> SharedSteps:
+    """The inverse of `shared_steps_record`; ValueError for other keys or types."""
+    values = _checked(record, {"packet": bytes, "denoiser_calls": int, "denoiser_samples": int})
+    check_range(values, denoiser_calls=MAX_EVALUATIONS, denoiser_samples=2 * MAX_EVALUATIONS)
+    check_length("packet", values["packet"], MAX_PACKET_BYTES)
+    return SharedSteps(**values)
+
+
+def report_record(report: FinishReport) -> RecordDict:
+    """A device's report, number by number; scores that it does not have are left out."""
+    return body(**{name: value for name, value in asdict(report).items() if value is not None})
+
+
+def read_report(record: RecordDict) -> FinishReport:
+    """The inverse of `report_record`; ValueError for a key or a value outside the closed list."""
+    given = values_of(record) if BODY in record else {}
+    counts: dict[str, type] = {field.name: int for field in fields(FinishReport) if field.type is int}
+    scores: dict[str, type] = {
+        name: float for name in ("object_confidence", "place_confidence") if name in given
+    }
+    padding: dict[str, type] = {_PADDING: bytes} if _PADDING in given else {}
+    values = _checked(record, counts | scores | padding)
+    check_range(values, **dict.fromkeys(counts, 2 * MAX_EVALUATIONS))
+    return FinishReport(**{name: value for name, value in values.items() if name != _PADDING})
+
+
+def _checked(
+    record: RecordDict, expected: Mapping[str, type], records: AbstractSet[str] = frozenset({BODY})
+) -> dict[str, Any]:
+    """The values of a message of exactly these records, and of exactly these keys and types in its body."""
+    if record.keys() != records:
+        raise ValueError(f"a message of {len(record)} records: expected {', '.join(sorted(records))}")
+    return checked(values_of(record), expected)

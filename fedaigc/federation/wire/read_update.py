@@ -1,0 +1,141 @@
+"""The door between Flower's messages and strategies: a reply becomes a validated update or is refused.
+
+Flower checks the names of arrays and not their shapes, so that a rank-1 factor is silently broadcast into a
+rank-4 sum. Here a reply must have exactly the names, shapes, number format and length that the rule expects
+of its client, with values and counts that can be. How far it moves the state is checked by `update_bounds`.
+"""
+
+import math
+
+import numpy as np
+from flwr.app import Array, RecordDict
+from torch import Tensor
+
+from fedaigc.bounds import (
+    MAX_ARRAY_HEADER_BYTES,
+    MAX_EXAMPLES,
+    MAX_LOSS,
+    MAX_RANK,
+    MAX_REASON_CHARACTERS,
+    MAX_WEIGHT,
+)
+from fedaigc.bounds import (
+    METRICS as METRIC_NAMES,
+)
+from fedaigc.federation.wire.codec import BYTES_PER_VALUE, Format, decode, sums
+from fedaigc.federation.wire.flat_arrays import Manifest, array_of
+from fedaigc.federation.wire.message_bounds import quoted
+from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS, values_of
+from fedaigc.strategy.rule import Received, Rule, Update
+
+_KEYS = {"manifest", "format", "scales", "partition", "num_examples", "num_steps", "rank"}
+
+
+class RefusedUpdate(ValueError):
+    """A reply that takes no part in the round; the text names the partition and both values.
+
+    It enters the server's record and log: cut, and what the client chose in it escaped.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{text:.{MAX_REASON_CHARACTERS}}")
+
+
+def read_update(
+    record: RecordDict, partition: int, received: Received, rule: Rule, format: Format, *, num_steps: int
+) -> Update:
+    """The update in the train reply of `partition`, which had `received` and was ordered `num_steps` steps.
+
+    Raises RefusedUpdate for another partition's id, names or shapes other than the rule expects (which a
+    wrong rank is), another number format or length, values that are not finite or beyond MAX_WEIGHT, another
+    number of steps than was ordered, a number of examples outside 1 to MAX_EXAMPLES, and losses of other
+    names than a round has or outside 0 to MAX_LOSS.
+    """
+    try:
+        values, metrics = values_of(record), values_of(record, METRICS)
+        records, arrays = {BODY, ARRAYS, METRICS}, values_of(record, ARRAYS)
+        if record.keys() != records or values.keys() != _KEYS or arrays.keys() != {FLAT}:
+            raise ValueError("other keys than an update has")
+        if not metrics.keys() <= set(METRIC_NAMES):
+            raise ValueError(f"metrics of other names than {', '.join(METRIC_NAMES)}")
+        manifest = Manifest.from_json(values["manifest"])
+        claimed, num_examples, steps = values["partition"], values["num_examples"], values["num_steps"]
+        array, rank = arrays[FLAT], values["rank"]
+        found, scales = values["format"], values["scales"]
+        numbers = {name: float(value) for name, value in metrics.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RefusedUpdate(f"partition {partition}: the reply is no update ({error!a:.200})") from None
+    if type(claimed) is not int or claimed != partition:
+        raise RefusedUpdate(
+            f"partition {partition}: the reply claims to come from partition {quoted(claimed)}"
+        )
+    for what, count, largest in (("examples", num_examples, MAX_EXAMPLES), ("as rank", rank, MAX_RANK)):
+        if type(count) is not int or not 1 <= count <= largest:
+            raise RefusedUpdate(f"partition {partition}: {quoted(count)} {what}, expected 1 to {largest}")
+    # rules divide by the number of steps: a small claim would enlarge the update
+    if type(steps) is not int or steps != num_steps:
+        raise RefusedUpdate(f"partition {partition}: {quoted(steps)} steps, ordered were {num_steps}")
+    try:
+        expected = Manifest(tuple(rule.expected(received, rank).items()))
+    except (TypeError, ValueError) as error:
+        raise RefusedUpdate(f"partition {partition}: {error}") from None
+    _check_manifest(partition, manifest, expected)
+    if not all(0 <= value <= MAX_LOSS for value in numbers.values()):
+        raise RefusedUpdate(f"partition {partition}: a loss that is not in 0 to {MAX_LOSS:g}")
+    if found != format or not isinstance(scales, bytes):
+        told = found if type(found) is str and found in BYTES_PER_VALUE else quoted(found)
+        raise RefusedUpdate(f"partition {partition}: number format {told}, expected {format!r}")
+    buffer = _read_array(partition, array, BYTES_PER_VALUE[format] * expected.num_values)
+    try:
+        tensors = decode(buffer, expected, format, scales)
+    except ValueError as error:
+        raise RefusedUpdate(f"partition {partition}: {error}") from None
+    if format != "float32":
+        tensors = sums(tensors, received.shared.tensors())
+    for name, tensor in tensors.items():
+        problem = value_problem(tensor)
+        if problem is not None:
+            raise RefusedUpdate(f"partition {partition}: {name} holds {problem}")
+    return Update(partition, num_examples, steps, tensors, rank, numbers)
+
+
+def value_problem(tensor: Tensor) -> str | None:
+    """What is wrong with the values of a tensor of weights; None when all lie within +-MAX_WEIGHT."""
+    if not tensor.numel():
+        return None
+    # one pass, without a mask as large as the tensor; NaN makes both NaN
+    least, most = (float(value) for value in tensor.aminmax())
+    largest = max(-least, most)
+    if largest <= MAX_WEIGHT:
+        return None
+    if math.isfinite(least) and math.isfinite(most):
+        return f"a value of size {largest:.3g}, at most {MAX_WEIGHT:g} is taken"
+    return "values that are not finite"
+
+
+def _check_manifest(partition: int, manifest: Manifest, expected: Manifest) -> None:
+    if manifest == expected:
+        return
+    found, wanted = dict(manifest.entries), dict(expected.entries)
+    for name in wanted.keys() - found.keys():
+        raise RefusedUpdate(f"partition {partition}: {name} is missing")
+    for name in found.keys() - wanted.keys():
+        raise RefusedUpdate(f"partition {partition}: {name} was not asked for")
+    for name, shape in wanted.items():
+        if found[name] != shape:
+            raise RefusedUpdate(f"partition {partition}: {name} has shape {found[name]}, expected {shape}")
+    raise RefusedUpdate(f"partition {partition}: the tensors are in another order")
+
+
+def _read_array(partition: int, array: object, num_bytes: int) -> np.ndarray:
+    if not isinstance(array, Array):
+        raise RefusedUpdate(f"partition {partition}: the reply has no array")
+    # the size first: what is too long is never decoded
+    if len(array.data) > num_bytes + MAX_ARRAY_HEADER_BYTES:
+        raise RefusedUpdate(f"partition {partition}: {len(array.data)} bytes for values of {num_bytes}")
+    try:
+        return array_of(array.data)
+    except (TypeError, ValueError) as error:
+        raise RefusedUpdate(
+            f"partition {partition}: the array cannot be read ({type(error).__name__})"
+        ) from None

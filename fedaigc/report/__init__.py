@@ -1,1 +1,0 @@
-"""The demo's page: one self-contained HTML file."""

@@ -1,0 +1,1 @@
+"""Words to concepts: the knowledge graph, the parser, and the vocabulary that may leave a device."""

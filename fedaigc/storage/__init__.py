@@ -1,0 +1,1 @@
+"""Files: written whole, readable by their user alone, and locked."""

@@ -1,0 +1,359 @@
+"""Flower's own strategies as rules, by composition: their classes are used, not written again.
+
+A strategy sees float32 arrays under their tensors' names, one message a client, in partition order, and is
+led through `configure_train` and `aggregate_train` as Flower's own loop would lead it; clients were drawn
+before, by our loop. The client half is plain training, with FedProx's term where that is the strategy.
+
+Where Flower's defaults make one strategy another, ours differ: FedAvgM has momentum, FedProx a mu, Multi-Krum
+selects two. Two strategies follow their papers where Flower's do not, and Flower by an option. Multi-Krum
+weighs the selected updates alike (Blanchard et al. 2017, arXiv:1703.02757): weighed by examples, as Flower
+does it and weighting = "examples" does here, an attacker who is selected chooses its own weight. Bulyan
+selects by Krum one update after the other, among those that are left (El Mhamdi et al. 2018,
+arXiv:1802.07927); with iterated = false, as Flower does it, those of the lowest scores at once.
+
+Which rules are still equal: FedAvg on factors is FedIT; the server half of FedProx is FedAvg's; Bulyan with
+no malicious nodes, and FedTrimmedAvg while beta K < 1, are the unweighted mean.
+
+Krum, Multi-Krum, Bulyan, FedTrimmedAvg and FedMedian withstand some of a round's clients. How many is
+`rounds.attackers`, unless an option says it (`num_malicious_nodes`, `beta`); a round with fewer updates than
+that number needs changes nothing.
+
+Of FedAdam know: Flower corrects the bias with the exponent round + 1, which Reddi et al. do not have at all.
+"""
+
+import math
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord, RecordDict
+from flwr.serverapp import strategy as flower
+from torch import Tensor
+
+from fedaigc.errors import UserError
+from fedaigc.strategy.accountant import check_delta
+from fedaigc.strategy.flower.iterated_krum import iterated_krum
+from fedaigc.strategy.flower.privacy import (
+    NO_NODES,
+    NORM_BIT,
+    OWN_LOOP,
+    PRIVACY_OPTIONS,
+    WEIGHT,
+    Privacy,
+    privacy_of,
+)
+from fedaigc.strategy.rule import (
+    LocalResult,
+    LocalWork,
+    Parameters,
+    Received,
+    Rule,
+    SharedState,
+    Traits,
+    Update,
+    Weighting,
+)
+from fedaigc.validation import nearest
+
+Options = Mapping[str, float | int | bool | str]
+_LOSS = "shared_loss"
+_STATEFUL = Traits(averaging=False, stateless=False)
+# what Flower's strategies keep from round to round
+_MEMORY = ("m_t", "v_t", "momentum_vector")
+_ITERATED = "iterated"
+_POSITIVE = {"eta", "tau", "server_learning_rate", "client_learning_rate", "num_nodes_to_select"}
+_BELOW_ONE = {"beta_1", "beta_2", "server_momentum"}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Flower's class, its options with our defaults, and how it is used.
+
+    mean: it starts from the clients' mean, so that a private mean can take its place. centred: it compares
+    distances, for which it is given the clients' changes in place of their weights: Flower computes
+    |x - y|^2 as |x|^2 + |y|^2 - 2 xy in float32, where small changes of large weights would be lost. needed:
+    for f attackers a f + b clients, as (a, b); None for a strategy that withstands none. weighting: see
+    `Rule`.
+    """
+
+    strategy: type[Any]
+    options: Mapping[str, float | int | bool]
+    traits: Traits = field(default_factory=Traits)
+    mean: bool = False
+    centred: bool = False
+    needed: tuple[int, int] | None = None
+    weighting: Weighting | None = "examples"
+
+
+_ADAPTIVE = {"eta": 0.1, "beta_1": 0.9, "beta_2": 0.99, "tau": 1e-3}
+_KINDS = {
+    "fedavg": _Kind(flower.FedAvg, {}, mean=True),
+    "fedavgm": _Kind(
+        flower.FedAvgM, {"server_learning_rate": 1.0, "server_momentum": 0.9}, _STATEFUL, mean=True
+    ),
+    "fedadam": _Kind(flower.FedAdam, _ADAPTIVE, _STATEFUL, mean=True),
+    "fedyogi": _Kind(flower.FedYogi, _ADAPTIVE | {"eta": 0.01}, _STATEFUL, mean=True),
+    "fedadagrad": _Kind(flower.FedAdagrad, {"eta": 0.1, "tau": 1e-3}, _STATEFUL, mean=True),
+    "fedprox": _Kind(flower.FedProx, {"proximal_mu": 0.01}, mean=True),
+    "fedmedian": _Kind(flower.FedMedian, {}, needed=(2, 1), weighting=None),
+    "fedtrimmedavg": _Kind(flower.FedTrimmedAvg, {"beta": 0.2}, needed=(2, 1), weighting=None),
+    "krum": _Kind(flower.Krum, {"num_malicious_nodes": 0}, centred=True, needed=(2, 3), weighting=None),
+    "multikrum": _Kind(
+        flower.MultiKrum,
+        {"num_malicious_nodes": 0, "num_nodes_to_select": 2},
+        centred=True,
+        needed=(2, 3),
+        weighting="uniform",
+    ),
+    # not averaging: fewer than 4 f + 3 clients change nothing
+    "bulyan": _Kind(
+        flower.Bulyan,
+        {"num_malicious_nodes": 0, _ITERATED: True},
+        Traits(averaging=False),
+        centred=True,
+        needed=(4, 3),
+        weighting=None,
+    ),
+    "qfedavg": _Kind(
+        flower.QFedAvg, {"client_learning_rate": 1e-3, "q": 0.1}, Traits(averaging=False), weighting=None
+    ),
+}
+FLOWER_STRATEGIES = tuple(_KINDS)
+ROBUST_STRATEGIES = tuple(name for name, kind in _KINDS.items() if kind.needed is not None)
+
+
+def flower_options(name: str) -> dict[str, float | int | bool | str]:
+    """The options of Flower's strategy `name`, with our defaults; those of privacy apart."""
+    return dict(_KINDS[name].options)
+
+
+def flower_rule(name: str, options: Options) -> Rule:
+    """Flower's strategy of this name as a rule.
+
+    options: the strategy's own; `dp` and what belongs to it (see `flower_privacy`) for a strategy that starts
+    from the clients' mean. Raises UserError, with the nearest name, for an unknown option, and for a value
+    that cannot be.
+    """
+    kind = _KINDS[name]
+    known = sorted([*kind.options, *(PRIVACY_OPTIONS if kind.mean else ())])
+    for option in options:
+        if option not in known:
+            raise UserError(
+                f"Flower's {name} has no option {option!r}{nearest(option, known)}: "
+                f"it has {', '.join(known) or 'none'}"
+            )
+    chosen = dict(kind.options)
+    for option in kind.options.keys() & options.keys():
+        chosen[option] = _value(name, option, options[option], kind.options[option])
+    try:
+        privacy = privacy_of({option: options[option] for option in options if option in PRIVACY_OPTIONS})
+        return FlowerRule(kind, chosen, privacy, given=options.keys())
+    except (TypeError, ValueError) as error:
+        raise UserError(f"Flower's {name}: {error}") from None
+
+
+def _value(name: str, option: str, value: Any, default: float | int | bool) -> float | int | bool:
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise UserError(f"Flower's {name}: {option} is true or false, got {value!r}")
+        return value
+    kinds = (int,) if isinstance(default, int) else (int, float)
+    fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    if not fits or (option in _POSITIVE and value == 0) or (option in _BELOW_ONE and value >= 1):
+        kind = "whole number" if isinstance(default, int) else "number"
+        least = "above 0" if option in _POSITIVE else "from 0"
+        raise UserError(
+            f"Flower's {name}: {option} is a {kind} {least}{' to below 1' if option in _BELOW_ONE else ''}, "
+            f"got {value!r}"
+        )
+    return int(value) if isinstance(default, int) else float(value)
+
+
+class FlowerRule(Rule):
+    """One of Flower's strategies as the server half.
+
+    The weights of FedAvg's mean are n_k; with privacy all clients count alike. given: the options that are
+    not defaults.
+    """
+
+    def __init__(
+        self,
+        kind: _Kind,
+        options: Mapping[str, float | int | bool],
+        privacy: Privacy | None,
+        given: Collection[str] = (),
+    ) -> None:
+        self._kind, self._options, self._privacy, self._given = kind, options, privacy, frozenset(given)
+        self._attackers = 0
+        # the loss that clients report: coarse, and at the weights of their local steps
+        keys: dict[str, Any] = {"train_loss_key": _LOSS} if kind.strategy is flower.QFedAvg else {}
+        if options.get(_ITERATED):
+            keys["selection_rule"] = iterated_krum
+        numbers = {name: value for name, value in options.items() if name != _ITERATED}
+        self._strategy = kind.strategy(**numbers, **keys, **OWN_LOOP)
+        self.weighing_metrics = (_LOSS,) if keys else ()
+        self.clips_updates = privacy is not None and privacy.server_side
+        self.traits, self.weighting = kind.traits, kind.weighting if privacy is None else None
+        self.robust = kind.needed is not None
+        if privacy is None and (kind.strategy is flower.FedAvg or options.get("proximal_mu") == 0):
+            self.equals = "fedit"
+        if privacy is not None:
+            kept = kind.traits.stateless and not privacy.adaptive
+            self.traits = replace(kind.traits, averaging=False, stateless=kept)
+
+    def withstand(self, attackers: int) -> None:
+        """Set how many of a round's clients may be attackers, unless an option says it.
+
+        Raises UserError when the clients of a round are too few, or fewer than are selected would be honest.
+        """
+        if self._given & {"num_malicious_nodes", "beta"}:
+            return
+        selected = int(self._options.get("num_nodes_to_select", 1))
+        least = max(self._least(attackers), attackers + selected)
+        if self.clients_per_round < least:
+            raise UserError(
+                f"rounds.attackers is {attackers}, for which {self._kind.strategy.__name__} needs {least} "
+                f"clients a round, there are {self.clients_per_round}: give more clients or fewer attackers"
+            )
+        self._attackers = attackers
+        if hasattr(self._strategy, "num_malicious_nodes"):
+            self._strategy.num_malicious_nodes = attackers
+
+    def _least(self, attackers: int) -> int:
+        """How many updates a round must have."""
+        slope, base = self._kind.needed or (0, 0)
+        return slope * attackers + base
+
+    def expected(self, received: Received, rank: int) -> dict[str, tuple[int, ...]]:
+        """What is sent; and one bit, whether the update was clipped, where clients adapt the norm."""
+        shapes = super().expected(received, rank)
+        return shapes if self._privacy is None else self._privacy.expected(shapes)
+
+    def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
+        """Plain training; FedProx adds (mu / 2) |w - w_global|^2 to the loss. Clipped where clients clip."""
+        trained = work.train(
+            received.shared,
+            trained=lambda name: self.trains(name, received.round),
+            loss_term=self._proximal_term(received) if "proximal_mu" in self._options else None,
+        )
+        sent = self.sent(trained, received.round)
+        return LocalResult(sent if self._privacy is None else self._privacy.clip(sent, received))
+
+    def download(self, shared: SharedState, partition: int, rank: int, round: int) -> Received:
+        """The state; and the clipping norm where clients clip."""
+        received = super().download(shared, partition, rank, round)
+        return received if self._privacy is None else replace(received, extra=self._privacy.extra())
+
+    def start(self, shared: SharedState, round: int) -> None:
+        """A new round. Raises UserError for noise that so few clients cannot carry, and a delta too large."""
+        self.released = None
+        self._shared, self._round = shared, round
+        self._messages: list[Message] = []
+        self._start = {name: tensor for name, tensor in shared.tensors().items() if self.sends(name, round)}
+        if self._privacy is not None and self.num_clients:
+            check_delta(self._privacy.delta, self.num_clients)
+        if self._privacy is not None and self.clients_per_round:
+            try:
+                self._privacy.wrapper(self.clients_per_round)
+            except ValueError as error:
+                raise UserError(f"dp: {error}") from None
+
+    def add(self, update: Update) -> None:
+        """Keep the update as the message that Flower's strategies expect."""
+        metrics: dict[str, float] = {WEIGHT: 1 if self._privacy is not None else update.num_examples}
+        tensors = dict(update.tensors)
+        if NORM_BIT in tensors:
+            metrics[NORM_BIT] = int(float(tensors.pop(NORM_BIT)) > 0.5)
+        if self._kind.strategy is flower.QFedAvg:
+            loss = update.metrics.get(_LOSS)
+            if loss is None or loss < 0:
+                self._warn(f"partition {update.partition} reports the loss {loss}: its update is left out")
+                return
+            metrics[_LOSS] = loss
+        self._messages.append(_message(update.partition, self._arrays(tensors), metrics))
+
+    def finish(self) -> SharedState:
+        """What the strategy's `aggregate_train` makes of the round; nothing is changed when it makes none."""
+        messages, self._messages = self._messages, []
+        if not messages:
+            return self._shared
+        if self._attackers and len(messages) < self._least(self._attackers):
+            self._warn(f"{len(messages)} updates are too few for {self._attackers} attackers: no change")
+            return self._shared
+        if self._attackers and isinstance(self._strategy, flower.FedTrimmedAvg):
+            # Flower cuts int(beta K) at both ends: a quarter more, for the product is rounded
+            self._strategy.beta = (self._attackers + 0.25) / len(messages)
+        if self._privacy is not None:
+            mean = self._privacy.mean(
+                messages, self._arrays(self._start), self._round, self.seed, self.clients_per_round
+            )
+            self.released = self._privacy.released
+            # what a strategy makes of the noisy mean alone tells no more of a client
+            messages = [_message(0, mean, {WEIGHT: 1})]
+        if isinstance(self._strategy, flower.FedAvgM):
+            self._strategy.current_arrays = None  # it would go on from a copy of its own
+        self._strategy.configure_train(self._round, self._arrays(self._start), ConfigRecord(), NO_NODES)
+        arrays, _ = self._strategy.aggregate_train(self._round, messages)
+        if arrays is None:
+            self._warn(f"{len(messages)} updates are too few: the state stays as it was")
+            return self._shared
+        # copy: arrays decoded from bytes are not writable
+        found = {
+            name: torch.from_numpy(array.numpy().astype(np.float32, copy=True))
+            for name, array in arrays.items()
+        }
+        if self._kind.centred:
+            found = {name: self._start[name] + change for name, change in found.items()}
+        return self._shared.with_tensors(found)
+
+    def state(self) -> dict[str, Tensor]:
+        """Momentum, moments and clipping norm, under the names that Flower's classes give them."""
+        found: dict[str, Tensor] = {} if self._privacy is None else self._privacy.state()
+        for memory in _MEMORY:
+            values = getattr(self._strategy, memory, None) or {}
+            # FedAvgM's is a list, in the order of the tensors
+            named = values if isinstance(values, dict) else {f"{at:06d}": x for at, x in enumerate(values)}
+            found |= {f"{memory}/{name}": torch.tensor(value) for name, value in named.items()}
+        return found
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state` gave, in place of all that was remembered."""
+        for memory in _MEMORY:
+            named = {
+                name.removeprefix(f"{memory}/"): tensor.numpy().copy()
+                for name, tensor in sorted(state.items())
+                if name.startswith(f"{memory}/")
+            }
+            if hasattr(self._strategy, memory):
+                values = list(named.values()) if "vector" in memory else named
+                setattr(self._strategy, memory, values or None)
+        if self._privacy is not None:
+            self._privacy.load(state)
+
+    def _proximal_term(self, received: Received) -> Any:
+        mu, start = self._options["proximal_mu"], received.shared.tensors()
+
+        def term(parameters: Parameters) -> Tensor:
+            distances = [((w - start[name].to(w)) ** 2).sum() for name, w in parameters.items()]
+            return mu / 2 * torch.stack(distances).sum()
+
+        return term
+
+    def _arrays(self, tensors: Mapping[str, Tensor]) -> ArrayRecord:
+        # Array copies into bytes: nothing that a strategy does reaches our tensors
+        if self._kind.centred:
+            tensors = {name: tensor - self._start[name] for name, tensor in tensors.items()}
+        return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in tensors.items()})
+
+    def _warn(self, text: str) -> None:
+        name = self._kind.strategy.__name__
+        warnings.warn(f"round {self._round}: Flower's {name}: {text}", RuntimeWarning, stacklevel=3)
+
+
+def _message(partition: int, arrays: ArrayRecord, metrics: Mapping[str, float]) -> Message:
+    content = RecordDict({"arrays": arrays, "metrics": MetricRecord(dict(metrics))})
+    origin = Metadata(0, "", partition, 0, "", "", 0.0, 1.0, "train")
+    return Message(content=content, metadata=origin)  # type: ignore[call-overload]

@@ -1,0 +1,1 @@
+"""Comparisons of strategies: studies of many runs."""

@@ -1,0 +1,168 @@
+"""`fedaigc compare`: the estimate first, then the runs that are missing, then tables, plots and report."""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fedaigc.errors import UserError
+from fedaigc.storage.file_lock import locked
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.study.design.config import StudyConfig, read_study
+from fedaigc.study.design.missing_runs import Plan, Prepared, make_plan, prepare
+from fedaigc.study.design.runs import RunSpec
+from fedaigc.study.execute.display import Bars
+from fedaigc.study.execute.estimate import Measured, data_seconds, run_seconds, told
+from fedaigc.study.execute.recompute import recompute
+from fedaigc.study.execute.scheduler import Outcome, end, run_all, start_worker
+from fedaigc.study.results.load import read_results
+from fedaigc.study.results.records import by_hash, read_records, recorded
+from fedaigc.study.results.report import write_report
+from fedaigc.study.results.store import read_json, write_json
+
+
+def compare(
+    path: Path,
+    *,
+    estimate_only: bool = False,
+    list_only: bool = False,
+    tables_only: bool = False,
+    recompute_count: int = 0,
+    recompute_seed: int = 0,
+) -> int:
+    """Run the study of a TOML file as far as it is not recorded; returns the status to exit with.
+
+    0: everything is done. 1: runs failed, and are recorded as failed. 130: stopped by a signal. With
+    recompute_count: that many recorded runs are computed again; 1 where one of them differs from its record.
+
+    Raises UserError for a configuration that cannot work, and when another process runs the same study.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    study = read_study(path)
+    prepared = prepare(study)
+    records = by_hash(read_records(study.records_folder))
+    plan = make_plan(prepared, records)
+    if list_only:
+        _list(console, plan, records)
+        return 0
+    if tables_only:
+        console.print(f"report: {_summarize(prepared)}")
+        return 0
+    with ExitStack() as held:
+        if not estimate_only:
+            busy = f"another process is running this study in {study.work}: wait for it, or stop it"
+            held.enter_context(locked(study.work / "lock", busy=busy))
+        if recompute_count:
+            return recompute(console, prepared, plan, recompute_count, recompute_seed)
+        left = [run for run in (*plan.runs, *plan.later) if not recorded(records, run)]
+        if not left and not estimate_only:
+            console.print(f"all {len(plan.runs)} runs are recorded\nreport: {_summarize(prepared)}")
+            return 0
+        measured = _measure(study, plan)
+        seconds = {run.hash: run_seconds(run, measured, personal=_personal(run)) for run in left}
+        total = sum(seconds.values()) + data_seconds(left, measured)
+        _tell(console, study, measured, left, total, len(plan.runs) + len(plan.later) - len(left))
+        if estimate_only:
+            return 0
+        began = time.monotonic()
+        with Bars(console, study, seconds) as bars:
+
+            def planned(found: Mapping[str, Mapping[str, Any]]) -> list[RunSpec]:
+                now = make_plan(prepared, found)
+                bars.planned(now, found)
+                return now.runs
+
+            outcome = run_all(study, planned, bars)
+        return _end(console, prepared, outcome, time.monotonic() - began)
+
+
+def _end(console: Console, prepared: Prepared, outcome: Outcome, seconds: float) -> int:
+    console.print(f"{outcome.finished} runs done in {told(seconds)}")
+    if outcome.stopped:
+        console.print(
+            "stopped: the same command goes on, runs that were cut off after their last whole round"
+        )
+        return 130
+    console.print(f"report: {_summarize(prepared)}")
+    if outcome.failed:
+        console.print(f"{len(outcome.failed)} runs failed; the same command tries them again:")
+        for name, error in outcome.failed.items():
+            console.print(f"  {name}: {error}", markup=False)
+        return 1
+    return 0
+
+
+def _summarize(prepared: Prepared) -> Path:
+    return write_report(prepared.study, read_results(prepared))
+
+
+def _list(console: Console, plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> None:
+    for run in plan.runs:
+        status = records[run.hash]["status"] if run.hash in records else "to run"
+        console.print(f"{status:<9} {run.id}  ({run.label})", markup=False)
+    for run in plan.later:
+        name = f"{run.label}, {run.partition}, seed {run.seed}"
+        console.print(f"{'later':<9} {name}: after its tuning", markup=False)
+    done = sum(recorded(records, run) for run in plan.runs)
+    console.print(f"{len(plan.runs) + len(plan.later)} runs, {done} of them done")
+
+
+def _measure(study: StudyConfig, plan: Plan) -> Measured:
+    """Measured by as many processes at once as the study will have."""
+    folder = study.work / "measure"
+    folder.mkdir(parents=True, exist_ok=True)
+    run = next(run for run in (*plan.runs, *plan.later) if run.kind == "pooled")
+    processes, results = [], []
+    try:
+        for number in range(study.workers):
+            result = folder / f"result-{number}.json"
+            result.unlink(missing_ok=True)
+            write_json(
+                folder / f"job-{number}.json", {"measure": str(result), "run": run.model_dump(mode="json")}
+            )
+            processes.append(start_worker(folder / f"job-{number}.json", folder / f"log-{number}.txt"))
+            results.append(result)
+        for process in processes:
+            process.wait()
+    finally:
+        end(processes)
+    found = [value for result in results if (value := read_json(result)) is not None]
+    if len(found) < len(results):
+        log = folder / f"log-{next(n for n, path in enumerate(results) if not path.exists())}.txt"
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = lines[-1] if lines else "no message"
+        raise UserError(f"measuring a local step failed: {last}\n  log: {log}")
+    return Measured.mean(found)
+
+
+def _tell(
+    console: Console, study: StudyConfig, measured: Measured, left: list[RunSpec], total: float, done: int
+) -> None:
+    steps = sum(run.work_units for run in left)
+    trials = sum(run.purpose == "trial" for run in left)
+    console.print(
+        f"measured with {study.workers} processes at once: a local step {measured.step_s:.3f} s, an "
+        f"evaluation of a client {measured.evaluation_s:.2f} s, a picture {measured.image_s * 1e3:.0f} ms, "
+        f"a start {measured.start_s:.0f} s"
+    )
+    extra = "" if study.tuning is None else ", and more where an optimum lies on the edge of its grid"
+    console.print(
+        f"{len(left)} runs to do ({trials} trials{extra}), {done} recorded; {steps:.0f} local steps"
+    )
+    if study.tuned_shorter:
+        console.print(
+            f"[yellow]warning:[/yellow] tuned over fewer rounds than the {study.rounds.count} that are "
+            f"reported, which can choose values that win early: {', '.join(study.tuned_shorter)}"
+        )
+    console.print(
+        f"estimated time: {told(total)} of one process / {study.workers} workers = "
+        f"[bold]{told(total / study.workers)}[/bold], without messages and aggregation"
+    )
+
+
+def _personal(run: RunSpec) -> bool:
+    rounds = run.federation["rounds"]
+    return run.kind == "strategy" and load_strategy(rounds["strategy"], rounds["options"]).traits.personal

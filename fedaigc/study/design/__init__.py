@@ -1,0 +1,1 @@
+"""What a study consists of: clients, rows, tuning, runs."""

@@ -1,0 +1,140 @@
+"""The clients of a study: what each one draws, which pictures it holds, and which it is evaluated on.
+
+The labels of one pool are split over the clients, which fixes how many images a client has and how the column
+of the split (the style, say) is composed. All else is drawn afresh: a client's home for each seed of a run,
+its test and validation pictures once for the whole study, all from the same distribution and none twice.
+That is sound because the split looks at one column only: given its value, the rest of a scene is independent
+of the client. Only object-place pairs are drawn that the shipped model was trained on.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedaigc.data.partition import PartitionSettings, partition
+from fedaigc.data.scenes import Scene, combinations, render
+from fedaigc.errors import UserError
+from fedaigc.rng import derived_seed, numpy_rng
+from fedaigc.study.design.config import Section, StudyClients
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_COLUMNS = ("object", "relation", "place", "style")
+
+
+class DataSpec(Section):
+    """All that decides which clients there are and what they draw; `seed` is of the split, not of a run."""
+
+    number: int
+    images: int
+    new: tuple[int, ...]
+    seed: int
+    styles: tuple[str, ...]
+    partition: PartitionSettings
+
+    @classmethod
+    def of(cls, clients: StudyClients, settings: PartitionSettings) -> "DataSpec":
+        """The clients of a study under one of its partitions."""
+        return cls(
+            number=clients.number,
+            images=clients.images,
+            new=tuple(sorted(clients.new)),
+            seed=clients.seed,
+            styles=clients.styles,
+            partition=settings,
+        )
+
+    @property
+    def column(self) -> str | None:
+        """What the split looks at; None when it draws rows at random."""
+        kind = self.partition.kind
+        if kind == "iid":
+            return None
+        return kind if kind in ("style", "object") else self.partition.column
+
+
+@dataclass(frozen=True)
+class StudyClient:
+    """One client: its number in the study, and the value of the split's column for each of its images."""
+
+    index: int
+    new: bool
+    column: str | None
+    keys: tuple[str, ...]
+    styles: tuple[str, ...]
+
+    @property
+    def num_images(self) -> int:
+        """n_k: images in its home."""
+        return len(self.keys)
+
+    def composition(self) -> dict[str, int]:
+        """Its images by the value of the column, e.g. {"noto": 40}; empty for a random split."""
+        return {key: self.keys.count(key) for key in sorted(set(self.keys))} if self.column else {}
+
+    def pictures(self, seed: int) -> Iterator[dict[str, Any]]:
+        """The images and captions of its home under a run's `seed`, exactly as many of each value."""
+        for i, key in enumerate(self.keys):
+            yield self._drawn(key, numpy_rng(seed, "pictures", self.index, i))
+
+    def fresh_pictures(self, count: int, seed: int, split: str) -> Iterator[dict[str, Any]]:
+        """`count` further ones of the same distribution, of the stream (seed, split)."""
+        for i in range(count):
+            random = numpy_rng(seed, split, self.index, i)
+            yield self._drawn(self.keys[int(random.integers(len(self.keys)))], random)
+
+    def _drawn(self, key: str, random: "np.random.Generator") -> dict[str, Any]:
+        triples = combinations(include_held_out=False)
+        if self.column in _COLUMNS[:3]:
+            at = _COLUMNS.index(self.column or "")
+            triples = [triple for triple in triples if triple[at] == key]
+        thing, relation, place = triples[int(random.integers(len(triples)))]
+        style = key if self.column == "style" else self.styles[int(random.integers(len(self.styles)))]
+        scene = Scene(thing, relation, place, style)
+        return {"image": render(scene, random), "caption": scene.caption}
+
+
+def split_clients(data: DataSpec) -> list[StudyClient]:
+    """The clients, in the order of their numbers; they depend on `data` alone.
+
+    Raises UserError for a column that scenes do not have, and for what `data.partition` cannot split.
+    """
+    import datasets
+
+    if data.column is not None and data.column not in _COLUMNS:
+        raise UserError(f"scenes have no column {data.column!r}: expected one of {', '.join(_COLUMNS)}")
+    triples = combinations(include_held_out=False)
+    labels: dict[str, list[str]] = {name: [] for name in _COLUMNS}
+    for i in range(data.images):
+        random = numpy_rng(data.seed, "pool", i)
+        triple = triples[int(random.integers(len(triples)))]
+        style = data.styles[int(random.integers(len(data.styles)))]
+        for name, value in zip(_COLUMNS, (*triple, style), strict=True):
+            labels[name].append(value)
+    pool = datasets.Dataset.from_dict(labels)
+    parts = partition(pool, data.partition, data.number, derived_seed(data.seed, "split"))
+    return [
+        StudyClient(
+            index,
+            index in data.new,
+            data.column,
+            tuple(part[data.column]) if data.column is not None else ("",) * len(part),
+            data.styles,
+        )
+        for index, part in enumerate(parts)
+    ]
+
+
+def participants(clients: Sequence[StudyClient]) -> list[StudyClient]:
+    """The clients that train; their places in this list are the partitions of the federation."""
+    return [client for client in clients if not client.new]
+
+
+def local_steps(study: StudyClients, client: StudyClient, batch_size: int, default: int) -> int:
+    """Optimizer steps of a client in a round: its own, so many epochs of its images, or `default`."""
+    if study.local_steps is not None:
+        return study.local_steps[client.index]
+    if study.local_epochs is not None:
+        return max(1, round(study.local_epochs * client.num_images / batch_size))
+    return default

@@ -1,0 +1,261 @@
+"""One run of a study: everything that decides its result, the id made of that, and its federation."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.study.design.clients import DataSpec, StudyClient, local_steps, participants
+from fedaigc.study.design.config import Section, StrategySection, StudyConfig, Value
+from fedaigc.study.execute.provenance import code_of, model_fingerprint
+
+Kind = Literal["strategy", "base", "pooled", "local only", "personal"]
+Split = Literal["test", "validation"]
+# what a run is called and where it is kept; the rest decides its result
+_NAMES = {"study", "label", "partition", "purpose", "values", "tuning", "work_units", "keep_work"}
+_PATHS = {"homes", "output", "name", "backend", "workers", "resume", "generation"}
+# the mean of one client is the client's own update
+_BASELINE_RULES = {"pooled": "fedit", "local only": "local_only"}
+
+
+class EvaluationSpec(Section):
+    """Which triples a run is evaluated on, and after which rounds; how many pictures it draws after the last.
+
+    gallery_steps and gallery_guidance: of the pictures.
+    """
+
+    split: Split
+    triples: int
+    images: int
+    rounds: tuple[int, ...]
+    gallery: int = 0
+    gallery_steps: int = 0
+    gallery_guidance: float = 0.0
+
+
+class RunSpec(Section):
+    """One run, as it is given to the process that computes it.
+
+    federation: a FederationConfig as JSON, without paths. seed: None for the base, which nothing is drawn
+    for. values: what was tuned, as it is in `federation`; tuning: how it was chosen, for the record.
+    work_units: local steps times their cost, for the estimate.
+    """
+
+    study: str
+    kind: Kind
+    purpose: Literal["report", "trial"]
+    label: str
+    partition: str
+    seed: int | None
+    data: DataSpec
+    federation: dict[str, Any]
+    evaluation: EvaluationSpec
+    code: dict[str, str]
+    model: str
+    values: dict[str, Value] = Field(default_factory=dict)
+    tuning: dict[str, Any] | None = None
+    work_units: float = 0.0
+    keep_work: bool = False
+
+    @property
+    def hash(self) -> str:
+        """The fingerprint of all that decides the result."""
+        # without defaults: a key that a later version adds must not make every record another run's
+        values = self.model_dump(mode="json", exclude=_NAMES, exclude_defaults=True)
+        values["federation"] = self._deciding()
+        if self.kind in ("base", "personal"):
+            values["code"] = {"epoch": self.code["epoch"]}  # no rule plays a part
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+    def _deciding(self) -> dict[str, Any]:
+        """The part of the federation that this kind of run depends on."""
+        config = self.config(Path())
+        # a model counts by its fingerprint, wherever its files are
+        found: dict[str, Any] = json.loads(config.model_dump_json(exclude=_PATHS, exclude_defaults=True))
+        for section, free in (("model", "name"), ("rounds", "tensorboard")):
+            found.get(section, {}).pop(free, None)
+        found = {section: value for section, value in found.items() if value != {}}
+        if config.clients.shared_steps is not None:
+            found.get("training", {}).pop("shared_steps", None)
+        if self.kind == "base":
+            return {"model": found.get("model"), "boundary": config.adapter.boundary_timestep}
+        if self.kind == "personal":
+            alone = {"boundary": config.adapter.boundary_timestep, "rank": config.adapter.rank}
+            alone |= {"rounds": config.rounds.count, "seed": config.seed}
+            training = found.get("training", {})
+            training.pop("shared_steps", None)
+            return {"model": found.get("model"), "training": training, **alone}
+        return found
+
+    @property
+    def id(self) -> str:
+        """A name for files: readable in front, and unique by the hash."""
+        rule = self.federation["rounds"]["strategy"] if self.kind == "strategy" else self.kind
+        seed = "" if self.seed is None else f"-seed{self.seed}"
+        trial = "trial-" if self.purpose == "trial" else ""
+        readable = re.sub(r"[^a-z0-9_]+", "-", f"{trial}{rule}-{self.partition}".lower())
+        return f"{readable}{seed}-{self.hash}"
+
+    def config(self, folder: Path) -> FederationConfig:
+        """The federation in its folder: homes, checkpoint and record are there."""
+        return parse_config(
+            {**self.federation, "homes": folder / "homes", "output": folder / "federation", "resume": True}
+        )
+
+
+def base_run(study: StudyConfig, partition: str) -> RunSpec:
+    """The untouched base model on the clients of a partition."""
+    federation = _federation(study, {}, [])
+    evaluation = _evaluation(study, "test", rounds=(0,))
+    return _spec(study, "base", "base", partition, None, federation, evaluation, work_units=0)
+
+
+def personal_run(study: StudyConfig, partition: str, clients: list[StudyClient], seed: int) -> RunSpec:
+    """The personal stage of every client under a seed, which no rule plays a part in."""
+    federation = _federation(study, {}, participants(clients))
+    federation["training"]["personal_steps"] = study.training.personal_steps
+    units = len(participants(clients)) * study.training.personal_steps * study.rounds.count
+    evaluation = _evaluation(study, "test", rounds=(study.rounds.count,)).model_copy(update={"gallery": 0})
+    return _spec(study, "personal", "personal", partition, seed, federation, evaluation, work_units=units)
+
+
+def row_run(
+    study: StudyConfig,
+    row: StrategySection | str,
+    partition: str,
+    clients: list[StudyClient],
+    seed: int,
+    values: Mapping[str, Value],
+    *,
+    trial: bool,
+    tuning: Mapping[str, Any] | None = None,
+) -> RunSpec:
+    """A strategy's run, or that of the baseline "pooled" or "local only", with tuned `values`.
+
+    Raises UserError for values that a federation cannot have.
+    """
+    trained = participants(clients)
+    strategy = StrategySection(name=_BASELINE_RULES[row]) if isinstance(row, str) else row
+    settings = {**strategy.settings, **{f"options.{key}": value for key, value in strategy.options.items()}}
+    settings |= values
+    federation = _federation(study, settings, trained, strategy)
+    steps = federation["clients"]["shared_steps"]
+    share = (study.rounds.clients or len(trained)) / len(trained)  # of the clients, drawn a round
+    if row == "pooled":
+        steps = [round(sum(steps) * share)]
+        federation |= {"num_clients": 1, "clients": {"ranks": None, "shared_steps": steps}}
+        federation["rounds"] |= {"clients": None, "dropout_rate": 0.0}
+    rounds = study.rounds.count
+    if trial and study.tuning is not None:
+        rounds = strategy.tuning_rounds or study.tuning.rounds or rounds
+    federation["rounds"]["count"] = rounds
+    parse_config({**federation, "homes": "homes", "output": "out"})
+    every = study.evaluation.every
+    evaluated = (rounds,) if trial else tuple(sorted({*range(every, rounds + 1, every), rounds}))
+    return _spec(
+        study,
+        row if isinstance(row, str) else "strategy",
+        row if isinstance(row, str) else strategy.row,
+        partition,
+        seed,
+        federation,
+        _evaluation(study, "validation" if trial else "test", evaluated),
+        trial=trial,
+        values=dict(values),
+        tuning=dict(tuning) if tuning is not None else None,
+        work_units=sum(steps) * rounds * (1 if isinstance(row, str) else strategy.cost * share),
+    )
+
+
+def _spec(
+    study: StudyConfig,
+    kind: Any,
+    label: str,
+    partition: str,
+    seed: int | None,
+    federation: dict[str, Any],
+    evaluation: EvaluationSpec,
+    *,
+    work_units: float,
+    trial: bool = False,
+    values: dict[str, Value] | None = None,
+    tuning: dict[str, Any] | None = None,
+) -> RunSpec:
+    federation["seed"] = seed or 0
+    return RunSpec(
+        study=study.name,
+        kind=kind,
+        purpose="trial" if trial else "report",
+        label=label,
+        partition=partition,
+        seed=seed,
+        data=DataSpec.of(study.clients, study.clients.partitions[partition]),
+        federation=federation,
+        evaluation=evaluation,
+        code=code_of(federation["rounds"]["strategy"]),
+        model=model_fingerprint(study.model.name),
+        values=values or {},
+        tuning=tuning,
+        work_units=work_units,
+        keep_work=study.keep_work,
+    )
+
+
+def _evaluation(study: StudyConfig, split: Split, rounds: tuple[int, ...]) -> EvaluationSpec:
+    section = study.evaluation
+    images = section.test_images if split == "test" else section.validation_images
+    spec = EvaluationSpec(split=split, triples=section.triples, images=images, rounds=rounds)
+    if split != "test" or not section.gallery:
+        return spec
+    drawn = {name: getattr(section, name) for name in ("gallery", "gallery_steps", "gallery_guidance")}
+    return spec.model_copy(update=drawn)
+
+
+def _federation(
+    study: StudyConfig,
+    settings: Mapping[str, Any],
+    trained: list[StudyClient],
+    strategy: StrategySection | None = None,
+) -> dict[str, Any]:
+    """A federation's configuration as JSON values, without paths."""
+    rounds = study.rounds if trained else study.rounds.model_copy(update={"clients": None})
+    whole = FederationConfig(
+        homes=Path("homes"),
+        output=Path("out"),
+        num_clients=max(1, len(trained)),
+        model=study.model,
+        adapter=study.adapter,
+        rounds=rounds,
+        training=study.training,
+    )
+    found: dict[str, Any] = json.loads(whole.model_dump_json(exclude=_PATHS))
+    found["generation"] = {"enabled": False}
+    if study.personal != "each run":
+        found["training"]["personal_steps"] = 0
+    found["rounds"] |= {"strategy": strategy.name if strategy is not None else "fedit", "options": {}}
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        (found["rounds"]["options"] if section == "options" else found[section])[name] = value
+    training = found["training"]
+    steps = [
+        local_steps(study.clients, client, training["batch_size"], training["shared_steps"])
+        for client in trained
+    ]
+    found["clients"] = {"ranks": None, "shared_steps": steps or None}
+    if strategy is not None and strategy.mixed_ranks:
+        ranks = study.clients.ranks or ()
+        found["clients"]["ranks"] = [ranks[client.index] for client in trained]
+        _scale_alpha(found["adapter"], max(found["clients"]["ranks"]))
+    return found
+
+
+def _scale_alpha(adapter: dict[str, Any], rank: int) -> None:
+    """Another rank at the same scale s = alpha / rank."""
+    if adapter["alpha"] is not None:
+        adapter["alpha"] *= rank / adapter["rank"]
+    adapter["rank"] = rank

@@ -1,0 +1,1 @@
+"""The processes that compute the runs of a study."""

@@ -1,0 +1,70 @@
+"""What a session of `fedaigc compare` shows on the terminal."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from fedaigc.study.design.config import StudyConfig
+from fedaigc.study.design.missing_runs import Plan
+from fedaigc.study.execute.estimate import told
+from fedaigc.study.results.records import recorded
+
+
+class Bars:
+    """The display of a session: a bar for all runs, with the time that is left, and one for each running."""
+
+    def __init__(self, console: Console, study: StudyConfig, seconds: dict[str, float]) -> None:
+        self._study, self._seconds = study, seconds
+        self._console = console
+        self._left = sum(seconds.values())
+        self._total = self._left
+        self._began = time.monotonic()
+        columns = (
+            TextColumn("{task.description:<52}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+        )
+        self._progress = Progress(*columns, TimeElapsedColumn(), console=console)
+        self._all = self._progress.add_task("runs", total=None, text="")
+        self._running: dict[str, TaskID] = {}
+        self._hashes: dict[str, str] = {}
+
+    def planned(self, plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take note of what is left."""
+        runs = (*plan.runs, *plan.later)
+        usual = self._total / max(1, len(self._seconds))
+        self._left = sum(self._seconds.get(run.hash, usual) for run in runs if not recorded(records, run))
+        self._count = len(runs)
+        self._hashes = {run.id: run.hash for run in plan.runs}
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, markup=False)
+
+    def update(self, done: int, running: Mapping[str, tuple[str, float]]) -> None:
+        """Move the bars."""
+        begun = sum(
+            share * self._seconds.get(self._hashes.get(id, ""), 0.0) for id, (_, share) in running.items()
+        )
+        left = max(0.0, self._left - begun)
+        computed, passed = self._total - left, time.monotonic() - self._began
+        # as fast as until now; as estimated while little is known
+        pace = passed / computed if computed > 0.1 * self._total else 1 / self._study.workers
+        text = f"{done} of {self._count}, {told(left * pace)} left"
+        self._progress.update(self._all, total=self._count, completed=done, text=text)
+        for id in self._running.keys() - running.keys():
+            self._progress.remove_task(self._running.pop(id))
+        for id, (label, share) in running.items():
+            if id not in self._running:
+                self._running[id] = self._progress.add_task(f"  {id}", total=1.0, text=label)
+            self._progress.update(self._running[id], completed=share, text=label)
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()

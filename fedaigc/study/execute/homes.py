@@ -1,0 +1,126 @@
+"""Homes of simulated devices and the pictures they are evaluated on, made once and shared by all runs.
+
+What is made depends on names in its path alone, so that any process may make it, the first one does, and
+another machine makes the same.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import save_file
+
+from fedaigc.device.device import Device
+from fedaigc.device.home.home import Home, home_of
+from fedaigc.device.home.images import ImageStore, read_rows
+from fedaigc.diffusion.encoding import EncodedImages, encode_images
+from fedaigc.federation.config.run_config import ModelSection
+from fedaigc.federation.preloaded import taxonomy
+from fedaigc.rng import derived_seed
+from fedaigc.storage.file_lock import locked
+from fedaigc.storage.tensor_file import read_tensors
+from fedaigc.study.design.clients import StudyClient, participants
+from fedaigc.study.design.runs import RunSpec, Split
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+class StudyData:
+    """The data of one partition of a study, below the study's work folder."""
+
+    def __init__(
+        self,
+        work: Path,
+        run: RunSpec,
+        clients: Sequence[StudyClient],
+        model: ModelSection,
+        pipe: "DiffusionPipeline",
+        base_hash: str,
+    ) -> None:
+        size = [model.height, model.width]
+        key = {"data": run.data.model_dump(mode="json"), "model": base_hash, "size": size}
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+        self._folder = work / "data" / name
+        self._run, self._clients, self._model = run, clients, model
+        self._pipe, self._base_hash = pipe, base_hash
+
+    def homes(self, target: Path) -> None:
+        """Put the homes of a run to `target`: 00, 01, ... for the clients that train, one home for "pooled".
+
+        Files that are never written again are links, so that a hundred runs take the room of one. Nothing
+        happens when `target` is there.
+        """
+        seed = self._run.seed or 0
+        pooled = self._run.kind == "pooled"
+        template = self._folder / f"seed{seed}" / ("pooled" if pooled else "clients")
+        trained = participants(self._clients)
+
+        def fill(folder: Path) -> None:
+            groups = [trained] if pooled else [[client] for client in trained]
+            for partition, group in enumerate(groups):
+                # the seed of a home is its client's, whoever else takes part
+                owner = "pooled" if pooled else str(group[0].index)
+                root = home_of(folder, partition)
+                store = ImageStore(Home.open(root, derived_seed(seed, "device", owner)))
+                for client in group:
+                    store.add(read_rows(client.pictures(derived_seed(seed, "home"))))
+                device = Device(root, self._pipe, base_hash=self._base_hash, taxonomy=taxonomy())
+                device.encoded_images(self._model.height, self._model.width)
+
+        made_once(template, fill)
+        made_once(target, lambda folder: _link_tree(template, folder))
+
+    def pictures(self, split: Split, count: int) -> list[EncodedImages]:
+        """What each client, new ones included, is evaluated on."""
+        folder = self._folder / f"{split}-{count}"
+
+        def fill(target: Path) -> None:
+            for client in self._clients:
+                rows = list(client.fresh_pictures(count, self._run.data.seed, split))
+                encoded = encode_images(
+                    self._pipe,
+                    [row["image"] for row in rows],
+                    [row["caption"] for row in rows],
+                    height=self._model.height,
+                    width=self._model.width,
+                )
+                tensors = {name: tensor.contiguous() for name, tensor in encoded.tensors().items()}
+                save_file(tensors, target / f"{client.index}.safetensors")
+
+        made_once(folder, fill)
+        return [
+            EncodedImages.from_tensors(read_tensors(folder / f"{client.index}.safetensors")[1])
+            for client in self._clients
+        ]
+
+
+def made_once(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Have `fill` make a folder unless it is there; whole or not at all, and by one process."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if folder.exists():
+            return
+        temporary = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        temporary.mkdir()
+        fill(temporary)
+        temporary.rename(folder)
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    # homes replace files and never write into one: a link is as good as a copy
+    shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)

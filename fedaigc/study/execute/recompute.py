@@ -1,0 +1,86 @@
+"""`fedaigc compare --recompute`: recorded runs computed once more, and compared with their records."""
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from fedaigc.errors import UserError
+from fedaigc.rng import numpy_rng
+from fedaigc.study.design.missing_runs import Plan, Prepared
+from fedaigc.study.design.runs import RunSpec
+from fedaigc.study.execute.display import Bars
+from fedaigc.study.execute.estimate import told
+from fedaigc.study.execute.scheduler import run_all
+from fedaigc.study.results.records import by_hash, is_done, read_records
+
+# what a run computes; times, machine and versions may differ
+_COMPUTED = ("status", "base", "clients", "evaluations", "shared_hash")
+
+
+def recompute(console: Console, prepared: Prepared, plan: Plan, count: int, seed: int) -> int:
+    """Compute `count` recorded runs again, of as many rows as possible; 0 where all are bit for bit the same.
+
+    Their records are written beside the study's work, and removed where they are the same.
+
+    Raises UserError when fewer than `count` runs are recorded.
+    """
+    before = by_hash(read_records(prepared.study.records_folder))
+    chosen = _drawn([run for run in plan.runs if is_done(before.get(run.hash, {"status": ""}))], count, seed)
+    folder = prepared.study.work / "recomputed"
+    shutil.rmtree(folder, ignore_errors=True)
+    study = prepared.study.model_copy(update={"output": folder, "records": folder / "records"})
+    seconds = {run.hash: float(before[run.hash].get("seconds") or 0.0) for run in chosen}
+    console.print(f"{count} of {len(before)} recorded runs once more: it took {told(sum(seconds.values()))}")
+    with Bars(console, study, seconds) as bars:
+
+        def planned(found: Mapping[str, Mapping[str, Any]]) -> list[RunSpec]:
+            bars.planned(Plan(runs=chosen), found)
+            return chosen
+
+        outcome = run_all(study, planned, bars)
+    after = by_hash(read_records(study.records_folder))
+    same = 0
+    for run in chosen:
+        if run.hash not in after or run.id in outcome.failed:
+            console.print(f"not computed  {run.id}  ({run.label})", markup=False)
+            continue
+        different = differences(before[run.hash], after[run.hash])
+        same += not different
+        console.print(f"{'differs' if different else 'same':<13} {run.id}  ({run.label})", markup=False)
+        for line in different:
+            console.print(f"              {line}", markup=False)
+    console.print(f"{same} of {count} runs give bit for bit what is recorded")
+    if same == count:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        console.print(f"the new records: {study.records_folder}")
+    return 0 if same == count else 1
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What two records of one run computed differently, and what explains it; empty where all is equal."""
+    found = [f"{name} differs" for name in _COMPUTED if before.get(name) != after.get(name)]
+    if not found:
+        return []
+    for name in ("versions", "machine"):
+        old, new = before.get(name, {}), after.get(name, {})
+        found += [
+            f"{name}: {key} was {old.get(key)}, is {new.get(key)}"
+            for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)
+        ]
+    return found
+
+
+def _drawn(runs: list[RunSpec], count: int, seed: int) -> list[RunSpec]:
+    """One run of each row, then a second of each, until there are `count`; which ones is drawn."""
+    if count > len(runs):
+        raise UserError(f"{len(runs)} runs are recorded, fewer than the {count} to compute again")
+    random = numpy_rng(seed, "recompute")
+    rows: dict[str, list[RunSpec]] = {}
+    for index in random.permutation(len(runs)):
+        rows.setdefault(runs[index].label, []).append(runs[index])
+    turns = [run for turn in range(len(runs)) for row in rows.values() for run in row[turn : turn + 1]]
+    return turns[:count]

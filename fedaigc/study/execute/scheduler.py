@@ -1,0 +1,193 @@
+"""Keeps the workers of a study busy: one process a run, and an end in good order."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from fedaigc.study.design.config import StudyConfig
+from fedaigc.study.design.runs import RunSpec
+from fedaigc.study.execute.compute import run_folder
+from fedaigc.study.execute.worker import LOG, PROGRESS
+from fedaigc.study.results.records import by_hash, final_loss, is_done, read_records, recorded, write_record
+from fedaigc.study.results.store import read_json, write_json
+
+_POLL_S = 0.2
+_GRACE_S = 5.0
+Records = Mapping[str, Mapping[str, Any]]
+
+
+@runtime_checkable
+class Display(Protocol):
+    """What is told while runs go on."""
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+
+    def update(self, done: int, running: Mapping[str, tuple[str, float]]) -> None:
+        """How many runs are done; of each running one its id, what it does, and the share done."""
+
+
+@dataclass
+class Outcome:
+    """How a session ended. failed: ids with the error of each. stopped: by a signal, with runs left over."""
+
+    finished: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    stopped: bool = False
+
+
+@dataclass
+class _Running:
+    run: RunSpec
+    process: "subprocess.Popen[bytes]"
+    began: float
+
+
+def run_all(study: StudyConfig, plan: Callable[[Records], list[RunSpec]], display: Display) -> Outcome:
+    """Run what is not recorded, `study.workers` at a time, until nothing is left or a signal comes.
+
+    plan: the runs that are known, given the records; asked again whenever a run ends. A run that fails is
+    recorded as failed and the others go on; it is tried again by the next command, not by this one.
+    """
+    outcome, running = Outcome(), dict[str, _Running]()
+    with _stop_signals() as stopped:
+        try:
+            done, waiting = _standing(study, plan, running, outcome)
+            while not stopped():
+                ended = [each for each in running.values() if each.process.poll() is not None]
+                for each in ended:
+                    del running[each.run.hash]
+                    _note(study, each, outcome, display)
+                if ended:
+                    done, waiting = _standing(study, plan, running, outcome)
+                if not waiting and not running:
+                    return outcome
+                while waiting and len(running) < study.workers:
+                    run = waiting.pop(0)
+                    running[run.hash] = _Running(run, start(study, run), time.monotonic())
+                display.update(done, {each.run.id: _at(study, each) for each in running.values()})
+                time.sleep(_POLL_S)
+            outcome.stopped = True
+            return outcome
+        finally:
+            end(each.process for each in running.values())
+
+
+def _standing(
+    study: StudyConfig,
+    plan: Callable[[Records], list[RunSpec]],
+    running: Mapping[str, _Running],
+    outcome: Outcome,
+) -> tuple[int, list[RunSpec]]:
+    """How many known runs are recorded, and those that wait for a worker; too slow for each poll."""
+    records = _records(study)
+    runs = plan(records)
+    waiting = [
+        run
+        for run in runs
+        if not recorded(records, run) and run.id not in outcome.failed and run.hash not in running
+    ]
+    return sum(recorded(records, run) for run in runs), _different(waiting)
+
+
+def start(study: StudyConfig, run: RunSpec) -> "subprocess.Popen[bytes]":
+    """Start the process of a run."""
+    folder = run_folder(study.work, run)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PROGRESS).unlink(missing_ok=True)
+    job = {
+        "run": run.model_dump(mode="json"),
+        "work": str(study.work),
+        "records": str(study.records_folder),
+    }
+    write_json(folder / "job.json", job)
+    return start_worker(folder / "job.json", folder / LOG)
+
+
+def start_worker(job: Path, log: Path) -> "subprocess.Popen[bytes]":
+    """A process for a job file, which ends when this process does, of whatever cause."""
+    # results repeat at equal threads only, and processes of one thread share the cores best
+    one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fedaigc.study.execute.worker", str(job)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C in a terminal reaches its whole group: this process alone is to answer it
+            start_new_session=True,
+            env={**os.environ, **one, "TOKENIZERS_PARALLELISM": "false"},
+        )
+
+
+def end(processes: Iterable["subprocess.Popen[bytes]"]) -> None:
+    """Stop processes, gently first; what they did up to their last whole round is kept."""
+    held = list(processes)
+    for process in held:
+        process.terminate()
+    deadline = time.monotonic() + _GRACE_S
+    for process in held:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _note(study: StudyConfig, ended: _Running, outcome: Outcome, display: Display) -> None:
+    """Count a run that ended, and record it if it could not do so itself."""
+    run, code = ended.run, ended.process.returncode
+    record = _records(study).get(run.hash)
+    if record is None or (not is_done(record) and code < 0):
+        cause = f"signal {-code}" if code < 0 else f"status {code}"
+        error = f"the process ended with {cause}; the same command goes on after its last whole round"
+        write_record(study.records_folder, run, "failed", error=error, evaluations=[], clients=[])
+        record = _records(study)[run.hash]
+    seconds = time.monotonic() - ended.began
+    if is_done(record):
+        outcome.finished += 1
+        loss = f"loss {final_loss(record):.5f}" if record["status"] == "finished" else "diverged"
+        display.line(f"{run.id}: {loss}, {seconds:.0f} s")
+    else:
+        outcome.failed[run.id] = record["error"]
+        log = run_folder(study.work, run) / LOG
+        display.line(f"{run.id}: failed after {seconds:.0f} s: {record['error']}\n  log: {log}")
+
+
+def _records(study: StudyConfig) -> dict[str, dict[str, Any]]:
+    return by_hash(read_records(study.records_folder))
+
+
+def _different(runs: list[RunSpec]) -> list[RunSpec]:
+    """The same result is computed once, whatever it is called."""
+    found: dict[str, RunSpec] = {}
+    for run in runs:
+        found.setdefault(run.hash, run)
+    return list(found.values())
+
+
+def _at(study: StudyConfig, each: _Running) -> tuple[str, float]:
+    found = read_json(run_folder(study.work, each.run) / PROGRESS) or {"label": "starting", "share": 0.0}
+    return found["label"], found["share"]
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM ask for an end, and do not interrupt what is being written."""
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

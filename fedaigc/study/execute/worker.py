@@ -1,0 +1,119 @@
+"""The process that computes one run: `python -m fedaigc.study.execute.worker JOB.json`.
+
+It ends with the process that started it, whose end of the pipe to standard input closes then, however that
+process died. Its own death at any moment leaves a run that goes on after its last whole round.
+"""
+
+import argparse
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+from fedaigc.errors import UserError
+from fedaigc.storage.file_lock import locked
+from fedaigc.study.results.store import write_json
+
+PROGRESS = "progress.json"
+LOG = "log.txt"
+_DIVERGED = re.compile(r"no client sent an update that could be used:(\n  partition \d+: diverged)+\Z")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compute the run or the measurement of a job file; the result is in the files that it names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("job", type=Path)
+    parser.add_argument("--unwatched", action="store_true", help="do not end with standard input")
+    given = parser.parse_args(arguments)
+    if not given.unwatched:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    job: dict[str, Any] = json.loads(given.job.read_text(encoding="utf-8"))
+    warnings.filterwarnings("default", category=RuntimeWarning)
+    if "measure" in job:
+        # imported here: torch and diffusers take seconds, the watch should not wait for them
+        from fedaigc.study.execute.estimate import measure
+
+        write_json(Path(job["measure"]), measure(job))
+        return 0
+    return _run(job)
+
+
+def _run(job: dict[str, Any]) -> int:
+    import torch
+
+    from fedaigc.study.design.runs import RunSpec
+    from fedaigc.study.execute.compute import Execution, clear, run_folder
+    from fedaigc.study.results.records import write_record
+
+    torch.set_num_threads(1)
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    run, work, records = RunSpec.model_validate(job["run"]), Path(job["work"]), Path(job["records"])
+    folder = run_folder(work, run)
+    folder.mkdir(parents=True, exist_ok=True)
+    last = 0.0
+
+    def report(label: str, share: float) -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.2:
+            last = time.monotonic()
+            write_json(folder / PROGRESS, {"label": label, "share": share})
+
+    # an orphan of a killed command may still be ending
+    with locked(folder / "lock"):
+        try:
+            values = Execution(run, work, report).compute()
+        except Exception as error:
+            traceback.print_exc()
+            diverged = isinstance(error, UserError) and _DIVERGED.search(str(error)) is not None
+            text = _without_paths(str(error) or type(error).__name__, work)
+            kind = "error" if isinstance(error, UserError) else type(error).__name__
+            status = "diverged" if diverged else "failed"
+            write_record(records, run, status, error=text, error_kind=kind, evaluations=[], clients=[])
+            if diverged and not run.keep_work:
+                clear(run, work)
+            return 0 if diverged else 1
+        status = "finished" if _finite(values["evaluations"]) else "diverged"
+        write_record(records, run, status, **_writable(values))
+        if not run.keep_work:
+            clear(run, work)
+    return 0
+
+
+def _end_with_parent() -> None:
+    while os.read(sys.stdin.fileno(), 1):  # unbuffered: a lock of the buffer would hang the interpreter's end
+        pass
+    os._exit(1)
+
+
+def _finite(value: Any) -> bool:
+    """Whether every number in a JSON value is finite."""
+    if isinstance(value, dict):
+        return all(_finite(each) for each in value.values())
+    if isinstance(value, list):
+        return all(_finite(each) for each in value)
+    return not isinstance(value, float) or abs(value) < float("inf")
+
+
+def _writable(value: Any) -> Any:
+    """JSON has no infinity: None in its place, and "diverged" says why."""
+    if isinstance(value, dict):
+        return {key: _writable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_writable(each) for each in value]
+    return value if _finite(value) else None
+
+
+def _without_paths(text: str, work: Path) -> str:
+    """Records are committed: where they were made is nobody's business."""
+    return text.replace(str(work), "<work>").replace(str(Path.home()), "~")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The differences of a table once more: with clients weighted by their pictures, and by what they hold."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from fedaigc.data.sprites import HELD_OUT_STYLES
+from fedaigc.metrics.intervals import Estimate
+from fedaigc.study.results.comparison_tables import NONE, over_seeds
+from fedaigc.study.results.records import losses_of
+from fedaigc.study.results.summary import Mode, PartitionResults, Record, RowResults
+from fedaigc.study.results.table_files import Cell, Column, Table
+
+_DIGITS = 4
+
+
+def breakdown_table(
+    results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str
+) -> Table | None:
+    """Differences of every complete row to the reference: clients alike, by pictures, and by style.
+
+    The same runs as the table of the mode, in four means over the clients that train: all clients alike; each
+    weighted by its number of pictures; those whose pictures are of styles that the shipped model was trained
+    on; those that hold a style it never saw. Intervals are t intervals over seeds, paired; nothing is
+    corrected for several rows. None for one seed, and where the reference has no scores.
+    """
+    base = results.row(reference)
+    if len(seeds) < 2 or not _scored(base, seeds, mode):
+        return None
+    rows: list[tuple[Cell, ...]] = []
+    for row in results.rows:
+        if row.name == reference or not _scored(row, seeds, mode):
+            continue
+        found = [difference(row, base, seeds, mode, name) for name in _WEIGHTS]
+        rows.append((row.name, *(NONE if each is None else each for each in found)))
+    columns = (Column("row"), *(Column(name, "right", _DIGITS) for name in _WEIGHTS))
+    return Table(columns, tuple(rows)) if rows else None
+
+
+def difference(
+    row: RowResults, base: RowResults, seeds: Sequence[int], mode: Mode, weighting: str
+) -> Estimate | None:
+    """Row minus base in one of the means: "clients alike", "by pictures", "seen styles", "unseen styles".
+
+    None where no client counts.
+    """
+    found = seed_differences(row, base, seeds, mode, weighting)
+    return None if found is None else over_seeds(found)
+
+
+def seed_differences(
+    row: RowResults, base: RowResults, seeds: Sequence[int], mode: Mode, weighting: str
+) -> list[float] | None:
+    """Row minus base under each seed, in one of the means of `difference`; None where no client counts."""
+    weight = _WEIGHTS[weighting]
+    found = []
+    for seed in seeds:
+        one, other = (losses_of(each.records[seed], mode) for each in (row, base))
+        weights = weight(_clients(row, base, seed))
+        shared = sorted(one.keys() & other.keys() & weights.keys())
+        if not shared:
+            return None
+        gaps = [one[client] - other[client] for client in shared]
+        found.append(float(np.average(gaps, weights=[weights[client] for client in shared])))
+    return found
+
+
+def _clients(row: RowResults, base: RowResults, seed: int) -> Record:
+    # the base has no seed, and its one record is there under each
+    return base.records[seed] if row.name == "base" else row.records[seed]
+
+
+def _scored(row: RowResults, seeds: Sequence[int], mode: Mode) -> bool:
+    return row.complete(seeds) and bool(row.scores(seeds, mode))
+
+
+def _alike(record: Record) -> dict[int, float]:
+    return {client["client"]: 1.0 for client in record["clients"]}
+
+
+def _by_pictures(record: Record) -> dict[int, float]:
+    return {client["client"]: float(client["images"]) for client in record["clients"]}
+
+
+def _unseen(client: Record) -> bool:
+    return bool(set(client["composition"]) & set(HELD_OUT_STYLES))
+
+
+def _of_seen_styles(record: Record) -> dict[int, float]:
+    return {client["client"]: 1.0 for client in record["clients"] if not _unseen(client)}
+
+
+def _of_unseen_styles(record: Record) -> dict[int, float]:
+    return {client["client"]: 1.0 for client in record["clients"] if _unseen(client)}
+
+
+_WEIGHTS: Mapping[str, Callable[[Record], Mapping[int, float]]] = {
+    "clients alike": _alike,
+    "by pictures": _by_pictures,
+    "seen styles": _of_seen_styles,
+    "unseen styles": _of_unseen_styles,
+}

@@ -1,0 +1,334 @@
+"""The tables of a comparison, as a reviewer asks for them: the gate first, then each mode apart."""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+
+from fedaigc.errors import UserError
+from fedaigc.metrics.intervals import Estimate
+from fedaigc.strategy.accountant import shown
+from fedaigc.study.design.config import StudyConfig, Value
+from fedaigc.study.results.records import losses_of
+from fedaigc.study.results.statistics import (
+    GATE_SDS,
+    Comparison,
+    compare,
+    margin_in_sds,
+    seed_means,
+    t_interval,
+    worst_tenth_mean,
+)
+from fedaigc.study.results.summary import Mode, PartitionResults, RowResults
+from fedaigc.study.results.table_files import Cell, Column, Table
+
+NONE = "–"
+EDGE_MARK = " (edge)"
+_DIGITS = 4
+_GALLERY_DIGITS = 2
+
+
+def gate(results: PartitionResults, seeds: Sequence[int]) -> tuple[Table, str]:
+    """Base, pooled and local only, and whether training the shared stage together is worth anything.
+
+    The margin is that of pooled over base in standard deviations over seeds: see `margin_in_sds`.
+    """
+    rows = []
+    for name in ("base", "pooled", "local only"):
+        row = results.row(name)
+        mode: Mode = "device" if name == "local only" else "collaborative"
+        rows.append((name, *_loss_cells(row, seeds, mode), _mean_of_new(row, seeds, mode)))
+    columns = (
+        Column("row"),
+        Column("loss", "right", _DIGITS),
+        Column("worst tenth", "right"),
+        Column("new clients", "right"),
+    )
+    table = Table(columns, tuple(rows))
+    base, pooled = (seed_losses(results.row(name), seeds, "collaborative") for name in ("base", "pooled"))
+    try:
+        margin = margin_in_sds(base, pooled)
+    except UserError as error:
+        return table, f"Gate: cannot be judged ({error})."
+    gain = fmean(base.values()) - fmean(pooled.values())
+    verdict = "passed" if margin >= GATE_SDS else "not passed: differences below say little"
+    return table, (
+        f"Gate: pooled training lowers the loss of the base by {gain:.{_DIGITS}f}, {margin:.1f} standard "
+        f"deviations over {len(base)} seeds; {GATE_SDS:.0f} are wanted: {verdict}."
+    )
+
+
+def seed_losses(row: RowResults, seeds: Sequence[int], mode: Mode, at: int = -1) -> dict[int, float]:
+    """The mean over the clients that train, by seed."""
+    scores = row.scores(seeds, mode, at=at)
+    return seed_means({(score.seed, score.client): score.value for score in scores})
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean and 95 % t interval; of one seed, or of a row without a seed, the value alone."""
+    if len(values) < 2 or len(set(values)) == 1:
+        return Estimate(values[0], values[0], values[0], len(values))
+    return t_interval(values)
+
+
+def compared(
+    results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str
+) -> dict[str, Comparison]:
+    """Paired differences of every complete row to the reference; Holm's correction is over strategies alone.
+
+    Over all strategies of the study, also those that these seeds leave out: who got more seeds may have been
+    chosen by what fewer had shown. Empty when the reference has no scores, and for one seed.
+    """
+    if len(seeds) < 2:
+        return {}
+    complete = [row for row in results.rows if row.complete(seeds) and row.scores(seeds, mode)]
+    if reference not in [row.name for row in complete]:
+        return {}
+    scores = {row.name: row.scores(seeds, mode) for row in complete}
+    strategies = [score for row in complete if not row.baseline for score in scores[row.name]]
+    tested = sum(
+        not row.baseline and row.name != reference and bool(row.scores(row.expected, mode))
+        for row in results.rows
+    )
+    found = {each.strategy: each for each in compare(strategies, reference, hypotheses=tested)}
+    for row in complete:
+        if row.baseline:
+            (each,) = compare([*scores[row.name], *scores[reference]], reference)
+            found[row.name] = each
+    return found
+
+
+def mode_table(results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str) -> Table:
+    """All rows in one mode: loss, differences to the reference, worst tenth, new clients, bytes, time.
+
+    And epsilon, where a row has noise.
+    """
+    comparisons = compared(results, seeds, mode, reference)
+    noisy = has_noise(results, seeds)
+    rows: list[tuple[Cell, ...]] = []
+    for row in results.rows:
+        if not row.complete(seeds):
+            continue
+        loss, worst = _loss_cells(row, seeds, mode)
+        found = comparisons.get(row.name)
+        rows.append(
+            (
+                row.name,
+                loss,
+                found.over_seeds if found is not None else NONE,
+                found.over_clients if found is not None else NONE,
+                f"{found.p_holm:.3f}" if found is not None and not row.baseline else NONE,
+                worst,
+                _mean_of_new(row, seeds, mode),
+                _megabytes(row, seeds, "up"),
+                _megabytes(row, seeds, "down"),
+                _seconds(row, seeds),
+                *((_epsilon(row, seeds),) if noisy else ()),
+            )
+        )
+    columns = (
+        Column("row"),
+        Column("loss", "right", _DIGITS),
+        Column(f"difference to {reference}", "right", _DIGITS),
+        Column("the same, over clients too", "right", _DIGITS),
+        Column("p (Holm)", "right"),
+        Column("worst tenth", "right"),
+        Column("new clients", "right"),
+        Column("MB up", "right"),
+        Column("MB down", "right"),
+        Column("seconds", "right"),
+        *((Column("epsilon", "right"),) if noisy else ()),
+    )
+    return Table(columns, tuple(rows))
+
+
+def has_noise(results: PartitionResults, seeds: Sequence[int]) -> bool:
+    """Whether a row of the tables of these seeds has noise of differential privacy."""
+    return any(_epsilon(row, seeds) != NONE for row in results.rows if row.complete(seeds))
+
+
+def gallery_table(
+    results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str
+) -> Table | None:
+    """The distances of every row's gallery to real pictures; None where the base has none.
+
+    The first row is real pictures against real ones, with the standard deviation over random halves.
+    """
+    base = next(iter(results.row("base").records.values()), None)
+    if base is None or base["status"] != "finished" or "gallery" not in base["evaluations"][-1]:
+        return None
+    compared_with = _distances(results.row(reference), seeds, mode)
+    real = base["evaluations"][-1]["gallery"]["real"]
+    cells: list[Cell] = []
+    for name in ("frechet", "kernel"):
+        cells += [
+            f"{real[name]['mean']:.{_GALLERY_DIGITS}f} (sd {real[name]['sd']:.{_GALLERY_DIGITS}f})",
+            NONE,
+        ]
+    rows: list[tuple[Cell, ...]] = [("real pictures", *cells)]
+    for row in results.rows:
+        found = _distances(row, seeds, mode)
+        if found is None:
+            continue
+        cells = []
+        for name in ("frechet", "kernel"):
+            values = found[name]
+            lone = len(values) < 2 or len(set(values)) == 1
+            cells.append(f"{values[0]:.{_GALLERY_DIGITS}f}" if lone else over_seeds(values))
+            if compared_with is None or row.name == reference or len(seeds) < 2:
+                cells.append(NONE)
+            else:
+                other = compared_with[name]
+                cells.append(over_seeds([a - b for a, b in zip(values, other, strict=True)]))
+        rows.append((row.name, *cells))
+    columns = (
+        Column("row"),
+        Column("Frechet distance", "right", _GALLERY_DIGITS),
+        Column(f"difference to {reference}", "right", _GALLERY_DIGITS),
+        Column("KID", "right", _GALLERY_DIGITS),
+        Column(f"difference to {reference}, KID", "right", _GALLERY_DIGITS),
+    )
+    return Table(columns, tuple(rows))
+
+
+def _distances(row: RowResults, seeds: Sequence[int], mode: Mode) -> dict[str, list[float]] | None:
+    """Both distances by seed, of the base the same for every seed; None unless all are there."""
+    if not row.complete(seeds):
+        return None
+    drawn = [row.records[seed]["evaluations"][-1].get("gallery") for seed in seeds]
+    found = [each[mode] for each in drawn if each is not None and each[mode] is not None]
+    if len(found) < len(seeds):
+        return None
+    return {name: [each[name] for each in found] for name in ("frechet", "kernel")}
+
+
+def tuning_table(study: StudyConfig, results: PartitionResults) -> Table | None:
+    """What every row was tuned over and to, every value that was tried; None without tuning.
+
+    A value that is chosen and the largest or smallest of those tried has a mark: the optimum may lie beyond.
+    """
+    if study.tuning is None:
+        return None
+    rows: list[tuple[Cell, ...]] = []
+    own = {strategy.row: strategy for strategy in study.strategies}
+    for row in results.rows:
+        choice = row.tuning
+        if choice is None or choice.waiting:
+            continue
+        strategy = own.get(row.name)
+        as_row = strategy.tuned_as if strategy is not None else None
+        rounds = strategy.tuning_rounds if strategy is not None else None
+        tried = "; ".join(
+            f"{key.partition('.')[2]} "
+            + ", ".join(
+                str(value) for value in sorted({point[key] for point, _ in choice.trials}, key=_by_value)
+            )
+            for key in sorted(choice.best)
+        )
+        chosen = ", ".join(
+            f"{key.partition('.')[2]} = {value}{EDGE_MARK if key in choice.edges else ''}"
+            for key, value in sorted(choice.best.items())
+        )
+        lowest = min(loss for _, loss in choice.trials)
+        rows.append(
+            (
+                row.name,
+                f"as {as_row}" if as_row else str(len(choice.trials)),
+                str(rounds or study.tuning.rounds or study.rounds.count),
+                tried,
+                chosen,
+                f"{lowest:.{_DIGITS}f}" if math.isfinite(lowest) else NONE,
+            )
+        )
+    columns = (
+        Column("row"),
+        Column("trials", "right"),
+        Column("rounds", "right"),
+        Column("tried"),
+        Column("chosen"),
+        Column("validation loss", "right"),
+    )
+    return Table(columns, tuple(rows)) if rows else None
+
+
+def _by_value(value: Value) -> tuple[int, float, str]:
+    """Numbers by size, then words."""
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, value)
+
+
+def clients_table(results: PartitionResults) -> Table | None:
+    """Who the clients are; None before the first run."""
+    record = next(
+        (r for row in results.rows if not row.baseline for r in row.records.values() if r["clients"]), None
+    )
+    if record is None:
+        return None
+    rows = [
+        (
+            str(client["client"]),
+            "new" if client["new"] else "trains",
+            str(client["images"]),
+            str(client.get("steps", NONE)),
+            ", ".join(f"{name} {count}" for name, count in client["composition"].items()) or NONE,
+        )
+        for client in record["clients"]
+    ]
+    columns = (
+        Column("client", "right"),
+        Column("role"),
+        Column("images", "right"),
+        Column("local steps", "right"),
+        Column("holds"),
+    )
+    return Table(columns, tuple(rows))
+
+
+def personal_table(results: PartitionResults) -> Table | None:
+    """The personal stage, which is the same for every row; None where it was not trained apart."""
+    if not results.personal:
+        return None
+    rows = []
+    for name, mode in (("base", "personal base"), ("trained", "personal")):
+        means = [fmean(losses_of(record, mode).values()) for record in results.personal.values()]
+        rows.append((name, over_seeds(means)))
+    return Table((Column("personal stage"), Column("loss", "right", _DIGITS)), tuple(rows))
+
+
+def _loss_cells(row: RowResults, seeds: Sequence[int], mode: Mode) -> tuple[Cell, str]:
+    """The loss with its interval over seeds, and the mean over seeds of the worst tenth of the clients."""
+    scores = row.scores(seeds, mode)
+    if not scores or not row.complete(seeds):
+        return "n/a", NONE
+    values = list(seed_losses(row, seeds, mode).values())
+    worst = [worst_tenth_mean([score.value for score in scores if score.seed == seed]) for seed in seeds]
+    loss = over_seeds(values)
+    return (f"{loss.mean:.{_DIGITS}f}" if loss.low == loss.high else loss), f"{fmean(worst):.{_DIGITS}f}"
+
+
+def _mean_of_new(row: RowResults, seeds: Sequence[int], mode: Mode) -> str:
+    scores = row.scores(seeds, mode, new=True)
+    return f"{fmean(score.value for score in scores):.{_DIGITS}f}" if scores else NONE
+
+
+def _megabytes(row: RowResults, seeds: Sequence[int], direction: str) -> str:
+    if any("bytes" not in row.records[seed] for seed in seeds):
+        return NONE
+    return f"{fmean(row.records[seed]['bytes'][direction] for seed in seeds) / 1e6:.2f}"
+
+
+def _seconds(row: RowResults, seeds: Sequence[int]) -> str:
+    if any("seconds" not in row.records[seed] for seed in seeds):
+        return NONE
+    return f"{fmean(row.records[seed]['seconds'] for seed in seeds):.0f}"
+
+
+def _epsilon(row: RowResults, seeds: Sequence[int]) -> str:
+    """The largest epsilon over the seeds; "none" where no epsilon holds; a dash without noise."""
+    records = [row.records[seed] for seed in seeds]
+    if not any("dp" in record["run"]["federation"]["rounds"]["options"] for record in records):
+        return NONE
+    # records of before the accountant have none: their noise followed from the run's seed
+    spent = [record.get("dp") for record in records]
+    if any(dp is None or dp["epsilon"] is None for dp in spent):
+        return "none"
+    worst = max((dp for dp in spent if dp is not None), key=lambda dp: float(dp["epsilon"]))
+    return f"{shown(worst['epsilon'])} (delta {worst['delta']:g})"

@@ -1,0 +1,100 @@
+"""The records of a study: one JSON file a run, written whole or not at all."""
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fedaigc.errors import UserError
+from fedaigc.federation.server.run_record import versions
+from fedaigc.study.design.runs import RunSpec
+from fedaigc.study.execute.provenance import commit, machine
+from fedaigc.study.results.store import write_json
+
+FORMAT = 1
+# a run that diverged would diverge again: it is done, with no loss
+DONE = ("finished", "diverged")
+
+
+def write_record(folder: Path, run: RunSpec, status: str, **values: Any) -> None:
+    """Write the record of a run, with what computed it.
+
+    status: "finished", "diverged" (training ended with values that are not finite) or "failed".
+    """
+    record = {
+        "format": FORMAT,
+        "id": run.id,
+        "hash": run.hash,
+        "status": status,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        **commit(),
+        "versions": versions(),
+        "machine": machine(),
+        "run": run.model_dump(mode="json", exclude={"keep_work"}),
+        **values,
+    }
+    name = record["run"]["federation"]["model"]
+    if Path(name["name"]).is_dir():
+        name["name"] = Path(name["name"]).name  # where it was is nobody's business
+    write_json(folder / f"{run.id}.json", record)
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All records, sorted by file name. Raises UserError, naming the file, for one that is none."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["format"] != FORMAT:
+                raise UserError(f"{path} has record format {record['format']}, this version reads {FORMAT}")
+            found.append({**record, "hash": str(record["hash"]), "run": dict(record["run"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is no record of a run ({error!r:.100}): remove it") from None
+    return found
+
+
+def by_hash(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Records by what decided their result; of two, one that is done."""
+    return {record["hash"]: record for record in sorted(records, key=is_done)}
+
+
+def is_done(record: Mapping[str, Any]) -> bool:
+    """Whether the run need not be run again."""
+    return record["status"] in DONE
+
+
+def recorded(records: Mapping[str, Mapping[str, Any]], run: RunSpec) -> bool:
+    """Whether `records`, by hash, hold this run as done."""
+    return run.hash in records and is_done(records[run.hash])
+
+
+def scored_mode(record: Mapping[str, Any]) -> str:
+    """The mode that a run is judged by: "device" where devices have shared-stage models of their own."""
+    if record["run"]["kind"] == "personal":
+        return "personal"
+    return "device" if record.get("traits", {}).get("personal") else "collaborative"
+
+
+def losses_of(record: Mapping[str, Any], mode: str, *, new: bool = False, at: int = -1) -> dict[int, float]:
+    """Loss by client in "collaborative" or "device" mode; empty where the mode has no model.
+
+    new: of the clients that never trained. at: position of the evaluation, by default the last.
+    """
+    if not record["evaluations"]:
+        return {}
+    values = record["evaluations"][at].get(mode) or []
+    found = {}
+    for client, value in zip(record["clients"], values, strict=False):
+        if client["new"] == new and value is not None:
+            found[int(client["client"])] = float(value)
+    return found
+
+
+def final_loss(record: Mapping[str, Any]) -> float:
+    """The mean over the clients that train, in the run's `scored_mode`; infinite if it diverged."""
+    if record["status"] != "finished":
+        return math.inf
+    losses = losses_of(record, scored_mode(record)) or losses_of(record, "device")
+    return sum(losses.values()) / len(losses)
