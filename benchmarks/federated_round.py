@@ -46,7 +46,7 @@ def fedaigc_rounds(folder: Path, clients: int, steps: int, rounds: int) -> Itera
             "num_clients": clients,
             "adapter": {"rank": RANK},
             "rounds": {"count": 1, "strategy": "fedit"},
-            "training": {"shared_steps": steps, "personal_steps": 0, "learning_rate": RATE},
+            "training": {"local_steps": steps, "personal_steps": 0, "learning_rate": RATE},
             "generation": {"enabled": False},
         }
     )
@@ -68,7 +68,7 @@ def bare_rounds(clients: int, steps: int, rounds: int) -> Iterator[float]:
     from fedaigc import assets
 
     pipe = load_model(str(assets.path("model")), RANK)
-    data = [load_data(pipe, partition, IMAGES, SEED) for partition in range(clients)]
+    data = [load_data(pipe, client, IMAGES, SEED) for client in range(clients)]
     parameters = [p for p in pipe.unet.parameters() if p.requires_grad]
     state = [p.detach().clone() for p in parameters]
     for _ in range(rounds):

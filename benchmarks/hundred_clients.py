@@ -32,7 +32,7 @@ def config(folder: Path, backend: str, steps: int) -> FederationConfig:
             "backend": backend,
             "workers": 2 if backend == "ray" else 1,
             "rounds": {"count": ROUNDS, "strategy": "fedit", "clients": DRAWN},
-            "training": {"shared_steps": steps, "personal_steps": 0},
+            "training": {"local_steps": steps, "personal_steps": 0},
             "generation": {"enabled": False},
         }
     )

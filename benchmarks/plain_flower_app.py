@@ -25,11 +25,11 @@ def load_model(model: str, rank: int) -> Any:
     return pipe
 
 
-def load_data(pipe: Any, partition: int, num_images: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def load_data(pipe: Any, client: int, num_images: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents and text embeddings of the client's pictures."""
     from fedaigc.data.scenes import STYLES, scenes_dataset
 
-    rows = scenes_dataset(num_images, seed + partition, styles=(STYLES[partition % len(STYLES)],))
+    rows = scenes_dataset(num_images, seed + client, styles=(STYLES[client % len(STYLES)],))
     pixels = pipe.image_processor.preprocess([row["image"] for row in rows], height=64, width=64)
     with torch.no_grad():
         latents = pipe.vae.encode(pixels).latents * pipe.vae.config.scaling_factor
@@ -65,8 +65,8 @@ def train(message: Message, context: Context) -> Message:
     values = context.run_config
     pipe = load_model(str(values["model"]), int(values["rank"]))
     set_peft_model_state_dict(pipe.unet, message.content["arrays"].to_torch_state_dict())
-    partition = int(context.node_config["partition-id"])
-    latents, text = load_data(pipe, partition, int(values["num-images"]), int(values["seed"]))
+    client = int(context.node_config["partition-id"])
+    latents, text = load_data(pipe, client, int(values["num-images"]), int(values["seed"]))
     steps, lr = int(values["steps"]), float(values["learning-rate"])
     loss = train_steps(pipe, latents, text, steps, lr, 500, 1000)
     content = RecordDict(

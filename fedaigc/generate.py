@@ -53,11 +53,11 @@ def run_generate(
     )
     with fresh_folder(output, MARKER):
         homes = [
-            Home.open(config.home(partition), derived_seed(settings.seed, "device", partition))
-            for partition in range(len(texts))
+            Home.open(config.home(client), derived_seed(settings.seed, "device", client))
+            for client in range(len(texts))
         ]
         tasks = [PromptQueue(home).add(text) for home, text in zip(homes, texts, strict=True)]
         record = simulate(config, progress)
-        for partition, (home, task) in enumerate(zip(homes, tasks, strict=True)):
-            Gallery(home).image(task).save(output / f"{partition:02d}.png")
+        for client, (home, task) in enumerate(zip(homes, tasks, strict=True)):
+            Gallery(home).image(task).save(output / f"{client:02d}.png")
     return record

@@ -10,7 +10,7 @@ with w as it was received and v_k as the client left it (the first time: w). The
 are of the factors, not of their product. Under AdamW the second line's direction is normalised with its
 gradient.
 
-Partition: stage. The edge runs W0 + R + s B A of w; a device alone may run v_k. Traits: averaging, personal.
+Keeps: stage. The edge runs W0 + R + s B A of w; a device alone may run v_k. Traits: averaging, personal.
 Not exact, not stateless: a client keeps v_k. The global model, and every byte sent, is FedIT's: only v_k is
 new, at the cost of a second training.
 """

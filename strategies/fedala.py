@@ -15,7 +15,7 @@ layers only, the others taking x. Here W takes a fixed number of mini-batch step
 is learned. Gradients of factors are small: rate = 1, the paper's for whole networks, moves W little here and
 is to be tuned.
 
-Partition: stage (all shared-stage factors are sent). The edge runs W0 + R + s B A of x. Traits: averaging,
+Keeps: stage (all shared-stage factors are sent). The edge runs W0 + R + s B A of x. Traits: averaging,
 personal. Not exact, not stateless: a client keeps x_k and W. On given updates x moves as FedIT's; what
 differs is where clients start.
 """

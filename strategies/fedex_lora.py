@@ -13,7 +13,7 @@ paper sends the round's term.
 
 The authors' code weighs clients alike, and so does this; weighting = "examples" has p_k = n_k / sum n.
 
-Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, exact, stateless.
+Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, exact, stateless.
 """
 
 from dataclasses import dataclass, replace

@@ -5,11 +5,11 @@ Instruction Tuning", ICASSP 2024, arXiv:2305.05644.
 
     A = sum_k p_k A_k,   B = sum_k p_k B_k,   p_k = n_k / sum n
 
-Partition: stage (the shared-stage factors are sent, the personal ones stay). The edge runs W0 + R + s B A.
+Keeps: stage (the shared-stage factors are sent, the personal ones stay). The edge runs W0 + R + s B A.
 Traits: averaging, stateless. Not exact: mean(B) mean(A) is not mean(B A).
 
 Flower's FedAvg, given the factors as arrays, computes the same means, and as the two stage adapters never
-meet in one forward pass, FedPer, FedRep and FedBABU under this partition are the same rule too: one row in a
+meet in one forward pass, FedPer, FedRep and FedBABU under this client are the same rule too: one row in a
 table.
 """
 

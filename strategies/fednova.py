@@ -8,7 +8,7 @@ Optimization", NeurIPS 2020, arXiv:2007.07481.
 with tau_k local steps of client k: the paper's |a_k|_1 for plain SGD. With AdamW a step is no gradient, and
 dividing by the number of steps is a heuristic. tau_k is what the client says.
 
-Partition: stage. The edge runs W0 + R + s B A. Traits: stateless. Not exact, and not averaging: equal updates
+Keeps: stage. The edge runs W0 + R + s B A. Traits: stateless. Not exact, and not averaging: equal updates
 y of unequal steps give x + (y - x) tau sum_k p_k / tau_k, at or beyond y. At equal steps it is FedIT: tau /
 tau_k = 1 and x + sum_k p_k (y_k - x) = sum_k p_k y_k. One client is the identity.
 """

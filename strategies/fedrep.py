@@ -11,9 +11,9 @@ The paper's head is a classifier's last layer; here h is the factors of the laye
 within the shared stage. A round's steps are divided between the two, where the paper gives phi one step or
 one epoch. weighting = "examples" has p_k = n_k / sum n.
 
-Partition: blocks (h_k stays). The global state has no factors for h: the edge runs W0 there, and W0 + s B A
+Keeps: blocks (h_k stays). The global state has no factors for h: the edge runs W0 there, and W0 + s B A
 in the other layers. Traits: averaging (on phi), personal. Not exact, not stateless: a client keeps h_k. With
-no layer personal it is FedIT of the same weighting, bit for bit; so it is under the partition `stage`, where
+no layer personal it is FedIT of the same weighting, bit for bit; so it is under the client `stage`, where
 what a client keeps is its personal-stage adapter, which never meets the shared one in a forward pass: FedPer
 (both trained together) and FedBABU (the head frozen meanwhile) then differ in nothing that is shared.
 """
@@ -47,7 +47,7 @@ class Strategy(AveragingRule):
     personal_share: float = 0.5
 
     weighting = "uniform"
-    traits = Traits(partition="blocks", stateless=False, personal=True)
+    traits = Traits(keeps="blocks", stateless=False, personal=True)
 
     def __post_init__(self) -> None:
         if not 0 < self.personal_share < 1:

@@ -6,7 +6,7 @@ Guo, Zeng, Wang, Fan, Wang, Qu, "Selective Aggregation for Low-Rank Adaptation i
     client   A_k, B_k <- steps on F_k            from the common A and its own B_k (the first time: 0)
     server   A <- sum_k p_k A_k,   p_k = n_k / sum n
 
-Partition: factor (A sent, B kept). The global state's B is zero, so that what an edge server would run is
+Keeps: factor (A sent, B kept). The global state's B is zero, so that what an edge server would run is
 W0 + R: the shared stage has no common model, and only a device can execute it. Traits: averaging (of A),
 personal. Not exact, not stateless: a client keeps its B. An update is one factor, of FedIT's two.
 """
@@ -24,7 +24,7 @@ from fedaigc.strategy.rule import AveragingRule, LocalResult, LocalWork, Receive
 class Strategy(AveragingRule):
     """Both halves of FedSA-LoRA."""
 
-    traits = Traits(partition="factor", edge=False, stateless=False, personal=True)
+    traits = Traits(keeps="factor", edge=False, stateless=False, personal=True)
 
     def sends(self, name: str, round: int) -> bool:
         """A."""

@@ -12,7 +12,7 @@ B A has no more directions than A has rows, so the factors hold it without loss.
 not use yet have no singular value; they stay in the span of A's rows, which V^T keeps. Before the first
 factoring A is what the run drew from its seed, and its directions count alike: a warm-up lets B grow first.
 
-Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless, exact: with A common, s B A is
+Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless, exact: with A common, s B A is
 linear in B, and factoring again does not change it. With a `period` that never comes it is FFA-LoRA.
 """
 

@@ -9,7 +9,7 @@ A is what the run drew from its seed before the first round, the same for all: n
 so an update is the half of FedIT's where A and B are alike. The state that a client receives is whole, A
 with it, since a client of any round may be new.
 
-Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless, exact: with A common, s B A is
+Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless, exact: with A common, s B A is
 linear in B. RoLoRA is the same in its first round; so is FedSVD with a `period` that never comes.
 """
 

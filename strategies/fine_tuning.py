@@ -10,7 +10,7 @@ arXiv:2205.13692).
 v_k is made in each round from what was received in it, so that a device has it when training ends; it starts
 from the global state of that round, not from the mean that the round ends with.
 
-Partition: stage. The edge runs W0 + R + s B A of x; a device alone may run v_k. Traits: averaging, personal.
+Keeps: stage. The edge runs W0 + R + s B A of x; a device alone may run v_k. Traits: averaging, personal.
 Not exact, not stateless: a client keeps v_k, which decides nothing later. Every byte sent is FedIT's.
 """
 

@@ -11,7 +11,7 @@ the federation, and a smaller one takes its first rows: V^T and U S are sorted. 
 in A, a direction without a singular value would be zero in both factors and never move again. Where W has
 fewer directions than the state has rows, the last rows of A stay what they were, beside zeros in B.
 
-Partition: stage. The edge runs W0 + R + s B A at the largest rank. Traits: averaging, stateless, any rank.
+Keeps: stage. The edge runs W0 + R + s B A at the largest rank. Traits: averaging, stateless, any rank.
 Exact up to the truncation only, so not exact.
 """
 
@@ -36,7 +36,7 @@ class Strategy(Rule):
 
     traits = Traits(any_rank=True)
 
-    def download(self, shared: SharedState, partition: int, rank: int, round: int) -> Received:
+    def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
         """The best approximation of the client's rank."""
         return Received(truncated(shared, rank), round)
 

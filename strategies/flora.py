@@ -16,7 +16,7 @@ The fresh A of a client is drawn from the run's seed for each (round, client), u
 as peft starts it, so that stacked rows differ. The global state's own factors are never trained: B is zero,
 and what the edge and every device run at the start of a round is W0 + R, whatever their ranks.
 
-Partition: stage. The edge runs W0 + R. Traits: averaging, exact, stateless, any rank.
+Keeps: stage. The edge runs W0 + R. Traits: averaging, exact, stateless, any rank.
 """
 
 import math
@@ -49,10 +49,10 @@ class Strategy(Rule):
         lora = {layer: (down, torch.zeros_like(up)) for layer, (down, up) in shared.lora.items()}
         return replace(shared, lora=lora)
 
-    def download(self, shared: SharedState, partition: int, rank: int, round: int) -> Received:
+    def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
         """R, and fresh factors of the client's rank at the same scale."""
         received = truncated(shared, rank)
-        generator = rng(self.seed, "fresh factors", round, partition)
+        generator = rng(self.seed, "fresh factors", round, client)
         lora = {}
         for layer, (down, up) in received.lora.items():
             bound = 1 / math.sqrt(down[0].numel())

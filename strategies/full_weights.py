@@ -7,7 +7,7 @@ Decentralized Data", AISTATS 2017, arXiv:1602.05629 (FedAvg), on every linear an
 
 R is a dense residual that starts at zero; there are no factors. W0 stays, for the personal stage runs on it.
 
-Partition: stage. The edge runs W0 + R. Traits: averaging, stateless, exact: the effective weight is linear in
+Keeps: stage. The edge runs W0 + R. Traits: averaging, stateless, exact: the effective weight is linear in
 what is averaged. Bytes: all weights of these layers, both ways. Ranks mean nothing here: all clients train
 the same.
 """

@@ -14,7 +14,7 @@ it prunes by their sum. The server remembers the rank that a client pruned to an
 client that asks for more gets its pruned rank. Since B starts at zero, nobody prunes in the first round;
 gamma = 1 never prunes.
 
-Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, any rank. Not exact: factors are averaged
+Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, any rank. Not exact: factors are averaged
 apart. Not stateless: the server keeps the pruned ranks.
 """
 
@@ -76,9 +76,9 @@ class Strategy(Rule):
             trained = truncated(trained, kept)
         return LocalResult(self.sent(trained, received.round), rank=trained.rank)
 
-    def download(self, shared: SharedState, partition: int, rank: int, round: int) -> Received:
+    def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
         """The first rows and columns, of the client's rank or of what it pruned to."""
-        pruned = self._ranks.get(partition, rank)
+        pruned = self._ranks.get(client, rank)
         return Received(truncated(truncated(shared, rank), min(rank, pruned)), round)
 
     def start(self, shared: SharedState, round: int) -> None:
@@ -92,7 +92,7 @@ class Strategy(Rule):
             norm = float((up.flatten(1) @ down.flatten(1)).norm())
             A, B = padded((down, up), self._shared.rank)
             self._means[layer].add(max(norm, _SMALLEST), {"A": A, "B": B})
-        self._ranks[update.partition] = update.rank
+        self._ranks[update.client] = update.rank
 
     def finish(self) -> SharedState:
         """The sums over the norms' sum."""
@@ -101,12 +101,12 @@ class Strategy(Rule):
         return replace(self._shared, lora={**self._shared.lora, **found})
 
     def state(self) -> dict[str, Tensor]:
-        """The rank that each partition sent last."""
+        """The rank that each client sent last."""
         return {"ranks": torch.tensor(sorted(self._ranks.items()))} if self._ranks else {}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """The ranks."""
-        self._ranks = {int(partition): int(rank) for partition, rank in state.get("ranks", ())}
+        self._ranks = {int(client): int(rank) for client, rank in state.get("ranks", ())}
 
 
 def _last_rows(tensors: Parameters, kept: int) -> Tensor:

@@ -29,7 +29,7 @@ interval (for the number formats, and since no square is negative): 2,880 bytes 
 trace / b plus the square of the mean gradient: b must be the same everywhere. A client that overstates its
 table outweighs the others.
 
-Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless. Not exact: factors are averaged
+Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless. Not exact: factors are averaged
 apart.
 """
 
@@ -93,13 +93,13 @@ class Strategy(Rule):
         rows = {f"{_ROW}{interval}": row.sqrt() for interval, row in enumerate(table)}
         return LocalResult(sent | rows)
 
-    def download(self, shared: SharedState, partition: int, rank: int, round: int) -> Received:
+    def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
         """The state; with `shuffled`, numbers whose order is the permutation, whatever the format rounds."""
-        received = super().download(shared, partition, rank, round)
+        received = super().download(shared, client, rank, round)
         if not self.shuffled:
             return received
         count = self.intervals * self.batches
-        order = torch.rand(count, generator=rng(self.seed, "shuffled intervals", round, partition))
+        order = torch.rand(count, generator=rng(self.seed, "shuffled intervals", round, client))
         return replace(received, extra={_ORDER: order})
 
     def start(self, shared: SharedState, round: int) -> None:

@@ -2,7 +2,7 @@
 
     A_k, B_k <- steps on F_k from A_k, B_k
 
-Partition: stage, but for what is sent: nothing. The global state stays what it was, and the edge runs W0.
+Keeps: stage, but for what is sent: nothing. The global state stays what it was, and the edge runs W0.
 Traits: personal, any rank. Not averaging, not stateless: a client keeps its factors.
 """
 
@@ -44,7 +44,7 @@ class Strategy(Rule):
         """The client's own factors."""
         return received.shared.with_tensors(memory)
 
-    def download(self, shared: SharedState, partition: int, rank: int, round: int) -> Received:
+    def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
         """The first `rank` directions of the fresh factors, at the same scale."""
         return Received(truncated(shared, rank), round)
 

@@ -11,7 +11,7 @@ with Frobenius norms. The paper measures the first term by a cosine similarity a
 distance has this closed form. The scale s is outside of all of it. Clients start from the corrected
 factors.
 
-Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless. Not exact: what of W lies
+Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless. Not exact: what of W lies
 outside the rows of A is lost, and lambda holds dB back.
 """
 

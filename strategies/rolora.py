@@ -9,7 +9,7 @@ LoRA", NeurIPS 2025, arXiv:2502.01755. (The earlier arXiv:2409.02346 has another
 over the K clients of the round; weighting = "examples" has p_k = n_k / sum n, as the authors' code weighs.
 Rounds count from 1: B, which starts at zero, is first, since with B = 0 the gradient of A is zero.
 
-Partition: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless, exact in each round: one
+Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless, exact in each round: one
 factor is common, and s B A is linear in the other. An update is one factor, of FedIT's two.
 """
 

@@ -16,7 +16,7 @@ the raw gradients on the way. That mean is what is computed: it is still a gradi
 where (x - y) / (K eta) is a mean of normalised steps and would drown the gradients. With AdamW the correction
 enters before the normalisation, for which the paper proves nothing.
 
-Partition: stage. The edge runs W0 + R + s B A. Traits: averaging (while eta_g = 1). Not exact, not stateless:
+Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging (while eta_g = 1). Not exact, not stateless:
 the server keeps c, a client c_k. On given updates x moves as FedIT's; what differs is how the updates are
 made, from the second round on. Bytes: twice those of FedIT, both ways.
 """
@@ -89,9 +89,9 @@ class Strategy(AveragingRule):
         changes = {name: after[name] - c_k[name] for name in c}
         return LocalResult(self.sent(y, received.round) | changes, after)
 
-    def download(self, shared: SharedState, partition: int, rank: int, round: int) -> Received:
+    def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
         """x, and c beside it."""
-        return replace(super().download(shared, partition, rank, round), extra=self._controls(shared, round))
+        return replace(super().download(shared, client, rank, round), extra=self._controls(shared, round))
 
     def start(self, shared: SharedState, round: int) -> None:
         """Empty sums."""

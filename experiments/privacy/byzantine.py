@@ -76,17 +76,17 @@ ATTACKS: dict[str, tuple[Attack, int | None, int | None]] = {
 
 
 class HostileGrid(LocalGrid):
-    """The device of partition HOSTILE carries out an attack."""
+    """The device of client HOSTILE carries out an attack."""
 
     attack = "honest"
     trained: ClassVar[dict[tuple[Any, ...], bytes]] = {}
 
     def _answer(self, message: Message) -> Message:
-        partition = self._contexts[message.metadata.dst_node_id].node_config["partition-id"]
+        client = self._contexts[message.metadata.dst_node_id].node_config["partition-id"]
         key: tuple[Any, ...] = ()
         if message.metadata.message_type == "train":
             received = messages.read_train(message.content)
-            key = (partition, received.round, received.shared.hash())
+            key = (client, received.round, received.shared.hash())
         if key in self.trained:
             content = recorddict_from_proto(ProtoRecordDict.FromString(self.trained[key]))
             reply = Message(content, reply_to=message)
@@ -94,7 +94,7 @@ class HostileGrid(LocalGrid):
             reply = super()._answer(message)
             if key and reply.has_content():
                 self.trained[key] = recorddict_to_proto(reply.content).SerializeToString()
-        if partition != HOSTILE or self.attack == "honest" or not reply.has_content():
+        if client != HOSTILE or self.attack == "honest" or not reply.has_content():
             return reply
         change, claimed, shown = ATTACKS[self.attack]
         kind = message.metadata.message_type
@@ -142,7 +142,7 @@ def configuration(homes: Path, folder: Path, rule: str, attackers: int, rounds: 
             "adapter": {"rank": 4},
             "rounds": section,
             "training": {
-                "shared_steps": STEPS,
+                "local_steps": STEPS,
                 "personal_steps": 0,
                 "batch_size": 2,
                 "learning_rate": 3e-3,

@@ -79,16 +79,16 @@ def run(options: dict[str, Any], seed: int, folder: Path) -> tuple[Listening, Te
             "seed": seed,
             "num_clients": CLIENTS,
             "rounds": {"count": 2, "strategy": "fedavg", "options": options},
-            "training": {"shared_steps": 1, "personal_steps": 0},
+            "training": {"local_steps": 1, "personal_steps": 0},
             "generation": {"enabled": False},
         }
     )
     pipe, base_hash = base_model(config.model)
-    for partition in range(CLIENTS):
-        home = config.home(partition)
-        device = Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), seed=partition)
+    for client in range(CLIENTS):
+        home = config.home(client)
+        device = Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), seed=client)
         if not len(device.images):
-            device.add_images(scenes_dataset(8, partition, styles=(STYLES[partition],)))
+            device.add_images(scenes_dataset(8, client, styles=(STYLES[client],)))
     sent: list[Tensors] = []
     add = FlowerRule.add
 

@@ -191,16 +191,16 @@ def make_config(folder: Path) -> FederationConfig:
             "num_clients": 2,
             "rounds": {"count": 1},
             "adapter": {"rank": 2},
-            "training": {"shared_steps": 1, "personal_steps": 1, "batch_size": 2},
+            "training": {"local_steps": 1, "personal_steps": 1, "batch_size": 2},
             "generation": {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none"},
         }
     )
     pipe, base_hash = base_model(config.model)
-    for partition in range(2):
-        home = config.home(partition)
-        device = Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), seed=partition)
-        device.add_images(scenes_dataset(2, partition, styles=(STYLES[partition],)))
-        device.add_prompt(PROMPTS[partition])
+    for client in range(2):
+        home = config.home(client)
+        device = Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), seed=client)
+        device.add_images(scenes_dataset(2, client, styles=(STYLES[client],)))
+        device.add_prompt(PROMPTS[client])
         device.add_prompt(PROMPT)
     return config
 

@@ -218,6 +218,6 @@ def send_bytes(target: DeviceTarget, data: bytes) -> Outcome:
             pass
     status: Any = ask_agent(target.home.root, Request(STATUS), timeout_s=_FRAME_S).status
     outcome.seconds = time.process_time() - began
-    if status is None or status["partition"] != 0:
+    if status is None or status["client"] != 0:
         outcome.failures.append("the agent does not tell its status")
     return outcome

@@ -111,7 +111,7 @@ class ServerTarget:
                 Received(self.shared, 1),
                 load_strategy(self.config.rounds.strategy),
                 "float32",
-                num_steps=self.config.shared_steps(0),
+                num_steps=self.config.local_steps(0),
             )
         policy = self.config.generation.policy
         readers: dict[str, Callable[[RecordDict], Any]] = {

@@ -48,12 +48,10 @@ def measure(strategy: str, learning_rate: float, rounds: int, images: int, folde
         }
     )
     pipe, base_hash = base_model(config.model)
-    for partition in range(config.num_clients):
-        device = Device(
-            config.home(partition), pipe, base_hash=base_hash, taxonomy=taxonomy(), seed=partition
-        )
+    for client in range(config.num_clients):
+        device = Device(config.home(client), pipe, base_hash=base_hash, taxonomy=taxonomy(), seed=client)
         if not len(device.images):
-            device.add_images(scenes_dataset(images, partition, styles=(STYLES[partition],)))
+            device.add_images(scenes_dataset(images, client, styles=(STYLES[client],)))
     run_in_process(config)
     shared: SharedState = load_shared_state(config.output)
     changes = weight_changes(pipe, shared)

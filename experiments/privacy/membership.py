@@ -156,7 +156,7 @@ def main() -> None:
         "what": "membership of a picture and style of a client, from one default update",
         "commit": commit,
         "seed": options.seed,
-        "training": {"steps": settings.shared_steps, "rank": 8, "batch": settings.batch_size},
+        "training": {"steps": settings.local_steps, "rank": 8, "batch": settings.batch_size},
         "chance": {"AUC": 0.5, "style": 1 / len(STYLES)},
         "membership": {},
     }
@@ -168,7 +168,7 @@ def main() -> None:
             data = encoded(pipe, 2 * pictures, derived_seed(options.seed, "client", name), style)
             private = rows_of(data, slice(0, pictures))
             work = SharedStageWork(
-                pipe, private, settings, settings.shared_steps, derived_seed(options.seed, name), 1
+                pipe, private, settings, settings.local_steps, derived_seed(options.seed, name), 1
             )
             after = work.train(start, trained=names.__contains__)
             before = losses(pipe, start, data, PROBES[pictures])

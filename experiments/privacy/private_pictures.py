@@ -81,7 +81,7 @@ class Attack:
                 "adapter": {"rank": self.rank, "boundary_timestep": self.boundary_timestep},
                 "rounds": {"strategy": STRATEGY, "count": self.orders},
                 "training": {
-                    "shared_steps": self.steps,
+                    "local_steps": self.steps,
                     "personal_steps": 0,
                     "batch_size": self.batch_size,
                     "learning_rate": self.learning_rate,

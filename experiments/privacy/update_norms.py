@@ -51,7 +51,7 @@ def norms_of(strategy: str, pictures: int, rounds: int, learning_rate: float, se
     found = []
     for number in range(1, rounds + 1):
         received = rule.download(shared, 0, config.adapter.rank, number)
-        work = SharedStageWork(pipe, data, config.training, config.training.shared_steps, seed, number)
+        work = SharedStageWork(pipe, data, config.training, config.training.local_steps, seed, number)
         result = rule.client(work, received, memory)
         memory = dict(result.memory)
         found.append(round(update_norm(result.upload, received), 3))

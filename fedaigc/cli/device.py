@@ -63,7 +63,7 @@ def add_prompt(
 @device_app.command()
 def start(
     home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
-    partition: Annotated[int, typer.Option(min=0, help="The device's number on the server.")] = 0,
+    client: Annotated[int, typer.Option(min=0, help="The device's number on the server.")] = 0,
     server: Annotated[str, typer.Option(help="host:port of the server; none: answer the socket only.")] = "",
     authority: Annotated[Path | None, typer.Option(help="The server's authority.pem.")] = None,
     insecure: Annotated[
@@ -104,7 +104,7 @@ def start(
     max_picture_change: Annotated[
         float, typer.Option(min=0, help="Of a public picture that it draws, in standard deviations.")
     ] = 1.0,
-    max_shared_steps: Annotated[
+    max_local_steps: Annotated[
         int,
         typer.Option(min=1, help="Training steps of the shared stage that one order of a server may take."),
     ] = 40,
@@ -161,7 +161,7 @@ def start(
         )
     run_device(
         home,
-        partition=partition,
+        client=client,
         model=validated(ModelSection, {"name": model, "device": device, "dtype": dtype}, "the model"),
         policy=Policy(policy),
         min_public_prompts=min_public_prompts,
@@ -179,7 +179,7 @@ def start(
             boundary_timestep=boundary_timestep or None,
             max_weight_change=max_weight_change,
             max_picture_change=max_picture_change,
-            max_shared_steps=max_shared_steps,
+            max_local_steps=max_local_steps,
             max_personal_steps=max_personal_steps,
             max_batch_size=max_batch_size,
             max_rank=max_rank,

@@ -49,7 +49,7 @@ def demo(
         backend="ray" if backend == "ray" else "in-process",
     )
     if small:
-        settings = replace(settings, rounds=1, num_images=8, shared_steps=1, personal_steps=1)
+        settings = replace(settings, rounds=1, num_images=8, local_steps=1, personal_steps=1)
     with progress_bars() as progress:
         page = run_demo(settings, progress)
     typer.echo(f"report: {page}\nrecord: {page.with_name('record.json')}")
@@ -61,7 +61,7 @@ def generate(
     output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/generate"),
     model: Annotated[str, typer.Option(help='"embedded", a diffusers folder, or a hub name.')] = "embedded",
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps, N.")] = 11,
-    shared_steps: Annotated[
+    local_steps: Annotated[
         int | None, typer.Option(min=0, help="Steps that a group shares, K; default: 3, or all of fewer.")
     ] = None,
     guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance scale.")] = 5.0,
@@ -80,7 +80,7 @@ def generate(
         {"name": model, "device": device, "dtype": dtype, "height": size, "width": size},
         {
             "num_inference_steps": steps,
-            "num_shared_steps": min(3, steps) if shared_steps is None else shared_steps,
+            "num_shared_steps": min(3, steps) if local_steps is None else local_steps,
             "guidance_scale": guidance,
             "policy": policy,
         },
@@ -88,7 +88,7 @@ def generate(
     with progress_bars() as progress:
         record = run_generate(prompts, settings, progress)
     for group in record["generation"]["groups"]:
-        members = ", ".join(f"{task['partition']:02d}.png" for task in group["tasks"])
+        members = ", ".join(f"{task['client']:02d}.png" for task in group["tasks"])
         cost = f"{group['evaluations']} steps, solo {group['solo_evaluations']}"
         typer.echo(f"{members}: {group['prompt']!r}, {group['num_shared_steps']} shared steps; {cost}")
     typer.echo(f"pictures in {output}")

@@ -71,7 +71,7 @@ def status(folder: Folder) -> None:
     online = nodes_online(folder, state) if devices and state is not None else set()
     for device in devices:
         there = "online" if device.node_id in online else "offline"
-        typer.echo(f"partition {device.partition}: {device.name}, node {device.node_id}, {there}")
+        typer.echo(f"client {device.client}: {device.name}, node {device.node_id}, {there}")
 
 
 @server_app.command()
@@ -87,13 +87,13 @@ def add(
     folder: Folder,
     public_key: Annotated[Path, typer.Argument(help="The device's device.key.pub.")],
     name: Annotated[str, typer.Option(help="What to call the device.")],
-    partition: Annotated[int | None, typer.Option(min=0, help="Its number; default: the next.")] = None,
+    client: Annotated[int | None, typer.Option(min=0, help="Its number; default: the next.")] = None,
 ) -> None:
-    """Let a device in: its key may speak for its partition, and for no other."""
+    """Let a device in: its key may speak for its client, and for no other."""
     from fedaigc.deployment.server.roster_file import register_device
 
-    device = register_device(folder, _running(folder), public_key, name, partition)
-    typer.echo(f"{device.name}: partition {device.partition}, node {device.node_id}")
+    device = register_device(folder, _running(folder), public_key, name, client)
+    typer.echo(f"{device.name}: client {device.client}, node {device.node_id}")
 
 
 @server_app.command()

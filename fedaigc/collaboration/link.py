@@ -59,7 +59,7 @@ class Member:
     """Whom a packet is for. step: before which denoising step it was packed."""
 
     task_id: str
-    partition: int
+    client: int
     step: int = 0
 
 
@@ -69,10 +69,10 @@ class SimulatedLink:
     def __init__(self, settings: LinkSettings, seed: int) -> None:
         self._settings, self._seed = settings, seed
 
-    def snr_db(self, partition: int) -> float | None:
-        """Mean Es / N0 at this partition's device; None without a radio."""
+    def snr_db(self, client: int) -> float | None:
+        """Mean Es / N0 at this client's device; None without a radio."""
         if self._settings.distance_m is not None:
-            return self._radio(partition).snr_db
+            return self._radio(client).snr_db
         return self._settings.snr_db
 
     def departure(self, member: Member, later: Sequence[int]) -> int:
@@ -105,16 +105,16 @@ class SimulatedLink:
     def _now_db(self, member: Member) -> float | None:
         """The SNR that the sender knows."""
         waits = self._settings.send_above_db is not None
-        return self._moment_db(member) if waits else self.snr_db(member.partition)
+        return self._moment_db(member) if waits else self.snr_db(member.client)
 
     def _moment_db(self, member: Member) -> float:
         """The member's SNR at the end of the step before `member.step`, one course of fades a task."""
-        radio = self._radio(member.partition)
+        radio = self._radio(member.client)
         times = EDGE.step_s * np.arange(member.step + 1)
         random = numpy_rng(self._seed, "fades", member.task_id)
         # the newest last: the course up to a step does not depend on how far it is followed
         energy = energies_over_time(times, doppler_hz(radio.speed_m_s, radio.carrier_hz), random)[-1]
-        return (self.snr_db(member.partition) or 0.0) + 10 * math.log10(max(energy, 1e-30))
+        return (self.snr_db(member.client) or 0.0) + 10 * math.log10(max(energy, 1e-30))
 
     def _channel(self, snr_db: float | None, scheme: Scheme) -> Callable[[BodyTensor], Channel]:
         settings = self._settings
@@ -163,11 +163,11 @@ class SimulatedLink:
             return Fading(_FOREVER)
         return Fading(max(1, round(coherence_s * radio.symbol_rate_hz)))
 
-    def _radio(self, partition: int) -> RadioLink:
+    def _radio(self, client: int) -> RadioLink:
         settings = self._settings
         distance = settings.distance_m
         if isinstance(distance, tuple):
-            distance = distance[partition % len(distance)]
+            distance = distance[client % len(distance)]
         return RadioLink(
             distance_m=distance or 1.0,
             tx_power_w=settings.tx_power_w,
@@ -176,10 +176,10 @@ class SimulatedLink:
         )
 
     def _report(self, delivery: Delivery, member: Member, scheme: Scheme, members: int) -> LinkReport:
-        radio = self._radio(member.partition)
+        radio = self._radio(member.client)
         airtime_s = radio.airtime_s(delivery.symbols)
         return LinkReport(
-            scheme=self._name(member.partition, scheme),
+            scheme=self._name(member.client, scheme),
             snr_db=self._now_db(member),
             information_bits=delivery.information_bits,
             serialized_bits=delivery.serialized_bits,
@@ -193,10 +193,10 @@ class SimulatedLink:
             members=members,
         )
 
-    def _name(self, partition: int, scheme: Scheme) -> str:
+    def _name(self, client: int, scheme: Scheme) -> str:
         if self._settings.bit_error_rate is not None:
             return "symmetric"
-        if self.snr_db(partition) is None:
+        if self.snr_db(client) is None:
             return "perfect"
         rate = "uncoded" if scheme.code_rate is None else f"rate {scheme.code_rate:.2f}"
         return f"{scheme.modulation}, {rate}"

@@ -37,7 +37,7 @@ class LinkSettings(BaseModel):
     number_format: of latents and history on the air; None sends all bits as they were computed.
     bit_error_rate: flips alone, no radio, as in [Du23]. snr_db: mean Es / N0, the same for all members.
     distance_m, tx_power_w, bandwidth_hz, speed_m_s: the link budget of `RadioLink`; bandwidth and speed count
-        under snr_db too. distance_m: of all members, or of each partition in turn, [30, 100, 200].
+        under snr_db too. distance_m: of all members, or of each client in turn, [30, 100, 200].
     scheme: "adaptive" (by the mean SNR, at a block error rate of 0.1), "mcs-8", "uncoded-qpsk" and so on.
     protected_planes: so many of the most significant bit planes go through the most robust coded scheme.
     rayleigh: block fading for as long as the speed lets it last. max_transmissions, failed_block: see

@@ -29,7 +29,7 @@ class Executor(StrEnum):
 class Assignment:
     """The work of one group.
 
-    executor: "edge" or the partition id of the member that runs the shared steps.
+    executor: "edge" or the client id of the member that runs the shared steps.
     num_shared_steps: K, an index into the plan's timesteps; 0 when each member runs alone.
     noise_seed: seed of the initial noise, which the members of a group share.
     later_handoffs: steps past K where the packet could be handed off as well, by an edge that waits for a
@@ -69,13 +69,13 @@ def plan_assignments(
 ) -> list[Assignment]:
     """Assign every group its executor, its number of shared steps and its noise, in task order.
 
-    owners: task id -> partition id of the device that holds the prompt.
+    owners: task id -> client id of the device that holds the prompt.
     num_shared_steps: K for groups of two and more. A group of one runs alone: K = 0 and its own prompt.
     boundary: first step on the personal side of t*; the number of steps when there are no personal adapters.
     seed: of the run, from which the noise seeds follow; None draws each from the operating system, all of
     whose bits count (`rng.noise_generator`): where others may guess the seed, they would have the noise.
-    executor: MEMBER picks, group by group, the member's partition that has computed for the fewest groups yet
-    (the lowest partition id among equals), so that the burden is spread.
+    executor: MEMBER picks, group by group, the member's client that has computed for the fewest groups yet
+    (the lowest client id among equals), so that the burden is spread.
 
     Under a seed the result depends on the tasks, not on the order in which they arrived. Raises UserError
     when K lies past the boundary or the plan or cannot be resumed under the handoff, ValueError when a task
@@ -85,7 +85,7 @@ def plan_assignments(
     repeated = sorted(task for task, count in tasks.items() if count > 1)
     if repeated or not tasks.keys() <= owners.keys():
         raise ValueError(
-            f"groups must partition the tasks: repeated {repeated}, unowned {tasks.keys() - owners.keys()}"
+            f"groups must client the tasks: repeated {repeated}, unowned {tasks.keys() - owners.keys()}"
         )
     check_handoff(plan, num_shared_steps, boundary, handoff)
     later = tuple(

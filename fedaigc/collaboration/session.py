@@ -24,7 +24,7 @@ class ShareOrder:
     later: ascending steps to go on to, for members whose channel is too bad at `stop`; for the edge alone.
     """
 
-    partition: str | int
+    client: str | int
     task_id: str
     group_prompt: str
     noise_seed: int
@@ -42,7 +42,7 @@ class FinishOrder:
     away the prompt that it was made from.
     """
 
-    partition: int
+    client: int
     task_id: str
     plan: DenoisingPlan
     noise_seed: int
@@ -83,7 +83,7 @@ class TaskResult:
     """
 
     task_id: str
-    partition: int
+    client: int
     outcome: Outcome
     report: FinishReport | None
     failure: Failure | None
@@ -150,7 +150,7 @@ def carry_out(
         for member in leaving:
             packet, report = arrived.get(member, (None, None))
             noise_seed = assignment.noise_seed if packet is None else _own_stream(assignment, member, plan)
-            orders.append(FinishOrder(member.partition, member.task_id, plan, noise_seed, packet))
+            orders.append(FinishOrder(member.client, member.task_id, plan, noise_seed, packet))
             if packet is not None:
                 sent[member.task_id] = (report, member.step, len(packets[member]))
     replies = list(peers.finish(orders))
@@ -197,7 +197,7 @@ def _share(
         members = sorted(assignment.group.members)
         own = [task for task in members if owners[task] == assignment.executor]
         order = ShareOrder(
-            partition=assignment.executor,
+            client=assignment.executor,
             task_id=own[0] if own else members[0],
             group_prompt=assignment.group.prompt,
             noise_seed=assignment.noise_seed,
@@ -265,4 +265,4 @@ def _task_result(
     alone = order.packet is None
     outcome = Outcome.FAILED if isinstance(reply, Failure) else Outcome.ALONE if alone else Outcome.SHARED
     report, failure = (None, reply) if isinstance(reply, Failure) else (reply, None)
-    return TaskResult(order.task_id, order.partition, outcome, report, failure, link, handoff, packet_bytes)
+    return TaskResult(order.task_id, order.client, outcome, report, failure, link, handoff, packet_bytes)

@@ -26,7 +26,7 @@ def link_settings() -> dict[str, Any]:
 
 
 def over_link(
-    state: "DenoisingState", task_id: str, partition: int, config: "FederationConfig", plan: "DenoisingPlan"
+    state: "DenoisingState", task_id: str, client: int, config: "FederationConfig", plan: "DenoisingPlan"
 ) -> "DenoisingState":
     """A shared state as the member with this task received it in the run."""
     from fedaigc.collaboration.link import Member, SimulatedLink
@@ -35,7 +35,7 @@ def over_link(
 
     link = config.generation.link or LinkSettings(number_format=None)
     packet = pack(state, plan, config.generation.handoff, link.number_format)
-    member = Member(task_id, partition)
+    member = Member(task_id, client)
     arrived, _ = SimulatedLink(link, config.seed).send({member: packet})[member]
     return mended(unpack(arrived, plan, "tolerant"), plan, link.mend)
 
@@ -62,12 +62,12 @@ def link_view(
     if not groups:
         return None
     prompts = {
-        task["task_id"]: devices[task["partition"]].prompts.get(task["task_id"]).prompt
+        task["task_id"]: devices[task["client"]].prompts.get(task["task_id"]).prompt
         for group in groups
         for task in group["tasks"]
     }
     first = groups[0]["tasks"][0]
-    device, prompt = devices[first["partition"]], prompts[first["task_id"]]
+    device, prompt = devices[first["client"]], prompts[first["task_id"]]
     install(pipe, shared)
     steps = run_shared_steps(
         pipe,
@@ -81,7 +81,7 @@ def link_view(
     pictures = []
     for rate in ERROR_RATES:
         link = SimulatedLink(LinkSettings(bit_error_rate=rate), config.seed)
-        member = Member(f"page {rate}", first["partition"])
+        member = Member(f"page {rate}", first["client"])
         arrived, _ = link.send({member: steps.packet})[member]
         task = device.add_prompt(prompt)
         device.finish(task, arrived, plan, noise_seed=0, delivery="tolerant", mend="clip")

@@ -12,7 +12,7 @@ from fedaigc.demo.pictures import curve
 class MemberView:
     """One task as the page shows it. All pictures are data URIs."""
 
-    partition: int
+    client: int
     style: str
     prompt: str
     disclosed: str

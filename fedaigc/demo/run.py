@@ -46,7 +46,7 @@ class DemoSettings:
     seed: int = 0
     rounds: int = 3
     num_images: int = 96
-    shared_steps: int = 6
+    local_steps: int = 6
     personal_steps: int = 20
     num_inference_steps: int = 11
     num_shared_steps: int = 3
@@ -110,7 +110,7 @@ def _config(settings: DemoSettings) -> "FederationConfig":
             "workers": settings.workers,
             "rounds": {"count": settings.rounds},
             "training": {
-                "shared_steps": settings.shared_steps,
+                "local_steps": settings.local_steps,
                 "personal_steps": settings.personal_steps,
             },
             "generation": {
@@ -160,13 +160,13 @@ class _Page:
 
         self._devices: list[Device] = [
             Device(
-                config.home(partition),
+                config.home(client),
                 self._pipe,
                 base_hash=base_hash,
                 taxonomy=self._taxonomy,
                 scorer=scene_scorer(),
             )
-            for partition in range(config.num_clients)
+            for client in range(config.num_clients)
         ]
         self._drawn: dict[str, list[Image.Image]] = {"collaborative": [], "solo": []}
         self._prompts: list[str] = []
@@ -180,7 +180,7 @@ class _Page:
         tasks = sum(len(group["tasks"]) for group in self._run["generation"]["groups"])
         self._done, self._total = 0, tasks + STYLE_ROWS
         self._groups = [self._group(group) for group in self._run["generation"]["groups"]]
-        self._styles = [self._style(partition) for partition in range(STYLE_ROWS)]
+        self._styles = [self._style(client) for client in range(STYLE_ROWS)]
         self._link = self._link_view()
         return self._record()
 
@@ -217,8 +217,8 @@ class _Page:
         from fedaigc.demo.page import MemberView
         from fedaigc.demo.pictures import data_uri
 
-        partition = task["partition"]
-        device, style = self._devices[partition], self._settings.cast[partition][0]
+        client = task["client"]
+        device, style = self._devices[client], self._settings.cast[client][0]
         prompt = device.prompts.get(task["task_id"]).prompt
         drawn = device.gallery.image(task["task_id"])
         again = device.add_prompt(prompt)
@@ -226,13 +226,13 @@ class _Page:
         solo = device.gallery.image(again)
         verdicts = self._judge.score([drawn, solo])
         for name, verdict, image in zip(("collaborative", "solo"), verdicts, (drawn, solo), strict=True):
-            self._verdicts[name].append((verdict, partition, prompt))
+            self._verdicts[name].append((verdict, client, prompt))
             self._drawn[name].append(image)
         self._prompts.append(prompt)
         frames = self._frames(group, task, prompt)
         self._step()
         return MemberView(
-            partition=partition,
+            client=client,
             style=style,
             prompt=prompt,
             disclosed=self._words(task["disclosed"]),
@@ -250,8 +250,8 @@ class _Page:
         from fedaigc.diffusion.adapters.stages import run_stages
         from fedaigc.diffusion.sampling.segment import decode, initial_state
 
-        partition = task["partition"]
-        put_adapters(self._pipe, self._shared, self._devices[partition].versions.current_personal())
+        client = task["client"]
+        put_adapters(self._pipe, self._shared, self._devices[client].versions.current_personal())
         boundary = self._run["generation"]["boundary_step"]
         state = initial_state(self._pipe, self._plan, group["noise_seed"])
         frames = []
@@ -260,7 +260,7 @@ class _Page:
             state = run_stages(self._pipe, state, {"prompt": text}, self._plan, step + 1, boundary)
             frames += decode(self._pipe, state, self._plan)
             if step + 1 == group["num_shared_steps"]:
-                state = over_link(state, task["task_id"], partition, self._config, self._plan)
+                state = over_link(state, task["task_id"], client, self._config, self._plan)
         return frames
 
     def _link_view(self) -> "LinkView | None":
@@ -270,12 +270,12 @@ class _Page:
         boundary = self._run["generation"]["boundary_step"]
         return link_view(self._pipe, self._shared, self._devices, groups, self._config, self._plan, boundary)
 
-    def _style(self, partition: int) -> Any:
+    def _style(self, client: int) -> Any:
         from fedaigc.data.sprites import HELD_OUT_STYLES
         from fedaigc.demo.page import StyleView
         from fedaigc.demo.pictures import data_uri
 
-        device, style = self._devices[partition], self._settings.cast[partition][0]
+        device, style = self._devices[client], self._settings.cast[client][0]
         examples = [item.image for item in device.images.all()[:3]]
         rows = [self._draw_style(device, personal) for personal in (False, True)]
         self._step()
@@ -320,8 +320,8 @@ class _Page:
         from fedaigc.metrics.intervals import proportion
 
         seen = [
-            (verdict, self._settings.cast[partition][0], *self._wanted(prompt))
-            for verdict, partition, prompt in self._verdicts[name]
+            (verdict, self._settings.cast[client][0], *self._wanted(prompt))
+            for verdict, client, prompt in self._verdicts[name]
         ]
         return {
             "name": name,
@@ -377,7 +377,7 @@ class _Page:
         return {
             "boundary_timestep": self._run["config"]["adapter"]["boundary_timestep"],
             "clients": [
-                {"partition": i, "style": style, "images": self._settings.num_images}
+                {"client": i, "style": style, "images": self._settings.num_images}
                 for i, (style, _) in enumerate(self._settings.cast)
             ],
             "bytes_up_per_client": rounds[0]["bytes_up"] / rounds[0]["clients"] if rounds else 0,

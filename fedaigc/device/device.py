@@ -160,7 +160,7 @@ class Device:
         rule: ClientRule,
         settings: TrainingSettings,
         *,
-        shared_steps: int,
+        local_steps: int,
         personal_rank: int,
         height: int,
         width: int,
@@ -195,7 +195,7 @@ class Device:
             data,
             settings,
             seed=self._home.seed,
-            shared_steps=shared_steps,
+            local_steps=local_steps,
             rank=personal_rank,
             budget=budget,
         )
@@ -205,7 +205,7 @@ class Device:
         ):
             raise DeviceError(Failure.DIVERGED, "training ended with values that are not finite")
         self.versions.save_round(run, received.round, after.personal or personal, after.memory)
-        return LocalUpdate(after.upload, len(data), shared_steps, after.losses, after.rank)
+        return LocalUpdate(after.upload, len(data), local_steps, after.losses, after.rank)
 
     def budget(self, limits: OwnerLimits, order: TrainingOrder) -> RoundBudget:
         """What the owner lets a server have computed for this order."""

@@ -15,7 +15,7 @@ class OwnerLimits:
     without a personal stage.
     max_weight_change, max_picture_change: of a shared state, see `device.acceptance`.
 
-    Of an order to train (see `training_limits`): max_shared_steps, optimizer steps of the shared stage with
+    Of an order to train (see `training_limits`): max_local_steps, optimizer steps of the shared stage with
     the gradient batches that a strategy takes beside them; max_personal_steps; max_batch_size;
     max_rank, of what is received and of the personal adapter; max_learning_rate; max_condition_dropout;
     full_weights, whether dense weights may be trained in place of factors. Of all orders together, whatever
@@ -31,7 +31,7 @@ class OwnerLimits:
     boundary_timestep: int | None = 500
     max_weight_change: float = 1.0
     max_picture_change: float = 1.0
-    max_shared_steps: int = 40
+    max_local_steps: int = 40
     max_personal_steps: int = 200
     max_batch_size: int = 32
     max_rank: int = 16

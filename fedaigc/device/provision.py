@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedaigc.data.partition import PartitionSettings
-from fedaigc.data.partition import partition as split
+from fedaigc.data.partition import PartitionSettings, partition
 from fedaigc.data.scenes import scenes_dataset
 from fedaigc.data.sprites import HELD_OUT_STYLES, STYLES
 from fedaigc.device.home.home import Home, home_of
@@ -38,14 +37,14 @@ def scene_clients(count: int, num_images: int) -> list[SceneClient]:
 def provision_scenes(homes: Path, clients: Sequence[SceneClient], seed: int) -> list[list[str]]:
     """Make one new home a client under `homes`; returns each client's task ids, in the order of its prompts.
 
-    Pictures show trained object-place pairs only and depend on (seed, partition) alone.
+    Pictures show trained object-place pairs only and depend on (seed, number of the client) alone.
     Raises UserError when a home is there already.
     """
     task_ids: list[list[str]] = []
-    for partition, client in enumerate(clients):
-        home = _new_home(homes, partition, seed)
+    for number, client in enumerate(clients):
+        home = _new_home(homes, number, seed)
         pictures = scenes_dataset(
-            client.num_images, derived_seed(seed, "pictures", partition), styles=(client.style,)
+            client.num_images, derived_seed(seed, "pictures", number), styles=(client.style,)
         )
         ImageStore(home).add(read_rows(pictures))
         queue = PromptQueue(home)
@@ -69,14 +68,14 @@ def provision_pool(
     Raises UserError when the pool cannot be split so, or a home is there already.
     """
     pool = scenes_dataset(num_images, derived_seed(seed, "pool"), styles=styles)
-    parts = split(pool, settings, num_clients, derived_seed(seed, "split"))
-    for partition, part in enumerate(parts):
-        ImageStore(_new_home(homes, partition, seed)).add(read_rows(part))
+    parts = partition(pool, settings, num_clients, derived_seed(seed, "split"))
+    for client, part in enumerate(parts):
+        ImageStore(_new_home(homes, client, seed)).add(read_rows(part))
     return [len(part) for part in parts]
 
 
-def _new_home(homes: Path, partition: int, seed: int) -> Home:
-    root = home_of(homes, partition)
+def _new_home(homes: Path, client: int, seed: int) -> Home:
+    root = home_of(homes, client)
     if root.exists():
         raise UserError(f"{root} is there already: give a new folder, or remove it")
-    return Home.open(root, derived_seed(seed, "device", partition))
+    return Home.open(root, derived_seed(seed, "device", client))

@@ -33,14 +33,14 @@ _FLOW_STEPS = 1000  # flow models number their noise levels 0 to 1000
 class TrainingSettings:
     """How a client trains; part of the federation's config.
 
-    `shared_steps` and `personal_steps` are optimizer steps a round. `min_snr_gamma` None weighs all noise
+    `local_steps` and `personal_steps` are optimizer steps a round. `min_snr_gamma` None weighs all noise
     levels alike. `condition_dropout` is the share of captions replaced by the empty one, which guidance
     needs. `clip_norm` bounds the norm of each step's gradient.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    shared_steps: Annotated[int, Field(ge=1)] = 20
+    local_steps: Annotated[int, Field(ge=1)] = 20
     personal_steps: Annotated[int, Field(ge=0)] = 40
     batch_size: Annotated[int, Field(ge=1)] = 8
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

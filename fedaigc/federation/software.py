@@ -32,19 +32,19 @@ def told_software(values: Mapping[str, Any]) -> dict[str, str | None]:
     return {name: _checked(values.get(name)) for name in SOFTWARE}
 
 
-def difference(clients: Mapping[int, Software], server: Software) -> str | None:
-    """One sentence on the partitions that compute with other versions than the server; None without any."""
+def difference(devices: Mapping[int, Software], server: Software) -> str | None:
+    """One sentence on the clients that compute with other versions than the server; None without any."""
     found = []
     for name in SOFTWARE:
         others: dict[str, list[int]] = {}
-        for partition, told in sorted(clients.items()):
+        for client, told in sorted(devices.items()):
             if told[name] != server[name]:
-                others.setdefault(told[name] or "unknown", []).append(partition)
+                others.setdefault(told[name] or "unknown", []).append(client)
         found += [
-            f"{name} {theirs} on {', '.join(map(str, partitions))} (server {server[name]})"
-            for theirs, partitions in others.items()
+            f"{name} {theirs} on {', '.join(map(str, clients))} (server {server[name]})"
+            for theirs, clients in others.items()
         ]
-    return f"partitions compute with other versions: {'; '.join(found)}" if found else None
+    return f"clients compute with other versions: {'; '.join(found)}" if found else None
 
 
 def _checked(value: Any) -> str | None:

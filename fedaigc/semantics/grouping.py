@@ -57,7 +57,7 @@ def group(
     max_distance: float = MAX_DISTANCE,
     place_weight: float = PLACE_WEIGHT,
 ) -> list[Group]:
-    """Partition the tasks into groups, in the order of their first task ids.
+    """Client the tasks into groups, in the order of their first task ids.
 
     signatures: task id -> what its device disclosed; None makes a group of one.
     max_distance: the largest distance between two members; 0 groups equal signatures only.

@@ -38,7 +38,7 @@ WEIGHTINGS: tuple[Weighting, ...] = ("examples", "uniform")
 class Traits:
     """What a strategy declares; the contract tests hold it to its word.
 
-    partition: what a device keeps of its model: the personal stage ("stage"), some layers of the shared stage
+    keeps: what a device keeps of its model: the personal stage ("stage"), some layers of the shared stage
     too ("blocks"), or one factor of each layer ("factor"). edge: an edge server can run the shared stage with
     the global state; False: only a device can. averaging: equal updates are a fixed point, and one client is
     the identity. exact: the effective weight moves by sum_k p_k s_k B_k A_k. stateless: neither half
@@ -48,7 +48,7 @@ class Traits:
     may have a residual; devices refuse one from a strategy that does not declare it.
     """
 
-    partition: Literal["stage", "blocks", "factor"] = "stage"
+    keeps: Literal["stage", "blocks", "factor"] = "stage"
     edge: bool = True
     averaging: bool = True
     exact: bool = False
@@ -67,7 +67,7 @@ class Update:
     rule's weighting is "uniform"), its local steps, the rank of its factors, and coarse metrics.
     """
 
-    partition: int
+    client: int
     num_examples: int
     num_steps: int
     tensors: Mapping[str, Tensor]
@@ -164,7 +164,7 @@ class Rule(ABC):
         """The state before the first round, made from fresh factors and no residual."""
         return shared
 
-    def download(self, shared: SharedState, partition: int, rank: int, round: int) -> Received:
+    def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
         """What a client of this rank receives at the start of a round."""
         if rank != shared.rank:
             raise ValueError(f"{type(self).__module__} needs equal ranks: {rank} asked, {shared.rank} there")
@@ -176,7 +176,7 @@ class Rule(ABC):
 
     @abstractmethod
     def add(self, update: Update) -> None:
-        """Take one client's validated update; called in partition order. It may be kept or written to."""
+        """Take one client's validated update; called in client order. It may be kept or written to."""
 
     @abstractmethod
     def finish(self) -> SharedState:

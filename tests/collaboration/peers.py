@@ -8,7 +8,7 @@ from fedaigc.device.replies import Failure, FinishReport, SharedSteps, failure_o
 
 
 class LocalPeers:
-    """Asks the devices one after the other; a partition that is not there is unreachable."""
+    """Asks the devices one after the other; a client that is not there is unreachable."""
 
     def __init__(self, devices: Mapping[int, Device]) -> None:
         self._devices = devices
@@ -22,19 +22,19 @@ class LocalPeers:
         return [self._finish(order) for order in orders]
 
     def _share(self, order: ShareOrder) -> SharedSteps | Failure:
-        if order.partition not in self._devices:
+        if order.client not in self._devices:
             return Failure.UNREACHABLE
         try:
-            return self._devices[order.partition].share(
+            return self._devices[order.client].share(
                 order.task_id, order.group_prompt, order.plan, order.stop, noise_seed=order.noise_seed
             )
         except Exception as error:
             return failure_of(error)
 
     def _finish(self, order: FinishOrder) -> FinishReport | Failure:
-        if order.partition not in self._devices:
+        if order.client not in self._devices:
             return Failure.UNREACHABLE
-        device = self._devices[order.partition]
+        device = self._devices[order.client]
         try:
             if order.packet is None:
                 return device.alone(order.task_id, order.noise_seed, order.plan)

@@ -70,7 +70,7 @@ def test_distance_costs_rate_and_energy(packet: bytes) -> None:
 def test_a_multicast_goes_once_at_its_worst_members_rate(packet: bytes) -> None:
     """30 m, 100 m and 300 m: three packets of their own, or one that all hear."""
     settings = {"distance_m": (30.0, 100.0, 300.0), "tx_power_w": 0.01, "bandwidth_hz": 2e6}
-    members = [Member(f"task {partition}", partition) for partition in range(3)]
+    members = [Member(f"task {client}", client) for client in range(3)]
     apart, together = (
         [
             report

@@ -1,4 +1,4 @@
-"""The planner's laws: groups partition the tasks, the order of arrival changes nothing, K stays before t*."""
+"""The planner's laws: groups client the tasks, the order of arrival changes nothing, K stays before t*."""
 
 from collections import Counter
 
@@ -20,7 +20,7 @@ def plan(pipe, base_hash):
 
 
 def _groups(sizes: list[int]) -> tuple[list[Group], dict[str, int]]:
-    """Groups of these sizes; the tasks t000, t001, ... belong to partitions 0 to 4 in turn."""
+    """Groups of these sizes; the tasks t000, t001, ... belong to clients 0 to 4 in turn."""
     groups, owners = [], {}
     for size in sizes:
         members = tuple(f"t{len(owners) + i:03d}" for i in range(size))
@@ -60,7 +60,7 @@ def test_every_task_is_assigned_once_whatever_the_order_of_arrival(plan, sizes, 
 
 
 def test_members_take_turns_as_helpers(plan):
-    # 5 groups of 5 tasks, each with one task of every partition: nobody helps twice
+    # 5 groups of 5 tasks, each with one task of every client: nobody helps twice
     groups, owners = _groups([5] * 5)
     assignments = plan_assignments(
         groups, owners, plan, num_shared_steps=3, boundary=5, seed=0, executor=Executor.MEMBER

@@ -26,15 +26,15 @@ def plan(pipe, base_hash):
 
 @pytest.fixture
 def party(tmp_path, pipe, base_hash, taxonomy):
-    """Devices by partition, one prompt each; with the owners of the tasks, and their groups."""
+    """Devices by client, one prompt each; with the owners of the tasks, and their groups."""
 
     def make(prompts, name="party"):
         devices, owners, signatures = {}, {}, {}
-        for partition, prompt in enumerate(prompts):
-            home = tmp_path / name / str(partition)
-            device = Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy, seed=100 + partition)
+        for client, prompt in enumerate(prompts):
+            home = tmp_path / name / str(client)
+            device = Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy, seed=100 + client)
             task_id = device.add_prompt(prompt)
-            devices[partition], owners[task_id] = device, partition
+            devices[client], owners[task_id] = device, client
             signatures[task_id] = device.signature(task_id)
         return devices, owners, group(signatures, taxonomy)
 
@@ -113,9 +113,9 @@ def test_who_computes_and_in_which_order_changes_no_pixel(pipe, plan, party):
         )
         carry_out(assignments, owners, plan, LocalPeers(devices), _edge(pipe))
         runs.append(_images(devices, owners))
-    for partition, image in runs[0].items():
-        assert np.array_equal(image, runs[1][partition])
-        assert np.array_equal(image, runs[2][partition])
+    for client, image in runs[0].items():
+        assert np.array_equal(image, runs[1][client])
+        assert np.array_equal(image, runs[2][client])
 
 
 def test_members_that_share_end_with_pictures_of_their_own(pipe, plan, party):
@@ -131,7 +131,7 @@ def test_a_member_that_fails_loses_its_own_task_only(pipe, plan, party):
     del devices[1]
     assignments = plan_assignments(groups, owners, plan, num_shared_steps=2, boundary=4, seed=0)
     (result,) = carry_out(assignments, owners, plan, LocalPeers(devices), _edge(pipe))
-    ends = {task.partition: (task.outcome, task.failure) for task in result.tasks}
+    ends = {task.client: (task.outcome, task.failure) for task in result.tasks}
     assert ends == {
         0: (Outcome.SHARED, None),
         1: (Outcome.FAILED, Failure.UNREACHABLE),

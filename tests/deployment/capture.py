@@ -86,7 +86,7 @@ def federation(root: Path, model: Path) -> FederationConfig:
             "model": {"name": str(model), "height": SIZE, "width": SIZE},
             "adapter": {"rank": 4},
             "rounds": {"count": 3},
-            "training": {"shared_steps": 2, "personal_steps": 1, "batch_size": 2, "learning_rate": 1e-2},
+            "training": {"local_steps": 2, "personal_steps": 1, "batch_size": 2, "learning_rate": 1e-2},
             "generation": {
                 "num_inference_steps": 4,
                 "num_shared_steps": 2,
@@ -95,26 +95,26 @@ def federation(root: Path, model: Path) -> FederationConfig:
             },
         }
     )
-    for partition in range(NUM_DEVICES):
-        device = _device(config, partition)
-        pictures = [pattern(10 * partition + number) for number in range(2)]
+    for client in range(NUM_DEVICES):
+        device = _device(config, client)
+        pictures = [pattern(10 * client + number) for number in range(2)]
         device.add_images({"image": picture, "caption": CAPTION} for picture in pictures)
-        for prompt in PROMPTS[partition::NUM_DEVICES]:
+        for prompt in PROMPTS[client::NUM_DEVICES]:
             device.add_prompt(prompt)
     _device(config, NUM_DEVICES - 1).add_prompt(ALONE)
     return config
 
 
-def _device(config: FederationConfig, partition: int) -> Device:
+def _device(config: FederationConfig, client: int) -> Device:
     pipe, base_hash = base_model(config.model)
     taxonomy = canary_taxonomy()
-    return Device(config.home(partition), pipe, base_hash=base_hash, taxonomy=taxonomy, seed=partition)
+    return Device(config.home(client), pipe, base_hash=base_hash, taxonomy=taxonomy, seed=client)
 
 
 def canaries(config: FederationConfig) -> Canaries:
     """Those of the homes, with the pictures that were drawn there."""
     pipe, _ = base_model(config.model)
-    devices = [_device(config, partition) for partition in range(NUM_DEVICES)]
+    devices = [_device(config, client) for client in range(NUM_DEVICES)]
     private = [item for device in devices for item in device.images.all()]
     drawn = [device.gallery.image(entry.task_id) for device in devices for entry in device.gallery.all()]
     images, captions = [item.image for item in private], [item.caption for item in private]
@@ -140,13 +140,13 @@ def capture(root: Path, model: Path) -> Captures:
     with deployment(config, root / "server", NUM_DEVICES) as devices:
         door = devices.state.port
         with recording(devices.folder, door) as recorder, recording(devices.folder, door) as of_leaking:
-            for partition, way in enumerate(("honest", "honest", "failing")):
-                _start(devices, recorder, partition, way)
+            for client, way in enumerate(("honest", "honest", "failing")):
+                _start(devices, recorder, client, way)
             run_on_devices(devices.folder, devices.state, config)
             honest = _searched(recorder, config)
             folders = {"server": devices.folder, "output": config.output}
-            for partition in range(NUM_DEVICES):
-                folders[f"relay {partition}"] = config.home(partition) / "relay"
+            for client in range(NUM_DEVICES):
+                folders[f"relay {client}"] = config.home(client) / "relay"
             in_files = _in_folders(Search(canaries(config)), folders)
             disclosed = _in_folders(Search(_disclosed()), folders)
             _restart_leaking(devices, of_leaking, config)
@@ -164,13 +164,13 @@ def capture(root: Path, model: Path) -> Captures:
     return Captures(config, honest, in_files, disclosed, leaking, said)
 
 
-def _start(devices: Devices, recorder: Recorder, partition: int, way: str) -> None:
+def _start(devices: Devices, recorder: Recorder, client: int, way: str) -> None:
     """Start a device behind a recorder, and wait until the server knows that it is there."""
     log = devices.folder / "flower" / "superlink.log"
     before = log.read_text(errors="replace").count("Activated node_id=")
     behind = devices.state
     devices.state = replace(behind, port=recorder.port)
-    home = devices.begin(partition, rogue=way, rogues="tests.deployment.canary_device")
+    home = devices.begin(client, rogue=way, rogues="tests.deployment.canary_device")
     devices.state = behind
     wait_for(lambda: answers(home), _START_TIMEOUT_S)
     wait_for(lambda: log.read_text(errors="replace").count("Activated node_id=") > before, _START_TIMEOUT_S)

@@ -49,8 +49,8 @@ def configuration(folder: Path, **generation: Any) -> FederationConfig:
 
 
 def queue_prompts(config: FederationConfig) -> None:
-    for partition, prompt in enumerate(PROMPTS):
-        PromptQueue(Home.open(config.home(partition))).add(prompt)
+    for client, prompt in enumerate(PROMPTS):
+        PromptQueue(Home.open(config.home(client))).add(prompt)
 
 
 def in_process(config: FederationConfig) -> dict[str, float]:
@@ -98,10 +98,10 @@ def cold_run(devices: Devices, config: FederationConfig) -> dict[str, float]:
     queue_prompts(config)
     devices.stop()
     began = time.monotonic()
-    for partition in range(len(PROMPTS)):
-        devices.begin(partition)
+    for client in range(len(PROMPTS)):
+        devices.begin(client)
     running = start_run(devices, config)
-    wait_for(lambda: all(answers(config.home(partition)) for partition in range(len(PROMPTS))))
+    wait_for(lambda: all(answers(config.home(client)) for client in range(len(PROMPTS))))
     agents = time.monotonic() - began
     assert running.wait() == 0
     whole = time.monotonic() - began
@@ -137,8 +137,8 @@ def main(repeats: int, say: Callable[[str], object] = print) -> dict[str, Any]:
         found["in process"] = [in_process(alone) for _ in range(repeats)]
         say("in process: done")
         with deployment(config, Path(root) / "server", len(PROMPTS)) as devices:
-            for partition in range(len(PROMPTS)):
-                devices.start(partition)
+            for client in range(len(PROMPTS)):
+                devices.start(client)
             found["service"] = service(devices, config, repeats)
             say("service: done")
             found["warm run"] = [warm_run(devices, config) for _ in range(repeats)]

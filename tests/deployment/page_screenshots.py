@@ -37,8 +37,8 @@ def drawn_home(folder: Path) -> Home:
             "generation": {"strip_steps": (0, 3, 5, 7, 9), "executor": "edge"},
         }
     )
-    for partition, prompts in enumerate(PROMPTS):
-        queue = PromptQueue(Home.open(config.home(partition), partition))
+    for client, prompts in enumerate(PROMPTS):
+        queue = PromptQueue(Home.open(config.home(client), client))
         for prompt in prompts:
             queue.add(prompt)
     run_in_process(config)
@@ -51,7 +51,7 @@ def main(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = drawn_home(Path(folder))
         PromptQueue(home).add(WAITING)
-        with serving_page(home, lambda: {"partition": 0, "busy": False}) as url, browser() as page:
+        with serving_page(home, lambda: {"client": 0, "busy": False}) as url, browser() as page:
             for name, width, phone in (("desktop", 1280, False), ("phone", 390, True)):
                 page.resize(width, 900, phone=phone)
                 page.open(url)

@@ -40,37 +40,37 @@ class Devices:
         self.folder, self.state, self.config = folder, state, config
         self.running: dict[int, subprocess.Popen[bytes]] = {}
 
-    def start(self, partition: int, *, authority: Path | None = None, rogue: str = "") -> Path:
+    def start(self, client: int, *, authority: Path | None = None, rogue: str = "") -> Path:
         """Start a device's agent, and return its home once it answers. rogue: a key of `rogue.WAYS`."""
-        home = self.begin(partition, authority=authority, rogue=rogue)
+        home = self.begin(client, authority=authority, rogue=rogue)
         wait_for(lambda: answers(home))
         return home
 
     def begin(
         self,
-        partition: int,
+        client: int,
         *,
         authority: Path | None = None,
         rogue: str = "",
         rogues: str = "tests.deployment.rogue",
     ) -> Path:
         """The same without waiting. rogues: the module that `rogue` is a way of."""
-        home = self.config.home(partition)
+        home = self.config.home(client)
         module = [rogues, rogue] if rogue else ["fedaigc.cli.main"]
         command = [sys.executable, "-m", *module, "device", "start", str(home)]
-        command += ["--partition", str(partition), "--server", f"127.0.0.1:{self.state.port}"]
+        command += ["--client", str(client), "--server", f"127.0.0.1:{self.state.port}"]
         command += ["--authority", str(authority or self.folder / AUTHORITY)]
         command += ["--model", self.config.model.name, "--no-page"]
         # the small model takes ten times the default configuration's rate, and homes have a few pictures
         command += ["--max-learning-rate", "0.01", "--max-passes", "10000", "--max-steps", "900"]
-        with (self.folder / f"device{partition}.log").open("ab") as log:
-            self.running[partition] = subprocess.Popen(command, stdout=log, stderr=log)
+        with (self.folder / f"device{client}.log").open("ab") as log:
+            self.running[client] = subprocess.Popen(command, stdout=log, stderr=log)
         return home
 
-    def kill(self, partition: int) -> None:
+    def kill(self, client: int) -> None:
         """SIGKILL of a device's agent; what it started dies with it."""
-        self.running[partition].kill()
-        self.running[partition].wait()
+        self.running[client].kill()
+        self.running[client].wait()
 
     def stop(self) -> None:
         """End all of them."""
@@ -101,9 +101,9 @@ def deployment(config: FederationConfig, folder: Path, registered: int) -> Itera
     state = start_server(folder, "127.0.0.1", free_port())
     devices = Devices(folder, state, config)
     try:
-        for partition in range(registered):
-            key = make_device_key(config.home(partition) / "keys")
-            register_device(folder, state, key, f"device {partition}", partition)
+        for client in range(registered):
+            key = make_device_key(config.home(client) / "keys")
+            register_device(folder, state, key, f"device {client}", client)
         yield devices
     finally:
         try:

@@ -47,7 +47,7 @@ def configuration(folder: Path) -> FederationConfig:
             "output": folder / "output",
             "num_clients": DEVICES,
             "rounds": {"count": 1_000_000, "deadline_s": 30.0},
-            "training": {"shared_steps": 2, "personal_steps": 1, "batch_size": 2},
+            "training": {"local_steps": 2, "personal_steps": 1, "batch_size": 2},
             "generation": {
                 "num_inference_steps": 10,
                 "num_shared_steps": 4,
@@ -72,11 +72,11 @@ class Faults:
 
     def strike(self) -> None:
         """Take a device away that is there."""
-        here = [partition for partition in range(DEVICES) if partition not in self._back]
+        here = [client for client in range(DEVICES) if client not in self._back]
         if len(here) < 2:
             return
-        partition, way = self._rng.choice(here), self._rng.choice(("killed", "stopped", "suspended"))
-        process = self._devices.running[partition]
+        client, way = self._rng.choice(here), self._rng.choice(("killed", "stopped", "suspended"))
+        process = self._devices.running[client]
         if way == "suspended":
             for each in family(process.pid):
                 with contextlib.suppress(psutil.Error):
@@ -84,20 +84,20 @@ class Faults:
         else:
             process.send_signal(signal.SIGKILL if way == "killed" else signal.SIGTERM)
             process.wait(60)
-        self._back[partition] = (time.monotonic() + self._rng.uniform(*AWAY_S), way)
+        self._back[client] = (time.monotonic() + self._rng.uniform(*AWAY_S), way)
         self.done[way] += 1
 
     def relieve(self, all_of_them: bool = False) -> None:
         """Bring back whose time has come."""
-        for partition, (when, way) in list(self._back.items()):
+        for client, (when, way) in list(self._back.items()):
             if all_of_them or time.monotonic() > when:
                 if way == "suspended":
-                    for each in family(self._devices.running[partition].pid):
+                    for each in family(self._devices.running[client].pid):
                         with contextlib.suppress(psutil.Error):
                             each.resume()
                 else:
-                    self._devices.begin(partition)
-                del self._back[partition]
+                    self._devices.begin(client)
+                del self._back[client]
 
 
 def sample(devices: Devices, config: FederationConfig) -> dict[str, float]:
@@ -174,9 +174,9 @@ def answers(config: FederationConfig) -> dict[str, Any]:
         if task["outcome"] != "failed"
     )
     tasks = [
-        (config.home(partition), task)
-        for partition in range(DEVICES)
-        for task in PromptQueue(Home.open(config.home(partition))).all()
+        (config.home(client), task)
+        for client in range(DEVICES)
+        for task in PromptQueue(Home.open(config.home(client))).all()
     ]
     drawn = [len(list((home / "gallery").glob(f"*{task.task_id}.png"))) for home, task in tasks]
     shared = sum(
@@ -205,8 +205,8 @@ def soak(root: Path, seconds: float, seed: int) -> dict[str, Any]:
     provision_scenes(config.homes, scene_clients(DEVICES, 6), 0)
     prompts = list(scenes_dataset(1000, seed)["caption"])
     with deployment(config, root / "server", DEVICES) as devices:
-        for partition in range(DEVICES):
-            devices.start(partition)
+        for client in range(DEVICES):
+            devices.start(client)
         running = start_run(devices, config)
         wait_for(lambda: (config.output / "record.json").exists(), 300)
         faults, samples, times = Faults(devices, rng), [], []

@@ -58,7 +58,7 @@ def test_the_last_news_of_a_supernode_holds(tmp_path: Path, then: str, told: str
 
 
 def test_the_page_of_a_device_shows_its_connection(tmp_path: Path) -> None:
-    page = PageState(Home.open(tmp_path), lambda: {"partition": 0, "busy": False})
+    page = PageState(Home.open(tmp_path), lambda: {"client": 0, "busy": False})
     assert json.loads(page.to_json())["server"] is None
     log = tmp_path / "relay" / SUPERNODE_LOG
     log.parent.mkdir()
@@ -98,7 +98,7 @@ def test_a_server_is_a_host_and_a_port(tmp_path: Path, server: str) -> None:
     with pytest.raises(UserError, match="expected host:port"):
         run_device(
             tmp_path,
-            partition=0,
+            client=0,
             model=ModelSection(),
             policy=Policy.KIND,
             min_public_prompts=3,

@@ -31,7 +31,7 @@ def test_devices_behind_tls_and_keys_end_where_the_simulation_ends(make_run: Mak
     shutil.copytree(config.homes, twin.homes)
     run_in_process(twin)
     with deployment(config, tmp_path / "server", 3) as devices:
-        homes = [devices.start(partition) for partition in range(3)]
+        homes = [devices.start(client) for client in range(3)]
         pids = {devices.running[i].pid for i in range(3)}
         assert len(pids) == len(set(homes)) == 3
         run_on_devices(devices.folder, devices.state, config)
@@ -41,7 +41,7 @@ def test_devices_behind_tls_and_keys_end_where_the_simulation_ends(make_run: Mak
         assert not list((config.homes).glob("*/relay/flwr/apps/*"))
     ours, theirs = read_record(config.output), read_record(twin.output)
     assert ours["status"] == theirs["status"] == "finished"
-    assert ours["partitions"] == [0, 1, 2]
+    assert ours["clients"] == [0, 1, 2]
     assert [r["shared_hash"] for r in ours["rounds"]] == [r["shared_hash"] for r in theirs["rounds"]]
 
     def groups(record: dict[str, Any]) -> list[Any]:

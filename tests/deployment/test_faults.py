@@ -69,7 +69,7 @@ def test_a_device_that_dies_in_a_round_costs_its_update_only(make_run: MakeRun, 
     """SIGKILL of an agent and of all that it started; started again, it has lost nothing and goes on."""
     config = make_run("dies", num_clients=2, rounds={"count": 8, "deadline_s": 20.0})
     with deployment(config, tmp_path / "server", 2) as devices:
-        homes = [devices.start(partition) for partition in range(2)]
+        homes = [devices.start(client) for client in range(2)]
         queued = len(list((homes[1] / "prompts").glob("*.json")))
         running = start_run(devices, config)
         wait_for(lambda: rounds_done(config) >= 1)
@@ -95,7 +95,7 @@ def test_a_device_that_is_gone_for_two_rounds_returns(make_run: MakeRun, tmp_pat
     """
     config = make_run("gone", num_clients=2, prompts=(), rounds={"count": 9, "deadline_s": 10.0})
     with deployment(config, tmp_path / "server", 2) as devices:
-        homes = [devices.start(partition) for partition in range(2)]
+        homes = [devices.start(client) for client in range(2)]
         running = start_run(devices, config)
         wait_for(lambda: rounds_done(config) >= 1)
         away = family(devices.running[0].pid)
@@ -123,8 +123,8 @@ def test_a_supernode_that_dies_is_started_again(make_run: MakeRun, tmp_path: Pat
     """Its device misses rounds at most: the agent is not touched, and its relay starts another SuperNode."""
     config = make_run("node", num_clients=2, prompts=(), rounds={"count": 12, "deadline_s": 15.0})
     with deployment(config, tmp_path / "server", 2) as devices:
-        for partition in range(2):
-            devices.start(partition)
+        for client in range(2):
+            devices.start(client)
         running = start_run(devices, config)
         wait_for(lambda: rounds_done(config) >= 1)
         agent = devices.running[1].pid
@@ -168,10 +168,10 @@ def test_a_helper_that_dies_within_the_shared_steps_costs_the_sharing(
             "serve_s": 90.0,
         },
     )
-    homes = [config.home(partition) for partition in range(3)]
+    homes = [config.home(client) for client in range(3)]
     with deployment(config, tmp_path / "server", 3) as devices:
-        for partition in range(3):
-            devices.start(partition)
+        for client in range(3):
+            devices.start(client)
         running = start_run(devices, config)
         wait_for(lambda: rounds_done(config) == 1)
         helper = busy_for_long(homes)
@@ -182,8 +182,8 @@ def test_a_helper_that_dies_within_the_shared_steps_costs_the_sharing(
         first = json.loads((config.output / "generations.jsonl").read_text().splitlines()[0])
         (group,) = [group for group in first["groups"] if len(group["tasks"]) == 3]
         assert group["share_failure"] in ("late", "unreachable")
-        outcomes = {task["partition"]: task["outcome"] for task in group["tasks"]}
-        assert all(outcomes[partition] == "alone" for partition in range(3) if partition != helper)
+        outcomes = {task["client"]: task["outcome"] for task in group["tasks"]}
+        assert all(outcomes[client] == "alone" for client in range(3) if client != helper)
         assert [statuses(home) for home in homes] == [[TaskStatus.FINISHED]] * 3
         assert sorted(answers_by_task(config).values()) == [1, 1, 1]
 
@@ -213,8 +213,8 @@ def test_a_server_that_dies_in_a_round_resumes_to_the_same_end(make_run: MakeRun
     shutil.copytree(config.homes, twin.homes)
     run_in_process(twin)
     with deployment(config, tmp_path / "server", 2) as devices:
-        for partition in range(2):
-            devices.start(partition)
+        for client in range(2):
+            devices.start(client)
         running = start_run(devices, config)
         wait_for(lambda: rounds_done(config) >= 2)
         of_server = family(devices.state.pid)
@@ -260,10 +260,10 @@ def small_disk(folder: Path, size_mb: int) -> Iterator[None]:
 def test_a_full_disk_costs_updates_and_loses_nothing(make_run: MakeRun, tmp_path: Path) -> None:
     """A device without room refuses rounds, by the kind of its failure; with room again it goes on."""
     config = make_run("full", num_clients=2, rounds={"count": 12, "deadline_s": 20.0})
-    homes = [config.home(partition) for partition in range(2)]
+    homes = [config.home(client) for client in range(2)]
     with small_disk(homes[1], 40), deployment(config, tmp_path / "server", 2) as devices:
-        for partition in range(2):
-            devices.start(partition)
+        for client in range(2):
+            devices.start(client)
         running = start_run(devices, config)
         wait_for(lambda: rounds_done(config) >= 2)
         fill(homes[1] / "ballast")
@@ -291,9 +291,9 @@ def fill(path: Path) -> None:
 
 
 def test_devices_that_keep_to_no_rule_cost_their_own_updates(make_run: MakeRun, tmp_path: Path) -> None:
-    """NaN, a wrong rank, 200 MB, another's partition, damaged packets: each from a registered device.
+    """NaN, a wrong rank, 200 MB, another's client, damaged packets: each from a registered device.
 
-    Every one is refused by its partition's number, the rounds go on with the others, the members of a group
+    Every one is refused by its client's number, the rounds go on with the others, the members of a group
     whose helper sends a damaged packet draw alone, and the server's memory does not grow by what was sent.
     """
     config = make_run(
@@ -312,8 +312,8 @@ def test_devices_that_keep_to_no_rule_cost_their_own_updates(make_run: MakeRun, 
     )
     ways = {2: "nan", 3: "rank", 4: "large", 5: "another's update", 1: "another's name"}
     with deployment(config, tmp_path / "server", 6) as devices:
-        for partition in range(6):
-            devices.start(partition, rogue=ways.get(partition, ""))
+        for client in range(6):
+            devices.start(client, rogue=ways.get(client, ""))
         running = start_run(devices, config)
         peaks: dict[int, int] = {}
         while running.poll() is None:
@@ -323,20 +323,20 @@ def test_devices_that_keep_to_no_rule_cost_their_own_updates(make_run: MakeRun, 
         assert running.returncode == 0
     record = read_record(config.output)
     print({done: f"{peak / MB:.0f} MB" for done, peak in peaks.items()})
-    assert [entry["partition"] for entry in record["refused"]] == [None]
+    assert [entry["client"] for entry in record["refused"]] == [None]
     assert "not bound to this node" in record["refused"][0]["reason"]
     assert len(record["rounds"]) == 4
     for entry in record["rounds"]:
         assert list(entry["num_examples"]) == ["0"]
         reasons = entry["refused"]
         assert "finite" in reasons["2"]
-        assert "partition 3" in reasons["3"]
-        assert "partition 4" in reasons["4"]
-        assert "claims to come from partition 0" in reasons["5"]
+        assert "client 3" in reasons["3"]
+        assert "client 4" in reasons["4"]
+        assert "claims to come from client 0" in reasons["5"]
     # as much in the last round as in the first: nothing of a refused update is kept
     assert peaks[3] < peaks[0] + LARGE_BYTES
     outcomes = {
-        task["partition"]: (task["outcome"], group["share_failure"])
+        task["client"]: (task["outcome"], group["share_failure"])
         for group in record["generation"]["groups"]
         for task in group["tasks"]
     }

@@ -44,7 +44,7 @@ seeded_noise = true
 model = {{ name = "{model}", height = 32, width = 32 }}
 adapter = {{ rank = 2 }}
 rounds = {{ count = 3 }}
-training = {{ shared_steps = 2, personal_steps = 1, batch_size = 2, learning_rate = 1e-2 }}
+training = {{ local_steps = 2, personal_steps = 1, batch_size = 2, learning_rate = 1e-2 }}
 generation = {{ num_inference_steps = 4, num_shared_steps = 2, scorer = "none" }}
 """
 
@@ -105,7 +105,7 @@ def test_three_devices_over_slow_links_end_where_the_simulation_ends(
                 relays.append(subprocess.Popen(inside(SERVER, *delay, str(DELAY_S[number]))))
                 key = make_device_key(home / "keys")
                 on_server("server", "add", folder, key, "--name", f"device {number}")
-                start = cli("device", "start", home, "--partition", number)
+                start = cli("device", "start", home, "--client", number)
                 start += ["--server", f"{ADDRESS}:{port}", "--authority", str(folder / AUTHORITY)]
                 start += ["--model", config.model.name, "--no-page"]
                 start += ["--max-learning-rate", "0.01", "--max-passes", "10000"]

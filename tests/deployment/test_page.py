@@ -32,7 +32,7 @@ SCRIPT = '<script>document.title = "in"</script><img src=x onerror=alert(1)>'
 
 
 def idle() -> dict[str, int | bool]:
-    return {"partition": 0, "busy": False}
+    return {"client": 0, "busy": False}
 
 
 @pytest.fixture
@@ -363,7 +363,7 @@ def test_the_command_line_serves_the_page_and_prints_its_address(home: Home, sma
     process = start()
     try:
         url = said().stdout.strip()
-        assert state(url)["partition"] == 0
+        assert state(url)["client"] == 0
         # nothing of the page is told over the socket
         status = ask_agent(home.root, Request(STATUS), timeout_s=5).status
         assert parts(url)[1] not in json.dumps(status)

@@ -96,7 +96,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def url(home: Home) -> Iterator[str]:
-    with serving_page(home, lambda: {"partition": 0, "busy": True}) as url:
+    with serving_page(home, lambda: {"client": 0, "busy": True}) as url:
         yield url
 
 
@@ -315,7 +315,7 @@ def luminance(colour: str) -> float:
 
 
 def test_an_agent_that_is_gone_is_told(page: Browser, home: Home) -> None:
-    with serving_page(home, lambda: {"partition": 0, "busy": False}) as url:
+    with serving_page(home, lambda: {"client": 0, "busy": False}) as url:
         ready(page, url)
     page.wait("document.getElementById('agent').textContent.startsWith('The agent does not answer')")
     # the browser notes what it could not reach

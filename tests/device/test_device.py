@@ -22,7 +22,7 @@ from fedaigc.errors import UserError
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received
 
-SETTINGS = TrainingSettings(shared_steps=2, personal_steps=2, batch_size=2, learning_rate=1e-2)
+SETTINGS = TrainingSettings(local_steps=2, personal_steps=2, batch_size=2, learning_rate=1e-2)
 SIZE = {"height": 64, "width": 64}
 
 
@@ -53,7 +53,7 @@ def device(tmp_path, pipe, base_hash, taxonomy):
 
 def _train(device, shared, round, run="run"):
     rule = load_strategy("fedit")
-    return device.train(run, Received(shared, round), rule, SETTINGS, shared_steps=2, personal_rank=2, **SIZE)
+    return device.train(run, Received(shared, round), rule, SETTINGS, local_steps=2, personal_rank=2, **SIZE)
 
 
 def _equal(left, right):

@@ -88,18 +88,18 @@ def make_run(small_model: Path, tmp_path: Path) -> MakeRun:
                 "model": {"name": str(small_model), "height": 32, "width": 32},
                 "adapter": {"rank": 2},
                 "rounds": {"count": 2},
-                "training": {"shared_steps": 2, "personal_steps": 1, "batch_size": 2, "learning_rate": 1e-2},
+                "training": {"local_steps": 2, "personal_steps": 1, "batch_size": 2, "learning_rate": 1e-2},
                 "generation": {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none"},
                 **values,
             }
         )
         pipe, base_hash = base_model(config.model)
-        for partition in range(num_clients):
-            home = config.home(partition)
-            device = Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), seed=partition)
-            style = STYLES[partition % len(STYLES)]
-            device.add_images(scenes_dataset(2 + partition, partition, styles=(style,)))
-            for prompt in prompts[partition::num_clients]:
+        for client in range(num_clients):
+            home = config.home(client)
+            device = Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), seed=client)
+            style = STYLES[client % len(STYLES)]
+            device.add_images(scenes_dataset(2 + client, client, styles=(style,)))
+            for prompt in prompts[client::num_clients]:
                 device.add_prompt(prompt)
         return config
 

@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_through_the_command_line(make_run: MakeRun) -> Non
         model = {{ name = {model}, height = 32, width = 32 }}
         adapter.rank = 2
         rounds.count = 2
-        training = {{ shared_steps = 2, personal_steps = 1, batch_size = 2, learning_rate = 1e-2 }}
+        training = {{ local_steps = 2, personal_steps = 1, batch_size = 2, learning_rate = 1e-2 }}
         generation.enabled = false
     """)
     subprocess.run(

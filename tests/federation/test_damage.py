@@ -68,7 +68,7 @@ def test_a_damaged_home_leaves_the_rounds_and_is_told(make_run: MakeRun, name: s
     (config.home(1) / name).write_text("{broken")
     told = refusals(simulate(config))
     assert len(told) == 1
-    assert "partition 1" in told[0]
+    assert "client 1" in told[0]
     assert "storage" in told[0]
 
 
@@ -78,8 +78,8 @@ def test_a_damaged_prompt_is_told_and_the_others_are_drawn(make_run: MakeRun) ->
     prompt.write_text("{")
     record = simulate(config)
     (told,) = refusals(record)
-    assert told.startswith("1 prompt(s) of partition 1 cannot be read")
-    drawn = {task["partition"] for group in record["generation"]["groups"] for task in group["tasks"]}
+    assert told.startswith("1 prompt(s) of client 1 cannot be read")
+    drawn = {task["client"] for group in record["generation"]["groups"] for task in group["tasks"]}
     assert drawn == {0, 2}
 
 

@@ -32,9 +32,9 @@ def state(seed: int = 0) -> SharedState:
     return SharedState("base", lora, RANK, 4.0, boundary_log_snr=0.5)
 
 
-def update(partition: int, num_examples: int = 3, **metrics: float) -> Update:
-    tensors = state(partition + 1).tensors()
-    return Update(partition, num_examples, 5, tensors, RANK, metrics or {"shared_loss": 0.5})
+def update(client: int, num_examples: int = 3, **metrics: float) -> Update:
+    tensors = state(client + 1).tensors()
+    return Update(client, num_examples, 5, tensors, RANK, metrics or {"shared_loss": 0.5})
 
 
 EXPECTED = manifest_of(state().tensors())
@@ -51,7 +51,7 @@ def read(record: RecordDict) -> Update:
 
 def test_an_update_survives_the_message():
     found = read(update_record(update(4, 7, shared_loss=0.25)))
-    assert (found.partition, found.num_examples, found.num_steps, found.metrics) == (
+    assert (found.client, found.num_examples, found.num_steps, found.metrics) == (
         4,
         7,
         5,
@@ -126,7 +126,7 @@ LENGTH = EXPECTED.num_values
         (with_array(Array(np.zeros(10**6, np.float32))), "4000128 bytes for values of 96"),
         (with_array(Array("float32", (24,), "numpy.ndarray", b"garbage")), "cannot be read"),
         (with_array(Array("float32", (24,), "pickle", b"garbage")), "cannot be read"),
-        (with_body(partition=3), "claims to come from partition 3"),
+        (with_body(partition=3), "claims to come from client 3"),
         (with_body(num_examples=0), "0 examples"),
         (with_body(num_examples=2.5), "2.5 examples"),
         (with_body(num_examples=10**12), "1000000000000 examples, expected 1 to 10000000"),
@@ -146,7 +146,7 @@ LENGTH = EXPECTED.num_values
     ],
 )
 def test_a_wrong_reply_is_refused_with_its_partition_named(record, reason):
-    with pytest.raises(RefusedUpdate, match="partition 4: ") as caught:
+    with pytest.raises(RefusedUpdate, match="client 4: ") as caught:
         read(record)
     assert caught.match(reason)
 
@@ -161,9 +161,9 @@ def fold(rule: Rule, updates: Sequence[Update]) -> SharedState:
 def test_fedavg_by_hand():
     """p = 1/4 and 3/4: A = 1/4 [[1, 2]] + 3/4 [[5, 6]] = [[4, 5]], B = 1/4 [[8]] + 3/4 [[0]] = [[2]]."""
 
-    def one(partition: int, down: list[list[float]], up: list[list[float]], num_examples: int) -> Update:
+    def one(client: int, down: list[list[float]], up: list[list[float]], num_examples: int) -> Update:
         tensors = {"l.lora_A": torch.tensor(down), "l.lora_B": torch.tensor(up)}
-        return Update(partition, num_examples, 1, tensors, 1)
+        return Update(client, num_examples, 1, tensors, 1)
 
     start = SharedState("base", {"l": (torch.zeros(1, 2), torch.zeros(1, 1))}, 1, 1.0)
     for name in ("fedavg", "fedit"):
@@ -179,8 +179,8 @@ def test_fedavg_by_hand():
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=6))
 def test_flower_s_fedavg_on_factors_is_fedit(sizes):
-    """One row in a table: under the partition `stage` the two are the same rule, up to rounding."""
-    updates = [update(partition, size) for partition, size in enumerate(sizes)]
+    """One row in a table: under the client `stage` the two are the same rule, up to rounding."""
+    updates = [update(client, size) for client, size in enumerate(sizes)]
     flower, ours = fold(load_strategy("fedavg"), updates), fold(load_strategy("fedit"), updates)
     for name, tensor in flower.tensors().items():
         torch.testing.assert_close(ours.tensors()[name], tensor, rtol=1e-5, atol=1e-6)
@@ -189,7 +189,7 @@ def test_flower_s_fedavg_on_factors_is_fedit(sizes):
 
 @pytest.mark.parametrize("name", ["fedavg", "fedit"])
 def test_equal_updates_are_a_fixed_point_and_no_update_changes_nothing(name):
-    same = [replace(update(0, size), partition=partition) for partition, size in enumerate((3, 5, 11))]
+    same = [replace(update(0, size), client=client) for client, size in enumerate((3, 5, 11))]
     for name_, tensor in fold(load_strategy(name), same).tensors().items():
         torch.testing.assert_close(tensor, same[0].tensors[name_])
     assert fold(load_strategy(name), []).hash() == state().hash()

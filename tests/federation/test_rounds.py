@@ -144,7 +144,7 @@ def test_a_client_that_is_late_leaves_the_round_without_its_update(make_run, lat
     run(config, mute=[late])
     assert time.monotonic() - began < 60
     for done in read_record(config.output)["rounds"]:
-        assert done["refused"] == {str(late): f"partition {late}: late"}
+        assert done["refused"] == {str(late): f"client {late}: late"}
         assert sorted(done["num_examples"]) == sorted({"0", "1", "2"} - {str(late)})
 
 
@@ -175,7 +175,7 @@ def test_an_update_that_cannot_be_read_costs_no_other(make_run, spoiled):
     record = read_record(config.output)
     assert record["status"] == "finished"
     for done in record["rounds"]:
-        assert done["refused"] == {"0": "partition 0: unreadable"}
+        assert done["refused"] == {"0": "client 0: unreadable"}
         assert sorted(done["num_examples"]) == ["1", "2"]
 
 

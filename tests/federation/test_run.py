@@ -17,7 +17,7 @@ from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process, simulate
 from fedaigc.federation.runtime.local_grid import LocalGrid
-from fedaigc.federation.server.rounds import sample_partitions
+from fedaigc.federation.server.rounds import sample_clients
 from fedaigc.federation.server.run_record import load_shared_state, read_record, timeless
 from fedaigc.federation.server.server_app import initial_shared_state, serve
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, Ask
@@ -38,7 +38,7 @@ def test_a_run_trains_groups_shares_and_finishes(make_run: MakeRun) -> None:
     steps: list[tuple[str, int, int]] = []
     record = simulate(config, lambda *step: steps.append(step))
     assert record["status"] == "finished"
-    assert record["partitions"] == [0, 1, 2, 3]
+    assert record["clients"] == [0, 1, 2, 3]
     assert record["refused"] == []
     assert [entry["round"] for entry in record["rounds"]] == [1, 2]
     assert record["rounds"][0]["num_examples"] == {"0": 2, "1": 3, "2": 4, "3": 5}
@@ -79,12 +79,12 @@ def test_the_same_seed_gives_the_same_run_in_any_order_of_replies(make_run: Make
 
 
 def test_random_node_ids_change_nothing(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nodes whose ids rise with the partitions, and nodes whose ids fall: sums in float32 would tell."""
+    """Nodes whose ids rise with the clients, and nodes whose ids fall: sums in float32 would tell."""
     ends = set()
     for sign in (1, -1):
         monkeypatch.setattr(
             "fedaigc.federation.runtime.local_grid.derived_seed",
-            lambda run_id, name, partition, sign=sign: 10**6 + sign * partition,
+            lambda run_id, name, client, sign=sign: 10**6 + sign * client,
         )
         config = make_run(f"nodes{sign}", num_clients=4, generation={"enabled": False})
         run_in_process(config)
@@ -106,7 +106,7 @@ def test_clients_are_drawn_from_the_run_s_own_seed(make_run: MakeRun) -> None:
 
     def drawn(seed: int) -> list[list[int]]:
         seeded = config.model_copy(update={"seed": seed})
-        return [sample_partitions([3, 1, 0, 2], seeded, number) for number in range(1, 9)]
+        return [sample_clients([3, 1, 0, 2], seeded, number) for number in range(1, 9)]
 
     assert drawn(0) == drawn(0)
     assert drawn(0) != drawn(1)
@@ -144,10 +144,10 @@ def test_the_trained_state_exports_to_an_ordinary_lora_folder(make_run: MakeRun,
 
 
 class Tampering:
-    """A client app in which one partition changes what it says."""
+    """A client app in which one client changes what it says."""
 
-    def __init__(self, partition: int, change: Any) -> None:
-        self._partition = partition
+    def __init__(self, client: int, change: Any) -> None:
+        self._partition = client
         self._change = change
 
     def __call__(self, message: Message, context: Context) -> Message:
@@ -175,9 +175,9 @@ def test_a_client_with_another_base_is_refused_with_both_fingerprints(make_run: 
             reply.content[BODY]["base"] = "f" * 64
 
     record = serve_with(config, Tampering(1, other_base))
-    assert record["partitions"] == [0, 2]
+    assert record["clients"] == [0, 2]
     (refused,) = record["refused"]
-    assert refused["partition"] == 1
+    assert refused["client"] == 1
     assert "f" * 64 in refused["reason"]
     assert record["base"] in refused["reason"]
     assert record["rounds"][0]["sampled"] == [0, 2]
@@ -191,8 +191,8 @@ def test_a_second_node_with_the_same_partition_is_refused(make_run: MakeRun) -> 
             reply.content[BODY]["partition"] = 0
 
     record = serve_with(config, Tampering(2, claim_zero))
-    assert record["partitions"] == [0, 1]
-    assert [entry["reason"] for entry in record["refused"]] == ["partition 0 is there already"]
+    assert record["clients"] == [0, 1]
+    assert [entry["reason"] for entry in record["refused"]] == ["client 0 is there already"]
 
 
 def poison(kind: str, reply: Message) -> None:
@@ -208,7 +208,7 @@ def test_a_poisoned_update_is_refused_and_the_round_goes_on(make_run: MakeRun) -
     config = make_run("poisoned", rounds={"count": 1}, generation={"enabled": False})
     record = serve_with(config, Tampering(2, poison))
     assert list(record["rounds"][0]["refused"]) == ["2"]
-    assert "partition 2: " in record["rounds"][0]["refused"]["2"]
+    assert "client 2: " in record["rounds"][0]["refused"]["2"]
     assert "not finite" in record["rounds"][0]["refused"]["2"]
     without = make_run("without", rounds={"count": 1}, generation={"enabled": False}, num_clients=2)
     run_in_process(without)
@@ -221,7 +221,7 @@ def test_a_round_without_any_usable_update_ends_the_run(make_run: MakeRun) -> No
         serve_with(config, Tampering(0, poison))
     record = read_record(config.output)
     assert record["status"] == "failed"
-    assert "partition 0" in record["error"]
+    assert "client 0" in record["error"]
 
 
 @pytest.mark.parametrize("kind", [Ask.HELLO, Ask.SIGNATURES, Ask.FINISH])
@@ -236,7 +236,7 @@ def test_a_client_that_talks_nonsense_does_not_stop_the_others(make_run: MakeRun
     record = serve_with(config, Tampering(0, nonsense))
     assert record["status"] == "finished"
     finished = {
-        task["partition"]
+        task["client"]
         for group in record["generation"]["groups"]
         for task in group["tasks"]
         if task["outcome"] != "failed"

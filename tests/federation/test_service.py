@@ -38,8 +38,8 @@ def lines(config: FederationConfig) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (config.output / GENERATIONS).read_text().splitlines()]
 
 
-def queue(config: FederationConfig, partition: int) -> PromptQueue:
-    return PromptQueue(Home.open(config.home(partition)))
+def queue(config: FederationConfig, client: int) -> PromptQueue:
+    return PromptQueue(Home.open(config.home(client)))
 
 
 def grid_of(config: FederationConfig, run_id: int, kind: type[LocalGrid] = LocalGrid) -> LocalGrid:
@@ -61,7 +61,7 @@ def test_prompts_are_served_between_rounds_and_once(make_run: MakeRun) -> None:
     record = read_record(config.output)
     assert record["generation"]["groups"] == []
     assert [entry["round"] for entry in record["rounds"]] == [1, 2, 3]
-    assert not [task for partition in range(3) for task in queue(config, partition).waiting()]
+    assert not [task for client in range(3) for task in queue(config, client).waiting()]
     # a new run of the same output does not go on in the old file
     run_in_process(with_generation(config, serve_s=0.1))
     assert not (config.output / GENERATIONS).exists()
@@ -124,7 +124,7 @@ def test_a_task_that_its_device_names_for_ever_is_given_up(make_run: MakeRun) ->
 
 
 class LateGrid(LocalGrid):
-    """The node of the last partition is not there before the second round."""
+    """The node of the last client is not there before the second round."""
 
     rounds = 0
 
@@ -148,18 +148,18 @@ def test_a_bound_device_that_comes_late_joins_the_next_round(
     with in_process_run(config) as run_id:
         grid = grid_of(config, run_id, LateGrid)
         # the fourth never comes
-        bindings = {str(node): partition for partition, node in enumerate(grid._contexts)} | {"7": 3}
+        bindings = {str(node): client for client, node in enumerate(grid._contexts)} | {"7": 3}
         late = config.model_copy(update={"bindings": bindings, "num_clients": 4})
         server_app.serve(grid, late)
     record = read_record(config.output)
     assert [entry["sampled"] for entry in record["rounds"]] == [[0, 1], [0, 1, 2], [0, 1, 2]]
     assert record["refused"] == []
-    assert record["partitions"] == [0, 1, 2]
+    assert record["clients"] == [0, 1, 2]
     assert record["absent"] == [3]
     assert record["client_versions"].keys() == {"0", "1", "2"}
-    assert "not there: the device of partition 3" in refusals(record)
+    assert "not there: the device of client 3" in refusals(record)
     # its prompts are served with the others'
-    drawn = {task["partition"] for group in record["generation"]["groups"] for task in group["tasks"]}
+    drawn = {task["client"] for group in record["generation"]["groups"] for task in group["tasks"]}
     assert drawn == {0, 1, 2}
 
 

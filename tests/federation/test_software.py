@@ -36,14 +36,14 @@ def test_a_difference_names_what_where_and_the_server_s() -> None:
     assert difference({}, own) is None
     others = {2: own | {"torch": "2.5.1"}, 0: own | {"torch": "2.5.1", "flwr": None}, 1: own}
     assert difference(others, own) == (
-        "partitions compute with other versions: torch 2.5.1 on 0, 2 (server 2.6.0); "
+        "clients compute with other versions: torch 2.5.1 on 0, 2 (server 2.6.0); "
         "flwr unknown on 0 (server 1.41.0)"
     )
 
 
 def test_equal_versions_are_in_the_record_without_a_warning(make_run: MakeRun) -> None:
     record = simulate(make_run(**QUICK))
-    assert record["client_versions"] == {str(partition): own_software() for partition in range(3)}
+    assert record["client_versions"] == {str(client): own_software() for client in range(3)}
     assert record["version_warning"] is None
 
 
@@ -55,7 +55,7 @@ def test_other_versions_take_part_and_the_record_says_so_once(make_run: MakeRun)
     config = make_run(**QUICK)
     record = serve_with(config, Tampering(1, older))
     assert record["status"] == "finished"
-    assert record["partitions"] == [0, 1, 2]
+    assert record["clients"] == [0, 1, 2]
     assert record["refused"] == []
     assert record["client_versions"]["1"]["torch"] == "2.5.1+cpu"
     assert "torch 2.5.1+cpu on 1 (server " in record["version_warning"]
@@ -70,7 +70,7 @@ def test_text_in_the_place_of_a_version_never_comes_into_the_record(make_run: Ma
             del reply.content[BODY]["python"]
 
     record = serve_with(make_run(**QUICK), Tampering(0, telling))
-    assert record["partitions"] == [0, 1, 2]
+    assert record["clients"] == [0, 1, 2]
     assert "crimson" not in json.dumps(record)
     assert set(record["client_versions"]["0"]) == set(SOFTWARE)
     assert (record["client_versions"]["0"]["torch"], record["client_versions"]["0"]["python"]) == (None, None)

@@ -74,7 +74,7 @@ rank = 2
 count = 10000
 
 [training]
-shared_steps = 1
+local_steps = 1
 personal_steps = 1
 batch_size = 2
 """

@@ -21,7 +21,7 @@ from .conftest import MakeRun
 
 
 class WatchedGrid(LocalGrid):
-    """Keeps what devices send in a round, by partition."""
+    """Keeps what devices send in a round, by client."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -30,10 +30,10 @@ class WatchedGrid(LocalGrid):
     def _answer(self, message: Message) -> Message:
         reply = super()._answer(message)
         if message.metadata.message_type == "train":
-            partition = self._contexts[message.metadata.dst_node_id].node_config["partition-id"]
+            client = self._contexts[message.metadata.dst_node_id].node_config["partition-id"]
             count = values_of(reply.content)["num_examples"]
             values = array_of(values_of(reply.content, ARRAYS)[FLAT].data).astype("float64")
-            self.sent[int(partition)] = (int(count), torch.from_numpy(values))
+            self.sent[int(client)] = (int(count), torch.from_numpy(values))
         return reply
 
 
@@ -67,14 +67,14 @@ def test_a_round_averages_by_examples_or_alike(
     config = make_run(rounds=section, generation={"enabled": False})
     grid = run(config)
     assert sorted(count for count, _ in grid.sent.values()) == [2, 3, 4]
-    weights = {partition: 1 if uniform else count for partition, (count, _) in grid.sent.items()}
-    total = sum(weights[partition] * values for partition, (_, values) in grid.sent.items())
+    weights = {client: 1 if uniform else count for client, (count, _) in grid.sent.items()}
+    total = sum(weights[client] * values for client, (_, values) in grid.sent.items())
     mean = total / sum(weights.values())
     shared = load_shared_state(config.output)
     rule = load_strategy(strategy, options)
     found = flatten({name: tensor for name, tensor in shared.tensors().items() if rule.sends(name, 1)})
     torch.testing.assert_close(torch.from_numpy(found).double(), mean, rtol=0, atol=1e-6)
-    other = {partition: count if uniform else 1 for partition, (count, _) in grid.sent.items()}
+    other = {client: count if uniform else 1 for client, (count, _) in grid.sent.items()}
     wrong = sum(other[p] * values for p, (_, values) in grid.sent.items()) / sum(other.values())
     assert (torch.from_numpy(found).double() - wrong).abs().max() > 1e-5
     # what devices said stays in the record

@@ -83,7 +83,7 @@ def config(tmp_path_factory) -> FederationConfig:
             "num_clients": len(PROMPTS),
             "adapter": {"rank": 1},
             "rounds": {"count": 1, "strategy": "fedit"},
-            "training": {"shared_steps": 1, "personal_steps": 1, "batch_size": 2},
+            "training": {"local_steps": 1, "personal_steps": 1, "batch_size": 2},
             "generation": {
                 "num_inference_steps": 3,
                 "num_shared_steps": 1,
@@ -98,12 +98,10 @@ def config(tmp_path_factory) -> FederationConfig:
 def devices(config, taxonomy) -> dict[int, Device]:
     pipe, base_hash = base_model(config.model)
     made = {}
-    for partition, prompt in enumerate(PROMPTS):
-        made[partition] = Device(
-            config.home(partition), pipe, base_hash=base_hash, taxonomy=taxonomy, seed=partition
-        )
-        made[partition].add_images(scenes_dataset(styles=("noto",), n=1, seed=partition))
-        made[partition].add_prompt(prompt)
+    for client, prompt in enumerate(PROMPTS):
+        made[client] = Device(config.home(client), pipe, base_hash=base_hash, taxonomy=taxonomy, seed=client)
+        made[client].add_images(scenes_dataset(styles=("noto",), n=1, seed=client))
+        made[client].add_prompt(prompt)
     return made
 
 

@@ -15,7 +15,7 @@ from fedaigc.federation.server.server_app import serve
 from fedaigc.federation.wire.flat_arrays import array_of, flatten
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS, read_train, values_of
 
-# reply, partition, kind of the order, content of the order
+# reply, client, kind of the order, content of the order
 Change = Callable[[RecordDict, int, str, RecordDict], RecordDict]
 Vectors = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -27,8 +27,8 @@ class HostileGrid(LocalGrid):
 
     def _answer(self, message: Message) -> Message:
         reply = super()._answer(message)
-        partition = int(self._contexts[message.metadata.dst_node_id].node_config["partition-id"])
-        content = self.change(reply.content, partition, message.metadata.message_type, message.content)
+        client = int(self._contexts[message.metadata.dst_node_id].node_config["partition-id"])
+        content = self.change(reply.content, client, message.metadata.message_type, message.content)
         return Message(content, reply_to=message)
 
 

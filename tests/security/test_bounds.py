@@ -326,8 +326,8 @@ class TestTasks:
 
     def test_a_generation_takes_a_bounded_number_of_each_in_turn(self) -> None:
         replies = {
-            partition: signatures([], [], [f"{partition:04x}{number:012x}" for number in range(1_024)])
-            for partition in range(9)
+            client: signatures([], [], [f"{client:04x}{number:012x}" for number in range(1_024)])
+            for client in range(9)
         }
         replies[9] = signatures([], [], ["0009" + "0" * 12])
         try:

@@ -35,8 +35,8 @@ HOSTILE, CLIENTS = 1, 4
 def flip(times: float) -> Change:
     """x - times (y - x) in place of y."""
 
-    def change(content: RecordDict, partition: int, kind: str, order: RecordDict) -> RecordDict:
-        if kind != Ask.TRAIN or partition != HOSTILE:
+    def change(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
+        if kind != Ask.TRAIN or client != HOSTILE:
             return content
         return with_weights(content, order, lambda x, y: x - times * (y - x))
 
@@ -44,20 +44,20 @@ def flip(times: float) -> Change:
 
 
 def on_train(**values: object) -> Change:
-    def change(content: RecordDict, partition: int, kind: str, order: RecordDict) -> RecordDict:
-        return with_values(content, **values) if kind == Ask.TRAIN and partition == HOSTILE else content
+    def change(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
+        return with_values(content, **values) if kind == Ask.TRAIN and client == HOSTILE else content
 
     return change
 
 
-def huge(content: RecordDict, partition: int, kind: str, order: RecordDict) -> RecordDict:
-    if kind != Ask.TRAIN or partition != HOSTILE:
+def huge(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
+    if kind != Ask.TRAIN or client != HOSTILE:
         return content
     return with_weights(content, order, lambda x, y: np.full_like(y, 3e38))
 
 
-def lossy(content: RecordDict, partition: int, kind: str, order: RecordDict) -> RecordDict:
-    return with_loss(content, 1e30) if kind == Ask.TRAIN and partition == HOSTILE else content
+def lossy(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
+    return with_loss(content, 1e30) if kind == Ask.TRAIN and client == HOSTILE else content
 
 
 ATTACKS: Mapping[str, Change] = {
@@ -93,7 +93,7 @@ def test_a_device_that_is_drawn_alone_does_not_end_the_run(make_run):  # noqa: F
 
 
 def test_when_most_clients_fail_for_good_the_run_ends(make_run):  # noqa: F811
-    def change(content: RecordDict, partition: int, kind: str, order: RecordDict) -> RecordDict:
+    def change(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
         return with_values(content, manifest="none") if kind == Ask.TRAIN else content
 
     with pytest.raises(UserError, match="round 1: no client sent an update that could be used"):
@@ -107,12 +107,12 @@ def test_when_most_clients_fail_for_good_the_run_ends(make_run):  # noqa: F811
 def test_a_lie_at_hello_buys_ten_median_devices(make_run, claimed, refused, capped):  # noqa: F811
     """Devices have 2, 3, 4 and 5 pictures; the hostile one has 3, and shows what it claims."""
 
-    def change(content: RecordDict, partition: int, kind: str, order: RecordDict) -> RecordDict:
-        lies = partition == HOSTILE and kind in (Ask.HELLO, Ask.TRAIN)
+    def change(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
+        lies = client == HOSTILE and kind in (Ask.HELLO, Ask.TRAIN)
         return with_values(content, num_examples=claimed) if lies else content
 
     record = run_with(make(make_run), change)
-    assert (HOSTILE not in record["partitions"]) == refused
+    assert (HOSTILE not in record["clients"]) == refused
     # of 2, 4, 5 and the lie the lower median is 4
     assert [done["capped"] for done in record["rounds"]] == [capped, capped]
     assert bool(refusals(record)) == (refused or bool(capped))
@@ -128,8 +128,8 @@ def test_more_than_was_shown_counts_as_what_was_shown(make_run):  # noqa: F811
 def test_honest_runs_are_the_same_bit_for_bit_with_and_without_bounds(make_run):  # noqa: F811
     """Also where clients differ in steps and ranks."""
     for name, rest in {
-        "fedit": {"clients": {"shared_steps": [1, 2, 3, 4]}},
-        "flora": {"clients": {"ranks": [1, 2, 2, 1], "shared_steps": [4, 1, 1, 4]}},
+        "fedit": {"clients": {"local_steps": [1, 2, 3, 4]}},
+        "flora": {"clients": {"ranks": [1, 2, 2, 1], "local_steps": [4, 1, 1, 4]}},
         "scaffold": {},
     }.items():
         found = {}
@@ -207,7 +207,7 @@ def test_partitions_of_scenes_keep_their_weights_by_default() -> None:
         PartitionSettings(kind="iid", size_skew="square"),
     ):
         for seed in range(3):
-            data = DataSpec(number=8, images=768, new=(), seed=seed, styles=STYLES, partition=settings)
+            data = DataSpec(number=8, images=768, new=(), seed=seed, styles=STYLES, client=settings)
             shown = {client.index: client.num_images for client in split_clients(data)}
             assert weight_limits(shown, RoundsSection().max_weight_ratio) == shown
 
@@ -226,7 +226,7 @@ def test_the_first_round_is_bounded_by_its_own_median() -> None:
     assert not bounds.knows({"change"})
     bounds.look(sizes(1, 2, 40))
     bounds.check(0, {"change": 10.0})
-    with pytest.raises(BeyondBounds, match="partition 1: its change is 20 times the median"):
+    with pytest.raises(BeyondBounds, match="client 1: its change is 20 times the median"):
         bounds.check(1, {"change": 40.0})
     bounds.end_round()
     # 10 and, of the refused one, the bound, 10
@@ -240,11 +240,11 @@ def test_a_minority_moves_the_median_within_the_honest_range() -> None:
     bounds = UpdateBounds(5.0)
     for _ in range(20):
         bounds.look(sizes(1.0, 1.1, 1.2, 1e9, 1e9))
-        for partition, size in enumerate((1.0, 1.1, 1.2)):
-            bounds.check(partition, {"change": size})
-        for partition in (3, 4):
+        for client, size in enumerate((1.0, 1.1, 1.2)):
+            bounds.check(client, {"change": size})
+        for client in (3, 4):
             with pytest.raises(BeyondBounds):
-                bounds.check(partition, {"change": 1e9})
+                bounds.check(client, {"change": 1e9})
         bounds.end_round()
         assert bounds.state()["0/change"].max() <= 5 * 1.2
 
@@ -258,9 +258,9 @@ def test_a_scale_that_grows_for_all_is_followed() -> None:
     for number in range(12):
         scale = 1.0 if number < 1 else 20.0
         count = 0
-        for partition in range(3):
+        for client in range(3):
             try:
-                bounds.check(partition, {"change": scale})
+                bounds.check(client, {"change": scale})
                 count += 1
             except BeyondBounds:
                 pass
@@ -354,10 +354,10 @@ def test_robust_rules_take_their_attackers_from_the_configuration(strategy, leas
     start = SharedState("base", {"l": (torch.zeros(1, 2), torch.zeros(2, 1))}, 1, 1.0)
     for hostile in range(least):
         rule.start(start, 1)
-        for partition in range(least):
-            value = 1e4 if partition == hostile else 1.0 + partition / 100
+        for client in range(least):
+            value = 1e4 if client == hostile else 1.0 + client / 100
             tensors = {name: torch.full_like(tensor, value) for name, tensor in start.tensors().items()}
-            rule.add(Update(partition, 1, 1, tensors, 1))
+            rule.add(Update(client, 1, 1, tensors, 1))
         largest = max(float(tensor.abs().max()) for tensor in rule.finish().tensors().values())
         assert 1.0 <= largest < 1.1
     with pytest.raises(UserError, match=f"needs {least} clients a round, there are {least - 1}"):
@@ -381,9 +381,9 @@ def test_too_few_updates_for_the_attackers_change_nothing() -> None:
     rule = server_rule(robust("fedtrimmedavg", 5, 1))
     start = SharedState("base", {"l": (torch.zeros(1, 2), torch.zeros(2, 1))}, 1, 1.0)
     rule.start(start, 1)
-    for partition in range(2):
+    for client in range(2):
         tensors = {name: torch.ones_like(tensor) for name, tensor in start.tensors().items()}
-        rule.add(Update(partition, 1, 1, tensors, 1))
+        rule.add(Update(client, 1, 1, tensors, 1))
     assert rule.finish().hash() == start.hash()
 
 

@@ -31,7 +31,7 @@ from tests.federation.conftest import MakeRun, make_run, small_model  # noqa: F4
 from .hostile import Change, run_with
 
 QUIET = {"enabled": False}
-DIVERGING = {"shared_steps": 3, "personal_steps": 0, "learning_rate": 1e30, "optimizer": "sgd"}
+DIVERGING = {"local_steps": 3, "personal_steps": 0, "learning_rate": 1e30, "optimizer": "sgd"}
 
 
 def upto(config: FederationConfig, count: int) -> FederationConfig:
@@ -100,7 +100,7 @@ def test_a_new_run_does_not_go_back_to_another_run_s_state(make_run: MakeRun) ->
 def diverging_in(numbers: Collection[int], when: Any = lambda received: True) -> Change:
     """All devices diverge in these rounds, from states that `when` holds for."""
 
-    def change(content: RecordDict, partition: int, kind: str, order: RecordDict) -> RecordDict:
+    def change(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
         if kind != Ask.TRAIN:
             return content
         received = read_train(order)
@@ -133,7 +133,7 @@ def test_a_round_in_which_all_diverge_costs_a_round_and_not_the_run(make_run: Ma
     assert [done["fell_back_to"] for done in record["rounds"]] == [None, None, 1, None, None]
     assert record["status"] == "finished"
     again = make_run("again", generation=QUIET, rounds={"count": 5})
-    with pytest.raises(UserError, match=r"could be used:(\n  partition \d+: diverged)+\Z"):
+    with pytest.raises(UserError, match=r"could be used:(\n  client \d+: diverged)+\Z"):
         run_with(again, diverging_in({3, 4}))
     assert run_with(upto(again, 5), diverging_in(()))["status"] == "finished"
 
@@ -147,8 +147,8 @@ def test_training_that_diverges_from_the_start_is_told(make_run: MakeRun) -> Non
 def test_a_minority_that_says_it_diverged_sends_no_run_back(make_run: MakeRun) -> None:  # noqa: F811
     config = make_run(generation=QUIET, rounds={"count": 6, "clients": 1})
 
-    def change(content: RecordDict, partition: int, kind: str, order: RecordDict) -> RecordDict:
-        return failure(Failure.DIVERGED) if kind == Ask.TRAIN and partition == 0 else content
+    def change(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
+        return failure(Failure.DIVERGED) if kind == Ask.TRAIN and client == 0 else content
 
     record = run_with(config, change)
     assert record["status"] == "finished"
@@ -168,7 +168,7 @@ def test_a_device_keeps_nothing_of_a_round_that_diverged(make_run: MakeRun) -> N
             rule.download(shared, 0, shared.rank, 1),
             rule,
             config.training,
-            shared_steps=3,
+            local_steps=3,
             personal_rank=2,
             height=32,
             width=32,

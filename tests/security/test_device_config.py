@@ -59,7 +59,7 @@ def whole_config(root: Path, **generation: Any) -> FederationConfig:
             "bindings": NODES,
             "model": {"name": str(root / "model"), "height": 32, "width": 32},
             "rounds": {"count": 2, "dropout_rate": 0.2, "clients": 1, "deadline_s": 100.0},
-            "clients": {"shared_steps": [11, 13], "ranks": [2, 8]},
+            "clients": {"local_steps": [11, 13], "ranks": [2, 8]},
             "generation": {"delivery": "tolerant", "link": {"distance_m": [37.5, 41.25]}, **generation},
         }
     )
@@ -160,7 +160,7 @@ def test_devices_that_know_their_part_alone_end_where_a_simulation_ends(make_run
         "seed": SEED,
         "num_clients": 3,
         "rounds": {"count": 3, "upload_format": "int8", "dropout_rate": 0.4, "clients": 2},
-        "clients": {"shared_steps": [1, 2, 3]},
+        "clients": {"local_steps": [1, 2, 3]},
     }
     simulated, deployed = make_run("simulated", **settings), make_run("deployed", **settings)
     run_in_process(simulated)
@@ -217,14 +217,14 @@ def test_a_real_deployment_runs_without_telling_its_devices(make_run: MakeRun, t
     """Server, door and two devices as processes: the run ends well, and no file of Flower's has the seed."""
     config = make_run("told", num_clients=2, seed=SEED, rounds={"count": 1})
     with deployment(config, tmp_path / "server", 2) as devices:
-        for partition in range(2):
-            devices.start(partition)
+        for client in range(2):
+            devices.start(client)
         nodes = [str(device.node_id) for device in known_devices(devices.folder)]
         run_on_devices(devices.folder, devices.state, config)
         kept = b"".join(path.read_bytes() for path in devices.folder.glob("superlink.db*"))
         app = b"".join(p.read_bytes() for p in (devices.folder / "flower").rglob("*") if p.is_file())
-        for partition in range(2):
-            relay = config.home(partition) / "relay"
+        for client in range(2):
+            relay = config.home(client) / "relay"
             app += b"".join(p.read_bytes() for p in relay.rglob("*") if p.is_file())
     assert len(kept) > 10_000
     for secret in (str(SEED), str(config.homes), str(config.output)):

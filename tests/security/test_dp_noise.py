@@ -57,11 +57,11 @@ def after_a_round(
     rule, start = load_strategy("fedavg", dict(options)), state()
     rule.seed = seed
     rule.start(start, round)
-    for partition, change in enumerate(sent):
+    for client, change in enumerate(sent):
         tensors = {name: value + torch.from_numpy(change[name]) for name, value in start.tensors().items()}
         if options["dp"] == "client-adaptive":
             tensors["norm_bit"] = torch.tensor([1.0])
-        rule.add(Update(partition, 1, 1, tensors, start.rank))
+        rule.add(Update(client, 1, 1, tensors, start.rank))
     return rule, rule.finish()
 
 
@@ -169,9 +169,9 @@ def test_noise_and_sensitivity_are_those_of_the_updates_that_came(dp, clients):
     found = []
     for each in (rule, quiet):
         each.start(start, 1)
-        for partition, change in enumerate(sent):
+        for client, change in enumerate(sent):
             tensors = {n: value + torch.from_numpy(change[n]) for n, value in start.tensors().items()}
-            each.add(Update(partition, 1, 1, tensors, start.rank))
+            each.add(Update(client, 1, 1, tensors, start.rank))
         found.append(moved(each.finish()))
     noisy, mean = found
     others = sum((flat(change) for change in sent[1:]), np.zeros(1))

@@ -83,8 +83,8 @@ def test_a_deployment_writes_for_its_users_alone(make_run: MakeRun, tmp_path: Pa
     config = make_run("deployed", num_clients=2)
     folder = tmp_path / "server"
     with deployment(config, folder, 2) as devices:
-        for partition in range(2):
-            devices.start(partition)
+        for client in range(2):
+            devices.start(client)
         run_on_devices(devices.folder, devices.state, config)
         wait_for(lambda: (config.output / "record.json").exists())
         # what the tests open for the devices' words is no part of a deployment

@@ -94,7 +94,7 @@ def test_no_header_is_an_error_of_the_door(door: int, value: bytes) -> None:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: Any) -> Guard:
     home = Home.open(tmp_path_factory.mktemp("page") / "home", 1)
-    return page_app(home, lambda: {"partition": 0, "busy": False}, token="token", port=1234)
+    return page_app(home, lambda: {"client": 0, "busy": False}, token="token", port=1234)
 
 
 def page_status(page: Guard, path: str, method: str = "GET", body: bytes = b"", kind: bytes = b"") -> int:

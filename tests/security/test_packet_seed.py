@@ -64,14 +64,14 @@ def test_the_forms_find_a_seed_where_a_member_could() -> None:
 
 
 def messages_of(config: FederationConfig) -> list[tuple[str, int, dict[str, Any], bytes]]:
-    """Every message to a device in a run: kind, partition, values, and its bytes."""
+    """Every message to a device in a run: kind, client, values, and its bytes."""
     seen = []
 
     def noting(message: Message, context: Context) -> Message:
         content = recorddict_to_proto(message.content).SerializeToString()
-        partition = int(context.node_config["partition-id"])
+        client = int(context.node_config["partition-id"])
         values = values_of(message.content) if "body" in message.content else {}
-        seen.append((message.metadata.message_type, partition, values, content))
+        seen.append((message.metadata.message_type, client, values, content))
         return app(message, context)
 
     with in_process_run(config) as run_id:
@@ -137,10 +137,10 @@ def party(make_run: MakeRun) -> tuple[Any, DenoisingPlan, dict[int, Device], dic
         pipe, num_inference_steps=4, guidance_scale=5.0, height=32, width=32, base_hash=base_hash
     )
     devices = {
-        partition: Device(config.home(partition), pipe, base_hash=base_hash, taxonomy=taxonomy())
-        for partition in range(2)
+        client: Device(config.home(client), pipe, base_hash=base_hash, taxonomy=taxonomy())
+        for client in range(2)
     }
-    owners = {device.waiting()[0]: partition for partition, device in devices.items()}
+    owners = {device.waiting()[0]: client for client, device in devices.items()}
     return pipe, plan, devices, owners, Group(tuple(sorted(owners)), "a fruit on a table", None)
 
 

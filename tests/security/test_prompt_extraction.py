@@ -148,7 +148,7 @@ def test_training_keeps_nothing_of_the_prompt_that_was_drawn_before(  # type: ig
         state = lab.state(Genes("factors", {"state": "random", "amplitude": 0.1}))
         drawn = victim.ask(Ask.FINISH, lab.finish(Genes("honest", {"side": 32}), victim.tasks[0]))
         # a small rate: steps from these factors go far, and count for as many as they are worth
-        training = {"shared_steps": 2, "personal_steps": 1, "batch_size": 2, "learning_rate": 3e-5}
+        training = {"local_steps": 2, "personal_steps": 1, "batch_size": 2, "learning_rate": 3e-5}
         config = victim.config(adapter={"rank": 1}, training=training)
         order = train_record(Received(state, 1, {}), "float32", numpy_rng(0, "o"), strategy_code("fedavg"))
         replies.append((drawn.kind, victim.ask(Ask.TRAIN, order, config)))

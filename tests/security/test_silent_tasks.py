@@ -149,9 +149,7 @@ def test_a_silent_run_serves_every_prompt_alone_and_repeats(make_run: MakeRun) -
         run_in_process(config)
         groups = read_record(config.output)["generation"]["groups"]
         records.append([(task["task_id"], task["outcome"]) for group in groups for task in group["tasks"]])
-        tasks = [
-            task for partition in range(2) for task in PromptQueue(Home.open(config.home(partition))).all()
-        ]
+        tasks = [task for client in range(2) for task in PromptQueue(Home.open(config.home(client))).all()]
         assert all(task.status is TaskStatus.FINISHED for task in tasks)
         own = {task.task_id for task in tasks}
         assert not own & {task_id for task_id, _ in records[-1]}

@@ -31,7 +31,7 @@ def log(config: FederationConfig) -> str:
 @pytest.mark.parametrize(
     ("section", "values", "told"),
     [
-        ("training", {"shared_steps": 41}, "41 steps of the shared stage"),
+        ("training", {"local_steps": 41}, "41 steps of the shared stage"),
         ("training", {"personal_steps": 201}, "201 steps of the personal stage"),
         ("training", {"batch_size": 33}, "33 pictures a batch"),
         ("training", {"learning_rate": 0.02}, "0.02 as learning rate"),
@@ -51,7 +51,7 @@ def test_what_is_beyond_the_owners_limits_is_refused(
     whole = make_run(num_clients=1)
     config = changed(whole, section, **values)
     if config.rounds.options.get("personal_steps") or config.rounds.options.get("batches"):
-        config = changed(config, "training", shared_steps=2)
+        config = changed(config, "training", local_steps=2)
     # the small model takes no more than rank 16
     agent, shared = agent_of(config), start(whole if section == "adapter" else config)
     number = 1
@@ -85,14 +85,14 @@ def test_the_default_configuration_and_that_of_the_soak_pass() -> None:
     default = parse_config({"homes": "homes", "output": "out"})
     for config, rounds, images in ((default, 10, 96), (configuration(Path("soak")), 80, None)):
         training = config.training
-        assert training.shared_steps <= limits.max_shared_steps
+        assert training.local_steps <= limits.max_local_steps
         assert training.personal_steps <= limits.max_personal_steps
         assert training.batch_size <= limits.max_batch_size
         assert training.learning_rate <= limits.max_learning_rate
         assert training.condition_dropout <= limits.max_condition_dropout
         assert config.adapter.rank <= limits.max_rank
         if images is not None:
-            assert rounds * training.shared_steps * training.batch_size <= limits.max_passes * images
+            assert rounds * training.local_steps * training.batch_size <= limits.max_passes * images
         assert rounds <= min(limits.max_rounds_a_day, limits.max_rounds)
 
 

@@ -141,9 +141,9 @@ def _noisy(gradient: Tensor | None, parameter: Tensor, noise: torch.Generator) -
 
 @dataclass(frozen=True)
 class Client:
-    """A partition with its sizes; rank None: the federation's."""
+    """A client with its sizes; rank None: the federation's."""
 
-    partition: int
+    client: int
     num_examples: int
     num_steps: int
     rank: int | None = None
@@ -166,7 +166,7 @@ class Federation:
     def __post_init__(self) -> None:
         self.rule = self.server()
         self.shared = self.rule.initial(random_state(self.seed, self.rank, shapes=self.shapes))
-        self.memories: dict[int, Mapping[str, Tensor]] = {client.partition: {} for client in self.clients}
+        self.memories: dict[int, Mapping[str, Tensor]] = {client.client: {} for client in self.clients}
         self.round = 1
 
     def server(self) -> Rule:
@@ -177,7 +177,7 @@ class Federation:
 
     def received(self, client: Client, rank: int | None = None) -> Received:
         """What the client gets in this round."""
-        return self.rule.download(self.shared, client.partition, rank or client.rank or self.rank, self.round)
+        return self.rule.download(self.shared, client.client, rank or client.rank or self.rank, self.round)
 
     def result(self, client: Client, received: Received) -> tuple[LocalResult, Update]:
         """The client half, and its update as the door lets it in."""
@@ -185,10 +185,10 @@ class Federation:
             self.shapes,
             client.num_steps,
             client.num_examples,
-            1000 * self.seed + client.partition,
+            1000 * self.seed + client.client,
             self.round,
         )
-        memory = self.memories[client.partition]
+        memory = self.memories[client.client]
         result = load_strategy(self.name, self.options).client(work, received, memory)
         rank = received.shared.rank if result.rank is None else result.rank
         expected = self.rule.expected(received, rank)
@@ -196,14 +196,14 @@ class Federation:
         assert list(found.items()) == list(expected.items())
         metrics = {"shared_loss": sum(work.losses) / len(work.losses)}
         tensors = {name: tensor.clone() for name, tensor in result.upload.items()}
-        return result, Update(client.partition, client.num_examples, client.num_steps, tensors, rank, metrics)
+        return result, Update(client.client, client.num_examples, client.num_steps, tensors, rank, metrics)
 
     def updates(self) -> list[Update]:
         """One round of all clients; their memories move on."""
         found = []
         for client in self.clients:
             result, update = self.result(client, self.received(client))
-            self.memories[client.partition] = result.memory
+            self.memories[client.client] = result.memory
             found.append(update)
         return found
 
@@ -224,7 +224,7 @@ class Federation:
     def own(self) -> list[SharedState]:
         """The model that each client's device would run now."""
         return [
-            load_strategy(self.name, self.options).own(self.received(client), self.memories[client.partition])
+            load_strategy(self.name, self.options).own(self.received(client), self.memories[client.client])
             for client in self.clients
         ]
 

@@ -52,17 +52,15 @@ def clients_of(name: str) -> tuple[Client, ...]:
 @few
 @given(seed=seeds, order=st.permutations(range(len(CLIENTS))))
 def test_the_order_of_clients_changes_nothing(name, seed, order):
-    """The same updates under permuted partition ids, which is another order at the server."""
+    """The same updates under permuted client ids, which is another order at the server."""
     federation = Federation(name, clients_of(name), seed=seed)
     federation.play()
     updates = federation.updates()
     rule = federation.server()
     rule.load(federation.rule.state())
     expected = effective(federation.fold(updates))
-    renamed = [
-        replace(update, partition=CLIENTS[at].partition) for update, at in zip(updates, order, strict=True)
-    ]
-    renamed.sort(key=lambda update: update.partition)
+    renamed = [replace(update, client=CLIENTS[at].client) for update, at in zip(updates, order, strict=True)]
+    renamed.sort(key=lambda update: update.client)
     found = federation.fold(renamed, rule)
     assert largest_difference(effective(found), expected) < SAME
 
@@ -80,12 +78,11 @@ def test_equal_updates_are_a_fixed_point_and_one_client_is_the_identity(name, se
         rule = federation.server()
         rule.load(federation.rule.state())
         equal = [
-            replace(update, partition=client.partition, num_examples=client.num_examples)
-            for client in clients
+            replace(update, client=client.client, num_examples=client.num_examples) for client in clients
         ]
         found = federation.fold(equal, rule)
         assert largest_difference(effective(found), effective(expected)) < SAME
-        if TRAITS[name].partition == "factor":  # its effective weight says nothing
+        if TRAITS[name].keeps == "factor":  # its effective weight says nothing
             sent = {layer: found.tensors()[layer] for layer in update.tensors}
             assert largest_difference(sent, update.tensors) < SAME
 
@@ -158,8 +155,8 @@ def test_state_and_load_continue_bit_for_bit(name):
         held = load(save({key: tensor.clone().contiguous() for key, tensor in kept.items()})) if kept else {}
         resumed.rule = resumed.server()
         resumed.rule.load(held)
-        for partition, memory in resumed.memories.items():
-            resumed.memories[partition] = load(save(dict(memory))) if memory else {}
+        for client, memory in resumed.memories.items():
+            resumed.memories[client] = load(save(dict(memory))) if memory else {}
         assert resumed.shared.hash() == straight.shared.hash()
         for first, second in zip(resumed.own(), straight.own(), strict=True):
             assert first.hash() == second.hash()
@@ -231,8 +228,8 @@ def test_what_is_given_is_not_written_to(name):
     for _ in range(3):
         given = dict(federation.shared.tensors())
         memory = {
-            f"{partition}/{key}": tensor
-            for partition, kept in federation.memories.items()
+            f"{client}/{key}": tensor
+            for client, kept in federation.memories.items()
             for key, tensor in kept.items()
         }
         copies = {key: tensor.clone() for key, tensor in (given | memory).items()}
@@ -307,11 +304,11 @@ FILES = [name for name in NAMES if type(load_strategy(name)).__module__ == f"str
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_says_what_it_is(name):
-    """Its paper or whose it is, its partition, what the edge runs, its traits and its options."""
+    """Its paper or whose it is, its client, what the edge runs, its traits and its options."""
     strategy = type(load_strategy(name))
     text = " ".join(__import__(strategy.__module__, fromlist=["Strategy"]).__doc__.split())
     assert "arXiv:" in text or "Ours" in text or "baseline" in text
-    assert f"Partition: {TRAITS[name].partition}" in text
+    assert f"Keeps: {TRAITS[name].keeps}" in text
     assert "edge" in text
     assert "Traits:" in text
     assert (strategy.__doc__ or "").strip()

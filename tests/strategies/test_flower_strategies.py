@@ -204,7 +204,7 @@ def test_krum_tells_small_changes_of_large_weights_apart():
     updates = updates_for(rule, x, [(1, 1)] * 5, 0)
     size = [1.0, 0.5, 0.1, 0.6, 0.9]  # the third lies in the middle
     moved = [
-        Update(u.partition, 1, 1, {n: x.tensors()[n] + 0.01 * s * t for n, t in u.tensors.items()}, u.rank)
+        Update(u.client, 1, 1, {n: x.tensors()[n] + 0.01 * s * t for n, t in u.tensors.items()}, u.rank)
         for u, s in zip(updates, size, strict=True)
     ]
     assert fold(rule, x, moved).hash() == x.with_tensors(moved[2].tensors).hash()
@@ -228,7 +228,7 @@ def test_qfedavg_leaves_out_a_client_without_a_loss():
     expected = fold(load_strategy("qfedavg"), x, updates[:2])
     for metrics in ({}, {"shared_loss": -1.0}):
         odd = Update(2, 3, 1, updates[2].tensors, 2, metrics)
-        with pytest.warns(RuntimeWarning, match=r"partition 2 reports the loss .*: its update is left out"):
+        with pytest.warns(RuntimeWarning, match=r"client 2 reports the loss .*: its update is left out"):
             found = fold(rule, x, [*updates[:2], odd])
         assert found.hash() == expected.hash()
 

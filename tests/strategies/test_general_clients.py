@@ -233,7 +233,7 @@ def test_under_the_partition_stage_fedper_fedrep_and_fedbabu_are_fedit(pipe, dat
 
     def one_round(personal, personal_steps: int):
         changed = replace(settings, personal_steps=personal_steps)
-        return local_round(pipe, received, personal, {}, rule, data, changed, seed=3, shared_steps=2, rank=2)
+        return local_round(pipe, received, personal, {}, rule, data, changed, seed=3, local_steps=2, rank=2)
 
     remove(pipe, Stage.PERSONAL)
     fedbabu = one_round(None, 0)

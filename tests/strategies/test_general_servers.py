@@ -36,11 +36,11 @@ def random_state(seed: int, rank: int = 2) -> SharedState:
 def updates_for(rule: Rule, shared: SharedState, sizes: list[tuple[int, int]], seed: int) -> list[Update]:
     """One of random values for each (examples, steps)."""
     found = []
-    for partition, (num_examples, num_steps) in enumerate(sizes):
-        noise = rng(seed, "update", partition)
-        shapes = rule.expected(rule.download(shared, partition, shared.rank, 1), shared.rank)
+    for client, (num_examples, num_steps) in enumerate(sizes):
+        noise = rng(seed, "update", client)
+        shapes = rule.expected(rule.download(shared, client, shared.rank, 1), shared.rank)
         tensors = {name: torch.randn(shape, generator=noise) for name, shape in shapes.items()}
-        found.append(Update(partition, num_examples, num_steps, tensors, shared.rank, {"shared_loss": 0.5}))
+        found.append(Update(client, num_examples, num_steps, tensors, shared.rank, {"shared_loss": 0.5}))
     return found
 
 
@@ -118,14 +118,14 @@ def test_scaffold_by_hand():
     """
     start = SharedState("base", {"l": (torch.zeros(1, 1), torch.zeros(1, 1))}, 1, 1.0)
 
-    def one(partition: int, value: float, change: float, num_examples: int) -> Update:
+    def one(client: int, value: float, change: float, num_examples: int) -> Update:
         values = {
             "l.lora_A": value,
             "l.lora_B": value,
             "control/l.lora_A": change,
             "control/l.lora_B": change,
         }
-        return Update(partition, num_examples, 1, {n: torch.tensor([[v]]) for n, v in values.items()}, 1)
+        return Update(client, num_examples, 1, {n: torch.tensor([[v]]) for n, v in values.items()}, 1)
 
     rule = load_strategy("scaffold")
     rule.num_clients = 4
@@ -170,9 +170,9 @@ def test_fednova_by_hand():
     """
     start = SharedState("base", {"l": (torch.zeros(1, 1), torch.zeros(1, 1))}, 1, 1.0)
 
-    def one(partition: int, value: float, steps: int) -> Update:
+    def one(client: int, value: float, steps: int) -> Update:
         tensors = {name: torch.tensor([[value]]) for name in ("l.lora_A", "l.lora_B")}
-        return Update(partition, 7, steps, tensors, 1)
+        return Update(client, 7, steps, tensors, 1)
 
     for second, expected in ((4.0, 15 / 4), (2.0, 25 / 8)):
         found = fold(load_strategy("fednova"), start, [one(0, 2.0, 1), one(1, second, 4)])

@@ -135,9 +135,7 @@ def test_equal_tables_are_fedit_and_zero_tables_too():
 
 
 def _without_rows(update: Update, names: list[str]) -> Update:
-    return Update(
-        update.partition, update.num_examples, 1, {n: update.tensors[n] for n in names}, update.rank
-    )
+    return Update(update.client, update.num_examples, 1, {n: update.tensors[n] for n in names}, update.rank)
 
 
 def test_one_zero_table_or_interval_leaves_the_others():
@@ -152,7 +150,7 @@ def test_one_zero_table_or_interval_leaves_the_others():
     found = fold(rule, shared, with_tables(updates, tables))
     one = load_strategy("interval_fisher", {"intervals": 1})
     fewer = [
-        Update(u.partition, u.num_examples, 1, {n: u.tensors[n] for n in [*names, "root_fisher/0"]}, u.rank)
+        Update(u.client, u.num_examples, 1, {n: u.tensors[n] for n in [*names, "root_fisher/0"]}, u.rank)
         for u in with_tables(updates, tables)
     ]
     close(found.tensors(), fold(one, shared, fewer).tensors())
@@ -189,10 +187,10 @@ def test_shuffled_counts_the_same_batches_for_other_intervals(make_work, start):
     plain, shuffled = (load_strategy("interval_fisher", {**options, "shuffled": s}) for s in (False, True))
     first = table_of(plain, plain.client(make_work(), plain.download(start, 0, 2, 1), {}).upload)
     tables = {}
-    for partition in range(4):
-        received = shuffled.download(start, partition, 2, 1)
-        tables[partition] = table_of(shuffled, shuffled.client(make_work(), received, {}).upload)
-        torch.testing.assert_close(tables[partition].sum(0), first.sum(0), rtol=1e-4, atol=1e-12)
+    for client in range(4):
+        received = shuffled.download(start, client, 2, 1)
+        tables[client] = table_of(shuffled, shuffled.client(make_work(), received, {}).upload)
+        torch.testing.assert_close(tables[client].sum(0), first.sum(0), rtol=1e-4, atol=1e-12)
     assert any(not torch.allclose(table, first, rtol=1e-3) for table in tables.values())
     assert len({tuple(table[0].tolist()) for table in tables.values()}) > 1  # each client its own permutation
     again = shuffled.client(make_work(), shuffled.download(start, 3, 2, 1), {})

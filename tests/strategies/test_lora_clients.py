@@ -94,8 +94,8 @@ def test_flora_trains_from_the_merged_weights_and_leaves_them(pipe, start, make_
     shared = rule.initial(start)
     for round in (1, 2):
         rule.start(shared, round)
-        for partition, rank in enumerate((1, 2)):
-            received = rule.download(shared, partition, rank, round)
+        for client, rank in enumerate((1, 2)):
+            received = rule.download(shared, client, rank, round)
             assert not any(up.any() for _, up in received.shared.lora.values())
             work = make_work(2, round=round, optimizer="adamw")
             result = rule.client(work, received, {})
@@ -106,16 +106,16 @@ def test_flora_trains_from_the_merged_weights_and_leaves_them(pipe, start, make_
                 for name, tensor in received.shared.tensors().items()
                 if "residual" in name
             )
-            rule.add(update(partition, result.upload, rank))
+            rule.add(update(client, result.upload, rank))
         shared = rule.finish()
     assert set(shared.residual) == set(shared.lora)
 
 
 def test_fresh_factors_are_those_of_the_run_s_seed_the_round_and_the_client(start):
-    def fresh(seed: int, round: int, partition: int):
+    def fresh(seed: int, round: int, client: int):
         rule = load_strategy("flora")
         rule.seed = seed
-        down, _ = rule.download(rule.initial(start), partition, 2, round).shared.lora[next(iter(start.lora))]
+        down, _ = rule.download(rule.initial(start), client, 2, round).shared.lora[next(iter(start.lora))]
         assert float(down.abs().max()) <= down[0].numel() ** -0.5
         return down
 
@@ -124,10 +124,10 @@ def test_fresh_factors_are_those_of_the_run_s_seed_the_round_and_the_client(star
         assert not torch.equal(fresh(0, 1, 0), fresh(*other))
 
 
-def update(partition, upload, rank, size=3):
+def update(client, upload, rank, size=3):
     from fedaigc.strategy.rule import Update
 
-    return Update(partition, size, 2, dict(upload), rank)
+    return Update(client, size, 2, dict(upload), rank)
 
 
 def test_hetlora_prunes_what_shrinks_and_gets_no_more_afterwards(start, make_work):

@@ -65,7 +65,7 @@ def test_what_matters_changes_the_id(make_study: MakeStudy, changes: dict[str, A
         {"seeds": [0, 5]},
         {"personal": "once"},
         {"rounds": {"tensorboard": True}},
-        {"training": {"shared_steps": 99}},  # every client has its epochs
+        {"training": {"local_steps": 99}},  # every client has its epochs
         {"clients": {"partitions": {"iid": None, "same": {"kind": "iid", "size_skew": "linear"}}}},
         {"evaluation": {"validation_images": 9}},
         {"strategies": [{"name": "ditto", "label": "mine", "cost": 2.0}, ROWS[1]]},
@@ -193,7 +193,7 @@ def test_the_personal_stage_depends_on_no_rule(make_study: MakeStudy) -> None:
         return run_of(make_study(personal="once", **changes), "personal").hash
 
     rules = [{"name": "scaffold"}, {"name": "fedit"}]
-    assert personal(strategies=rules, training={"shared_steps": 3}, reference="scaffold") == personal()
+    assert personal(strategies=rules, training={"local_steps": 3}, reference="scaffold") == personal()
     assert personal(training={"personal_steps": 2}) != personal()
     assert personal(rounds={"count": 3}) != personal()
     assert personal(seeds=[3]) != personal()
@@ -210,13 +210,11 @@ def test_pooled_trains_as_many_steps_as_all_clients_together(make_study: MakeStu
     """7, 5 and 2 images, 0.7 epochs of batches of 2: 2, 2 and 1 steps; drawing two of three, two thirds."""
     study = make_study()
     strategy, pooled = run_of(study, "fedit"), run_of(study, "pooled")
-    assert pooled.federation["clients"]["shared_steps"] == [
-        sum(strategy.federation["clients"]["shared_steps"])
-    ]
+    assert pooled.federation["clients"]["local_steps"] == [sum(strategy.federation["clients"]["local_steps"])]
     assert pooled.federation["num_clients"] == 1
     drawn = run_of(make_study(rounds={"clients": 2}), "pooled")
-    steps = sum(strategy.federation["clients"]["shared_steps"])
-    assert drawn.federation["clients"]["shared_steps"] == [round(steps * 2 / 3)]
+    steps = sum(strategy.federation["clients"]["local_steps"])
+    assert drawn.federation["clients"]["local_steps"] == [round(steps * 2 / 3)]
     assert drawn.federation["rounds"]["clients"] is None
 
 

@@ -29,10 +29,10 @@ def main(grid: Grid, context: Context) -> None:
     pipe, base_hash = base_model(config.model)
     record = RunRecord(config)
     roster = open_roster(grid, num_clients=1, base_hash=base_hash, bindings=config.bindings)
-    partition = roster.partitions[0]
+    client = roster.clients[0]
 
     def send(kind: Ask, contents: Sequence[RecordDict]) -> list[RecordDict | Failure]:
-        return roster.ask_many(kind, [(partition, content) for content in contents], kind.value, 600.0)
+        return roster.ask_many(kind, [(client, content) for content in contents], kind.value, 600.0)
 
     (signatures,) = send(Ask.SIGNATURES, [body()])
     assert isinstance(signatures, RecordDict), "the device did not say what waits"

@@ -38,7 +38,7 @@ class Victim:
         self, home: Path, prompts: Sequence[str], *, model: str = "embedded", **settings: object
     ) -> None:
         self.home = home
-        self.settings = AgentSettings(partition=0, model=ModelSection(name=model), **_known(settings))
+        self.settings = AgentSettings(client=0, model=ModelSection(name=model), **_known(settings))
         self.open()
         device = self.agent.open_device()
         self.tasks = [device.add_prompt(prompt) for prompt in prompts]

@@ -44,7 +44,7 @@ _LOG = logging.getLogger(__name__)
 class AgentSettings:
     """What the owner of a device decides.
 
-    partition: the number under which the server knows the device. model: the base model, from this machine.
+    client: the number under which the server knows the device. model: the base model, from this machine.
     policy: the most that may be disclosed of a prompt; a server that asks for more gets this.
     min_public_prompts: how many objects of Scenes must share a signature (see `semantics.signature`); servers
     may ask for more. scores: whether reports hold the judge's coarse
@@ -53,7 +53,7 @@ class AgentSettings:
     see `OwnerLimits`. reply_floor_s: the least time to the reply to an order to finish, see `reply_time`.
     """
 
-    partition: int
+    client: int
     model: ModelSection
     policy: Policy = Policy.KIND
     min_public_prompts: int = 3
@@ -69,7 +69,7 @@ class Agent:
 
     def __init__(self, home: Path, settings: AgentSettings) -> None:
         self.home = Home.open(home)
-        self.partition = settings.partition
+        self.client = settings.client
         self.scores = settings.scores
         self.limits: OwnerLimits | None = settings.limits
         self._settings = settings
@@ -109,7 +109,7 @@ class Agent:
         waiting = len(PromptQueue(self.home).waiting())
         return {
             "pid": os.getpid(),
-            "partition": self.partition,
+            "client": self.client,
             "base": self._base_hash,
             "waiting": waiting,
             "busy": self._busy.locked(),

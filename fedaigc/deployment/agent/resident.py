@@ -36,7 +36,7 @@ _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 def run_device(
     home: Path,
     *,
-    partition: int,
+    client: int,
     model: ModelSection,
     policy: Policy,
     min_public_prompts: int,
@@ -69,7 +69,7 @@ def run_device(
     if authority is not None and not key.is_file():
         raise UserError(f"{key} is not there: make it with `fedaigc keys device {home}`")
     settings = AgentSettings(
-        partition=partition,
+        client=client,
         model=model,
         policy=policy,
         min_public_prompts=min_public_prompts,
@@ -86,7 +86,7 @@ def run_device(
     with listening(agent) as socket, _page(agent, page_port, say):
         thread = threading.Thread(target=socket.serve_forever, daemon=True)
         thread.start()
-        say(f"agent of {home}: partition {partition}, base model {agent.base_hash()[:16]}, pid {os.getpid()}")
+        say(f"agent of {home}: client {client}, base model {agent.base_hash()[:16]}, pid {os.getpid()}")
         try:
             _supervise(home, server, authority, key, ending, say)
         finally:

@@ -21,7 +21,7 @@ Status = Callable[[], Mapping[str, int | str | bool]]
 class PageState:
     """Reads a home anew for every answer. A file that cannot be read is named, and costs the others nothing.
 
-    status: of the agent, see `Agent.status`; its "busy" and "partition" are used.
+    status: of the agent, see `Agent.status`; its "busy" and "client" are used.
     """
 
     def __init__(self, home: Home, status: Status) -> None:
@@ -56,7 +56,7 @@ class PageState:
         ]
         busy = bool(status["busy"])
         return {
-            "partition": status["partition"],
+            "client": status["client"],
             "busy": busy,
             "server": connection(self._home.root),
             "tasks": [self._task(task, finished.get(task.task_id), busy) for task in reversed(tasks)],

@@ -1,4 +1,4 @@
-"""Which device a server knows: name, partition, and the node that its key is bound to."""
+"""Which device a server knows: name, client, and the node that its key is bound to."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -24,12 +24,12 @@ class KnownDevice:
     """A registered device. node_id: Flower's, which only the holder of the key can speak for."""
 
     name: str
-    partition: int
+    client: int
     node_id: int
 
 
 def known_devices(folder: Path) -> list[KnownDevice]:
-    """The devices of this server, by partition. DamagedFile when the list cannot be read."""
+    """The devices of this server, by client. DamagedFile when the list cannot be read."""
     path = folder / DEVICES
     if not path.exists():
         return []
@@ -37,30 +37,30 @@ def known_devices(folder: Path) -> list[KnownDevice]:
         found = [KnownDevice(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, TypeError) as error:
         raise DamagedFile(f"{path} is damaged: restore it from a copy") from error
-    return sorted(found, key=lambda device: device.partition)
+    return sorted(found, key=lambda device: device.client)
 
 
 def register_device(
-    folder: Path, state: ServerState, public_key: Path, name: str, partition: int | None = None
+    folder: Path, state: ServerState, public_key: Path, name: str, client: int | None = None
 ) -> KnownDevice:
-    """Register a device's public key with the running server and bind it to a partition (default: the next).
+    """Register a device's public key with the running server and bind it to a client (default: the next).
 
-    Raises UserError for a partition or name that another device has, and with Flower's words when it refuses.
+    Raises UserError for a client or name that another device has, and with Flower's words when it refuses.
     """
     # of two at once the second sees what the first wrote
     with private_files(), locked(folder / _LOCK):
-        return _register(folder, state, public_key, name, partition)
+        return _register(folder, state, public_key, name, client)
 
 
 def _register(
-    folder: Path, state: ServerState, public_key: Path, name: str, partition: int | None
+    folder: Path, state: ServerState, public_key: Path, name: str, client: int | None
 ) -> KnownDevice:
     held = known_devices(folder)
-    free = (number for number in count() if number not in {device.partition for device in held})
-    chosen = partition if partition is not None else next(free)
-    taken = [device for device in held if device.partition == chosen or device.name == name]
+    free = (number for number in count() if number not in {device.client for device in held})
+    chosen = client if client is not None else next(free)
+    taken = [device for device in held if device.client == chosen or device.name == name]
     if taken:
-        raise UserError(f"{taken[0].name!r} has partition {taken[0].partition} already: choose others")
+        raise UserError(f"{taken[0].name!r} has client {taken[0].client} already: choose others")
     _check_public(public_key)
     scratch, environment = control_environment(folder, state)
     done = ask_flwr(["supernode", "register", str(public_key.absolute())], scratch, environment)

@@ -57,7 +57,7 @@ def _run(
     if state.tls:
         if not devices:
             raise UserError(f"no devices: register one with `fedaigc server add {folder} PUBLIC_KEY`")
-        bindings = {str(device.node_id): device.partition for device in devices}
+        bindings = {str(device.node_id): device.client for device in devices}
         # checked anew: ranks and steps by client must fit the devices that there are
         values = config.model_dump() | {"bindings": bindings, "num_clients": max(bindings.values()) + 1}
         config = parse_config(values)

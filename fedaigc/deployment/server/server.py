@@ -1,6 +1,6 @@
 """A server of devices: Flower's SuperLink on this machine alone, and the door in front of it.
 
-The folder of a server holds its keys, the database of the SuperLink, which device has which partition, and
+The folder of a server holds its keys, the database of the SuperLink, which device has which client, and
 what the running process says of itself. A SuperLink that dies is started again with its database.
 """
 

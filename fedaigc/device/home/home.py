@@ -38,9 +38,9 @@ OWNER_FOLDER = PRIVATE_FOLDER
 MAX_LOG_BYTES = 1_000_000
 
 
-def home_of(homes: Path, partition: int) -> Path:
-    """The home of a partition's device in a simulation: homes/00, homes/01, and so on."""
-    return homes / f"{partition:02d}"
+def home_of(homes: Path, client: int) -> Path:
+    """The home of a client's device in a simulation: homes/00, homes/01, and so on."""
+    return homes / f"{client:02d}"
 
 
 class Home:

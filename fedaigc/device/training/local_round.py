@@ -155,7 +155,7 @@ def local_round(
     settings: TrainingSettings,
     *,
     seed: int,
-    shared_steps: int,
+    local_steps: int,
     rank: int,
     budget: RoundBudget | None = None,
 ) -> LocalRound:
@@ -165,7 +165,7 @@ def local_round(
     `personal` (None: fresh factors of `rank`). Everything drawn depends on `seed`, the stage and the
     round, so that a repeated round repeats exactly. budget: see `SharedStageWork`.
     """
-    work = SharedStageWork(pipe, data, settings, shared_steps, seed, received.round, budget=budget)
+    work = SharedStageWork(pipe, data, settings, local_steps, seed, received.round, budget=budget)
     result = rule.client(work, received, memory)
     losses = {Stage.SHARED: work.losses}
     trained = None

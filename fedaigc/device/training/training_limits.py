@@ -1,7 +1,7 @@
 """What an order to train may ask of a device, by its owner's limits, and what all orders together may.
 
 Counting happens where the work is done: a strategy orders steps and gradient batches of its own beside
-`shared_steps`, so that `SharedStageWork` takes them from a `RoundBudget` before it computes them. What is
+`local_steps`, so that `SharedStageWork` takes them from a `RoundBudget` before it computes them. What is
 taken is in the home before it is computed; a device that is killed, or started anew, has counted it.
 """
 
@@ -37,7 +37,7 @@ PASS_BATCH_SIZE = 8
 class TrainingOrder:
     """All that decides what a round of training computes, beside the home and the strategy's code.
 
-    shared_steps: of this client. strategy and options: as the configuration names them. personal_rank: of a
+    local_steps: of this client. strategy and options: as the configuration names them. personal_rank: of a
     new personal adapter. height, width: of the pictures, in pixels.
     """
 
@@ -46,7 +46,7 @@ class TrainingOrder:
     strategy: str
     options: Mapping[str, bool | int | float | str]
     training: TrainingSettings
-    shared_steps: int
+    local_steps: int
     personal_rank: int
     height: int
     width: int
@@ -59,7 +59,7 @@ class TrainingOrder:
         """
         received = self.received
         told = [self.run, received.round, received.shared.hash(), self.strategy, dict(self.options)]
-        told += [asdict(self.training), self.shared_steps, self.personal_rank, self.height, self.width]
+        told += [asdict(self.training), self.local_steps, self.personal_rank, self.height, self.width]
         told += [_hash(received.extra), _hash(memory)]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -76,7 +76,7 @@ def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool
     shared, training = order.received.shared, order.training
     rows = [down.shape[0] for down, _ in shared.lora.values() if down.dim()]
     asked: dict[str, tuple[float, float]] = {
-        "steps of the shared stage": (order.shared_steps, limits.max_shared_steps),
+        "steps of the shared stage": (order.local_steps, limits.max_local_steps),
         "steps of the personal stage": (training.personal_steps, limits.max_personal_steps),
         "pictures a batch": (training.batch_size, limits.max_batch_size),
         "as rank": (max(shared.rank, order.personal_rank, *rows), limits.max_rank),
@@ -112,7 +112,7 @@ class RoundBudget:
     def __init__(self, home: Home, limits: OwnerLimits, order: TrainingOrder) -> None:
         self._home, self._limits, self._order = home, limits, order
         self._path = home.root / "training.json"
-        self._steps_left = limits.max_shared_steps
+        self._steps_left = limits.max_local_steps
         self._taken = 0
         self._digest = ""
 
@@ -147,10 +147,10 @@ class RoundBudget:
         have left.
         """
         if steps > self._steps_left:
-            asked = self._limits.max_shared_steps - self._steps_left + steps
+            asked = self._limits.max_local_steps - self._steps_left + steps
             raise _refused(
                 f"the strategy orders {asked} steps and gradient batches of the shared stage, "
-                f"the owner permits {self._limits.max_shared_steps} at most"
+                f"the owner permits {self._limits.max_local_steps} at most"
             )
         self._steps_left -= steps
         training = self._order.training

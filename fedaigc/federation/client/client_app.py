@@ -1,4 +1,4 @@
-"""The Flower client: a thin shell that opens the device of its partition and passes messages on.
+"""The Flower client: a thin shell that opens its device and passes messages on.
 
 It serves simulations, where the homes of all devices lie in one folder. On separate machines no Flower
 process opens a home: `fedaigc.deployment.agent.relay` passes the same messages to the device's agent.
@@ -23,13 +23,13 @@ app = ClientApp()
 
 
 class SimulatedHost:
-    """The device of a partition, among the homes that the run's configuration names."""
+    """The device of a client, among the homes that the run's configuration names."""
 
     scores = True
     limits: OwnerLimits | None = None
 
-    def __init__(self, partition: int, config: FederationConfig) -> None:
-        self.partition = partition
+    def __init__(self, client: int, config: FederationConfig) -> None:
+        self.client = client
         self._config = config
 
     def base_hash(self) -> str:
@@ -37,8 +37,8 @@ class SimulatedHost:
         return base_model(self._config.model)[1]
 
     def open_device(self, scorer: Scorer | None = None) -> Device:
-        """The device whose home belongs to this partition."""
-        home = self._config.home(self.partition)
+        """The device whose home belongs to this client."""
+        home = self._config.home(self.client)
         if not home.is_dir():
             raise DeviceError(Failure.STORAGE, f"no home {home}")
         pipe, base_hash = base_model(self._config.model)
@@ -50,7 +50,7 @@ class SimulatedHost:
 
     def note(self, text: str) -> None:
         """Into errors.log of the home."""
-        note_error(self._config.home(self.partition), text)
+        note_error(self._config.home(self.client), text)
 
 
 def _register(kind: Ask) -> None:

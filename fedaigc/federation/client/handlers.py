@@ -40,7 +40,7 @@ class Host(Protocol):
     the server owns the devices too.
     """
 
-    partition: int
+    client: int
     scores: bool
     limits: OwnerLimits | None
 
@@ -86,12 +86,12 @@ def refused(kind: Ask, error: BaseException) -> RecordDict:
 
 
 def hello(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """Which partition this is, its base model, its number of pictures, and the versions of its software.
+    """Which client this is, its base model, its number of pictures, and the versions of its software.
 
     The number bounds the weight of its updates; a run without training is told none.
     """
     return body(
-        partition=host.partition,
+        **{messages.CLIENT: host.client},
         base=host.base_hash(),
         num_examples=_num_pictures(host) if config.rounds.count else 0,
         **own_software(),
@@ -111,11 +111,11 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
     received = messages.read_train(content)
     if received.round < 1:
         raise DeviceError(Failure.PLAN_REFUSED, "rounds count from 1")
-    partition, own_order = host.partition, messages.read_client_order(content)
-    if own_order.shared_steps is not None:
+    client, own_order = host.client, messages.read_client_order(content)
+    if own_order.local_steps is not None:
         # as if the configuration had said so: whatever bounds its steps bounds these
-        config = config.with_shared_steps(own_order.shared_steps)
-    if config.shared_steps(partition) > MAX_TRAINING_STEPS:
+        config = config.with_local_steps(own_order.local_steps)
+    if config.local_steps(client) > MAX_TRAINING_STEPS:
         raise DeviceError(Failure.PLAN_REFUSED, f"over {MAX_TRAINING_STEPS} steps of training")
     if own_order.dropped_out:
         raise DeviceError(Failure.DROPPED_OUT, "drawn to fail in this round")
@@ -130,7 +130,7 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
     device.versions.check_follows(config.name, received.round)
     budget = None
     if host.limits is not None:
-        order = _order(received, config, partition)
+        order = _order(received, config, client)
         check_order(order, host.limits, full_weights=rule.traits.full_weights)
         budget = device.budget(host.limits, order)
     device.accept(received.shared, residual=rule.traits.residual, limits=host.limits)
@@ -139,7 +139,7 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         received,
         rule,
         config.training,
-        shared_steps=config.shared_steps(partition),
+        local_steps=config.local_steps(client),
         personal_rank=config.adapter.rank,
         height=config.model.height,
         width=config.model.width,
@@ -155,21 +155,21 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
             )
     rank = received.shared.rank if update.rank is None else update.rank
     return messages.update_record(
-        Update(partition, update.num_examples, update.num_steps, tensors, rank, update.losses),
+        Update(client, update.num_examples, update.num_steps, tensors, rank, update.losses),
         received,
         config.rounds.upload_format,
         own_order.random(),
     )
 
 
-def _order(received: Received, config: FederationConfig, partition: int) -> TrainingOrder:
+def _order(received: Received, config: FederationConfig, client: int) -> TrainingOrder:
     return TrainingOrder(
         run=config.name,
         received=received,
         strategy=config.rounds.strategy,
         options=config.rounds.options,
         training=config.training,
-        shared_steps=config.shared_steps(partition),
+        local_steps=config.local_steps(client),
         personal_rank=config.adapter.rank,
         height=config.model.height,
         width=config.model.width,
@@ -208,7 +208,7 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
 def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
     """Run the shared steps of a group."""
     device = host.open_device()
-    order = messages.read_share(content, host.partition, partial(device.plan, limits=host.limits))
+    order = messages.read_share(content, host.client, partial(device.plan, limits=host.limits))
     steps = device.share(
         order.task_id,
         order.group_prompt,
@@ -225,7 +225,7 @@ def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordD
     """Finish a task from its packet, or alone."""
     settings = config.generation
     device = host.open_device(scene_scorer() if settings.scorer == "scenes" and host.scores else None)
-    order = messages.read_finish(content, host.partition, partial(device.plan, limits=host.limits))
+    order = messages.read_finish(content, host.client, partial(device.plan, limits=host.limits))
     if order.packet is None:
         report = device.alone(order.task_id, order.noise_seed, order.plan, strip_steps=settings.strip_steps)
     else:

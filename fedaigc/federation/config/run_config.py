@@ -98,14 +98,14 @@ class RoundsSection(_Section):
 
 
 class ClientsSection(_Section):
-    """What differs between clients, one value a partition; None: all alike, as in `adapter` and `training`.
+    """What differs between clients, one value a client; None: all alike, as in `adapter` and `training`.
 
-    ranks: of the shared factors; the scale alpha / rank is the same for all. shared_steps: local steps of a
+    ranks: of the shared factors; the scale alpha / rank is the same for all. local_steps: local steps of a
     round.
     """
 
     ranks: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-    shared_steps: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    local_steps: tuple[Annotated[int, Field(ge=1)], ...] | None = None
 
 
 class GenerationSection(_Section):
@@ -163,13 +163,13 @@ class GenerationSection(_Section):
 
 
 class FederationConfig(_Section):
-    """One run. `homes` holds a device's home for each partition, `output` what the server writes.
+    """One run. `homes` holds a device's home for each client, `output` what the server writes.
 
     `name` is the run's name in the homes: a run of the same name repeats its rounds from where they began.
     backend "in-process" runs the clients one after the other in this process, "ray" in `workers` processes.
     Every computing process uses `threads` torch threads; results repeat at equal threads. `resume` goes on
     after the last round of a run that was cut off in `output`, and begins a new one where there is none.
-    bindings: which partition each of Flower's node ids speaks for, on separate machines; set by the server.
+    bindings: which client each of Flower's node ids speaks for, on separate machines; set by the server.
 
     seeded_noise: whether the noise of the pictures follows from `seed`, so that a run repeats. A member that
     knows or guesses the seed then has the noise that its packets began from, and with it whatever prompt they
@@ -199,7 +199,7 @@ class FederationConfig(_Section):
     def _consistent(self) -> "FederationConfig":
         if self.rounds.clients is not None and self.rounds.clients > self.num_clients:
             raise ValueError(f"rounds.clients is {self.rounds.clients}, num_clients only {self.num_clients}")
-        for name in ("ranks", "shared_steps"):
+        for name in ("ranks", "local_steps"):
             values = getattr(self.clients, name)
             if values is not None and len(values) != self.num_clients:
                 raise ValueError(f"clients.{name} has {len(values)} values for {self.num_clients} clients")
@@ -210,24 +210,24 @@ class FederationConfig(_Section):
             )
         return self
 
-    def rank(self, partition: int) -> int:
+    def rank(self, client: int) -> int:
         """Rank of the shared factors of a client."""
-        return self.adapter.rank if self.clients.ranks is None else self.clients.ranks[partition]
+        return self.adapter.rank if self.clients.ranks is None else self.clients.ranks[client]
 
-    def shared_steps(self, partition: int) -> int:
+    def local_steps(self, client: int) -> int:
         """Local steps a round of a client."""
-        steps = self.clients.shared_steps
-        return self.training.shared_steps if steps is None else steps[partition]
+        steps = self.clients.local_steps
+        return self.training.local_steps if steps is None else steps[client]
 
-    def with_shared_steps(self, steps: int) -> "FederationConfig":
+    def with_local_steps(self, steps: int) -> "FederationConfig":
         """The same run with so many local steps a round for every client."""
-        training = replace(self.training, shared_steps=steps)
-        clients = self.clients.model_copy(update={"shared_steps": None})
+        training = replace(self.training, local_steps=steps)
+        clients = self.clients.model_copy(update={"local_steps": None})
         return self.model_copy(update={"training": training, "clients": clients})
 
-    def home(self, partition: int) -> Path:
-        """The home of the device of a partition: `homes`/00, `homes`/01, and so on."""
-        return home_of(self.homes, partition)
+    def home(self, client: int) -> Path:
+        """The home of the device of a client: `homes`/00, `homes`/01, and so on."""
+        return home_of(self.homes, client)
 
     def absolute(self) -> "FederationConfig":
         """The same run with absolute paths, for processes that start elsewhere."""
@@ -240,7 +240,7 @@ class FederationConfig(_Section):
     def for_devices(self) -> "FederationConfig":
         """What the devices of a deployment are sent: what they decide and compute by, and nothing else.
 
-        Not in it, but at their defaults: the seed, paths and the model's name, node ids and partitions, the
+        Not in it, but at their defaults: the seed, paths and the model's name, node ids and clients, the
         number of clients and what differs between them, where devices stand, and what the server alone does.
         What a device needs of these comes with its own order.
         """

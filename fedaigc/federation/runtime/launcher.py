@@ -29,7 +29,7 @@ def simulate(
     Raises UserError when the run failed, with the server's reason or the relevant lines of the log.
     """
     config = config.absolute()
-    missing = [partition for partition in range(config.num_clients) if not config.home(partition).is_dir()]
+    missing = [client for client in range(config.num_clients) if not config.home(client).is_dir()]
     if missing:
         last = config.num_clients - 1
         raise UserError(

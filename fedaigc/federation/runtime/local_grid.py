@@ -15,7 +15,7 @@ SERVER_NODE_ID = 1
 class LocalGrid(Grid):
     """`num_clients` simulated nodes that answer one after the other.
 
-    Node ids are arbitrary numbers, as Flower's are, so that nothing may take them for partition ids.
+    Node ids are arbitrary numbers, as Flower's are, so that nothing may take them for client ids.
     `shuffle_seed` has them answer in another order, as in a real network; early replies wait here.
     """
 
@@ -35,9 +35,9 @@ class LocalGrid(Grid):
         self._early: dict[str, Message] = {}
         self._sent = 0
         self._contexts: dict[int, Context] = {}
-        for partition in range(num_clients):
-            node_id = derived_seed(run_id, "node", partition)
-            node_config: UserConfig = {"partition-id": partition, "num-partitions": num_clients}
+        for client in range(num_clients):
+            node_id = derived_seed(run_id, "node", client)
+            node_config: UserConfig = {"partition-id": client, "num-partitions": num_clients}
             self._contexts[node_id] = Context(run_id, node_id, node_config, RecordDict(), dict(run_config))
 
     def set_run(self, run: Run) -> None:

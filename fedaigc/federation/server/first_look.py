@@ -22,14 +22,14 @@ def looked_at(
         order: list[int] = []
 
         def kept() -> Iterator[Reply]:
-            for partition, reply in replies:
-                order.append(partition)
+            for client, reply in replies:
+                order.append(client)
                 if isinstance(reply, Failure):
-                    waiting.keep(str(partition), reply)
+                    waiting.keep(str(client), reply)
                 else:
-                    waiting.keep(str(partition), recorddict_to_proto(reply).SerializeToString())
-                yield partition, reply
+                    waiting.keep(str(client), recorddict_to_proto(reply).SerializeToString())
+                yield client, reply
 
         look(kept())
-        for partition in order:
-            yield partition, waiting.pop(str(partition))
+        for client in order:
+            yield client, waiting.pop(str(client))

@@ -60,7 +60,7 @@ class FlowerPeers:
 
     def share(self, orders: Sequence[ShareOrder]) -> list[SharedSteps | Failure]:
         """Have devices run the shared steps of their groups."""
-        asked = [(int(order.partition), messages.share_record(order)) for order in orders]
+        asked = [(int(order.client), messages.share_record(order)) for order in orders]
         with self._watch.timing("shared steps"):
             replies = self._roster.ask_many(Ask.SHARE, asked, "shared steps", self._deadline_s)
         return [
@@ -70,7 +70,7 @@ class FlowerPeers:
 
     def finish(self, orders: Sequence[FinishOrder]) -> list[FinishReport | Failure]:
         """Have devices finish their tasks."""
-        asked = [(order.partition, messages.finish_record(order)) for order in orders]
+        asked = [(order.client, messages.finish_record(order)) for order in orders]
         with self._watch.timing("own steps"):
             replies = self._roster.ask_many(Ask.FINISH, asked, "own steps", self._deadline_s)
         return [_parsed(reply, messages.read_report) for reply in replies]
@@ -104,8 +104,8 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> tuple[Deno
 class WaitingTasks:
     """What the devices say of the prompts that wait there.
 
-    signatures: by task id; None for a task that must run alone. owners: its partition. refused: devices that
-    failed to say, whose tasks are not known. unreadable: how many prompts a device cannot read, by partition.
+    signatures: by task id; None for a task that must run alone. owners: its client. refused: devices that
+    failed to say, whose tasks are not known. unreadable: how many prompts a device cannot read, by client.
     seconds: that asking took.
     """
 
@@ -118,7 +118,7 @@ class WaitingTasks:
 
 def waiting_tasks(roster: Roster, config: FederationConfig, label: str | None = "signatures") -> WaitingTasks:
     """Ask every device what waits there. label: of the progress; None tells of none."""
-    asked = {partition: body() for partition in roster.partitions}
+    asked = {client: body() for client in roster.clients}
     watch = Stopwatch()
     with watch.timing("signatures"):
         replies = roster.ask(Ask.SIGNATURES, asked, label, config.generation.deadline_s)
@@ -138,7 +138,7 @@ def generate(
         pipe, _ = base_model(config.model)
     signatures, owners = waiting.signatures, waiting.owners
     # who has no task of its own neither helps nor draws
-    states = {partition: shared_state_record(shared) for partition in sorted(set(owners.values()))}
+    states = {client: shared_state_record(shared) for client in sorted(set(owners.values()))}
     with watch.timing("shared state"):
         roster.ask(Ask.INSTALL, states, "shared state", settings.deadline_s)
     with watch.timing("groups and plan"):
@@ -169,8 +169,8 @@ def generate(
         "plan": plan.fingerprint(),
         "num_steps": plan.num_steps,
         "boundary_step": boundary,
-        "refused": {str(partition): failure.value for partition, failure in waiting.refused.items()},
-        "unreadable": {str(partition): count for partition, count in waiting.unreadable.items()},
+        "refused": {str(client): failure.value for client, failure in waiting.refused.items()},
+        "unreadable": {str(client): count for client, count in waiting.unreadable.items()},
         "seconds": {"signatures": waiting.seconds} | watch.seconds,
         "groups": [_group_record(result, signatures, plan.num_steps) for result in results],
     }
@@ -215,17 +215,17 @@ def _signatures(replies: dict[int, RecordDict | Failure], policy: Policy) -> Wai
     owners: dict[str, int] = {}
     unreadable: dict[int, int] = {}
     places: dict[str, int] = {}
-    for partition, reply in sorted(replies.items()):
+    for client, reply in sorted(replies.items()):
         told = _parsed(reply, partial(messages.read_signatures, policy=policy))
         if isinstance(told, Failure):
-            failures[partition] = told
+            failures[client] = told
             continue
         found, count = told
         if count:
-            unreadable[partition] = count
-        # a task belongs to the partition that named it first
+            unreadable[client] = count
+        # a task belongs to the client that named it first
         for place, task_id in enumerate([task_id for task_id in found if task_id not in owners]):
-            owners[task_id] = partition
+            owners[task_id] = client
             signatures[task_id] = found[task_id]
             places[task_id] = place
     if len(owners) > MAX_TASKS:
@@ -256,7 +256,7 @@ def _group_record(
         "tasks": [
             {
                 "task_id": task.task_id,
-                "partition": task.partition,
+                "client": task.client,
                 "disclosed": _disclosed(signatures[task.task_id]),
                 "outcome": task.outcome,
                 "report": asdict(task.report) if task.report else None,

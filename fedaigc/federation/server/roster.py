@@ -1,4 +1,4 @@
-"""Who takes part: Flower's random node ids, mapped to partitions by an opening query."""
+"""Who takes part: Flower's random node ids, mapped to clients by an opening query."""
 
 import re
 import time
@@ -16,7 +16,7 @@ from fedaigc.federation.server.exchange import Progress, exchange
 from fedaigc.federation.software import Software, told_software
 from fedaigc.federation.wire.ledger import Ledger
 from fedaigc.federation.wire.message_bounds import quoted
-from fedaigc.federation.wire.messages import BODY, Ask, values_of
+from fedaigc.federation.wire.messages import BODY, CLIENT, Ask, values_of
 
 _POLL_S = 0.5
 
@@ -26,7 +26,7 @@ class Refusal:
     """A node that takes no part, and why, in words of the server. passing: it did not answer, but may yet."""
 
     node_id: int
-    partition: int | None
+    client: int | None
     reason: str
     passing: bool = False
 
@@ -35,7 +35,7 @@ class Refusal:
 class Admission:
     """What a node must say to be let in.
 
-    bindings: the partition that each node may speak for; None where nodes are not bound. timeout_s: how long
+    bindings: the client that each node may speak for; None where nodes are not bound. timeout_s: how long
     nodes may take to come, and then to say hello.
     """
 
@@ -46,11 +46,11 @@ class Admission:
 
 
 class Roster:
-    """The partitions that answered with the server's base model, and how to ask them.
+    """The clients that answered with the server's base model, and how to ask them.
 
-    Replies come back by partition, whoever was first: nothing that is computed from them can depend on node
+    Replies come back by client, whoever was first: nothing that is computed from them can depend on node
     ids or on the order of arrival. `progress` is called with a label, the replies that are in, and all that
-    are due. software: what each partition said it computes with. num_examples: how many pictures each one
+    are due. software: what each client said it computes with. num_examples: how many pictures each one
     showed. folder: see `exchange`.
     """
 
@@ -76,20 +76,20 @@ class Roster:
         self.num_examples = dict(sorted((num_examples or {}).items()))
 
     @property
-    def partitions(self) -> list[int]:
-        """The partitions that take part, sorted."""
+    def clients(self) -> list[int]:
+        """The clients that take part, sorted."""
         return list(self._nodes)
 
     @property
     def absent(self) -> list[int]:
-        """The partitions of bound devices that have not been let in (yet), sorted."""
+        """The clients of bound devices that have not been let in (yet), sorted."""
         bindings = self._admission.bindings if self._admission is not None else None
         return sorted(set((bindings or {}).values()) - self._nodes.keys())
 
     def admit(self) -> None:
         """Let in the bound devices that came since the last look; nothing where nodes are not bound.
 
-        Whoever was in stays: a device that is away and comes back has its node and its partition.
+        Whoever was in stays: a device that is away and comes back has its node and its client.
         """
         if self._admission is None or self._admission.bindings is None:
             return
@@ -111,7 +111,7 @@ class Roster:
         label: str | None,
         deadline_s: float | None = None,
     ) -> dict[int, RecordDict | Failure]:
-        """Send one message to each partition and wait for all replies; they come in partition order.
+        """Send one message to each client and wait for all replies; they come in client order.
 
         label: of the progress; None tells of none.
         """
@@ -124,14 +124,14 @@ class Roster:
         label: str | None,
         deadline_s: float | None = None,
     ) -> Iterator[tuple[int, RecordDict | Failure]]:
-        """Send one message to each partition and yield the replies in partition order, one at a time.
+        """Send one message to each client and yield the replies in client order, one at a time.
 
         Replies wait for their turn on disk. Who has not answered `deadline_s` seconds after the messages went
         out is a `Failure.LATE`.
         """
-        partitions = sorted(contents)
-        orders = [(self._nodes[partition], contents[partition]) for partition in partitions]
-        return zip(partitions, self._exchange(kind, orders, label, deadline_s), strict=True)
+        clients = sorted(contents)
+        orders = [(self._nodes[client], contents[client]) for client in clients]
+        return zip(clients, self._exchange(kind, orders, label, deadline_s), strict=True)
 
     def ask_many(
         self,
@@ -140,11 +140,11 @@ class Roster:
         label: str,
         deadline_s: float | None = None,
     ) -> list[RecordDict | Failure]:
-        """Send messages, several to a partition if need be; the replies come in the order of the messages.
+        """Send messages, several to a client if need be; the replies come in the order of the messages.
 
         A client that reports an error, fails or does not answer in time is a `Failure` in its place.
         """
-        addressed = [(self._nodes[partition], content) for partition, content in orders]
+        addressed = [(self._nodes[client], content) for client, content in orders]
         return list(self._exchange(kind, addressed, label, deadline_s))
 
     def _exchange(
@@ -163,10 +163,10 @@ def open_roster(
     bindings: Mapping[str, int] | None = None,
     folder: Path | None = None,
 ) -> Roster:
-    """Wait for `num_clients` nodes, ask each for its partition and base model, and keep those that fit.
+    """Wait for `num_clients` nodes, ask each for its client and base model, and keep those that fit.
 
-    A client with another base model, an id that is no partition, or one that another node has already, is
-    refused; other versions of the software are kept and refuse nobody. bindings: the partition that each node
+    A client with another base model, an id that is no client, or one that another node has already, is
+    refused; other versions of the software are kept and refuse nobody. bindings: the client that each node
     may speak for; whoever claims another, or is not in it, is refused, and the run begins without who is not
     there in time. folder: see `exchange`. Raises UserError, naming both fingerprints, when nobody is left,
     and without bindings when too few nodes come in time.
@@ -184,7 +184,7 @@ def open_roster(
 
 @dataclass(frozen=True)
 class _Introduced:
-    """nodes, software and num_examples: by partition, of those that may take part."""
+    """nodes, software and num_examples: by client, of those that may take part."""
 
     nodes: dict[int, int]
     software: dict[int, Software]
@@ -195,7 +195,7 @@ class _Introduced:
 def _introduced(
     grid: Grid, nodes: Sequence[int], admission: Admission, taken: Collection[int], progress: Progress | None
 ) -> _Introduced:
-    """Have nodes say who they are. taken: partitions that are there already."""
+    """Have nodes say who they are. taken: clients that are there already."""
     orders = [(node, RecordDict()) for node in nodes]
     replies = list(exchange(grid, Ask.HELLO, orders, "hello", progress, deadline_s=admission.timeout_s))
     accepted: dict[int, int] = {}
@@ -207,25 +207,25 @@ def _introduced(
         if isinstance(content, Failure):
             refused.append(Refusal(node, None, f"its hello failed: {content.value}", passing=True))
             continue
-        partition, base, shown = _introduction(content)
-        if type(partition) is not int or not 0 <= partition < num_clients:
-            reason = f"partition {quoted(partition)} is none of 0 to {num_clients - 1}"
+        client, base, shown = _introduction(content)
+        if type(client) is not int or not 0 <= client < num_clients:
+            reason = f"client {quoted(client)} is none of 0 to {num_clients - 1}"
             refused.append(Refusal(node, None, reason))
         elif base != base_hash:
             told = base if isinstance(base, str) and re.fullmatch(FINGERPRINT, base) else "unknown"
-            reason = f"partition {partition} has base model {told}, the server {base_hash}"
-            refused.append(Refusal(node, partition, reason))
-        elif bindings is not None and bindings.get(str(node)) != partition:
-            refused.append(Refusal(node, None, f"partition {partition} is not bound to this node's key"))
-        elif partition in accepted or partition in taken:
-            refused.append(Refusal(node, partition, f"partition {partition} is there already"))
+            reason = f"client {client} has base model {told}, the server {base_hash}"
+            refused.append(Refusal(node, client, reason))
+        elif bindings is not None and bindings.get(str(node)) != client:
+            refused.append(Refusal(node, None, f"client {client} is not bound to this node's key"))
+        elif client in accepted or client in taken:
+            refused.append(Refusal(node, client, f"client {client} is there already"))
         elif type(shown) is not int or not 0 <= shown <= MAX_EXAMPLES:
-            reason = f"partition {partition} shows {quoted(shown)} pictures, expected 0 to {MAX_EXAMPLES}"
-            refused.append(Refusal(node, partition, reason))
+            reason = f"client {client} shows {quoted(shown)} pictures, expected 0 to {MAX_EXAMPLES}"
+            refused.append(Refusal(node, client, reason))
         else:
-            accepted[partition] = node
-            software[partition] = told_software(values_of(content))
-            num_examples[partition] = shown
+            accepted[client] = node
+            software[client] = told_software(values_of(content))
+            num_examples[client] = shown
     return _Introduced(accepted, software, num_examples, refused)
 
 
@@ -242,9 +242,9 @@ def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float, enough: int)
 
 
 def _introduction(content: RecordDict) -> tuple[object, object, object]:
-    """Partition, base and number of pictures as the node claims them.
+    """Client, base and number of pictures as the node claims them.
 
-    None for a missing partition or base; 0 pictures for a device whose version does not show them.
+    None for a missing client or base; 0 pictures for a device whose version does not show them.
     """
     values = values_of(content) if BODY in content else {}
-    return values.get("partition"), values.get("base"), values.get("num_examples", 0)
+    return values.get(CLIENT), values.get("base"), values.get("num_examples", 0)

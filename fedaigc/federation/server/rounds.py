@@ -33,7 +33,7 @@ _PASSING = (Failure.LATE, Failure.DROPPED_OUT, Failure.UNREACHABLE)
 class RoundRecord:
     """What happened in a round.
 
-    `refused` maps partitions to reasons, `metrics` partitions to their numbers; `num_examples` is what they
+    `refused` maps clients to reasons, `metrics` clients to their numbers; `num_examples` is what they
     claimed, and `capped` what those counted for that counted for less. `sent_bytes` are the round's own, by
     direction and kind. rejected: why the state stayed as it was although there were updates. fell_back_to:
     the round whose state was taken up again, since devices diverged from the one that they were sent. dp:
@@ -67,7 +67,7 @@ def run_rounds(
 ) -> SharedState:
     """Run rounds `first` to `config.rounds.count` from `shared` and return the state after the last.
 
-    Updates are folded in partition order as they come; one that is refused, late or lost leaves the round
+    Updates are folded in client order as they come; one that is refused, late or lost leaves the round
     without it. An aggregate that is beyond `bounds` is not taken: state and rule stay as they were.
     `on_round` is called after each round, with its record and the new state. earlier: the checkpoint of the
     state before `shared`, or None; it is taken up once, when more than half of the devices diverge from a
@@ -85,7 +85,7 @@ def run_rounds(
     for number in range(first, section.count + 1):
         roster.admit()
         began, sent_before = time.monotonic(), roster.ledger.totals()
-        sampled = sample_partitions(roster.partitions, config, number)
+        sampled = sample_clients(roster.clients, config, number)
         received, orders = _orders(shared, rule, config, sampled, number)
         memory = {name: tensor.clone() for name, tensor in rule.state().items()}
         rule.start(shared, number)
@@ -108,15 +108,15 @@ def run_rounds(
             before, shared, version = version, found, found.hash()
             tried = tried and version == before
         bounds.end_round()
-        if 2 * len(diverged) > len(roster.partitions) and not tried and not fell_back:
+        if 2 * len(diverged) > len(roster.clients) and not tried and not fell_back:
             held = earlier()
             if held is not None:
                 shared, version, fell_back_to = held.shared, held.shared.hash(), held.round
                 rule.load(held.rule_state)
                 bounds.load(held.bounds)
                 lasting, diverged, tried, fell_back = {}, set(), True, True
-        if 2 * len(lasting) > len(roster.partitions):
-            reasons = "\n".join(f"  {lasting[partition]}" for partition in sorted(lasting))
+        if 2 * len(lasting) > len(roster.clients):
+            reasons = "\n".join(f"  {lasting[client]}" for client in sorted(lasting))
             raise UserError(f"round {number}: no client sent an update that could be used:\n{reasons}")
         record = RoundRecord(
             round=number,
@@ -136,19 +136,19 @@ def run_rounds(
     return shared
 
 
-def _client_order(config: FederationConfig, partition: int, number: int) -> ClientOrder:
+def _client_order(config: FederationConfig, client: int, number: int) -> ClientOrder:
     """What one client is told of a round; the seeds of others do not follow from its own."""
-    luck = numpy_rng(config.seed, "dropout", number, partition).random()
+    luck = numpy_rng(config.seed, "dropout", number, client).random()
     return ClientOrder(
-        shared_steps=config.shared_steps(partition),
-        upload_seed=derived_seed(config.seed, "upload", number, partition),
+        local_steps=config.local_steps(client),
+        upload_seed=derived_seed(config.seed, "upload", number, client),
         dropped_out=bool(luck < config.rounds.dropout_rate),
     )
 
 
 @dataclass
 class _Folded:
-    """What became of a round's replies, by partition. lasting: reasons of `refused` that would come back."""
+    """What became of a round's replies, by client. lasting: reasons of `refused` that would come back."""
 
     refused: dict[int, str] = field(default_factory=dict)
     num_examples: dict[int, int] = field(default_factory=dict)
@@ -168,19 +168,19 @@ def _folded(
 ) -> _Folded:
     """Have the rule add what is within bounds, at the weight that it may have."""
     limits = weight_limits(roster.num_examples, config.rounds.max_weight_ratio)
-    steps = median_low([config.shared_steps(partition) for partition in range(config.num_clients)])
+    steps = median_low([config.local_steps(client) for client in range(config.num_clients)])
 
-    def read(partition: int, reply: RecordDict) -> tuple[Update, Sizes]:
-        ordered, had = config.shared_steps(partition), received[partition]
-        update = read_update(reply, partition, had, rule, config.rounds.upload_format, num_steps=ordered)
+    def read(client: int, reply: RecordDict) -> tuple[Update, Sizes]:
+        ordered, had = config.local_steps(client), received[client]
+        update = read_update(reply, client, had, rule, config.rounds.upload_format, num_steps=ordered)
         return update, update_sizes(update, had, rule.weighing_metrics, ordered / steps)
 
     def look(seen: Iterator[Reply]) -> None:
         sizes = []
-        for partition, reply in seen:
+        for client, reply in seen:
             if not isinstance(reply, Failure):
                 try:
-                    sizes.append(read(partition, reply)[1])
+                    sizes.append(read(client, reply)[1])
                 except RefusedUpdate:
                     continue
         bounds.look(sizes)
@@ -190,29 +190,29 @@ def _folded(
     if bounded and received and not bounds.knows(groups_of(rule, next(iter(received.values())))):
         replies = looked_at(replies, look, roster.folder)
     done = _Folded()
-    for partition, reply in replies:
+    for client, reply in replies:
         if isinstance(reply, Failure):
-            done.refused[partition] = f"partition {partition}: {reply.value}"
+            done.refused[client] = f"client {client}: {reply.value}"
             if reply not in _PASSING:
-                done.lasting[partition] = done.refused[partition]
+                done.lasting[client] = done.refused[client]
             if reply is Failure.DIVERGED:
-                done.diverged.add(partition)
+                done.diverged.add(client)
             continue
         try:
-            update, sizes = read(partition, reply)
+            update, sizes = read(client, reply)
             if bounded:
-                bounds.check(partition, sizes)
+                bounds.check(client, sizes)
         except BeyondBounds as error:
-            done.refused[partition] = str(error)
+            done.refused[client] = str(error)
             continue
         except RefusedUpdate as error:
-            done.refused[partition] = done.lasting[partition] = str(error)
+            done.refused[client] = done.lasting[client] = str(error)
             continue
-        weight = min(update.num_examples, limits.get(partition, 1)) if bounded else update.num_examples
+        weight = min(update.num_examples, limits.get(client, 1)) if bounded else update.num_examples
         if weight < update.num_examples:
-            done.capped[partition] = weight
-        done.num_examples[partition] = update.num_examples
-        done.metrics[partition] = dict(update.metrics)
+            done.capped[client] = weight
+        done.num_examples[client] = update.num_examples
+        done.metrics[client] = dict(update.metrics)
         rule.add(replace(update, num_examples=1 if rule.weighting == "uniform" else weight))
     return done
 
@@ -230,29 +230,27 @@ def _orders(
 ) -> tuple[dict[int, Received], dict[int, RecordDict]]:
     """What each client has at the start of a round, rounding included, and the orders that tell it."""
     section = config.rounds
-    received = {
-        partition: rule.download(shared, partition, config.rank(partition), number) for partition in sampled
-    }
+    received = {client: rule.download(shared, client, config.rank(client), number) for client in sampled}
     orders = {
-        partition: train_record(
-            received[partition],
+        client: train_record(
+            received[client],
             section.download_format,
-            numpy_rng(config.seed, "download", number, partition),
+            numpy_rng(config.seed, "download", number, client),
             strategy_code(section.strategy),
-            _client_order(config, partition, number),
+            _client_order(config, client, number),
         )
-        for partition in sampled
+        for client in sampled
     }
     if section.download_format != "float32":
         # updates count from what the clients have
-        received = {partition: read_train(order) for partition, order in orders.items()}
+        received = {client: read_train(order) for client, order in orders.items()}
     return received, orders
 
 
 def _asked(
     roster: Roster, orders: Mapping[int, RecordDict], label: str, deadline_s: float | None
 ) -> Iterator[Reply]:
-    """The replies to a round's orders, in partition order.
+    """The replies to a round's orders, in client order.
 
     Where no device can be reached, all are asked again until the deadline: a server that was cut off must not
     go through its rounds without anybody.
@@ -261,26 +259,26 @@ def _asked(
     while True:
         failed: list[tuple[int, Failure]] = []
         replies = iter(roster.ask_each(Ask.TRAIN, orders, label, deadline_s))
-        for partition, reply in replies:
+        for client, reply in replies:
             if reply is not Failure.UNREACHABLE:
                 yield from failed
-                yield partition, reply
+                yield client, reply
                 yield from replies
                 return
-            failed.append((partition, Failure.UNREACHABLE))
+            failed.append((client, Failure.UNREACHABLE))
         if time.monotonic() + _PAUSE_S >= end:
             yield from failed
             return
         time.sleep(_PAUSE_S)
 
 
-def sample_partitions(partitions: list[int], config: FederationConfig, number: int) -> list[int]:
-    """The partitions of a round, sorted; drawn from the run's own stream, the same for the same seed."""
+def sample_clients(clients: list[int], config: FederationConfig, number: int) -> list[int]:
+    """The clients of a round, sorted; drawn from the run's own stream, the same for the same seed."""
     wanted = config.rounds.clients
-    if wanted is None or wanted >= len(partitions):
-        return sorted(partitions)
-    chosen = numpy_rng(config.seed, "sampling", number).choice(sorted(partitions), wanted, replace=False)
-    return sorted(int(partition) for partition in chosen)
+    if wanted is None or wanted >= len(clients):
+        return sorted(clients)
+    chosen = numpy_rng(config.seed, "sampling", number).choice(sorted(clients), wanted, replace=False)
+    return sorted(int(client) for client in chosen)
 
 
 def _increase(

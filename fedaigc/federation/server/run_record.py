@@ -116,7 +116,7 @@ def timeless(record: dict[str, Any]) -> dict[str, Any]:
 def refusals(record: Mapping[str, Any]) -> list[str]:
     """Who was left out of what, a line each: of the run, of rounds, of the generation."""
     lines = [f"left out of the run: {entry['reason']}" for entry in record.get("refused", [])]
-    lines += [f"not there: the device of partition {partition}" for partition in record.get("absent", [])]
+    lines += [f"not there: the device of client {client}" for client in record.get("absent", [])]
     if fell_back := record.get("fell_back"):
         lines.append(f"went on from round {fell_back['to_round']}: {fell_back['reason']}")
     rounds: dict[str, list[int]] = {}
@@ -131,27 +131,27 @@ def refusals(record: Mapping[str, Any]) -> list[str]:
                 "taken up again"
             )
     capped = {
-        (partition, done["num_examples"][partition], weight)
+        (client, done["num_examples"][client], weight)
         for done in record["rounds"]
-        for partition, weight in done.get("capped", {}).items()
+        for client, weight in done.get("capped", {}).items()
     }
     lines += [
-        f"partition {partition} claimed {claimed} pictures and counted as {weight}"
-        for partition, claimed, weight in sorted(capped)
+        f"client {client} claimed {claimed} pictures and counted as {weight}"
+        for client, claimed, weight in sorted(capped)
     ]
     lines += [
         f"left out of round{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}: {reason}"
         for reason, numbers in rounds.items()
     ]
     generation = record.get("generation", {})
-    for partition, failure in generation.get("refused", {}).items():
-        lines.append(f"no prompts were taken from partition {partition}: {failure}")
-    for partition, count in generation.get("unreadable", {}).items():
-        lines.append(f"{count} prompt(s) of partition {partition} cannot be read: see `fedaigc device queue`")
+    for client, failure in generation.get("refused", {}).items():
+        lines.append(f"no prompts were taken from client {client}: {failure}")
+    for client, count in generation.get("unreadable", {}).items():
+        lines.append(f"{count} prompt(s) of client {client} cannot be read: see `fedaigc device queue`")
     for entry in generation.get("groups", []):
         for task in entry["tasks"]:
             if task["failure"]:
-                lines.append(f"a prompt of partition {task['partition']} was not drawn: {task['failure']}")
+                lines.append(f"a prompt of client {task['client']} was not drawn: {task['failure']}")
     return lines
 
 

@@ -166,10 +166,10 @@ def _serve(grid: Grid, config: FederationConfig, progress: Progress | None) -> N
 def _attendance(roster: Roster) -> dict[str, Any]:
     """Who takes part and with which versions, who was refused, and which bound devices were never there."""
     return {
-        "partitions": roster.partitions,
+        "clients": roster.clients,
         "absent": roster.absent,
-        "refused": [{"partition": refusal.partition, "reason": refusal.reason} for refusal in roster.refused],
-        "client_versions": {str(partition): dict(told) for partition, told in roster.software.items()},
+        "refused": [{"client": refusal.client, "reason": refusal.reason} for refusal in roster.refused],
+        "client_versions": {str(client): dict(told) for client, told in roster.software.items()},
         "version_warning": difference(roster.software, own_software()),
     }
 

@@ -125,12 +125,12 @@ class UpdateBounds:
             _collect(found, each)
         self._references = {group: median_low(values) for group, values in found.items()} | self._references
 
-    def check(self, partition: int, sizes: Sizes) -> None:
+    def check(self, client: int, sizes: Sizes) -> None:
         """Count the sizes of an update of the round. Raises BeyondBounds for one that is too large."""
         beyond = [group for group in sorted(sizes) if self._excess(group, sizes[group]) > 1]
         _collect(self._round, {group: self._capped(group, size) for group, size in sizes.items()})
         if beyond:
-            raise BeyondBounds(f"partition {partition}: its {self._told(beyond[0], sizes[beyond[0]])}")
+            raise BeyondBounds(f"client {client}: its {self._told(beyond[0], sizes[beyond[0]])}")
 
     def aggregate_problem(
         self, before: SharedState, after: SharedState, memory: Mapping[str, Tensor]

@@ -13,10 +13,10 @@ from statistics import median_low
 
 
 def weight_limits(shown: Mapping[int, int], ratio: float | None) -> dict[int, int]:
-    """The most that each partition may count for, at least 1; ratio None: what it showed."""
+    """The most that each client may count for, at least 1; ratio None: what it showed."""
     positive = [count for count in shown.values() if count > 0]
     if ratio is None or not positive:
         most = max(positive, default=1)
     else:
         most = int(min(ratio * median_low(positive), max(positive)))
-    return {partition: max(1, min(count, most)) for partition, count in shown.items()}
+    return {client: max(1, min(count, most)) for client, count in shown.items()}

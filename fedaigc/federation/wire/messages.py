@@ -53,8 +53,15 @@ PLAN = "plan"
 FINISH_REPLY_BYTES = 1024
 _PADDING = "padding"
 _EXTRA = "extra/"
+# the number of a client, in Flower's word
+CLIENT = "partition"
 _TENSORS: Mapping[str, type] = {"manifest": str, "format": str, "scales": bytes}
-_OWN: Mapping[str, type] = {"shared_steps": int, "upload_seed": int, "dropped_out": bool}
+# of one client's order: the name in a message, its type, and its name here
+_OWN: Mapping[str, tuple[type, str]] = {
+    "shared_steps": (int, "local_steps"),
+    "upload_seed": (int, "upload_seed"),
+    "dropped_out": (bool, "dropped_out"),
+}
 
 
 class Ask(StrEnum):
@@ -129,13 +136,13 @@ def read_shared_state(record: RecordDict) -> SharedState:
 class ClientOrder:
     """What an order to train says to one client alone.
 
-    shared_steps: local steps of the shared stage; None: those of the run's configuration. upload_seed: of
+    local_steps: local steps of the shared stage; None: those of the run's configuration. upload_seed: of
     the rounding of its upload; None draws it from the operating system. dropped_out: whether it was drawn to
     fail in this round (`dropout_rate`). Seeds are derived for this order: the run's does not follow from them
     unless it can be guessed.
     """
 
-    shared_steps: int | None = None
+    local_steps: int | None = None
     upload_seed: int | None = None
     dropped_out: bool = False
 
@@ -154,7 +161,8 @@ def train_record(
     """The order to train a round: the shared state, what the strategy sends beside it, the fingerprint of its
     code, which the client must have too, and what this client alone is told.
     """
-    own = {name: value for name, value in asdict(order or ClientOrder()).items() if value is not None}
+    told = asdict(order or ClientOrder())
+    own = {key: told[name] for key, (_, name) in _OWN.items() if told[name] is not None}
     extra = {f"{_EXTRA}{name}": tensor for name, tensor in received.extra.items()}
     header = json.dumps(received.shared.header())
     tensors = received.shared.tensors() | extra
@@ -172,16 +180,16 @@ def strategy_code_of(record: RecordDict) -> str | None:
 def read_client_order(record: RecordDict) -> ClientOrder:
     """What an order to train says to this client alone. ValueError for values that are not of their type."""
     values = values_of(record)
-    found = {name: values[name] for name in _OWN if name in values}
-    checked(found, _own_types(record))
-    if found.get("shared_steps", 1) < 1 or found.get("upload_seed", 0) < 0:
+    checked({key: values[key] for key in _OWN if key in values}, _own_types(record))
+    found = {name: values[key] for key, (_, name) in _OWN.items() if key in values}
+    if found.get("local_steps", 1) < 1 or found.get("upload_seed", 0) < 0:
         raise ValueError("an order has a step or more, and a seed that is not negative")
     return ClientOrder(**found)
 
 
 def _own_types(record: RecordDict) -> dict[str, type]:
     """Of what the order says to this client alone, and not every order says."""
-    return {name: kind for name, kind in _OWN.items() if name in values_of(record)}
+    return {key: kind for key, (kind, _) in _OWN.items() if key in values_of(record)}
 
 
 def read_train(record: RecordDict) -> Received:
@@ -210,7 +218,7 @@ def update_record(
         tensors,
         format,
         random,
-        partition=update.partition,
+        **{CLIENT: update.client},
         num_examples=update.num_examples,
         num_steps=update.num_steps,
         rank=update.rank,
@@ -273,7 +281,7 @@ def share_record(order: ShareOrder) -> RecordDict:
     return record
 
 
-def read_share(record: RecordDict, partition: int, build: PlanBuilder) -> ShareOrder:
+def read_share(record: RecordDict, client: int, build: PlanBuilder) -> ShareOrder:
     """The inverse of `share_record`. build: makes the plan here, see `PlanRequest`.
 
     Raises ValueError for other keys, types or values beyond the bounds, UserError for a plan that this device
@@ -286,7 +294,7 @@ def read_share(record: RecordDict, partition: int, build: PlanBuilder) -> ShareO
     check_noise_seed(values["noise_seed"])
     check_range(values, stop=MAX_EVALUATIONS)
     plan = build(PlanRequest.from_values(values_of(record, PLAN)))
-    return ShareOrder(partition=partition, plan=plan, **values)
+    return ShareOrder(client=client, plan=plan, **values)
 
 
 def finish_record(order: FinishOrder) -> RecordDict:
@@ -296,14 +304,14 @@ def finish_record(order: FinishOrder) -> RecordDict:
     return record
 
 
-def read_finish(record: RecordDict, partition: int, build: PlanBuilder) -> FinishOrder:
+def read_finish(record: RecordDict, client: int, build: PlanBuilder) -> FinishOrder:
     """The inverse of `finish_record`; see `read_share`."""
     values = _checked(record, {"task_id": str, "noise_seed": int, "packet": bytes}, {BODY, PLAN})
     check_text("task_id", values["task_id"], TASK_ID)
     check_length("packet", values["packet"], MAX_PACKET_BYTES)
     check_noise_seed(values["noise_seed"])
     plan = build(PlanRequest.from_values(values_of(record, PLAN)))
-    return FinishOrder(partition=partition, plan=plan, **(values | {"packet": values["packet"] or None}))
+    return FinishOrder(client=client, plan=plan, **(values | {"packet": values["packet"] or None}))
 
 
 def of_one_size(record: RecordDict) -> RecordDict:

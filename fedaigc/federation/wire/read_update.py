@@ -25,14 +25,14 @@ from fedaigc.bounds import (
 from fedaigc.federation.wire.codec import BYTES_PER_VALUE, Format, decode, sums
 from fedaigc.federation.wire.flat_arrays import Manifest, array_of
 from fedaigc.federation.wire.message_bounds import quoted
-from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS, values_of
+from fedaigc.federation.wire.messages import ARRAYS, BODY, CLIENT, FLAT, METRICS, values_of
 from fedaigc.strategy.rule import Received, Rule, Update
 
-_KEYS = {"manifest", "format", "scales", "partition", "num_examples", "num_steps", "rank"}
+_KEYS = {"manifest", "format", "scales", CLIENT, "num_examples", "num_steps", "rank"}
 
 
 class RefusedUpdate(ValueError):
-    """A reply that takes no part in the round; the text names the partition and both values.
+    """A reply that takes no part in the round; the text names the client and both values.
 
     It enters the server's record and log: cut, and what the client chose in it escaped.
     """
@@ -42,11 +42,11 @@ class RefusedUpdate(ValueError):
 
 
 def read_update(
-    record: RecordDict, partition: int, received: Received, rule: Rule, format: Format, *, num_steps: int
+    record: RecordDict, client: int, received: Received, rule: Rule, format: Format, *, num_steps: int
 ) -> Update:
-    """The update in the train reply of `partition`, which had `received` and was ordered `num_steps` steps.
+    """The update in the train reply of `client`, which had `received` and was ordered `num_steps` steps.
 
-    Raises RefusedUpdate for another partition's id, names or shapes other than the rule expects (which a
+    Raises RefusedUpdate for another client's id, names or shapes other than the rule expects (which a
     wrong rank is), another number format or length, values that are not finite or beyond MAX_WEIGHT, another
     number of steps than was ordered, a number of examples outside 1 to MAX_EXAMPLES, and losses of other
     names than a round has or outside 0 to MAX_LOSS.
@@ -59,44 +59,42 @@ def read_update(
         if not metrics.keys() <= set(METRIC_NAMES):
             raise ValueError(f"metrics of other names than {', '.join(METRIC_NAMES)}")
         manifest = Manifest.from_json(values["manifest"])
-        claimed, num_examples, steps = values["partition"], values["num_examples"], values["num_steps"]
+        claimed, num_examples, steps = values[CLIENT], values["num_examples"], values["num_steps"]
         array, rank = arrays[FLAT], values["rank"]
         found, scales = values["format"], values["scales"]
         numbers = {name: float(value) for name, value in metrics.items()}
     except (KeyError, TypeError, ValueError) as error:
-        raise RefusedUpdate(f"partition {partition}: the reply is no update ({error!a:.200})") from None
-    if type(claimed) is not int or claimed != partition:
-        raise RefusedUpdate(
-            f"partition {partition}: the reply claims to come from partition {quoted(claimed)}"
-        )
+        raise RefusedUpdate(f"client {client}: the reply is no update ({error!a:.200})") from None
+    if type(claimed) is not int or claimed != client:
+        raise RefusedUpdate(f"client {client}: the reply claims to come from client {quoted(claimed)}")
     for what, count, largest in (("examples", num_examples, MAX_EXAMPLES), ("as rank", rank, MAX_RANK)):
         if type(count) is not int or not 1 <= count <= largest:
-            raise RefusedUpdate(f"partition {partition}: {quoted(count)} {what}, expected 1 to {largest}")
+            raise RefusedUpdate(f"client {client}: {quoted(count)} {what}, expected 1 to {largest}")
     # rules divide by the number of steps: a small claim would enlarge the update
     if type(steps) is not int or steps != num_steps:
-        raise RefusedUpdate(f"partition {partition}: {quoted(steps)} steps, ordered were {num_steps}")
+        raise RefusedUpdate(f"client {client}: {quoted(steps)} steps, ordered were {num_steps}")
     try:
         expected = Manifest(tuple(rule.expected(received, rank).items()))
     except (TypeError, ValueError) as error:
-        raise RefusedUpdate(f"partition {partition}: {error}") from None
-    _check_manifest(partition, manifest, expected)
+        raise RefusedUpdate(f"client {client}: {error}") from None
+    _check_manifest(client, manifest, expected)
     if not all(0 <= value <= MAX_LOSS for value in numbers.values()):
-        raise RefusedUpdate(f"partition {partition}: a loss that is not in 0 to {MAX_LOSS:g}")
+        raise RefusedUpdate(f"client {client}: a loss that is not in 0 to {MAX_LOSS:g}")
     if found != format or not isinstance(scales, bytes):
         told = found if type(found) is str and found in BYTES_PER_VALUE else quoted(found)
-        raise RefusedUpdate(f"partition {partition}: number format {told}, expected {format!r}")
-    buffer = _read_array(partition, array, BYTES_PER_VALUE[format] * expected.num_values)
+        raise RefusedUpdate(f"client {client}: number format {told}, expected {format!r}")
+    buffer = _read_array(client, array, BYTES_PER_VALUE[format] * expected.num_values)
     try:
         tensors = decode(buffer, expected, format, scales)
     except ValueError as error:
-        raise RefusedUpdate(f"partition {partition}: {error}") from None
+        raise RefusedUpdate(f"client {client}: {error}") from None
     if format != "float32":
         tensors = sums(tensors, received.shared.tensors())
     for name, tensor in tensors.items():
         problem = value_problem(tensor)
         if problem is not None:
-            raise RefusedUpdate(f"partition {partition}: {name} holds {problem}")
-    return Update(partition, num_examples, steps, tensors, rank, numbers)
+            raise RefusedUpdate(f"client {client}: {name} holds {problem}")
+    return Update(client, num_examples, steps, tensors, rank, numbers)
 
 
 def value_problem(tensor: Tensor) -> str | None:
@@ -113,29 +111,27 @@ def value_problem(tensor: Tensor) -> str | None:
     return "values that are not finite"
 
 
-def _check_manifest(partition: int, manifest: Manifest, expected: Manifest) -> None:
+def _check_manifest(client: int, manifest: Manifest, expected: Manifest) -> None:
     if manifest == expected:
         return
     found, wanted = dict(manifest.entries), dict(expected.entries)
     for name in wanted.keys() - found.keys():
-        raise RefusedUpdate(f"partition {partition}: {name} is missing")
+        raise RefusedUpdate(f"client {client}: {name} is missing")
     for name in found.keys() - wanted.keys():
-        raise RefusedUpdate(f"partition {partition}: {name} was not asked for")
+        raise RefusedUpdate(f"client {client}: {name} was not asked for")
     for name, shape in wanted.items():
         if found[name] != shape:
-            raise RefusedUpdate(f"partition {partition}: {name} has shape {found[name]}, expected {shape}")
-    raise RefusedUpdate(f"partition {partition}: the tensors are in another order")
+            raise RefusedUpdate(f"client {client}: {name} has shape {found[name]}, expected {shape}")
+    raise RefusedUpdate(f"client {client}: the tensors are in another order")
 
 
-def _read_array(partition: int, array: object, num_bytes: int) -> np.ndarray:
+def _read_array(client: int, array: object, num_bytes: int) -> np.ndarray:
     if not isinstance(array, Array):
-        raise RefusedUpdate(f"partition {partition}: the reply has no array")
+        raise RefusedUpdate(f"client {client}: the reply has no array")
     # the size first: what is too long is never decoded
     if len(array.data) > num_bytes + MAX_ARRAY_HEADER_BYTES:
-        raise RefusedUpdate(f"partition {partition}: {len(array.data)} bytes for values of {num_bytes}")
+        raise RefusedUpdate(f"client {client}: {len(array.data)} bytes for values of {num_bytes}")
     try:
         return array_of(array.data)
     except (TypeError, ValueError) as error:
-        raise RefusedUpdate(
-            f"partition {partition}: the array cannot be read ({type(error).__name__})"
-        ) from None
+        raise RefusedUpdate(f"client {client}: the array cannot be read ({type(error).__name__})") from None

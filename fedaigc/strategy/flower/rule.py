@@ -1,6 +1,6 @@
 """Flower's own strategies as rules, by composition: their classes are used, not written again.
 
-A strategy sees float32 arrays under their tensors' names, one message a client, in partition order, and is
+A strategy sees float32 arrays under their tensors' names, one message a client, in client order, and is
 led through `configure_train` and `aggregate_train` as Flower's own loop would lead it; clients were drawn
 before, by our loop. The client half is plain training, with FedProx's term where that is the strategy.
 
@@ -242,9 +242,9 @@ class FlowerRule(Rule):
         sent = self.sent(trained, received.round)
         return LocalResult(sent if self._privacy is None else self._privacy.clip(sent, received))
 
-    def download(self, shared: SharedState, partition: int, rank: int, round: int) -> Received:
+    def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
         """The state; and the clipping norm where clients clip."""
-        received = super().download(shared, partition, rank, round)
+        received = super().download(shared, client, rank, round)
         return received if self._privacy is None else replace(received, extra=self._privacy.extra())
 
     def start(self, shared: SharedState, round: int) -> None:
@@ -270,10 +270,10 @@ class FlowerRule(Rule):
         if self._kind.strategy is flower.QFedAvg:
             loss = update.metrics.get(_LOSS)
             if loss is None or loss < 0:
-                self._warn(f"partition {update.partition} reports the loss {loss}: its update is left out")
+                self._warn(f"client {update.client} reports the loss {loss}: its update is left out")
                 return
             metrics[_LOSS] = loss
-        self._messages.append(_message(update.partition, self._arrays(tensors), metrics))
+        self._messages.append(_message(update.client, self._arrays(tensors), metrics))
 
     def finish(self) -> SharedState:
         """What the strategy's `aggregate_train` makes of the round; nothing is changed when it makes none."""
@@ -353,7 +353,7 @@ class FlowerRule(Rule):
         warnings.warn(f"round {self._round}: Flower's {name}: {text}", RuntimeWarning, stacklevel=3)
 
 
-def _message(partition: int, arrays: ArrayRecord, metrics: Mapping[str, float]) -> Message:
+def _message(client: int, arrays: ArrayRecord, metrics: Mapping[str, float]) -> Message:
     content = RecordDict({"arrays": arrays, "metrics": MetricRecord(dict(metrics))})
-    origin = Metadata(0, "", partition, 0, "", "", 0.0, 1.0, "train")
+    origin = Metadata(0, "", client, 0, "", "", 0.0, 1.0, "train")
     return Message(content=content, metadata=origin)  # type: ignore[call-overload]

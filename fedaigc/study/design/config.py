@@ -38,7 +38,7 @@ class StudyClients(Section):
 
     What differs between clients, one value a client: `ranks` of the shared factors, for the strategies with
     `mixed_ranks`; `local_steps` of a round. In place of these `local_epochs`: passes over the client's own
-    images in a round. Neither: `training.shared_steps` for all.
+    images in a round. Neither: `training.local_steps` for all.
     """
 
     number: Annotated[int, Field(ge=2)] = 10

@@ -80,15 +80,15 @@ class RunSpec(Section):
         for section, free in (("model", "name"), ("rounds", "tensorboard")):
             found.get(section, {}).pop(free, None)
         found = {section: value for section, value in found.items() if value != {}}
-        if config.clients.shared_steps is not None:
-            found.get("training", {}).pop("shared_steps", None)
+        if config.clients.local_steps is not None:
+            found.get("training", {}).pop("local_steps", None)
         if self.kind == "base":
             return {"model": found.get("model"), "boundary": config.adapter.boundary_timestep}
         if self.kind == "personal":
             alone = {"boundary": config.adapter.boundary_timestep, "rank": config.adapter.rank}
             alone |= {"rounds": config.rounds.count, "seed": config.seed}
             training = found.get("training", {})
-            training.pop("shared_steps", None)
+            training.pop("local_steps", None)
             return {"model": found.get("model"), "training": training, **alone}
         return found
 
@@ -144,11 +144,11 @@ def row_run(
     settings = {**strategy.settings, **{f"options.{key}": value for key, value in strategy.options.items()}}
     settings |= values
     federation = _federation(study, settings, trained, strategy)
-    steps = federation["clients"]["shared_steps"]
+    steps = federation["clients"]["local_steps"]
     share = (study.rounds.clients or len(trained)) / len(trained)  # of the clients, drawn a round
     if row == "pooled":
         steps = [round(sum(steps) * share)]
-        federation |= {"num_clients": 1, "clients": {"ranks": None, "shared_steps": steps}}
+        federation |= {"num_clients": 1, "clients": {"ranks": None, "local_steps": steps}}
         federation["rounds"] |= {"clients": None, "dropout_rate": 0.0}
     rounds = study.rounds.count
     if trial and study.tuning is not None:
@@ -243,10 +243,10 @@ def _federation(
         (found["rounds"]["options"] if section == "options" else found[section])[name] = value
     training = found["training"]
     steps = [
-        local_steps(study.clients, client, training["batch_size"], training["shared_steps"])
+        local_steps(study.clients, client, training["batch_size"], training["local_steps"])
         for client in trained
     ]
-    found["clients"] = {"ranks": None, "shared_steps": steps or None}
+    found["clients"] = {"ranks": None, "local_steps": steps or None}
     if strategy is not None and strategy.mixed_ranks:
         ranks = study.clients.ranks or ()
         found["clients"]["ranks"] = [ranks[client.index] for client in trained]

@@ -188,15 +188,15 @@ class Execution:
         """
         config = self._config
         if client.new:
-            partition, rank = config.num_clients + client.index, config.adapter.rank
+            client_id, rank = config.num_clients + client.index, config.adapter.rank
         else:
-            partition = self._trained.index(client)
-            rank = config.rank(partition)
-        received = rule.download(shared, partition, rank, number)
-        received = _as_sent(received, config, number, partition)
+            client_id = self._trained.index(client)
+            rank = config.rank(client_id)
+        received = rule.download(shared, client_id, rank, number)
+        received = _as_sent(received, config, number, client_id)
         if client.new:
             return rule.own(received, {})
-        versions = AdapterVersions(Home.open(config.home(partition)))
+        versions = AdapterVersions(Home.open(config.home(client_id)))
         return rule.own(received, versions.before(config.name, number)[1])
 
     def _personal(self) -> dict[str, Any]:
@@ -210,15 +210,15 @@ class Execution:
         self._data.homes(config.homes)
         trained: dict[int, Adapter] = {}
         count = config.rounds.count
-        for partition, client in enumerate(self._trained):
+        for client_id, client in enumerate(self._trained):
             device = Device(
-                config.home(partition), self._pipe, base_hash=self._base_hash, taxonomy=taxonomy()
+                config.home(client_id), self._pipe, base_hash=self._base_hash, taxonomy=taxonomy()
             )
             images = device.encoded_images(config.model.height, config.model.width)
-            seed = Home.open(config.home(partition)).seed
+            seed = Home.open(config.home(client_id)).seed
             held, _ = device.versions.latest(config.name)
             for number in range(device.versions.last_round(config.name) + 1, count + 1):
-                self._report(f"client {client.index}", (partition + number / count) / len(self._trained))
+                self._report(f"client {client.index}", (client_id + number / count) / len(self._trained))
                 held, _ = personal_round(
                     self._pipe,
                     held,
@@ -242,7 +242,7 @@ class Execution:
 
     def _told_clients(self) -> list[dict[str, Any]]:
         """Every client as the record tells it."""
-        partitions = {client.index: at for at, client in enumerate(self._trained)}
+        ids = {client.index: at for at, client in enumerate(self._trained)}
         told = []
         for client in self._clients:
             entry = {
@@ -252,9 +252,9 @@ class Execution:
                 "composition": client.composition(),
             }
             if not client.new and self._run.kind in ("strategy", "local only"):
-                partition = partitions[client.index]
-                entry["steps"] = self._config.shared_steps(partition)
-                entry["rank"] = self._config.rank(partition)
+                client_id = ids[client.index]
+                entry["steps"] = self._config.local_steps(client_id)
+                entry["rank"] = self._config.rank(client_id)
             told.append(entry)
         return told
 
@@ -282,9 +282,9 @@ def _rounds_down(config: FederationConfig) -> bool:
     return config.rounds.download_format != "float32"
 
 
-def _as_sent(received: Received, config: FederationConfig, number: int, partition: int) -> Received:
+def _as_sent(received: Received, config: FederationConfig, number: int, client_id: int) -> Received:
     if not _rounds_down(config):
         return received
-    random = numpy_rng(config.seed, "download", number, partition)
+    random = numpy_rng(config.seed, "download", number, client_id)
     code = strategy_code(config.rounds.strategy)
     return read_train(train_record(received, config.rounds.download_format, random, code))

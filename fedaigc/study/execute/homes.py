@@ -62,10 +62,10 @@ class StudyData:
 
         def fill(folder: Path) -> None:
             groups = [trained] if pooled else [[client] for client in trained]
-            for partition, group in enumerate(groups):
+            for client_id, group in enumerate(groups):
                 # the seed of a home is its client's, whoever else takes part
                 owner = "pooled" if pooled else str(group[0].index)
-                root = home_of(folder, partition)
+                root = home_of(folder, client_id)
                 store = ImageStore(Home.open(root, derived_seed(seed, "device", owner)))
                 for client in group:
                     store.add(read_rows(client.pictures(derived_seed(seed, "home"))))

@@ -23,7 +23,7 @@ from fedaigc.study.results.store import write_json
 
 PROGRESS = "progress.json"
 LOG = "log.txt"
-_DIVERGED = re.compile(r"no client sent an update that could be used:(\n  partition \d+: diverged)+\Z")
+_DIVERGED = re.compile(r"no client sent an update that could be used:(\n  client \d+: diverged)+\Z")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -165,7 +165,7 @@ function tell(state) {
 
 function show(state) {
   const server = state.server === null ? "" : ` Server: ${state.server}.`;
-  setText(byId("agent"), `The agent runs, as partition ${state.partition}. ${state.busy ? "It is computing." : "It computes nothing now."}${server}`);
+  setText(byId("agent"), `The agent runs, as client ${state.client}. ${state.busy ? "It is computing." : "It computes nothing now."}${server}`);
   byId("damaged").hidden = state.damaged.length === 0;
   keep(byId("damaged-files"), state.damaged, (name) => name, (name) => element("li", "", name));
   updateSums(state);
