@@ -24,8 +24,9 @@ from fedaigc.diffusion.encoding import encode_images
 from fedaigc.federation.config.run_config import parse_config
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.server.server_app import initial_shared_state
-from fedaigc.strategy.registry import load_strategy, strategy_names
+from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Update
+from fedaigc.strategy.sources import strategy_names
 
 
 def norms_of(strategy: str, pictures: int, rounds: int, learning_rate: float, seed: int) -> list[float]:

@@ -159,7 +159,8 @@ def strategies() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from fedaigc.strategy.registry import describe, strategy_names
+    from fedaigc.strategy.registry import describe
+    from fedaigc.strategy.sources import strategy_names
 
     table = Table("strategy", "what it is")
     for header in ("traits", "options"):

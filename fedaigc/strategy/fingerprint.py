@@ -11,7 +11,9 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
+from fedaigc.strategy import builtin
 from fedaigc.strategy.flower.rule import FLOWER_STRATEGIES
+from fedaigc.strategy.sources import strategy_module
 
 # what computes the rules that are Flower's own classes
 FLOWER_MODULES = (
@@ -23,20 +25,31 @@ FLOWER_MODULES = (
 )
 
 
-@cache
 def strategy_code(strategy: str) -> str:
-    """Of a rule in `strategies/`: its file and those that it imports there.
+    """Of a rule's module and the built-in strategies that it imports; of Flower's rules: what adapts them.
 
-    Of Flower's rules: the files that adapt them. ModuleNotFoundError for a name that is no strategy.
+    Raises UserError for a name that is no strategy.
     """
     if strategy in FLOWER_STRATEGIES:
-        return _fingerprint(set(FLOWER_MODULES))
-    return _fingerprint(_reached(f"strategies.{strategy}"))
+        return _flower_code()
+    file = Path(str(strategy_module(strategy).__file__))
+    return _code_of_file(file, file.stat().st_mtime_ns)
 
 
-def _fingerprint(modules: set[str]) -> str:
+@cache
+def _flower_code() -> str:
+    return _fingerprint([_parsed(module) for module in FLOWER_MODULES])
+
+
+@cache
+def _code_of_file(file: Path, modified_ns: int) -> str:
+    # whoever writes a strategy changes its file while the process lives
+    return _fingerprint(_reached(file))
+
+
+def _fingerprint(trees: list[ast.Module]) -> str:
     # by content: a module's name is no part of what it does
-    digests = sorted(_digest(_parsed(module)) for module in modules)
+    digests = sorted(map(_digest, trees))
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
@@ -97,20 +110,26 @@ def _imports(node: ast.AST) -> bool:
     return isinstance(node, ast.Import | ast.ImportFrom)
 
 
-def _reached(module: str) -> set[str]:
-    """The module and all of `strategies` that it imports, directly or not."""
+def _reached(file: Path) -> list[ast.Module]:
+    """The syntax of a file and of all built-in strategies that it imports, directly or not."""
+    trees = [ast.parse(file.read_text(encoding="utf-8"))]
+    seen: set[str] = set()
+    for tree in trees:  # grows as it is read
+        for name in _imported_strategies(tree) - seen:
+            seen.add(name)
+            trees.append(_parsed(name))
+    return trees
+
+
+def _imported_strategies(tree: ast.Module) -> set[str]:
+    prefix = f"{builtin.__name__}."
     found: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name in found or importlib.util.find_spec(name) is None:
-            continue
-        found.add(name)
-        for node in ast.walk(_parsed(name)):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names if alias.name.startswith("strategies.")]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("strategies."):
-                waiting.append(node.module or "")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith(prefix)}
+        elif isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(prefix):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names if node.module == builtin.__name__ else {str(node.module)}
     return found
 
 

@@ -1,26 +1,17 @@
-"""Strategies by name: the files of `strategies/`, and Flower's own."""
+"""Strategies by name, with their options: a fresh rule for a run, and what it says of itself."""
 
 import dataclasses
-import importlib
-import pkgutil
 from collections.abc import Mapping
+from typing import Any
 
 from fedaigc.errors import UserError
-from fedaigc.strategy.flower.rule import (
-    FLOWER_STRATEGIES,
-    flower_options,
-    flower_rule,
-)
+from fedaigc.strategy.flower.rule import FLOWER_STRATEGIES, flower_options, flower_rule
 from fedaigc.strategy.rule import WEIGHTINGS, Rule, Traits
+from fedaigc.strategy.sources import strategy_class, strategy_module
 from fedaigc.validation import nearest
 
 Options = Mapping[str, float | int | bool | str]
 WEIGHTING = "weighting"
-
-
-def strategy_names() -> list[str]:
-    """All strategies that a config may name, sorted."""
-    return sorted([*_files(), *FLOWER_STRATEGIES])
 
 
 def load_strategy(name: str, options: Options | None = None) -> Rule:
@@ -47,13 +38,7 @@ def load_strategy(name: str, options: Options | None = None) -> Rule:
 
 
 def _own_rule(name: str, options: Options) -> Rule:
-    if name not in _files():
-        raise UserError(
-            f"strategy {name!r} is unknown{nearest(name, strategy_names())}: "
-            f"expected one of {', '.join(strategy_names())}"
-        )
-    # by name, so that the library does not depend on the folder that users edit
-    strategy = importlib.import_module(f"strategies.{name}").Strategy
+    strategy: Any = strategy_class(name)
     known = [field.name for field in dataclasses.fields(strategy) if field.init]
     known += [WEIGHTING] if strategy.weighting is not None else []
     for option in options:
@@ -91,9 +76,9 @@ def describe(name: str) -> StrategyInfo:
     if name in FLOWER_STRATEGIES:
         about, options = "Flower's own", flower_options(name)
     else:
-        module = importlib.import_module(f"strategies.{name}")
-        about = " ".join((module.__doc__ or "").partition("\n\n")[0].split())
-        fields = dataclasses.fields(module.Strategy)
+        about = " ".join((strategy_module(name).__doc__ or "").partition("\n\n")[0].split())
+        strategy: Any = strategy_class(name)
+        fields = dataclasses.fields(strategy)
         options = {
             field.name: field.default
             for field in fields
@@ -102,8 +87,3 @@ def describe(name: str) -> StrategyInfo:
     if rule.weighting is not None:
         options = {**options, WEIGHTING: rule.weighting}
     return StrategyInfo(name, about, rule.traits, options, rule.equals)
-
-
-def _files() -> list[str]:
-    package = importlib.import_module("strategies")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))

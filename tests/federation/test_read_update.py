@@ -209,7 +209,7 @@ def test_averaging_factors_is_not_exact(name):
 
 
 def test_strategies_are_found_by_name():
-    assert load_strategy("fedit").__class__.__module__ == "strategies.fedit"
+    assert load_strategy("fedit").__class__.__module__ == "fedaigc.strategy.builtin.fedit"
     with pytest.raises(UserError, match=r"'fedti' is unknown; did you mean 'fedit'"):
         load_strategy("fedti")
     for name in ("../fedit", "os", ""):

@@ -15,7 +15,8 @@ from fedaigc.federation.server.run_record import load_shared_state, read_record
 from fedaigc.federation.server.server_app import serve
 from fedaigc.federation.wire.flat_arrays import array_of, flatten
 from fedaigc.federation.wire.messages import ARRAYS, FLAT, values_of
-from fedaigc.strategy.registry import describe, load_strategy, strategy_names
+from fedaigc.strategy.registry import describe, load_strategy
+from fedaigc.strategy.sources import strategy_names
 
 from .conftest import MakeRun
 

@@ -47,12 +47,13 @@ def test_the_wheel_carries_assets_and_notices_and_no_experiments(wheel: Path) ->
         "fedaigc/deployment/page/static/page.css",
         "fedaigc/deployment/page/static/page.js",
         "fedaigc/deployment/page/static/icon.svg",
-        "strategies/__init__.py",
+        "fedaigc/strategy/builtin/__init__.py",
+        "fedaigc/strategy/builtin/fedit.py",
     ):
         assert wanted in names
     for notice in ("LICENSE", "NOTICE"):
         assert any(name.endswith(f"dist-info/licenses/{notice}") for name in names)
-    assert not any(name.startswith(("experiments", "tests", "benchmarks")) for name in names)
+    assert not any(name.startswith(("experiments", "tests", "benchmarks", "strategies")) for name in names)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from safetensors.torch import load, save
 
 from fedaigc.errors import UserError
 from fedaigc.federation.wire.flat_arrays import flatten
-from fedaigc.strategy.registry import load_strategy, strategy_names
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.sources import strategy_names
 
 from .quadratic import (
     CLIENTS,
@@ -299,7 +300,7 @@ def test_without_a_common_model_the_edge_would_run_the_base(name):
     assert largest_difference(effective(federation.shared), {}) == 0
 
 
-FILES = [name for name in NAMES if type(load_strategy(name)).__module__ == f"strategies.{name}"]
+FILES = [name for name in NAMES if type(load_strategy(name)).__module__ == f"fedaigc.strategy.builtin.{name}"]
 
 
 @pytest.mark.parametrize("name", FILES)

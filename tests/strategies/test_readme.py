@@ -14,8 +14,9 @@ from torch import Tensor
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
 from fedaigc.federation.runtime.launcher import simulate
-from fedaigc.strategy.registry import load_strategy, strategy_names
+from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received
+from fedaigc.strategy.sources import strategy_names
 from tests.federation.conftest import MakeRun
 
 from .conftest import MakeWork
@@ -26,12 +27,12 @@ README = Path(__file__).parents[2] / "strategies" / "README.md"
 
 @pytest.fixture
 def _equal_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example as strategies/equal_say.py, in a folder that counts as part of `strategies`."""
+    """The example as strategies/equal_say.py, in a folder that counts as part of the built-in strategies."""
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "equal_say.py").write_text(code, encoding="utf-8")
-    package = importlib.import_module("strategies")
+    package = importlib.import_module("fedaigc.strategy.builtin")
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "strategies.equal_say", raising=False)
+    monkeypatch.delitem(sys.modules, "fedaigc.strategy.builtin.equal_say", raising=False)
 
 
 @pytest.mark.usefixtures("_equal_say")

@@ -21,6 +21,7 @@ from fedaigc.bounds import (
 )
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig, config_from_run
+from fedaigc.strategy.sources import is_file
 
 _OPTIONS = "rounds.options."
 
@@ -41,6 +42,11 @@ def check_config(config: FederationConfig) -> None:
     """Raises UserError that names key, value and bound, for the first value beyond the table of bounds."""
     for key, value in _leaves("", config.model_dump(mode="json")):
         _check(key, value)
+    if is_file(config.rounds.strategy):
+        raise UserError(
+            f"rounds.strategy is the file {config.rounds.strategy!a:.80}: a device runs strategies that are "
+            "installed on it; make yours a package with an entry point of the group 'fedaigc.strategies'"
+        )
     pixels = config.model.height * config.model.width
     if pixels > MAX_IMAGE_PIXELS:
         raise UserError(f"model.height x model.width is {pixels}: at most {MAX_IMAGE_PIXELS} pixels")

@@ -19,6 +19,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.wire.codec import Format
 from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.signature import Policy
+from fedaigc.strategy.sources import is_file
 from fedaigc.validation import read_toml, validated, validated_json
 
 RUN_CONFIG_KEY = "config"
@@ -70,7 +71,8 @@ class AdapterSection(_Section):
 class RoundsSection(_Section):
     """Federated training.
 
-    count: number of rounds (0: none). strategy and its options: see `strategies/README.md`. clients: drawn a
+    count: number of rounds (0: none). strategy: a name, or the path of a Python file, which counts from the
+    folder of the configuration; it and its options: see `strategies/README.md`. clients: drawn a
     round (None: all). deadline_s: who has not answered by then leaves the round without its update (None:
     wait). upload_format and download_format: numbers on the wire. dropout_rate: the share of sampled clients
     that fail after they were sent the state, drawn from the seed. tensorboard: write each round's figures for
@@ -235,6 +237,9 @@ class FederationConfig(_Section):
         local = Path(self.model.name)
         if local.exists():
             paths["model"] = self.model.model_copy(update={"name": str(local.absolute())})
+        if is_file(self.rounds.strategy):
+            strategy = str(Path(self.rounds.strategy).absolute())
+            paths["rounds"] = self.rounds.model_copy(update={"strategy": strategy})
         return self.model_copy(update=paths)
 
     def for_devices(self) -> "FederationConfig":
@@ -318,7 +323,11 @@ def read_config(path: Path) -> FederationConfig:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     folder = path.absolute().parent
-    return config.model_copy(update={"homes": folder / config.homes, "output": folder / config.output})
+    found: dict[str, Any] = {"homes": folder / config.homes, "output": folder / config.output}
+    if is_file(config.rounds.strategy):
+        strategy = str(folder / config.rounds.strategy)
+        found["rounds"] = config.rounds.model_copy(update={"strategy": strategy})
+    return config.model_copy(update=found)
 
 
 def config_from_run(run_config: Mapping[str, Any]) -> FederationConfig:

@@ -5,7 +5,6 @@ names none, and the status comes from `flwr ls`.
 """
 
 import contextlib
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -27,7 +26,7 @@ from fedaigc.federation.runtime.superlink import (
 from fedaigc.federation.server.exchange import Progress
 from fedaigc.federation.server.run_record import read_record
 from fedaigc.federation.server.server_app import PROGRESS
-from fedaigc.storage.private_files import close_files, close_tree, private_files
+from fedaigc.storage.private_files import close_files, private_files
 
 LOG = "flower.log"
 _SETTLE_TIMEOUT_S = 10.0
@@ -104,17 +103,11 @@ def _server_reason(output: Path) -> str | None:
 
 
 def stage_app(folder: Path) -> None:
-    """Write the Flower app: the strategies, and a pyproject that names the installed library's components.
+    """Write the Flower app: a pyproject that names the components of the installed library, and no code.
 
-    The same whether fedaigc was installed from a wheel or runs from a checkout; weights stay in the library.
+    The same whether fedaigc was installed from a wheel or runs from a checkout.
     """
-    spec = importlib.util.find_spec("strategies")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("the package `strategies` is missing: reinstall fedaigc")
-    source = Path(next(iter(spec.submodule_search_locations)))
-    shutil.copytree(source, folder / "strategies", ignore=shutil.ignore_patterns("__pycache__"))
-    # a copy has the modes of what was copied
-    close_tree(folder)
+    folder.mkdir(parents=True)
     (folder / "pyproject.toml").write_text(
         f"""[project]
 name = "fedaigc"

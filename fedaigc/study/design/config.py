@@ -11,6 +11,7 @@ from fedaigc.data.sprites import STYLES
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import AdapterSection, ModelSection, RoundsSection
+from fedaigc.strategy.sources import is_file
 from fedaigc.validation import read_toml, validated
 
 Value = bool | int | float | str
@@ -74,8 +75,8 @@ class StudyClients(Section):
 class StrategySection(Section):
     """A row of the table.
 
-    name: of the rule, as in `rounds.strategy`, with its `options`. label: the row's own name (default: the
-    rule's). settings: keys of `adapter`, `training` and `rounds` for this row alone, e.g. {"adapter.rank" =
+    name: of the strategy or its file, as in `rounds.strategy`, with its `options`. label: the row's own name
+    (default: the rule's). settings: keys of `adapter`, `training` and `rounds` for this row alone, e.g. {"adapter.rank" =
     2}. mixed_ranks: train with `clients.ranks`. seeds: in place of the study's. cost: compute of its local
     round in units of the local steps, for the estimate of the time only.
 
@@ -104,7 +105,7 @@ class StrategySection(Section):
     @property
     def row(self) -> str:
         """What the row is called."""
-        return self.label or self.name
+        return self.label or (Path(self.name).stem if is_file(self.name) else self.name)
 
 
 class TuningSection(Section):
@@ -255,6 +256,11 @@ def read_study(path: Path) -> StudyConfig:
     changed: dict[str, Any] = {"output": folder / study.output}
     if study.records is not None:
         changed["records"] = folder / study.records
+    if any(is_file(row.name) for row in study.strategies):
+        changed["strategies"] = tuple(
+            row.model_copy(update={"name": str(folder / row.name)}) if is_file(row.name) else row
+            for row in study.strategies
+        )
     local = folder / study.model.name
     if local.is_dir():
         changed["model"] = study.model.model_copy(update={"name": str(local)})

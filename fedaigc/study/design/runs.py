@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.strategy.sources import is_file
 from fedaigc.study.design.clients import DataSpec, StudyClient, local_steps, participants
 from fedaigc.study.design.config import Section, StrategySection, StudyConfig, Value
 from fedaigc.study.execute.provenance import code_of, model_fingerprint
@@ -80,6 +81,9 @@ class RunSpec(Section):
         for section, free in (("model", "name"), ("rounds", "tensorboard")):
             found.get(section, {}).pop(free, None)
         found = {section: value for section, value in found.items() if value != {}}
+        if is_file(config.rounds.strategy):
+            # its code counts, wherever it lies
+            found["rounds"]["strategy"] = Path(config.rounds.strategy).name
         if config.clients.local_steps is not None:
             found.get("training", {}).pop("local_steps", None)
         if self.kind == "base":
@@ -95,7 +99,7 @@ class RunSpec(Section):
     @property
     def id(self) -> str:
         """A name for files: readable in front, and unique by the hash."""
-        rule = self.federation["rounds"]["strategy"] if self.kind == "strategy" else self.kind
+        rule = Path(self.federation["rounds"]["strategy"]).stem if self.kind == "strategy" else self.kind
         seed = "" if self.seed is None else f"-seed{self.seed}"
         trial = "trial-" if self.purpose == "trial" else ""
         readable = re.sub(r"[^a-z0-9_]+", "-", f"{trial}{rule}-{self.partition}".lower())

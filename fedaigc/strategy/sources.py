@@ -1,0 +1,127 @@
+"""Where strategies come from: built-in modules, installed packages, and any file of Python.
+
+`strategy = "fedit"` is the module `fedaigc.strategy.builtin.fedit`, or else the entry point `fedit` of the group
+`fedaigc.strategies` of an installed package, which names a module or a class. `strategy = "my/rule.py"` is that
+file. A module has a class `Strategy`, or one class alone that extends `Rule`.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+from fedaigc.errors import UserError
+from fedaigc.strategy import builtin
+from fedaigc.strategy.flower.rule import FLOWER_STRATEGIES
+from fedaigc.strategy.rule import Rule
+from fedaigc.validation import nearest
+
+ENTRY_POINTS = "fedaigc.strategies"
+
+
+def strategy_names() -> list[str]:
+    """All strategies that a configuration may name, sorted: built in, Flower's, and of installed packages."""
+    return sorted({*_builtin(), *FLOWER_STRATEGIES, *_installed()})
+
+
+def is_file(name: str) -> bool:
+    """Whether a strategy is named by its file rather than by a name of `strategy_names`."""
+    return name.endswith(".py")
+
+
+def strategy_module(name: str) -> ModuleType:
+    """The module that holds the strategy `name`, which is none of Flower's.
+
+    Raises UserError, with the nearest name, for an unknown one, and for a file that is missing or cannot be
+    imported.
+    """
+    if is_file(name):
+        return _module_of_file(Path(name))
+    if name in _builtin():
+        return importlib.import_module(f"{builtin.__name__}.{name}")
+    found = _installed().get(name)
+    if found is None:
+        raise UserError(
+            f"strategy {name!r} is unknown{nearest(name, strategy_names())}: expected one of "
+            f"{', '.join(strategy_names())}, or the path of a Python file"
+        )
+    try:
+        return importlib.import_module(found.module)
+    except Exception as error:
+        raise UserError(
+            f"strategy {name!r} of the package {_package(found)} cannot be imported: {error!r}"
+        ) from error
+
+
+def strategy_class(name: str) -> type[Rule]:
+    """The class of the strategy `name`, which is none of Flower's. It is a dataclass, whose fields are its options.
+
+    Raises UserError as `strategy_module` does, and for a module without such a class.
+    """
+    module = strategy_module(name)
+    entry = None if is_file(name) or name in _builtin() else _installed()[name]
+    if entry is not None and entry.attr:
+        found = getattr(module, entry.attr, None)
+    else:
+        own = [
+            value
+            for value in vars(module).values()
+            if inspect.isclass(value) and issubclass(value, Rule) and value.__module__ == module.__name__
+        ]
+        found = getattr(module, "Strategy", own[0] if len(own) == 1 else None)
+    if not (inspect.isclass(found) and issubclass(found, Rule) and dataclasses.is_dataclass(found)):
+        raise UserError(
+            f"strategy {name!r}: {module.__file__} has no class `Strategy` that is a dataclass and extends Rule"
+        )
+    return found
+
+
+def _builtin() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(builtin.__path__))
+
+
+def _installed() -> dict[str, EntryPoint]:
+    """The strategies of installed packages by name. UserError when two packages have one of the same name."""
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        other = found.get(entry.name)
+        if other is not None and other.value != entry.value:
+            raise UserError(
+                f"two packages have a strategy {entry.name!r}: {_package(other)} and {_package(entry)}; "
+                "uninstall one of them"
+            )
+        found[entry.name] = entry
+    return found
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.value
+
+
+def _module_of_file(file: Path) -> ModuleType:
+    """The module of a file, read anew when the file has changed. UserError when it cannot be imported."""
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"strategy {str(file)!r}: {error.strerror}") from None
+    name = f"fedaigc_strategy_{file.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file.absolute())
+    if spec is None or spec.loader is None:
+        raise UserError(f"strategy {str(file)!r} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    # a dataclass looks its module up by name
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"strategy {str(file)!r} cannot be imported: {error!r}") from error
+    return module
