@@ -19,7 +19,7 @@ from fedaigc.device.home.images import ImageStore, read_folder, read_rows
 from fedaigc.device.home.prompts import PromptQueue, Task
 from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.replies import DeviceError, Failure, FinishReport, LocalUpdate, SharedSteps, coarse
+from fedaigc.device.replies import DeviceError, Failure, FinishReport, SharedSteps, coarse
 from fedaigc.device.scoring import Confidence, Scorer
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
@@ -52,6 +52,7 @@ from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.signature import Policy, Signature, disclose
 from fedaigc.storage.tensor_file import read_tensors
 from fedaigc.strategy.client_rule import ClientRule, Received
+from fedaigc.strategy.rule import Update
 from fedaigc.wireless.number_format import FormatName
 from fedaigc.wireless.repair import Repair
 
@@ -164,18 +165,19 @@ class Device:
         personal_rank: int,
         height: int,
         width: int,
+        client: int = 0,
         budget: RoundBudget | None = None,
-    ) -> LocalUpdate:
+    ) -> Update:
         """Train one round, the shared stage as `rule` says, then the personal one.
 
-        Pictures are read at `height` x `width` pixels. budget: what the owner lets this order compute; None
-        for no limit.
+        Pictures are read at `height` x `width` pixels. client: the number under which the server knows this
+        device. budget: what the owner lets this order compute; None for no limit.
 
-        The update holds what the rule uploads; the personal adapter (rank `personal_rank` when it is new) and
-        the rule's memory are written into the home as version (run, round) and go nowhere else. A repeated
-        round starts from the version before it and ends with the same weights. Raises DeviceError without
-        images, with another base model, for a round that follows none that is kept, beyond the budget, and
-        when training diverged, of which nothing is kept.
+        The update holds what the rule uploads, and the mean loss by stage to two decimals; the personal
+        adapter (rank `personal_rank` when it is new) and the rule's memory are written into the home as
+        version (run, round) and go nowhere else. A repeated round starts from the version before it and ends
+        with the same weights. Raises DeviceError without images, with another base model, for a round that
+        follows none that is kept, beyond the budget, and when training diverged, of which nothing is kept.
         """
         self.versions.check_follows(run, received.round)
         if not len(self.images):
@@ -186,7 +188,7 @@ class Device:
             budget.begin(len(self.images), memory)
         self.receive(received.shared)
         data = self.encoded_images(height, width)
-        after = local_round(
+        result, trained, losses = local_round(
             self._pipe,
             received,
             personal,
@@ -201,11 +203,12 @@ class Device:
         )
         # a later round would start from what this one leaves
         if not all(
-            bool(tensor.isfinite().all()) for tensor in (*after.upload.values(), *after.memory.values())
+            bool(tensor.isfinite().all()) for tensor in (*result.upload.values(), *result.memory.values())
         ):
             raise DeviceError(Failure.DIVERGED, "training ended with values that are not finite")
-        self.versions.save_round(run, received.round, after.personal or personal, after.memory)
-        return LocalUpdate(after.upload, len(data), local_steps, after.losses, after.rank)
+        self.versions.save_round(run, received.round, trained or personal, result.memory)
+        rank = received.shared.rank if result.rank is None else result.rank
+        return Update(client, len(data), local_steps, result.upload, rank, losses)
 
     def budget(self, limits: OwnerLimits, order: TrainingOrder) -> RoundBudget:
         """What the owner lets a server have computed for this order."""

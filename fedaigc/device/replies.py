@@ -5,11 +5,8 @@ packets (latents of a *public* prompt) leave a device.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-
-from torch import Tensor
 
 from fedaigc.diffusion.handoff.packing import PacketError
 from fedaigc.errors import DamagedFile, UserError
@@ -90,22 +87,6 @@ class SharedSteps:
     denoiser_calls: int
     denoiser_samples: int
     later: tuple[bytes, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class LocalUpdate:
-    """What a round of training tells: the tensors that the strategy uploads, n_k, local steps, losses.
-
-    rank: of the factors among the tensors, where it is not the one that was received.
-    losses: the mean loss of the round by stage, to two decimals; the personal stage is named by its loss
-    only.
-    """
-
-    tensors: Mapping[str, Tensor]
-    num_examples: int
-    num_steps: int
-    losses: Mapping[str, float]
-    rank: int | None = None
 
 
 @dataclass(frozen=True)

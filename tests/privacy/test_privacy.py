@@ -273,7 +273,7 @@ class Mutant(Device):
         hidden = self._in_numbers()
         buffer[100 : 100 + hidden.size] = hidden
         tensors = unflatten(buffer, manifest_of(update.tensors))
-        return replace(update, tensors=tensors, losses={**update.losses, **self._in_metrics()})
+        return replace(update, tensors=tensors, metrics={**update.metrics, **self._in_metrics()})
 
     def _prompt(self) -> str:
         return self.prompts.all()[0].prompt

@@ -222,7 +222,7 @@ def test_fedrep_refuses_parts_that_divide_nothing(start, personal, reason):
         load_strategy("fedrep", {"personal": personal}).initial(start)
 
 
-def test_under_the_partition_stage_fedper_fedrep_and_fedbabu_are_fedit(pipe, data, start):
+def test_where_the_personal_stage_alone_stays_fedper_fedrep_and_fedbabu_are_fedit(pipe, data, start):
     """What is shared ends bit for bit the same, whatever happens to the personal stage, and when.
 
     FedBABU freezes the head, FedRep trains it first, FedPer and FedIT train it too: the head is the
@@ -236,16 +236,15 @@ def test_under_the_partition_stage_fedper_fedrep_and_fedbabu_are_fedit(pipe, dat
         return local_round(pipe, received, personal, {}, rule, data, changed, seed=3, local_steps=2, rank=2)
 
     remove(pipe, Stage.PERSONAL)
-    fedbabu = one_round(None, 0)
-    fedper = one_round(None, 3)
-    assert fedper.personal is not None
-    fedrep_head = fedper.personal  # trained before
-    fedrep = one_round(fedrep_head, 0)
+    fedbabu, _, _ = one_round(None, 0)
+    fedper, head, _ = one_round(None, 3)
+    assert head is not None
+    fedrep, _, _ = one_round(head, 0)  # trained before
     assert equal(fedbabu.upload, fedper.upload)
     assert equal(fedbabu.upload, fedrep.upload)
     # the head gets no gradient from the shared stage's loss
     install(pipe, start)
-    install_personal(pipe, fedrep_head)
+    install_personal(pipe, head)
     live = dict(pipe.unet.named_parameters())
     activate(pipe, Stage.SHARED)
     sampler = TimestepSampler(pipe, Stage.SHARED, start.boundary_log_snr)

@@ -21,25 +21,10 @@ from fedaigc.diffusion.adapters.stages import (
 from fedaigc.diffusion.encoding import EncodedImages
 from fedaigc.diffusion.training import TrainingSettings, stage_gradients, train_stage
 from fedaigc.rng import rng
-from fedaigc.strategy.client_rule import ClientRule, Parameters, Received
+from fedaigc.strategy.client_rule import ClientRule, LocalResult, Parameters, Received
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-
-
-@dataclass(frozen=True, eq=False)
-class LocalRound:
-    """What a round ends with.
-
-    `upload` may leave the device. `memory` is the rule's, and `personal` the adapter below t*: both stay.
-    `personal` is None when t* leaves no personal stage, or when no personal step was asked for.
-    """
-
-    upload: Mapping[str, Tensor]
-    memory: Mapping[str, Tensor]
-    personal: Adapter | None
-    losses: Mapping[str, float]
-    rank: int | None
 
 
 @dataclass(eq=False)
@@ -158,12 +143,15 @@ def local_round(
     local_steps: int,
     rank: int,
     budget: RoundBudget | None = None,
-) -> LocalRound:
+) -> tuple[LocalResult, Adapter | None, dict[str, float]]:
     """Train both stages, each on its own side of t*.
 
     The shared stage as `rule` says, from what was received and its `memory`; the personal stage from
     `personal` (None: fresh factors of `rank`). Everything drawn depends on `seed`, the stage and the
     round, so that a repeated round repeats exactly. budget: see `SharedStageWork`.
+
+    Returns the rule's result, of which the upload may leave the device; the new personal adapter, which stays,
+    or None when t* leaves no personal stage or no personal step was asked for; and the mean loss by stage.
     """
     work = SharedStageWork(pipe, data, settings, local_steps, seed, received.round, budget=budget)
     result = rule.client(work, received, memory)
@@ -181,7 +169,7 @@ def local_round(
             rank=rank,
         )
     means = {f"{stage}_loss": _coarse_mean(values) for stage, values in losses.items()}
-    return LocalRound(result.upload, result.memory, trained, means, result.rank)
+    return result, trained, means
 
 
 def personal_round(

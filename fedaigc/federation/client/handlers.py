@@ -6,6 +6,7 @@ error is let through: the kind of failure alone crosses, and the whole stays rea
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -27,7 +28,7 @@ from fedaigc.federation.wire.messages import Ask, body
 from fedaigc.semantics.signature import Policy
 from fedaigc.strategy.fingerprint import strategy_code
 from fedaigc.strategy.registry import load_strategy
-from fedaigc.strategy.rule import Received, Update
+from fedaigc.strategy.rule import Received
 
 
 @runtime_checkable
@@ -143,23 +144,18 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         personal_rank=config.adapter.rank,
         height=config.model.height,
         width=config.model.width,
+        client=client,
         budget=budget,
     )
-    tensors = update.tensors
     if host.limits is not None:
-        tensors, norm = clipped(tensors, received, host.limits.max_update_norm)
+        tensors, norm = clipped(update.tensors, received, host.limits.max_update_norm)
+        update = replace(update, tensors=tensors)
         if norm > host.limits.max_update_norm:
             host.note(
                 f"round {received.round} of run {config.name}: an update of norm {norm:.4g} was clipped to "
                 f"{host.limits.max_update_norm:.4g}\n"
             )
-    rank = received.shared.rank if update.rank is None else update.rank
-    return messages.update_record(
-        Update(client, update.num_examples, update.num_steps, tensors, rank, update.losses),
-        received,
-        config.rounds.upload_format,
-        own_order.random(),
-    )
+    return messages.update_record(update, received, config.rounds.upload_format, own_order.random())
 
 
 def _order(received: Received, config: FederationConfig, client: int) -> TrainingOrder:

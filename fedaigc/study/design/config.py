@@ -76,9 +76,9 @@ class StrategySection(Section):
     """A row of the table.
 
     name: of the strategy or its file, as in `rounds.strategy`, with its `options`. label: the row's own name
-    (default: the rule's). settings: keys of `adapter`, `training` and `rounds` for this row alone, e.g. {"adapter.rank" =
-    2}. mixed_ranks: train with `clients.ranks`. seeds: in place of the study's. cost: compute of its local
-    round in units of the local steps, for the estimate of the time only.
+    (default: the rule's). settings: keys of `adapter`, `training` and `rounds` for this row alone, e.g.
+    {"adapter.rank" = 2}. mixed_ranks: train with `clients.ranks`. seeds: in place of the study's. cost:
+    compute of its local round in units of the local steps, for the estimate of the time only.
 
     tune: further keys of its grid, key -> values, for keys of `options` and `settings`, or other values for a
     key of `tuning.grid`; a list of one value fixes it. tuning_rounds: of its trials, in place of
