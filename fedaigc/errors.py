@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class DamagedFile(UserError):
     """A file that the project wrote cannot be read any more; the message names it."""
+
+
+class Diverged(UserError):
+    """Training ended with values that are not finite on more than half of the clients."""

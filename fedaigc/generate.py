@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedaigc.storage.output_folder import fresh_folder
 
 if TYPE_CHECKING:
-    from fedaigc.federation.server.exchange import Progress
+    from fedaigc.federation.progress import OnProgress
 
 MARKER = ".fedaigc-generate"
 
@@ -24,7 +24,7 @@ class GenerateSettings:
 
 
 def run_generate(
-    prompts: Sequence[str], settings: GenerateSettings, progress: "Progress | None" = None
+    prompts: Sequence[str], settings: GenerateSettings, progress: "OnProgress | None" = None
 ) -> dict[str, Any]:
     """Draw `prompts`, one device each; writes 00.png, 01.png, ... into the output folder, returns the record.
 

@@ -26,6 +26,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from fedaigc.federation.output.checkpoint import load_checkpoint
+from fedaigc.federation.output.run_record import load_shared_state, read_record
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
@@ -41,8 +43,6 @@ from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run
 from fedaigc.federation.runtime.local_grid import LocalGrid
-from fedaigc.federation.server.checkpoint import load_checkpoint
-from fedaigc.federation.server.run_record import load_shared_state, read_record
 from fedaigc.federation.server.server_app import serve
 from fedaigc.federation.wire import messages
 from fedaigc.federation.wire.flat_arrays import array_of, flatten

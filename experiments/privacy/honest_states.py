@@ -12,6 +12,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from fedaigc.federation.output.run_record import load_shared_state
 from rich.progress import Progress
 
 from fedaigc.data.scenes import STYLES, scenes_dataset
@@ -21,7 +22,6 @@ from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.federation.config.run_config import parse_config
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.runtime.launcher import run_in_process
-from fedaigc.federation.server.run_record import load_shared_state
 
 # strategy, learning rate: the default and one several times larger, as tuning found them best
 ROWS = (

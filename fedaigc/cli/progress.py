@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from fedaigc.federation.server.exchange import Progress
+    from fedaigc.federation.progress import OnProgress
+    from fedaigc.federation.progress import Progress as RunProgress
 
 
 @contextmanager
-def progress_bars() -> "Iterator[Progress]":
-    """A bar for each label; a callback takes (label, done, total)."""
+def progress_bars() -> "Iterator[OnProgress]":
+    """A bar for each stage of a run."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as bars:
         tasks: dict[str, tuple[TaskID, int]] = {}
 
-        def update(label: str, done: int, total: int) -> None:
+        def update(told: "RunProgress") -> None:
+            label, done, total = told.stage.label, told.done, told.total
             # a label that starts anew (the next round's training) goes on in the same bar
             if label not in tasks:
                 tasks[label] = (bars.add_task(label, total=total), 0)
@@ -37,7 +39,7 @@ def progress_bars() -> "Iterator[Progress]":
 
 def tell_run(output: Path) -> None:
     """How the run of this output folder ended, what its noise is worth, and who was left out of what."""
-    from fedaigc.federation.server.run_record import read_record, refusals
+    from fedaigc.federation.output.run_record import read_record, refusals
     from fedaigc.strategy.accountant import told as dp_line
 
     record = read_record(output)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fedaigc.device.device import Device
     from fedaigc.diffusion.schedule.plan import DenoisingPlan
     from fedaigc.federation.config.run_config import FederationConfig
-    from fedaigc.federation.server.exchange import Progress
+    from fedaigc.federation.progress import OnProgress
     from fedaigc.metrics.judge import Verdict
 
 # (style, prompt): the two held-out styles twice; three groups and two tasks that end up alone
@@ -69,7 +69,7 @@ class Stopwatch:
         self.seconds[name] = round(time.perf_counter() - start, 2)
 
 
-def run_demo(settings: DemoSettings, progress: "Progress | None" = None) -> Path:
+def run_demo(settings: DemoSettings, progress: "OnProgress | None" = None) -> Path:
     """Run the demo and return the path of its report.html; record.json beside it holds every figure.
 
     An earlier demo in the same folder is replaced when this one is whole. Raises UserError when the folder
@@ -130,11 +130,11 @@ class _Page:
         settings: DemoSettings,
         config: "FederationConfig",
         run: dict[str, Any],
-        progress: "Progress | None",
+        progress: "OnProgress | None",
     ) -> None:
         from fedaigc.diffusion.schedule.plan import build_plan
+        from fedaigc.federation.output.run_record import load_shared_state
         from fedaigc.federation.preloaded import base_model, scene_scorer, taxonomy
-        from fedaigc.federation.server.run_record import load_shared_state
         from fedaigc.metrics.judge import Judge
 
         self._settings, self._config, self._run, self._progress = settings, config, run, progress
@@ -198,7 +198,9 @@ class _Page:
     def _step(self) -> None:
         self._done += 1
         if self._progress is not None:
-            self._progress("pictures for the report", self._done, self._total)
+            from fedaigc.federation.progress import Progress, Stage
+
+            self._progress(Progress(Stage("pictures for the report"), self._done, self._total))
 
     def _group(self, group: dict[str, Any]) -> Any:
         from fedaigc.demo.page import GroupView
@@ -332,7 +334,7 @@ class _Page:
         }
 
     def _record(self) -> dict[str, Any]:
-        from fedaigc.federation.server.run_record import versions
+        from fedaigc.federation.output.run_record import versions
 
         groups = self._run["generation"]["groups"]
         generation = {

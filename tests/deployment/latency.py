@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fedaigc.federation.output.run_record import read_record
 from scipy import stats
 
 from fedaigc.device.home.home import Home
@@ -29,7 +30,6 @@ from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.provision import provision_scenes, scene_clients
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.runtime.launcher import simulate
-from fedaigc.federation.server.run_record import read_record
 
 from .running import Devices, answers, deployment, pictures, start_run, wait_for
 

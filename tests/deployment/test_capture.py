@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedaigc.federation.output.run_record import read_record
 
-from fedaigc.federation.server.run_record import read_record
 from fedaigc.federation.wire.messages import Ask
 
 from .canary_device import FAILING_ROUND, FORMS

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from fedaigc.federation.output.run_record import read_record
 
 from fedaigc.deployment.agent.connection import CONNECTED, OTHER_AUTHORITY, TURNED_AWAY, connection
 from fedaigc.deployment.processes import alive
@@ -17,7 +18,6 @@ from fedaigc.deployment.server.keys import AUTHORITY, make_device_key, make_serv
 from fedaigc.deployment.server.roster_file import known_devices, nodes_online
 from fedaigc.deployment.server.runs import run_on_devices
 from fedaigc.federation.runtime.launcher import run_in_process
-from fedaigc.federation.server.run_record import read_record
 from tests.federation.conftest import MakeRun
 
 from .running import deployment, pictures, wait_for

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fedaigc.federation.output.run_record import read_record
 
 from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
 from fedaigc.deployment.server.server import start_server
@@ -24,7 +25,6 @@ from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.runtime.launcher import run_in_process
-from fedaigc.federation.server.run_record import read_record
 from tests.federation.conftest import MakeRun
 
 from .rogue import LARGE_BYTES

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedaigc.federation.output.run_record import read_record
 
 from fedaigc.deployment.agent.agent_socket import STATUS, AgentUnreachable, Request, ask_agent
 from fedaigc.deployment.server.keys import AUTHORITY, make_device_key, make_server_keys
 from fedaigc.deployment.server.server import server_state
 from fedaigc.federation.runtime.launcher import run_in_process
-from fedaigc.federation.server.run_record import read_record
 from tests.federation.conftest import MakeRun
 
 from .namespaces import ADDRESS, DEVICES, SERVER, device, inside, namespaces, possible

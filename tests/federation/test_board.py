@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from fedaigc.federation.output.board import FOLDER
+from fedaigc.federation.output.run_record import read_record
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.runtime.launcher import run_in_process
-from fedaigc.federation.server.board import FOLDER
-from fedaigc.federation.server.run_record import read_record
 
 from .conftest import MakeRun
 

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from fedaigc.federation.output.checkpoint import CHECKPOINT
+from fedaigc.federation.output.run_record import RECORD, SHARED_STATE, load_shared_state, refusals
 
 from fedaigc.device.device import Device
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.runtime.launcher import simulate
-from fedaigc.federation.server.checkpoint import CHECKPOINT
-from fedaigc.federation.server.run_record import RECORD, SHARED_STATE, load_shared_state, refusals
 
 from .conftest import MakeRun
 

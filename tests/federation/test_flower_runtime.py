@@ -13,13 +13,14 @@ from typing import Any
 
 import psutil
 import pytest
+from fedaigc.federation.output.run_record import read_record
+from fedaigc.federation.progress import Progress, Stage
 from flwr.cli.build import build_fab_from_disk
 
 from fedaigc.errors import UserError
 from fedaigc.federation.runtime.flower_runtime import LOG, stage_app
 from fedaigc.federation.runtime.launcher import run_in_process, simulate
 from fedaigc.federation.runtime.superlink import flower_environment
-from fedaigc.federation.server.run_record import read_record
 
 from .conftest import MakeRun, images
 from .test_run import personal
@@ -74,11 +75,11 @@ def test_one_ray_worker_gives_the_run_that_this_process_gives(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     local, ray = make_run("local"), make_run("ray", backend="ray")
     run_in_process(local)
-    steps: list[tuple[str, int, int]] = []
+    steps: list[Progress] = []
     seen: set[int] = set()
 
-    def note(*step: Any) -> None:
-        steps.append(step)
+    def note(told: Progress) -> None:
+        steps.append(told)
         seen.update(started())
 
     record = simulate(ray, note)
@@ -86,8 +87,8 @@ def test_one_ray_worker_gives_the_run_that_this_process_gives(
     assert record["shared_hash"] == read_record(local.output)["shared_hash"]
     assert images(ray) == images(local)
     assert personal(ray) == personal(local)
-    assert ("hello", 3, 3) in steps
-    assert ("round 2 of 2", 3, 3) in steps
+    assert Progress(Stage("hello"), 3, 3) in steps
+    assert Progress(Stage("round 2 of 2", 2), 3, 3) in steps
     assert seen
     assert not started()
     log = (ray.output / LOG).read_text()

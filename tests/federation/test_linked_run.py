@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from diffusers import DPMSolverMultistepScheduler
+from fedaigc.federation.output.run_record import read_record
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.runtime.launcher import run_in_process, simulate
-from fedaigc.federation.server.run_record import read_record
 
 from .conftest import MakeRun, images
 

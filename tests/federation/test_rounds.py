@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from fedaigc.federation.output.checkpoint import load_checkpoint
+from fedaigc.federation.output.run_record import load_shared_state, read_record, timeless
 from flwr.app import Array, ArrayRecord, Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_to_proto
@@ -11,8 +13,6 @@ from fedaigc.errors import UserError
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
 from fedaigc.federation.runtime.local_grid import LocalGrid
-from fedaigc.federation.server.checkpoint import load_checkpoint
-from fedaigc.federation.server.run_record import load_shared_state, read_record, timeless
 from fedaigc.federation.server.server_app import serve
 from fedaigc.federation.wire.ledger import Ledger
 from fedaigc.federation.wire.messages import ARRAYS, FLAT

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from fedaigc.federation.output.run_record import load_shared_state, read_record, timeless
 from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from fedaigc.diffusion.adapters.lora_folder import export_lora
-from fedaigc.errors import UserError
+from fedaigc.errors import Diverged, UserError
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process, simulate
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.rounds import sample_clients
-from fedaigc.federation.server.run_record import load_shared_state, read_record, timeless
 from fedaigc.federation.server.server_app import initial_shared_state, serve
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, Ask
 from fedaigc.rng import derived_seed
@@ -36,7 +36,7 @@ def personal(config: FederationConfig) -> dict[str, bytes]:
 def test_a_run_trains_groups_shares_and_finishes(make_run: MakeRun) -> None:
     config = make_run(num_clients=4)
     steps: list[tuple[str, int, int]] = []
-    record = simulate(config, lambda *step: steps.append(step))
+    record = simulate(config, lambda told: steps.append((told.stage.label, told.done, told.total)))
     assert record["status"] == "finished"
     assert record["clients"] == [0, 1, 2, 3]
     assert record["refused"] == []
@@ -217,8 +217,9 @@ def test_a_poisoned_update_is_refused_and_the_round_goes_on(make_run: MakeRun) -
 
 def test_a_round_without_any_usable_update_ends_the_run(make_run: MakeRun) -> None:
     config = make_run(num_clients=1, generation={"enabled": False})
-    with pytest.raises(UserError, match="round 1: no client sent an update that could be used"):
+    with pytest.raises(UserError, match="round 1: no client sent an update that could be used") as caught:
         serve_with(config, Tampering(0, poison))
+    assert not isinstance(caught.value, Diverged)
     record = read_record(config.output)
     assert record["status"] == "failed"
     assert "client 0" in record["error"]

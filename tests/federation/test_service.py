@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from fedaigc.federation.output.run_record import read_record, refusals
 from flwr.app import Context, Message, RecordDict
 
 from fedaigc.collaboration.planner import Executor
@@ -22,7 +23,6 @@ from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server import server_app
 from fedaigc.federation.server.roster import Roster, open_roster
-from fedaigc.federation.server.run_record import read_record, refusals
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.server.service import GENERATIONS, MAX_ATTEMPTS, PromptService
 from fedaigc.federation.wire.messages import Ask
@@ -78,7 +78,7 @@ def test_a_prompt_that_comes_within_the_window_joins_the_group(make_run: MakeRun
     began = time.monotonic()
     last.start()
     told: list[str] = []
-    run_in_process(config, lambda label, done, total: told.append(label))
+    run_in_process(config, lambda progress: told.append(progress.stage.label))
     assert time.monotonic() - began >= 6.0
     sizes = [[len(group["tasks"]) for group in line["groups"]] for line in lines(config)]
     assert sizes == [[2], [1]]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from fedaigc.federation.output.run_record import load_shared_state, read_record
 from flwr.app import Message
 
 from fedaigc.errors import UserError
@@ -11,7 +12,6 @@ from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.runtime.launcher import in_process_run
 from fedaigc.federation.runtime.local_grid import LocalGrid
-from fedaigc.federation.server.run_record import load_shared_state, read_record
 from fedaigc.federation.server.server_app import serve
 from fedaigc.federation.wire.flat_arrays import array_of, flatten
 from fedaigc.federation.wire.messages import ARRAYS, FLAT, values_of

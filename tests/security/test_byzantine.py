@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedaigc.federation.output.checkpoint import load_checkpoint
+from fedaigc.federation.output.run_record import read_record, refusals
 from flwr.app import RecordDict
 
 from fedaigc.data.partition import PartitionSettings
@@ -19,8 +21,6 @@ from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig, RoundsSection, parse_config
 from fedaigc.federation.runtime.launcher import run_in_process
-from fedaigc.federation.server.checkpoint import load_checkpoint
-from fedaigc.federation.server.run_record import read_record, refusals
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received, Update

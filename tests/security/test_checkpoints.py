@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from fedaigc.federation.output.checkpoint import CHECKPOINT, load_checkpoint
+from fedaigc.federation.output.run_record import load_shared_state, read_record, refusals
 from flwr.app import RecordDict
 from safetensors.torch import save_file
 
 from fedaigc.device.replies import DeviceError, Failure
-from fedaigc.errors import DamagedFile, UserError
+from fedaigc.errors import Diverged, UserError
 from fedaigc.federation.client.client_app import SimulatedHost
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output import checkpoint as checkpoints
 from fedaigc.federation.runtime.launcher import run_in_process
-from fedaigc.federation.server import checkpoint as checkpoints
-from fedaigc.federation.server.checkpoint import CHECKPOINT, load_checkpoint
-from fedaigc.federation.server.run_record import load_shared_state, read_record, refusals
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.wire.messages import Ask, failure, read_train
 from fedaigc.storage.tensor_file import read_tensors
@@ -133,14 +133,14 @@ def test_a_round_in_which_all_diverge_costs_a_round_and_not_the_run(make_run: Ma
     assert [done["fell_back_to"] for done in record["rounds"]] == [None, None, 1, None, None]
     assert record["status"] == "finished"
     again = make_run("again", generation=QUIET, rounds={"count": 5})
-    with pytest.raises(UserError, match=r"could be used:(\n  client \d+: diverged)+\Z"):
+    with pytest.raises(Diverged, match=r"could be used:(\n  client \d+: diverged)+\Z"):
         run_with(again, diverging_in({3, 4}))
     assert run_with(upto(again, 5), diverging_in(()))["status"] == "finished"
 
 
 def test_training_that_diverges_from_the_start_is_told(make_run: MakeRun) -> None:  # noqa: F811
     config = make_run(generation=QUIET, rounds={"count": 2})
-    with pytest.raises(UserError, match="round 1: no client sent an update"):
+    with pytest.raises(Diverged, match="round 1: no client sent an update"):
         run_with(config, diverging_in({1}))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedaigc.federation.output.run_record import read_record, timeless
 from flwr.app import Context, Message
 from typer.testing import CliRunner
 
@@ -32,7 +33,6 @@ from fedaigc.federation.config.run_config import (
 )
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
 from fedaigc.federation.runtime.local_grid import LocalGrid
-from fedaigc.federation.server.run_record import read_record, timeless
 from fedaigc.federation.server.server_app import serve
 from fedaigc.federation.wire.messages import Ask
 from tests.deployment.running import deployment

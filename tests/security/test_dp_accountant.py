@@ -8,12 +8,12 @@ import math
 from typing import Any
 
 import pytest
+from fedaigc.federation.output.run_record import read_record
 from scipy import stats
 from scipy.integrate import quad
 
 from fedaigc.cli.progress import tell_run
 from fedaigc.federation.runtime.launcher import run_in_process
-from fedaigc.federation.server.run_record import read_record
 from fedaigc.strategy.accountant import Release, account, epsilon, spent, told
 from fedaigc.strategy.registry import load_strategy
 from tests.federation.conftest import MakeRun, make_run, small_model

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedaigc.federation.output.run_record import read_record
 from flwr.app import Context, Message
 from flwr.common.serde import recorddict_to_proto
 
@@ -28,7 +29,6 @@ from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.generation import _shared_steps
-from fedaigc.federation.server.run_record import read_record
 from fedaigc.federation.server.server_app import serve
 from fedaigc.federation.wire.messages import Ask, shared_steps_record, values_of
 from fedaigc.rng import derived_seed

@@ -7,6 +7,7 @@ says over polls, runs and servers.
 from pathlib import Path
 
 import pytest
+from fedaigc.federation.output.run_record import read_record
 
 from fedaigc.collaboration.session import FinishOrder
 from fedaigc.deployment.agent.agent import Agent, AgentSettings
@@ -20,7 +21,6 @@ from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.roster import open_roster
-from fedaigc.federation.server.run_record import read_record
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.server.service import PromptService
 from fedaigc.federation.wire.messages import Ask, body, failure_in, finish_record, values_of

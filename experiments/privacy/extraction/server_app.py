@@ -5,6 +5,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedaigc.federation.output.run_record import RunRecord
+from fedaigc.federation.progress import Stage
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
@@ -12,7 +14,6 @@ from fedaigc.device.replies import Failure
 from fedaigc.federation.config.run_config import FederationConfig, config_from_run
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.server.roster import open_roster
-from fedaigc.federation.server.run_record import RunRecord
 from fedaigc.federation.wire.messages import Ask, body, read_signatures
 
 ATTACK = "attack.json"
@@ -32,7 +33,7 @@ def main(grid: Grid, context: Context) -> None:
     client = roster.clients[0]
 
     def send(kind: Ask, contents: Sequence[RecordDict]) -> list[RecordDict | Failure]:
-        return roster.ask_many(kind, [(client, content) for content in contents], kind.value, 600.0)
+        return roster.ask_many(kind, [(client, content) for content in contents], Stage(kind.value), 600.0)
 
     (signatures,) = send(Ask.SIGNATURES, [body()])
     assert isinstance(signatures, RecordDict), "the device did not say what waits"

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
 from fedaigc.bounds import MAX_FRAME_BODY_BYTES, MAX_FRAME_HEADER_BYTES
 from fedaigc.errors import UserError
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.federation.wire.record_bounds import check_records
+from fedaigc.flower_private import ProtoRecordDict, recorddict_from_proto, recorddict_to_proto
 from fedaigc.storage.bounded_json import read_json
 
 SOCKET = "agent.sock"

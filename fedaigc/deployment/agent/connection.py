@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from fedaigc import flower_private
 from fedaigc.deployment.processes import SUPERNODE_LOG
 
 CONNECTED = "connected"
@@ -21,15 +22,15 @@ _TAIL_BYTES = 65536
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # Flower's lines, and what they say of the connection; the last one that is there holds
 _NEWS = (
-    ("Starting Flower SuperNode", CONNECTING),
-    ("SuperNode ID:", CONNECTED),
-    ("Connection successful", CONNECTED),
-    ("eceived successfully", CONNECTED),
-    ("Sent successfully", CONNECTED),
-    ("Connection attempt failed", LOST),
-    ("Failed to activate SuperNode", TURNED_AWAY),
-    ("certificate verify failed", OTHER_AUTHORITY),
-    ("Exit Code:", "failed, tries again"),
+    (flower_private.STARTING, CONNECTING),
+    (flower_private.NODE_ID, CONNECTED),
+    (flower_private.CONNECTED, CONNECTED),
+    (flower_private.RECEIVED, CONNECTED),
+    (flower_private.SENT, CONNECTED),
+    (flower_private.ATTEMPT_FAILED, LOST),
+    (flower_private.ACTIVATION_FAILED, TURNED_AWAY),
+    (flower_private.CERTIFICATE_REFUSED, OTHER_AUTHORITY),
+    (flower_private.EXIT_CODE, "failed, tries again"),
 )
 
 
@@ -47,5 +48,5 @@ def connection(home: Path) -> str | None:
         for text, meaning in _NEWS:
             if text in line:
                 # a code comes before its reason, which says more
-                found = meaning if text != "Exit Code:" else f"{meaning}: see {path}"
+                found = meaning if text != flower_private.EXIT_CODE else f"{meaning}: see {path}"
     return found

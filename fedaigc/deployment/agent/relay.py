@@ -19,19 +19,6 @@ from typing import cast
 
 import httpx
 from flwr.app import Message, RecordDict
-from flwr.common.constant import SubStatus
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.interceptors import (
-    RuntimeTokenHttpInterceptor,
-    RuntimeVersionHttpInterceptor,
-    SuperExecAuthHttpInterceptor,
-)
-from flwr.supercore.protobuf.client import ProtobufClientInterceptor
-from flwr.supercore.retry import make_simple_http_retry_invoker
-from flwr.supercore.retry.retry_invoker import RetryInvoker
-from flwr.supercore.run import RunNotRunningException
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from fedaigc.deployment.agent.agent_socket import AgentUnreachable, Request, ask_agent
 from fedaigc.deployment.agent.supernode_tasks import Tasks, UntilAnother
@@ -40,6 +27,22 @@ from fedaigc.device.replies import Failure
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY
 from fedaigc.federation.runtime.superlink import flower_environment
 from fedaigc.federation.wire.messages import Ask, failure
+from fedaigc.flower_private import (
+    HeartbeatSender,
+    ProtobufClientInterceptor,
+    RetryInvoker,
+    RunNotRunningException,
+    RuntimeHttpClient,
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SubStatus,
+    SuperExecAuthHttpInterceptor,
+    make_simple_http_retry_invoker,
+    make_task_heartbeat_fn_http,
+    pull_task_input,
+    push_message,
+    push_task_output,
+)
 from fedaigc.storage.private_files import only_for_this_user
 
 _POLL_S = 0.1

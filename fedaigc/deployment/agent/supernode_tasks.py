@@ -3,10 +3,14 @@
 import threading
 from typing import Any
 
-from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, AcquireTaskResponse
-from flwr.supercore.constant import TaskType
-from flwr.supercore.runtime import RuntimeHttpClient
+from fedaigc.flower_private import (
+    AcquireTaskRequest,
+    AcquireTaskResponse,
+    PullObjectRequest,
+    PullObjectResponse,
+    RuntimeHttpClient,
+    TaskType,
+)
 
 
 class Tasks:

@@ -4,9 +4,13 @@ import binascii
 from base64 import b64decode
 from collections.abc import Mapping
 
-from flwr.common.constant import TIMESTAMP_HEADER
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
-from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+from fedaigc.flower_private import (
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLEET_HTTP_SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    bytes_to_public_key,
+    verify_signature,
+)
 
 
 class KnownKeys:

@@ -10,6 +10,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.config.config_bounds import check_config
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.config.server_config import forget_configs, keep_config, run_config_file
+from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.runtime.flower_runtime import (
     LOG,
     check_ended_well,
@@ -21,7 +22,6 @@ from fedaigc.federation.runtime.flower_runtime import (
     stream_run,
 )
 from fedaigc.federation.runtime.superlink import CONNECTION
-from fedaigc.federation.server.exchange import Progress
 from fedaigc.storage.private_files import close_files, private_files
 
 ROUND_DEADLINE_S = 3600.0
@@ -32,7 +32,7 @@ def run_on_devices(
     folder: Path,
     state: ServerState,
     config: FederationConfig,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     on_log: Callable[[str], None] | None = None,
 ) -> None:
     """Run `config` on the devices that this server knows; their number is that of the run's clients.
@@ -50,7 +50,7 @@ def _run(
     folder: Path,
     state: ServerState,
     config: FederationConfig,
-    progress: Progress | None,
+    progress: OnProgress | None,
     on_log: Callable[[str], None] | None,
 ) -> None:
     devices = known_devices(folder)

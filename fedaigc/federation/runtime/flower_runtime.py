@@ -17,15 +17,14 @@ from typing import Any
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, SERVER_CONFIG_KEY, FederationConfig
+from fedaigc.federation.output.run_record import read_record
+from fedaigc.federation.progress import OnProgress, Progress
 from fedaigc.federation.runtime.superlink import (
     CONNECTION,
     cleaning_up_when_stopped,
     flower_environment,
     superlink,
 )
-from fedaigc.federation.server.exchange import Progress
-from fedaigc.federation.server.run_record import read_record
-from fedaigc.federation.server.server_app import PROGRESS
 from fedaigc.storage.private_files import close_files, private_files
 
 LOG = "flower.log"
@@ -34,7 +33,7 @@ _RELEVANT_LINES = 15
 
 
 def run_with_flower(
-    config: FederationConfig, progress: Progress | None = None, on_log: Callable[[str], None] | None = None
+    config: FederationConfig, progress: OnProgress | None = None, on_log: Callable[[str], None] | None = None
 ) -> None:
     """Run `config` under Flower's simulation with `config.workers` Ray workers.
 
@@ -46,7 +45,7 @@ def run_with_flower(
 
 
 def _run_with_flower(
-    config: FederationConfig, progress: Progress | None, on_log: Callable[[str], None] | None
+    config: FederationConfig, progress: OnProgress | None, on_log: Callable[[str], None] | None
 ) -> None:
     config.output.mkdir(parents=True, exist_ok=True)
     (config.output / "record.json").unlink(missing_ok=True)
@@ -144,7 +143,7 @@ def stream_run(
     scratch: Path,
     environment: dict[str, str],
     write: Callable[[str], object],
-    progress: Progress | None,
+    progress: OnProgress | None,
     on_log: Callable[[str], None] | None,
 ) -> list[str]:
     """Start the run and pass its log on, line by line, until it ends."""
@@ -163,10 +162,9 @@ def stream_run(
             for line in process.stdout:
                 lines.append(line)
                 write(line)
-                if PROGRESS in line and progress is not None:
-                    label, _, counts = line.partition(PROGRESS)[2].strip().rpartition(": ")
-                    done, _, total = counts.partition(" of ")
-                    progress(label, int(done), int(total))
+                told = Progress.from_line(line) if progress is not None else None
+                if progress is not None and told is not None:
+                    progress(told)
                 elif on_log is not None:
                     on_log(line.rstrip("\n"))
         except BaseException:

@@ -12,18 +12,19 @@ import torch
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.server.exchange import Progress
-from fedaigc.federation.server.run_record import read_record
+from fedaigc.federation.output.run_record import read_record
+from fedaigc.federation.progress import OnProgress
+from fedaigc.flower_private import task_identity
 from fedaigc.rng import derived_seed
 from fedaigc.storage.private_files import private_files
 
 
 def simulate(
-    config: FederationConfig, progress: Progress | None = None, on_log: Callable[[str], None] | None = None
+    config: FederationConfig, progress: OnProgress | None = None, on_log: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
     """Run the federation that `config` describes, with the backend that it names, and return the record.
 
-    `progress` gets a label, the replies that are in and all that are due; `on_log` every line of Flower's log
+    `progress` is called with each reply; `on_log` every line of Flower's log
     (backend "ray" only, where the log is in `config.output`/flower.log too).
 
     Raises UserError when the run failed, with the server's reason or the relevant lines of the log.
@@ -47,7 +48,7 @@ def simulate(
 
 
 def run_in_process(
-    config: FederationConfig, progress: Progress | None = None, shuffle_seed: int | None = None
+    config: FederationConfig, progress: OnProgress | None = None, shuffle_seed: int | None = None
 ) -> None:
     """Run server and clients in this process, with the same apps; `shuffle_seed` shuffles the replies."""
     from fedaigc.federation.client.client_app import app
@@ -71,27 +72,11 @@ def in_process_run(config: FederationConfig) -> Iterator[int]:
 
     Files that are written inside are for this user alone.
     """
-    run_id = derived_seed(config.seed, "run id")
-    with private_files(), _task_identity(run_id), _threads(config.threads), _quiet_flower():
-        yield run_id
-
-
-@contextmanager
-def _task_identity(run_id: int) -> Iterator[None]:
-    """Flower keeps in the process which run sends a message.
-
-    A notebook may hold several runs one after another.
-    """
-    from flwr.supercore.task_identity import TaskIdentity
-
     from fedaigc.federation.runtime.local_grid import SERVER_NODE_ID
 
-    before = (TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id)
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, SERVER_NODE_ID, 0
-    try:
-        yield
-    finally:
-        TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = before
+    run_id = derived_seed(config.seed, "run id")
+    with private_files(), task_identity(run_id, SERVER_NODE_ID), _threads(config.threads), _quiet_flower():
+        yield run_id
 
 
 @contextmanager

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterable
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
-from flwr.common.constant import ErrorCode
 from flwr.serverapp.grid import Grid
-from flwr.supercore.run import Run
 
+from fedaigc.flower_private import ErrorCode, Run
 from fedaigc.rng import derived_seed, numpy_rng
 
 SERVER_NODE_ID = 1

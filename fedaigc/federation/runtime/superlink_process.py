@@ -9,13 +9,16 @@ import socket
 import sys
 
 import uvicorn
-from flwr.supercore.http_logging import get_uvicorn_log_config
-from flwr.supercore.logger import console_handler
-from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
-from flwr.superlink.main import create_app
 
 from fedaigc.errors import UserError
 from fedaigc.federation.runtime.own_user import TABLES, is_of_own_user, listeners, users_are_known
+from fedaigc.flower_private import (
+    SuperLinkLifespan,
+    console_handler,
+    create_app,
+    get_uvicorn_log_config,
+    superlink_configuration,
+)
 from fedaigc.storage.private_files import only_for_this_user
 
 
@@ -25,7 +28,7 @@ def main() -> None:
     A simulation goes on there, open to the users of its machine as Flower's own is.
     """
     only_for_this_user()
-    config = _parse_superlink_lifespan_config()
+    config = superlink_configuration()
     if not users_are_known() and not config.simulation:
         raise UserError(f"{TABLES[0]} is not there: a server needs Linux, which tells which user connects")
     admits = is_of_own_user if users_are_known() else _everybody

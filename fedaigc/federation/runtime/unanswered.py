@@ -5,9 +5,9 @@ device that died or was away: in a run of days with many devices, the database w
 for each such round.
 """
 
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.serverapp.grid import Grid
-from flwr.superlink.grid.http_grid import HttpGrid
+
+from fedaigc.flower_private import ConfirmMessageReceivedRequest, HttpGrid, runtime_client
 
 
 def forget(grid: Grid, message_id: str) -> None:
@@ -18,4 +18,4 @@ def forget(grid: Grid, message_id: str) -> None:
         node=grid.node, run_id=grid.run.run_id, message_object_id=message_id
     )
     # the SuperLink deletes for whoever confirms; Flower's grid confirms replies by the same call
-    grid._runtime_client.ConfirmMessageReceived(request)
+    runtime_client(grid).ConfirmMessageReceived(request)

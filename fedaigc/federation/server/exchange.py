@@ -3,22 +3,22 @@
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from flwr.app import Message, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.serverapp.grid import Grid
 from google.protobuf.message import DecodeError
 
 from fedaigc.device.replies import Failure
+from fedaigc.federation.progress import OnProgress, Progress, Stage
 from fedaigc.federation.runtime.unanswered import forget
 from fedaigc.federation.server.pulling import Pulls, ReplyLost, largest_reply
 from fedaigc.federation.wire.ledger import Ledger
 from fedaigc.federation.wire.messages import Ask, failure_in
 from fedaigc.federation.wire.record_bounds import check_records
+from fedaigc.flower_private import ProtoRecordDict, recorddict_from_proto, recorddict_to_proto
 
 _PULL_S = 0.05
 # what reading a made-up reply raises: Flower checks little of it, and follows parts of parts without an end
@@ -34,15 +34,13 @@ _UNREADABLE = (
     DecodeError,
 )
 
-Progress = Callable[[str, int, int], None]
-
 
 def exchange(
     grid: Grid,
     kind: Ask,
     orders: Sequence[tuple[int, RecordDict]],
-    label: str | None,
-    progress: Progress | None = None,
+    stage: Stage | None,
+    progress: OnProgress | None = None,
     ledger: Ledger | None = None,
     deadline_s: float | None = None,
     folder: Path | None = None,
@@ -62,8 +60,8 @@ def exchange(
     deadline = math.inf if deadline_s is None else time.monotonic() + deadline_s
 
     def tell(done: int) -> None:
-        if progress is not None and label is not None:
-            progress(label, done, len(ids))
+        if progress is not None and stage is not None:
+            progress(Progress(stage, done, len(ids)))
 
     with tempfile.TemporaryFile(dir=folder) as file, tempfile.TemporaryFile(dir=folder) as parts:
         waiting = Waiting(file)

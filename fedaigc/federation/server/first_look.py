@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from flwr.app import RecordDict
-from flwr.common.serde import recorddict_to_proto
 
 from fedaigc.device.replies import Failure
 from fedaigc.federation.server.exchange import Waiting
+from fedaigc.flower_private import recorddict_to_proto
 
 Reply = tuple[int, RecordDict | Failure]
 

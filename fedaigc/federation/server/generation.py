@@ -22,6 +22,7 @@ from fedaigc.diffusion.sampling.segment import latents_shape
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, boundary_step, build_plan
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.preloaded import base_model, taxonomy
+from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.roster import Roster
 from fedaigc.federation.wire import messages
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
@@ -29,6 +30,8 @@ from fedaigc.semantics.grouping import Group, group
 from fedaigc.semantics.signature import Policy, Signature
 
 T = TypeVar("T")
+
+SIGNATURES = Stage("signatures")
 
 
 class Stopwatch:
@@ -62,7 +65,7 @@ class FlowerPeers:
         """Have devices run the shared steps of their groups."""
         asked = [(int(order.client), messages.share_record(order)) for order in orders]
         with self._watch.timing("shared steps"):
-            replies = self._roster.ask_many(Ask.SHARE, asked, "shared steps", self._deadline_s)
+            replies = self._roster.ask_many(Ask.SHARE, asked, Stage("shared steps"), self._deadline_s)
         return [
             _parsed(reply, partial(_shared_steps, order=order, shape=self._shape))
             for order, reply in zip(orders, replies, strict=True)
@@ -72,7 +75,7 @@ class FlowerPeers:
         """Have devices finish their tasks."""
         asked = [(order.client, messages.finish_record(order)) for order in orders]
         with self._watch.timing("own steps"):
-            replies = self._roster.ask_many(Ask.FINISH, asked, "own steps", self._deadline_s)
+            replies = self._roster.ask_many(Ask.FINISH, asked, Stage("own steps"), self._deadline_s)
         return [_parsed(reply, messages.read_report) for reply in replies]
 
 
@@ -116,12 +119,12 @@ class WaitingTasks:
     seconds: float = 0.0
 
 
-def waiting_tasks(roster: Roster, config: FederationConfig, label: str | None = "signatures") -> WaitingTasks:
-    """Ask every device what waits there. label: of the progress; None tells of none."""
+def waiting_tasks(roster: Roster, config: FederationConfig, stage: Stage | None = SIGNATURES) -> WaitingTasks:
+    """Ask every device what waits there. stage: of the progress that is told; None: none is told."""
     asked = {client: body() for client in roster.clients}
     watch = Stopwatch()
     with watch.timing("signatures"):
-        replies = roster.ask(Ask.SIGNATURES, asked, label, config.generation.deadline_s)
+        replies = roster.ask(Ask.SIGNATURES, asked, stage, config.generation.deadline_s)
     return replace(_signatures(replies, config.generation.policy), seconds=watch.seconds["signatures"])
 
 
@@ -140,7 +143,7 @@ def generate(
     # who has no task of its own neither helps nor draws
     states = {client: shared_state_record(shared) for client in sorted(set(owners.values()))}
     with watch.timing("shared state"):
-        roster.ask(Ask.INSTALL, states, "shared state", settings.deadline_s)
+        roster.ask(Ask.INSTALL, states, Stage("shared state"), settings.deadline_s)
     with watch.timing("groups and plan"):
         groups = group(signatures, taxonomy(), settings.max_distance)
         plan, boundary = plan_generation(shared, config)

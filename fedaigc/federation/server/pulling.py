@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from flwr.app import Message, RecordDict
-from flwr.proto.message_pb2 import PullObjectRequest
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.serverapp.grid import Grid
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.superlink.grid.http_grid import HttpGrid
 
 from fedaigc.bounds import MAX_REPLY_PARTS, MIN_REPLY_BYTES, REPLY_BYTES_RATIO
 from fedaigc.federation.runtime.unanswered import forget
+from fedaigc.flower_private import (
+    HttpGrid,
+    PullAppMessagesRequest,
+    PullObjectRequest,
+    inflate_object_from_contents,
+    iterate_object_tree,
+    runtime_client,
+    set_message_id,
+)
 
 # of one reply, before the others are looked at again
 _PARTS_AT_ONCE = 32
@@ -84,7 +88,7 @@ class Pulls:
         message = inflate_object_from_contents(found.reply_id, contents)
         if not isinstance(message, Message):
             raise ValueError("a reply that is no message")
-        message.metadata.__dict__["_message_id"] = found.reply_id
+        set_message_id(message, found.reply_id)
         return message
 
     def forget(self, message_id: str) -> None:
@@ -95,7 +99,7 @@ class Pulls:
 
     def _look(self, grid: HttpGrid, message_id: str) -> _Announced | None:
         """The reply as it is announced, which the SuperLink tells once."""
-        told = grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=[message_id]))
+        told = runtime_client(grid).PullMessages(PullAppMessagesRequest(message_ids=[message_id]))
         for proto, tree in zip(told.messages_list, told.message_object_trees, strict=True):
             parts = list(dict.fromkeys(node.object_id for node in iterate_object_tree(tree)))
             found = _Announced(proto.metadata.message_id, parts[::-1], {})
@@ -109,7 +113,7 @@ class Pulls:
         """Fetch some of the parts that are there; whether none is missing."""
         for _ in range(min(_PARTS_AT_ONCE, len(found.missing))):
             request = PullObjectRequest(node=grid.node, run_id=grid.run.run_id, object_id=found.missing[-1])
-            told = grid._runtime_client.PullObject(request)
+            told = runtime_client(grid).PullObject(request)
             if not told.object_found:
                 raise ReplyLost
             if not told.object_available:

@@ -12,7 +12,8 @@ from flwr.serverapp.grid import Grid
 from fedaigc.bounds import FINGERPRINT, MAX_EXAMPLES
 from fedaigc.device.replies import Failure
 from fedaigc.errors import UserError
-from fedaigc.federation.server.exchange import Progress, exchange
+from fedaigc.federation.progress import OnProgress, Stage
+from fedaigc.federation.server.exchange import exchange
 from fedaigc.federation.software import Software, told_software
 from fedaigc.federation.wire.ledger import Ledger
 from fedaigc.federation.wire.message_bounds import quoted
@@ -48,10 +49,9 @@ class Admission:
 class Roster:
     """The clients that answered with the server's base model, and how to ask them.
 
-    Replies come back by client, whoever was first: nothing that is computed from them can depend on node
-    ids or on the order of arrival. `progress` is called with a label, the replies that are in, and all that
-    are due. software: what each client said it computes with. num_examples: how many pictures each one
-    showed. folder: see `exchange`.
+    Replies come back by client, whoever was first: nothing that is computed from them can depend on node ids
+    or on the order of arrival. `progress` is called with each reply. software: what each client said it
+    computes with. num_examples: how many pictures each one showed. folder: see `exchange`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Roster:
         grid: Grid,
         nodes: Mapping[int, int],
         refused: Sequence[Refusal],
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
         software: Mapping[int, Software] | None = None,
         admission: "Admission | None" = None,
         folder: Path | None = None,
@@ -108,20 +108,20 @@ class Roster:
         self,
         kind: Ask,
         contents: Mapping[int, RecordDict],
-        label: str | None,
+        stage: Stage | None,
         deadline_s: float | None = None,
     ) -> dict[int, RecordDict | Failure]:
         """Send one message to each client and wait for all replies; they come in client order.
 
-        label: of the progress; None tells of none.
+        stage: of the progress that is told; None: none is told.
         """
-        return dict(self.ask_each(kind, contents, label, deadline_s))
+        return dict(self.ask_each(kind, contents, stage, deadline_s))
 
     def ask_each(
         self,
         kind: Ask,
         contents: Mapping[int, RecordDict],
-        label: str | None,
+        stage: Stage | None,
         deadline_s: float | None = None,
     ) -> Iterator[tuple[int, RecordDict | Failure]]:
         """Send one message to each client and yield the replies in client order, one at a time.
@@ -131,13 +131,13 @@ class Roster:
         """
         clients = sorted(contents)
         orders = [(self._nodes[client], contents[client]) for client in clients]
-        return zip(clients, self._exchange(kind, orders, label, deadline_s), strict=True)
+        return zip(clients, self._exchange(kind, orders, stage, deadline_s), strict=True)
 
     def ask_many(
         self,
         kind: Ask,
         orders: Sequence[tuple[int, RecordDict]],
-        label: str,
+        stage: Stage,
         deadline_s: float | None = None,
     ) -> list[RecordDict | Failure]:
         """Send messages, several to a client if need be; the replies come in the order of the messages.
@@ -145,12 +145,16 @@ class Roster:
         A client that reports an error, fails or does not answer in time is a `Failure` in its place.
         """
         addressed = [(self._nodes[client], content) for client, content in orders]
-        return list(self._exchange(kind, addressed, label, deadline_s))
+        return list(self._exchange(kind, addressed, stage, deadline_s))
 
     def _exchange(
-        self, kind: Ask, orders: Sequence[tuple[int, RecordDict]], label: str | None, deadline_s: float | None
+        self,
+        kind: Ask,
+        orders: Sequence[tuple[int, RecordDict]],
+        stage: Stage | None,
+        deadline_s: float | None,
     ) -> Iterator[RecordDict | Failure]:
-        return exchange(self._grid, kind, orders, label, self._progress, self.ledger, deadline_s, self.folder)
+        return exchange(self._grid, kind, orders, stage, self._progress, self.ledger, deadline_s, self.folder)
 
 
 def open_roster(
@@ -159,7 +163,7 @@ def open_roster(
     num_clients: int,
     base_hash: str,
     timeout_s: float = 120.0,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     bindings: Mapping[str, int] | None = None,
     folder: Path | None = None,
 ) -> Roster:
@@ -193,11 +197,17 @@ class _Introduced:
 
 
 def _introduced(
-    grid: Grid, nodes: Sequence[int], admission: Admission, taken: Collection[int], progress: Progress | None
+    grid: Grid,
+    nodes: Sequence[int],
+    admission: Admission,
+    taken: Collection[int],
+    progress: OnProgress | None,
 ) -> _Introduced:
     """Have nodes say who they are. taken: clients that are there already."""
     orders = [(node, RecordDict()) for node in nodes]
-    replies = list(exchange(grid, Ask.HELLO, orders, "hello", progress, deadline_s=admission.timeout_s))
+    replies = list(
+        exchange(grid, Ask.HELLO, orders, Stage("hello"), progress, deadline_s=admission.timeout_s)
+    )
     accepted: dict[int, int] = {}
     software: dict[int, Software] = {}
     num_examples: dict[int, int] = {}

@@ -10,9 +10,10 @@ from flwr.app import RecordDict
 
 from fedaigc.device.replies import Failure
 from fedaigc.diffusion.adapters.stages import SharedState
-from fedaigc.errors import UserError
+from fedaigc.errors import Diverged, UserError
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.server.checkpoint import Checkpoint
+from fedaigc.federation.output.checkpoint import Checkpoint
+from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.first_look import Reply, looked_at
 from fedaigc.federation.server.roster import Roster
 from fedaigc.federation.server.update_bounds import BeyondBounds, Sizes, UpdateBounds, groups_of, update_sizes
@@ -89,8 +90,8 @@ def run_rounds(
         received, orders = _orders(shared, rule, config, sampled, number)
         memory = {name: tensor.clone() for name, tensor in rule.state().items()}
         rule.start(shared, number)
-        label = f"round {number} of {section.count}"
-        replies = _asked(roster, orders, label, section.deadline_s)
+        stage = Stage(f"round {number} of {section.count}", number)
+        replies = _asked(roster, orders, stage, section.deadline_s)
         folded = _folded(replies, received, rule, roster, config, bounds)
         lasting |= folded.lasting
         diverged |= folded.diverged
@@ -117,7 +118,8 @@ def run_rounds(
                 lasting, diverged, tried, fell_back = {}, set(), True, True
         if 2 * len(lasting) > len(roster.clients):
             reasons = "\n".join(f"  {lasting[client]}" for client in sorted(lasting))
-            raise UserError(f"round {number}: no client sent an update that could be used:\n{reasons}")
+            kind = Diverged if set(lasting) <= diverged else UserError
+            raise kind(f"round {number}: no client sent an update that could be used:\n{reasons}")
         record = RoundRecord(
             round=number,
             sampled=tuple(sampled),
@@ -248,7 +250,7 @@ def _orders(
 
 
 def _asked(
-    roster: Roster, orders: Mapping[int, RecordDict], label: str, deadline_s: float | None
+    roster: Roster, orders: Mapping[int, RecordDict], stage: Stage, deadline_s: float | None
 ) -> Iterator[Reply]:
     """The replies to a round's orders, in client order.
 
@@ -258,7 +260,7 @@ def _asked(
     end = time.monotonic() + (deadline_s or 0.0)
     while True:
         failed: list[tuple[int, Failure]] = []
-        replies = iter(roster.ask_each(Ask.TRAIN, orders, label, deadline_s))
+        replies = iter(roster.ask_each(Ask.TRAIN, orders, stage, deadline_s))
         for client, reply in replies:
             if reply is not Failure.UNREACHABLE:
                 yield from failed

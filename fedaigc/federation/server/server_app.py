@@ -15,20 +15,20 @@ from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.config.server_config import server_config
-from fedaigc.federation.preloaded import base_model
-from fedaigc.federation.server.board import Board
-from fedaigc.federation.server.checkpoint import (
+from fedaigc.federation.output.board import Board
+from fedaigc.federation.output.checkpoint import (
     Checkpoint,
     drop_checkpoints,
     load_checkpoint,
     load_earlier,
     save_checkpoint,
 )
-from fedaigc.federation.server.exchange import Progress
+from fedaigc.federation.output.run_record import RunRecord, save_shared_state
+from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.server.generation import plan_generation
 from fedaigc.federation.server.roster import Roster, open_roster
 from fedaigc.federation.server.rounds import RoundRecord, run_rounds
-from fedaigc.federation.server.run_record import RunRecord, save_shared_state
 from fedaigc.federation.server.server_rule import server_rule
 from fedaigc.federation.server.service import GENERATIONS, PromptService, append_generation
 from fedaigc.federation.server.update_bounds import UpdateBounds
@@ -36,7 +36,6 @@ from fedaigc.federation.software import difference, own_software
 from fedaigc.rng import rng
 from fedaigc.storage.file_lock import locked
 
-PROGRESS = "fedaigc progress:"
 _LOCK = ".run.lock"
 _PATIENCE_S = 60.0
 
@@ -48,7 +47,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run the federation that the run's configuration describes."""
     _end_with_parent()
     # a line of the log for each reply: the launcher, in another process, reads it as progress
-    serve(grid, server_config(context.run_config), lambda *step: print(progress_line(*step), flush=True))
+    serve(grid, server_config(context.run_config), lambda told: print(told.to_line(), flush=True))
 
 
 def _end_with_parent() -> None:
@@ -67,15 +66,10 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def progress_line(label: str, done: int, total: int) -> str:
-    """Progress as a line of Flower's log."""
-    return f"{PROGRESS} {label}: {done} of {total}"
-
-
-def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None) -> None:
+def serve(grid: Grid, config: FederationConfig, progress: OnProgress | None = None) -> None:
     """Training rounds and generation, with a record of both in `config.output`.
 
-    `progress` is called with a label, the replies that are in, and all that are due.
+    `progress` is called with each reply that comes in.
 
     Raises UserError, which the record holds too, for a configuration that cannot work; and, with nothing
     written, when another run writes to this output.
@@ -86,7 +80,7 @@ def serve(grid: Grid, config: FederationConfig, progress: Progress | None = None
         _serve(grid, config, progress)
 
 
-def _serve(grid: Grid, config: FederationConfig, progress: Progress | None) -> None:
+def _serve(grid: Grid, config: FederationConfig, progress: OnProgress | None) -> None:
     settings = config.generation
     held = load_checkpoint(config) if config.resume else None
     record = RunRecord(config, kept_rounds=held.round if held is not None else 0)

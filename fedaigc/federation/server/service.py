@@ -16,7 +16,8 @@ from fedaigc.bounds import MAX_TASKS
 from fedaigc.device.replies import Failure
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.server.generation import WaitingTasks, generate, waiting_tasks
+from fedaigc.federation.progress import Stage
+from fedaigc.federation.server.generation import SIGNATURES, WaitingTasks, generate, waiting_tasks
 from fedaigc.federation.server.roster import Roster
 
 GENERATIONS = "generations.jsonl"
@@ -38,17 +39,17 @@ class PromptService:
         self._served = served
         self._attempts: Counter[str] = Counter()
 
-    def serve(self, shared: SharedState, label: str | None = "signatures") -> dict[str, Any]:
+    def serve(self, shared: SharedState, stage: Stage | None = SIGNATURES) -> dict[str, Any]:
         """Gather, group and serve what waits now, and return the record of it; there may be nothing.
 
-        label: of the progress of asking; None tells of none.
+        stage: of the progress that is told of asking; None: none is told.
         """
         self._roster.admit()
-        waiting = self._waiting(label)
+        waiting = self._waiting(stage)
         window_s = self._config.generation.window_s if self._config.generation.continuous else 0.0
         if waiting.owners and window_s:
             time.sleep(window_s)
-            waiting = self._waiting(label)
+            waiting = self._waiting(stage)
         record = generate(self._roster, shared, self._config, waiting)
         self._count(record)
         if record["groups"]:
@@ -60,12 +61,12 @@ class PromptService:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             # asked so often in vain, the progress would fill the log
-            if not self.serve(shared, label=None)["groups"]:
+            if not self.serve(shared, stage=None)["groups"]:
                 time.sleep(min(_POLL_S, left))
 
-    def _waiting(self, label: str | None) -> WaitingTasks:
+    def _waiting(self, stage: Stage | None) -> WaitingTasks:
         """What waits, without the tasks that failed too often."""
-        found = waiting_tasks(self._roster, self._config, label)
+        found = waiting_tasks(self._roster, self._config, stage)
         tried = {task for task, count in self._attempts.items() if count >= MAX_ATTEMPTS}
         return replace(
             found,

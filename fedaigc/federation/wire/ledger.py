@@ -4,9 +4,9 @@ from collections import Counter
 from typing import Literal
 
 from flwr.app import ConfigRecord, RecordDict
-from flwr.common.serde import recorddict_to_proto
 
 from fedaigc.federation.wire.messages import ARRAYS, METRICS
+from fedaigc.flower_private import recorddict_to_proto
 
 Direction = Literal["down", "up"]
 KINDS = ("weights", "signatures", "packets", "metrics", "control")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from flwr.common.serde import recorddict_to_proto
 from torch import Tensor
 
 from fedaigc.bounds import (
@@ -39,6 +38,7 @@ from fedaigc.federation.wire.message_bounds import (
     checked,
     state_header,
 )
+from fedaigc.flower_private import recorddict_to_proto
 from fedaigc.rng import numpy_rng
 from fedaigc.semantics.signature import LEAST_FIRST, Policy, Signature
 from fedaigc.strategy.rule import Received, Update

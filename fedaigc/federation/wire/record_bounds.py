@@ -7,9 +7,9 @@ any number of them, looks at every one, and copies them with each step from byte
 from collections.abc import Iterator
 
 from flwr.app import ArrayRecord, RecordDict
-from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
 from fedaigc.bounds import MAX_ARRAYS, MAX_KEY_CHARACTERS, MAX_LIST_ITEMS, MAX_RECORD_VALUES, MAX_RECORDS
+from fedaigc.flower_private import ProtoRecordDict
 
 
 def check_records(record: ProtoRecordDict | RecordDict) -> None:

@@ -5,7 +5,8 @@ from typing import NoReturn
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp.grid import Grid
-from flwr.supercore.run import Run
+
+from fedaigc.flower_private import Run
 
 
 class NoNodes(Grid):

@@ -30,15 +30,15 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import strategy as flower
-from flwr.supercore.differential_privacy import (
+from torch import Tensor
+
+from fedaigc.flower_private import (
     KEY_CLIPPING_NORM,
     KEY_NORM_BIT,
     compute_adaptive_clip_model_update,
     compute_clip_model_update,
     compute_stdv,
 )
-from torch import Tensor
-
 from fedaigc.rng import numpy_rng
 from fedaigc.strategy.accountant import DELTA, Release
 from fedaigc.strategy.flower.no_nodes import NoNodes

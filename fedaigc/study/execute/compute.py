@@ -14,11 +14,12 @@ from fedaigc.diffusion.adapters.stages import Adapter, SharedState, Stage
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.board import Board
+from fedaigc.federation.output.checkpoint import load_checkpoint
+from fedaigc.federation.output.run_record import read_record
 from fedaigc.federation.preloaded import base_model, taxonomy
+from fedaigc.federation.progress import Progress
 from fedaigc.federation.runtime.launcher import run_in_process
-from fedaigc.federation.server.board import Board
-from fedaigc.federation.server.checkpoint import load_checkpoint
-from fedaigc.federation.server.run_record import read_record
 from fedaigc.federation.server.server_rule import server_rule
 from fedaigc.federation.wire.messages import read_train, train_record
 from fedaigc.rng import numpy_rng
@@ -124,11 +125,11 @@ class Execution:
             **self._rounds(record),
         }
 
-    def _in_round(self, label: str, done: int, total: int) -> None:
-        words = label.split()
-        if words[0] == "round":
-            before = int(words[1]) - 1
-            self._report(f"round {words[1]}", (before + done / total) / self._config.rounds.count)
+    def _in_round(self, told: Progress) -> None:
+        number = told.stage.round
+        if number is not None:
+            share = (number - 1 + told.done / told.total) / self._config.rounds.count
+            self._report(f"round {number}", share)
 
     def _rounds(self, record: dict[str, Any]) -> dict[str, Any]:
         # a baseline has no federation: what its messages would weigh says nothing

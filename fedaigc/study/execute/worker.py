@@ -8,7 +8,6 @@ import argparse
 import json
 import logging
 import os
-import re
 import sys
 import threading
 import time
@@ -17,13 +16,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from fedaigc.errors import UserError
+from fedaigc.errors import Diverged, UserError
 from fedaigc.storage.file_lock import locked
 from fedaigc.study.results.store import write_json
 
 PROGRESS = "progress.json"
 LOG = "log.txt"
-_DIVERGED = re.compile(r"no client sent an update that could be used:(\n  client \d+: diverged)+\Z")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,7 +69,7 @@ def _run(job: dict[str, Any]) -> int:
             values = Execution(run, work, report).compute()
         except Exception as error:
             traceback.print_exc()
-            diverged = isinstance(error, UserError) and _DIVERGED.search(str(error)) is not None
+            diverged = isinstance(error, Diverged)
             text = _without_paths(str(error) or type(error).__name__, work)
             kind = "error" if isinstance(error, UserError) else type(error).__name__
             status = "diverged" if diverged else "failed"

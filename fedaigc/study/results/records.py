@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedaigc.errors import UserError
-from fedaigc.federation.server.run_record import versions
+from fedaigc.federation.output.run_record import versions
 from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.provenance import commit, machine
 from fedaigc.study.results.store import write_json

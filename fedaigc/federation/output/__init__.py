@@ -1,0 +1,1 @@
+"""What the server of a run leaves in its output folder: record, checkpoints, figures for TensorBoard."""
