@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from fedaigc.federation.output.run_record import load_shared_state, read_record, timeless
 from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
@@ -15,6 +14,7 @@ from fedaigc.diffusion.adapters.lora_folder import export_lora
 from fedaigc.errors import Diverged, UserError
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.run_record import load_shared_state, read_record, timeless
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process, simulate
 from fedaigc.federation.runtime.local_grid import LocalGrid

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from fedaigc.federation.output.checkpoint import CHECKPOINT, load_checkpoint
-from fedaigc.federation.output.run_record import load_shared_state, read_record, refusals
 from flwr.app import RecordDict
 from safetensors.torch import save_file
 
 from fedaigc.device.replies import DeviceError, Failure
-from fedaigc.errors import Diverged, UserError
+from fedaigc.errors import DamagedFile, Diverged
 from fedaigc.federation.client.client_app import SimulatedHost
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output import checkpoint as checkpoints
+from fedaigc.federation.output.checkpoint import CHECKPOINT, load_checkpoint
+from fedaigc.federation.output.run_record import load_shared_state, read_record, refusals
 from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.wire.messages import Ask, failure, read_train
