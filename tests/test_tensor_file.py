@@ -4,11 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from fedaigc.errors import UserError
-from fedaigc.storage.tensor_file import CACHE_LINE_BYTES, align, aligned, read_tensors
+from fedaigc.errors import DamagedFile, UserError
+from fedaigc.storage.tensor_file import (
+    CACHE_LINE_BYTES,
+    align,
+    aligned,
+    read_header,
+    read_parts,
+    read_tensors,
+    write_parts,
+)
 
 
 def test_tensors_of_a_file_start_on_cache_lines(tmp_path: Path) -> None:
@@ -54,3 +64,35 @@ def test_a_file_that_is_not_there_or_cut_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"\0\1")
     with pytest.raises(UserError, match="is damaged"):
         read_tensors(path)
+
+
+@given(
+    header=st.dictionaries(
+        st.text(max_size=5), st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+    ),
+    shapes=st.dictionaries(st.text("abc.", min_size=1, max_size=5), st.integers(0, 4), max_size=3),
+)
+def test_parts_come_back_with_their_header(
+    tmp_path_factory: pytest.TempPathFactory, header: dict[str, object], shapes: dict[str, int]
+) -> None:
+    path = tmp_path_factory.mktemp("parts") / "a.safetensors"
+    tensors = {name: torch.arange(float(size)) for name, size in shapes.items()}
+    write_parts(path, header, {"one": tensors, "two": {"x": torch.ones(2)}})
+    found, parts = read_parts(path)
+    assert found == header == read_header(path)
+    assert parts.get("one", {}).keys() == tensors.keys()
+    assert all(torch.equal(parts["one"][name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_changed_header_or_value_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_parts(path, {"rank": 2}, {"one": {"x": torch.ones(4)}})
+    whole = path.read_bytes()
+    for changed in (whole.replace(b"rank", b"bank"), whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.write_bytes(changed)
+        with pytest.raises(DamagedFile, match="not those written"):
+            read_parts(path)
+    save_file({"one/x": torch.ones(4)}, path)
+    with pytest.raises(DamagedFile, match="no file of weights of this version"):
+        read_parts(path)
+    assert read_header(path) is None

@@ -6,13 +6,21 @@ their bytes happen to lie; torch's own memory is always aligned. So equal values
 bit only when both are.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fedaigc.errors import DamagedFile, UserError
+from fedaigc.storage.atomic_file import write_tensors
+
+Parts = Mapping[str, Mapping[str, Tensor]]
+_ANY_MODE = 0o666
 
 CACHE_LINE_BYTES = 64
 
@@ -42,3 +50,53 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise UserError(f"no tensor file {path}: {error.strerror or error}") from None
     except SafetensorError as error:
         raise DamagedFile(f"the tensor file {path} is damaged: {error}") from None
+
+
+def tensor_digest(header: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over a header and every tensor, in the order of the mapping: name, shape, number type and bytes."""
+    digest = hashlib.sha256(header.encode())
+    for name, tensor in tensors.items():
+        values = tensor.detach().to("cpu").contiguous()
+        digest.update(f"{name}/{tuple(values.shape)}/{values.dtype}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_parts(path: Path, header: Mapping[str, Any], parts: Parts, mode: int = _ANY_MODE) -> None:
+    """Write weights as this project keeps them: named parts with a header of JSON values, whole or not at all.
+
+    A safetensors file, whose tensors are called `<part>/<name>`. Its metadata holds the header and the digest of
+    both.
+    """
+    named = {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+    named = dict(sorted(named.items()))
+    text = json.dumps(header, sort_keys=True)
+    write_tensors(path, named, {"header": text, "digest": tensor_digest(text, named)}, mode)
+
+
+def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """Header and parts of a file of `write_parts`.
+
+    Raises UserError when it is not there, DamagedFile when it is no such file or holds other values than were
+    written.
+    """
+    metadata, tensors = read_tensors(path)
+    if not {"header", "digest"} <= metadata.keys() or not all("/" in name for name in tensors):
+        raise DamagedFile(f"{path} is no file of weights of this version: remove it")
+    if metadata["digest"] != tensor_digest(metadata["header"], dict(sorted(tensors.items()))):
+        raise DamagedFile(f"{path} is damaged: its values are not those written; remove it")
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        part, _, own = name.partition("/")
+        parts.setdefault(part, {})[own] = tensor
+    return json.loads(metadata["header"]), parts
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """The header of a file of `write_parts`, without its values; None where there is none that can be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            found = json.loads((file.metadata() or {})["header"])
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from fedaigc.errors import UserError
+from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.storage.file_lock import locked
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.study.design.config import StudyConfig, read_study
@@ -21,7 +22,6 @@ from fedaigc.study.execute.scheduler import Outcome, end, run_all, start_worker
 from fedaigc.study.results.load import read_results
 from fedaigc.study.results.records import by_hash, read_records, recorded
 from fedaigc.study.results.report import write_report
-from fedaigc.study.results.store import read_json, write_json
 
 
 def compare(

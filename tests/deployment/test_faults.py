@@ -17,13 +17,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fedaigc.federation.output.run_record import read_record
 
 from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
 from fedaigc.deployment.server.server import start_server
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.run_record import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
 from tests.federation.conftest import MakeRun
 
@@ -61,7 +61,7 @@ def answers_by_task(config: FederationConfig) -> Counter[str]:
 
 def personal_files(homes: Path) -> dict[str, bytes]:
     """The personal adapters and the strategy's memory, of every device and every round that is kept."""
-    found = homes.glob("*/adapters/rounds/**/tensors.safetensors")
+    found = homes.glob("*/adapters/rounds/*/*.safetensors")
     return {str(path.relative_to(homes)): path.read_bytes() for path in found}
 
 

@@ -1,11 +1,13 @@
 """The device on the embedded model: what it trains, what it draws, what it keeps, what it refuses."""
 
+import json
 import stat
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fedaigc.data.scenes import scenes_dataset
 from fedaigc.device.device import Device
@@ -13,12 +15,14 @@ from fedaigc.device.home.prompts import TaskStatus
 from fedaigc.device.home.versions import KEPT_RUNS
 from fedaigc.device.replies import DeviceError, Failure, UnknownTask, failure_of
 from fedaigc.device.scoring import Confidence
+from fedaigc.diffusion.adapters.shared_state_file import write_shared_state
 from fedaigc.diffusion.adapters.stages import SharedState, new_adapter
 from fedaigc.diffusion.handoff.packing import PacketError
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.diffusion.schedule.plan import boundary_step, build_plan, even_steps
 from fedaigc.diffusion.training import TrainingSettings
-from fedaigc.errors import UserError
+from fedaigc.errors import DamagedFile, UserError
+from fedaigc.storage.tensor_file import read_parts
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received
 
@@ -95,7 +99,7 @@ def test_old_versions_are_dropped_and_the_disk_stays_bounded(device, shared):
         device.versions.save_round("run", round, shared.adapter)
         device.receive(replace(shared, alpha=float(round)))
     kept = sorted(path.name for path in (device._home.adapters / "rounds" / "run").iterdir())
-    assert kept == ["000003", "000004", "000005"]
+    assert kept == [f"{number:06d}.safetensors" for number in (3, 4, 5)]
     assert len(list((device._home.adapters / "shared").iterdir())) == 2
 
 
@@ -233,8 +237,16 @@ def test_names_from_outside_cannot_leave_the_home(device, shared, plan):
 
 def test_a_state_that_changed_on_the_disk_is_not_used(device, shared, plan):
     version = device.receive(shared)
-    header = device._home.adapters / "shared" / version / "header.json"
-    header.write_text(header.read_text().replace('"alpha": 2.0', '"alpha": 3.0'))
+    path = device._home.adapters / "shared" / f"{version}.safetensors"
+    header, parts = read_parts(path)
+    tensors = {f"shared/{name}": tensor for name, tensor in parts["shared"].items()}
+    save_file(
+        tensors, path, metadata={"header": json.dumps(header).replace("2.0", "3.0"), "digest": "0" * 64}
+    )
+    with pytest.raises(DamagedFile, match="not those written"):
+        device.alone(device.add_prompt("an apple on a table"), 7, plan)
+    # a whole file under another's name
+    write_shared_state(path, replace(shared, alpha=3.0))
     with pytest.raises(DeviceError, match="on disk hashes to"):
         device.alone(device.add_prompt("an apple on a table"), 7, plan)
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import RecordDict
-from safetensors.torch import save_file
 
 from fedaigc.device.replies import DeviceError, Failure
 from fedaigc.errors import DamagedFile, Diverged
@@ -23,7 +22,7 @@ from fedaigc.federation.output.run_record import load_shared_state, read_record,
 from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.wire.messages import Ask, failure, read_train
-from fedaigc.storage.tensor_file import read_tensors
+from fedaigc.storage.tensor_file import read_parts, write_parts
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received
 from tests.federation.conftest import MakeRun, make_run, small_model  # noqa: F401 (fixtures)
@@ -41,11 +40,9 @@ def upto(config: FederationConfig, count: int) -> FederationConfig:
 
 def poison(path: Path, value: float) -> None:
     """Other weights, in a file that is otherwise as it was written."""
-    metadata, tensors = read_tensors(path)
-    for name, tensor in tensors.items():
-        if name.startswith("shared/"):
-            tensors[name] = torch.full_like(tensor, value)
-    save_file(tensors, path, metadata={**metadata, "digest": checkpoints._digest(tensors)})
+    header, parts = read_parts(path)
+    parts["shared"] = {name: torch.full_like(tensor, value) for name, tensor in parts["shared"].items()}
+    write_parts(path, header, parts)
 
 
 def damaged(path: Path) -> None:

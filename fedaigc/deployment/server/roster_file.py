@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from fedaigc.deployment.server.server import ServerState, control_environment
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.runtime.flower_runtime import ask_flwr
+from fedaigc.storage.atomic_file import write_json
 from fedaigc.storage.file_lock import locked
 from fedaigc.storage.private_files import private_files
 
@@ -69,10 +70,7 @@ def _register(
     except (ValueError, KeyError) as error:
         raise UserError(f"the server did not take the key:\n{(done.stdout + done.stderr).strip()}") from error
     device = KnownDevice(name, chosen, node_id)
-    text = json.dumps([asdict(entry) for entry in [*held, device]], indent=1)
-    temporary = folder / f".{DEVICES}"
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(folder / DEVICES)
+    write_json(folder / DEVICES, [asdict(entry) for entry in [*held, device]])
     return device
 
 

@@ -7,7 +7,6 @@ what the running process says of itself. A SuperLink that dies is started again 
 import json
 import os
 import resource
-import secrets
 import shutil
 import signal
 import socket
@@ -35,6 +34,7 @@ from fedaigc.deployment.server.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.server_config import FOLDER_VARIABLE
 from fedaigc.federation.runtime.superlink import CONNECTION, SUPERLINK, flower_environment
+from fedaigc.storage.atomic_file import write_json
 from fedaigc.storage.private_files import (
     PRIVATE_FILE,
     close_files,
@@ -200,7 +200,7 @@ def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None
             raise UserError(f"no server on {host}:{port}: see {scratch / SUPERLINK_LOG}")
         pid = os.getpid()
         state = ServerState(pid, birth(pid), host, port, f"127.0.0.1:{link_port}", not insecure)
-        _write_state(folder, state)
+        write_json(folder / STATE, asdict(state))
         pause_s = 1.0
         while not ending.wait(0.5):
             for log in (folder / LOG, scratch / SUPERLINK_LOG):
@@ -250,12 +250,6 @@ def _start_superlink(folder: Path, scratch: Path, port: int, *, insecure: bool) 
             # one that comes after it would find its database in use
             preexec_fn=killed_with_parent,
         )
-
-
-def _write_state(folder: Path, state: ServerState) -> None:
-    temporary = folder / f".{STATE}.{secrets.token_hex(4)}"
-    temporary.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
-    os.replace(temporary, folder / STATE)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ Layout::
     device.json             format and the seed of this device's own random streams
     images/                 captions.jsonl and NNNNNN.png: the private pictures
     prompts/                NNNNNN-<task id>.json: the queue, one file a task
-    adapters/rounds/        <run>/<round>/: the personal adapters that rounds ended with
+    adapters/rounds/        <run>/<round>.safetensors: the personal adapters that rounds ended with
     adapters/current.json   which of them is used
-    adapters/shared/        <hash>/: the shared states that the federation sent
+    adapters/shared/        <hash>.safetensors: the shared states that the federation sent
     gallery/                <task id>.png and <task id>.json: finished images; .stripNN.png: the way to them
     shared_work/            the shared steps that this device ran for its groups
     disclosures.jsonl       what was disclosed of each prompt
@@ -21,8 +21,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +28,10 @@ from filelock import lock_descriptor
 
 from fedaigc.bounds import MAX_NOTE_CHARACTERS
 from fedaigc.errors import DamagedFile, UserError
+from fedaigc.storage.atomic_file import json_bytes, sync_folder, write_file, write_new_file
 from fedaigc.storage.private_files import PRIVATE_FILE, PRIVATE_FOLDER
 
-FORMAT = 1
+FORMAT = 2
 OWNER_FILE = PRIVATE_FILE
 OWNER_FOLDER = PRIVATE_FOLDER
 MAX_LOG_BYTES = 1_000_000
@@ -79,6 +78,13 @@ class Home:
         first = {"format": FORMAT, "seed": secrets.randbits(62) if seed is None else seed}
         home.write_new_json(marker, first)
         found = home.read_json(marker)
+        if found["format"] == 1:
+            # imported here: torch takes seconds, and a new home has nothing to upgrade
+            from fedaigc.device.home.upgrade import upgrade_from_1
+
+            upgrade_from_1(root)
+            found["format"] = FORMAT
+            home.write_json(marker, found)
         if found["format"] != FORMAT:
             raise UserError(f"{root} has home format {found['format']}, this version reads {FORMAT}")
         if seed is not None and found["seed"] != seed:
@@ -101,16 +107,11 @@ class Home:
 
     def write(self, path: Path, data: bytes) -> None:
         """Replace the content of `path` by `data`, atomically and durably."""
-        self._through_temporary(path, data, lambda temporary: os.replace(temporary, path))
+        write_file(path, data, OWNER_FILE)
 
     def write_new(self, path: Path, data: bytes) -> bool:
         """Create `path` with `data`; False, and nothing written, when it exists already."""
-        try:
-            # a link fails where a rename would overwrite: two processes cannot both win
-            self._through_temporary(path, data, lambda temporary: os.link(temporary, path))
-        except FileExistsError:
-            return False
-        return True
+        return write_new_file(path, data, OWNER_FILE)
 
     def append_line(self, path: Path, line: bytes) -> int:
         """Append `line`, which ends in a line break, durably; return the size of the file before it.
@@ -127,16 +128,16 @@ class Home:
             file.write(line)
             os.fsync(descriptor)
         if not size:
-            self._sync_folder(path.parent)
+            sync_folder(path.parent)
         return size
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write `value` as JSON with sorted keys, atomically."""
-        self.write(path, _json_bytes(value))
+        self.write(path, json_bytes(value))
 
     def write_new_json(self, path: Path, value: Any) -> bool:
         """Create `path` with `value` as JSON; False, and nothing written, when it exists already."""
-        return self.write_new(path, _json_bytes(value))
+        return self.write_new(path, json_bytes(value))
 
     def read_json(self, path: Path) -> Any:
         """The JSON value in `path`; DamagedFile when it is none."""
@@ -144,47 +145,6 @@ class Home:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             raise DamagedFile(f"{path} is damaged: restore it from a copy, or remove it") from None
-
-    def write_folder(self, path: Path, fill: Callable[[Path], None]) -> None:
-        """Replace the folder `path` by one that `fill` writes into a temporary folder beside it.
-
-        A reader sees the old folder, for an instant none, or the complete new one. Files that libraries wrote
-        with other modes are closed to others before the folder appears under its name.
-        """
-        self.folder(path.parent)
-        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
-        replaced = temporary.with_name(f"{temporary.name}.old")
-        temporary.mkdir(mode=OWNER_FOLDER)
-        try:
-            fill(temporary)
-            for entry in temporary.rglob("*"):
-                entry.chmod(OWNER_FOLDER if entry.is_dir() else OWNER_FILE)
-            if path.exists():
-                path.rename(replaced)  # a folder that is not empty cannot be renamed over
-            temporary.rename(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(replaced, ignore_errors=True)
-
-    def _sync_folder(self, path: Path) -> None:
-        """Make the name of a new file durable."""
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _through_temporary(self, path: Path, data: bytes, finish: Callable[[Path], None]) -> None:
-        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_FILE)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            finish(temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def note_error(root: Path, text: str) -> None:
@@ -205,7 +165,3 @@ def note_error(root: Path, text: str) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, OWNER_FILE)
         with os.fdopen(descriptor, "a", encoding="utf-8") as file:
             file.write(text)
-
-
-def _json_bytes(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False).encode()

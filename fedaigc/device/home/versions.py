@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
 from torch import Tensor
 
 from fedaigc.bounds import MAX_ROUND
-from fedaigc.device.home.home import Home
+from fedaigc.device.home.home import OWNER_FILE, Home
 from fedaigc.device.replies import DeviceError, Failure
+from fedaigc.diffusion.adapters.shared_state_file import read_shared_state, write_shared_state
 from fedaigc.diffusion.adapters.stages import Adapter, SharedState
-from fedaigc.storage.tensor_file import read_tensors
+from fedaigc.storage.tensor_file import read_parts, write_parts
 
 # a repeated round needs the version before it; one more for a server that falls back by two
 KEPT_ROUNDS = 3
@@ -48,22 +48,20 @@ class AdapterVersions:
         place. Raises DeviceError as `check_follows` does; then nothing is written.
         """
         self.check_follows(run, round)
-        folder = self._run_folder(run) / f"{round:06d}"
         earlier = [number for number, _ in self._rounds(run) if number < round]
         header: dict[str, Any] = {_FOLLOWS: earlier[-1] if earlier else 0}
         if personal is not None:
             header |= {"rank": personal.rank, "alpha": personal.alpha}
         factors = personal.tensors() if personal is not None else {}
-        named = {f"personal/{name}": tensor for name, tensor in factors.items()}
-        named |= {f"memory/{name}": tensor for name, tensor in (memory or {}).items()}
-        self._save(folder, header, named)
+        path = self._home.folder(self._run_folder(run)) / _file_of(round)
+        write_parts(path, header, {"personal": factors, "memory": memory or {}}, OWNER_FILE)
         if personal is not None:
             self._home.write_json(self._current, {"run": run, "round": round})
         held = self._rounds(run)
         kept = [path for number, path in held if number <= round][-KEPT_ROUNDS:]
         for _, old in held:
-            if old not in kept and old != self._current_folder():
-                shutil.rmtree(old)
+            if old not in kept and old != self._current_file():
+                old.unlink()
         self._drop_old_runs(run)
 
     def check_follows(self, run: str, round: int) -> None:
@@ -79,10 +77,10 @@ class AdapterVersions:
         held = self._rounds(run)
         if not held or round > held[0][0]:
             return
-        first, folder = held[0]
+        first, path = held[0]
         # homes of before have no such entry
         unknown = 0 if first == 1 or len(held) < KEPT_ROUNDS else first - 1
-        if self._home.read_json(folder / "header.json").get(_FOLLOWS, unknown):
+        if read_parts(path)[0].get(_FOLLOWS, unknown):
             raise DeviceError(
                 Failure.TRAINING_REFUSED,
                 f"round {round} of run {run} would start from a version that is no longer kept; the rounds "
@@ -95,7 +93,7 @@ class AdapterVersions:
 
         None and nothing in the first round that this device takes part in.
         """
-        earlier = [folder for number, folder in self._rounds(run) if number < round]
+        earlier = [path for number, path in self._rounds(run) if number < round]
         return self._load_round(earlier[-1]) if earlier else (None, {})
 
     def latest(self, run: str) -> tuple[Adapter | None, dict[str, Tensor]]:
@@ -110,27 +108,26 @@ class AdapterVersions:
 
     def current_personal(self) -> Adapter | None:
         """The personal adapter saved last; None before the first training."""
-        folder = self._current_folder()
-        return self._load_round(folder)[0] if folder is not None else None
+        path = self._current_file()
+        return self._load_round(path)[0] if path is not None else None
 
     def save_shared(self, shared: SharedState) -> str:
         """Keep a shared state under its version hash, drop the oldest ones, and return the hash."""
         version = shared.hash()
-        folder = self._shared / version
-        if not folder.exists():
-            self._save(folder, shared.header(), shared.tensors())
-        held = sorted((entry for entry in self._shared.iterdir() if entry != folder), key=_age)
+        path = self._home.folder(self._shared) / f"{version}.safetensors"
+        if not path.exists():
+            write_shared_state(path, shared, OWNER_FILE)
+        held = sorted((entry for entry in self._shared.glob("*.safetensors") if entry != path), key=_age)
         for old in held[: max(0, len(held) + 1 - KEPT_SHARED_STATES)]:
-            shutil.rmtree(old)
+            old.unlink()
         return version
 
     def shared(self, version: str) -> SharedState:
         """The shared state with this hash; DeviceError when it was never sent or was dropped."""
-        folder = self._shared / version
-        if not _NAME.fullmatch(version) or not folder.is_dir():
+        path = self._shared / f"{version}.safetensors"
+        if not _NAME.fullmatch(version) or not path.is_file():
             raise DeviceError(Failure.SHARED_STATE_MISSING, f"no shared state {version} in this home")
-        header, tensors = _load(self._home, folder)
-        found = SharedState.from_tensors(header, tensors)
+        found = read_shared_state(path)
         if found.hash() != version:
             raise DeviceError(Failure.STORAGE, f"shared state {version} on disk hashes to {found.hash()}")
         return found
@@ -144,11 +141,11 @@ class AdapterVersions:
         for old in sorted(others, key=_age)[:-KEPT_RUNS]:
             shutil.rmtree(old)
 
-    def _current_folder(self) -> Path | None:
+    def _current_file(self) -> Path | None:
         if not self._current.exists():
             return None
         current = self._home.read_json(self._current)
-        return self._run_folder(current["run"]) / f"{current['round']:06d}"
+        return self._run_folder(current["run"]) / _file_of(current["round"])
 
     def _run_folder(self, run: str) -> Path:
         # the name comes from outside: it must not be able to leave the home
@@ -157,31 +154,19 @@ class AdapterVersions:
         return self._home.adapters / "rounds" / run
 
     def _rounds(self, run: str) -> list[tuple[int, Path]]:
-        return sorted((int(path.name), path) for path in self._run_folder(run).glob("[0-9]*"))
+        return sorted((int(path.stem), path) for path in self._run_folder(run).glob("[0-9]*.safetensors"))
 
-    def _load_round(self, folder: Path) -> tuple[Adapter | None, dict[str, Tensor]]:
-        header, tensors = _load(self._home, folder)
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
-
-        factors = part("personal/")
+    def _load_round(self, path: Path) -> tuple[Adapter | None, dict[str, Tensor]]:
+        header, parts = read_parts(path)
+        factors = parts.get("personal", {})
         layers = sorted({name.rpartition(".")[0] for name in factors})
         lora = {layer: (factors[f"{layer}.lora_A"], factors[f"{layer}.lora_B"]) for layer in layers}
         personal = Adapter(lora, header["rank"], header["alpha"]) if "rank" in header else None
-        return personal, part("memory/")
-
-    def _save(self, folder: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        def fill(temporary: Path) -> None:
-            contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-            self._home.write(temporary / "tensors.safetensors", save(contiguous))
-            self._home.write_json(temporary / "header.json", header)
-
-        self._home.write_folder(folder, fill)
+        return personal, parts.get("memory", {})
 
 
-def _load(home: Home, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    return home.read_json(folder / "header.json"), read_tensors(folder / "tensors.safetensors")[1]
+def _file_of(round: int) -> str:
+    return f"{round:06d}.safetensors"
 
 
 def _age(path: Path) -> int:

@@ -1,14 +1,14 @@
 """The values of stage weights, apart from any pipeline: LoRA factors, residuals, and the version of both."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from fedaigc.storage.tensor_file import tensor_digest
 
 Factors = tuple[Tensor, Tensor]
 Residual = Tensor | Factors
@@ -130,9 +130,4 @@ class SharedState:
 
     def hash(self) -> str:
         """SHA-256 over base, boundary, rank, alpha and every tensor: the version in plans and packets."""
-        digest = hashlib.sha256(json.dumps(self.header(), sort_keys=True).encode())
-        for name, tensor in self.tensors().items():
-            values = tensor.detach().to("cpu").contiguous()
-            digest.update(f"{name}/{tuple(values.shape)}/{values.dtype}".encode())
-            digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return tensor_digest(json.dumps(self.header(), sort_keys=True), self.tensors())

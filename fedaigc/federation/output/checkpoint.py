@@ -11,16 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from fedaigc.diffusion.adapters.shared_state_file import PART, shared_state_of
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.wire.read_update import value_problem
-from fedaigc.storage.tensor_file import read_tensors
+from fedaigc.storage.tensor_file import read_header, read_parts, write_parts
 
 CHECKPOINT = "checkpoint.safetensors"
 EARLIER = "checkpoint-earlier.safetensors"
@@ -47,24 +45,19 @@ def save_checkpoint(checkpoint: Checkpoint, config: FederationConfig) -> None:
 
     The newest one so far becomes the earlier one, unless it, or the earlier one, has the same shared state.
     """
-    named = {f"shared/{name}": tensor for name, tensor in checkpoint.shared.tensors().items()}
-    named |= {f"rule/{name}": tensor for name, tensor in checkpoint.rule_state.items()}
-    named |= {f"bounds/{name}": tensor for name, tensor in checkpoint.bounds.items()}
     version = checkpoint.shared.hash()
-    metadata = {
-        "round": str(checkpoint.round),
-        "header": json.dumps(checkpoint.shared.header()),
+    header = {
+        PART: checkpoint.shared.header(),
+        "round": checkpoint.round,
         "config": _fingerprint(config),
-        "digest": _digest(named),
         "version": version,
     }
+    parts = {PART: checkpoint.shared.tensors(), "rule": checkpoint.rule_state, "bounds": checkpoint.bounds}
     path, earlier = config.output / CHECKPOINT, config.output / EARLIER
-    temporary = path.with_suffix(".tmp")
-    save_file({name: tensor.contiguous() for name, tensor in named.items()}, temporary, metadata=metadata)
     newest = _version(path)
     if newest is not None and version not in (newest, _version(earlier)):
         os.replace(path, earlier)
-    os.replace(temporary, path)
+    write_parts(path, header, parts)
 
 
 def load_checkpoint(config: FederationConfig) -> Checkpoint | None:
@@ -102,43 +95,25 @@ def drop_checkpoints(config: FederationConfig) -> None:
 
 
 def _read(path: Path, config: FederationConfig) -> Checkpoint:
-    metadata, tensors = read_tensors(path)
-    if not {"round", "header", "config", "digest"} <= metadata.keys():
+    header, parts = read_parts(path)
+    if not {PART, "round", "config"} <= header.keys():
         raise DamagedFile(f"{path} is no checkpoint of a run: remove it to begin anew")
-    if metadata["digest"] != _digest(tensors):
-        raise DamagedFile(f"{path} is damaged: its values are not those written; remove it to begin anew")
-    if metadata["config"] != _fingerprint(config):
+    if header["config"] != _fingerprint(config):
         raise UserError(
             f"{path} was made with another configuration: resume with the one in record.json beside it, "
             "or give a new output folder"
         )
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
-
-    shared = SharedState.from_tensors(json.loads(metadata["header"]), part("shared/"))
+    shared = shared_state_of(path, header, parts)
     for name, tensor in shared.tensors().items():
         problem = value_problem(tensor)
         if problem is not None:
             raise DamagedFile(f"{path}: {name} holds {problem}; remove it to begin anew")
-    return Checkpoint(int(metadata["round"]), shared, part("rule/"), part("bounds/"))
+    return Checkpoint(int(header["round"]), shared, parts.get("rule", {}), parts.get("bounds", {}))
 
 
 def _version(path: Path) -> str | None:
     """The version of the shared state in a checkpoint; None where there is none that can be read."""
-    try:
-        with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("version")
-    except (OSError, SafetensorError):
-        return None
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}/{tuple(tensor.shape)}/{tensor.dtype}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return (read_header(path) or {}).get("version")
 
 
 def _fingerprint(config: FederationConfig) -> str:

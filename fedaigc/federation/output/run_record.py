@@ -1,20 +1,18 @@
 """What a run leaves behind: record.json with its configuration and every figure, and the shared state."""
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
+from fedaigc.diffusion.adapters.shared_state_file import read_shared_state, write_shared_state
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.storage.atomic_file import write_json
 from fedaigc.storage.private_files import close_files
-from fedaigc.storage.tensor_file import read_tensors
 from fedaigc.strategy.accountant import account
 
 RECORD = "record.json"
@@ -66,9 +64,7 @@ class RunRecord:
     def update(self, **values: Any) -> None:
         """Set top-level values and write the file."""
         self._values |= values
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self._values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(temporary, self._path)
+        write_json(self._path, self._values)
 
     def add_round(self, values: dict[str, Any]) -> None:
         """Append the record of one round; where it has noise, with what the run has spent by then."""
@@ -158,24 +154,13 @@ def refusals(record: Mapping[str, Any]) -> list[str]:
 def save_shared_state(shared: SharedState, output: Path) -> Path:
     """Write the shared state into a run's folder."""
     path = output / SHARED_STATE
-    temporary = path.with_suffix(".tmp")
-    tensors = {name: tensor.contiguous() for name, tensor in shared.tensors().items()}
-    save_file(
-        tensors, temporary, metadata={"shared_state": json.dumps(shared.header()), "hash": shared.hash()}
-    )
-    os.replace(temporary, path)
+    write_shared_state(path, shared)
     return path
 
 
 def load_shared_state(output: Path) -> SharedState:
-    """The shared state of a run's folder; UserError when there is none."""
+    """The shared state of a run's folder; UserError when there is none, DamagedFile when it cannot be read."""
     path = output / SHARED_STATE
     if not path.is_file():
         raise UserError(f"no {SHARED_STATE} in {output}: give the output folder of a run that trained")
-    metadata, tensors = read_tensors(path)
-    if "shared_state" not in metadata:
-        raise UserError(f"{path} is no shared state of a run")
-    shared = SharedState.from_tensors(json.loads(metadata["shared_state"]), tensors)
-    if metadata.get("hash", shared.hash()) != shared.hash():
-        raise DamagedFile(f"{path} is damaged: its weights hash to {shared.hash()}, not {metadata['hash']}")
-    return shared
+    return read_shared_state(path)

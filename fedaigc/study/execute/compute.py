@@ -23,6 +23,7 @@ from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.server.server_rule import server_rule
 from fedaigc.federation.wire.messages import read_train, train_record
 from fedaigc.rng import numpy_rng
+from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.strategy.fingerprint import strategy_code
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received, Rule
@@ -31,7 +32,6 @@ from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.evaluation import Evaluator
 from fedaigc.study.execute.homes import StudyData
 from fedaigc.study.execute.picture_distance import Galleries
-from fedaigc.study.results.store import read_json, write_json
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.study.design.config import StudyConfig
 from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.compute import run_folder
 from fedaigc.study.execute.worker import LOG, PROGRESS
 from fedaigc.study.results.records import by_hash, final_loss, is_done, read_records, recorded, write_record
-from fedaigc.study.results.store import read_json, write_json
 
 _POLL_S = 0.2
 _GRACE_S = 5.0

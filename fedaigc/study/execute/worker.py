@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fedaigc.errors import Diverged, UserError
+from fedaigc.storage.atomic_file import write_json
 from fedaigc.storage.file_lock import locked
-from fedaigc.study.results.store import write_json
 
 PROGRESS = "progress.json"
 LOG = "log.txt"

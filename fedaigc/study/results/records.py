@@ -9,9 +9,9 @@ from typing import Any
 
 from fedaigc.errors import UserError
 from fedaigc.federation.output.run_record import versions
+from fedaigc.storage.atomic_file import write_json
 from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.provenance import commit, machine
-from fedaigc.study.results.store import write_json
 
 FORMAT = 1
 # a run that diverged would diverge again: it is done, with no loss

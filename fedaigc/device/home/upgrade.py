@@ -1,0 +1,45 @@
+"""Homes of earlier versions, brought to the present format where they are opened."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fedaigc.diffusion.adapters.shared_state_file import write_shared_state
+from fedaigc.diffusion.adapters.state import SharedState
+from fedaigc.storage.private_files import PRIVATE_FILE
+from fedaigc.storage.tensor_file import read_tensors, write_parts
+
+
+def upgrade_from_1(root: Path) -> None:
+    """Format 1 kept rounds and shared states as folders of two files; format 2 keeps each as one file.
+
+    A process that dies on the way leaves a home of format 1, some of which is converted already.
+    """
+    for folder in _folders(root / "adapters" / "rounds", "*/[0-9]*"):
+        header, tensors = _read(folder)
+        parts: dict[str, dict[str, Tensor]] = {"personal": {}, "memory": {}}
+        for name, tensor in tensors.items():
+            part, _, own = name.partition("/")
+            parts[part][own] = tensor
+        write_parts(folder.with_name(f"{folder.name}.safetensors"), header, parts, PRIVATE_FILE)
+        shutil.rmtree(folder)
+    for folder in _folders(root / "adapters" / "shared", "*"):
+        header, tensors = _read(folder)
+        shared = SharedState.from_tensors(header, tensors)
+        write_shared_state(folder.with_name(f"{folder.name}.safetensors"), shared, PRIVATE_FILE)
+        shutil.rmtree(folder)
+
+
+def _folders(parent: Path, pattern: str) -> list[Path]:
+    """The oldest first, so that the new files have the order of the old folders."""
+    found = [path for path in parent.glob(pattern) if (path / "header.json").is_file()]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def _read(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    header = json.loads((folder / "header.json").read_text(encoding="utf-8"))
+    return header, read_tensors(folder / "tensors.safetensors")[1]
