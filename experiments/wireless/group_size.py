@@ -25,7 +25,7 @@ from fedaigc.wireless.adaptive import choose_scheme
 from fedaigc.wireless.fading import Fading, coherence_time_s
 from fedaigc.wireless.fast_radio import FastRadioChannel
 from fedaigc.wireless.link_budget import RadioLink
-from fedaigc.wireless.profiles import EDGE, PHONE
+from fedaigc.wireless.profiles import EDGE_SERVER, PHONE
 from fedaigc.wireless.radio import Transmission
 
 STEPS, SHARED = 11, 5
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     options = parser.parse_args()
     link = RadioLink(
-        options.distance, EDGE.tx_power_w, line_of_sight=False, bandwidth_hz=5e6, speed_m_s=3 / 3.6
+        options.distance, EDGE_SERVER.tx_power_w, line_of_sight=False, bandwidth_hz=5e6, speed_m_s=3 / 3.6
     )
     latents, images = (airtimes(link, bits, options.seed) for bits in (LATENT_BITS, IMAGE_BITS))
 
@@ -95,18 +95,20 @@ def main() -> None:
     rows = []
     for size in SIZES:
         own = STEPS if size == 1 else STEPS - SHARED
-        send_j = [EDGE.radio.send_energy_j(s) for s in latents[0]]
+        send_j = [EDGE_SERVER.radio.send_energy_j(s) for s in latents[0]]
         receive_j = [PHONE.radio.receive_energy_j(s) for s in latents[0]]
         if size > 1:
             device = [PHONE.image_j(own) + r for r in receive_j]
-            system = [d + s + EDGE.shared_j(SHARED) / size for d, s in zip(device, send_j, strict=True)]
-            late = [EDGE.shared_s(SHARED) + s + PHONE.image_s(own) for s in latents[1]]
+            system = [
+                d + s + EDGE_SERVER.shared_j(SHARED) / size for d, s in zip(device, send_j, strict=True)
+            ]
+            late = [EDGE_SERVER.shared_s(SHARED) + s + PHONE.image_s(own) for s in latents[1]]
             rows.append(row("shared", size, device, system, late))
-        send_j = [EDGE.radio.send_energy_j(s) for s in images[0]]
+        send_j = [EDGE_SERVER.radio.send_energy_j(s) for s in images[0]]
         device = [PHONE.radio.receive_energy_j(s) for s in images[0]]
-        system = [d + s + EDGE.image_j(STEPS) for d, s in zip(device, send_j, strict=True)]
+        system = [d + s + EDGE_SERVER.image_j(STEPS) for d, s in zip(device, send_j, strict=True)]
         # one after the other on the edge: a member waits for half of the others on average
-        late = [EDGE.image_s(STEPS) * (size + 1) / 2 + s for s in images[1]]
+        late = [EDGE_SERVER.image_s(STEPS) * (size + 1) / 2 + s for s in images[1]]
         rows.append(row("finished images", size, device, system, late))
         alone_j, alone_s = [PHONE.image_j(STEPS)] * 2, [PHONE.image_s(STEPS)] * 2
         rows.append(row("alone", size, alone_j, alone_j, alone_s))
@@ -114,7 +116,7 @@ def main() -> None:
         "what": "energy and latency of a picture against group size, Stable Diffusion v1-4's shapes",
         "snr_db": link.snr_db,
         "link": asdict(link),
-        "profiles": {"edge": asdict(EDGE), "phone": asdict(PHONE)},
+        "profiles": {"edge": asdict(EDGE_SERVER), "phone": asdict(PHONE)},
         "packets a row": PACKETS,
         "seed": options.seed,
         "rows": rows,

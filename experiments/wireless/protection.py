@@ -36,7 +36,7 @@ from fedaigc.wireless.block_code import MCS, Scheme
 from fedaigc.wireless.channel import Channel
 from fedaigc.wireless.link_budget import RadioLink
 from fedaigc.wireless.modulation import BITS_PER_SYMBOL, bit_error_rates
-from fedaigc.wireless.profiles import EDGE, PHONE
+from fedaigc.wireless.profiles import EDGE_SERVER, PHONE
 from fedaigc.wireless.protection import UnequalChannel
 from fedaigc.wireless.radio import RadioChannel, Transmission
 
@@ -44,7 +44,7 @@ STEPS, SHARED = 11, 5
 SNRS_DB = (0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0)
 PROTECTED = 2
 # for airtime alone: the SNR is given
-LINK = RadioLink(distance_m=1.0, tx_power_w=EDGE.tx_power_w)
+LINK = RadioLink(distance_m=1.0, tx_power_w=EDGE_SERVER.tx_power_w)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def plane_error_rates(modulation: Any, snr_db: float) -> np.ndarray:
 
 def radio_j(airtime_s: float) -> float:
     """What sender and receiver draw for so long."""
-    return EDGE.radio.send_energy_j(airtime_s) + PHONE.radio.receive_energy_j(airtime_s)
+    return EDGE_SERVER.radio.send_energy_j(airtime_s) + PHONE.radio.receive_energy_j(airtime_s)
 
 
 def measure(options: argparse.Namespace) -> Record:

@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from fedaigc.collaboration.delivery import Delivery, deliver
 from fedaigc.collaboration.link_settings import LinkSettings
+from fedaigc.collaboration.transmission import SentPacket, transmit
 from fedaigc.diffusion.handoff.packing import BodyTensor
 from fedaigc.rng import numpy_rng
 from fedaigc.wireless.adaptive import choose_scheme
@@ -22,7 +22,7 @@ from fedaigc.wireless.fading import NO_FADING, Fading, coherence_time_s, doppler
 from fedaigc.wireless.fast_radio import FastRadioChannel
 from fedaigc.wireless.link_budget import RadioLink
 from fedaigc.wireless.modulation import MODULATIONS
-from fedaigc.wireless.profiles import EDGE, PHONE
+from fedaigc.wireless.profiles import EDGE_SERVER, PHONE
 from fedaigc.wireless.protection import UnequalChannel
 from fedaigc.wireless.radio import RadioChannel, Transmission
 
@@ -32,7 +32,7 @@ _FOREVER = 2**40
 
 @dataclass(frozen=True)
 class LinkReport:
-    """One packet's way to one member: `delivery` without the packet itself, and what it took.
+    """One packet's way to one member: a `SentPacket` without the packet itself, and what it took.
 
     scheme: of the body. snr_db: the mean one, or that of the moment where the sender knows it. send_j: of an
     edge server's radio at the link's power, whoever ran the steps. receive_j: of a phone's. latency_s: until
@@ -99,8 +99,8 @@ class SimulatedLink:
     ) -> tuple[bytes, LinkReport]:
         random = numpy_rng(self._seed, "link", member.task_id)
         scheme = self._scheme(chosen_at_db)
-        delivery = deliver(packet, self._channel(self._now_db(member), scheme), random)
-        return delivery.packet, self._report(delivery, member, scheme, members)
+        sent = transmit(packet, self._channel(self._now_db(member), scheme), random)
+        return sent.packet, self._report(sent, member, scheme, members)
 
     def _now_db(self, member: Member) -> float | None:
         """The SNR that the sender knows."""
@@ -110,7 +110,7 @@ class SimulatedLink:
     def _moment_db(self, member: Member) -> float:
         """The member's SNR at the end of the step before `member.step`, one course of fades a task."""
         radio = self._radio(member.client)
-        times = EDGE.step_s * np.arange(member.step + 1)
+        times = EDGE_SERVER.step_s * np.arange(member.step + 1)
         random = numpy_rng(self._seed, "fades", member.task_id)
         # the newest last: the course up to a step does not depend on how far it is followed
         energy = energies_over_time(times, doppler_hz(radio.speed_m_s, radio.carrier_hz), random)[-1]
@@ -175,20 +175,20 @@ class SimulatedLink:
             speed_m_s=settings.speed_m_s,
         )
 
-    def _report(self, delivery: Delivery, member: Member, scheme: Scheme, members: int) -> LinkReport:
+    def _report(self, sent: SentPacket, member: Member, scheme: Scheme, members: int) -> LinkReport:
         radio = self._radio(member.client)
-        airtime_s = radio.airtime_s(delivery.symbols)
+        airtime_s = radio.airtime_s(sent.symbols)
         return LinkReport(
             scheme=self._name(member.client, scheme),
             snr_db=self._now_db(member),
-            information_bits=delivery.information_bits,
-            serialized_bits=delivery.serialized_bits,
-            bits_on_air=delivery.bits_on_air,
-            bit_errors=delivery.bit_errors,
-            erased_bits=delivery.erased_bits,
-            transmissions=delivery.transmissions,
-            latency_s=radio.latency_s(delivery.symbols, delivery.transmissions),
-            send_j=replace(EDGE.radio, tx_power_w=self._settings.tx_power_w).send_energy_j(airtime_s),
+            information_bits=sent.information_bits,
+            serialized_bits=sent.serialized_bits,
+            bits_on_air=sent.bits_on_air,
+            bit_errors=sent.bit_errors,
+            erased_bits=sent.erased_bits,
+            transmissions=sent.transmissions,
+            latency_s=radio.latency_s(sent.symbols, sent.transmissions),
+            send_j=replace(EDGE_SERVER.radio, tx_power_w=self._settings.tx_power_w).send_energy_j(airtime_s),
             receive_j=PHONE.radio.receive_energy_j(airtime_s),
             members=members,
         )

@@ -8,7 +8,7 @@ from fedaigc.diffusion.sampling.noise_matched import BitErrors
 from fedaigc.wireless.block_code import MCS
 from fedaigc.wireless.modulation import MODULATIONS, bit_error_rates
 from fedaigc.wireless.number_format import FormatName
-from fedaigc.wireless.profiles import EDGE
+from fedaigc.wireless.profiles import EDGE_SERVER
 from fedaigc.wireless.radio import FailedBlock
 from fedaigc.wireless.repair import Repair
 
@@ -60,7 +60,7 @@ class LinkSettings(BaseModel):
     bit_error_rate: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     snr_db: Annotated[float, Field(strict=True, ge=-100, le=100)] | None = None
     distance_m: Distances | None = None
-    tx_power_w: Annotated[float, Field(strict=True, ge=1e-9, le=1e6)] = EDGE.tx_power_w
+    tx_power_w: Annotated[float, Field(strict=True, ge=1e-9, le=1e6)] = EDGE_SERVER.tx_power_w
     bandwidth_hz: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] = 1e6
     speed_m_s: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 0.0
     scheme: str = "adaptive"

@@ -78,7 +78,7 @@ class TaskResult:
     """The end of one task: a report unless it failed, and then the kind of failure.
 
     link: its packet's way over the simulated link, also when the device did not finish from it; None
-    where nothing was sent or no link is simulated. handoff: the step before which its packet was packed,
+    where nothing was sent or no link is simulated. handoff_step: the step before which its packet was packed,
     None without one. packet_bytes: of that packet.
     """
 
@@ -88,7 +88,7 @@ class TaskResult:
     report: FinishReport | None
     failure: Failure | None
     link: LinkReport | None = None
-    handoff: int | None = None
+    handoff_step: int | None = None
     packet_bytes: int = 0
 
 
@@ -259,10 +259,10 @@ def _task_result(
     order: FinishOrder,
     reply: FinishReport | Failure,
     link: LinkReport | None,
-    handoff: int | None,
+    handoff_step: int | None,
     packet_bytes: int,
 ) -> TaskResult:
     alone = order.packet is None
     outcome = Outcome.FAILED if isinstance(reply, Failure) else Outcome.ALONE if alone else Outcome.SHARED
     report, failure = (None, reply) if isinstance(reply, Failure) else (reply, None)
-    return TaskResult(order.task_id, order.client, outcome, report, failure, link, handoff, packet_bytes)
+    return TaskResult(order.task_id, order.client, outcome, report, failure, link, handoff_step, packet_bytes)

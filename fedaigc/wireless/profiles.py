@@ -140,7 +140,7 @@ PHONE = DeviceProfile(
     }
     | _RADIO,
 )
-EDGE = DeviceProfile(
+EDGE_SERVER = DeviceProfile(
     name="edge server with one data-centre GPU",
     model="Stable Diffusion v1-4, 512 px",
     step_s=0.05,

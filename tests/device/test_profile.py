@@ -8,7 +8,7 @@ import pytest
 
 from fedaigc.device.profile import measure_profile
 from fedaigc.errors import DamagedFile, UserError
-from fedaigc.wireless.profiles import EDGE, PHONE, DeviceProfile, read_profile
+from fedaigc.wireless.profiles import EDGE_SERVER, PHONE, DeviceProfile, read_profile
 
 
 def measured(pipe, counter: Path) -> DeviceProfile:
@@ -31,7 +31,7 @@ def test_the_phone_takes_what_the_paper_measured() -> None:
     """8 steps: 45 s in Figure 4; the straight line passes within 2 s."""
     assert PHONE.image_s(8) == pytest.approx(45, abs=2)
     assert PHONE.image_s(20) == pytest.approx(103, abs=3)
-    assert EDGE.shared_s(5) == pytest.approx(5 * 0.05 + 0.01)
+    assert EDGE_SERVER.shared_s(5) == pytest.approx(5 * 0.05 + 0.01)
 
 
 def test_every_figure_needs_a_source(tmp_path: Path) -> None:

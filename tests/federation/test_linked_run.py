@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from diffusers import DPMSolverMultistepScheduler
-from fedaigc.federation.output.run_record import read_record
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.run_record import read_record
 from fedaigc.federation.runtime.launcher import run_in_process, simulate
 
 from .conftest import MakeRun, images
@@ -104,9 +104,9 @@ def test_an_edge_waits_out_fades_and_counts_the_steps(make_run: MakeRun) -> None
     groups = [group for group in record["generation"]["groups"] if group["num_shared_steps"]]
     boundary = record["generation"]["boundary_step"]
     for group in groups:
-        leaving = [task["handoff"] for task in group["tasks"]]
+        leaving = [task["handoff_step"] for task in group["tasks"]]
         assert all(1 <= step <= min(3, boundary) for step in leaving)
         # the executor's steps, and each member's own from where its packet left
         assert group["evaluations"] == group["planned_evaluations"]
         assert group["evaluations"] == max(leaving) + sum(4 - step for step in leaving)
-    assert any(task["handoff"] > 1 for group in groups for task in group["tasks"])
+    assert any(task["handoff_step"] > 1 for group in groups for task in group["tasks"])

@@ -244,7 +244,9 @@ def _group_record(
     assignment = result.assignment
     size = len(assignment.group.members)
     # who waited for its channel left later
-    leaving = [assignment.num_shared_steps if t.handoff is None else t.handoff for t in result.tasks]
+    leaving = [
+        assignment.num_shared_steps if t.handoff_step is None else t.handoff_step for t in result.tasks
+    ]
     return {
         "prompt": assignment.group.prompt,
         "executor": assignment.executor,
@@ -264,7 +266,7 @@ def _group_record(
                 "outcome": task.outcome,
                 "report": asdict(task.report) if task.report else None,
                 "failure": task.failure,
-                "handoff": task.handoff,
+                "handoff_step": task.handoff_step,
                 "link": asdict(task.link) if task.link else None,
             }
             for task in result.tasks

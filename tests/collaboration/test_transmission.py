@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.collaboration.delivery import deliver
+from fedaigc.collaboration.transmission import transmit
 from fedaigc.diffusion.handoff.packing import (
     PacketError,
     body_tensors,
@@ -77,23 +77,23 @@ def test_history_goes_in_the_format_too(half_way) -> None:
 def test_the_perfect_channel_delivers_the_packet(half_way, format_name) -> None:
     state, plan = half_way
     packet = pack(state, plan, "latents", format_name)
-    delivery = deliver(packet, lambda _: PerfectChannel(), numpy_rng(0, "perfect"))
-    assert delivery.packet == packet
-    assert not delivery.damaged
-    assert delivery.serialized_bits == 8 * len(packet)
-    assert delivery.information_bits == 8 * np.subtract(*packet_layout(packet).latents[::-1])
+    sent = transmit(packet, lambda _: PerfectChannel(), numpy_rng(0, "perfect"))
+    assert sent.packet == packet
+    assert not sent.damaged
+    assert sent.serialized_bits == 8 * len(packet)
+    assert sent.information_bits == 8 * np.subtract(*packet_layout(packet).latents[::-1])
 
 
 @pytest.mark.parametrize("format_name", ["fixed8", "fixed8-gray", "float32", None])
 def test_errors_land_in_the_latents_alone(half_way, format_name) -> None:
     state, plan = half_way
     packet = pack(state, plan, "latents", format_name)
-    delivery = deliver(packet, lambda _: BinarySymmetricChannel(0.02), numpy_rng(0, "flips"))
-    rate = delivery.bit_errors / delivery.information_bits
-    assert abs(rate - 0.02) < 5 * np.sqrt(0.02 * 0.98 / delivery.information_bits)
+    sent = transmit(packet, lambda _: BinarySymmetricChannel(0.02), numpy_rng(0, "flips"))
+    rate = sent.bit_errors / sent.information_bits
+    assert abs(rate - 0.02) < 5 * np.sqrt(0.02 * 0.98 / sent.information_bits)
     with pytest.raises(PacketError, match="damaged body"):
-        unpack(delivery.packet, plan)
-    found = unpack(delivery.packet, plan, "tolerant")
+        unpack(sent.packet, plan)
+    found = unpack(sent.packet, plan, "tolerant")
     assert isinstance(found, DenoisingState)
     assert found.step == 5
     finite = torch.isfinite(found.latents).all()
@@ -107,10 +107,10 @@ def test_a_history_counts_among_the_bits_that_may_be_wrong(half_way) -> None:
     state, plan = half_way
     history = {"model_outputs": [None, torch.randn(1, 8, 16, 16)]}
     packet = pack(replace(state, history=history), plan, "exact", "fixed8")
-    delivery = deliver(packet, lambda _: BinarySymmetricChannel(0.02), numpy_rng(0, "flips"))
-    assert delivery.information_bits == 2 * 2048 * 8
+    sent = transmit(packet, lambda _: BinarySymmetricChannel(0.02), numpy_rng(0, "flips"))
+    assert sent.information_bits == 2 * 2048 * 8
     # four standard deviations of a mean over 32,768 bits
-    assert delivery.bit_errors / delivery.information_bits == pytest.approx(0.02, abs=0.0031)
+    assert sent.bit_errors / sent.information_bits == pytest.approx(0.02, abs=0.0031)
 
 
 @settings(deadline=None, max_examples=60)
@@ -127,7 +127,7 @@ def test_nothing_that_is_not_finite_is_ever_denoised(
     state, plan = half_way
     history = {"model_outputs": [None, torch.randn(1, 8, 16, 16)], "sigmas": torch.arange(900.0, 903.0)}
     packet = pack(replace(state, history=history), plan, "exact", format_name)
-    arrived = deliver(packet, lambda _: BinarySymmetricChannel(rate), np.random.default_rng(seed)).packet
+    arrived = transmit(packet, lambda _: BinarySymmetricChannel(rate), np.random.default_rng(seed)).packet
     received = unpack(arrived, plan, "tolerant")
     whole = bool(
         torch.isfinite(received.latents).all() and torch.isfinite(received.history["model_outputs"][1]).all()
@@ -158,11 +158,11 @@ def test_what_was_erased_is_filled_in(half_way) -> None:
     state, plan = half_way
     packet = pack(state, plan, "latents", "fixed8")
     channel = RadioChannel(Transmission(MCS[8], 2, "erase"), -15.0)
-    delivery = deliver(packet, lambda _: channel, numpy_rng(0, "lost"))
-    assert delivery.erased_bits == delivery.information_bits
-    assert delivery.bit_errors == 0
+    sent = transmit(packet, lambda _: channel, numpy_rng(0, "lost"))
+    assert sent.erased_bits == sent.information_bits
+    assert sent.bit_errors == 0
     limit = number_format_at("fixed8", plan, 5).limit
-    assert torch.allclose(unpack(delivery.packet, plan, "tolerant").latents, torch.tensor(limit / 256))
+    assert torch.allclose(unpack(sent.packet, plan, "tolerant").latents, torch.tensor(limit / 256))
 
 
 def test_unequal_protection_hurts_less_at_the_same_bits(half_way) -> None:
@@ -171,8 +171,8 @@ def test_unequal_protection_hurts_less_at_the_same_bits(half_way) -> None:
     packet = pack(state, plan, "latents", "fixed8")
 
     def error(channel) -> float:
-        delivery = deliver(packet, lambda _: channel, numpy_rng(0, "unequal"))
-        received = unpack(delivery.packet, plan, "tolerant").latents
+        sent = transmit(packet, lambda _: channel, numpy_rng(0, "unequal"))
+        received = unpack(sent.packet, plan, "tolerant").latents
         return float((received - state.latents).square().mean())
 
     def uncoded(modulation):

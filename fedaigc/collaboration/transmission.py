@@ -19,7 +19,7 @@ _HEADER_SCHEME = MCS[min(MCS)]
 
 
 @dataclass(frozen=True)
-class Delivery:
+class SentPacket:
     """A packet as it arrived.
 
     information_bits: of the body, in its number format: the latents and, under exact hand-off, the history.
@@ -43,9 +43,9 @@ class Delivery:
         return self.bit_errors > 0 or self.erased_bits > 0
 
 
-def deliver(
+def transmit(
     packet: bytes, channel_for: Callable[[BodyTensor], Channel], random: np.random.Generator
-) -> Delivery:
+) -> SentPacket:
     """Send a packet's header safely and each tensor of its body through its channel.
 
     channel_for: the channel of a tensor; it may look at the tensor's number format. Erased bits are filled in
@@ -71,7 +71,9 @@ def deliver(
         wrong += int(((reception.bits != sent) & ~reception.erased).sum())
         lost += int(reception.erased.sum())
         information += count
-    return Delivery(b"".join(parts), information, 8 * len(packet), bits_on_air, symbols, rounds, wrong, lost)
+    return SentPacket(
+        b"".join(parts), information, 8 * len(packet), bits_on_air, symbols, rounds, wrong, lost
+    )
 
 
 def _filled(tensor: BodyTensor, bits: np.ndarray, erased: np.ndarray) -> np.ndarray:
