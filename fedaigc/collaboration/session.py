@@ -129,7 +129,6 @@ def carry_out(
     plan: DenoisingPlan,
     peers: Peers,
     edge: Callable[[ShareOrder], SharedSteps],
-    progress: Callable[[int], None] | None = None,
     link: SimulatedLink | None = None,
 ) -> list[GroupResult]:
     """Serve every task of every group, and return the results in the order of the assignments.
@@ -137,7 +136,7 @@ def carry_out(
     A device that fails loses its own task only, and one that did not finish from its packet runs the task
     alone, from noise of its own: it does not tell whether the packet, or anything else, was at fault. When a
     helper fails before its packet came, its members are served alone, from the group's noise. An error of the
-    edge itself is not caught: it is the server's own. progress: called with the number of tasks served.
+    edge itself is not caught: it is the server's own.
     link: what the packets cross on their way to the members; None hands them over as they are.
     """
     departures = [_departures(link, assignment, owners) for assignment in assignments]
@@ -166,8 +165,6 @@ def carry_out(
         _task_result(order, reply, *sent.get(order.task_id, (None, None, 0)))
         for order, reply in zip(orders, replies, strict=True)
     ]
-    if progress is not None:
-        progress(len(results))
     by_task = {result.task_id: result for result in results}
     return [
         GroupResult(

@@ -4,8 +4,7 @@ Beside these types only signatures (concept ids and enums), updates of the share
 packets (latents of a *public* prompt) leave a device.
 """
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 
 from fedaigc.diffusion.handoff.packing import PacketError
@@ -116,16 +115,3 @@ class FinishReport:
             # a float holds 52 bits: one that is no tenth could carry anything
             if score is not None and not (0 <= score <= 1 and score == coarse(score)):
                 raise ValueError(f"{name} is a tenth in [0, 1], got {score!r}")
-
-    def to_json(self) -> str:
-        """The report as JSON with sorted keys."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> "FinishReport":
-        """Read what `to_json` wrote; ValueError for another set of keys or a value out of range."""
-        values = json.loads(text)
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
-            raise ValueError(f"a finish report has exactly the keys {sorted(names)}")
-        return cls(**values)

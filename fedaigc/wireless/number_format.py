@@ -107,23 +107,6 @@ class NumberFormat:
         binary = np.bitwise_xor.accumulate(bits, axis=1)
         return _digits(_gray(_numbers(np.where(unknown, first, binary).astype(np.uint8), 8)), 8)
 
-    def bit_flip_error(self, values: Float[Tensor, " n"], bit_error_rates: Float[np.ndarray, " 8"]) -> float:
-        """The expected mean squared error, rounding included, when bits of fixed-point values flip.
-
-        E = sum_q h(q) / n sum_r T(q, r) (x'_r - x'_q)^2 + the squared error of rounding, summed with its
-        cross term exactly: T is the product over bit positions of the chance to flip or to stay.
-        bit_error_rates: of each position, the most significant first. Raises UserError for floats, whose
-        error has no expectation.
-        """
-        if self.is_float:
-            raise UserError(f"{self.name} has no expected error: flipped exponents are unbounded")
-        cells = torch.from_numpy(self._cells(values).astype(np.int64))
-        middles = self._middles().double()
-        received = torch.from_numpy(self.transition_matrix(bit_error_rates))
-        mean, mean_square = received @ middles, received @ middles.square()
-        exact = values.detach().cpu().double()
-        return float((mean_square[cells] - 2 * exact * mean[cells] + exact.square()).mean())
-
     def linear_error(self, std: float, bit_error_rates: Float[np.ndarray, " 8"]) -> tuple[float, float]:
         """Gain and error variance of Gaussian values (mean 0, `std`) as they arrive: x' = g x + d.
 

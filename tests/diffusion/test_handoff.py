@@ -15,7 +15,6 @@ from fedaigc.diffusion.handoff.packet import write_packet
 from fedaigc.diffusion.handoff.packing import (
     PacketError,
     check_handoff,
-    latents_span,
     pack,
     packet_layout,
     unpack,
@@ -169,13 +168,13 @@ class TestLayout:
         """Latents 2 x 4 x 4 x 4 x 4 bytes = 512; history one more such tensor and one of half the width."""
         layout = packet_layout(EXACT)
         assert layout.header == (0, len(EXACT) - 1280)
-        assert layout.latents == (len(EXACT) - 1280, len(EXACT) - 768) == latents_span(EXACT)
+        assert layout.latents == (len(EXACT) - 1280, len(EXACT) - 768)
         assert layout.history == (len(EXACT) - 768, len(EXACT))
-        first, end = latents_span(LATENTS)
+        first, end = packet_layout(LATENTS).latents
         assert (end - first, packet_layout(LATENTS).history) == (512, (len(LATENTS), len(LATENTS)))
 
     def test_the_latents_lie_where_the_span_says(self):
-        first, end = latents_span(EXACT)
+        first, end = packet_layout(EXACT).latents
         assert EXACT[first:end] == STATE.latents.numpy().astype("<f4").tobytes()
 
     def test_nothing_in_it_is_executable(self):
@@ -252,7 +251,7 @@ class TestDamage:
         start = packet_layout(packet).header[1]
         if broken[:start] == packet[:start] and len(broken) == len(packet):
             state = unpack(broken, PLAN, "tolerant")
-            first, end = latents_span(packet)
+            first, end = packet_layout(packet).latents
             assert state.latents.numpy().tobytes() == broken[first:end]
         else:
             with pytest.raises(PacketError):
@@ -269,7 +268,7 @@ class TestDamage:
 def test_bit_errors_in_the_body_reach_the_latents_as_they_are():
     """Bit 30 of the first value, its highest exponent bit, is flipped: nothing else changes."""
     data = bytearray(EXACT)
-    data[latents_span(EXACT)[0] + 3] ^= 0x40
+    data[packet_layout(EXACT).latents[0] + 3] ^= 0x40
     state = unpack(bytes(data), PLAN, "tolerant")
     expected = STATE.latents.clone()
     expected.view(torch.int32)[0, 0, 0, 0] ^= 1 << 30

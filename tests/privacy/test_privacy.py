@@ -27,7 +27,8 @@ from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.server_app import initial_shared_state, serve
 from fedaigc.federation.software import SOFTWARE, own_software
 from fedaigc.federation.wire import messages
-from fedaigc.federation.wire.flat_arrays import flatten, manifest_of, unflatten
+from fedaigc.federation.wire.codec import decode
+from fedaigc.federation.wire.flat_arrays import flatten, manifest_of
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.signature import Policy, Relation, Signature
@@ -272,7 +273,7 @@ class Mutant(Device):
         buffer = flatten(update.tensors)
         hidden = self._in_numbers()
         buffer[100 : 100 + hidden.size] = hidden
-        tensors = unflatten(buffer, manifest_of(update.tensors))
+        tensors = decode(buffer, manifest_of(update.tensors), "float32", b"")
         return replace(update, tensors=tensors, metrics={**update.metrics, **self._in_metrics()})
 
     def _prompt(self) -> str:

@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor
 
 from fedaigc.storage.tensor_file import tensor_digest
@@ -37,11 +36,6 @@ class Adapter:
     def scale(self) -> float:
         """s = alpha / rank."""
         return self.alpha / self.rank
-
-    def effective_delta(self, layer: str) -> Float[Tensor, "out fan_in"]:
-        """s B A of one layer, convolution factors flattened first."""
-        down, up = self.lora[layer]
-        return self.scale * (up.flatten(1) @ down.flatten(1))
 
     def tensors(self) -> dict[str, Tensor]:
         """All factors under one name each (`<layer>.lora_A`, `<layer>.lora_B`), sorted by layer."""
@@ -76,10 +70,6 @@ class SharedState:
     def adapter(self) -> Adapter:
         """The shared factors alone."""
         return Adapter(self.lora, self.rank, self.alpha)
-
-    def with_adapter(self, adapter: Adapter) -> "SharedState":
-        """The same state with other factors."""
-        return replace(self, lora=adapter.lora, rank=adapter.rank, alpha=adapter.alpha)
 
     def tensors(self) -> dict[str, Tensor]:
         """Factors and residuals under one name each, in a fixed order."""

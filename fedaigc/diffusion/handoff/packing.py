@@ -52,7 +52,6 @@ __all__ = [
     "body_tensors",
     "check_handoff",
     "check_magnitude",
-    "latents_span",
     "mended",
     "number_format_at",
     "pack",
@@ -248,11 +247,6 @@ def _finite(tensor: Tensor, limit: float, how: Repair, what: str) -> Tensor:
     if broken:
         raise PacketError(f"{broken} of {tensor.numel()} {what} are not finite: mend them, or send again")
     return tensor
-
-
-def latents_span(packet: bytes) -> tuple[int, int]:
-    """The bytes of the latents in a packet, (first, one past the last): where a radio link may flip bits."""
-    return packet_layout(packet).latents
 
 
 def _check_numbers(header: dict[str, Any], plan: DenoisingPlan) -> None:

@@ -96,16 +96,6 @@ def flatten(tensors: Mapping[str, Tensor]) -> Float32[np.ndarray, " n"]:
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
-def unflatten(buffer: Float32[np.ndarray, " n"], manifest: Manifest) -> dict[str, Tensor]:
-    """The inverse of `flatten`, as copies.
-
-    Raises ValueError when the lengths differ.
-    """
-    if buffer.size != manifest.num_values:
-        raise ValueError(f"a buffer of {buffer.size} values, the manifest has {manifest.num_values}")
-    return split(copied(buffer), manifest)
-
-
 def copied(array: Shaped[np.ndarray, " n"]) -> Float32[Tensor, " n"]:
     """The values as float32, from the start of a cache line on (see `tensor_file`).
 
