@@ -50,8 +50,8 @@ def main() -> None:
             record = simulate(run)
             report[backend] = {
                 "seconds": time.perf_counter() - began,
-                "round_seconds_median": statistics.median(done["seconds"] for done in record["rounds"]),
-                "shared_hash": record["shared_hash"],
+                "round_seconds_median": statistics.median(done.seconds for done in record.rounds),
+                "shared_hash": record.shared_hash,
             }
     same = len({values["shared_hash"] for values in report.values()}) == 1
     print(json.dumps({"options": vars(options), "runs": report, "same_weights": same}, indent=1))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedaigc.storage.output_folder import fresh_folder
 
 if TYPE_CHECKING:
+    from fedaigc.federation.output.records import RunRecord
     from fedaigc.federation.progress import OnProgress
 
 MARKER = ".fedaigc-generate"
@@ -25,7 +26,7 @@ class GenerateSettings:
 
 def run_generate(
     prompts: Sequence[str], settings: GenerateSettings, progress: "OnProgress | None" = None
-) -> dict[str, Any]:
+) -> "RunRecord":
     """Draw `prompts`, one device each; writes 00.png, 01.png, ... into the output folder, returns the record.
 
     Pictures that are there already are replaced when all new ones are drawn. Raises UserError for an empty or

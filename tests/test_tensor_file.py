@@ -88,6 +88,8 @@ def test_a_changed_header_or_value_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_parts(path, {"rank": 2}, {"one": {"x": torch.ones(4)}})
     whole = path.read_bytes()
+    write_parts(path, {"rank": 2}, {"one": {"x": torch.ones(4)}})
+    assert path.read_bytes() == whole
     for changed in (whole.replace(b"rank", b"bank"), whole[:-1] + bytes([whole[-1] ^ 1])):
         path.write_bytes(changed)
         with pytest.raises(DamagedFile, match="not those written"):

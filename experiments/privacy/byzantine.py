@@ -26,8 +26,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from fedaigc.federation.output.checkpoint import load_checkpoint
-from fedaigc.federation.output.run_record import load_shared_state, read_record
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
@@ -40,6 +38,9 @@ from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.errors import UserError
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.output.checkpoint import load_checkpoint
+from fedaigc.federation.output.recorder import load_shared_state
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run
 from fedaigc.federation.runtime.local_grid import LocalGrid
@@ -183,7 +184,7 @@ def cell(rule: str, attackers: int, attack: str, losses: Evaluator, work: Path) 
             held = load_checkpoint(config)
             state = held.shared if held is not None else None
         found["loss"] = _loss(losses, state)
-        rounds = read_record(config.output)["rounds"]
+        rounds = read_record(config.output).rounds
         found["rounds"] = [
             {key: done.get(key) for key in ("refused", "capped", "rejected", "fell_back_to")}
             for done in rounds

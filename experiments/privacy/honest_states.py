@@ -12,7 +12,6 @@ import json
 import tempfile
 from pathlib import Path
 
-from fedaigc.federation.output.run_record import load_shared_state
 from rich.progress import Progress
 
 from fedaigc.data.scenes import STYLES, scenes_dataset
@@ -20,6 +19,7 @@ from fedaigc.device.acceptance import picture_change, weight_changes
 from fedaigc.device.device import Device
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.federation.config.run_config import parse_config
+from fedaigc.federation.output.recorder import load_shared_state
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.runtime.launcher import run_in_process
 

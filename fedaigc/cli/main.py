@@ -87,10 +87,10 @@ def generate(
     )
     with progress_bars() as progress:
         record = run_generate(prompts, settings, progress)
-    for group in record["generation"]["groups"]:
-        members = ", ".join(f"{task['client']:02d}.png" for task in group["tasks"])
-        cost = f"{group['evaluations']} steps, solo {group['solo_evaluations']}"
-        typer.echo(f"{members}: {group['prompt']!r}, {group['num_shared_steps']} shared steps; {cost}")
+    for group in record.generation.groups if record.generation else ():
+        members = ", ".join(f"{task.client:02d}.png" for task in group.tasks)
+        cost = f"{group.evaluations} steps, solo {group.solo_evaluations}"
+        typer.echo(f"{members}: {group.prompt!r}, {group.num_shared_steps} shared steps; {cost}")
     typer.echo(f"pictures in {output}")
 
 

@@ -39,14 +39,15 @@ def progress_bars() -> "Iterator[OnProgress]":
 
 def tell_run(output: Path) -> None:
     """How the run of this output folder ended, what its noise is worth, and who was left out of what."""
-    from fedaigc.federation.output.run_record import read_record, refusals
+    from fedaigc.federation.output.recorder import refusals
+    from fedaigc.federation.output.records import read_record
     from fedaigc.strategy.accountant import told as dp_line
 
     record = read_record(output)
-    typer.echo(f"{record['status']}: {len(record['rounds'])} rounds, record in {output}/record.json")
-    if line := dp_line(record):
+    typer.echo(f"{record.status}: {len(record.rounds)} rounds, record in {output}/record.json")
+    if line := dp_line(record.dp):
         # a run whose noise bounds nothing must not look like one that is protected
-        missing = record["dp"]["epsilon"] is None
+        missing = record.dp is not None and record.dp.epsilon is None
         typer.echo(f"warning: {line}" if missing else line, err=missing)
     told = refusals(record)
     for line in told:

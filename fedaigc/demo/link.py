@@ -1,5 +1,6 @@
 """The demo's radio link: what each packet took, and one task's picture at a few rates of bit errors."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fedaigc.demo.page import LinkView
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from fedaigc.diffusion.sampling.segment import DenoisingState
     from fedaigc.diffusion.schedule.plan import DenoisingPlan
     from fedaigc.federation.config.run_config import FederationConfig
+    from fedaigc.federation.output.records import GroupRecord
 
 SNR_DB = 12.0
 ERROR_RATES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -44,7 +46,7 @@ def link_view(
     pipe: "DiffusionPipeline",
     shared: "SharedState",
     devices: "Sequence[Device]",
-    groups: list[dict[str, Any]],
+    groups: "Sequence[GroupRecord]",
     config: "FederationConfig",
     plan: "DenoisingPlan",
     boundary: int,
@@ -58,38 +60,38 @@ def link_view(
     from fedaigc.device.shared_steps import run_shared_steps
     from fedaigc.diffusion.adapters.stages import install
 
-    groups = [group for group in groups if group["num_shared_steps"]]
-    if not groups:
+    shared_by = [group for group in groups if group.num_shared_steps]
+    if not shared_by:
         return None
     prompts = {
-        task["task_id"]: devices[task["client"]].prompts.get(task["task_id"]).prompt
-        for group in groups
-        for task in group["tasks"]
+        task.task_id: devices[task.client].prompts.get(task.task_id).prompt
+        for group in shared_by
+        for task in group.tasks
     }
-    first = groups[0]["tasks"][0]
-    device, prompt = devices[first["client"]], prompts[first["task_id"]]
+    first = shared_by[0].tasks[0]
+    device, prompt = devices[first.client], prompts[first.task_id]
     install(pipe, shared)
     steps = run_shared_steps(
         pipe,
-        groups[0]["prompt"],
+        shared_by[0].prompt,
         plan,
-        groups[0]["num_shared_steps"],
-        noise_seed=groups[0]["noise_seed"],
+        shared_by[0].num_shared_steps,
+        noise_seed=shared_by[0].noise_seed,
         boundary=boundary,
         number_format="fixed8-gray",
     )
     pictures = []
     for rate in ERROR_RATES:
         link = SimulatedLink(LinkSettings(bit_error_rate=rate), config.seed)
-        member = Member(f"page {rate}", first["client"])
+        member = Member(f"page {rate}", first.client)
         arrived, _ = link.send({member: steps.packet})[member]
         task = device.add_prompt(prompt)
         device.finish(task, arrived, plan, noise_seed=0, delivery="tolerant", mend="clip")
         pictures.append((f"{100 * rate:g} %", data_uri(device.gallery.image(task))))
     packets = tuple(
-        (prompts[task["task_id"]], task["link"])
-        for group in groups
-        for task in group["tasks"]
-        if task["link"] is not None
+        (prompts[task.task_id], asdict(task.link))
+        for group in shared_by
+        for task in group.tasks
+        if task.link is not None
     )
-    return LinkView(packets, prompt, groups[0]["prompt"], tuple(pictures))
+    return LinkView(packets, prompt, shared_by[0].prompt, tuple(pictures))

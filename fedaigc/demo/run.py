@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fedaigc.device.device import Device
     from fedaigc.diffusion.schedule.plan import DenoisingPlan
     from fedaigc.federation.config.run_config import FederationConfig
+    from fedaigc.federation.output.records import GroupRecord, RunRecord, TaskRecord
     from fedaigc.federation.progress import OnProgress
     from fedaigc.metrics.judge import Verdict
 
@@ -122,6 +123,9 @@ def _config(settings: DemoSettings) -> "FederationConfig":
     )
 
 
+_OF_THE_GENERATION = ("policy", "plan", "num_steps", "boundary_step")
+
+
 class _Page:
     """Collects what the page shows. It plays the devices' owner: it opens their homes, as no server can."""
 
@@ -129,15 +133,18 @@ class _Page:
         self,
         settings: DemoSettings,
         config: "FederationConfig",
-        run: dict[str, Any],
+        run: "RunRecord",
         progress: "OnProgress | None",
     ) -> None:
         from fedaigc.diffusion.schedule.plan import build_plan
-        from fedaigc.federation.output.run_record import load_shared_state
+        from fedaigc.federation.output.recorder import load_shared_state
         from fedaigc.federation.preloaded import base_model, scene_scorer, taxonomy
         from fedaigc.metrics.judge import Judge
 
+        if run.generation is None:
+            raise RuntimeError("the run of the demo drew nothing")
         self._settings, self._config, self._run, self._progress = settings, config, run, progress
+        self._generation = run.generation
         self._pipe, base_hash = base_model(config.model)
         self._shared = load_shared_state(config.output)
         self._taxonomy = taxonomy()
@@ -152,9 +159,9 @@ class _Page:
             base_hash=base_hash,
             shared_hash=self._shared.hash(),
         )
-        if self._plan.fingerprint() != run["generation"]["plan"]:
+        if self._plan.fingerprint() != self._generation.plan:
             raise RuntimeError(
-                f"the page's plan {self._plan.fingerprint()} is not the run's {run['generation']['plan']}"
+                f"the page's plan {self._plan.fingerprint()} is not the run's {self._generation.plan}"
             )
         from fedaigc.device.device import Device
 
@@ -177,9 +184,9 @@ class _Page:
         import torch
 
         torch.set_num_threads(1)
-        tasks = sum(len(group["tasks"]) for group in self._run["generation"]["groups"])
+        tasks = len(self._generation.tasks)
         self._done, self._total = 0, tasks + STYLE_ROWS
-        self._groups = [self._group(group) for group in self._run["generation"]["groups"]]
+        self._groups = [self._group(group) for group in self._generation.groups]
         self._styles = [self._style(client) for client in range(STYLE_ROWS)]
         self._link = self._link_view()
         return self._record()
@@ -202,29 +209,29 @@ class _Page:
 
             self._progress(Progress(Stage("pictures for the report"), self._done, self._total))
 
-    def _group(self, group: dict[str, Any]) -> Any:
+    def _group(self, group: "GroupRecord") -> Any:
         from fedaigc.demo.page import GroupView
 
-        executor = group["executor"]
+        executor = group.executor
         return GroupView(
-            prompt=group["prompt"],
+            prompt=group.prompt,
             executor="the edge" if executor == "edge" else f"device {executor}",
-            num_shared_steps=group["num_shared_steps"],
-            evaluations=group["evaluations"],
-            solo_evaluations=group["solo_evaluations"],
-            members=tuple(self._member(group, task) for task in group["tasks"]),
+            num_shared_steps=group.num_shared_steps,
+            evaluations=group.evaluations,
+            solo_evaluations=group.solo_evaluations,
+            members=tuple(self._member(group, task) for task in group.tasks),
         )
 
-    def _member(self, group: dict[str, Any], task: dict[str, Any]) -> Any:
+    def _member(self, group: "GroupRecord", task: "TaskRecord") -> Any:
         from fedaigc.demo.page import MemberView
         from fedaigc.demo.pictures import data_uri
 
-        client = task["client"]
+        client = task.client
         device, style = self._devices[client], self._settings.cast[client][0]
-        prompt = device.prompts.get(task["task_id"]).prompt
-        drawn = device.gallery.image(task["task_id"])
+        prompt = device.prompts.get(task.task_id).prompt
+        drawn = device.gallery.image(task.task_id)
         again = device.add_prompt(prompt)
-        device.alone(again, group["noise_seed"], self._plan)
+        device.alone(again, group.noise_seed, self._plan)
         solo = device.gallery.image(again)
         verdicts = self._judge.score([drawn, solo])
         for name, verdict, image in zip(("collaborative", "solo"), verdicts, (drawn, solo), strict=True):
@@ -237,7 +244,7 @@ class _Page:
             client=client,
             style=style,
             prompt=prompt,
-            disclosed=self._words(task["disclosed"]),
+            disclosed=self._words(task.disclosed),
             shared_image=data_uri(drawn),
             solo_image=data_uri(solo),
             shared_verdict=self._verdict(verdicts[0], prompt),
@@ -245,31 +252,31 @@ class _Page:
             frames=tuple(data_uri(frame) for frame in frames),
         )
 
-    def _frames(self, group: dict[str, Any], task: dict[str, Any], prompt: str) -> "list[Image.Image]":
+    def _frames(self, group: "GroupRecord", task: "TaskRecord", prompt: str) -> "list[Image.Image]":
         """The same run once more, link included, decoded after each step: it repeats exactly."""
         from fedaigc.demo.link import over_link
         from fedaigc.device.training.local_round import put_adapters
         from fedaigc.diffusion.adapters.stages import run_stages
         from fedaigc.diffusion.sampling.segment import decode, initial_state
 
-        client = task["client"]
+        client = task.client
         put_adapters(self._pipe, self._shared, self._devices[client].versions.current_personal())
-        boundary = self._run["generation"]["boundary_step"]
-        state = initial_state(self._pipe, self._plan, group["noise_seed"])
+        boundary = self._generation.boundary_step
+        state = initial_state(self._pipe, self._plan, group.noise_seed)
         frames = []
         for step in range(self._plan.num_steps):
-            text = group["prompt"] if step < group["num_shared_steps"] else prompt
+            text = group.prompt if step < group.num_shared_steps else prompt
             state = run_stages(self._pipe, state, {"prompt": text}, self._plan, step + 1, boundary)
             frames += decode(self._pipe, state, self._plan)
-            if step + 1 == group["num_shared_steps"]:
-                state = over_link(state, task["task_id"], client, self._config, self._plan)
+            if step + 1 == group.num_shared_steps:
+                state = over_link(state, task.task_id, client, self._config, self._plan)
         return frames
 
     def _link_view(self) -> "LinkView | None":
         from fedaigc.demo.link import link_view
 
-        groups = self._run["generation"]["groups"]
-        boundary = self._run["generation"]["boundary_step"]
+        groups = self._generation.groups
+        boundary = self._generation.boundary_step
         return link_view(self._pipe, self._shared, self._devices, groups, self._config, self._plan, boundary)
 
     def _style(self, client: int) -> Any:
@@ -290,7 +297,7 @@ class _Page:
         from fedaigc.diffusion.sampling.segment import initial_state
 
         put_adapters(self._pipe, self._shared, device.versions.current_personal() if personal else None)
-        boundary = self._run["generation"]["boundary_step"]
+        boundary = self._generation.boundary_step
         images = []
         for number, prompt in enumerate(STYLE_PROMPTS):
             state = initial_state(self._pipe, self._plan, self._settings.seed + number)
@@ -334,12 +341,10 @@ class _Page:
         }
 
     def _record(self) -> dict[str, Any]:
-        from fedaigc.federation.output.run_record import versions
+        from fedaigc.federation.output.recorder import versions
 
-        groups = self._run["generation"]["groups"]
-        generation = {
-            key: self._run["generation"][key] for key in ("policy", "plan", "num_steps", "boundary_step")
-        }
+        groups = self._generation.groups
+        generation = self._generation.model_dump(mode="json", include={*_OF_THE_GENERATION, "groups"})
         return {
             "what": "fedaigc demo",
             "seed": self._settings.seed,
@@ -353,36 +358,34 @@ class _Page:
             "federation": self._federation(),
             "generation": generation
             | {
-                "tasks": sum(len(group["tasks"]) for group in groups),
-                "evaluations": sum(group["evaluations"] for group in groups),
-                "solo_evaluations": sum(group["solo_evaluations"] for group in groups),
-                "packet_bytes": sum(group["packet_bytes"] for group in groups),
-                "groups": groups,
+                "tasks": len(self._generation.tasks),
+                "evaluations": sum(group.evaluations for group in groups),
+                "solo_evaluations": sum(group.solo_evaluations for group in groups),
+                "packet_bytes": sum(group.packet_bytes for group in groups),
             },
             "scores": {"rows": [self._scores("collaborative"), self._scores("solo")]},
         }
 
     def _federation(self) -> dict[str, Any]:
         rounds: list[dict[str, Any]] = []
-        for done in self._run["rounds"]:
-            losses = [metrics["shared_loss"] for metrics in done["metrics"].values()]
+        for done in self._run.rounds:
             rounds.append(
                 {
-                    "round": done["round"],
-                    "clients": len(losses),
-                    "shared_loss": sum(losses) / len(losses),
+                    "round": done.round,
+                    "clients": len(done.metrics),
+                    "shared_loss": done.mean_metrics()["shared_loss"],
                     # as the ledger counted the messages
-                    "bytes_up": sum(done["sent_bytes"]["up"].values()),
-                    "bytes_down": sum(done["sent_bytes"]["down"].values()),
+                    "bytes_up": sum(done.sent_bytes["up"].values()),
+                    "bytes_down": sum(done.sent_bytes["down"].values()),
                 }
             )
         return {
-            "boundary_timestep": self._run["config"]["adapter"]["boundary_timestep"],
+            "boundary_timestep": self._run.config["adapter"]["boundary_timestep"],
             "clients": [
                 {"client": i, "style": style, "images": self._settings.num_images}
                 for i, (style, _) in enumerate(self._settings.cast)
             ],
             "bytes_up_per_client": rounds[0]["bytes_up"] / rounds[0]["clients"] if rounds else 0,
             "rounds": rounds,
-            "shared_hash": self._run["shared_hash"],
+            "shared_hash": self._run.shared_hash,
         }

@@ -21,6 +21,7 @@ from fedaigc.storage.atomic_file import write_tensors
 
 Parts = Mapping[str, Mapping[str, Tensor]]
 _ANY_MODE = 0o666
+_METADATA = "fedaigc"
 
 CACHE_LINE_BYTES = 64
 
@@ -71,7 +72,9 @@ def write_parts(path: Path, header: Mapping[str, Any], parts: Parts, mode: int =
     named = {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
     named = dict(sorted(named.items()))
     text = json.dumps(header, sort_keys=True)
-    write_tensors(path, named, {"header": text, "digest": tensor_digest(text, named)}, mode)
+    about = {"header": header, "digest": tensor_digest(text, named)}
+    # one entry: safetensors writes several in any order, and equal weights are to be equal files
+    write_tensors(path, named, {_METADATA: json.dumps(about, sort_keys=True)}, mode)
 
 
 def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
@@ -81,22 +84,35 @@ def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]
     written.
     """
     metadata, tensors = read_tensors(path)
-    if not {"header", "digest"} <= metadata.keys() or not all("/" in name for name in tensors):
+    about = _about(metadata)
+    if about is None or not all("/" in name for name in tensors):
         raise DamagedFile(f"{path} is no file of weights of this version: remove it")
-    if metadata["digest"] != tensor_digest(metadata["header"], dict(sorted(tensors.items()))):
+    text = json.dumps(about["header"], sort_keys=True)
+    if about["digest"] != tensor_digest(text, dict(sorted(tensors.items()))):
         raise DamagedFile(f"{path} is damaged: its values are not those written; remove it")
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         part, _, own = name.partition("/")
         parts.setdefault(part, {})[own] = tensor
-    return json.loads(metadata["header"]), parts
+    return about["header"], parts
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
     """The header of a file of `write_parts`, without its values; None where there is none that can be read."""
     try:
         with safe_open(path, "pt") as file:
-            found = json.loads((file.metadata() or {})["header"])
-    except (OSError, SafetensorError, ValueError, KeyError):
+            about = _about(file.metadata() or {})
+    except (OSError, SafetensorError):
         return None
-    return found if isinstance(found, dict) else None
+    return about["header"] if about is not None else None
+
+
+def _about(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """Header and digest among the metadata of a file; None where there are none."""
+    try:
+        found = json.loads(metadata[_METADATA])
+    except (KeyError, ValueError):
+        return None
+    if not isinstance(found, dict) or found.keys() != {"header", "digest"}:
+        return None
+    return found if isinstance(found["header"], dict) else None

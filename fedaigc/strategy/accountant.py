@@ -19,9 +19,8 @@ losses, and who takes part; what floating-point noise gives away (Mironov 2012, 
 The server sees every update.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fedaigc.errors import UserError
 
@@ -58,34 +57,44 @@ def epsilon(mus: Sequence[float], delta: float) -> float:
     return float(get_epsilon_gaussian(mu_squared**-0.5, delta)) if mu_squared else 0.0
 
 
-def spent(releases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Epsilon and epsilon_replace_one of these releases (as dicts), and the delta of the last.
+@dataclass(frozen=True)
+class Spent:
+    """What the noisy means of a run tell of one client.
 
-    Both are None where one of the releases has no bound; `no_epsilon` then says why.
+    Attributes:
+        means: How many there were, and `repeated` of them of rounds that were run again.
+        delta: At which epsilon holds: that of the last mean.
+        no_epsilon: Why no epsilon holds; empty where one does. Both are None then.
+        epsilon: For one client's updates against none in their places.
+        epsilon_replace_one: For one client's updates against any others in their places.
     """
-    delta = releases[-1]["delta"]
-    why = next((release["no_epsilon"] for release in releases if release["no_epsilon"]), "")
-    found: dict[str, Any] = {"delta": delta, "no_epsilon": why, "epsilon": None, "epsilon_replace_one": None}
-    if not why:
-        mus = [float(release["mu"]) for release in releases]
-        found["epsilon"] = epsilon(mus, delta)
-        found["epsilon_replace_one"] = epsilon([2 * mu for mu in mus], delta)
-    return found
+
+    means: int
+    repeated: int
+    delta: float
+    no_epsilon: str
+    epsilon: float | None
+    epsilon_replace_one: float | None
+    adjacency: str = ADJACENCY
+    sampling: str = SAMPLING
 
 
-def account(
-    rounds: Sequence[Mapping[str, Any]], repeated: Sequence[Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    """What a run has spent so far, for its record; None when no round has noise.
+def account(releases: Sequence[Release], repeated: Sequence[Release] = ()) -> Spent | None:
+    """What a run has spent so far; None when no round has noise.
 
-    rounds: their records, `dp` being that of the noise. repeated: the noise of rounds that were run and then
-    run again.
+    Args:
+        releases: The means of its rounds.
+        repeated: Those of rounds that were run and then run again.
     """
-    releases = [*repeated, *(done["dp"] for done in rounds if "dp" in done)]
-    if not releases:
+    every = [*repeated, *releases]
+    if not every:
         return None
-    about = {"adjacency": ADJACENCY, "sampling": SAMPLING}
-    return about | {"means": len(releases), "repeated": len(repeated)} | spent(releases)
+    why = next((release.no_epsilon for release in every if release.no_epsilon), "")
+    # a mean without noise says why it bounds nothing
+    mus = [float(release.mu) for release in every if release.mu is not None]
+    delta = every[-1].delta
+    bounds = (None, None) if why else (epsilon(mus, delta), epsilon([2 * mu for mu in mus], delta))
+    return Spent(len(every), len(repeated), delta, why, *bounds)
 
 
 def shown(value: float) -> str:
@@ -93,20 +102,19 @@ def shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
-def told(record: Mapping[str, Any]) -> str:
+def told(dp: Spent | None) -> str:
     """The line of the command line about the noise of a run; empty where there was none."""
-    dp = record.get("dp")
     if dp is None:
         return ""
-    if dp["epsilon"] is None:
-        return f"no epsilon holds for the noise of this run: {dp['no_epsilon']}"
-    again = f", {dp['repeated']} of them of rounds that were run again" if dp["repeated"] else ""
+    if dp.epsilon is None or dp.epsilon_replace_one is None:
+        return f"no epsilon holds for the noise of this run: {dp.no_epsilon}"
+    again = f", {dp.repeated} of them of rounds that were run again" if dp.repeated else ""
     text = (
-        f"epsilon {shown(dp['epsilon'])} at delta {dp['delta']:g} for one client's updates against none "
-        f"({shown(dp['epsilon_replace_one'])} against any others), over {dp['means']} "
-        f"noisy mean{'s' if dp['means'] > 1 else ''}{again}"
+        f"epsilon {shown(dp.epsilon)} at delta {dp.delta:g} for one client's updates against none "
+        f"({shown(dp.epsilon_replace_one)} against any others), over {dp.means} "
+        f"noisy mean{'s' if dp.means > 1 else ''}{again}"
     )
-    if dp["epsilon"] > MEANINGFUL_EPSILON:
+    if dp.epsilon > MEANINGFUL_EPSILON:
         return f"{text}: above {MEANINGFUL_EPSILON:g} this protects nobody in practice"
     return f"differential privacy: {text}"
 

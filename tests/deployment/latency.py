@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fedaigc.federation.output.run_record import read_record
 from scipy import stats
 
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.provision import provision_scenes, scene_clients
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.output.records import GenerationRecord, read_record, read_services
 from fedaigc.federation.runtime.launcher import simulate
 
 from .running import Devices, answers, deployment, pictures, start_run, wait_for
@@ -57,12 +57,11 @@ def in_process(config: FederationConfig) -> dict[str, float]:
     queue_prompts(config)
     began = time.monotonic()
     record = simulate(config)
-    return by_phase(record["generation"], time.monotonic() - began)
+    return by_phase(record.generation, time.monotonic() - began)
 
 
 def service(devices: Devices, config: FederationConfig, repeats: int) -> list[dict[str, float]]:
     """Prompts that come while one run serves."""
-    lines = config.output / "generations.jsonl"
     serving = config.model_copy(
         update={"generation": config.generation.model_copy(update={"serve_s": 3600.0})}
     )
@@ -73,13 +72,13 @@ def service(devices: Devices, config: FederationConfig, repeats: int) -> list[di
         wait_for(lambda: "generation" in read_record(config.output))
         # the first comes to processes that have not drawn yet
         for _ in range(repeats + 1):
-            before, lines_before = len(pictures(config.homes)), len(generations(lines))
+            before, services = len(pictures(config.homes)), len(read_services(config.output))
             began = time.monotonic()
             queue_prompts(config)
             wait_for(lambda before=before: len(pictures(config.homes)) == before + len(PROMPTS))
             whole = time.monotonic() - began
-            wait_for(lambda count=lines_before: len(generations(lines)) > count)
-            found.append(by_phase(generations(lines)[-1], whole))
+            wait_for(lambda count=services: len(read_services(config.output)) > count)
+            found.append(by_phase(read_services(config.output)[-1], whole))
     finally:
         # as Ctrl-C would: the run is ended on the server, too
         running.send_signal(signal.SIGINT)
@@ -91,7 +90,7 @@ def warm_run(devices: Devices, config: FederationConfig) -> dict[str, float]:
     queue_prompts(config)
     began = time.monotonic()
     assert start_run(devices, config).wait() == 0
-    return by_phase(read_record(config.output)["generation"], time.monotonic() - began)
+    return by_phase(read_record(config.output).generation, time.monotonic() - began)
 
 
 def cold_run(devices: Devices, config: FederationConfig) -> dict[str, float]:
@@ -105,16 +104,13 @@ def cold_run(devices: Devices, config: FederationConfig) -> dict[str, float]:
     agents = time.monotonic() - began
     assert running.wait() == 0
     whole = time.monotonic() - began
-    return by_phase(read_record(config.output)["generation"], whole) | {"agents answer after": agents}
+    return by_phase(read_record(config.output).generation, whole) | {"agents answer after": agents}
 
 
-def generations(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def by_phase(generation: dict[str, Any], whole: float) -> dict[str, float]:
-    assert [task["outcome"] for group in generation["groups"] for task in group["tasks"]] == ["shared"] * 3
-    seconds: dict[str, float] = generation["seconds"]
+def by_phase(generation: GenerationRecord | None, whole: float) -> dict[str, float]:
+    assert generation is not None
+    assert [task.outcome for task in generation.tasks] == ["shared"] * 3
+    seconds = generation.seconds
     return {"whole": whole, **seconds, "all else": whole - sum(seconds.values())}
 
 

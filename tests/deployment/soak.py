@@ -32,6 +32,7 @@ from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.device.provision import provision_scenes, scene_clients
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.output.records import read_record, read_services
 
 from .running import Devices, deployment, family, start_run, wait_for
 
@@ -165,26 +166,15 @@ def growth(times: list[float], samples: list[dict[str, float]], name: str) -> di
 
 def answers(config: FederationConfig) -> dict[str, Any]:
     """How often each prompt was answered: on its device, and by the server's records."""
-    lines = (config.output / "generations.jsonl").read_text().splitlines()
-    told = Counter(
-        task["task_id"]
-        for line in lines
-        for group in json.loads(line)["groups"]
-        for task in group["tasks"]
-        if task["outcome"] != "failed"
-    )
+    served = [task for each in read_services(config.output) for task in each.tasks]
+    told = Counter(task.task_id for task in served if task.outcome != "failed")
     tasks = [
         (config.home(client), task)
         for client in range(DEVICES)
         for task in PromptQueue(Home.open(config.home(client))).all()
     ]
     drawn = [len(list((home / "gallery").glob(f"*{task.task_id}.png"))) for home, task in tasks]
-    shared = sum(
-        task["outcome"] == "shared"
-        for line in lines
-        for group in json.loads(line)["groups"]
-        for task in group["tasks"]
-    )
+    shared = sum(task.outcome == "shared" for task in served)
     return {
         "prompts": len(tasks),
         "finished": sum(task.status is TaskStatus.FINISHED for _, task in tasks),
@@ -229,12 +219,12 @@ def soak(root: Path, seconds: float, seed: int) -> dict[str, Any]:
             time.sleep(0.2)
         faults.relieve(all_of_them=True)
         wait_for(lambda: not waiting(config), 600)
-        record = json.loads((config.output / "record.json").read_text())
+        record = read_record(config.output)
         end(running)
     return {
         "minutes": round(seconds / 60, 1),
-        "rounds": len(record["rounds"]),
-        "rounds without a device": sum(bool(entry["refused"]) for entry in record["rounds"]),
+        "rounds": len(record.rounds),
+        "rounds without a device": sum(bool(entry.refused) for entry in record.rounds),
         "devices taken away": dict(faults.done),
         "answers": answers(config),
         "growth": {name: growth(times, samples, name) for name in samples[0]},

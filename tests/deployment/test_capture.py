@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedaigc.federation.output.run_record import read_record
 
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.wire.messages import Ask
 
 from .canary_device import FAILING_ROUND, FORMS
@@ -37,12 +37,9 @@ def captures(tmp_path_factory: Any, small_model: Path) -> Captures:
 
 def test_the_run_was_the_one_that_is_meant(captures: Captures) -> None:
     record = read_record(captures.config.output)
-    assert record["status"] == "finished"
-    assert len(record["rounds"]) == 3
-    groups = {
-        group["prompt"]: [task["outcome"] for task in group["tasks"]]
-        for group in record["generation"]["groups"]
-    }
+    assert record.status == "finished"
+    assert len(record.rounds) == 3
+    groups = {group.prompt: [task.outcome for task in group.tasks] for group in record.generation.groups}
     assert groups.pop("") == ["failed"]
     assert groups == {"a fruit on a table": ["shared"] * 3, "a mammal near a river": ["shared"] * 3}
 
@@ -94,7 +91,7 @@ def test_the_errors_that_quote_what_is_private_happened_and_stayed(captures: Cap
         "train failure": {"kind"},
         "query.finish failure": {"kind", "padding"},
     }
-    refused = read_record(captures.config.output)["rounds"][FAILING_ROUND - 1]["refused"]
+    refused = read_record(captures.config.output).rounds[FAILING_ROUND - 1].refused
     assert list(refused) == [str(NUM_DEVICES - 1)]
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from fedaigc.federation.output.run_record import read_record
 
 from fedaigc.deployment.agent.connection import CONNECTED, OTHER_AUTHORITY, TURNED_AWAY, connection
 from fedaigc.deployment.processes import alive
 from fedaigc.deployment.server.keys import AUTHORITY, make_device_key, make_server_keys
 from fedaigc.deployment.server.roster_file import known_devices, nodes_online
 from fedaigc.deployment.server.runs import run_on_devices
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
 from tests.federation.conftest import MakeRun
 
@@ -40,14 +40,14 @@ def test_devices_behind_tls_and_keys_end_where_the_simulation_ends(make_run: Mak
         assert not [p for p in nodes if "flwr-clientapp" in " ".join(p.cmdline())]
         assert not list((config.homes).glob("*/relay/flwr/apps/*"))
     ours, theirs = read_record(config.output), read_record(twin.output)
-    assert ours["status"] == theirs["status"] == "finished"
-    assert ours["clients"] == [0, 1, 2]
-    assert [r["shared_hash"] for r in ours["rounds"]] == [r["shared_hash"] for r in theirs["rounds"]]
+    assert ours.status == theirs.status == "finished"
+    assert ours.clients == (0, 1, 2)
+    assert [r.shared_hash for r in ours.rounds] == [r.shared_hash for r in theirs.rounds]
 
     def groups(record: dict[str, Any]) -> list[Any]:
         return [
-            (group["prompt"], [(task["task_id"], task["outcome"]) for task in group["tasks"]])
-            for group in record["generation"]["groups"]
+            (group.prompt, [(task.task_id, task.outcome) for task in group.tasks])
+            for group in record.generation.groups
         ]
 
     assert groups(ours) == groups(theirs)

@@ -4,7 +4,6 @@ Part of `make test-deployment`.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import sqlite3
@@ -23,7 +22,7 @@ from fedaigc.deployment.server.server import start_server
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.output.run_record import read_record
+from fedaigc.federation.output.records import read_record, read_services
 from fedaigc.federation.runtime.launcher import run_in_process
 from tests.federation.conftest import MakeRun
 
@@ -49,14 +48,8 @@ def orders_worth(server: Path) -> float:
 
 def answers_by_task(config: FederationConfig) -> Counter[str]:
     """How often each task was answered, by the server's records of generations."""
-    lines = (config.output / "generations.jsonl").read_text().splitlines()
-    return Counter(
-        task["task_id"]
-        for line in lines
-        for group in json.loads(line)["groups"]
-        for task in group["tasks"]
-        if task["outcome"] != "failed"
-    )
+    tasks = [task for each in read_services(config.output) for task in each.tasks]
+    return Counter(task.task_id for task in tasks if task.outcome != "failed")
 
 
 def personal_files(homes: Path) -> dict[str, bytes]:
@@ -77,12 +70,12 @@ def test_a_device_that_dies_in_a_round_costs_its_update_only(make_run: MakeRun, 
         devices.start(1)
         assert running.wait(500) == 0
         record = read_record(config.output)
-        assert record["status"] == "finished"
-        assert len(record["rounds"]) == 8
-        assert record["rounds"][-1]["num_examples"].keys() >= {"0"}
+        assert record.status == "finished"
+        assert len(record.rounds) == 8
+        assert record.rounds[-1].num_examples.keys() >= {0}
         # its prompts are all there, each answered once or still waiting
         assert len(list((homes[1] / "prompts").glob("*.json"))) == queued
-        outcomes = [t["outcome"] for g in record["generation"]["groups"] for t in g["tasks"]]
+        outcomes = [t.outcome for g in record.generation.groups for t in g.tasks]
         assert "failed" not in outcomes
 
 
@@ -108,12 +101,12 @@ def test_a_device_that_is_gone_for_two_rounds_returns(make_run: MakeRun, tmp_pat
         for process in away:
             process.resume()
         assert running.wait(500) == 0
-        rounds = read_record(config.output)["rounds"]
+        rounds = read_record(config.output).rounds
         assert len(rounds) == 9
-        missed = {entry["round"] for entry in rounds if "0" not in entry["num_examples"]}
+        missed = {entry.round for entry in rounds if 0 not in entry.num_examples}
         assert len(missed) >= 2
-        assert all("1" in entry["num_examples"] for entry in rounds)
-        assert "0" in rounds[-1]["num_examples"]
+        assert all(1 in entry.num_examples for entry in rounds)
+        assert 0 in rounds[-1].num_examples
         kept = {int(path.name) for path in (homes[0] / "adapters" / "rounds").glob("*/[0-9]*")}
         assert len(kept & missed) <= 1
         assert 9 in kept
@@ -133,10 +126,10 @@ def test_a_supernode_that_dies_is_started_again(make_run: MakeRun, tmp_path: Pat
         wait_for(lambda: [process for process in supernodes(agent) if process != node])
         assert running.wait(500) == 0
         assert devices.running[1].poll() is None
-        rounds = read_record(config.output)["rounds"]
+        rounds = read_record(config.output).rounds
         assert len(rounds) == 12
-        assert all("0" in entry["num_examples"] for entry in rounds)
-        assert "1" in rounds[-1]["num_examples"]
+        assert all(0 in entry.num_examples for entry in rounds)
+        assert 1 in rounds[-1].num_examples
 
 
 def supernodes(agent: int) -> list[psutil.Process]:
@@ -179,10 +172,10 @@ def test_a_helper_that_dies_within_the_shared_steps_costs_the_sharing(
         assert not list((homes[helper] / "gallery").glob("*.png"))
         devices.start(helper)
         assert running.wait(500) == 0
-        first = json.loads((config.output / "generations.jsonl").read_text().splitlines()[0])
-        (group,) = [group for group in first["groups"] if len(group["tasks"]) == 3]
-        assert group["share_failure"] in ("late", "unreachable")
-        outcomes = {task["client"]: task["outcome"] for task in group["tasks"]}
+        first = read_services(config.output)[0]
+        (group,) = [group for group in first.groups if len(group.tasks) == 3]
+        assert group.share_failure in ("late", "unreachable")
+        outcomes = {task.client: task.outcome for task in group.tasks}
         assert all(outcomes[client] == "alone" for client in range(3) if client != helper)
         assert [statuses(home) for home in homes] == [[TaskStatus.FINISHED]] * 3
         assert sorted(answers_by_task(config).values()) == [1, 1, 1]
@@ -226,8 +219,8 @@ def test_a_server_that_dies_in_a_round_resumes_to_the_same_end(make_run: MakeRun
         devices.state = start_server(devices.folder, "127.0.0.1", devices.state.port)
         assert start_run(devices, config.model_copy(update={"resume": True})).wait(500) == 0
     ours, theirs = read_record(config.output), read_record(twin.output)
-    assert [r["shared_hash"] for r in ours["rounds"]] == [r["shared_hash"] for r in theirs["rounds"]]
-    assert ours["status"] == "finished"
+    assert [r.shared_hash for r in ours.rounds] == [r.shared_hash for r in theirs.rounds]
+    assert ours.status == "finished"
     assert personal_files(config.homes) == personal_files(twin.homes)
     drawn = [
         {p.name: p.read_bytes() for p in homes.glob("*/gallery/*.png")}
@@ -272,12 +265,12 @@ def test_a_full_disk_costs_updates_and_loses_nothing(make_run: MakeRun, tmp_path
         (homes[1] / "ballast").unlink()
         assert running.wait(500) == 0
         record = read_record(config.output)
-        reasons = [entry["refused"].get("1", "") for entry in record["rounds"]]
+        reasons = [entry.refused.get(1, "") for entry in record.rounds]
         assert any("storage" in reason for reason in reasons), reasons
-        assert "1" in record["rounds"][-1]["num_examples"]
-        assert all("0" in entry["num_examples"] for entry in record["rounds"])
+        assert "1" in record.rounds[-1].num_examples
+        assert all(0 in entry.num_examples for entry in record.rounds)
         assert statuses(homes[1]) == [TaskStatus.FINISHED] * 2
-        outcomes = [task["outcome"] for group in record["generation"]["groups"] for task in group["tasks"]]
+        outcomes = [task.outcome for group in record.generation.groups for task in group.tasks]
         assert "failed" not in outcomes
 
 
@@ -323,12 +316,12 @@ def test_devices_that_keep_to_no_rule_cost_their_own_updates(make_run: MakeRun, 
         assert running.returncode == 0
     record = read_record(config.output)
     print({done: f"{peak / MB:.0f} MB" for done, peak in peaks.items()})
-    assert [entry["client"] for entry in record["refused"]] == [None]
-    assert "not bound to this node" in record["refused"][0]["reason"]
-    assert len(record["rounds"]) == 4
-    for entry in record["rounds"]:
-        assert list(entry["num_examples"]) == ["0"]
-        reasons = entry["refused"]
+    assert [entry.client for entry in record.refused] == [None]
+    assert "not bound to this node" in record.refused[0].reason
+    assert len(record.rounds) == 4
+    for entry in record.rounds:
+        assert list(entry.num_examples) == [0]
+        reasons = entry.refused
         assert "finite" in reasons["2"]
         assert "client 3" in reasons["3"]
         assert "client 4" in reasons["4"]
@@ -336,9 +329,9 @@ def test_devices_that_keep_to_no_rule_cost_their_own_updates(make_run: MakeRun, 
     # as much in the last round as in the first: nothing of a refused update is kept
     assert peaks[3] < peaks[0] + LARGE_BYTES
     outcomes = {
-        task["client"]: (task["outcome"], group["share_failure"])
-        for group in record["generation"]["groups"]
-        for task in group["tasks"]
+        task.client: (task.outcome, group.share_failure)
+        for group in record.generation.groups
+        for task in group.tasks
     }
     assert outcomes[2] == outcomes[3] == ("alone", "packet_refused")
 

@@ -1,6 +1,5 @@
 """A server and three devices, each in a network namespace, over slow, long links that lose packets."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedaigc.federation.output.run_record import read_record
 
 from fedaigc.deployment.agent.agent_socket import STATUS, AgentUnreachable, Request, ask_agent
 from fedaigc.deployment.server.keys import AUTHORITY, make_device_key, make_server_keys
 from fedaigc.deployment.server.server import server_state
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
 from tests.federation.conftest import MakeRun
 
@@ -129,15 +128,15 @@ def test_three_devices_over_slow_links_end_where_the_simulation_ends(
                 relay.kill()
                 relay.wait()
     ours, theirs = read_record(config.output), read_record(twin.output)
-    assert [r["shared_hash"] for r in ours["rounds"]] == [r["shared_hash"] for r in theirs["rounds"]]
-    assert len(ours["rounds"]) == 3
+    assert [r.shared_hash for r in ours.rounds] == [r.shared_hash for r in theirs.rounds]
+    assert len(ours.rounds) == 3
     groups = [
-        sorted((g["prompt"], tuple(t["task_id"] for t in g["tasks"])) for g in r["generation"]["groups"])
+        sorted((g.prompt, tuple(t.task_id for t in g.tasks)) for g in r.generation.groups)
         for r in (ours, theirs)
     ]
     assert groups[0] == groups[1]
     assert len([group for group in groups[0] if len(group[1]) > 1]) == 2
-    assert json.dumps(ours["generation"]["groups"]).count('"shared"') == len(PROMPTS)
+    assert sum(task.outcome == "shared" for task in ours.tasks) == len(PROMPTS)
     pictures = [
         {path.name: path.read_bytes() for path in homes.glob("*/gallery/*.png")}
         for homes in (config.homes, twin.homes)

@@ -240,9 +240,7 @@ def test_a_state_that_changed_on_the_disk_is_not_used(device, shared, plan):
     path = device._home.adapters / "shared" / f"{version}.safetensors"
     header, parts = read_parts(path)
     tensors = {f"shared/{name}": tensor for name, tensor in parts["shared"].items()}
-    save_file(
-        tensors, path, metadata={"header": json.dumps(header).replace("2.0", "3.0"), "digest": "0" * 64}
-    )
+    save_file(tensors, path, metadata={"fedaigc": json.dumps({"header": header, "digest": "0" * 64})})
     with pytest.raises(DamagedFile, match="not those written"):
         device.alone(device.add_prompt("an apple on a table"), 7, plan)
     # a whole file under another's name

@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from fedaigc.federation.output.board import FOLDER
-from fedaigc.federation.output.run_record import read_record
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.board import FOLDER
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
 
 from .conftest import MakeRun
@@ -33,13 +33,13 @@ def test_every_round_is_written_once_also_after_a_resume(make_run: MakeRun) -> N
     longer = config.model_copy(update={"rounds": config.rounds.model_copy(update={"count": 3})})
     run_in_process(longer)
     written = scalars(config)
-    rounds = read_record(config.output)["rounds"]
+    rounds = read_record(config.output).rounds
     assert list(written["training/shared_loss"]) == [1, 2, 3]
     for done in rounds:
-        losses = [metrics["shared_loss"] for metrics in done["metrics"].values()]
-        assert written["training/shared_loss"][done["round"]] == pytest.approx(sum(losses) / len(losses))
-        assert written["bytes/up"][done["round"]] == sum(done["sent_bytes"]["up"].values())
-        assert written["round/clients"][done["round"]] == 3
+        losses = [metrics["shared_loss"] for metrics in done.metrics.values()]
+        assert written["training/shared_loss"][done.round] == pytest.approx(sum(losses) / len(losses))
+        assert written["bytes/up"][done.round] == sum(done.sent_bytes["up"].values())
+        assert written["round/clients"][done.round] == 3
 
 
 def test_nothing_is_written_unless_asked_and_the_weights_are_the_same(make_run: MakeRun) -> None:
@@ -48,7 +48,7 @@ def test_nothing_is_written_unless_asked_and_the_weights_are_the_same(make_run: 
     run_in_process(with_board)
     run_in_process(without)
     assert not (without.output / FOLDER).exists()
-    assert read_record(with_board.output)["shared_hash"] == read_record(without.output)["shared_hash"]
+    assert read_record(with_board.output).shared_hash == read_record(without.output).shared_hash
 
 
 def test_without_tensorboard_the_command_to_install_it_is_told(
@@ -58,7 +58,7 @@ def test_without_tensorboard_the_command_to_install_it_is_told(
     config = make_run(rounds=ROUNDS, generation={"enabled": False})
     with pytest.raises(UserError, match=r"pip install 'fedaigc\[tensorboard\]'"):
         run_in_process(config)
-    assert read_record(config.output)["rounds"] == []
+    assert len(read_record(config.output).rounds) == 0
 
 
 def test_a_killed_run_goes_on_through_the_command_line(make_run: MakeRun) -> None:
@@ -67,7 +67,7 @@ def test_a_killed_run_goes_on_through_the_command_line(make_run: MakeRun) -> Non
     run_in_process(whole)
     config = make_run("cut", generation={"enabled": False})
     run_in_process(config.model_copy(update={"rounds": config.rounds.model_copy(update={"count": 1})}))
-    (first,) = read_record(config.output)["rounds"]
+    (first,) = read_record(config.output).rounds
     model, homes, output = (json.dumps(str(p)) for p in (config.model.name, config.homes, config.output))
     path = config.output.parent / "run.toml"
     path.write_text(f"""
@@ -84,6 +84,6 @@ def test_a_killed_run_goes_on_through_the_command_line(make_run: MakeRun) -> Non
         [sys.executable, "-m", "fedaigc.cli.main", "simulate", str(path), "--resume"], check=True, timeout=120
     )
     record = read_record(config.output)
-    assert [done["round"] for done in record["rounds"]] == [1, 2]
-    assert record["rounds"][0] == first, "seconds included: it was not run again"
-    assert record["shared_hash"] == read_record(whole.output)["shared_hash"]
+    assert [done.round for done in record.rounds] == [1, 2]
+    assert record.rounds[0] == first, "seconds included: it was not run again"
+    assert record.shared_hash == read_record(whole.output).shared_hash

@@ -1,6 +1,5 @@
 """Files that were damaged are told by name, never taken for what was written, and never passed over."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,8 @@ from fedaigc.device.device import Device
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.checkpoint import CHECKPOINT
-from fedaigc.federation.output.run_record import RECORD, SHARED_STATE, load_shared_state, refusals
+from fedaigc.federation.output.recorder import SHARED_STATE, load_shared_state, refusals
+from fedaigc.federation.output.records import RECORD, read_record
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.runtime.launcher import simulate
 
@@ -79,24 +79,24 @@ def test_a_damaged_prompt_is_told_and_the_others_are_drawn(make_run: MakeRun) ->
     record = simulate(config)
     (told,) = refusals(record)
     assert told.startswith("1 prompt(s) of client 1 cannot be read")
-    drawn = {task["client"] for group in record["generation"]["groups"] for task in group["tasks"]}
+    drawn = {task.client for group in record.generation.groups for task in group.tasks}
     assert drawn == {0, 2}
 
 
 def test_what_an_earlier_generation_drew_stays_told(make_run: MakeRun) -> None:
     config = make_run(rounds={"count": 1})
-    first = simulate(config)["generation"]
-    assert first["groups"]
+    first = simulate(config).generation
+    assert first.groups
     again = simulate(resumed(config, 1))
-    assert again["earlier_generations"] == [first]
-    assert again["generation"]["groups"] == []
+    assert again.earlier_generations == (first,)
+    assert again.generation.groups == ()
     pipe, base_hash = base_model(config.model)
     device = Device(config.home(0), pipe, base_hash=base_hash, taxonomy=taxonomy())
     device.add_prompt("a cat on a sofa")
     third = simulate(resumed(config, 1))
-    assert third["earlier_generations"] == [first]
-    assert len(third["generation"]["groups"]) == 1
-    assert json.loads((config.output / RECORD).read_text()) == third
+    assert third.earlier_generations == (first,)
+    assert len(third.generation.groups) == 1
+    assert read_record(config.output) == third
 
 
 def test_a_rank_beyond_every_layer_is_refused_before_it_fills_the_memory(make_run: MakeRun) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import psutil
 import pytest
-from fedaigc.federation.output.run_record import read_record
-from fedaigc.federation.progress import Progress, Stage
 from flwr.cli.build import build_fab_from_disk
 
 from fedaigc.errors import UserError
+from fedaigc.federation.output.records import read_record
+from fedaigc.federation.progress import Progress, Stage
 from fedaigc.federation.runtime.flower_runtime import LOG, stage_app
 from fedaigc.federation.runtime.launcher import run_in_process, simulate
 from fedaigc.federation.runtime.superlink import flower_environment
@@ -83,8 +83,8 @@ def test_one_ray_worker_gives_the_run_that_this_process_gives(
         seen.update(started())
 
     record = simulate(ray, note)
-    assert record["status"] == "finished"
-    assert record["shared_hash"] == read_record(local.output)["shared_hash"]
+    assert record.status == "finished"
+    assert record.shared_hash == read_record(local.output).shared_hash
     assert images(ray) == images(local)
     assert personal(ray) == personal(local)
     assert Progress(Stage("hello"), 3, 3) in steps
@@ -101,7 +101,7 @@ def test_one_ray_worker_gives_the_run_that_this_process_gives(
 def test_two_ray_workers_give_the_same_run(make_run: MakeRun) -> None:
     local, ray = make_run("local"), make_run("ray", backend="ray", workers=2)
     run_in_process(local)
-    assert simulate(ray)["shared_hash"] == read_record(local.output)["shared_hash"]
+    assert simulate(ray).shared_hash == read_record(local.output).shared_hash
     assert images(ray) == images(local)
     assert personal(ray) == personal(local)
 
@@ -115,7 +115,7 @@ def test_a_run_that_fails_is_an_error_with_the_server_s_reason(
     config = make_run(backend="ray", rounds={"count": 0}, generation=settings)
     with pytest.raises(UserError, match="4"):
         simulate(config)
-    assert read_record(config.output)["status"] == "failed"
+    assert read_record(config.output).status == "failed"
     assert not started()
 
 

@@ -3,14 +3,15 @@
 import time
 
 import pytest
-from fedaigc.federation.output.checkpoint import load_checkpoint
-from fedaigc.federation.output.run_record import load_shared_state, read_record, timeless
 from flwr.app import Array, ArrayRecord, Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_to_proto
 
 from fedaigc.errors import UserError
 from fedaigc.federation.client.client_app import app
+from fedaigc.federation.output.checkpoint import load_checkpoint
+from fedaigc.federation.output.recorder import load_shared_state
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.server_app import serve
@@ -102,12 +103,12 @@ def test_the_ledger_counts_what_flower_serializes(make_run):
             for kind, content in grid.contents[direction]
             if kind != "query.hello"  # before the roster, and its ledger, are there
         ]
-        assert sum(record["sent_bytes"][direction].values()) == sum(sizes)
-    assert record["sent_bytes"]["up"]["weights"] > 1000
-    assert record["sent_bytes"]["up"]["signatures"] > 0
-    assert record["sent_bytes"]["down"]["packets"] > 0
-    rounds = [done["sent_bytes"]["up"]["weights"] for done in record["rounds"]]
-    assert sum(rounds) == record["sent_bytes"]["up"]["weights"]
+        assert sum(record.sent_bytes[direction].values()) == sum(sizes)
+    assert record.sent_bytes["up"]["weights"] > 1000
+    assert record.sent_bytes["up"]["signatures"] > 0
+    assert record.sent_bytes["down"]["packets"] > 0
+    rounds = [done.sent_bytes["up"]["weights"] for done in record.rounds]
+    assert sum(rounds) == record.sent_bytes["up"]["weights"]
 
 
 def test_an_empty_ledger_has_every_kind():
@@ -127,7 +128,7 @@ def test_a_lossy_format_costs_fewer_bytes_and_ends_nearby(make_run, format):
     run_in_process(lossy)
     for direction in ("up", "down"):
         saved, whole = (
-            read_record(config.output)["sent_bytes"][direction]["weights"] for config in (lossy, exact)
+            read_record(config.output).sent_bytes[direction]["weights"] for config in (lossy, exact)
         )
         assert saved < (0.3 if format == "int8" else 0.55) * whole
     first, second = load_shared_state(exact.output).tensors(), load_shared_state(lossy.output).tensors()
@@ -143,9 +144,9 @@ def test_a_client_that_is_late_leaves_the_round_without_its_update(make_run, lat
     began = time.monotonic()
     run(config, mute=[late])
     assert time.monotonic() - began < 60
-    for done in read_record(config.output)["rounds"]:
-        assert done["refused"] == {str(late): f"client {late}: late"}
-        assert sorted(done["num_examples"]) == sorted({"0", "1", "2"} - {str(late)})
+    for done in read_record(config.output).rounds:
+        assert done.refused == {late: f"client {late}: late"}
+        assert sorted(done.num_examples) == sorted({0, 1, 2} - {late})
 
 
 class SpoiledGrid(LocalGrid):
@@ -173,10 +174,10 @@ def test_an_update_that_cannot_be_read_costs_no_other(make_run, spoiled):
         grid.spoiled = spoiled
         serve(grid, config)
     record = read_record(config.output)
-    assert record["status"] == "finished"
-    for done in record["rounds"]:
-        assert done["refused"] == {"0": "client 0: unreadable"}
-        assert sorted(done["num_examples"]) == ["1", "2"]
+    assert record.status == "finished"
+    for done in record.rounds:
+        assert done.refused == {0: "client 0: unreadable"}
+        assert sorted(done.num_examples) == [1, 2]
 
 
 def test_a_round_without_anybody_waits_for_the_devices_until_its_deadline(make_run):
@@ -185,17 +186,17 @@ def test_a_round_without_anybody_waits_for_the_devices_until_its_deadline(make_r
     run_in_process(undisturbed)
     # all three are away twice: the round goes by with all, as if nothing had been
     record = run_cut_off(config, 6)
-    assert [done["shared_hash"] for done in record["rounds"]] == [
-        done["shared_hash"] for done in read_record(undisturbed.output)["rounds"]
+    assert [done.shared_hash for done in record.rounds] == [
+        done.shared_hash for done in read_record(undisturbed.output).rounds
     ]
     # one that answers is enough: nobody waits for the others
     some = run_cut_off(make_run("some", rounds={"count": 1, "deadline_s": 60.0}, generation=QUIET), 2)
-    assert list(some["rounds"][0]["num_examples"]) == ["2"]
-    assert list(some["rounds"][0]["refused"]) == ["0", "1"]
+    assert list(some.rounds[0].num_examples) == [2]
+    assert list(some.rounds[0].refused) == [0, 1]
     # and after the deadline the round goes by without anybody
     none = run_cut_off(make_run("none", rounds={"count": 1, "deadline_s": 3.0}, generation=QUIET), 1000)
-    assert none["rounds"][0]["num_examples"] == {}
-    assert none["rounds"][0]["seconds"] < 30
+    assert none.rounds[0].num_examples == {}
+    assert none.rounds[0].seconds < 30
 
 
 def test_clients_drop_out_from_the_seed_and_a_round_may_lose_all(make_run):
@@ -204,11 +205,11 @@ def test_clients_drop_out_from_the_seed_and_a_round_may_lose_all(make_run):
     run_in_process(first)
     run_in_process(second)
     records = [read_record(config.output) for config in (first, second)]
-    assert records[0]["shared_hash"] == records[1]["shared_hash"]
-    lost = [len(done["refused"]) for done in records[0]["rounds"]]
+    assert records[0].shared_hash == records[1].shared_hash
+    lost = [len(done.refused) for done in records[0].rounds]
     assert sum(lost) > 0
-    for done in records[0]["rounds"]:
-        assert all(reason.endswith("dropped_out") for reason in done["refused"].values())
+    for done in records[0].rounds:
+        assert all(reason.endswith("dropped_out") for reason in done.refused.values())
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(make_run):
@@ -221,9 +222,9 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(make_run):
     assert held.round == 1
     whole = cut.model_copy(update={"rounds": cut.rounds.model_copy(update={"count": 3}), "resume": True})
     run_in_process(whole)
-    expected, found = (timeless(read_record(config.output)) for config in (straight, whole))
-    assert found["rounds"] == expected["rounds"]
-    assert found["shared_hash"] == expected["shared_hash"]
+    expected, found = (read_record(config.output).timeless() for config in (straight, whole))
+    assert found.rounds == expected.rounds
+    assert found.shared_hash == expected.shared_hash
 
 
 def test_a_run_is_not_resumed_with_another_configuration(make_run):
@@ -232,13 +233,13 @@ def test_a_run_is_not_resumed_with_another_configuration(make_run):
     other = config.model_copy(update={"seed": config.seed + 1, "resume": True})
     with pytest.raises(UserError, match="made with another configuration"):
         run_in_process(other)
-    assert read_record(config.output)["status"] == "finished"
+    assert read_record(config.output).status == "finished"
 
 
 def test_resuming_where_nothing_was_begins_anew(make_run):
     config = make_run(generation=QUIET, rounds={"count": 1}, resume=True)
     run_in_process(config)
-    assert len(read_record(config.output)["rounds"]) == 1
+    assert len(read_record(config.output).rounds) == 1
 
 
 def test_one_run_at_a_time_writes_to_an_output(make_run):
@@ -247,4 +248,4 @@ def test_one_run_at_a_time_writes_to_an_output(make_run):
         run_in_process(config)
     assert not (config.output / "record.json").exists()
     run_in_process(config)
-    assert read_record(config.output)["status"] == "finished"
+    assert read_record(config.output).status == "finished"

@@ -1,6 +1,5 @@
 """Whole runs through the real apps: what happens, what is refused, and that a seed repeats a run exactly."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from fedaigc.diffusion.adapters.lora_folder import export_lora
 from fedaigc.errors import Diverged, UserError
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.output.run_record import load_shared_state, read_record, timeless
+from fedaigc.federation.output.recorder import load_shared_state
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process, simulate
 from fedaigc.federation.runtime.local_grid import LocalGrid
@@ -37,26 +37,26 @@ def test_a_run_trains_groups_shares_and_finishes(make_run: MakeRun) -> None:
     config = make_run(num_clients=4)
     steps: list[tuple[str, int, int]] = []
     record = simulate(config, lambda told: steps.append((told.stage.label, told.done, told.total)))
-    assert record["status"] == "finished"
-    assert record["clients"] == [0, 1, 2, 3]
-    assert record["refused"] == []
-    assert [entry["round"] for entry in record["rounds"]] == [1, 2]
-    assert record["rounds"][0]["num_examples"] == {"0": 2, "1": 3, "2": 4, "3": 5}
-    assert set(record["rounds"][0]["metrics"]["0"]) == {"shared_loss", "personal_loss"}
-    hashes = [entry["shared_hash"] for entry in record["rounds"]]
+    assert record.status == "finished"
+    assert record.clients == (0, 1, 2, 3)
+    assert record.refused == ()
+    assert [entry.round for entry in record.rounds] == [1, 2]
+    assert record.rounds[0].num_examples == {0: 2, 1: 3, 2: 4, 3: 5}
+    assert set(record.rounds[0].metrics[0]) == {"shared_loss", "personal_loss"}
+    hashes = [entry.shared_hash for entry in record.rounds]
     assert len({initial_shared_state(config).hash(), *hashes}) == 3
-    assert load_shared_state(config.output).hash() == record["shared_hash"] == hashes[-1]
+    assert load_shared_state(config.output).hash() == record.shared_hash == hashes[-1]
 
-    generation = record["generation"]
-    assert generation["policy"] == "kind"
-    assert len(generation["groups"]) == 2  # fruit on a table, animals near a river
-    for group in generation["groups"]:
-        assert len(group["tasks"]) == 2
-        assert group["executor"] == "edge"
-        assert group["evaluations"] == group["planned_evaluations"] == 2 + 2 * (4 - 2)
-        assert group["solo_evaluations"] == 8
-        assert group["samples"] == 2 * group["evaluations"]
-        assert {task["outcome"] for task in group["tasks"]} == {"shared"}
+    generation = record.generation
+    assert generation.policy == "kind"
+    assert len(generation.groups) == 2  # fruit on a table, animals near a river
+    for group in generation.groups:
+        assert len(group.tasks) == 2
+        assert group.executor == "edge"
+        assert group.evaluations == group.planned_evaluations == 2 + 2 * (4 - 2)
+        assert group.solo_evaluations == 8
+        assert group.samples == 2 * group.evaluations
+        assert {task.outcome for task in group.tasks} == {"shared"}
     assert len(images(config)) == 4
     assert ("round 2 of 2", 4, 4) in steps
     # what the server keeps holds no prompt
@@ -70,12 +70,12 @@ def test_the_same_seed_gives_the_same_run_in_any_order_of_replies(make_run: Make
     other = make_run("other", seed=1, generation={"enabled": False})
     run_in_process(first)
     run_in_process(second, shuffle_seed=0)
-    assert read_record(second.output)["shared_hash"] == read_record(first.output)["shared_hash"]
+    assert read_record(second.output).shared_hash == read_record(first.output).shared_hash
     assert images(second) == images(first)
     assert personal(second) == personal(first)
     assert len(personal(first)) >= 3
     run_in_process(other)
-    assert read_record(other.output)["shared_hash"] != read_record(first.output)["shared_hash"]
+    assert read_record(other.output).shared_hash != read_record(first.output).shared_hash
 
 
 def test_random_node_ids_change_nothing(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_random_node_ids_change_nothing(make_run: MakeRun, monkeypatch: pytest.M
         )
         config = make_run(f"nodes{sign}", num_clients=4, generation={"enabled": False})
         run_in_process(config)
-        ends.add(read_record(config.output)["shared_hash"])
+        ends.add(read_record(config.output).shared_hash)
     assert len(ends) == 1
 
 
@@ -98,7 +98,7 @@ def test_a_repeated_run_of_the_same_name_trains_nothing_twice(make_run: MakeRun)
     weights, record = personal(config), read_record(config.output)
     run_in_process(config)
     assert personal(config) == weights
-    assert timeless(read_record(config.output)) == timeless(record)
+    assert read_record(config.output).timeless() == record.timeless()
 
 
 def test_clients_are_drawn_from_the_run_s_own_seed(make_run: MakeRun) -> None:
@@ -113,7 +113,7 @@ def test_clients_are_drawn_from_the_run_s_own_seed(make_run: MakeRun) -> None:
     assert {len(round_) for round_ in drawn(0)} == {2}
     assert all(round_ == sorted(round_) for round_ in drawn(0))
     run_in_process(config)
-    assert [entry["sampled"] for entry in read_record(config.output)["rounds"]] == drawn(0)[:2]
+    assert [list(entry.sampled) for entry in read_record(config.output).rounds] == drawn(0)[:2]
 
 
 def test_a_member_can_run_the_shared_steps_and_the_images_are_the_same(make_run: MakeRun) -> None:
@@ -122,7 +122,7 @@ def test_a_member_can_run_the_shared_steps_and_the_images_are_the_same(make_run:
     member = make_run("member", generation=settings)
     run_in_process(edge)
     run_in_process(member)
-    executors = {group["executor"] for group in read_record(member.output)["generation"]["groups"]}
+    executors = {group.executor for group in read_record(member.output).generation.groups}
     assert executors & {0, 1, 2}
     assert images(member) == images(edge)
 
@@ -131,9 +131,9 @@ def test_the_open_policy_says_so_in_the_record(make_run: MakeRun) -> None:
     settings = {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none", "policy": "open"}
     config = make_run(rounds={"count": 0}, generation=settings)
     run_in_process(config)
-    generation = read_record(config.output)["generation"]
-    assert generation["policy"] == "open"
-    assert {group["prompt"] for group in generation["groups"]} <= set(PROMPTS)
+    generation = read_record(config.output).generation
+    assert generation.policy == "open"
+    assert {group.prompt for group in generation.groups} <= set(PROMPTS)
 
 
 def test_the_trained_state_exports_to_an_ordinary_lora_folder(make_run: MakeRun, tmp_path: Path) -> None:
@@ -175,12 +175,12 @@ def test_a_client_with_another_base_is_refused_with_both_fingerprints(make_run: 
             reply.content[BODY]["base"] = "f" * 64
 
     record = serve_with(config, Tampering(1, other_base))
-    assert record["clients"] == [0, 2]
-    (refused,) = record["refused"]
-    assert refused["client"] == 1
-    assert "f" * 64 in refused["reason"]
-    assert record["base"] in refused["reason"]
-    assert record["rounds"][0]["sampled"] == [0, 2]
+    assert record.clients == (0, 2)
+    (refused,) = record.refused
+    assert refused.client == 1
+    assert "f" * 64 in refused.reason
+    assert record.base in refused.reason
+    assert record.rounds[0].sampled == (0, 2)
 
 
 def test_a_second_node_with_the_same_partition_is_refused(make_run: MakeRun) -> None:
@@ -191,8 +191,8 @@ def test_a_second_node_with_the_same_partition_is_refused(make_run: MakeRun) -> 
             reply.content[BODY]["partition"] = 0
 
     record = serve_with(config, Tampering(2, claim_zero))
-    assert record["clients"] == [0, 1]
-    assert [entry["reason"] for entry in record["refused"]] == ["client 0 is there already"]
+    assert record.clients == (0, 1)
+    assert [entry.reason for entry in record.refused] == ["client 0 is there already"]
 
 
 def poison(kind: str, reply: Message) -> None:
@@ -207,12 +207,12 @@ def test_a_poisoned_update_is_refused_and_the_round_goes_on(make_run: MakeRun) -
     """The state equals that of a round without the client."""
     config = make_run("poisoned", rounds={"count": 1}, generation={"enabled": False})
     record = serve_with(config, Tampering(2, poison))
-    assert list(record["rounds"][0]["refused"]) == ["2"]
-    assert "client 2: " in record["rounds"][0]["refused"]["2"]
-    assert "not finite" in record["rounds"][0]["refused"]["2"]
+    assert list(record.rounds[0].refused) == [2]
+    assert "client 2: " in record.rounds[0].refused[2]
+    assert "not finite" in record.rounds[0].refused[2]
     without = make_run("without", rounds={"count": 1}, generation={"enabled": False}, num_clients=2)
     run_in_process(without)
-    assert record["shared_hash"] == read_record(without.output)["shared_hash"]
+    assert record.shared_hash == read_record(without.output).shared_hash
 
 
 def test_a_round_without_any_usable_update_ends_the_run(make_run: MakeRun) -> None:
@@ -221,8 +221,8 @@ def test_a_round_without_any_usable_update_ends_the_run(make_run: MakeRun) -> No
         serve_with(config, Tampering(0, poison))
     assert not isinstance(caught.value, Diverged)
     record = read_record(config.output)
-    assert record["status"] == "failed"
-    assert "client 0" in record["error"]
+    assert record.status == "failed"
+    assert "client 0" in record.error
 
 
 @pytest.mark.parametrize("kind", [Ask.HELLO, Ask.SIGNATURES, Ask.FINISH])
@@ -235,12 +235,9 @@ def test_a_client_that_talks_nonsense_does_not_stop_the_others(make_run: MakeRun
                 del reply.content[name]
 
     record = serve_with(config, Tampering(0, nonsense))
-    assert record["status"] == "finished"
+    assert record.status == "finished"
     finished = {
-        task["client"]
-        for group in record["generation"]["groups"]
-        for task in group["tasks"]
-        if task["outcome"] != "failed"
+        task.client for group in record.generation.groups for task in group.tasks if task.outcome != "failed"
     }
     assert finished == {1, 2}
 
@@ -262,12 +259,12 @@ def test_an_exception_of_a_client_crosses_as_its_kind_only(make_run: MakeRun) ->
 
         register(crash)
     record = serve_with(config, crashing)
-    assert secret not in json.dumps(record)
-    assert record["status"] == "finished"
+    assert secret not in record.model_dump_json()
+    assert record.status == "finished"
 
     (config.home(1) / "device.json").write_text(secret)
     record = simulate(replace_output(config, "again"))
-    assert secret not in json.dumps(record)
+    assert secret not in record.model_dump_json()
     assert "Traceback" in (config.home(1) / "errors.log").read_text()
 
 
@@ -288,8 +285,8 @@ def test_too_many_shared_steps_are_refused(make_run: MakeRun) -> None:
     with pytest.raises(UserError, match="4"):
         simulate(config)
     record = read_record(config.output)
-    assert record["status"] == "failed"
-    assert record["rounds"] == []  # told before any training
+    assert record.status == "failed"
+    assert len(record.rounds) == 0  # told before any training
 
 
 def test_the_caller_s_thread_count_comes_back(make_run: MakeRun) -> None:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from fedaigc.federation.output.run_record import read_record, refusals
 from flwr.app import Context, Message, RecordDict
 
 from fedaigc.collaboration.planner import Executor
@@ -18,13 +17,15 @@ from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.device.replies import Failure
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.recorder import refusals
+from fedaigc.federation.output.records import GENERATIONS, read_record, read_services
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server import server_app
 from fedaigc.federation.server.roster import Roster, open_roster
 from fedaigc.federation.server.server_app import initial_shared_state
-from fedaigc.federation.server.service import GENERATIONS, MAX_ATTEMPTS, PromptService
+from fedaigc.federation.server.service import MAX_ATTEMPTS, PromptService
 from fedaigc.federation.wire.messages import Ask
 
 from .conftest import PROMPTS, MakeRun
@@ -32,10 +33,6 @@ from .conftest import PROMPTS, MakeRun
 
 def with_generation(config: FederationConfig, **values: Any) -> FederationConfig:
     return config.model_copy(update={"generation": config.generation.model_copy(update=values)})
-
-
-def lines(config: FederationConfig) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (config.output / GENERATIONS).read_text().splitlines()]
 
 
 def queue(config: FederationConfig, client: int) -> PromptQueue:
@@ -54,13 +51,13 @@ def roster_of(config: FederationConfig, run_id: int) -> Roster:
 def test_prompts_are_served_between_rounds_and_once(make_run: MakeRun) -> None:
     config = with_generation(make_run(rounds={"count": 3}), between_rounds=True)
     run_in_process(config)
-    first, *others = lines(config)
-    assert first["after_round"] == 1
-    assert sum(len(group["tasks"]) for group in first["groups"]) == len(PROMPTS)
+    first, *others = read_services(config.output)
+    assert first.after_round == 1
+    assert sum(len(group.tasks) for group in first.groups) == len(PROMPTS)
     assert others == []
     record = read_record(config.output)
-    assert record["generation"]["groups"] == []
-    assert [entry["round"] for entry in record["rounds"]] == [1, 2, 3]
+    assert record.generation.groups == ()
+    assert [entry.round for entry in record.rounds] == [1, 2, 3]
     assert not [task for client in range(3) for task in queue(config, client).waiting()]
     # a new run of the same output does not go on in the old file
     run_in_process(with_generation(config, serve_s=0.1))
@@ -80,7 +77,7 @@ def test_a_prompt_that_comes_within_the_window_joins_the_group(make_run: MakeRun
     told: list[str] = []
     run_in_process(config, lambda progress: told.append(progress.stage.label))
     assert time.monotonic() - began >= 6.0
-    sizes = [[len(group["tasks"]) for group in line["groups"]] for line in lines(config)]
+    sizes = [[len(group.tasks) for group in each.groups] for each in read_services(config.output)]
     assert sizes == [[2], [1]]
     # a server that asks for days must not fill its log
     assert told.count("signatures") <= 4
@@ -95,15 +92,15 @@ def test_a_task_that_fails_on_its_device_is_tried_twice_and_then_left_to_its_own
         shared = initial_shared_state(config)
         service = PromptService(roster_of(config, run_id), config, lambda record: None)
         for _ in range(prompts.MAX_ATTEMPTS):
-            (group,) = service.serve(shared)["groups"]
-            assert [task["failure"] for task in group["tasks"]] == ["not_finished"]
-        assert service.serve(shared)["groups"] == []
+            (group,) = service.serve(shared).groups
+            assert [task.failure for task in group.tasks] == ["not_finished"]
+        assert service.serve(shared).groups == ()
         (task,) = queue(config, 0).all()
         assert (task.status, task.attempts) == (TaskStatus.FAILED, prompts.MAX_ATTEMPTS)
         home.gallery.unlink()
         queue(config, 0).retry(task.task_id)
-        (group,) = service.serve(shared)["groups"]
-        assert [task["outcome"] for task in group["tasks"]] == ["alone"]
+        (group,) = service.serve(shared).groups
+        assert [task.outcome for task in group.tasks] == ["alone"]
 
 
 def test_a_task_that_its_device_names_for_ever_is_given_up(make_run: MakeRun) -> None:
@@ -116,11 +113,11 @@ def test_a_task_that_its_device_names_for_ever_is_given_up(make_run: MakeRun) ->
         shared = initial_shared_state(config)
         service = PromptService(roster_of(config, run_id), config, lambda record: None)
         for _ in range(MAX_ATTEMPTS):
-            assert service.serve(shared)["groups"]
+            assert service.serve(shared).groups
             for path in home.prompts.glob("*.json"):
                 forgot = json.loads(path.read_text()) | {"attempts": 0, "status": "waiting"}
                 path.write_text(json.dumps(forgot))
-        assert service.serve(shared)["groups"] == []
+        assert service.serve(shared).groups == ()
 
 
 class LateGrid(LocalGrid):
@@ -152,14 +149,14 @@ def test_a_bound_device_that_comes_late_joins_the_next_round(
         late = config.model_copy(update={"bindings": bindings, "num_clients": 4})
         server_app.serve(grid, late)
     record = read_record(config.output)
-    assert [entry["sampled"] for entry in record["rounds"]] == [[0, 1], [0, 1, 2], [0, 1, 2]]
-    assert record["refused"] == []
-    assert record["clients"] == [0, 1, 2]
-    assert record["absent"] == [3]
-    assert record["client_versions"].keys() == {"0", "1", "2"}
+    assert [entry.sampled for entry in record.rounds] == [(0, 1), (0, 1, 2), (0, 1, 2)]
+    assert record.refused == ()
+    assert record.clients == (0, 1, 2)
+    assert record.absent == (3,)
+    assert record.client_versions.keys() == {0, 1, 2}
     assert "not there: the device of client 3" in refusals(record)
     # its prompts are served with the others'
-    drawn = {task["client"] for group in record["generation"]["groups"] for task in group["tasks"]}
+    drawn = {task.client for group in record.generation.groups for task in group.tasks}
     assert drawn == {0, 1, 2}
 
 
@@ -209,8 +206,8 @@ def test_a_helper_with_a_packet_of_its_own_making_costs_the_sharing_only(make_ru
         with in_process_run(config) as run_id:
             grid = LocalGrid(spoiling, num_clients=2, run_config=config.to_run_config(), run_id=run_id)
             server_app.serve(grid, config)
-        groups = read_record(config.output)["generation"]["groups"]
-        shares = [group for group in groups if len(group["tasks"]) > 1]
+        groups = read_record(config.output).generation.groups
+        shares = [group for group in groups if len(group.tasks) > 1]
         assert shares
-        assert {group["share_failure"] for group in shares} == {Failure.PACKET_REFUSED.value}
-        assert {task["outcome"] for group in groups for task in group["tasks"]} == {"alone"}
+        assert {group.share_failure for group in shares} == {Failure.PACKET_REFUSED.value}
+        assert {task.outcome for group in groups for task in group.tasks} == {"alone"}

@@ -1,6 +1,5 @@
 """Versions: a closed list at hello, no reason to refuse anybody, and a difference is in the record once."""
 
-import json
 from typing import Any
 
 import pytest
@@ -43,8 +42,8 @@ def test_a_difference_names_what_where_and_the_server_s() -> None:
 
 def test_equal_versions_are_in_the_record_without_a_warning(make_run: MakeRun) -> None:
     record = simulate(make_run(**QUICK))
-    assert record["client_versions"] == {str(client): own_software() for client in range(3)}
-    assert record["version_warning"] is None
+    assert record.client_versions == {client: own_software() for client in range(3)}
+    assert record.version_warning is None
 
 
 def test_other_versions_take_part_and_the_record_says_so_once(make_run: MakeRun) -> None:
@@ -54,11 +53,11 @@ def test_other_versions_take_part_and_the_record_says_so_once(make_run: MakeRun)
 
     config = make_run(**QUICK)
     record = serve_with(config, Tampering(1, older))
-    assert record["status"] == "finished"
-    assert record["clients"] == [0, 1, 2]
-    assert record["refused"] == []
-    assert record["client_versions"]["1"]["torch"] == "2.5.1+cpu"
-    assert "torch 2.5.1+cpu on 1 (server " in record["version_warning"]
+    assert record.status == "finished"
+    assert record.clients == (0, 1, 2)
+    assert record.refused == ()
+    assert record.client_versions[1]["torch"] == "2.5.1+cpu"
+    assert "torch 2.5.1+cpu on 1 (server " in record.version_warning
     assert (config.output / "record.json").read_text().count("other versions") == 1
 
 
@@ -70,7 +69,7 @@ def test_text_in_the_place_of_a_version_never_comes_into_the_record(make_run: Ma
             del reply.content[BODY]["python"]
 
     record = serve_with(make_run(**QUICK), Tampering(0, telling))
-    assert record["clients"] == [0, 1, 2]
-    assert "crimson" not in json.dumps(record)
-    assert set(record["client_versions"]["0"]) == set(SOFTWARE)
-    assert (record["client_versions"]["0"]["torch"], record["client_versions"]["0"]["python"]) == (None, None)
+    assert record.clients == (0, 1, 2)
+    assert "crimson" not in record.model_dump_json()
+    assert set(record.client_versions[0]) == set(SOFTWARE)
+    assert (record.client_versions[0]["torch"], record.client_versions[0]["python"]) == (None, None)

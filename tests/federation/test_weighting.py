@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from fedaigc.federation.output.run_record import load_shared_state, read_record
 from flwr.app import Message
 
 from fedaigc.errors import UserError
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.recorder import load_shared_state
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import in_process_run
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.server_app import serve
@@ -79,7 +80,7 @@ def test_a_round_averages_by_examples_or_alike(
     wrong = sum(other[p] * values for p, (_, values) in grid.sent.items()) / sum(other.values())
     assert (torch.from_numpy(found).double() - wrong).abs().max() > 1e-5
     # what devices said stays in the record
-    assert read_record(config.output)["rounds"][0]["num_examples"]
+    assert read_record(config.output).rounds[0].num_examples
 
 
 def test_every_strategy_names_its_weighting_or_has_no_such_option() -> None:

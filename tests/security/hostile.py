@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from fedaigc.federation.output.run_record import read_record
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import in_process_run
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.server_app import serve

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fedaigc.federation.output.checkpoint import load_checkpoint
-from fedaigc.federation.output.run_record import read_record, refusals
 from flwr.app import RecordDict
 
 from fedaigc.data.partition import PartitionSettings
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig, RoundsSection, parse_config
+from fedaigc.federation.output.checkpoint import load_checkpoint
+from fedaigc.federation.output.recorder import refusals
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.strategy.registry import load_strategy
@@ -76,20 +77,20 @@ def make(make_run: MakeRun, folder: str = "run", **rounds: Any) -> FederationCon
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_hostile_update_takes_no_part_and_is_named(make_run, attack):  # noqa: F811
     record = run_with(make(make_run), ATTACKS[attack])
-    assert record["status"] == "finished"
-    for done in record["rounds"]:
-        assert list(done["refused"]) == [str(HOSTILE)]
-        assert sorted(done["num_examples"]) == ["0", "2", "3"]
+    assert record.status == "finished"
+    for done in record.rounds:
+        assert list(done.refused) == [HOSTILE]
+        assert sorted(done.num_examples) == [0, 2, 3]
     # the state is that of the others alone
     alone = run_with(make(make_run, "alone"), on_train(manifest="none"))
-    assert record["shared_hash"] == alone["shared_hash"]
+    assert record.shared_hash == alone.shared_hash
 
 
 def test_a_device_that_is_drawn_alone_does_not_end_the_run(make_run):  # noqa: F811
     """Before: UserError, "no client sent an update that could be used", in the round that drew it."""
     record = run_with(make(make_run, clients=1, count=6), on_train(manifest="none"))
-    assert record["status"] == "finished"
-    assert any(done["sampled"] == [HOSTILE] for done in record["rounds"])
+    assert record.status == "finished"
+    assert any(done.sampled == [HOSTILE] for done in record.rounds)
 
 
 def test_when_most_clients_fail_for_good_the_run_ends(make_run):  # noqa: F811
@@ -102,7 +103,7 @@ def test_when_most_clients_fail_for_good_the_run_ends(make_run):  # noqa: F811
 
 @pytest.mark.parametrize(
     ("claimed", "refused", "capped"),
-    [(10**12, True, {}), (10**7, False, {"1": 40}), (3, False, {})],
+    [(10**12, True, {}), (10**7, False, {1: 40}), (3, False, {})],
 )
 def test_a_lie_at_hello_buys_ten_median_devices(make_run, claimed, refused, capped):  # noqa: F811
     """Devices have 2, 3, 4 and 5 pictures; the hostile one has 3, and shows what it claims."""
@@ -112,17 +113,17 @@ def test_a_lie_at_hello_buys_ten_median_devices(make_run, claimed, refused, capp
         return with_values(content, num_examples=claimed) if lies else content
 
     record = run_with(make(make_run), change)
-    assert (HOSTILE not in record["clients"]) == refused
+    assert (HOSTILE not in record.clients) == refused
     # of 2, 4, 5 and the lie the lower median is 4
-    assert [done["capped"] for done in record["rounds"]] == [capped, capped]
+    assert [done.capped for done in record.rounds] == [capped, capped]
     assert bool(refusals(record)) == (refused or bool(capped))
 
 
 def test_more_than_was_shown_counts_as_what_was_shown(make_run):  # noqa: F811
     record = run_with(make(make_run), on_train(num_examples=20))
-    assert [done["capped"] for done in record["rounds"]] == [{"1": 3}, {"1": 3}]
+    assert [done.capped for done in record.rounds] == [{1: 3}, {1: 3}]
     honest = run_with(make(make_run, "honest"), on_train(num_examples=3))
-    assert record["shared_hash"] == honest["shared_hash"]
+    assert record.shared_hash == honest.shared_hash
 
 
 def test_honest_runs_are_the_same_bit_for_bit_with_and_without_bounds(make_run):  # noqa: F811
@@ -144,7 +145,7 @@ def test_honest_runs_are_the_same_bit_for_bit_with_and_without_bounds(make_run):
             run_in_process(config)
             found[ratio] = read_record(config.output)
             assert not refusals(found[ratio])
-        assert found[5.0]["shared_hash"] == found[None]["shared_hash"]
+        assert found[5.0].shared_hash == found[None].shared_hash
 
 
 def test_a_resumed_run_refuses_what_an_uninterrupted_one_does(make_run):  # noqa: F811
@@ -153,8 +154,8 @@ def test_a_resumed_run_refuses_what_an_uninterrupted_one_does(make_run):  # noqa
     run_with(cut, flip(10))
     whole = cut.model_copy(update={"rounds": cut.rounds.model_copy(update={"count": 3}), "resume": True})
     resumed = run_with(whole, flip(10))
-    assert [done["refused"] for done in resumed["rounds"]] == [done["refused"] for done in straight["rounds"]]
-    assert resumed["shared_hash"] == straight["shared_hash"]
+    assert [done.refused for done in resumed.rounds] == [done.refused for done in straight.rounds]
+    assert resumed.shared_hash == straight.shared_hash
 
 
 @pytest.mark.parametrize("factor", [1e30, 1e4, float("nan")])
@@ -189,9 +190,9 @@ def test_a_refused_aggregate_leaves_state_and_memory_as_they_were(make_run, monk
     assert after.shared.hash() == before.shared.hash()
     assert all(torch.equal(after.rule_state[name], value) for name, value in before.rule_state.items())
     record = read_record(config.output)
-    assert [bool(done["rejected"]) for done in record["rounds"]] == [False, False, True]
+    assert [bool(done.rejected) for done in record.rounds] == [False, False, True]
     assert any("round 3 changed nothing" in line for line in refusals(record))
-    assert record["status"] == "finished"
+    assert record.status == "finished"
 
 
 def test_partitions_of_scenes_keep_their_weights_by_default() -> None:
@@ -407,8 +408,8 @@ def test_what_the_server_clips_is_not_refused_by_the_norms_of_others(make_run, d
     """Noise covers what one clipped update moves, not that another update is let in or kept out by it."""
     options = {"dp": dp, "noise_multiplier": 0.01, "clipping_norm": 0.5}
     record = run_with(make(make_run, strategy="fedavg", options=options, count=1), flip(10))
-    (done,) = record["rounds"]
-    assert list(done["refused"]) == refused
+    (done,) = record.rounds
+    assert list(done.refused) == refused
 
 
 def test_devices_are_not_told_how_far_an_update_may_go() -> None:

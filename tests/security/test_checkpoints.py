@@ -18,7 +18,8 @@ from fedaigc.federation.client.client_app import SimulatedHost
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output import checkpoint as checkpoints
 from fedaigc.federation.output.checkpoint import CHECKPOINT, load_checkpoint
-from fedaigc.federation.output.run_record import load_shared_state, read_record, refusals
+from fedaigc.federation.output.recorder import load_shared_state, refusals
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.wire.messages import Ask, failure, read_train
@@ -68,10 +69,10 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_bad_one(make_run: MakeRun, s
     spoil(config.output / CHECKPOINT)
     run_in_process(upto(config, 3))
     expected, found = read_record(straight.output), read_record(config.output)
-    hashes = [[done["shared_hash"] for done in record["rounds"]] for record in (expected, found)]
+    hashes = [[done.shared_hash for done in record.rounds] for record in (expected, found)]
     assert hashes[0] == hashes[1]
     if spoil is not Path.unlink:
-        assert found["fell_back"]["to_round"] == 1
+        assert found.fell_back.to_round == 1
         assert any("went on from round 1" in line for line in refusals(found))
 
 
@@ -116,9 +117,9 @@ def test_a_run_leaves_a_state_from_which_all_devices_diverge(make_run: MakeRun) 
         return max(float(tensor.max()) for tensor in received.shared.tensors().values()) > 1e3
 
     record = run_with(upto(config, 5), diverging_in(range(99), large))
-    assert record["status"] == "finished"
-    assert [done["fell_back_to"] for done in record["rounds"]] == [None, None, 1, None, None]
-    assert record["rounds"][2]["shared_hash"] == record["rounds"][0]["shared_hash"]
+    assert record.status == "finished"
+    assert [done.fell_back_to for done in record.rounds] == [None, None, 1, None, None]
+    assert record.rounds[2].shared_hash == record.rounds[0].shared_hash
     assert any("round 3: devices diverged" in line for line in refusals(record))
     assert max(float(tensor.max()) for tensor in load_shared_state(config.output).tensors().values()) < 10
 
@@ -127,12 +128,12 @@ def test_a_round_in_which_all_diverge_costs_a_round_and_not_the_run(make_run: Ma
     """Before: UserError. The second time it is no state's fault, and the user is told; the run can go on."""
     config = make_run(generation=QUIET, rounds={"count": 5})
     record = run_with(config, diverging_in({3}))
-    assert [done["fell_back_to"] for done in record["rounds"]] == [None, None, 1, None, None]
-    assert record["status"] == "finished"
+    assert [done.fell_back_to for done in record.rounds] == [None, None, 1, None, None]
+    assert record.status == "finished"
     again = make_run("again", generation=QUIET, rounds={"count": 5})
     with pytest.raises(Diverged, match=r"could be used:(\n  client \d+: diverged)+\Z"):
         run_with(again, diverging_in({3, 4}))
-    assert run_with(upto(again, 5), diverging_in(()))["status"] == "finished"
+    assert run_with(upto(again, 5), diverging_in(())).status == "finished"
 
 
 def test_training_that_diverges_from_the_start_is_told(make_run: MakeRun) -> None:  # noqa: F811
@@ -148,9 +149,9 @@ def test_a_minority_that_says_it_diverged_sends_no_run_back(make_run: MakeRun) -
         return failure(Failure.DIVERGED) if kind == Ask.TRAIN and client == 0 else content
 
     record = run_with(config, change)
-    assert record["status"] == "finished"
-    assert all(done["fell_back_to"] is None for done in record["rounds"])
-    assert any(done["sampled"] == [0] for done in record["rounds"])
+    assert record.status == "finished"
+    assert all(done.fell_back_to is None for done in record.rounds)
+    assert any(done.sampled == (0,) for done in record.rounds)
 
 
 def test_a_device_keeps_nothing_of_a_round_that_diverged(make_run: MakeRun) -> None:  # noqa: F811

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedaigc.federation.output.run_record import read_record, timeless
 from flwr.app import Context, Message
 from typer.testing import CliRunner
 
@@ -31,6 +30,7 @@ from fedaigc.federation.config.run_config import (
     packet_warnings,
     parse_config,
 )
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.server_app import serve
@@ -175,11 +175,9 @@ def test_devices_that_know_their_part_alone_end_where_a_simulation_ends(make_run
     with in_process_run(deployed) as run_id:
         grid = LocalGrid(client, num_clients=3, run_config={RUN_CONFIG_KEY: ""}, run_id=run_id)
         serve(grid, deployed)
-    one, other = (timeless(read_record(config.output)) for config in (simulated, deployed))
-    for record in (one, other):
-        del record["config"]
-    assert one == other
-    assert any(entry["refused"] for entry in one["rounds"])
+    one, other = (read_record(config.output).timeless() for config in (simulated, deployed))
+    assert one == other.model_copy(update={"config": one.config})
+    assert any(entry.refused for entry in one.rounds)
     assert images(simulated) == images(deployed)
 
 
@@ -231,7 +229,7 @@ def test_a_real_deployment_runs_without_telling_its_devices(make_run: MakeRun, t
         assert secret.encode() not in kept
         assert secret.encode() not in app
     record = read_record(config.output)
-    assert record["status"] == "finished"
-    assert len(record["client_versions"]) == len(nodes) == 2
-    assert record["config"]["seed"] == SEED
-    assert all(group["noise_seed"] < 0 for group in record["generation"]["groups"])
+    assert record.status == "finished"
+    assert len(record.client_versions) == len(nodes) == 2
+    assert record.config["seed"] == SEED
+    assert all(group.noise_seed < 0 for group in record.generation.groups)

@@ -3,18 +3,17 @@
 None of it was there at commit b8a6c4d: nothing told z = 0.01 (epsilon 51,348) from z = 1 (17.9).
 """
 
-import json
 import math
-from typing import Any
+from dataclasses import replace
 
 import pytest
-from fedaigc.federation.output.run_record import read_record
 from scipy import stats
 from scipy.integrate import quad
 
 from fedaigc.cli.progress import tell_run
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
-from fedaigc.strategy.accountant import Release, account, epsilon, spent, told
+from fedaigc.strategy.accountant import Release, account, epsilon, told
 from fedaigc.strategy.registry import load_strategy
 from tests.federation.conftest import MakeRun, make_run, small_model
 
@@ -83,23 +82,23 @@ def test_rounds_compose_whatever_their_noise():
     assert epsilon([], 1e-5) == 0.0
 
 
-def release(**changes: Any) -> dict[str, Any]:
-    return vars(Release(5, 1.0, 0.2, 1.0, 1e-5)) | changes
+RELEASE = Release(5, 1.0, 0.2, 1.0, 1e-5)
 
 
 def test_another_client_in_the_place_counts_twice():
-    found = spent([release()])
-    assert found["epsilon_replace_one"] == pytest.approx(epsilon([2.0], 1e-5))
+    found = account([RELEASE])
+    assert found is not None
+    assert found.epsilon_replace_one == pytest.approx(epsilon([2.0], 1e-5))
 
 
 def test_one_round_without_a_bound_leaves_the_run_without():
-    found = account([{"dp": release()}, {}, {"dp": release(no_epsilon="the clients clip")}], [])
+    found = account([RELEASE, replace(RELEASE, no_epsilon="the clients clip")])
     assert found is not None
-    assert found["epsilon"] is None
-    assert found["epsilon_replace_one"] is None
-    assert told({"dp": found}) == "no epsilon holds for the noise of this run: the clients clip"
-    assert account([{}, {}], []) is None
-    assert told({}) == ""
+    assert found.epsilon is None
+    assert found.epsilon_replace_one is None
+    assert told(found) == "no epsilon holds for the noise of this run: the clients clip"
+    assert account([]) is None
+    assert told(None) == ""
 
 
 @pytest.mark.parametrize(
@@ -115,14 +114,14 @@ def test_a_run_without_a_bound_says_why_and_calls_nothing_private(make_run: Make
     config = make_run(rounds=rounds, generation=QUIET)
     run_in_process(config)
     record = read_record(config.output)
-    assert record["dp"]["epsilon"] is None
-    assert record["dp"]["no_epsilon"].startswith(reason)
-    assert record["rounds"][0]["dp"]["epsilon"] is None
+    assert record.dp.epsilon is None
+    assert record.dp.no_epsilon.startswith(reason)
+    assert record.rounds[0].dp.epsilon is None
     tell_run(config.output)
     out, err = capsys.readouterr()
     assert f"warning: no epsilon holds for the noise of this run: {reason}" in err
     assert "privat" not in (out + err).replace("no epsilon", "").lower()
-    assert "privac" not in json.dumps(record).lower()
+    assert "privac" not in record.model_dump_json().lower()
 
 
 def test_epsilon_is_in_the_record_and_in_the_last_line(make_run: MakeRun, capsys):
@@ -130,12 +129,12 @@ def test_epsilon_is_in_the_record_and_in_the_last_line(make_run: MakeRun, capsys
     config = make_run(rounds=rounds, generation=QUIET)
     run_in_process(config)
     record = read_record(config.output)
-    by_round = [done["dp"]["epsilon"] for done in record["rounds"]]
+    by_round = [done.dp.epsilon for done in record.rounds]
     assert by_round == pytest.approx([epsilon([0.5] * n, 1e-6) for n in (1, 2, 3)])
-    dp = record["dp"]
-    assert (dp["epsilon"], dp["delta"], dp["means"], dp["repeated"]) == (by_round[-1], 1e-6, 3, 0)
-    assert dp["adjacency"].startswith("zero-out")
-    assert dp["sampling"].startswith("no amplification")
+    dp = record.dp
+    assert (dp.epsilon, dp.delta, dp.means, dp.repeated) == (by_round[-1], 1e-6, 3, 0)
+    assert dp.adjacency.startswith("zero-out")
+    assert dp.sampling.startswith("no amplification")
     tell_run(config.output)
     line = capsys.readouterr().out.splitlines()[-1]
     assert line == (
@@ -165,18 +164,18 @@ def test_rounds_that_are_run_again_are_paid_again(make_run: MakeRun, capsys):
     first = checkpoint.read_bytes()
     more = config.model_copy(update={"resume": True, "rounds": config.rounds.model_copy(update={"count": 2})})
     run_in_process(more)
-    assert read_record(config.output)["dp"]["means"] == 2  # nothing is repeated in a run that goes on
+    assert read_record(config.output).dp.means == 2  # nothing is repeated in a run that goes on
     checkpoint.write_bytes(first)
     run_in_process(more)
     record = read_record(config.output)
-    assert [done["round"] for done in record["rounds"]] == [1, 2]
-    assert (record["dp"]["means"], record["dp"]["repeated"]) == (3, 1)
-    assert record["dp"]["epsilon"] == pytest.approx(epsilon([1.0] * 3, 1e-5))
+    assert [done.round for done in record.rounds] == [1, 2]
+    assert (record.dp.means, record.dp.repeated) == (3, 1)
+    assert record.dp.epsilon == pytest.approx(epsilon([1.0] * 3, 1e-5))
     # once more, from nothing at all
     for path in config.output.glob("checkpoint*"):
         path.unlink()
     run_in_process(more)
-    assert read_record(config.output)["dp"]["means"] == 5
+    assert read_record(config.output).dp.means == 5
     tell_run(config.output)
     assert "over 5 noisy means, 3 of them of rounds that were run again" in capsys.readouterr().out
 
@@ -201,4 +200,4 @@ def test_rules_without_noise_leave_no_trace(make_run: MakeRun):
     run_in_process(config)
     record = read_record(config.output)
     assert "dp" not in record
-    assert "dp" not in record["rounds"][0]
+    assert record.rounds[0].dp is None

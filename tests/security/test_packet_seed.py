@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fedaigc.federation.output.run_record import read_record
 from flwr.app import Context, Message
 from flwr.common.serde import recorddict_to_proto
 
@@ -25,6 +24,7 @@ from fedaigc.diffusion.sampling.segment import finish_segment, initial_state, ru
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run
 from fedaigc.federation.runtime.local_grid import LocalGrid
@@ -97,21 +97,21 @@ def test_no_byte_of_a_group_s_seed_reaches_a_member(make_run: MakeRun, executor:
         },
     )
     seen = messages_of(config)
-    shared = [g for g in read_record(config.output)["generation"]["groups"] if g["num_shared_steps"]]
+    shared = [g for g in read_record(config.output).generation.groups if g.num_shared_steps]
     assert shared
     finishing = 0
     for group in shared:
-        tasks = {task["task_id"] for task in group["tasks"]}
-        assert {task["outcome"] for task in group["tasks"]} == {"shared"}
+        tasks = {task.task_id for task in group.tasks}
+        assert {task.outcome for task in group.tasks} == {"shared"}
         for kind, _, values, content in seen:
             if kind == Ask.FINISH and values["task_id"] in tasks:
                 finishing += 1
-                assert values["noise_seed"] != group["noise_seed"]
-                assert not any(form in content for form in forms_of(group["noise_seed"]))
+                assert values["noise_seed"] != group.noise_seed
+                assert not any(form in content for form in forms_of(group.noise_seed))
             elif kind == Ask.SHARE:
                 # the executor alone is told, of its own group
-                assert values["task_id"] in tasks or values["noise_seed"] != group["noise_seed"]
-    assert finishing == sum(len(group["tasks"]) for group in shared)
+                assert values["task_id"] in tasks or values["noise_seed"] != group.noise_seed
+    assert finishing == sum(len(group.tasks) for group in shared)
 
 
 class Recording(LocalPeers):
@@ -249,10 +249,10 @@ def test_such_noise_passes_through_the_messages_of_a_run(make_run: MakeRun, exec
         generation={"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none", "executor": executor},
     )
     seen = messages_of(config)
-    groups = read_record(config.output)["generation"]["groups"]
-    outcomes = {task["outcome"] for group in groups for task in group["tasks"]}
+    groups = read_record(config.output).generation.groups
+    outcomes = {task.outcome for group in groups for task in group.tasks}
     assert outcomes == {"shared", "alone"}
-    assert all(group["noise_seed"] < 0 for group in groups)
+    assert all(group.noise_seed < 0 for group in groups)
     assert all(values["noise_seed"] < 0 for kind, _, values, _ in seen if kind == Ask.SHARE)
 
 

@@ -7,7 +7,6 @@ says over polls, runs and servers.
 from pathlib import Path
 
 import pytest
-from fedaigc.federation.output.run_record import read_record
 
 from fedaigc.collaboration.session import FinishOrder
 from fedaigc.deployment.agent.agent import Agent, AgentSettings
@@ -17,6 +16,7 @@ from fedaigc.device.replies import UnknownTask
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
 from fedaigc.federation.runtime.local_grid import LocalGrid
@@ -72,7 +72,7 @@ def test_what_runs_alone_under_another_policy_is_not_linked_either(config: Feder
     """An id beside a signature stays: the signature links already, and groups are ordered by the ids."""
     one, two = poll(config, Policy.KIND), poll(config, Policy.KIND)
     ids = [task.task_id for task in queue(config).all()]
-    assert one["tasks"] == two["tasks"] == ids[:2]
+    assert one.tasks == two.tasks == ids[:2]
     assert len(one["alone"]) == len(two["alone"]) == 3
     assert not set(one["alone"]) & set(two["alone"])
     assert not set(ids) & {*one["alone"], *two["alone"]}
@@ -126,9 +126,9 @@ def test_a_silent_task_that_always_fails_is_given_up(make_run: MakeRun) -> None:
             open_roster(grid, num_clients=1, base_hash=base_hash), config, lambda record: None
         )
         shared = initial_shared_state(config)
-        served = [service.serve(shared)["groups"] for _ in range(4)]
+        served = [service.serve(shared).groups for _ in range(4)]
     assert [len(groups) for groups in served] == [1, 1, 0, 0]
-    assert served[0][0]["tasks"][0]["task_id"] != served[1][0]["tasks"][0]["task_id"]
+    assert served[0][0].tasks[0].task_id != served[1][0].tasks[0].task_id
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"names": 3}', b'{"polls": 1, "names": [7]}', b"\xff"])
@@ -147,8 +147,8 @@ def test_a_silent_run_serves_every_prompt_alone_and_repeats(make_run: MakeRun) -
     for folder in ("one", "two"):
         config = asking(make_run(folder, num_clients=2, prompts=PROMPTS, rounds={"count": 0}), Policy.SILENT)
         run_in_process(config)
-        groups = read_record(config.output)["generation"]["groups"]
-        records.append([(task["task_id"], task["outcome"]) for group in groups for task in group["tasks"]])
+        groups = read_record(config.output).generation.groups
+        records.append([(task.task_id, task.outcome) for group in groups for task in group.tasks])
         tasks = [task for client in range(2) for task in PromptQueue(Home.open(config.home(client))).all()]
         assert all(task.status is TaskStatus.FINISHED for task in tasks)
         own = {task.task_id for task in tasks}
@@ -164,6 +164,6 @@ def test_a_silent_run_serves_every_prompt_alone_and_repeats(make_run: MakeRun) -
 
 def test_a_simulation_keeps_its_ids_under_other_policies(config: FederationConfig) -> None:
     run_in_process(config)
-    groups = read_record(config.output)["generation"]["groups"]
-    told = {task["task_id"] for group in groups for task in group["tasks"]}
+    groups = read_record(config.output).generation.groups
+    told = {task.task_id for group in groups for task in group.tasks}
     assert told == {task.task_id for task in queue(config).all()}

@@ -82,5 +82,5 @@ def test_it_runs_in_a_federation(make_run: MakeRun) -> None:
             generation={"enabled": False},
         )
     )
-    assert record["status"] == "finished"
-    assert len({done["shared_hash"] for done in record["rounds"]}) == 2
+    assert record.status == "finished"
+    assert len({done.shared_hash for done in record.rounds}) == 2

@@ -129,7 +129,7 @@ def test_a_run_takes_the_file_beside_its_configuration(
     config = make_run("half", rounds={"count": 1, "strategy": strategy})
     whole = make_run("whole", rounds={"count": 1, "strategy": strategy, "options": {"share": 1.0}})
     plain = make_run("plain", rounds={"count": 1, "strategy": "fedit"})
-    hashes = [simulate(each)["rounds"][0]["shared_hash"] for each in (config, whole, plain)]
+    hashes = [simulate(each).rounds[0].shared_hash for each in (config, whole, plain)]
     assert hashes[1] == hashes[2] != hashes[0]
 
 

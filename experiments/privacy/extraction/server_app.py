@@ -5,14 +5,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedaigc.federation.output.run_record import RunRecord
-from fedaigc.federation.progress import Stage
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from fedaigc.device.replies import Failure
 from fedaigc.federation.config.run_config import FederationConfig, config_from_run
+from fedaigc.federation.output.recorder import RunRecorder
 from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.roster import open_roster
 from fedaigc.federation.wire.messages import Ask, body, read_signatures
 
@@ -28,7 +28,7 @@ def main(grid: Grid, context: Context) -> None:
     config = _whole_config(context.run_config)
     settings = json.loads((config.output / ATTACK).read_text())
     pipe, base_hash = base_model(config.model)
-    record = RunRecord(config)
+    record = RunRecorder(config)
     roster = open_roster(grid, num_clients=1, base_hash=base_hash, bindings=config.bindings)
     client = roster.clients[0]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
-    from fedaigc.federation.server.rounds import RoundRecord
+    from fedaigc.federation.output.records import RoundRecord
 
 FOLDER = "tensorboard"
 
@@ -34,11 +34,7 @@ class Board:
 
     def add_round(self, done: "RoundRecord") -> None:
         """Mean losses over the clients, clients, bytes of the round by direction, and its seconds."""
-        names = sorted({name for metrics in done.metrics.values() for name in metrics})
-        figures: dict[str, float] = {}
-        for name in names:
-            values = [metrics[name] for metrics in done.metrics.values() if name in metrics]
-            figures[f"training/{name}"] = sum(values) / len(values)
+        figures = {f"training/{name}": value for name, value in done.mean_metrics().items()}
         figures["round/clients"] = len(done.num_examples)
         figures["round/refused"] = len(done.refused)
         figures["round/seconds"] = done.seconds

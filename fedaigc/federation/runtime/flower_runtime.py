@@ -17,7 +17,7 @@ from typing import Any
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, SERVER_CONFIG_KEY, FederationConfig
-from fedaigc.federation.output.run_record import read_record
+from fedaigc.federation.output.records import read_record
 from fedaigc.federation.progress import OnProgress, Progress
 from fedaigc.federation.runtime.superlink import (
     CONNECTION,
@@ -98,7 +98,7 @@ def _server_reason(output: Path) -> str | None:
         record = read_record(output)
     except UserError:
         return None
-    return str(record["error"]) if record.get("error_kind") == "error" else None
+    return record.error if record.error_kind == "error" else None
 
 
 def stage_app(folder: Path) -> None:

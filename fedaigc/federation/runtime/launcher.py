@@ -6,13 +6,12 @@ In this process, or through Flower's simulation in worker processes.
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.output.run_record import read_record
+from fedaigc.federation.output.records import RunRecord, read_record
 from fedaigc.federation.progress import OnProgress
 from fedaigc.flower_private import task_identity
 from fedaigc.rng import derived_seed
@@ -21,7 +20,7 @@ from fedaigc.storage.private_files import private_files
 
 def simulate(
     config: FederationConfig, progress: OnProgress | None = None, on_log: Callable[[str], None] | None = None
-) -> dict[str, Any]:
+) -> RunRecord:
     """Run the federation that `config` describes, with the backend that it names, and return the record.
 
     `progress` is called with each reply; `on_log` every line of Flower's log

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flwr.app import RecordDict
 
 from fedaigc.bounds import MAX_TASKS
 from fedaigc.collaboration.link import SimulatedLink
 from fedaigc.collaboration.planner import Assignment, plan_assignments, planned_evaluations
-from fedaigc.collaboration.session import FinishOrder, GroupResult, ShareOrder, carry_out
+from fedaigc.collaboration.session import FinishOrder, GroupResult, ShareOrder, TaskResult, carry_out
 from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.adapters.stages import SharedState, install
@@ -21,6 +21,7 @@ from fedaigc.diffusion.sampling.noise_matched import check_matched
 from fedaigc.diffusion.sampling.segment import latents_shape
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, boundary_step, build_plan
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.records import GenerationRecord, GroupRecord, TaskRecord
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.roster import Roster
@@ -130,7 +131,7 @@ def waiting_tasks(roster: Roster, config: FederationConfig, stage: Stage | None 
 
 def generate(
     roster: Roster, shared: SharedState, config: FederationConfig, waiting: WaitingTasks
-) -> dict[str, Any]:
+) -> GenerationRecord:
     """Serve tasks that wait, and return the record of it.
 
     A device that fails, or whose answer cannot be read, loses its own tasks only. Raises UserError as
@@ -167,16 +168,16 @@ def generate(
     link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
     peers = FlowerPeers(roster, settings.deadline_s, watch, latents_shape(pipe, plan))
     results = carry_out(assignments, owners, plan, peers, edge, link=link)
-    return {
-        "policy": settings.policy.value,
-        "plan": plan.fingerprint(),
-        "num_steps": plan.num_steps,
-        "boundary_step": boundary,
-        "refused": {str(client): failure.value for client, failure in waiting.refused.items()},
-        "unreadable": {str(client): count for client, count in waiting.unreadable.items()},
-        "seconds": {"signatures": waiting.seconds} | watch.seconds,
-        "groups": [_group_record(result, signatures, plan.num_steps) for result in results],
-    }
+    return GenerationRecord(
+        policy=settings.policy.value,
+        plan=plan.fingerprint(),
+        num_steps=plan.num_steps,
+        boundary_step=boundary,
+        refused=waiting.refused,
+        unreadable=waiting.unreadable,
+        seconds={"signatures": waiting.seconds} | watch.seconds,
+        groups=tuple(_group_record(result, signatures, plan.num_steps) for result in results),
+    )
 
 
 def _shared_steps(record: RecordDict, order: ShareOrder, shape: tuple[int, ...]) -> SharedSteps:
@@ -240,42 +241,39 @@ def _signatures(replies: dict[int, RecordDict | Failure], policy: Policy) -> Wai
 
 def _group_record(
     result: GroupResult, signatures: dict[str, Signature | None], num_steps: int
-) -> dict[str, Any]:
+) -> GroupRecord:
     assignment = result.assignment
-    size = len(assignment.group.members)
-    # who waited for its channel left later
+    # a task whose device waited for its channel left later
     leaving = [
-        assignment.num_shared_steps if t.handoff_step is None else t.handoff_step for t in result.tasks
+        assignment.num_shared_steps if task.handoff_step is None else task.handoff_step
+        for task in result.tasks
     ]
-    return {
-        "prompt": assignment.group.prompt,
-        "executor": assignment.executor,
-        "num_shared_steps": assignment.num_shared_steps,
-        "noise_seed": assignment.noise_seed,
-        "evaluations": result.evaluations,
-        "planned_evaluations": planned_evaluations(leaving, num_steps),
-        "solo_evaluations": size * num_steps,
-        "samples": result.samples,
-        "packet_bytes": result.packet_bytes,
-        "share_failure": result.share_failure,
-        "tasks": [
-            {
-                "task_id": task.task_id,
-                "client": task.client,
-                "disclosed": _disclosed(signatures[task.task_id]),
-                "outcome": task.outcome,
-                "report": asdict(task.report) if task.report else None,
-                "failure": task.failure,
-                "handoff_step": task.handoff_step,
-                "link": asdict(task.link) if task.link else None,
-            }
-            for task in result.tasks
-        ],
-    }
+    return GroupRecord(
+        prompt=assignment.group.prompt,
+        executor=assignment.executor,
+        num_shared_steps=assignment.num_shared_steps,
+        noise_seed=assignment.noise_seed,
+        evaluations=result.evaluations,
+        planned_evaluations=planned_evaluations(leaving, num_steps),
+        solo_evaluations=len(assignment.group.members) * num_steps,
+        samples=result.samples,
+        packet_bytes=result.packet_bytes,
+        share_failure=result.share_failure,
+        tasks=tuple(_task_record(task, signatures[task.task_id]) for task in result.tasks),
+    )
 
 
-def _disclosed(signature: Signature | None) -> dict[str, Any] | None:
-    return asdict(signature) if signature is not None else None
+def _task_record(task: TaskResult, signature: Signature | None) -> TaskRecord:
+    return TaskRecord(
+        task_id=task.task_id,
+        client=task.client,
+        disclosed=asdict(signature) if signature is not None else None,
+        outcome=task.outcome,
+        report=task.report,
+        failure=task.failure,
+        handoff_step=task.handoff_step,
+        link=task.link,
+    )
 
 
 def _parsed(reply: RecordDict | Failure, read: Callable[[RecordDict], T]) -> T | Failure:

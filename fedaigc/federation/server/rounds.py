@@ -13,6 +13,7 @@ from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import Diverged, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.checkpoint import Checkpoint
+from fedaigc.federation.output.records import RoundNoise, RoundRecord
 from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.first_look import Reply, looked_at
 from fedaigc.federation.server.roster import Roster
@@ -21,38 +22,12 @@ from fedaigc.federation.server.weighting import weight_limits
 from fedaigc.federation.wire.messages import Ask, ClientOrder, read_train, train_record
 from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
 from fedaigc.rng import derived_seed, numpy_rng
-from fedaigc.strategy.accountant import Release
 from fedaigc.strategy.fingerprint import strategy_code
 from fedaigc.strategy.rule import Received, Rule, Update
 
 _PAUSE_S = 2.0
 # reasons that need not come back in the next round
 _PASSING = (Failure.LATE, Failure.DROPPED_OUT, Failure.UNREACHABLE)
-
-
-@dataclass(frozen=True)
-class RoundRecord:
-    """What happened in a round.
-
-    `refused` maps clients to reasons, `metrics` clients to their numbers; `num_examples` is what they
-    claimed, and `capped` what those counted for that counted for less. `sent_bytes` are the round's own, by
-    direction and kind. rejected: why the state stayed as it was although there were updates. fell_back_to:
-    the round whose state was taken up again, since devices diverged from the one that they were sent. dp:
-    of a mean with noise, what it tells of one client.
-    """
-
-    round: int
-    sampled: tuple[int, ...]
-    refused: dict[int, str]
-    num_examples: dict[int, int]
-    metrics: dict[int, dict[str, float]]
-    sent_bytes: dict[str, dict[str, int]]
-    seconds: float
-    shared_hash: str
-    dp: Release | None = None
-    capped: dict[int, int] = field(default_factory=dict)
-    rejected: str | None = None
-    fell_back_to: int | None = None
 
 
 def run_rounds(
@@ -128,7 +103,7 @@ def run_rounds(
             metrics=folded.metrics,
             sent_bytes=_increase(sent_before, roster.ledger.totals()),
             seconds=round(time.monotonic() - began, 3),
-            dp=rule.released,
+            dp=RoundNoise.of(rule.released) if rule.released is not None else None,
             shared_hash=version,
             capped=folded.capped,
             rejected=rejected,

@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -23,14 +22,22 @@ from fedaigc.federation.output.checkpoint import (
     load_earlier,
     save_checkpoint,
 )
-from fedaigc.federation.output.run_record import RunRecord, save_shared_state
+from fedaigc.federation.output.recorder import RunRecorder, save_shared_state
+from fedaigc.federation.output.records import (
+    GENERATIONS,
+    FellBack,
+    GenerationRecord,
+    RefusalRecord,
+    RoundRecord,
+    ServiceRecord,
+)
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.server.generation import plan_generation
 from fedaigc.federation.server.roster import Roster, open_roster
-from fedaigc.federation.server.rounds import RoundRecord, run_rounds
+from fedaigc.federation.server.rounds import run_rounds
 from fedaigc.federation.server.server_rule import server_rule
-from fedaigc.federation.server.service import GENERATIONS, PromptService, append_generation
+from fedaigc.federation.server.service import PromptService
 from fedaigc.federation.server.update_bounds import UpdateBounds
 from fedaigc.federation.software import difference, own_software
 from fedaigc.rng import rng
@@ -83,7 +90,7 @@ def serve(grid: Grid, config: FederationConfig, progress: OnProgress | None = No
 def _serve(grid: Grid, config: FederationConfig, progress: OnProgress | None) -> None:
     settings = config.generation
     held = load_checkpoint(config) if config.resume else None
-    record = RunRecord(config, kept_rounds=held.round if held is not None else 0)
+    record = RunRecorder(config, kept_rounds=held.round if held is not None else 0)
     try:
         torch.set_num_threads(config.threads)
         rule, bounds = server_rule(config), UpdateBounds(config.rounds.max_norm_ratio)
@@ -94,7 +101,7 @@ def _serve(grid: Grid, config: FederationConfig, progress: OnProgress | None) ->
             rule.load(held.rule_state)
             bounds.load(held.bounds)
             if held.damage is not None:
-                record.update(fell_back={"to_round": held.round, "reason": held.damage})
+                record.update(fell_back=FellBack(to_round=held.round, reason=held.damage))
         if settings.enabled:
             plan_generation(shared, config)  # a wrong number of shared steps is told before hours of training
         roster = open_roster(
@@ -112,9 +119,9 @@ def _serve(grid: Grid, config: FederationConfig, progress: OnProgress | None) ->
             drop_checkpoints(config)
         first = finished + 1
 
-        def served(values: dict[str, Any]) -> None:
+        def served(values: GenerationRecord) -> None:
             if settings.continuous:
-                append_generation(config.output, finished, values)
+                ServiceRecord.of(values, finished).append(config.output)
 
         service = PromptService(roster, config, served)
         with Board(config.output, enabled=config.rounds.tensorboard, first=first) as board:
@@ -122,7 +129,7 @@ def _serve(grid: Grid, config: FederationConfig, progress: OnProgress | None) ->
             def on_round(done: RoundRecord, state: SharedState) -> None:
                 nonlocal finished
                 # the record first: a checkpoint without its round's record would leave a gap
-                record.add_round(asdict(done))
+                record.add_round(done)
                 save_checkpoint(Checkpoint(done.round, state, rule.state(), bounds.state()), config)
                 board.add_round(done)
                 finished = done.round
@@ -160,10 +167,10 @@ def _serve(grid: Grid, config: FederationConfig, progress: OnProgress | None) ->
 def _attendance(roster: Roster) -> dict[str, Any]:
     """Who takes part and with which versions, who was refused, and which bound devices were never there."""
     return {
-        "clients": roster.clients,
-        "absent": roster.absent,
-        "refused": [{"client": refusal.client, "reason": refusal.reason} for refusal in roster.refused],
-        "client_versions": {str(client): dict(told) for client, told in roster.software.items()},
+        "clients": tuple(roster.clients),
+        "absent": tuple(roster.absent),
+        "refused": tuple(RefusalRecord(client=each.client, reason=each.reason) for each in roster.refused),
+        "client_versions": {client: dict(versions) for client, versions in roster.software.items()},
         "version_warning": difference(roster.software, own_software()),
     }
 

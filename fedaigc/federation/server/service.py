@@ -4,23 +4,20 @@ A device answers each prompt once. One that was away keeps its prompts, and they
 task that fails for a reason of its own is tried a few times and then left to its owner.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from fedaigc.bounds import MAX_TASKS
 from fedaigc.device.replies import Failure
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.records import GenerationRecord
 from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.generation import SIGNATURES, WaitingTasks, generate, waiting_tasks
 from fedaigc.federation.server.roster import Roster
 
-GENERATIONS = "generations.jsonl"
 MAX_ATTEMPTS = 3
 _POLL_S = 2.0
 _MAX_COUNTED = 16 * MAX_TASKS
@@ -32,14 +29,14 @@ class PromptService:
     """Serves the prompts that wait on the devices of a roster. `served` is called with each record."""
 
     def __init__(
-        self, roster: Roster, config: FederationConfig, served: Callable[[dict[str, Any]], None]
+        self, roster: Roster, config: FederationConfig, served: Callable[[GenerationRecord], None]
     ) -> None:
         self._roster = roster
         self._config = config
         self._served = served
         self._attempts: Counter[str] = Counter()
 
-    def serve(self, shared: SharedState, stage: Stage | None = SIGNATURES) -> dict[str, Any]:
+    def serve(self, shared: SharedState, stage: Stage | None = SIGNATURES) -> GenerationRecord:
         """Gather, group and serve what waits now, and return the record of it; there may be nothing.
 
         stage: of the progress that is told of asking; None: none is told.
@@ -52,7 +49,7 @@ class PromptService:
             waiting = self._waiting(stage)
         record = generate(self._roster, shared, self._config, waiting)
         self._count(record)
-        if record["groups"]:
+        if record.groups:
             self._served(record)
         return record
 
@@ -61,7 +58,7 @@ class PromptService:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             # asked so often in vain, the progress would fill the log
-            if not self.serve(shared, stage=None)["groups"]:
+            if not self.serve(shared, stage=None).groups:
                 time.sleep(min(_POLL_S, left))
 
     def _waiting(self, stage: Stage | None) -> WaitingTasks:
@@ -74,21 +71,13 @@ class PromptService:
             owners={task: owner for task, owner in found.owners.items() if task not in tried},
         )
 
-    def _count(self, record: dict[str, Any]) -> None:
-        for task in (task for group in record["groups"] for task in group["tasks"]):
-            if task["failure"] is None:
+    def _count(self, record: GenerationRecord) -> None:
+        for task in record.tasks:
+            if task.failure is None:
                 # answered: its device never names it again
-                self._attempts.pop(task["task_id"], None)
-            elif task["failure"] not in _PASSING:
-                self._attempts[task["task_id"]] += 1
+                self._attempts.pop(task.task_id, None)
+            elif task.failure not in _PASSING:
+                self._attempts[task.task_id] += 1
         # a device may name new tasks for ever: the oldest are forgotten
-        for task in list(self._attempts)[: max(0, len(self._attempts) - _MAX_COUNTED)]:
-            del self._attempts[task]
-
-
-def append_generation(output: Path, after_round: int, record: dict[str, Any]) -> None:
-    """Add a line to `GENERATIONS` of a run: the round after which it was served, when, and the record."""
-    stamp = {"after_round": after_round, "time": round(time.time(), 3)}
-    line = json.dumps(stamp | record, sort_keys=True)
-    with (output / GENERATIONS).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+        for name in list(self._attempts)[: max(0, len(self._attempts) - _MAX_COUNTED)]:
+            del self._attempts[name]

@@ -16,7 +16,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.board import Board
 from fedaigc.federation.output.checkpoint import load_checkpoint
-from fedaigc.federation.output.run_record import read_record
+from fedaigc.federation.output.records import RunRecord, read_record
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.progress import Progress
 from fedaigc.federation.runtime.launcher import run_in_process
@@ -120,8 +120,8 @@ class Execution:
         return {
             "traits": asdict(rule.traits),
             "evaluations": evaluations,
-            "shared_hash": record["shared_hash"],
-            **({"dp": record["dp"]} if "dp" in record else {}),
+            "shared_hash": record.shared_hash,
+            **({"dp": asdict(record.dp)} if record.dp is not None else {}),
             **self._rounds(record),
         }
 
@@ -131,19 +131,19 @@ class Execution:
             share = (number - 1 + told.done / told.total) / self._config.rounds.count
             self._report(f"round {number}", share)
 
-    def _rounds(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _rounds(self, record: RunRecord) -> dict[str, Any]:
         # a baseline has no federation: what its messages would weigh says nothing
         counted = self._run.kind == "strategy"
         directions = ("up", "down") if counted else ()
-        rounds = [
+        rounds: list[dict[str, Any]] = [
             {
-                "round": done["round"],
-                "clients": len(done["num_examples"]),
-                "refused": done["refused"],
-                "seconds": done["seconds"],
-                **{name: sum(done["sent_bytes"][name].values()) for name in directions},
+                "round": done.round,
+                "clients": len(done.num_examples),
+                "refused": {str(client): reason for client, reason in done.refused.items()},
+                "seconds": done.seconds,
+                **{name: sum(done.sent_bytes[name].values()) for name in directions},
             }
-            for done in record["rounds"]
+            for done in record.rounds
         ]
         found = {"rounds": rounds, "seconds": round(sum(done["seconds"] for done in rounds), 1)}
         if counted:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedaigc.errors import UserError
-from fedaigc.federation.output.run_record import versions
+from fedaigc.federation.output.recorder import versions
 from fedaigc.storage.atomic_file import write_json
 from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.provenance import commit, machine

@@ -1,0 +1,144 @@
+"""What a run leaves behind: record.json with its configuration and every figure, and the shared state."""
+
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fedaigc.diffusion.adapters.shared_state_file import read_shared_state, write_shared_state
+from fedaigc.diffusion.adapters.stages import SharedState
+from fedaigc.errors import UserError
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.records import (
+    RECORD,
+    GenerationRecord,
+    RoundNoise,
+    RoundRecord,
+    Rounds,
+    RunRecord,
+    read_record,
+)
+from fedaigc.storage.private_files import close_files
+from fedaigc.strategy.accountant import Spent, account
+
+SHARED_STATE = "shared-state.safetensors"
+_PACKAGES = ("fedaigc", "flwr", "torch", "diffusers", "peft", "transformers")
+
+
+def versions() -> dict[str, str]:
+    """What computed the figures: Python and the packages that they depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+class RunRecorder:
+    """Keeps the record of one run on the disk: every change at once, so that a killed run shows how far it came.
+
+    Args:
+        config: Of the run.
+        kept_rounds: Rounds of the existing record that a resumed run keeps. What the noise of the others has
+            spent stays spent: their means may have been sent.
+    """
+
+    def __init__(self, config: FederationConfig, kept_rounds: int = 0) -> None:
+        config.output.mkdir(parents=True, exist_ok=True)
+        # files of an earlier version, which are appended to
+        close_files(config.output, "*.jsonl", "*.json", "*.safetensors")
+        self._output = config.output
+        rounds: tuple[RoundRecord, ...] = ()
+        repeated: tuple[RoundNoise, ...] = ()
+        earlier: tuple[GenerationRecord, ...] = ()
+        if kept_rounds or (config.resume and (config.output / RECORD).exists()):
+            before = read_record(config.output)
+            rounds = before.rounds.root[:kept_rounds]
+            dropped = before.rounds.root[kept_rounds:]
+            repeated = (*before.repeated_dp, *(done.dp for done in dropped if done.dp is not None))
+            # a resumed run serves what waits now; what it served before stays in the record
+            drawn = (*before.earlier_generations, *([before.generation] if before.generation else ()))
+            earlier = tuple(each for each in drawn if each.groups) if kept_rounds else ()
+        self._record = RunRecord(
+            status="running",
+            config=json.loads(config.model_dump_json()),
+            versions=versions(),
+            rounds=Rounds(rounds),
+            earlier_generations=earlier,
+            repeated_dp=repeated,
+        )
+        self.update(dp=self._spent(rounds))
+
+    def update(self, **values: Any) -> None:
+        """Set values of the record and write the file."""
+        self._record = self._record.model_copy(update=values)
+        self._record.write(self._output)
+
+    def add_round(self, done: RoundRecord) -> None:
+        """Append the record of one round; where it has noise, with what the run has spent by then."""
+        rounds = (*self._record.rounds, done)
+        spent = self._spent(rounds)
+        if done.dp is not None:
+            rounds = (*rounds[:-1], done.model_copy(update={"dp": RoundNoise.of(done.dp.release, spent)}))
+        self.update(rounds=Rounds(rounds), dp=spent)
+
+    def _spent(self, rounds: Sequence[RoundRecord]) -> Spent | None:
+        means = [done.dp.release for done in rounds if done.dp is not None]
+        return account(means, [noise.release for noise in self._record.repeated_dp])
+
+
+def refusals(record: RunRecord) -> list[str]:
+    """Who was left out of what, a line each: of the run, of rounds, of the generation."""
+    lines = [f"left out of the run: {entry.reason}" for entry in record.refused]
+    lines += [f"not there: the device of client {client}" for client in record.absent]
+    if record.fell_back:
+        lines.append(f"went on from round {record.fell_back.to_round}: {record.fell_back.reason}")
+    rounds: dict[str, list[int]] = {}
+    for done in record.rounds:
+        for reason in done.refused.values():
+            rounds.setdefault(reason, []).append(done.round)
+        if done.rejected:
+            lines.append(f"round {done.round} changed nothing: {done.rejected}")
+        if done.fell_back_to is not None:
+            lines.append(
+                f"round {done.round}: devices diverged, the state of round {done.fell_back_to} was taken up again"
+            )
+    capped = {
+        (client, done.num_examples[client], weight)
+        for done in record.rounds
+        for client, weight in done.capped.items()
+    }
+    lines += [
+        f"client {client} claimed {claimed} pictures and counted as {weight}"
+        for client, claimed, weight in sorted(capped)
+    ]
+    lines += [
+        f"left out of round{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}: {reason}"
+        for reason, numbers in rounds.items()
+    ]
+    generation = record.generation
+    if generation is None:
+        return lines
+    for client, failure in generation.refused.items():
+        lines.append(f"no prompts were taken from client {client}: {failure}")
+    for client, count in generation.unreadable.items():
+        lines.append(f"{count} prompt(s) of client {client} cannot be read: see `fedaigc device queue`")
+    lines += [
+        f"a prompt of client {task.client} was not drawn: {task.failure}"
+        for task in generation.tasks
+        if task.failure
+    ]
+    return lines
+
+
+def save_shared_state(shared: SharedState, output: Path) -> Path:
+    """Write the shared state into a run's folder."""
+    path = output / SHARED_STATE
+    write_shared_state(path, shared)
+    return path
+
+
+def load_shared_state(output: Path) -> SharedState:
+    """The shared state of a run's folder; UserError when there is none, DamagedFile when it cannot be read."""
+    path = output / SHARED_STATE
+    if not path.is_file():
+        raise UserError(f"no {SHARED_STATE} in {output}: give the output folder of a run that trained")
+    return read_shared_state(path)

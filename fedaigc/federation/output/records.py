@@ -1,0 +1,394 @@
+"""The records of a run, as `record.json` holds them: the run, its rounds, its generations, groups and tasks.
+
+Every record is read and written as one of these types, here alone. `to_pandas` gives the rounds and the tasks
+of a run as data frames.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+
+from fedaigc.collaboration.link import LinkReport
+from fedaigc.collaboration.session import Outcome
+from fedaigc.device.replies import Failure, FinishReport
+from fedaigc.errors import DamagedFile, UserError
+from fedaigc.storage.atomic_file import read_json, write_json
+from fedaigc.strategy.accountant import Release, Spent
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+RECORD = "record.json"
+# of continuous generation: a line for each service
+GENERATIONS = "generations.jsonl"
+
+
+class _Record(BaseModel):
+    # what a later version adds is no error
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TaskRecord(_Record):
+    """One prompt that was served.
+
+    Attributes:
+        task_id: The device's name for the prompt.
+        client: The number of the device that holds it.
+        disclosed: The signature that the device sent, as JSON values; None for a prompt served alone.
+        outcome: How the task ended.
+        report: What its device reported; None when it failed.
+        failure: Why it failed; None when it did not.
+        handoff_step: The denoising step before which its packet was packed; None without a packet.
+        link: What its packet took on the simulated link; None without one.
+    """
+
+    task_id: str
+    client: int
+    disclosed: dict[str, str] | None
+    outcome: Outcome
+    report: FinishReport | None
+    failure: Failure | None
+    handoff_step: int | None
+    link: LinkReport | None
+
+
+class GroupRecord(_Record):
+    """Tasks that shared their first denoising steps.
+
+    Attributes:
+        prompt: The public prompt of the shared steps.
+        executor: Who ran them: "edge", or the number of a client.
+        num_shared_steps: K; 0 for a task that is alone.
+        noise_seed: The seed of the noise that the group started from.
+        evaluations: Denoising steps that all machines took together.
+        planned_evaluations: As many as the plan has.
+        solo_evaluations: As many as the tasks would have taken one by one.
+        samples: Samples of the denoiser's forward passes; guidance doubles them.
+        packet_bytes: Bytes of all packets that were sent.
+        share_failure: Why the executor failed, where it did; its members were then served alone.
+        tasks: The members.
+    """
+
+    prompt: str
+    executor: int | str
+    num_shared_steps: int
+    noise_seed: int
+    evaluations: int
+    planned_evaluations: int
+    solo_evaluations: int
+    samples: int
+    packet_bytes: int
+    share_failure: Failure | None
+    tasks: tuple[TaskRecord, ...]
+
+
+class Tasks(RootModel[tuple[TaskRecord, ...]]):
+    """Tasks in the order in which they were served."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def __iter__(self) -> Iterator[TaskRecord]:  # type: ignore[override]
+        return iter(self.root)
+
+    def __len__(self) -> int:
+        return len(self.root)
+
+    def __getitem__(self, index: int) -> TaskRecord:
+        return self.root[index]
+
+    def to_pandas(self) -> "DataFrame":
+        """One row per task; the columns of reports and links begin with `report_` and `link_`."""
+        from pandas import json_normalize
+
+        rows = [task.model_dump(mode="json") for task in self]
+        return json_normalize([{k: v for k, v in row.items() if v is not None} for row in rows], sep="_")
+
+
+class GenerationRecord(_Record):
+    """One service of all prompts that waited.
+
+    Attributes:
+        policy: The most that devices were asked to disclose.
+        plan: The fingerprint of the denoising plan.
+        num_steps: Steps of the plan.
+        boundary_step: The first step on the personal side of t*.
+        refused: Devices that failed to name their tasks, with the kind of failure.
+        unreadable: Prompts that a device cannot read, by client; clients without any are left out.
+        seconds: By part of the service.
+        groups: The groups, those of one task included.
+    """
+
+    policy: str
+    plan: str
+    num_steps: int
+    boundary_step: int
+    refused: dict[int, Failure]
+    unreadable: dict[int, int]
+    seconds: dict[str, float]
+    groups: tuple[GroupRecord, ...]
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks of all groups."""
+        return Tasks(tuple(task for group in self.groups for task in group.tasks))
+
+
+class ServiceRecord(GenerationRecord):
+    """One service of a run that serves prompts at other times than once at its end.
+
+    Attributes:
+        after_round: The round after which it took place; 0 before the first.
+        time: When it ended, in seconds since 1970.
+    """
+
+    after_round: int
+    time: float
+
+    @classmethod
+    def of(cls, generation: GenerationRecord, after_round: int) -> "ServiceRecord":
+        """The record of a service that has just ended."""
+        values = {name: getattr(generation, name) for name in GenerationRecord.model_fields}
+        return cls(**values, after_round=after_round, time=round(time.time(), 3))
+
+    def append(self, output: Path) -> None:
+        """Add a line to the services of a run."""
+        with (output / GENERATIONS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.model_dump(mode="json"), sort_keys=True) + "\n")
+
+
+def read_services(output: Path) -> tuple[ServiceRecord, ...]:
+    """All services of a run so far; none where there is no file.
+
+    Raises:
+        DamagedFile: A line is none that `ServiceRecord.append` wrote.
+    """
+    path = output / GENERATIONS
+    if not path.exists():
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return tuple(ServiceRecord.model_validate_json(line) for line in lines)
+    except ValidationError:
+        raise DamagedFile(f"{path} is damaged: remove it") from None
+
+
+class RoundNoise(_Record):
+    """A mean with noise, and what the run has spent by then: see `strategy.accountant`."""
+
+    clients: int
+    clipping_norm: float
+    noise_std: float
+    mu: float | None
+    delta: float
+    no_epsilon: str = ""
+    epsilon: float | None = None
+    epsilon_replace_one: float | None = None
+
+    @property
+    def release(self) -> Release:
+        """The mean without the account."""
+        values = self.model_dump(exclude={"epsilon", "epsilon_replace_one"})
+        return Release(**values)
+
+    @classmethod
+    def of(cls, release: Release, spent: Spent | None = None) -> "RoundNoise":
+        """The record of a mean; spent: by the run, this mean included."""
+        so_far: dict[str, Any] = {}
+        if spent is not None:
+            so_far = {"epsilon": spent.epsilon, "epsilon_replace_one": spent.epsilon_replace_one}
+        return cls(**asdict(release), **so_far)
+
+
+class RoundRecord(_Record):
+    """What happened in a training round.
+
+    Attributes:
+        round: Its number, from 1.
+        sampled: The clients that were asked.
+        refused: Why updates were left out, by client.
+        num_examples: What clients claimed to have trained on.
+        metrics: Mean losses, by client and name.
+        sent_bytes: Bytes of this round, by direction and kind.
+        seconds: Wall-clock time.
+        shared_hash: The version of the shared state after the round.
+        dp: The noise of the mean, for a rule that adds some.
+        capped: The weight of clients that counted for less than they claimed.
+        rejected: Why the state stayed as it was although there were updates.
+        fell_back_to: The round whose state was restored because devices diverged from the one they were sent.
+    """
+
+    round: int
+    sampled: tuple[int, ...]
+    refused: dict[int, str]
+    num_examples: dict[int, int]
+    metrics: dict[int, dict[str, float]]
+    sent_bytes: dict[str, dict[str, int]]
+    seconds: float
+    shared_hash: str
+    dp: RoundNoise | None = None
+    capped: dict[int, int] = {}
+    rejected: str | None = None
+    fell_back_to: int | None = None
+
+    def mean_metrics(self) -> dict[str, float]:
+        """The mean of each metric over the clients that reported it, clients counted alike."""
+        names = sorted({name for metrics in self.metrics.values() for name in metrics})
+        values = {name: [each[name] for each in self.metrics.values() if name in each] for name in names}
+        return {name: sum(found) / len(found) for name, found in values.items()}
+
+
+class Rounds(RootModel[tuple[RoundRecord, ...]]):
+    """The rounds of a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def __iter__(self) -> Iterator[RoundRecord]:  # type: ignore[override]
+        return iter(self.root)
+
+    def __len__(self) -> int:
+        return len(self.root)
+
+    def __getitem__(self, index: int) -> RoundRecord:
+        return self.root[index]
+
+    def to_pandas(self) -> "DataFrame":
+        """One row per round: clients, refusals, mean losses, bytes up and down, seconds, state's hash."""
+        from pandas import DataFrame
+
+        rows = [
+            {
+                "round": done.round,
+                "clients": len(done.num_examples),
+                "refused": len(done.refused),
+                **done.mean_metrics(),
+                **{f"bytes_{name}": sum(kinds.values()) for name, kinds in done.sent_bytes.items()},
+                "seconds": done.seconds,
+                "shared_hash": done.shared_hash,
+            }
+            for done in self
+        ]
+        return DataFrame(rows)
+
+    def updates_to_pandas(self) -> "DataFrame":
+        """One row per round and client: its examples, its weight, its losses."""
+        from pandas import DataFrame
+
+        rows = [
+            {
+                "round": done.round,
+                "client": client,
+                "num_examples": count,
+                "weight": done.capped.get(client, count),
+                **done.metrics.get(client, {}),
+            }
+            for done in self
+            for client, count in done.num_examples.items()
+        ]
+        return DataFrame(rows)
+
+
+class RefusalRecord(_Record):
+    """A node that takes no part; client: the number that it claimed, where it is believed."""
+
+    client: int | None
+    reason: str
+
+
+class FellBack(_Record):
+    """A resumed run that could not use its newest checkpoint."""
+
+    to_round: int
+    reason: str
+
+
+class RunRecord(_Record):
+    """A run.
+
+    Attributes:
+        status: How it stands, or how it ended.
+        config: Its configuration as JSON values.
+        versions: Of Python and of the packages that the figures depend on.
+        rounds: The training rounds.
+        base: The fingerprint of the base model.
+        clients: The clients that take part.
+        absent: Clients with a registered device that was never connected.
+        refused: Nodes that take no part.
+        client_versions: Versions of the software of each client.
+        version_warning: One sentence where they differ from the server's.
+        fell_back: For a resumed run whose newest checkpoint could not be used.
+        shared_hash: The version of the final shared state.
+        generation: The generation after the last round.
+        earlier_generations: Those of earlier processes of this run.
+        sent_bytes: Bytes of the whole run, by direction and kind.
+        error: Why it failed; error_kind is "error" for a mistake that its user can correct.
+        dp: What the noise of all means has spent.
+        repeated_dp: The noise of rounds that were run and then run again.
+    """
+
+    status: Literal["running", "finished", "failed", "stopped"]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    rounds: Rounds = Rounds(())
+    base: str | None = None
+    clients: tuple[int, ...] = ()
+    absent: tuple[int, ...] = ()
+    refused: tuple[RefusalRecord, ...] = ()
+    client_versions: dict[int, dict[str, str | None]] = {}
+    version_warning: str | None = None
+    fell_back: FellBack | None = None
+    shared_hash: str | None = None
+    generation: GenerationRecord | None = None
+    earlier_generations: tuple[GenerationRecord, ...] = ()
+    sent_bytes: dict[str, dict[str, int]] = {}
+    error: str | None = None
+    error_kind: str | None = None
+    dp: Spent | None = None
+    repeated_dp: tuple[RoundNoise, ...] = ()
+
+    @property
+    def tasks(self) -> Tasks:
+        """All tasks, those of earlier generations first."""
+        generations = [*self.earlier_generations, *([self.generation] if self.generation else [])]
+        return Tasks(tuple(task for each in generations for task in each.tasks))
+
+    def timeless(self) -> "RunRecord":
+        """The record without its seconds: what two runs of one configuration must agree in."""
+
+        def without(generation: GenerationRecord) -> GenerationRecord:
+            return generation.model_copy(update={"seconds": {}})
+
+        return self.model_copy(
+            update={
+                "rounds": Rounds(tuple(done.model_copy(update={"seconds": 0.0}) for done in self.rounds)),
+                "generation": without(self.generation) if self.generation else None,
+                "earlier_generations": tuple(map(without, self.earlier_generations)),
+            }
+        )
+
+    def write(self, output: Path) -> None:
+        """Write `record.json` into a run's folder, whole or not at all."""
+        write_json(output / RECORD, self.model_dump(mode="json"))
+
+
+def read_record(output: Path) -> RunRecord:
+    """Read the record in a run's folder.
+
+    Raises:
+        UserError: There is none.
+        DamagedFile: The file is no record of a run of this version.
+    """
+    path = output / RECORD
+    try:
+        values = read_json(path)
+        if values is None:
+            raise UserError(f"no record in {output}: the run did not start")
+        return RunRecord.model_validate(values)
+    except OSError as error:
+        raise UserError(f"no record in {output}: {error.strerror or error}") from None
+    except (ValidationError, ValueError):
+        raise DamagedFile(f"{path} is no record of a run: remove it, or give a new output") from None
