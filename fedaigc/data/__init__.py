@@ -1,1 +1,1 @@
-"""Data sets: the embedded Scenes, any image-and-caption data set, and how clients share them out."""
+"""Data sets: the embedded Scenes, other data sets of images and captions, and partitions over clients."""

@@ -1,7 +1,7 @@
-"""Split a data set over clients, by the partitioners of flwr-datasets.
+"""Partition a data set over clients, with the partitioners of flwr-datasets.
 
-The partitioner sees the labels only and hands back row numbers; each client's rows keep the order of the
-pool. Every row goes to exactly one client and no client is empty.
+The partitioner sees only the labels and returns row numbers. Each client's rows keep the order of the pool.
+Every row belongs to exactly one client, and no client is empty.
 """
 
 import warnings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Kind = Literal["style", "object", "dirichlet", "pathological", "iid"]
 RowNumbers = Int[np.ndarray, "_"]
 SizeSkew = Literal["equal", "linear", "square", "exponential"]
-# which settings a kind reads; the others must keep their defaults, so that none is silently ignored
+# the kinds that read a setting. For other kinds it must keep its default, so that it is not silently ignored
 READ_BY: dict[str, tuple[Kind, ...]] = {
     "column": ("dirichlet", "pathological"),
     "alpha": ("dirichlet",),
@@ -30,22 +30,29 @@ READ_BY: dict[str, tuple[Kind, ...]] = {
     "classes_per_client": ("pathological",),
     "size_skew": ("style", "object", "iid"),
 }
-DRAWS = 10  # flwr-datasets draws a Dirichlet split as often before it gives up
+DRAWS = 10  # flwr-datasets draws a Dirichlet partition this many times before it gives up
 
 
 class PartitionSettings(BaseModel):
-    """How a pool of rows is split over clients.
+    """How a pool of rows is partitioned over clients.
 
-    kind: "style" and "object" keep the rows of one natural id together. With more ids than clients a client
-    has several, with more clients than ids several clients share one. "iid" draws rows at random.
-    "dirichlet" draws, for each class in `column`, the clients' shares from Dir(alpha): the smaller alpha, the
-    fewer classes a client has; it is drawn anew until each client has `min_size` rows [Yurochkin19].
-    "pathological" gives each client `classes_per_client` classes of `column` [Li22].
-    size_skew: sizes in proportion to k, k^2 or e^k for client k = 1, 2, ...; under "style" and "object" among
-    the clients that share an id. The sizes of the other kinds follow from their classes.
+    Attributes:
+        kind: "style" and "object" keep the rows of one natural id together. If there are more ids than
+            clients, a client has several. If there are more clients than ids, several clients share one.
+            "iid" draws rows at random. "dirichlet" draws the clients' shares of each class in `column` from
+            Dir(alpha), and repeats this until each client has `min_size` rows [Yurochkin19]. "pathological"
+            gives each client `classes_per_client` classes of `column` [Li22].
+        column: Column of the classes for "dirichlet" and "pathological".
+        alpha: Concentration for "dirichlet". The smaller alpha, the fewer classes a client has.
+        min_size: The smallest number of rows of a client for "dirichlet".
+        classes_per_client: Number of classes of a client for "pathological".
+        size_skew: Sizes proportional to 1 ("equal"), k, k^2 or e^k for client k = 1, 2, ... For "style" and
+            "object" this applies among the clients that share an id. The sizes of the other kinds follow from
+            their classes.
 
-    [Yurochkin19] "Bayesian Nonparametric Federated Learning of Neural Networks", arXiv:1905.12022.
-    [Li22] "Federated Learning on Non-IID Data Silos: An Experimental Study", arXiv:2102.02079.
+    References:
+        [Yurochkin19] "Bayesian Nonparametric Federated Learning of Neural Networks", arXiv:1905.12022.
+        [Li22] "Federated Learning on Non-IID Data Silos: An Experimental Study", arXiv:2102.02079.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,10 +79,22 @@ class PartitionSettings(BaseModel):
 def partition(
     rows: "datasets.Dataset", settings: PartitionSettings, num_clients: int, seed: int
 ) -> list["datasets.Dataset"]:
-    """Split `rows` into `num_clients` parts, which depend on (rows, settings, num_clients, seed) alone.
+    """Partition `rows` over `num_clients` clients.
 
-    Raises UserError when a client would be empty or a row belong to none, and when the column is missing or
-    has rows without a value; the message says which setting to change.
+    The parts depend only on the arguments.
+
+    Args:
+        rows: The pool.
+        settings: The kind of the partition and its settings.
+        num_clients: Number of parts.
+        seed: Seed of everything that is drawn.
+
+    Returns:
+        One data set per client, in the order of the clients.
+
+    Raises:
+        UserError: If a client would be empty, if a row would belong to no client, or if the column is missing
+            or has rows without a value. The message states which setting to change.
     """
     if num_clients < 1:
         raise UserError(f"{num_clients} clients asked for: give at least one")
@@ -89,7 +108,7 @@ def partition(
         parts = _pathological(_labels(rows, settings.column), settings, num_clients, seed)
     else:
         parts = _natural(_labels(rows, settings.kind), settings, num_clients, seed)
-    # the promise of this module, whatever the partitioner of the installed version does
+    # check the guarantee of this module for any version of the partitioners
     if sorted(np.concatenate(parts)) != list(range(len(rows))) or not all(map(len, parts)):
         raise RuntimeError(f"{settings.kind} split {len(rows)} rows into {[len(part) for part in parts]}")
     return [rows.select(np.sort(part)) for part in parts]
@@ -119,7 +138,7 @@ def _natural(labels: list[str], settings: PartitionSettings, num_clients: int, s
 def _by_owner(owners: Sequence[int]) -> list[RowNumbers]:
     from flwr_datasets.partitioner import GroupedNaturalIdPartitioner
 
-    # groups of one are natural ids; NaturalIdPartitioner itself prints a progress bar
+    # groups of one are natural ids. NaturalIdPartitioner itself prints a progress bar
     splitter = GroupedNaturalIdPartitioner("label", group_size=1, mode="strict", sort_unique_ids=True)
     return _indices(splitter, np.arange(len(owners)), owners)
 
@@ -133,7 +152,7 @@ def _by_size(rows: RowNumbers, skew: SizeSkew, num_clients: int, seed: int) -> l
         "square": partitioner.SquarePartitioner,
         "exponential": partitioner.ExponentialPartitioner,
     }
-    # these partitioners cut the rows in their order: the shuffle makes the parts random
+    # these partitioners cut the rows in order, so the shuffle makes the parts random
     shuffled = numpy_rng(seed, "partition", "rows").permutation(rows)
     try:
         return _indices(kinds[skew](num_clients), shuffled)
@@ -184,7 +203,7 @@ def _pathological(
     order = numpy_rng(seed, "partition", "rows").permutation(len(labels))
     problem = ""
     for draw in range(DRAWS):
-        # first-deterministic, the mode of the paper, uses every class once there are as many clients
+        # "first-deterministic", the paper's mode, uses every class if there are as many clients as classes
         splitter = PathologicalPartitioner(
             num_clients,
             "label",
@@ -210,12 +229,12 @@ def _pathological(
 def _indices(
     splitter: "Partitioner", rows: RowNumbers, labels: Sequence[str | int] | None = None
 ) -> list[RowNumbers]:
-    """Run a partitioner over row numbers and their labels; the row numbers of every part."""
+    """Run a partitioner on row numbers and their labels, and return the row numbers of every part."""
     import datasets
 
     columns = {"row": rows} if labels is None else {"row": rows, "label": list(labels)}
     splitter.dataset = datasets.Dataset.from_dict(columns)
-    with warnings.catch_warnings():  # what they warn of is an error of ours, or checked above
+    with warnings.catch_warnings():  # their warnings are errors of this module, or checked above
         warnings.simplefilter("ignore")
         parts = [splitter.load_partition(i) for i in range(splitter.num_partitions)]
     return [np.asarray(part["row"], dtype=np.int64) for part in parts]
@@ -228,6 +247,6 @@ def _labels(rows: "datasets.Dataset", column: str) -> list[str]:
     if None in values:
         raise UserError(f"row {values.index(None)} has no {column!r}: fill it in, or leave the row out")
     feature = rows.features[column]
-    # a ClassLabel holds numbers: its names read better in a message
+    # a ClassLabel holds numbers, and its names are clearer in messages
     name = feature.int2str if hasattr(feature, "int2str") else str
     return [name(value) for value in values]

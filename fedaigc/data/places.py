@@ -1,7 +1,7 @@
 """The ten places of Scenes, drawn with Pillow in the manner of each style.
 
-Coordinates are in units of the finished image (0..64, y down) and drawn at twice that size, so that the
-reduction at the end smooths the edges.
+Coordinates are in units of the finished image (0..64, y down). Places are drawn at twice that size, so that
+the final reduction smooths the edges.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,17 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Look:
-    """How one style draws a place: tints of wall, floor, sky and ground, outline width, shading."""
+    """How one style draws a place.
+
+    Attributes:
+        walls: Tints of the wall.
+        floors: Tints of the floor.
+        skies: Tints of the sky.
+        grass: Tint of the ground outdoors.
+        saturation: Factor on the saturation of drawn shapes.
+        outline: Width of outlines in image units, 0 for none.
+        shaded: Whether the backdrop is shaded.
+    """
 
     walls: tuple[Colour, ...]
     floors: tuple[Colour, ...]
@@ -68,7 +78,13 @@ LOOKS = {
 
 @dataclass(frozen=True)
 class Stand:
-    """Where an object goes: centre x, bottom y, and the height of its sprite, in image units."""
+    """Where an object stands, in image units.
+
+    Attributes:
+        x: Centre of the sprite.
+        bottom: Bottom of the sprite.
+        height: Height of the sprite.
+    """
 
     x: float
     bottom: float
@@ -76,7 +92,7 @@ class Stand:
 
 
 class Brush:
-    """Draws filled shapes in image units with the look's outline and saturation."""
+    """Draws filled shapes in image units, with the outline and the saturation of a look."""
 
     def __init__(self, image: Image.Image, look: Look) -> None:
         self._draw = ImageDraw.Draw(image)
@@ -84,7 +100,7 @@ class Brush:
         self._width = round(look.outline * SCALE)
 
     def tint(self, colour: Colour) -> Colour:
-        """The colour at the look's saturation."""
+        """Return the colour at the look's saturation."""
         grey = sum(colour) / 3
         red, green, blue = (
             round(min(255, max(0, grey + (c - grey) * self._look.saturation))) for c in colour
@@ -96,20 +112,20 @@ class Brush:
         return {"fill": self.tint(colour), "outline": ink, "width": self._width}
 
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, radius: float = 0) -> None:
-        """A rectangle with rounded corners."""
+        """Draw a rectangle with rounded corners."""
         corners = [x0 * SCALE, y0 * SCALE, x1 * SCALE, y1 * SCALE]
         self._draw.rounded_rectangle(corners, radius * SCALE, **self._style(colour))
 
     def oval(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
-        """An ellipse inside the box."""
+        """Draw an ellipse inside the box."""
         self._draw.ellipse([x0 * SCALE, y0 * SCALE, x1 * SCALE, y1 * SCALE], **self._style(colour))
 
     def shape(self, points: list[tuple[float, float]], colour: Colour) -> None:
-        """A polygon."""
+        """Draw a polygon."""
         self._draw.polygon([(x * SCALE, y * SCALE) for x, y in points], **self._style(colour))
 
     def line(self, points: list[tuple[float, float]], colour: Colour, width: float) -> None:
-        """A polyline."""
+        """Draw a polyline."""
         path = [(x * SCALE, y * SCALE) for x, y in points]
         self._draw.line(path, fill=self.tint(colour), width=round(width * SCALE), joint="curve")
 
@@ -122,7 +138,7 @@ def _pick(colours: tuple[Colour, ...], random: np.random.Generator) -> Colour:
 
 
 def _backdrop(top: Colour, bottom: Colour, horizon: float, shaded: bool) -> Image.Image:
-    """Two flat halves; a shaded look lightens the upper one towards the horizon."""
+    """Return two flat halves. Shading lightens the upper and darkens the lower one, from top to bottom."""
     rows = np.empty((SIZE * SCALE, 1, 3), np.float32)
     edge = round(horizon * SCALE)
     rows[:edge] = top
@@ -134,7 +150,7 @@ def _backdrop(top: Colour, bottom: Colour, horizon: float, shaded: bool) -> Imag
     return Image.fromarray(np.ascontiguousarray(image))
 
 
-# Each place draws itself around x (its centre) with its surface at y, and is about 2 * half wide.
+# a painter draws a place around x (its centre) with its surface at y, about 2 * half wide
 Painter = Callable[[Brush, float, float, float, np.random.Generator], None]
 
 
@@ -252,7 +268,7 @@ _PAINTERS: dict[str, Painter] = dict(
     zip(PLACES, (_table, _desk, _bed, _sofa, _chair, _book, _road, _beach, _river, _field), strict=True)
 )
 OUTDOORS = ("road", "beach", "river", "field")
-# how far the object's feet stand below the drawn surface line: the middle of a bed, the lane of a road
+# distance of the object's feet below the drawn surface line: the middle of a bed, the lane of a road
 _FEET = {
     "table": 1,
     "desk": -1,
@@ -268,9 +284,16 @@ _FEET = {
 
 
 def paint(place: str, relation: str, style: str, random: np.random.Generator) -> tuple[Image.Image, Stand]:
-    """Draw `place` as `style` would and say where the object stands.
+    """Draw `place` in `style` and return where the object stands.
 
-    Returns the picture at SCALE times the final size, RGB, and the object's stand in image units.
+    Args:
+        place: One of PLACES.
+        relation: How the object stands to the place: "on", "near" or "above".
+        style: A key of LOOKS.
+        random: Draws the tints and positions.
+
+    Returns:
+        The RGB image at SCALE times the final size, and the object's stand in image units.
     """
     look = LOOKS[style]
     outdoors = place in OUTDOORS
@@ -285,7 +308,7 @@ def paint(place: str, relation: str, style: str, random: np.random.Generator) ->
         stand = Stand(SIZE / 2 + side * (16 + jitter[0]), 59 + jitter[1] / 2, height)
         if outdoors:
             half *= 0.8
-            if place in ("river", "beach", "field"):  # these run across the picture: the object is in front
+            if place in ("river", "beach", "field"):  # these run across the image: the object is in front
                 x, y = SIZE / 2, 38 + jitter[1] / 2
                 stand = Stand(stand.x, 61 + jitter[1] / 2, height)
     elif relation == "above":

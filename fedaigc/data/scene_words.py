@@ -1,4 +1,4 @@
-"""The words of Scenes: objects, places, relations, and the general words that stand above them."""
+"""The words of Scenes: objects, places, relations, and the general words above objects and places."""
 
 import json
 from dataclasses import dataclass
@@ -6,13 +6,19 @@ from functools import cache
 
 from fedaigc import assets
 
-# a noun that takes no article: "food on furniture"
+# the article of nouns without one: "food on furniture"
 MASS = ""
 
 
 @dataclass(frozen=True)
 class Noun:
-    """A word of the captions and the concept of the knowledge graph that it names."""
+    """A word of the captions and its concept in the knowledge graph.
+
+    Attributes:
+        word: The noun.
+        concept: Concept id in the knowledge graph.
+        article: "a" or "an", or MASS for a noun without an article.
+    """
 
     word: str
     concept: str
@@ -44,5 +50,5 @@ RELATIONS = ("on", "near", "above")
 
 
 def held_out(word: str, place: str) -> bool:
-    """Whether the pair (object, place) is kept out of all training: about one pair in eight, 3 a place."""
+    """Return whether the pair (object, place) is held out of all training: one in eight, 3 per place."""
     return (OBJECTS.index(word) + 3 * PLACES.index(place)) % 8 == 0

@@ -1,8 +1,8 @@
-"""Scenes: "an apple on a table", drawn in seven styles at 64x64 pixels.
+"""Scenes: images of "an apple on a table" and the like, drawn in seven styles at 64x64 pixels.
 
-A scene is an object, a relation and a place in one style; a seed fixes where things stand. The style is
-the natural split over clients: one client, one hand. Some (object, place) pairs are held out of all
-training (`concepts.held_out`), and two styles are held out of pre-training.
+A scene is an object, a relation and a place in one style. A seed fixes where things stand. The style is the
+natural id for partitions: one client, one style. Some (object, place) pairs are held out of all training
+(`scene_words.held_out`), and two styles are held out of pre-training.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture of Scenes shows."""
+    """The content of an image of Scenes.
+
+    Attributes:
+        object: One of OBJECTS.
+        relation: One of RELATIONS.
+        place: One of PLACES.
+        style: One of STYLES.
+    """
 
     object: str
     relation: str
@@ -33,7 +40,7 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """The plain caption, e.g. "an apple on a table"; it never names the style."""
+        """The plain caption, e.g. "an apple on a table". It never names the style."""
         thing = OBJECT_NOUNS[OBJECTS.index(self.object)].phrase
         place = PLACE_NOUNS[PLACES.index(self.place)].phrase
         return f"{thing} {self.relation} {place}"
@@ -42,12 +49,23 @@ class Scene:
 def compose(
     place: str, relation: str, style: str, figure: Image.Image, random: np.random.Generator
 ) -> Image.Image:
-    """Draw `place` in `style` and set `figure` (RGBA, square, standing on its bottom edge) into it."""
+    """Draw `place` in `style` and paste `figure` into it.
+
+    Args:
+        place: One of PLACES.
+        relation: How the figure stands to the place.
+        style: One of STYLES.
+        figure: A square RGBA image that stands on its bottom edge.
+        random: Draws the tints and positions.
+
+    Returns:
+        The RGB image, 64x64.
+    """
     canvas, stand = paint(place, relation, style, random)
     height = round(stand.height * SCALE)
     figure = figure.resize((height, height), Image.Resampling.BILINEAR, reducing_gap=1.5)
     left, top = round(stand.x * SCALE - height / 2), round(stand.bottom * SCALE - height)
-    if relation != "above":  # a soft shadow sets the object on its ground
+    if relation != "above":  # a soft shadow makes the object stand on the ground
         patch = (left, top + height - height // 10, left + height, top + height + height // 14)
         shadow = Image.new("L", canvas.size)
         ImageDraw.Draw(shadow).ellipse(patch, fill=70)
@@ -57,9 +75,10 @@ def compose(
 
 
 def render(scene: Scene, random: np.random.Generator) -> Image.Image:
-    """Draw a scene: RGB, 64x64. The same generator state gives the same pixels.
+    """Draw a scene as a 64x64 RGB image. The same generator state gives the same pixels.
 
-    Raises UserError for a word that Scenes does not know.
+    Raises:
+        UserError: If Scenes does not know a word of the scene.
     """
     for word, known in (
         (scene.object, OBJECTS),
@@ -73,7 +92,7 @@ def render(scene: Scene, random: np.random.Generator) -> Image.Image:
 
 
 def combinations(*, include_held_out: bool) -> list[tuple[str, str, str]]:
-    """All (object, relation, place) triples, with or without the held-out pairs."""
+    """Return all (object, relation, place) triples, with or without the held-out pairs."""
     return [
         (thing, relation, place)
         for thing in OBJECTS
@@ -84,14 +103,22 @@ def combinations(*, include_held_out: bool) -> list[tuple[str, str, str]]:
 
 
 def held_out_combinations() -> list[tuple[str, str, str]]:
-    """The (object, relation, place) triples whose object and place are never trained together."""
+    """Return the (object, relation, place) triples whose object and place are never trained together."""
     return [triple for triple in combinations(include_held_out=True) if held_out(triple[0], triple[2])]
 
 
 def draw_scenes(
     n: int, seed: int, *, styles: tuple[str, ...] = STYLES, triples: list[tuple[str, str, str]] | None = None
 ) -> Iterator[tuple[Scene, Image.Image]]:
-    """Yield `n` random scenes and their pictures; scene i depends on (seed, i) alone."""
+    """Yield `n` random scenes and their images. Scene i depends only on (seed, i), `styles` and `triples`.
+
+    Args:
+        n: Number of scenes.
+        seed: Seed of the scenes.
+        styles: The styles to draw from.
+        triples: The (object, relation, place) triples to draw from. None draws from all that are not held
+            out.
+    """
     triples = combinations(include_held_out=False) if triples is None else triples
     for i in range(n):
         random = numpy_rng(seed, "scene", i)
@@ -103,7 +130,10 @@ def draw_scenes(
 def scenes_dataset(
     n: int, seed: int, *, styles: tuple[str, ...] = STYLES, triples: list[tuple[str, str, str]] | None = None
 ) -> "datasets.Dataset":
-    """`n` scenes as a `datasets.Dataset`: image, caption, object, relation, place, style."""
+    """Return `n` scenes as a `datasets.Dataset` with image, caption, object, relation, place and style.
+
+    The arguments are those of `draw_scenes`.
+    """
     import datasets
 
     columns: dict[str, list[object]] = {

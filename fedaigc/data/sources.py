@@ -1,4 +1,4 @@
-"""Data sets other than Scenes: any `datasets` data set with an image and a caption column."""
+"""Data sets other than Scenes: any `datasets` data set with an image column and a caption column."""
 
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,16 @@ def load_data_set(
 ) -> "datasets.Dataset":
     """Load a data set by hub name or path, with the columns `image` and `caption`.
 
-    Every other column is kept. For a folder of pictures see `fedaigc.device.home.images.read_folder`.
+    All other columns are kept. For a folder of images see `fedaigc.device.home.images.read_folder`.
 
-    Raises UserError when it is not there, is out of reach, or lacks a column.
+    Args:
+        name: Hub name or path.
+        image_column: Column to rename to `image`.
+        caption_column: Column to rename to `caption`.
+        split: Split of the data set.
+
+    Raises:
+        UserError: If the data set does not exist, is unreachable, or does not have a column.
     """
     import datasets
 

@@ -1,7 +1,7 @@
-"""Images and captions as a denoiser sees them: latents, text embeddings, and the call that predicts noise.
+"""Encode images and captions for a denoiser, and call the denoiser.
 
-Pipelines of diffusers agree on `encode_prompt` and differ in what their denoiser wants beside the latents.
-The differences for Stable Diffusion 1 and 2, SDXL, SD3 and FLUX are here and nowhere else.
+All diffusers pipelines provide `encode_prompt`, but their denoisers expect different inputs in addition to
+the latents. Only this module handles the differences between Stable Diffusion 1 and 2, SDXL, SD3 and FLUX.
 """
 
 import inspect
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ENCODING_BATCH = 16
 
-# a DiffusionPipeline: the class of diffusers declares none of the attributes that its pipelines share
+# DiffusionPipeline declares none of the attributes that its subclasses share
 Pipeline = Any
 
 
@@ -28,9 +28,10 @@ Pipeline = Any
 class EncodedImages:
     """Latents and text embeddings of n captioned images, computed once and kept on the device.
 
-    `latents` [n, c, h, w] are scaled as the denoiser expects them. `text` maps "prompt_embeds" (and
-    "pooled_prompt_embeds" where the pipeline has them) to tensors of n rows; `empty_text` has the same names
-    and one row, the embedding of the empty prompt.
+    Attributes:
+        latents: Latents of shape [n, c, h, w], scaled as the denoiser expects them.
+        text: Maps "prompt_embeds", and "pooled_prompt_embeds" if the pipeline has them, to tensors of n rows.
+        empty_text: The embedding of the empty prompt: the same names, with one row each.
     """
 
     latents: Float[Tensor, "n c h w"]
@@ -41,14 +42,14 @@ class EncodedImages:
         return self.latents.shape[0]
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors under one name each, e.g. for a safetensors file."""
+        """Return all tensors under one name each, e.g. for a safetensors file."""
         text = {f"text.{name}": tensor for name, tensor in self.text.items()}
         empty = {f"empty_text.{name}": tensor for name, tensor in self.empty_text.items()}
         return {"latents": self.latents, **text, **empty}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "EncodedImages":
-        """The inverse of `tensors`."""
+        """Build the object from the output of `tensors`."""
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
@@ -60,9 +61,22 @@ class EncodedImages:
 def encode_images(
     pipe: Pipeline, images: Sequence["Image"], captions: Sequence[str], *, height: int, width: int
 ) -> EncodedImages:
-    """Encode captioned images at `height` x `width` pixels; the mode of the autoencoder, so nothing is drawn.
+    """Encode captioned images on the pipeline's device and return the results on the CPU.
 
-    Raises UserError when there is no image, or not one caption for each.
+    The latents are the mode of the autoencoder's distribution, so encoding draws no random numbers.
+
+    Args:
+        pipe: The pipeline whose autoencoder and text encoders are used.
+        images: The images, of any size and mode.
+        captions: One caption per image.
+        height: Height in pixels to which the images are resized.
+        width: Width in pixels to which the images are resized.
+
+    Returns:
+        The encoded images, in the order of `images`.
+
+    Raises:
+        UserError: If there is no image, or if the number of captions differs from the number of images.
     """
     if not images or len(images) != len(captions):
         raise UserError(
@@ -87,14 +101,14 @@ def encode_images(
 
 @torch.no_grad()
 def encode_text(pipe: Pipeline, captions: Sequence[str]) -> dict[str, Tensor]:
-    """The text embeddings of `captions` on the CPU, by the names that pipelines use for them."""
+    """Return the text embeddings of `captions` on the CPU, under the names that pipelines use for them."""
     known = inspect.signature(pipe.encode_prompt).parameters
     options: dict[str, Any] = {"device": pipe._execution_device, "num_images_per_prompt": 1}
     options |= {name: None for name in ("prompt_2", "prompt_3") if name in known}
     if "do_classifier_free_guidance" in known:
         options["do_classifier_free_guidance"] = False
     parts = pipe.encode_prompt(list(captions), **options)
-    if len(parts) == 2:  # Stable Diffusion 1 and 2: prompt, negative prompt
+    if len(parts) == 2:  # Stable Diffusion 1 and 2 return prompt and negative prompt
         return {"prompt_embeds": parts[0].cpu()}
     pooled = parts[2] if len(parts) == 4 else parts[1]  # SDXL and SD3; FLUX
     return {"prompt_embeds": parts[0].cpu(), "pooled_prompt_embeds": pooled.cpu()}
@@ -106,10 +120,17 @@ def predict(
     timesteps: Float[Tensor, " b"],
     text: Mapping[str, Tensor],
 ) -> Float[Tensor, "b c h w"]:
-    """What the denoiser answers for noisy latents at training timesteps 0 to 999 (flow models: 1000 sigma).
+    """Return the denoiser's prediction for noisy latents.
 
-    Raises UserError for a pipeline whose denoiser call is not known here: such a pipeline can sample, not
-    train.
+    Args:
+        pipe: The pipeline whose denoiser is called.
+        noisy: Noisy latents of shape [b, c, h, w].
+        timesteps: Training timesteps of shape [b], from 0 to 999. For flow models, 1000 sigma.
+        text: Text embeddings of b rows, as in `EncodedImages.text`.
+
+    Raises:
+        UserError: If this module does not know how to call the pipeline's denoiser. Such a pipeline can
+            sample but not train.
     """
     embeds = text["prompt_embeds"]
     pooled = text.get("pooled_prompt_embeds")
@@ -117,7 +138,7 @@ def predict(
         added: dict[str, Tensor] = {}
         if pooled is not None:
             height, width = (side * pipe.vae_scale_factor for side in noisy.shape[-2:])
-            # SDXL: original size, crop at the origin, target size
+            # SDXL expects original size, crop offset and target size
             sizes = torch.tensor(
                 [[height, width, 0, 0, height, width]], dtype=embeds.dtype, device=embeds.device
             )
@@ -139,7 +160,7 @@ def predict(
 def _predict_flux(
     pipe: Any, noisy: Tensor, timesteps: Tensor, embeds: Tensor, pooled: Tensor | None
 ) -> Float[Tensor, "b c h w"]:
-    """FLUX sees 2x2 patches as tokens with ids, and sigma instead of 1000 sigma."""
+    """Call FLUX, which takes 2x2 patches as tokens with ids, and sigma instead of 1000 sigma."""
     batch, channels, height, width = noisy.shape
     image_ids = pipe._prepare_latent_image_ids(batch, height // 2, width // 2, noisy.device, noisy.dtype)
     guidance = noisy.new_full((batch,), 1.0) if pipe.transformer.config.guidance_embeds else None

@@ -1,4 +1,4 @@
-"""Load any diffusers text-to-image pipeline, and tell two bases apart by their weights."""
+"""Load any diffusers text-to-image pipeline, and identify its base model by a fingerprint of the weights."""
 
 import hashlib
 import warnings
@@ -19,9 +19,12 @@ EMBEDDED = "embedded"
 
 
 def resolve_device(device: str) -> str:
-    """The torch device for a config's `device`: "auto" takes CUDA where there is one, else the CPU.
+    """Return the torch device for the `device` entry of a config.
 
-    Raises UserError for a device that torch does not know or this machine does not have.
+    "auto" selects CUDA if it is available, else the CPU.
+
+    Raises:
+        UserError: If torch does not know the device, or if this machine does not have it.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -39,7 +42,11 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_dtype(dtype: str) -> torch.dtype:
-    """The torch dtype for a config's `dtype`; UserError for any but float32, float16 and bfloat16."""
+    """Return the torch dtype for the `dtype` entry of a config.
+
+    Raises:
+        UserError: If `dtype` is not "float32", "float16" or "bfloat16".
+    """
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if dtype not in known:
         raise UserError(f"dtype {dtype!r} is unknown: expected one of {', '.join(known)}")
@@ -49,15 +56,21 @@ def resolve_dtype(dtype: str) -> torch.dtype:
 def load_pipeline(
     name: str = EMBEDDED, *, device: str = "cpu", dtype: str = "float32"
 ) -> "DiffusionPipeline":
-    """Load a text-to-image pipeline: "embedded", a diffusers folder, or a hub name.
+    """Load a text-to-image pipeline.
 
-    The safety checker, where a pipeline has one, is left out: it would see every private image, and a
-    blanked picture is no measurement. Weights lie on cache lines, as those of a pipeline that was built or
-    trained in the process do: the same weights then give the same images bit for bit.
+    The safety checker is removed if the pipeline has one: it would process every private image, and a blanked
+    image is no measurement. All weights are aligned to cache lines, as are those of a pipeline that was built
+    or trained in the process. The same weights then give the same images bit for bit.
 
-    Raises UserError when there is no such folder and the hub has it not or is out of reach.
+    Args:
+        name: "embedded" for the shipped model, the path of a diffusers folder, or a hub name.
+        device: A torch device, or "auto" (see `resolve_device`).
+        dtype: "float32", "float16" or "bfloat16".
+
+    Raises:
+        UserError: If the folder does not exist, or if the hub does not have the model or is unreachable.
     """
-    # the libraries advise on torchvision and on the tiny autoencoder at every load, the first at import
+    # the libraries log advice on torchvision and the tiny autoencoder at every load, and already at import
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -93,9 +106,9 @@ def load_pipeline(
 
 
 def base_fingerprint(pipe: Pipeline) -> str:
-    """SHA-256 over every weight of the pipeline: component, tensor name, shape, dtype and bytes.
+    """Return the SHA-256 of all weights of a pipeline: component, tensor name, shape, dtype and bytes.
 
-    Two machines with the same fingerprint run the same base model. Take it before adapters are added.
+    Two machines with the same fingerprint run the same base model. Compute it before adapters are added.
     """
     digest = hashlib.sha256()
     for component, module in sorted(pipe.components.items()):

@@ -1,11 +1,29 @@
-"""Local training steps of one stage's factors, on the stage's own side of the boundary t*.
+"""Local training of one stage's weights, on that stage's side of the boundary t*.
 
-Objective (Ho et al. 2020; Salimans and Ho 2022; Lipman et al. 2023): for x0 a latent, e normal noise,
-    variance preserving   x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e,   target e, x0 or v = sqrt(a_t) e - sqrt(1 -
-    a_t) x0 flow matching         x_s = (1 - s) x0 + s e,                 target e - x0
-and the loss is the mean squared error, on variance preserving schedules weighted by min(SNR, gamma) (Hang et
-al. 2023), with timesteps drawn evenly over those noisier than t* (shared stage) or not noisier (personal
-stage).
+The denoiser receives noisy latents and learns a target. For a clean latent x0, standard normal noise e, the
+cumulative product a_t of the schedule's alphas, and a flow time s:
+
+    variance preserving    x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e
+        epsilon            target = e
+        sample             target = x0
+        v_prediction       target = v = sqrt(a_t) e - sqrt(1 - a_t) x0
+
+    flow matching          x_s = (1 - s) x0 + s e
+                           target = e - x0
+
+The loss is the mean squared error between prediction and target. With `min_snr_gamma`, variance-preserving
+schedules weight the squared error of x0 by min(SNR, gamma), where SNR = a_t / (1 - a_t). The weight of the
+squared error of each target follows from it:
+
+    epsilon         min(SNR, gamma) / SNR
+    sample          min(SNR, gamma)
+    v_prediction    min(SNR, gamma) / (SNR + 1)
+
+Timesteps are drawn uniformly from those noisier than t* (shared stage) or from the others (personal stage).
+
+References:
+    Ho et al. 2020, Salimans and Ho 2022, Lipman et al. 2023 (objective).
+    Hang et al. 2023 (min-SNR weighting).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,16 +44,23 @@ from fedaigc.diffusion.schedule.noise_level import is_flow
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-_FLOW_STEPS = 1000  # flow models number their noise levels 0 to 1000
+_FLOW_STEPS = 1000  # timesteps of flow models run from 0 to 1000
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a client trains; part of the federation's config.
+    """Settings of a client's local training, a part of the federation's config.
 
-    `local_steps` and `personal_steps` are optimizer steps a round. `min_snr_gamma` None weighs all noise
-    levels alike. `condition_dropout` is the share of captions replaced by the empty one, which guidance
-    needs. `clip_norm` bounds the norm of each step's gradient.
+    Attributes:
+        local_steps: Optimizer steps per round in the shared stage.
+        personal_steps: Optimizer steps per round in the personal stage.
+        batch_size: Images per optimizer step, drawn with replacement.
+        learning_rate: Learning rate of the optimizer.
+        min_snr_gamma: The gamma of the min-SNR weighting. None weights all noise levels equally.
+        condition_dropout: Probability that a caption is replaced by the empty one. Classifier-free guidance
+            needs this.
+        optimizer: "adamw" (without weight decay) or "sgd".
+        clip_norm: Upper bound on the norm of each step's gradient. None disables clipping.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -51,10 +76,24 @@ class TrainingSettings:
 
 
 class TimestepSampler:
-    """Draws training timesteps on one side of t*, and knows the noise at each.
+    """Draws training timesteps on one side of t* and provides the signal and noise scale of each.
 
-    `boundary_log_snr` None puts every timestep into the shared stage. Raises ValueError when the stage has
-    none. `band` keeps a part of the stage's timesteps, as shares from its cleanest (0) to its noisiest (1).
+    Args:
+        pipe: The pipeline whose scheduler defines the training timesteps.
+        stage: The stage whose timesteps are drawn. The base stage has all of them.
+        boundary_log_snr: t* as a log-SNR. None assigns every timestep to the shared stage.
+        band: The part of the stage's timesteps to keep, as fractions from its cleanest (0) to its noisiest
+            (1).
+
+    Attributes:
+        timesteps: The candidate timesteps as the denoiser expects them, ascending from clean to noisy.
+        signal: Factor of the clean latents at each timestep.
+        noise: Factor of the noise at each timestep.
+        is_flow: Whether the pipeline's scheduler follows flow matching.
+        prediction_type: The scheduler's "epsilon", "sample" or "v_prediction", or "flow".
+
+    Raises:
+        ValueError: If no timestep belongs to the stage, or if the band is empty.
     """
 
     def __init__(
@@ -84,7 +123,7 @@ class TimestepSampler:
         ]
         if not mine.any():
             raise ValueError(f"no timestep belongs to the {stage} stage: t* at log-SNR {boundary_log_snr}")
-        count = int(mine.sum())  # timesteps run from clean to noisy
+        count = int(mine.sum())  # timesteps ascend from clean to noisy
         kept = slice(round(band[0] * count), round(band[1] * count))
         self.timesteps = timesteps[mine].float()[kept]
         self.signal, self.noise = signal[mine].float()[kept], noise[mine].float()[kept]
@@ -92,15 +131,19 @@ class TimestepSampler:
             raise ValueError(f"the band {band} of the {stage} stage's {count} timesteps is empty")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` positions into `timesteps`, even over them."""
+        """Draw `count` indices into `timesteps`, uniformly."""
         return torch.randint(len(self.timesteps), (count,), generator=generator)
 
     def noisy(self, clean: Tensor, noise: Tensor, drawn: Tensor) -> Tensor:
-        """Latents [b, c, h, w] with the noise of the drawn timesteps."""
+        """Return latents [b, c, h, w] with noise added at the drawn timesteps."""
         return _per_sample(self.signal[drawn]) * clean + _per_sample(self.noise[drawn]) * noise
 
     def target(self, clean: Tensor, noise: Tensor, drawn: Tensor) -> Tensor:
-        """What the denoiser should answer. Raises ValueError for an unknown prediction type."""
+        """Return the training target of the denoiser.
+
+        Raises:
+            ValueError: If the prediction type is unknown.
+        """
         signal, sigma = _per_sample(self.signal[drawn]), _per_sample(self.noise[drawn])
         targets: dict[str, Callable[[], Tensor]] = {
             "epsilon": lambda: noise,
@@ -115,7 +158,10 @@ class TimestepSampler:
         return targets[self.prediction_type]()
 
     def weight(self, drawn: Tensor, min_snr_gamma: float | None) -> Float[Tensor, " b"]:
-        """min(SNR, gamma) in units of the squared error of the target; 1 for flows and without gamma."""
+        """Return the loss weight of each sample: min-SNR for the squared error of the target, else 1.
+
+        The weight is 1 for flow models, and when `min_snr_gamma` is None.
+        """
         if min_snr_gamma is None or self.is_flow:
             return torch.ones(len(drawn))
         snr = (self.signal[drawn] / self.noise[drawn]) ** 2
@@ -134,9 +180,15 @@ def denoising_loss(
     generator: torch.Generator,
     settings: TrainingSettings,
 ) -> Float[Tensor, ""]:
-    """The loss on the images `rows` [b].
+    """Return the loss on one mini-batch.
 
-    Timesteps, noise and dropped captions come from `generator` (CPU).
+    Args:
+        pipe: The pipeline whose denoiser is evaluated.
+        sampler: Draws the timesteps.
+        data: The encoded images.
+        rows: Indices [b] of the images in `data`.
+        generator: CPU generator for timesteps, noise and dropped captions.
+        settings: Provides `condition_dropout` and `min_snr_gamma`.
     """
     clean = data.latents[rows].float()
     drawn = sampler.draw(len(rows), generator)
@@ -168,13 +220,29 @@ def train_stage(
     loss_term: Callable[[Mapping[str, nn.Parameter]], Tensor | None] | None = None,
     gradient_term: Callable[[Mapping[str, nn.Parameter]], Mapping[str, Tensor]] | None = None,
 ) -> list[float]:
-    """Train the installed weights of `stage` for `steps` optimizer steps and return the loss of each.
+    """Train the installed weights of `stage` and return the loss of each step.
 
-    trained: which parameters, by the names of `stage_parameters`; None for the factors. `loss_term` is added
-    to the loss (a proximal term, say), `gradient_term` to the gradients that it names, before they are
-    clipped; both get the trained parameters. Everything drawn comes from `generator`, a CPU generator, so
-    that the same seed trains the same weights on any device. W0 and the other stage's factors do not move.
-    Raises ValueError when nothing is to be trained.
+    W0 and the factors of the other stage do not change. All random numbers come from `generator`, a CPU
+    generator, so that a seed draws the same batches and noise on any device.
+
+    Args:
+        pipe: The pipeline in which the stage's weights are installed.
+        stage: The stage to train.
+        data: The encoded images to train on.
+        steps: Number of optimizer steps.
+        settings: Batch size, learning rate and the other settings of a step.
+        boundary_log_snr: t* as a log-SNR. None assigns every timestep to the shared stage.
+        generator: CPU generator for everything that is drawn.
+        trained: Selects parameters by the names that `stage_parameters` gives them. None selects the factors.
+        loss_term: Returns a term to add to the loss, e.g. a proximal term, given the trained parameters.
+        gradient_term: Returns terms to add to the gradients of the parameters that it names, given the
+            trained parameters. They are added before clipping.
+
+    Returns:
+        The loss of each step, without `loss_term`.
+
+    Raises:
+        ValueError: If no parameter is selected for training, or if no timestep belongs to the stage.
     """
     sampler = TimestepSampler(pipe, stage, boundary_log_snr)
     with _trainable(pipe, stage, trained) as parameters:
@@ -208,10 +276,25 @@ def stage_gradients(
     wanted: Callable[[str], bool] | None = None,
     band: tuple[float, float] = (0.0, 1.0),
 ) -> Iterator[dict[str, Tensor]]:
-    """The gradient of the loss for each of `batches` mini-batches; the installed weights do not move.
+    """Yield the gradient of the loss for each of several mini-batches, without changing the weights.
 
-    band: the part of the stage's timesteps to draw from, as shares from its cleanest (0) to its noisiest (1).
-    Raises ValueError for an empty band.
+    Args:
+        pipe: The pipeline in which the stage's weights are installed.
+        stage: The stage whose gradients are computed.
+        data: The encoded images.
+        batches: Number of mini-batches.
+        settings: Batch size and the other settings of a step.
+        boundary_log_snr: t* as a log-SNR. None assigns every timestep to the shared stage.
+        generator: CPU generator for everything that is drawn.
+        wanted: Selects parameters by the names that `stage_parameters` gives them. None selects the factors.
+        band: The part of the stage's timesteps to draw from, as fractions from its cleanest (0) to its
+            noisiest (1).
+
+    Yields:
+        One gradient per selected parameter name.
+
+    Raises:
+        ValueError: If the band is empty, if no parameter is selected, or if no timestep belongs to the stage.
     """
     sampler = TimestepSampler(pipe, stage, boundary_log_snr, band)
     with _trainable(pipe, stage, wanted) as parameters:
@@ -226,7 +309,7 @@ def stage_gradients(
 def _trainable(
     pipe: "DiffusionPipeline", stage: Stage, wanted: Callable[[str], bool] | None
 ) -> Iterator[dict[str, nn.Parameter]]:
-    """Only the wanted parameters of `stage` take gradients, and that stage runs, within the context."""
+    """Activate `stage` and enable gradients for its selected parameters only, within the context."""
     activate(pipe, stage)
     chosen = {
         name: parameter
@@ -249,7 +332,7 @@ def _trainable(
 def _optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=settings.learning_rate)
-    # weight decay pulls towards zero factors, not towards the state that the round started from
+    # weight decay would pull towards zero factors, not towards the state at the start of the round
     return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
 
 

@@ -1,1 +1,1 @@
-"""Scores of pictures, and how sure they are."""
+"""Scores of images, and their uncertainty."""

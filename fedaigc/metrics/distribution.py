@@ -1,11 +1,11 @@
-"""How far a set of pictures is from another as a distribution, in the judge's features.
+"""Distances between two sets of images as distributions, in the judge's features.
 
-Two distances, both by torchmetrics: the Frechet distance and the kernel distance (KID). Their features are
-the judge's penultimate layer (64 wide), not Inception's, so their numbers compare within this project only:
-call them what FRECHET and KERNEL say, never FID.
+There are two distances, both computed by torchmetrics: the Frechet distance and the kernel distance (KID).
+Their features are the judge's penultimate layer (64 wide), not Inception's, so their values are comparable
+within this project only. Call them by the names in FRECHET and KERNEL, never FID.
 
-Features are computed once (`judge_features`) and serve both distances and the floor. They are read out of
-the galleries by the evaluator and never enter a message.
+Features are computed once (`judge_features`) and serve both distances and the floor. The evaluator computes
+them from the galleries. They never enter a message.
 """
 
 import warnings
@@ -29,7 +29,7 @@ BATCH = 250
 
 
 class _Given(nn.Module):
-    """The feature extractor for torchmetrics where the features are there already."""
+    """The feature extractor for torchmetrics when features are given instead of images."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -41,10 +41,13 @@ class _Given(nn.Module):
 
 @dataclass(frozen=True)
 class Floor:
-    """A distance between two halves of the same real set: what no generator can be expected to beat.
+    """The distance between two halves of one real set: no generator can be expected to be lower.
 
-    mean and sd over `splits` random splits into n and n. The splits share pictures, so sd is no standard
-    error.
+    Attributes:
+        mean: Mean distance over the random splits.
+        sd: Standard deviation over the random splits. The splits share images, so it is no standard error.
+        n: Number of images in each half.
+        splits: Number of random splits.
     """
 
     mean: float
@@ -54,7 +57,11 @@ class Floor:
 
 
 def judge_features(judge: Judge, images: Sequence[Image.Image]) -> Float[Tensor, "n 64"]:
-    """The judge's penultimate layer, one row a picture, in double precision for sums over many."""
+    """Return the judge's penultimate layer, one row per image, in double precision for sums over many rows.
+
+    Raises:
+        UserError: If there are no images.
+    """
     if not images:
         raise UserError("no pictures to compare: is the gallery empty?")
     batches = [judge.features(images[i : i + BATCH]).double() for i in range(0, len(images), BATCH)]
@@ -64,16 +71,24 @@ def judge_features(judge: Judge, images: Sequence[Image.Image]) -> Float[Tensor,
 def frechet_distance(
     real: Float[Tensor, "n d"], generated: Float[Tensor, "m d"], *, min_images: int = MIN_IMAGES
 ) -> float:
-    """The squared Frechet distance of the Gaussians fitted to two sets of features:
+    """Return the squared Frechet distance of the Gaussians fitted to two sets of features:
 
         |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)), S with n - 1 in the denominator.
 
-    It is biased upwards, the more so the smaller n, so compare at equal n only, here and across a table, and
-    show `real_floor` at the same n beside it.
+    The estimate is biased upwards, and more so for smaller n. Compare values at equal n only, here and across
+    a table, and report `real_floor` at the same n with them.
 
-    Source: M. Heusel, H. Ramsauer, T. Unterthiner, B. Nessler, S. Hochreiter, "GANs Trained by a Two
-    Time-Scale Update Rule Converge to a Local Nash Equilibrium", arXiv:1706.08500.
-    Raises UserError when the sets differ in size or have fewer than `min_images`.
+    Args:
+        real: Features [n, d] of the real images.
+        generated: Features [n, d] of the generated images.
+        min_images: The smallest n that is accepted.
+
+    Raises:
+        UserError: If the sets differ in size or have fewer than `min_images` rows.
+
+    References:
+        M. Heusel, H. Ramsauer, T. Unterthiner, B. Nessler, S. Hochreiter, "GANs Trained by a Two Time-Scale
+        Update Rule Converge to a Local Nash Equilibrium", arXiv:1706.08500.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -81,33 +96,42 @@ def frechet_distance(
     metric = FrechetInceptionDistance(feature=_Given(real.shape[1]))
     metric.update(real.double(), real=True)
     metric.update(generated.double(), real=False)
-    # rounding puts the distance of equal sets a little below zero
+    # rounding can make the distance of equal sets slightly negative
     return max(float(metric.compute()), 0.0)
 
 
 def kernel_distance(
     real: Float[Tensor, "n d"], generated: Float[Tensor, "m d"], *, min_images: int = MIN_IMAGES
 ) -> float:
-    """The unbiased estimate of the squared maximum mean discrepancy with k(x, y) = (x.y / d + 1)^3:
+    """Return the unbiased estimate of the squared maximum mean discrepancy with k(x, y) = (x.y / d + 1)^3:
 
         mean of k(x_i, x_j), i != j, plus the same of y, minus 2 mean of k(x_i, y_j).
 
-    One subset, of all pictures: torchmetrics' default is 100 random subsets, which adds noise and whose
-    standard deviation is no standard error. Below zero for sets that are closer than chance. For equal
-    sets it is below zero, not zero, because the pairs i = j are left out on one side only.
+    All images form a single subset. The default of torchmetrics is 100 random subsets, which adds noise, and
+    whose standard deviation is no standard error. The estimate is below zero for sets that are closer than
+    chance. For equal sets it is below zero instead of zero, because the pairs i = j are left out on one side
+    only.
 
-    Source: M. Binkowski, D. Sutherland, M. Arbel, A. Gretton, "Demystifying MMD GANs", arXiv:1801.01401.
-    Raises UserError when the sets differ in size or have fewer than `min_images`.
+    Args:
+        real: Features [n, d] of the real images.
+        generated: Features [n, d] of the generated images.
+        min_images: The smallest n that is accepted.
+
+    Raises:
+        UserError: If the sets differ in size or have fewer than `min_images` rows.
+
+    References:
+        M. Binkowski, D. Sutherland, M. Arbel, A. Gretton, "Demystifying MMD GANs", arXiv:1801.01401.
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
     _check(real, generated, min_images)
-    with warnings.catch_warnings():  # of the memory for the features, which are here already
+    with warnings.catch_warnings():  # it warns about the memory of the features, which already exist
         warnings.simplefilter("ignore")
         metric = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=1, subset_size=len(real))
     metric.update(real.double(), real=True)
     metric.update(generated.double(), real=False)
-    # it permutes the rows by torch's global generator, which is not ours to move
+    # it permutes the rows with torch's global generator, whose state must not change
     with torch.random.fork_rng(devices=[]):
         mean, _ = metric.compute()
     return float(mean)
@@ -121,10 +145,17 @@ def real_floor(
     splits: int = 10,
     min_images: int = MIN_IMAGES,
 ) -> Floor:
-    """The distance of real pictures from real ones: `real` split at random into two halves, `splits` times.
+    """Return the distance between random halves of `real`.
 
-    Pass 2n pictures to get the floor for tables at n. `distance` is `frechet_distance` or `kernel_distance`.
-    Raises UserError when a half has fewer than `min_images`.
+    Args:
+        real: Features of 2n real images, to obtain the floor for tables at n.
+        distance: `frechet_distance` or `kernel_distance`.
+        seed: Seed of the splits.
+        splits: Number of random splits.
+        min_images: The smallest accepted size of a half.
+
+    Raises:
+        UserError: If a half has fewer than `min_images` rows.
     """
     half = len(real) // 2
     found = []

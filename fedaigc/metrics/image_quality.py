@@ -1,7 +1,7 @@
-"""How close one picture is to another, pixel by pixel: MSE, PSNR and SSIM, by torchmetrics.
+"""Pixel-wise similarity of two images: MSE, PSNR and SSIM, computed by torchmetrics.
 
-Use it where a picture has a reference, such as the same task drawn alone, or before and after a channel. Do
-not use it to say how good a picture is: two good pictures of one prompt share no pixels.
+Use these scores if an image has a reference, such as the same task drawn alone, or the image before and after
+a channel. Do not use them as a measure of image quality: two good images of one prompt share no pixels.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,17 @@ from torch import Tensor
 from fedaigc.errors import UserError
 
 BATCH = 64
-MIN_PIXELS = 11  # the side of SSIM's Gaussian window, sigma 1.5
+MIN_PIXELS = 11  # side length of SSIM's Gaussian window, sigma 1.5
 
 
 @dataclass(frozen=True)
 class PairQuality:
-    """One picture against its reference, on pixel values from 0 to 1.
+    """Scores of one image against its reference, on pixel values from 0 to 1.
 
-    mse: mean squared error over pixels and channels. psnr_db: 10 log10(1 / mse), infinite for equal
-    pictures. ssim: at most 1, for equal pictures.
+    Attributes:
+        mse: Mean squared error over pixels and channels.
+        psnr_db: 10 log10(1 / mse) in dB, infinite for equal images.
+        ssim: Structural similarity. The maximum is 1, for equal images.
     """
 
     mse: float
@@ -33,14 +35,19 @@ class PairQuality:
 
 
 def image_quality(images: Sequence[Image.Image], references: Sequence[Image.Image]) -> list[PairQuality]:
-    """Compare each picture with the reference at the same place, in the order given.
+    """Compare each image with the reference of the same index, and return the scores in this order.
 
-    SSIM [Wang04] has a Gaussian window (sigma 1.5, 11 x 11), k1 = 0.01, k2 = 0.03, biased variances, and is
-    averaged over channels and all pixels, the border mirrored; other implementations leave the border out.
+    SSIM [Wang04] uses a Gaussian window (sigma 1.5, 11 x 11), k1 = 0.01, k2 = 0.03 and biased variances. It
+    is averaged over channels and all pixels, with the border mirrored. Other implementations exclude the
+    border.
 
-    Source: [Wang04] Z. Wang, A. Bovik, H. Sheikh, E. Simoncelli, "Image Quality Assessment: From Error
-    Visibility to Structural Similarity", IEEE Transactions on Image Processing 13(4), 2004.
-    Raises UserError when the numbers of pictures differ, the sizes of a pair differ, or a side is below 11.
+    Raises:
+        UserError: If the numbers of images and references differ, if the sizes of a pair differ, or if a side
+            has fewer than 11 pixels.
+
+    References:
+        [Wang04] Z. Wang, A. Bovik, H. Sheikh, E. Simoncelli, "Image Quality Assessment: From Error Visibility
+        to Structural Similarity", IEEE Transactions on Image Processing 13(4), 2004.
     """
     if len(images) != len(references):
         raise UserError(f"{len(images)} pictures for {len(references)} references: give one for each")
@@ -74,12 +81,12 @@ def _compared(pairs: list[tuple[Image.Image, Image.Image]]) -> list[PairQuality]
     mse = (x - y).square().mean((1, 2, 3))
     psnr = peak_signal_noise_ratio(x, y, data_range=1.0, reduction="none", dim=(1, 2, 3))
     ssim = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")
-    assert isinstance(ssim, Tensor)  # a tuple only when a full map is asked for
+    assert isinstance(ssim, Tensor)  # a tuple is returned only with a full map
     rows = zip(mse.tolist(), psnr.tolist(), ssim.tolist(), strict=True)
     return [PairQuality(*row) for row in rows]
 
 
 def _unit_pixels(images: list[Image.Image]) -> Float[Tensor, "b 3 h w"]:
-    """Pixels from 0 to 1, in double precision: SSIM subtracts near-equal squares."""
+    """Return pixels from 0 to 1, in double precision because SSIM subtracts nearly equal squares."""
     arrays = [np.asarray(image.convert("RGB"), dtype=np.float64) for image in images]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 255

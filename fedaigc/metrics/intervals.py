@@ -1,4 +1,4 @@
-"""95 % intervals for proportions, for means over clusters, and for paired differences."""
+"""95 % intervals of proportions, of means over clusters, and of paired differences."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +12,14 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval, from n observations."""
+    """A mean with its 95 % interval, from n observations.
+
+    Attributes:
+        mean: The mean.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Number of observations.
+    """
 
     mean: float
     low: float
@@ -20,7 +27,7 @@ class Estimate:
     n: int
 
     def as_dict(self) -> dict[str, float]:
-        """For JSON records."""
+        """Return the fields, for JSON records."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -28,10 +35,12 @@ class Estimate:
 
 
 def proportion(outcomes: Sequence[bool]) -> Estimate:
-    """The share of true outcomes with Wilson's score interval, for independent outcomes.
+    """Return the share of true outcomes with Wilson's score interval, for independent outcomes.
 
-    Do not use it where several outcomes share an object, a prompt pair or a client: see `clustered_share`.
-    Raises ValueError for no outcomes.
+    Do not use this if several outcomes share an object, a prompt pair or a client: see `clustered_share`.
+
+    Raises:
+        ValueError: If there are no outcomes.
     """
     if not outcomes:
         raise ValueError("a proportion needs at least one outcome")
@@ -45,10 +54,19 @@ def proportion(outcomes: Sequence[bool]) -> Estimate:
 def clustered_mean(
     values: Sequence[float], clusters: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
 ) -> Estimate:
-    """The mean of `values` with a percentile bootstrap that draws whole clusters (prompt pairs, clients).
+    """Return the mean of `values` with a percentile bootstrap interval that resamples whole clusters.
 
-    Source: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
-    Raises ValueError for no values, or when the lengths differ.
+    Args:
+        values: The observations.
+        clusters: The cluster of each observation, e.g. its prompt pair or client.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap samples.
+
+    Raises:
+        ValueError: If there are no values, or if the lengths differ.
+
+    References:
+        Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
     """
     if not values or len(values) != len(clusters):
         raise ValueError(
@@ -70,11 +88,20 @@ def clustered_mean(
 def clustered_share(
     outcomes: Sequence[bool], clusters: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
 ) -> Estimate:
-    """The share of true outcomes, by `clustered_mean`; by Wilson's interval where all or none are true.
+    """Return the share of true outcomes with the interval of `clustered_mean`.
 
-    Resampling equal outcomes gives no width at all. Wilson's interval is that of independent outcomes: where
-    nothing varies, nothing shows how much alike the outcomes of one cluster are, so it may be too narrow.
-    Raises ValueError as `clustered_mean` does.
+    If all or none of the outcomes are true, the interval is Wilson's, because resampling equal outcomes gives
+    an interval without width. Wilson's interval assumes independent outcomes. If nothing varies, nothing
+    shows how similar the outcomes of one cluster are, so the interval may be too narrow.
+
+    Args:
+        outcomes: The outcomes.
+        clusters: The cluster of each outcome.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap samples.
+
+    Raises:
+        ValueError: If there are no outcomes, or if the lengths differ.
     """
     values = [float(bool(outcome)) for outcome in outcomes]
     estimate = clustered_mean(values, clusters, seed=seed, resamples=resamples)
@@ -83,7 +110,16 @@ def clustered_share(
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference of pairs with its 95 % interval, n pairs in so many clusters, and a two-sided p."""
+    """A mean difference of pairs with its 95 % interval.
+
+    Attributes:
+        mean: Mean of first - second.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Number of pairs.
+        clusters: Number of clusters that the pairs form.
+        p: Two-sided p value.
+    """
 
     mean: float
     low: float
@@ -93,7 +129,7 @@ class Difference:
     p: float
 
     def as_dict(self) -> dict[str, float]:
-        """For JSON records."""
+        """Return the fields, for JSON records."""
         return asdict(self)
 
 
@@ -105,13 +141,23 @@ def paired_difference(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Difference:
-    """The mean of first - second over pairs of values that share all but what is compared.
+    """Return the mean of first - second over pairs of values that share everything but the factor compared.
 
-    The interval is `clustered_mean`'s. p: the share of random swaps of first and second, of all pairs of a
-    cluster at once, that give a difference as far from zero (`scipy.stats.permutation_test`, 9,999 swaps, so
-    never below .0002). With clusters of one pair and outcomes of 0 and 1 that is McNemar's exact test. Where
-    no pair differs the interval has no width and p is 1.
-    Raises ValueError for no values, or when the lengths differ.
+    The interval is that of `clustered_mean`. p is the share of random swaps of first and second, of all pairs
+    of a cluster at once, with a difference at least as far from zero. It comes from
+    `scipy.stats.permutation_test` with 9,999 swaps, so it is never below .0002. With clusters of one pair and
+    outcomes of 0 and 1, the test is McNemar's exact test. If no pair differs, the interval has no width and p
+    is 1.
+
+    Args:
+        first: The first value of each pair.
+        second: The second value of each pair.
+        clusters: The cluster of each pair.
+        seed: Seed of the bootstrap and of the swaps.
+        resamples: Number of bootstrap samples.
+
+    Raises:
+        ValueError: If there are no values, or if the lengths differ.
     """
     from scipy.stats import permutation_test
 
@@ -122,7 +168,7 @@ def paired_difference(
     sums: dict[Hashable, float] = {}
     for difference, cluster in zip(differences, clusters, strict=True):
         sums[cluster] = sums.get(cluster, 0.0) + difference
-    # a cluster without a difference is the same either way round; a single one is as far from zero swapped
+    # swaps do not change a cluster without a difference, or the distance of a single cluster from zero
     told = np.array([value for value in sums.values() if value])
     p = 1.0
     if len(told) > 1:

@@ -1,10 +1,11 @@
-"""An independent judge of pictures of Scenes: which object, which place, whose style, or none.
+"""An independent judge for images of Scenes: it classifies object, place and style, or none.
 
-It was trained apart from the diffusion model, on rendered scenes, on what the autoencoder makes of them, and
-against pictures that have an object's colours but not its shape (experiments/pretrain/judge.py). Its
-penultimate layer (64 wide) is the feature space of the project's Frechet distance.
+It was trained separately from the diffusion model, on rendered scenes, on their reconstructions by the
+autoencoder, and against images that have an object's colours but not its shape
+(experiments/pretrain/judge.py). Its penultimate layer (64 wide) is the feature space of the project's Frechet
+distance.
 
-Do not use it on pictures that are not of Scenes: it knows nothing else.
+Do not use it on other images than those of Scenes, because it knows nothing else.
 """
 
 from collections.abc import Sequence
@@ -33,11 +34,11 @@ def _block(before: int, after: int, stride: int = 1, kernel: int = 3) -> list[nn
 
 
 class JudgeNet(nn.Module):
-    """A small convolutional net with one head each for object, place and style; 1.4 M weights."""
+    """A small convolutional network with one head each for object, place and style, and 1.4 M weights."""
 
     def __init__(self) -> None:
         super().__init__()
-        # the first layer halves the picture: full resolution costs most of the time and adds little
+        # the first layer halves the image: full resolution costs most of the time and adds little
         layers = _block(3, 48, stride=2, kernel=5) + _block(48, 64)
         for before, after in ((64, 128), (128, 192), (192, 192)):
             layers += _block(before, after, stride=2) + _block(after, after)
@@ -48,21 +49,30 @@ class JudgeNet(nn.Module):
         self.style_head = nn.Linear(FEATURES, len(STYLES))
 
     def embed(self, pixels: Float[Tensor, "b 3 64 64"]) -> Float[Tensor, "b 64"]:
-        """The penultimate layer, for pixels in [-1, 1]."""
+        """Return the penultimate layer for pixels in [-1, 1]."""
         maps = self.trunk(pixels)
         return self.features(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1))
 
     def forward(
         self, pixels: Float[Tensor, "b 3 64 64"]
     ) -> tuple[Float[Tensor, "b objects"], Float[Tensor, "b places"], Float[Tensor, "b styles"]]:
-        """Logits over OBJECT_LABELS, PLACE_LABELS and STYLES."""
+        """Return logits over OBJECT_LABELS, PLACE_LABELS and STYLES."""
         features = self.embed(pixels)
         return self.object_head(features), self.place_head(features), self.style_head(features)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge sees in one picture: for each question the label and the probability of every label."""
+    """The judge's classification of one image.
+
+    Attributes:
+        object: The most probable label of OBJECT_LABELS.
+        place: The most probable label of PLACE_LABELS.
+        style: The most probable style.
+        object_probabilities: Probability of every object label.
+        place_probabilities: Probability of every place label.
+        style_probabilities: Probability of every style.
+    """
 
     object: str
     place: str
@@ -73,7 +83,7 @@ class Verdict:
 
 
 def pixels_of(images: Sequence[Image.Image]) -> Float[Tensor, "b 3 64 64"]:
-    """Pictures as float32 in [-1, 1]; other sizes than 64x64 are resized."""
+    """Return images as float32 in [-1, 1]. Images of another size than 64x64 are resized."""
     arrays = [
         np.array(image.convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BOX), dtype=np.float32)
         for image in images
@@ -82,14 +92,14 @@ def pixels_of(images: Sequence[Image.Image]) -> Float[Tensor, "b 3 64 64"]:
 
 
 class Judge:
-    """The trained judge."""
+    """The trained judge, with frozen weights."""
 
     def __init__(self, net: JudgeNet) -> None:
         self.net = net.eval().requires_grad_(False)
 
     @classmethod
     def load(cls) -> "Judge":
-        """The judge that ships with the package."""
+        """Load the judge that ships with the package."""
         from safetensors.torch import load_file
 
         net = JudgeNet()
@@ -98,7 +108,7 @@ class Judge:
         return cls(net)
 
     def score(self, images: Sequence[Image.Image]) -> list[Verdict]:
-        """One verdict a picture; an empty list for none."""
+        """Return one verdict per image."""
         if not images:
             return []
         with torch.inference_mode():
@@ -114,6 +124,6 @@ class Judge:
         return verdicts
 
     def features(self, images: Sequence[Image.Image]) -> Float[Tensor, "b 64"]:
-        """The penultimate layer's activations, for distribution distances."""
+        """Return the activations of the penultimate layer, for distribution distances."""
         with torch.inference_mode():
             return self.net.embed(pixels_of(images))

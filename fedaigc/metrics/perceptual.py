@@ -1,7 +1,7 @@
-"""CLIP score and LPIPS, where their weights are at hand: neither net is shipped.
+"""CLIP score and LPIPS, for installations that have their weights: neither network is shipped.
 
-Nothing here downloads anything. Do not use CLIP score to rank models on Scenes at 64x64: CLIP was trained on
-photographs at 224x224; the judge (`metrics.judge`) knows Scenes.
+This module downloads nothing. Do not use the CLIP score to rank models on Scenes at 64x64, because CLIP was
+trained on photographs at 224x224. The judge (`metrics.judge`) was trained on Scenes.
 """
 
 import importlib.util
@@ -38,10 +38,13 @@ class _ProjectedClip(nn.Module):
 
 
 class ClipScore:
-    """How well a picture fits its caption: max(100 cos(image embedding, text embedding), 0).
+    """How well an image fits its caption: max(100 cos(image embedding, text embedding), 0).
 
-    Source: J. Hessel, A. Holtzman, M. Forbes, R. Le Bras, Y. Choi, "CLIPScore: A Reference-free Evaluation
-    Metric for Image Captioning", arXiv:2104.08718; torchmetrics scales by 100 where the paper scales by 2.5.
+    torchmetrics scales by 100 where the paper scales by 2.5.
+
+    References:
+        J. Hessel, A. Holtzman, M. Forbes, R. Le Bras, Y. Choi, "CLIPScore: A Reference-free Evaluation Metric
+        for Image Captioning", arXiv:2104.08718.
     """
 
     def __init__(self, metric: Any) -> None:
@@ -49,14 +52,15 @@ class ClipScore:
 
     @classmethod
     def load(cls, name: str | Path = CLIP) -> "ClipScore":
-        """A CLIP model from a folder or, by its hub name, from the local Hugging Face cache.
+        """Load a CLIP model from a folder or, by its hub name, from the local Hugging Face cache.
 
-        Raises UserError when it is neither here nor there.
+        Raises:
+            UserError: If neither contains it.
         """
         import transformers
         from torchmetrics.multimodal.clip_score import CLIPScore
 
-        transformers.logging.set_verbosity_error()  # it advises on torchvision at every load
+        transformers.logging.set_verbosity_error()  # it logs advice on torchvision at every load
         transformers.logging.disable_progress_bar()
         try:
             clip = transformers.CLIPModel.from_pretrained(str(name), local_files_only=True)
@@ -70,11 +74,15 @@ class ClipScore:
         return cls(CLIPScore(lambda: (model, processor)))
 
     def score(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[float]:
-        """One score a picture, from 0 to 100. Raises UserError for another number of captions."""
+        """Return one score per image, from 0 to 100.
+
+        Raises:
+            UserError: If the number of captions differs from the number of images.
+        """
         _check_numbers(images, captions, "captions")
         scores = []
         for image, caption in zip(images, captions, strict=True):
-            # the metric holds a mean over its updates: one update a score
+            # the metric averages over its updates, so each score needs a single update
             self._metric.reset()
             with torch.inference_mode():
                 self._metric.update(_bytes(image), caption)
@@ -83,10 +91,11 @@ class ClipScore:
 
 
 class Lpips:
-    """How different two pictures look: distances between features of a net, weighted to agree with people.
+    """How different two images look: distances of network features, weighted to match human judgement.
 
-    Source: R. Zhang, P. Isola, A. Efros, E. Shechtman, O. Wang, "The Unreasonable Effectiveness of Deep
-    Features as a Perceptual Metric", arXiv:1801.03924.
+    References:
+        R. Zhang, P. Isola, A. Efros, E. Shechtman, O. Wang, "The Unreasonable Effectiveness of Deep Features
+        as a Perceptual Metric", arXiv:1801.03924.
     """
 
     def __init__(self, metric: Any) -> None:
@@ -94,10 +103,13 @@ class Lpips:
 
     @classmethod
     def load(cls, net: Literal["alex", "vgg", "squeeze"] = "alex") -> "Lpips":
-        """LPIPS over AlexNet (the authors' choice for comparisons), VGG-16 or SqueezeNet.
+        """Load LPIPS with an AlexNet (the authors' choice for comparisons), VGG-16 or SqueezeNet backbone.
 
-        torchmetrics holds LPIPS' own weights; the backbone's come from torch's hub folder (TORCH_HOME).
-        Raises UserError when torchvision or the backbone's file is missing.
+        torchmetrics contains the weights of LPIPS. Those of the backbone come from torch's hub folder
+        (TORCH_HOME).
+
+        Raises:
+            UserError: If torchvision or the weight file of the backbone is missing.
         """
         if importlib.util.find_spec("torchvision") is None:
             raise UserError("LPIPS needs torchvision: `pip install torchvision`, or leave LPIPS out")
@@ -111,7 +123,11 @@ class Lpips:
         return cls(LearnedPerceptualImagePatchSimilarity(net_type=net, normalize=True, reduction="none"))
 
     def distances(self, images: Sequence[Image.Image], references: Sequence[Image.Image]) -> list[float]:
-        """One distance a pair, 0 for equal pictures. Raises UserError for another number or size."""
+        """Return one distance per pair, 0 for equal images.
+
+        Raises:
+            UserError: If the numbers of images and references differ, or if the sizes of a pair differ.
+        """
         _check_numbers(images, references, "references")
         found = []
         for number, (image, reference) in enumerate(zip(images, references, strict=True)):

@@ -1,1 +1,1 @@
-"""Meaning without disclosure: prompts to concepts, concepts to signatures, signatures to groups."""
+"""Group tasks by meaning without disclosing prompts: prompts to concepts, to signatures, to groups."""

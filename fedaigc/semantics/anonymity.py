@@ -1,23 +1,27 @@
-"""Which general word a device discloses for a concept, so that at least m nouns of Scenes share the word.
+"""Choose the general word that a device discloses for a concept, shared by at least m nouns of Scenes.
 
-Counting the nouns *below* a word promises nothing: if every noun discloses its nearest general word, "an
-animal" is always the bird, because the mammals say "a mammal". What counts is how many nouns *produce* the
-word.
+Counting the nouns *below* a word guarantees nothing. If every noun disclosed its nearest general word, "an
+animal" would always mean the bird, because mammals disclose "a mammal". What counts is how many nouns
+*produce* the word.
 
-The table. It starts with every noun's nearest general word. Then, for k = 2, 3, ..., m, and the most specific
-word first: a word that fewer than k nouns produce is merged into the word disclosed for the next general one
-above it. If the root then has fewer than k, the most general of the other words, which say the least, are
-merged into it until it has k. There is one table for each role and m, and everyone can compute it. Two
-properties hold:
+The table that maps nouns to words starts with every noun's nearest general word. Then, for k = 2, 3, ..., m:
 
-- At least m nouns of Scenes produce every word in it. m = 1 asks for nothing and promises nothing.
+1. Starting with the most specific word, a word that fewer than k nouns produce is merged into the word
+   disclosed for the next general word above it.
+2. If fewer than k nouns then produce the root, the most general of the other words are merged into it until k
+   do. These words disclose the least.
+
+There is one table per role and m, and everyone can compute it. Two properties hold:
+
+- At least m nouns of Scenes produce every word in it. With m = 1 there is no guarantee.
 - Tables are nested: the word for a larger m is a function of the word for a smaller m, and each is a function
-  of the nearest public concept. Whoever asks with several m or several policies learns no more than by the
-  smallest m and the most disclosing policy; intersecting the answers gains nothing.
+  of the nearest public concept. Requests with several m or several policies reveal no more than the smallest
+  m and the most disclosing policy alone. Intersecting the answers gains nothing.
 
-Sources: Wong et al., "Minimality attack in privacy preserving data publishing", VLDB 2007 (the attack);
-Samarati, "Protecting respondents' identities in microdata release", TKDE 13 (6), 2001 (generalisation along a
-hierarchy).
+References:
+    Wong et al., "Minimality attack in privacy preserving data publishing", VLDB 2007 (the attack).
+    Samarati, "Protecting respondents' identities in microdata release", TKDE 13 (6), 2001 (generalization
+    along a hierarchy).
 """
 
 from collections.abc import Mapping
@@ -29,15 +33,27 @@ from fedaigc.semantics.concepts.vocabulary import Role, drawn_nouns, general_nou
 
 
 def nearest_public(concept: str, role: Role, taxonomy: Taxonomy) -> str:
-    """The deepest public concept that is, or stands above, the given one."""
+    """Return the deepest public concept that equals the given concept or lies above it."""
     return taxonomy.lowest_common_ancestor(concept, among=public_nouns(role))
 
 
 def general_word(concept: str, role: Role, minimum: int, taxonomy: Taxonomy) -> str | None:
-    """The general word to disclose for a concept; None if Scenes has fewer than `minimum` nouns in this role.
+    """Return the general word to disclose for a concept.
 
     A noun that Scenes does not draw gets the word of its nearest public concept, so it never has a word of
-    its own. Raises ValueError when minimum < 1.
+    its own.
+
+    Args:
+        concept: A concept id.
+        role: The role of the concept in the prompt.
+        minimum: m, the number of nouns of Scenes that must produce the word.
+        taxonomy: The knowledge graph.
+
+    Returns:
+        The concept id of the word, or None if Scenes has fewer than `minimum` nouns in this role.
+
+    Raises:
+        ValueError: If `minimum` is below 1.
     """
     if minimum < 1:
         raise ValueError(f"the minimum must be at least 1, got {minimum}")
@@ -46,12 +62,15 @@ def general_word(concept: str, role: Role, minimum: int, taxonomy: Taxonomy) -> 
     return general_words(role, minimum, taxonomy)[nearest_public(concept, role, taxonomy)]
 
 
-# the roles, and every minimum that has a table
+# large enough for the roles and every minimum that has a table
 @lru_cache(maxsize=64)
 def general_words(role: Role, minimum: int, taxonomy: Taxonomy) -> Mapping[str, str]:
-    """Public concept -> the general word that is disclosed for it: the table described above.
+    """Return the table of this module: public concept -> the general word that is disclosed for it.
 
-    minimum: m, from 1 to the number of nouns that Scenes has in this role.
+    Args:
+        role: The role of the concepts.
+        minimum: m, from 1 to the number of nouns that Scenes has in this role.
+        taxonomy: The knowledge graph.
     """
     if minimum == 1:
         nearest = {noun: _nearest_general(noun, role, taxonomy) for noun in public_nouns(role)}
@@ -69,7 +88,7 @@ def general_words(role: Role, minimum: int, taxonomy: Taxonomy) -> Mapping[str, 
 
 
 def _producers(word: str, words: Mapping[str, str], role: Role) -> list[str]:
-    """The nouns of Scenes for which this word is disclosed."""
+    """Return the nouns of Scenes for which this word is disclosed."""
     return [noun for noun in drawn_nouns(role) if words[noun] == word]
 
 

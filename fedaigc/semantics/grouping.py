@@ -1,23 +1,23 @@
-"""Signatures to groups that share their first denoising steps, and the public prompt of each group.
+"""Group signatures that can share their first denoising steps, and choose the public prompt of each group.
 
-The distance of two signatures in the same relation, with objects a, b and places p, q:
+The distance of two signatures in the same relation, with objects a, b and places p, q, is
 
     d = (1 - sim(a, b)) + place_weight (1 - sim(p, q)),   sim(a, b) = 2 depth(c) / (depth(a) + depth(b))
 
-Wu and Palmer's similarity, c being the lowest common ancestor *that has a public word*: what the group prompt
-can say. Plain Wu-Palmer puts an animal closer to a plant (both organisms, 0.86) than to a mammal (0.82), but
-no caption says "an organism", and the nearest public word for both is "a thing". Open signatures, whose group
-prompt is a member's own, are compared by plain Wu-Palmer.
+sim is Wu and Palmer's similarity, where c is the lowest common ancestor *that has a public word*, i.e. that a
+group prompt can express. Plain Wu-Palmer puts an animal closer to a plant (both organisms, 0.86) than to a
+mammal (0.82), but no caption contains "an organism", and the nearest public word for both is "a thing". Open
+signatures, whose group prompt is a member's own, are compared by plain Wu-Palmer.
 
-Groups are the clusters of complete linkage: no two members lie further apart than `max_distance`. Signatures
-in different relations never share, nor does an open one with a closed one. The first steps fix the layout, so
-the default place_weight keeps any two different places apart (the closest, desk and table, by 0.53). The
-result depends on the set of signatures alone, so the waiting tasks are grouped anew when another arrives.
-Source of the method: [Du23], step 3 of the framework.
+Groups are the clusters of complete linkage: no two members are further apart than `max_distance`. Signatures
+in different relations never share a group, and neither do open and other signatures. The first steps fix the
+layout, so the default place_weight separates any two different places (the closest, desk and table, by 0.53).
+The result depends only on the set of signatures, so the waiting tasks are regrouped when another task
+arrives. The method is step 3 of the framework in [Du23].
 
-Cost: the square of the number of different signatures in a relation, whatever the number of tasks. Of closed
-signatures there are a few hundred at most; open ones, of which there may be as many as tasks, are compared
-within runs of `MAX_COMPARED` in the order of their content.
+The cost is quadratic in the number of different signatures in a relation, and independent of the number of
+tasks. There are at most a few hundred different signatures that are not open. Open signatures can be as
+numerous as tasks, so they are compared within runs of `MAX_COMPARED` in the order of their content.
 """
 
 from collections import defaultdict
@@ -31,7 +31,7 @@ from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Role, public_nouns, render_prompt
 from fedaigc.semantics.signature import OpenSignature, Signature
 
-# a mammal and an animal are 0.18 apart, a vehicle and a device 0.29; of open signatures dog and bird 0.25
+# distances: mammal and animal 0.18, vehicle and device 0.29, dog and bird in open signatures 0.25
 MAX_DISTANCE = 0.25
 PLACE_WEIGHT = 10.0
 Similarity = Callable[[str, str], float]
@@ -41,9 +41,11 @@ Similarity = Callable[[str, str], float]
 class Group:
     """Tasks that share their first steps.
 
-    members: task ids, ascending. prompt: the public prompt of the shared steps; under the policy open, the
-    prompt of one member; empty where nothing was disclosed. signature: what it says, in concepts; None for a
-    task that runs alone because nothing was disclosed.
+    Attributes:
+        members: Task ids, ascending.
+        prompt: The public prompt of the shared steps. Under the policy open it is the prompt of one member.
+            It is empty if nothing was disclosed.
+        signature: The prompt as concepts. None for a task that runs alone because nothing was disclosed.
     """
 
     members: tuple[str, ...]
@@ -57,12 +59,16 @@ def group(
     max_distance: float = MAX_DISTANCE,
     place_weight: float = PLACE_WEIGHT,
 ) -> list[Group]:
-    """Client the tasks into groups, in the order of their first task ids.
+    """Group the tasks, in the order of the first task id of each group.
 
-    signatures: task id -> what its device disclosed; None makes a group of one.
-    max_distance: the largest distance between two members; 0 groups equal signatures only.
+    Args:
+        signatures: Task id -> the signature that its device disclosed. None makes a group of one.
+        taxonomy: The knowledge graph.
+        max_distance: The largest distance between two members. 0 groups equal signatures only.
+        place_weight: Weight of the places in the distance.
 
-    Raises ValueError for a negative max_distance or place_weight.
+    Raises:
+        ValueError: If `max_distance` or `place_weight` is negative.
     """
     if max_distance < 0 or place_weight < 0:
         raise ValueError(f"distances are not negative: got {max_distance} and weight {place_weight}")
@@ -75,7 +81,7 @@ def group(
         else:
             tasks[signature].append(task_id)
     mixable: defaultdict[tuple[bool, str], list[Signature]] = defaultdict(list)
-    # sorted by content: ties are then broken by what is said, not by who said it
+    # sorted by content, so that ties are broken by signatures and not by task ids
     for signature in sorted(tasks, key=Signature.to_json):
         mixable[isinstance(signature, OpenSignature), signature.relation].append(signature)
     for candidates in mixable.values():
@@ -89,13 +95,16 @@ def group(
 
 
 def distance(a: Signature, b: Signature, taxonomy: Taxonomy, place_weight: float = PLACE_WEIGHT) -> float:
-    """The distance of two signatures in the same relation, >= 0, and 0 for the same concepts: see above."""
+    """Return the distance of two signatures in the same relation: >= 0, and 0 for the same concepts.
+
+    The module documentation defines it.
+    """
     both_open = isinstance(a, OpenSignature) and isinstance(b, OpenSignature)
     return _distance(a, b, _similarities(taxonomy, both_open), place_weight)
 
 
 def _similarities(taxonomy: Taxonomy, both_open: bool) -> tuple[Similarity, Similarity]:
-    """Wu and Palmer's similarity of two objects and of two places; each pair is looked up once."""
+    """Return Wu and Palmer's similarity for objects and for places. Each pair is looked up only once."""
 
     def of(role: Role) -> Similarity:
         return cache(partial(taxonomy.wu_palmer, among=None if both_open else public_nouns(role)))
@@ -115,10 +124,10 @@ def _clusters(
 ) -> list[list[Signature]]:
     if len(candidates) == 1:
         return [list(candidates)]
-    # imported here: scipy takes a while, and a device never groups
+    # imported here because scipy loads slowly, and a device never groups
     from scipy.cluster.hierarchy import fcluster, linkage
 
-    # all open or all closed
+    # either all or none of the candidates are open
     similar = _similarities(taxonomy, isinstance(candidates[0], OpenSignature))
     distances = [_distance(a, b, similar, place_weight) for a, b in combinations(candidates, 2)]
     labels = fcluster(linkage(distances, method="complete"), t=max_distance, criterion="distance")

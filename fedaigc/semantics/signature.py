@@ -1,25 +1,25 @@
-"""What a device says of a prompt: how general the concepts are that leave it.
+"""A signature: the part of a prompt that a device discloses, as general concepts.
 
-A signature holds enums and concept ids of the public vocabulary, and nothing of the prompt's own words; only
-the policy `open`, the paper's mode for experiments, sends the prompt itself, in a type of its own.
+A signature contains enums and concept ids of the public vocabulary, and none of the prompt's own words. Only
+the policy `open`, the paper's mode for experiments, sends the prompt itself, in a separate type.
 
-What it protects. A public prompt is an object of Scenes in a relation to a place of Scenes. At least m
-(`min_public_prompts`) objects produce the same signature at the same place, so even who knows the policy, m
-and this code cannot tell the object apart from m - 1 others. Under `general` the same holds for the place.
-Answers under several policies or several m cannot be intersected (`semantics.anonymity`), and the same prompt
-always gives the same answer.
+Protected. A public prompt is an object of Scenes in a relation to a place of Scenes. At least m
+(`min_public_prompts`) objects produce the same signature at the same place. An observer who knows the policy,
+m and this code therefore cannot distinguish the object from m - 1 others. Under `general` the same holds for
+the place. Answers under several policies or several m cannot be intersected (`semantics.anonymity`), and the
+same prompt always gives the same answer.
 
-What it does not protect:
+Not protected:
 
-- Under `exact` and `kind` the place is disclosed as it is, by design: m does not count places. A place that
-  is not in Scenes is disclosed by the nearest public word. If that is a general one, e.g. "water" for a lake,
-  it says that the place is none of Scenes.
-- The relation is always disclosed, and that there is a prompt, and when.
-- m counts public prompts, not what people ask for. Prior knowledge ("she likes birds") makes a guess better
-  than 1 in m, and so does a person who asks for the same kind of thing again and again.
-- m = 1 promises nothing: "an animal" is then the bird, because the mammals say "a mammal".
-- A task without a signature says that its prompt was not understood or has no place, or that m is larger than
-  the vocabulary.
+- Under `exact` and `kind` the place is disclosed by design: m does not count places. A place that is not in
+  Scenes is disclosed by the nearest public word. If that word is general, e.g. "water" for a lake, it reveals
+  that the place is not in Scenes.
+- The relation, the existence of a prompt and its time are always disclosed.
+- m counts public prompts, not how often people request them. Prior knowledge ("she likes birds") makes a
+  guess better than 1 in m, and so do repeated requests by one person for the same kind of thing.
+- m = 1 guarantees nothing: "an animal" then means the bird, because mammals disclose "a mammal".
+- A task without a signature reveals that its prompt was not understood or has no place, or that m is larger
+  than the vocabulary.
 """
 
 import json
@@ -41,17 +41,21 @@ from fedaigc.storage.bounded_json import read_json
 
 
 class Policy(StrEnum):
-    """How much of a prompt a device discloses. Each discloses the relation, none a modifier.
+    """How much of a prompt a device discloses.
 
-    OPEN: the prompt. The paper's mode, for experiments only; must be asked for by name. The shared steps of a
-        group then run on one member's prompt, and its packets disclose it to the others, not to the server
-        alone.
-    EXACT: object and place by their nearest public concepts ("an apple on a table") if the minimum of public
-        prompts is 1; with any other minimum the object as under KIND.
-    KIND: the place by its nearest public concept, the object by a general word ("a fruit on a table"). The
-        default: the place is layout, which the first, shared steps fix; the object's kind is decided late.
-    GENERAL: both by general words ("a fruit on furniture").
-    SILENT: nothing; every task runs alone.
+    All policies except SILENT disclose the relation. None except OPEN discloses a modifier.
+
+    Attributes:
+        OPEN: The prompt. The paper's mode, for experiments only, which must be requested by name. The shared
+            steps of a group then run on one member's prompt. Its packets disclose the prompt to the other
+            members as well, not only to the server.
+        EXACT: Object and place by their nearest public concepts ("an apple on a table") if the minimum of
+            public prompts is 1. With any other minimum the object is disclosed as under KIND.
+        KIND: The place by its nearest public concept, the object by a general word ("a fruit on a table").
+            The default: the place belongs to the layout, which the shared first steps fix, and the kind of
+            the object is decided late.
+        GENERAL: Both by general words ("a fruit on furniture").
+        SILENT: Nothing. Every task runs alone.
     """
 
     OPEN = "open"
@@ -61,15 +65,22 @@ class Policy(StrEnum):
     SILENT = "silent"
 
 
-# from the least that is disclosed to the most
+# ordered from the least to the most disclosing policy
 LEAST_FIRST = (Policy.SILENT, Policy.GENERAL, Policy.KIND, Policy.EXACT, Policy.OPEN)
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a device discloses of a prompt: concept ids of the public vocabulary, and enums.
+    """The part of a prompt that a device discloses: concept ids of the public vocabulary, and enums.
 
-    Raises ValueError for any other content.
+    Attributes:
+        object: Concept id of the object.
+        relation: How the object stands to the place.
+        place: Concept id of the place.
+        policy: The policy under which the signature was disclosed.
+
+    Raises:
+        ValueError: If the content is invalid.
     """
 
     object: str
@@ -85,23 +96,26 @@ class Signature:
     def _check(self) -> None:
         if self.policy in (Policy.OPEN, Policy.SILENT):
             raise ValueError(f"a signature of concepts cannot have the policy {self.policy.value!r}")
-        # the values are not quoted: what is refused may be a prompt
+        # do not quote the values: a refused value may be a prompt
         if self.object not in public_nouns(Role.OBJECT):
             raise ValueError("the object of a signature must be a public concept")
         if self.place not in public_nouns(Role.PLACE):
             raise ValueError("the place of a signature must be a public concept")
 
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no blanks."""
+        """Return canonical JSON: sorted keys, no blanks."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> "Signature":
-        """The inverse of `to_json`.
+        """Parse the output of `to_json`.
 
-        Gives an `OpenSignature` when the text itself says that its policy is open. Raises ValueError for
-        anything but JSON of exactly these keys with strings from the closed lists, and for text over 256
-        characters (open ones: over 12,256).
+        Returns:
+            The signature, as an `OpenSignature` if the text states the policy open.
+
+        Raises:
+            ValueError: If the text is not a JSON object of exactly these keys, with strings from the closed
+                lists, or if it is longer than 256 characters (12,256 for open signatures).
         """
         fields = _strict_fields(text)
         if fields.get("policy") == Policy.OPEN:
@@ -125,7 +139,11 @@ class Signature:
 
 @dataclass(frozen=True)
 class OpenSignature(Signature):
-    """The paper's mode: the prompt itself, with any concepts of the graph. For experiments only."""
+    """The paper's mode: the prompt itself, with any concepts of the graph. For experiments only.
+
+    Attributes:
+        prompt: The prompt.
+    """
 
     prompt: str
 
@@ -142,14 +160,21 @@ class OpenSignature(Signature):
 def disclose(
     parsed: ParsedPrompt, policy: Policy, taxonomy: Taxonomy, min_public_prompts: int = 3
 ) -> Signature | None:
-    """What the policy lets a device say of a prompt; None when the task runs alone.
+    """Return what the policy discloses of a prompt, or None if the task runs alone.
 
     A prompt without a known object, relation and place runs alone. Unless the policy is OPEN, at least
     `min_public_prompts` objects of Scenes produce the signature's object, and under GENERAL as many places
-    its place; if Scenes has fewer, nothing is disclosed. The beginning of this module says what that
+    produce its place. If Scenes has fewer, nothing is disclosed. The module documentation states what this
     protects.
 
-    Raises ValueError when min_public_prompts < 1.
+    Args:
+        parsed: The parsed prompt.
+        policy: The policy.
+        taxonomy: The knowledge graph.
+        min_public_prompts: The minimum m.
+
+    Raises:
+        ValueError: If `min_public_prompts` is below 1.
     """
     if min_public_prompts < 1:
         raise ValueError(f"min_public_prompts must be at least 1, got {min_public_prompts}")
@@ -169,10 +194,10 @@ def disclose(
 
 
 def says_all_of(one: Signature, other: Signature, taxonomy: Taxonomy) -> bool:
-    """Whether who has `one` of a prompt learns nothing more from `other` of the same prompt.
+    """Return whether `other` reveals nothing about a prompt beyond `one`, for signatures of the same prompt.
 
-    An open signature says all. Otherwise each concept of `one` must be, or stand below, that of `other`; with
-    the same concepts the more disclosing policy says more.
+    An open signature reveals everything. Otherwise each concept of `one` must equal that of `other` or lie
+    below it. With the same concepts, the more disclosing policy reveals more.
     """
     if isinstance(one, OpenSignature) or isinstance(other, OpenSignature):
         return isinstance(one, OpenSignature)

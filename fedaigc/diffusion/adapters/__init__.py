@@ -1,1 +1,1 @@
-"""The weights of the two stages: their values, in a pipeline, and in folders."""
+"""Weights of the two stages: as values, installed in a pipeline, and in files."""

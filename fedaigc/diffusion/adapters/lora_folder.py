@@ -1,4 +1,4 @@
-"""Adapters as ordinary peft / diffusers LoRA folders, which `pipe.load_lora_weights(folder)` loads."""
+"""Read and write adapters as standard peft / diffusers LoRA folders, for `pipe.load_lora_weights(folder)`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,12 +16,21 @@ _FILE = "pytorch_lora_weights.safetensors"
 
 
 def export_lora(pipe: "DiffusionPipeline", adapter: Adapter | SharedState, folder: Path) -> Path:
-    """Write a personal adapter, or a shared state, as a LoRA folder for this kind of pipeline.
+    """Write a personal adapter or a shared state as a LoRA folder for this kind of pipeline.
 
-    Loaded by an untouched pipeline it acts at all noise levels: LoRA files know no t*.
+    In a stock pipeline the exported adapter acts at all noise levels, because LoRA files cannot express t*.
 
-    Raises UserError when the shared state holds a residual, which is no LoRA, or the pipeline knows no LoRA
-    files.
+    Args:
+        pipe: A pipeline of the kind that the adapter belongs to.
+        adapter: The adapter, or a shared state without a residual.
+        folder: The folder to write. It is created if necessary.
+
+    Returns:
+        The path of the weight file.
+
+    Raises:
+        UserError: If the shared state holds a residual, which is not a LoRA, or if the pipeline does not
+            support LoRA files.
     """
     if isinstance(adapter, SharedState):
         if adapter.residual:
@@ -52,10 +61,18 @@ def export_lora(pipe: "DiffusionPipeline", adapter: Adapter | SharedState, folde
 
 
 def import_lora(pipe: "DiffusionPipeline", folder: Path) -> Adapter:
-    """Read a LoRA folder (or file) made here, by peft, or by diffusers' training scripts.
+    """Read a LoRA folder or file written by `export_lora`, by peft, or by the training scripts of diffusers.
 
-    Raises UserError when there is none, when it moves the text encoder or layers that are not adapted here,
-    or when its layers differ in rank.
+    Args:
+        pipe: The pipeline that the adapter is for.
+        folder: The LoRA folder or file.
+
+    Returns:
+        The adapter, with float32 factors.
+
+    Raises:
+        UserError: If the folder does not exist or is not a LoRA folder for this pipeline, if it changes the
+            text encoder or layers outside of `adapted_layers`, or if its layers differ in rank.
     """
     if not folder.exists():
         raise UserError(f"no LoRA folder {folder}: expected a folder with {_FILE}")
@@ -99,7 +116,10 @@ def _metadata(config: Any) -> dict[str, Any]:
 def _read(
     pipe: Any, folder: Path
 ) -> tuple[dict[str, Tensor], dict[str, float] | None, dict[str, Any] | None]:
-    """State dict, alphas of older formats, and metadata; the pipelines return two or three of them."""
+    """Return the state dict, the alphas of older formats, and the metadata.
+
+    Pipelines return two or three of them.
+    """
     options: dict[str, Any] = {"return_lora_metadata": True}
     if _part(pipe) == "unet":
         options["unet_config"] = pipe.unet.config

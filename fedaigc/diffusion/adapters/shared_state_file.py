@@ -1,4 +1,4 @@
-"""A shared state as a file: what a run leaves, and what a device keeps of what it was sent."""
+"""Store a shared state in a file: the result of a run, or a device's copy of a state that it received."""
 
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,26 @@ _ANY_MODE = 0o666
 
 
 def write_shared_state(path: Path, shared: SharedState, mode: int = _ANY_MODE) -> None:
-    """Write a shared state, whole or not at all."""
+    """Write a shared state to a file atomically."""
     write_parts(path, {PART: shared.header()}, {PART: shared.tensors()}, mode)
 
 
 def read_shared_state(path: Path) -> SharedState:
-    """The inverse of `write_shared_state`.
+    """Read a file written by `write_shared_state`.
 
-    Raises UserError when the file is not there, DamagedFile when it holds no shared state or not what was written.
+    Raises:
+        UserError: If the file does not exist.
+        DamagedFile: If the file holds no shared state, or values other than those written.
     """
     return shared_state_of(path, *read_parts(path))
 
 
 def shared_state_of(path: Path, header: dict[str, Any], parts: dict[str, dict[str, Tensor]]) -> SharedState:
-    """The shared state among the parts of a file. DamagedFile when there is none."""
+    """Return the shared state among the header and parts of a file.
+
+    Raises:
+        DamagedFile: If there is none.
+    """
     if PART not in header:
         raise DamagedFile(f"{path} holds no shared state: remove it")
     return SharedState.from_tensors(header[PART], parts.get(PART, {}))

@@ -1,9 +1,12 @@
-"""Shared-stage and personal-stage weights of a pipeline's denoiser.
+"""Install, activate and read the weights of the shared and the personal stage of a denoiser.
 
-In the shared stage (noisier than t*) a layer runs with W0 + R + s B A, in the personal stage (cleaner than
-t*) with W0 + s' B' A'. W0 is never written to. R is what earlier rounds merged; it acts in the shared stage
-only. The factors are peft LoRA adapters named "shared" and "personal"; R is a parametrization of the base
-layer.
+A layer with base weight W0 runs with
+
+    shared stage (noisier than t*)      W0 + R + s B A
+    personal stage (cleaner than t*)    W0 + s' B' A'
+
+W0 is never changed. The residual R holds what earlier rounds merged and acts in the shared stage only. The
+factors are peft LoRA adapters named "shared" and "personal". R is a parametrization of the base layer.
 """
 
 import math
@@ -29,13 +32,13 @@ from fedaigc.errors import UserError
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-# names as diffusers gives them: joint attention (SD3, FLUX) adds the add_* and to_add_out projections
+# names in diffusers. Joint attention (SD3, FLUX) adds the add_* and to_add_out projections
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 _CONVOLUTIONS = ("conv1", "conv2", "conv", "conv_shortcut")
 
 
 class Stage(StrEnum):
-    """Which weights the denoiser runs with."""
+    """The weights that the denoiser runs with."""
 
     BASE = "base"
     SHARED = "shared"
@@ -43,9 +46,9 @@ class Stage(StrEnum):
 
 
 def adapted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
-    """The layers that take factors, by name.
+    """Return the layers that take factors, by name.
 
-    Attention projections, and the convolutions inside the blocks.
+    These are the attention projections and the convolutions inside the blocks.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -62,14 +65,22 @@ def adapted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
 def new_adapter(
     pipe: "DiffusionPipeline", *, generator: torch.Generator, rank: int = 8, alpha: float | None = None
 ) -> Adapter:
-    """Fresh factors: A uniform in +-1/sqrt(fan_in) as peft starts it, drawn from `generator`; B zero.
+    """Return initial factors that leave the pipeline unchanged until B is trained.
 
-    So s B A = 0 and the pipeline is unchanged until B is trained. `alpha` None means alpha = rank, s = 1.
-    Raises UserError for a rank beyond every layer's.
+    A is uniform in +-1/sqrt(fan_in), peft's initialization. B is zero, so s B A = 0.
+
+    Args:
+        pipe: The pipeline that the factors are for.
+        generator: Draws A.
+        rank: Rank of the factors.
+        alpha: The alpha of s = alpha / rank. None sets alpha = rank, so s = 1.
+
+    Raises:
+        UserError: If `rank` exceeds the largest possible rank of any layer's weight.
     """
     lora: dict[str, Factors] = {}
     layers = adapted_layers(pipe)
-    # more rows than any weight has directions say nothing new, and can fill the memory
+    # a rank beyond that of any weight adds no capacity, and can exhaust the memory
     largest = max((min(len(w), w[0].numel()) for w in map(base_weight, layers.values())), default=rank)
     if rank > largest:
         raise UserError(f"rank {rank}: the layers of {type(pipe).__name__} have {largest} directions at most")
@@ -82,7 +93,7 @@ def new_adapter(
 
 
 def weighted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
-    """Every linear and convolutional layer of the denoiser, by name: those that may have a residual."""
+    """Return all linear and convolutional layers of the denoiser, by name: those that may have a residual."""
     from peft.tuners.lora import LoraLayer
 
     found: dict[str, nn.Module] = {}
@@ -95,14 +106,18 @@ def weighted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
 
 
 def zero_residual(pipe: "DiffusionPipeline") -> dict[str, Tensor]:
-    """A dense float32 residual of zeros for each of `weighted_layers`: what full weights start from."""
+    """Return a dense float32 residual of zeros for each of `weighted_layers`.
+
+    Full weights start from this residual.
+    """
     return {name: torch.zeros(base_weight(layer).shape) for name, layer in weighted_layers(pipe).items()}
 
 
 def install(pipe: "DiffusionPipeline", shared: SharedState) -> None:
-    """Put the shared factors and the residual into the pipeline; the shared stage is active afterwards.
+    """Install the shared factors and the residual in the pipeline, and activate the shared stage.
 
-    Raises UserError when the state names a layer that this pipeline lacks, or a shape that does not fit.
+    Raises:
+        UserError: If the state names a layer that this pipeline does not have, or if a shape does not fit.
     """
     _put(pipe, Stage.SHARED, shared.adapter)
     layers = weighted_layers(pipe)
@@ -124,20 +139,27 @@ def install(pipe: "DiffusionPipeline", shared: SharedState) -> None:
             with torch.no_grad():
                 _residual(layers[name]).copy_(dense.reshape(weight.shape))
         else:
-            # to the weight's device and dtype; copy: training must not write into the state
+            # copy: training must not write into the state
             addition = _AddResidual(dense.reshape(weight.shape).to(weight, copy=True))
             parametrize.register_parametrization(layers[name], "weight", addition, unsafe=True)
     activate(pipe, Stage.SHARED)
 
 
 def install_personal(pipe: "DiffusionPipeline", adapter: Adapter) -> None:
-    """Put the personal factors into the pipeline; the personal stage is active afterwards."""
+    """Install the personal factors in the pipeline, and activate the personal stage.
+
+    Raises:
+        UserError: If the adapter names a layer that this pipeline does not have, or if a shape does not fit.
+    """
     _put(pipe, Stage.PERSONAL, adapter)
     activate(pipe, Stage.PERSONAL)
 
 
 def remove(pipe: "DiffusionPipeline", stage: Stage) -> None:
-    """Take a stage's factors out of the pipeline, and R with the shared ones; nothing when there are none."""
+    """Remove a stage's factors from the pipeline, if installed, and activate the base weights.
+
+    Removing the shared stage also removes R.
+    """
     network: Any = denoiser(pipe)
     if stage.value in getattr(network, "peft_config", {}):
         with _two_adapters():
@@ -148,9 +170,10 @@ def remove(pipe: "DiffusionPipeline", stage: Stage) -> None:
 
 
 def activate(pipe: "DiffusionPipeline", stage: Stage) -> None:
-    """Run with this stage's weights from now on. A stage whose factors are not installed runs W0.
+    """Run with the weights of `stage` from now on.
 
-    So a device that has not trained a personal adapter finishes on the base model.
+    A stage whose factors are not installed runs with W0. A device without a personal adapter therefore
+    finishes on the base model.
     """
     for _, layer in _lora_layers(pipe):
         if stage.value in layer.lora_A:
@@ -163,7 +186,11 @@ def activate(pipe: "DiffusionPipeline", stage: Stage) -> None:
 
 
 def read_adapter(pipe: "DiffusionPipeline", stage: Stage) -> Adapter:
-    """A float32 copy of the factors that the pipeline holds for this stage."""
+    """Return a float32 copy of the factors that the pipeline holds for `stage`.
+
+    Raises:
+        LookupError: If no adapter of this stage is installed.
+    """
     config = _config(pipe, stage)
     lora = {
         name: (_copy(layer.lora_A[stage.value].weight), _copy(layer.lora_B[stage.value].weight))
@@ -174,9 +201,9 @@ def read_adapter(pipe: "DiffusionPipeline", stage: Stage) -> Adapter:
 
 
 def stage_parameters(pipe: "DiffusionPipeline", stage: Stage) -> dict[str, nn.Parameter]:
-    """The live parameters of a stage, under the names of `SharedState.tensors`.
+    """Return the live parameters of a stage, under the names of `SharedState.tensors`.
 
-    Factors, and for the shared stage the residuals, dense in the shape of their weights.
+    These are the factors and, for the shared stage, the residuals, dense in the shape of their weights.
     """
     named: dict[str, nn.Parameter] = {}
     for name, layer in _lora_layers(pipe):
@@ -191,9 +218,9 @@ def stage_parameters(pipe: "DiffusionPipeline", stage: Stage) -> dict[str, nn.Pa
 
 
 def read_shared(pipe: "DiffusionPipeline", installed: SharedState) -> SharedState:
-    """`installed` with the values that the pipeline holds now, as float32 copies.
+    """Return `installed` with the values that the pipeline holds now, as float32 copies.
 
-    Residuals that `installed` has as pairs of factors stay what they are: they are never trained.
+    Residuals that `installed` holds as pairs of factors keep their values, because they are never trained.
     """
     before = installed.tensors()
     found = {
@@ -211,9 +238,21 @@ def run_stages(
     boundary: int,
     progress: Callable[[int], None] | None = None,
 ) -> DenoisingState:
-    """Run steps [state.step, stop) of `plan`: shared weights up to step `boundary`, personal ones after it.
+    """Run steps [state.step, stop): shared weights before step `boundary`, personal weights from there on.
 
-    Returns the state at `stop`. Bit-exact against one unsplit run when both stages hold the same weights.
+    The result is bit-exact against one unsplit run when both stages hold the same weights.
+
+    Args:
+        pipe: The pipeline in which the stages are installed.
+        state: The state to continue from.
+        conditioning: Keyword arguments of the pipeline call, as in `run_segment`.
+        plan: The plan that the state belongs to.
+        stop: The step to stop before.
+        boundary: The first step on the personal side of t* (`boundary_step`).
+        progress: Called after each step with the number of plan steps done.
+
+    Returns:
+        The state at `stop`.
     """
     if state.step < min(stop, boundary):
         activate(pipe, Stage.SHARED)
@@ -232,7 +271,7 @@ def finish_stages(
     boundary: int,
     progress: Callable[[int], None] | None = None,
 ) -> list[Image]:
-    """Run all steps that are left as `run_stages` does and return the images, one for each latent."""
+    """Run all remaining steps as `run_stages` does, and return one image per latent."""
     if boundary < plan.num_steps:
         state = run_stages(pipe, state, conditioning, plan, max(state.step, boundary), boundary, progress)
     activate(pipe, Stage.SHARED if boundary >= plan.num_steps else Stage.PERSONAL)
@@ -240,7 +279,7 @@ def finish_stages(
 
 
 class _AddResidual(nn.Module):
-    """weight -> weight + R while `active`, the very same tensor otherwise."""
+    """Map weight to weight + R while `active`, and return the identical tensor otherwise."""
 
     def __init__(self, residual: Tensor) -> None:
         super().__init__()
@@ -268,13 +307,13 @@ def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
             )
     network: Any = denoiser(pipe)
     found: Any = getattr(network, "peft_config", {}).get(stage.value)
-    if not adapter.lora:  # full weights: a residual and no factors
+    if not adapter.lora:  # full weights have a residual and no factors
         if found is not None:
             with _two_adapters():
                 network.delete_adapters(stage.value)
         return
     fits = found is not None and (found.r, found.lora_alpha) == (adapter.rank, adapter.alpha)
-    # the layers themselves: peft shortens the list in its config to common endings
+    # compare the layers themselves: peft shortens target_modules in its config to common suffixes
     holders = {name for name, layer in _lora_layers(pipe) if stage.value in layer.lora_A}
     if not fits or holders != set(adapter.lora):
         config = LoraConfig(
@@ -297,7 +336,7 @@ def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
 
 @contextmanager
 def _two_adapters() -> Iterator[None]:
-    """peft warns whenever a model holds two adapters; here that is the plan, and `activate` chooses one."""
+    """Suppress peft's warning about a second adapter: two are intended here, and `activate` selects one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
@@ -319,7 +358,7 @@ def _lora_layers(pipe: "DiffusionPipeline") -> Iterator[tuple[str, Any]]:
 
 
 def base_weight(layer: Any) -> Tensor:
-    """W0 of a layer, also under a parametrization."""
+    """Return W0 of a layer, with or without a parametrization."""
     if parametrize.is_parametrized(layer, "weight"):
         return layer.parametrizations.weight.original
     return layer.weight

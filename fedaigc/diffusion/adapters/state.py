@@ -1,4 +1,4 @@
-"""The values of stage weights, apart from any pipeline: LoRA factors, residuals, and the version of both."""
+"""Values of stage weights, independent of any pipeline: LoRA factors, residuals, and their hash."""
 
 import json
 from collections.abc import Mapping
@@ -15,10 +15,18 @@ Residual = Tensor | Factors
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """LoRA factors by layer name: A (rank, in) and B (out, rank), for convolutions as peft shapes them.
+    """LoRA factors, by layer name.
 
-    A convolution has A (rank, in, height, width) and B (out, rank, 1, 1). The layer's weight moves by
-    s B A with s = alpha / rank.
+    A layer's weight changes by s B A with s = alpha / rank.
+
+    Attributes:
+        lora: Maps a layer's name to A and B. A linear layer has A (rank, in) and B (out, rank). A convolution
+            has A (rank, in, height, width) and B (out, rank, 1, 1), as in peft.
+        rank: Rank of all factors.
+        alpha: The alpha of s = alpha / rank.
+
+    Raises:
+        ValueError: If the shape of a factor does not match `rank`.
     """
 
     lora: Mapping[str, Factors]
@@ -34,29 +42,39 @@ class Adapter:
 
     @property
     def scale(self) -> float:
-        """s = alpha / rank."""
+        """The scale s = alpha / rank."""
         return self.alpha / self.rank
 
     def tensors(self) -> dict[str, Tensor]:
-        """All factors under one name each (`<layer>.lora_A`, `<layer>.lora_B`), sorted by layer."""
+        """Return all factors under one name each (`<layer>.lora_A`, `<layer>.lora_B`), sorted by layer."""
         named: dict[str, Tensor] = {}
         for layer in sorted(self.lora):
             named[f"{layer}.lora_A"], named[f"{layer}.lora_B"] = self.lora[layer]
         return named
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> "Adapter":
-        """The same adapter with other values; KeyError when a factor is missing."""
+        """Return the same adapter with other values.
+
+        Raises:
+            KeyError: If a factor is missing.
+        """
         lora = {layer: (tensors[f"{layer}.lora_A"], tensors[f"{layer}.lora_B"]) for layer in self.lora}
         return Adapter(lora, self.rank, self.alpha)
 
 
 @dataclass(frozen=True, eq=False)
 class SharedState:
-    """What the federation agrees on: W0 (by its hash), R, the shared factors, and the boundary t*.
+    """The state that a federation agrees on: W0 (by its hash), R, the shared factors, and the boundary t*.
 
-    `residual` is dense, in the shape of the layer's weight, or a pair (A, B) that counts as B A.
-    `boundary_log_snr` is t* as a noise level, ln(alpha^2 / sigma^2); None puts t* at the end, so that every
-    step belongs to the shared stage.
+    Attributes:
+        base_hash: Fingerprint of the base model.
+        lora: The shared factors, by layer name, as in `Adapter`.
+        rank: Rank of the shared factors.
+        alpha: The alpha of s = alpha / rank.
+        residual: R, by layer name: dense in the shape of the layer's weight, or a pair (A, B) that stands for
+            B A.
+        boundary_log_snr: t* as a noise level, ln(alpha^2 / sigma^2). None assigns every step to the shared
+            stage.
     """
 
     base_hash: str
@@ -72,7 +90,7 @@ class SharedState:
         return Adapter(self.lora, self.rank, self.alpha)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Factors and residuals under one name each, in a fixed order."""
+        """Return factors and residuals under one name each, in a fixed order."""
         named = self.adapter.tensors()
         for layer in sorted(self.residual):
             residual = self.residual[layer]
@@ -83,7 +101,11 @@ class SharedState:
         return named
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> "SharedState":
-        """The same state with other values of what is named; KeyError for a name that it does not have."""
+        """Return the same state with other values for the named tensors.
+
+        Raises:
+            KeyError: If the state has no tensor of that name.
+        """
         named = self.tensors()
         for name, tensor in tensors.items():
             if name not in named:
@@ -92,7 +114,7 @@ class SharedState:
         return SharedState.from_tensors(self.header(), named)
 
     def header(self) -> dict[str, Any]:
-        """Everything but the tensors, as JSON values."""
+        """Return everything but the tensors, as JSON values."""
         return {
             "base_hash": self.base_hash,
             "rank": self.rank,
@@ -102,7 +124,7 @@ class SharedState:
 
     @classmethod
     def from_tensors(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "SharedState":
-        """The inverse of `header` and `tensors`."""
+        """Build a state from the outputs of `header` and `tensors`."""
         kinds: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             layer, _, kind = name.rpartition(".")
@@ -119,5 +141,8 @@ class SharedState:
         return cls(lora=lora, residual=residual, **header)
 
     def hash(self) -> str:
-        """SHA-256 over base, boundary, rank, alpha and every tensor: the version in plans and packets."""
+        """Return the SHA-256 of base, boundary, rank, alpha and all tensors.
+
+        Plans and packets carry this hash as the version of the shared state.
+        """
         return tensor_digest(json.dumps(self.header(), sort_keys=True), self.tensors())

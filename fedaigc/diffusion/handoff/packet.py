@@ -1,20 +1,22 @@
-"""Packet v1, the bytes that carry a denoising state between two machines. Nothing in it is executable.
+"""Packet version 1: the bytes that carry a denoising state between two machines.
 
     offset  size  content
     0       4     magic "FAGC"
-    4       2     version, little-endian as all numbers here
+    4       2     version, little-endian like all numbers here
     6       4     h, the length of the header
     10      32    SHA-256 of bytes 0 to 10 and of the header
     42      h     header: canonical JSON, UTF-8
     42 + h  ...   body: the latents, then the tensors of the scheduler's history, as the header lists them
 
-A tensor lies in the body as it was computed, row by row, or in a number format for the air, then in bit
-planes: the most significant bit of all values first, filled up to a byte, so that a run of the body can be
-protected better than the rest.
+Nothing in a packet is executable.
 
-The header holds the length and the SHA-256 of the body. Values of a history that are small (counters, step
-sizes) are in the header too, so that bit errors in the body can change what is drawn but not how the sampler
-proceeds. The checksums tell damage, not forgery: they are no signature.
+Each tensor of the body is stored in one of two forms: with the bits of its own dtype, row by row, or in a
+number format for the air, as bit planes. The first plane holds the most significant bits of all values, and
+the last byte is padded. A contiguous part of the body can thus be protected better than the rest.
+
+The header holds the length and the SHA-256 of the body. It also holds the small values of a history
+(counters, step sizes), so that bit errors in the body can change the image but not how the sampler proceeds.
+The checksums detect damage, not forgery: they are no signature.
 """
 
 import hashlib
@@ -57,7 +59,13 @@ class PacketError(ValueError):
 
 @dataclass(frozen=True)
 class PacketLayout:
-    """Which bytes of a packet are what, as (first, one past the last)."""
+    """Byte ranges of the parts of a packet, each as (first, one past the last).
+
+    Attributes:
+        header: Everything before the body.
+        latents: The latents.
+        history: The tensors of the scheduler's history.
+    """
 
     header: tuple[int, int]
     latents: tuple[int, int]
@@ -66,9 +74,12 @@ class PacketLayout:
 
 @dataclass(frozen=True)
 class BodyTensor:
-    """One tensor of a body: its bytes as (first, one past the last) in the packet, and its number format.
+    """One tensor of a packet's body.
 
-    number_format: None for a tensor that lies there as it was computed. values: how many it has.
+    Attributes:
+        span: Its bytes in the packet, as (first, one past the last).
+        number_format: Its number format. None if it is stored with the bits of its own dtype.
+        values: Number of values.
     """
 
     span: tuple[int, int]
@@ -82,12 +93,18 @@ def write_packet(
     history: dict[str, Any],
     number_format: NumberFormat | None = None,
 ) -> bytes:
-    """The packet of these header entries, latents and scheduler history.
+    """Write a packet with these header entries, latents and scheduler history.
 
-    number_format: of the latents; the tensors of the history take its name and each its own largest magnitude
-    as the limit. None: everything as it was computed, bit for bit. Raises TypeError for a history value that
-    is no number, string, tensor, None or list of these, UserError for values that are not finite under a
-    number format.
+    Args:
+        header: Header entries in addition to those that describe the body.
+        latents: The latents.
+        history: Running values of the scheduler, by name.
+        number_format: The number format of the latents. Large floating-point tensors of the history use the
+            same format, each with its own largest magnitude as the limit. None stores everything bit for bit.
+
+    Raises:
+        TypeError: If a history value is not a number, string, tensor, None or list of these.
+        UserError: If a value to be stored in a number format is not finite.
     """
     body = [_tensor_bytes(latents, number_format)]
     name = number_format.name if number_format is not None else None
@@ -105,9 +122,13 @@ def write_packet(
 
 
 def read_header(packet: bytes) -> tuple[dict[str, Any], int]:
-    """The verified header and the offset of the body.
+    """Verify and return the header.
 
-    Raises PacketError for every damage outside of the body.
+    Returns:
+        The header entries, and the offset of the body.
+
+    Raises:
+        PacketError: If anything outside of the body is damaged.
     """
     start = _PREFIX.size + _CHECKSUM_BYTES
     if len(packet) < start or packet[:4] != _MAGIC:
@@ -138,12 +159,23 @@ def read_header(packet: bytes) -> tuple[dict[str, Any], int]:
 def read_body(
     packet: bytes, *, verify: bool, shape: tuple[int, ...] | None = None
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Latents and history of a packet whose header is verified here, and its body too when `verify`.
+    """Verify the header and return the latents and the history of a packet.
 
-    A body of another length is refused either way: with bytes missing, every later value would be read from
-    the wrong place, and that is no bit error but another picture. shape: of the latents, and then also of
-    every tensor of the history that lies in the body: another one would cost whoever goes on with it as much
-    more as it is larger. None for any.
+    A body of another length than the header states is always refused. With bytes missing, every later value
+    would be read from the wrong position, which yields a different image rather than bit errors.
+
+    Args:
+        packet: The packet.
+        verify: Whether to verify the checksum of the body.
+        shape: The expected shape of the latents and of all history tensors in the body. A larger tensor would
+            make the remaining steps as much more expensive as it is larger. None accepts any shape.
+
+    Returns:
+        The latents, and the history by name.
+
+    Raises:
+        PacketError: If the header is damaged, if the body has another length, if its checksum differs and
+            `verify` is set, or if a tensor does not have the expected shape.
     """
     header, start = read_header(packet)
     body = packet[start:]
@@ -160,7 +192,7 @@ def read_body(
     except PacketError:
         raise
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        # a header with a valid checksum, but not one of ours
+        # the checksum is valid, but `write_packet` did not write this header
         raise PacketError(f"the header describes no history: {type(error).__name__}") from error
     if reader.position != len(body):
         raise PacketError(f"the tensors take {reader.position} bytes of a body of {len(body)}")
@@ -168,14 +200,14 @@ def read_body(
 
 
 def packet_layout(packet: bytes) -> PacketLayout:
-    """Where header, latents and history lie: to count them, or to put bit errors in the latents."""
+    """Return the byte ranges of header, latents and history, e.g. to count them or to insert bit errors."""
     header, start = read_header(packet)
     middle = start + _size(header["latents"])
     return PacketLayout((0, start), (start, middle), (middle, start + int(header["body_bytes"])))
 
 
 def body_tensors(packet: bytes) -> list[BodyTensor]:
-    """The tensors of a packet's body in their order, for whoever sends them through a channel."""
+    """Return the tensors of a packet's body in order, e.g. to send them through a channel."""
     header, position = read_header(packet)
     found = []
     for form in _forms([header["latents"], *(header["history"][key] for key in sorted(header["history"]))]):
@@ -186,7 +218,7 @@ def body_tensors(packet: bytes) -> list[BodyTensor]:
 
 
 class _Reader:
-    """Takes tensors off a body in order; PacketError for forms that it does not hold."""
+    """Reads tensors from a body in order. Raises PacketError for invalid forms."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body
@@ -213,7 +245,7 @@ class _Reader:
 
 
 def _forms(entry: Any) -> Iterator[dict[str, Any]]:
-    """The tensors that lie in the body, of header entries in order."""
+    """Yield the forms of tensors in the body from header entries, in order."""
     if isinstance(entry, list):
         for item in entry:
             yield from _forms(item)
@@ -222,7 +254,7 @@ def _forms(entry: Any) -> Iterator[dict[str, Any]]:
 
 
 def _check_forms(header: dict[str, Any], shape: tuple[int, ...] | None) -> None:
-    """PacketError for a history of more values than any scheduler keeps, or tensors of another shape."""
+    """Raise PacketError for a history larger than any scheduler keeps, or for tensors of another shape."""
     history = header["history"]
     if not isinstance(history, dict) or len(history) > MAX_HISTORY_ENTRIES:
         raise PacketError(f"the header describes no history of {MAX_HISTORY_ENTRIES} values at most")
@@ -238,7 +270,7 @@ def _check_forms(header: dict[str, Any], shape: tuple[int, ...] | None) -> None:
 
 
 def _encoded(name: str, value: Any, body: list[bytes], format_name: FormatName | None) -> Any:
-    """A history value as JSON; large tensors are put at the end of `body`."""
+    """Return a history value as JSON. Large tensors are appended to `body`."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):
@@ -252,7 +284,7 @@ def _encoded(name: str, value: Any, body: list[bytes], format_name: FormatName |
     if isinstance(value, Tensor):
         number_format = None
         if format_name is not None and value.is_floating_point():
-            # a history of zeros has no range: any will do
+            # a history of zeros has no range, so any limit serves
             number_format = NumberFormat(format_name, float(value.abs().max()) or 1.0)
         body.append(_tensor_bytes(value, number_format))
         return _form(value, number_format)
@@ -267,7 +299,7 @@ def _form(tensor: Tensor, number_format: NumberFormat | None = None) -> dict[str
 
 
 def _number_format(form: dict[str, Any]) -> NumberFormat | None:
-    """The number format of a form. Raises PacketError for one that is not one."""
+    """Return the number format of a form. Raises PacketError for an invalid one."""
     if "format" not in form:
         return None
     if type(form["limit"]) is not float or type(form["format"]) is not str:
@@ -279,7 +311,7 @@ def _number_format(form: dict[str, Any]) -> NumberFormat | None:
 
 
 def _size(form: Any) -> int:
-    """Bytes of a tensor of this form. Raises PacketError for a form that is not one."""
+    """Return the bytes of a tensor of this form. Raises PacketError for an invalid form."""
     keys = form.keys() if isinstance(form, dict) else set()
     if (
         keys not in ({"shape", "dtype"}, {"shape", "dtype", "format", "limit"})
@@ -302,7 +334,7 @@ def _size(form: Any) -> int:
 
 
 def _tensor_bytes(tensor: Tensor, number_format: NumberFormat | None = None) -> bytes:
-    """The values in row-major order, little-endian; under a number format, in bit planes."""
+    """Return the values in row-major order, little-endian, or in bit planes for a number format."""
     if number_format is not None:
         bits = number_format.to_bits(tensor.detach().cpu().float().reshape(-1))
         return np.packbits(bits.T.reshape(-1)).tobytes()

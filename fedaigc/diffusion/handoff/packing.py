@@ -1,22 +1,30 @@
-"""The hand-off: one machine's denoising state becomes a packet, another machine's state again [Du23].
+"""Pack the denoising state of one machine into a packet, and unpack it on another machine [Du23].
 
-Two hand-offs. "exact" sends the scheduler's history with the latents: the continued run equals the unsplit
-run bit for bit (multistep schedulers keep up to four latents' worth). "latents" sends the latents alone, as
-the demo of [Du23] does, and multistep schedulers restart at first order.
+A hand-off has one of two modes. "exact" sends the scheduler's history with the latents, and the continued run
+equals the unsplit run bit for bit. Multistep schedulers keep up to four tensors of the size of the latents.
+"latents" sends the latents alone, as the demo of [Du23] does, and multistep schedulers restart at first
+order.
 
-Two deliveries. "strict" refuses every damaged packet. "tolerant" refuses a damaged header and takes a body
-with bit errors as it came (Figure 3 of [Du23]); a body of another length is refused as well, since then the
-place of every value is lost, and so are the lengths that the header promises.
+A delivery has one of two modes. "strict" refuses every damaged packet. "tolerant" refuses a damaged header
+but accepts a body with bit errors (Figure 3 of [Du23]). Both refuse a body of another length, because the
+values then no longer lie where the header states.
 
-Latents go as they were computed, or in a stated number format (`fedaigc.wireless.number_format`) whose range
-follows the plan: 4 standard deviations of the latents at that step.
+Latents are sent with all bits as they were computed, or in a number format
+(`fedaigc.wireless.number_format`). Its range follows the plan: 4 standard deviations of the latents at that
+step.
 
-What a packet discloses of its prompt. A packet is made of the group's prompt alone, so it says nothing of a
-member's; where that prompt is a member's own (policy `open`), it says much. Whoever knows the initial noise
-finds the prompt by running candidates: therefore a packet carries no noise seed, unless `noise_stream` is
-asked for. The history of a multistep scheduler gives the same away: PNDM keeps the sample of its first step,
-the initial noise itself, and from the first model outputs the noise can be computed back; "latents" does not.
-Even latents alone favour their own prompt, the more the later the step. docs/threats.md has the figures.
+Disclosure. A packet depends on the group's prompt only, so it reveals nothing about the prompts of members.
+The exception is a group whose prompt is a member's own (policy `open`): its packets reveal much about that
+prompt.
+
+- A receiver that knows the initial noise can find the prompt by running candidates. A packet therefore
+  carries no noise seed unless `noise_stream` is set.
+- The history of a multistep scheduler reveals the initial noise as well. PNDM keeps the sample of its first
+  step, which is the initial noise. The noise can also be computed from the first model outputs. The mode
+  "latents" sends no history.
+- Even latents alone favour their own prompt, and more so at later steps.
+
+docs/threats.md reports the measurements.
 """
 
 from dataclasses import replace
@@ -79,11 +87,18 @@ _STREAM_KEYS = frozenset(["noise_seed", "draw_count"])
 
 
 def check_handoff(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff = "exact") -> None:
-    """Check that step `k` of the plan is a legal hand-off.
+    """Check that step `k` of the plan is a legal hand-off step.
 
-    boundary: first step on the personal side of t* (`boundary_step`); the number of steps where nobody has a
-    personal adapter. Raises UserError for a `k` outside of the plan, or past the boundary, since only the
-    device itself has the weights of those steps, and for one where a run cannot continue from latents alone.
+    Args:
+        plan: The plan.
+        k: The hand-off step.
+        boundary: The first step on the personal side of t* (`boundary_step`), or the number of steps if
+            nobody has a personal adapter.
+        handoff: The hand-off mode.
+
+    Raises:
+        UserError: If `k` is outside of the plan, if it lies past the boundary, where only the device itself
+            has the weights, or if a run cannot continue at `k` from latents alone in mode "latents".
     """
     if not 0 <= k <= plan.num_steps:
         raise UserError(f"hand-off at step {k}: the plan has steps 0 to {plan.num_steps}")
@@ -100,7 +115,7 @@ def check_handoff(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff =
 
 
 def can_hand_off(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff = "exact") -> bool:
-    """Whether `check_handoff` lets step `k` pass."""
+    """Return whether `check_handoff` accepts step `k`."""
     try:
         check_handoff(plan, k, boundary, handoff)
     except UserError:
@@ -109,7 +124,7 @@ def can_hand_off(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff = 
 
 
 def number_format_at(name: FormatName, plan: DenoisingPlan, step: int) -> NumberFormat:
-    """The number format for latents at a step of the plan: its limit is 4 of their standard deviations."""
+    """Return the number format for latents at a step: its limit is 4 standard deviations of these latents."""
     return NumberFormat(name, LOADING * latents_std(plan, step))
 
 
@@ -121,14 +136,24 @@ def pack(
     *,
     noise_stream: bool = False,
 ) -> bytes:
-    """The packet of a state. number_format: None for all bits as they were computed.
+    """Pack a state into a packet.
 
-    noise_stream: carry the seed of the noise and how much of it was drawn, so that a sampler that draws noise
-    goes on as the unsplit run. Only for one user's own run on several machines: the seed gives away the
-    initial noise, and with it the prompt of the steps that were run.
+    Args:
+        state: The state to send.
+        plan: The plan that the state belongs to.
+        handoff: The hand-off mode.
+        number_format: The number format of the tensors. None sends all bits as they were computed.
+        noise_stream: Whether to send the seed of the noise and the number of draws, so that a sampler that
+            draws noise continues like the unsplit run. Set this only for one user's own run on several
+            machines: the seed reveals the initial noise and, with it, the prompt of the steps that were run.
 
-    Raises UserError for a state of another plan or a step that latents cannot resume, for latents that are
-    not finite under a number format, and for a stream that the state does not have.
+    Returns:
+        The packet.
+
+    Raises:
+        UserError: If the state belongs to another plan, if the step cannot be resumed from latents, if values
+            are not finite under a number format, or if the state lacks the history or the noise stream that
+            is to be sent.
     """
     if state.plan_fingerprint != plan.fingerprint():
         raise UserError(
@@ -156,11 +181,21 @@ def pack(
 def unpack(
     data: bytes, plan: DenoisingPlan, delivery: Delivery = "strict", shape: tuple[int, ...] | None = None
 ) -> DenoisingState:
-    """The state that a packet carries, on the CPU; its `noise_seed` is None when it came without its stream.
+    """Return the state that a packet carries, on the CPU.
 
-    shape: of the plan's latents (`segment.latents_shape`), which a packet from another machine must have;
-    None for any. Raises PacketError for a packet of another version, base model, shared state, plan or shape,
-    naming both, and for a damaged one as the delivery asks.
+    Args:
+        data: The packet.
+        plan: The plan that the packet must belong to.
+        delivery: Whether a damaged body is refused ("strict") or accepted ("tolerant").
+        shape: The shape of the plan's latents (`segment.latents_shape`), required of a packet from another
+            machine. None accepts any shape.
+
+    Returns:
+        The state. Its `noise_seed` is None if the packet carries no noise stream.
+
+    Raises:
+        PacketError: If the packet is of another version, base model, shared state, plan or shape (the message
+            names both), or if it is damaged in a way that `delivery` does not accept.
     """
     header, _ = read_header(data)
     if header.keys() not in (_KEYS, _KEYS | _STREAM_KEYS):
@@ -191,11 +226,14 @@ def unpack(
 
 
 def check_magnitude(state: DenoisingState, plan: DenoisingPlan) -> None:
-    """Check a state of strict delivery: no value of it may be larger than a run of the plan can make it.
+    """Check that no value of a strictly delivered state exceeds what a run of the plan can produce.
 
-    The limit is `MAX_LATENT_DEVIATIONS` standard deviations of the plan's latents, before its first step or
-    here; guidance carries what the denoiser says, which multistep schedulers keep, further by its scale.
-    Raises PacketError for a value beyond, or one that is not finite.
+    The limit is `MAX_LATENT_DEVIATIONS` standard deviations of the plan's latents, at step 0 or at this step,
+    whichever is larger. For a history the limit is 1 + |guidance_scale| times larger, because multistep
+    schedulers keep model outputs that guidance has amplified.
+
+    Raises:
+        PacketError: If a value exceeds the limit or is not finite.
     """
     std = max(latents_std(plan, step) for step in {0, state.step})
     limit = MAX_LATENT_DEVIATIONS * std
@@ -207,7 +245,7 @@ def check_magnitude(state: DenoisingState, plan: DenoisingPlan) -> None:
 def _check_part(value: Any, limit: float) -> None:
     if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1:
         largest = float(value.abs().max())
-        # not `largest > limit`, which is false of what is no number
+        # not `largest > limit`, which is false for NaN
         if not largest <= limit:
             raise PacketError(f"a value of {largest:.4g}: a run of this plan stays below {limit:.4g}")
     elif isinstance(value, list | tuple):
@@ -216,13 +254,19 @@ def _check_part(value: Any, limit: float) -> None:
 
 
 def mended(state: DenoisingState, plan: DenoisingPlan, how: Repair) -> DenoisingState:
-    """A received state with what is implausible in it mended.
+    """Return a received state with implausible values repaired.
 
-    Implausible are latents beyond 4 standard deviations of the plan's at this step. The tensors of a history
-    are earlier latents and what the denoiser said of them, so they get twice the largest limit of the steps
-    behind them: guidance carries what it says beyond the plan's.
+    Latents are implausible beyond 4 standard deviations of the plan's latents at this step. The tensors of a
+    history are earlier latents and model outputs. Their limit is twice the largest limit of the steps so far,
+    because guidance carries model outputs beyond the range of the plan's latents.
 
-    Raises PacketError for numbers that are not finite after that: they would denoise to nothing.
+    Args:
+        state: The received state.
+        plan: The plan that the state belongs to.
+        how: The repair (see `fedaigc.wireless.repair`).
+
+    Raises:
+        PacketError: If values are still not finite after the repair, since denoising them yields no image.
     """
     latents = _finite(state.latents, LOADING * latents_std(plan, state.step), how, "latents")
     if state.history is None:
@@ -233,7 +277,7 @@ def mended(state: DenoisingState, plan: DenoisingPlan, how: Repair) -> Denoising
 
 
 def _mended_part(value: Any, limit: float, how: Repair) -> Any:
-    # numbers and short rows of them cross in the header, which arrives safely
+    # numbers and small tensors are in the header, which is verified
     if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1:
         return _finite(value, limit, how, "values of the history")
     if isinstance(value, list | tuple):
@@ -250,11 +294,11 @@ def _finite(tensor: Tensor, limit: float, how: Repair, what: str) -> Tensor:
 
 
 def _check_numbers(header: dict[str, Any], plan: DenoisingPlan) -> None:
-    """A packet comes from another machine: no number in it may cost this one more than a run of the plan."""
+    """Raise PacketError for a header number that would cost this machine more than a run of the plan."""
     limits = {
         "step": (0, plan.num_steps),
         "noise_seed": (-(2**63), 2**64 - 1),
-        # the initial noise, and what `windowed_scheduler` allows a step
+        # the initial noise, and at most 4 draws per step (`windowed_scheduler`)
         "draw_count": (0, 1 + 4 * plan.num_steps),
         "body_bytes": (1, 2**40),
     }

@@ -1,4 +1,4 @@
-"""Count what the denoiser does: the measure of cost in [Du23], and the one that the records report."""
+"""Count denoiser evaluations: the measure of cost in [Du23] and in the records of this project."""
 
 from types import TracebackType
 from typing import Any
@@ -11,8 +11,10 @@ from fedaigc.diffusion.sampling.pipeline_call import Pipeline, denoiser
 class DenoiserCount:
     """Counts forward passes of a pipeline's denoiser inside a `with` block.
 
-    calls: how often the network ran, once a step (FLUX with true guidance: twice a step).
-    samples: how many latents went through it; classifier-free guidance doubles them, not the calls.
+    Attributes:
+        calls: Forward passes of the network: one per step (FLUX with true guidance: two per step).
+        samples: Latents that passed through the network. Classifier-free guidance doubles the samples, not
+            the calls.
     """
 
     def __init__(self, pipe: Pipeline) -> None:

@@ -1,7 +1,7 @@
 """Arithmetic whose speed does not depend on its values.
 
-Processors take many times as long for denormal numbers (below 1.2e-38 in float32), so that how long a network
-runs could tell what it was shown. Flushed, they count as zero.
+Processors take many times longer for denormal numbers (below 1.2e-38 in float32), so the run time of a
+network could reveal its input. Flushed denormals count as zero.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ import torch
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Denormals are zeros to this thread, and to threads that torch starts from it, within the context.
+    """Flush denormals to zero within the context, in this thread and in threads that torch starts from it.
 
-    Nothing happens on processors that cannot.
+    On processors without this feature, the context has no effect.
     """
     torch.set_flush_denormal(True)
     try:

@@ -1,17 +1,22 @@
-"""Resume received latents at the noise level that they have: errors of the channel are noise like any other.
+"""Resume received latents at their actual noise level, treating channel errors as noise.
 
-Sent x = a x_0 + s e arrives as y = g x + d, d of mean 0 and variance v, uncorrelated with x. Then
+Latents x = a x_0 + s e are sent and arrive as y = g x + d, where d has mean 0 and variance v and is
+uncorrelated with x. Then
 
     y / g = a x_0 + sqrt(s^2 + v / g^2) e'      log-SNR  ln(a^2 / (s^2 + v / g^2)),
 
-a noisier point of the same process, were d Gaussian; c = 1 / sqrt(a^2 + s^2 + v / g^2) puts it back on the
-variance-preserving scale. That level lies between the steps of the plan: the run goes on from there to the
-next step of the plan that is less noisy, by first-order steps of the probability flow, which are DDIM's and,
-on its own scale, Euler's. The derivation is in docs/notes/noise_matched_resume.md.
+which would be a noisier point of the same process if d were Gaussian. Multiplying by
+
+    c = 1 / sqrt(a^2 + s^2 + v / g^2)
+
+returns it to the variance-preserving scale. Its noise level lies between steps of the plan. The run continues
+from there to the next plan step that is less noisy, by first-order steps of the probability flow. These are
+the steps of DDIM and, on its own scale, of Euler. docs/notes/noise_matched_resume.md contains the derivation.
 
 Range: 8-bit fixed point with 4 to 10 % of flipped bits. Flips at rate p have a kurtosis of about 0.6 / p, a
-Gaussian has 3: at 1 % the errors are rare and large (60). At 2 % or less resuming so was not seen to bring
-pictures closer to those without errors than going on at K does (docs/figures/figure3.md).
+Gaussian has 3. At a rate of 1 % the errors are rare and large (kurtosis 60). At 2 % or less, resuming at the
+matched level was not seen to bring images closer to those without errors than continuing at K does
+(docs/figures/figure3.md).
 """
 
 import json
@@ -42,20 +47,29 @@ _SCHEDULERS = ("DDIMScheduler", "EulerDiscreteScheduler")
 
 @dataclass(frozen=True)
 class BitErrors:
-    """What a receiver knows of the errors in latents of this fixed-point format: the rate of flipped bits."""
+    """A receiver's knowledge of the errors in received fixed-point latents.
+
+    Attributes:
+        number_format: The fixed-point format of the latents.
+        rate: Fraction of flipped bits.
+    """
 
     number_format: FormatName
     rate: float
 
 
 def expected_error(plan: DenoisingPlan, step: int, errors: BitErrors) -> tuple[float, float]:
-    """Gain and error variance of latents sent at `step`: see `NumberFormat.linear_error`."""
+    """Return gain and error variance of latents sent at `step` (see `NumberFormat.linear_error`)."""
     number_format = number_format_at(errors.number_format, plan, step)
     return number_format.linear_error(latents_std(plan, step), np.full(number_format.width, errors.rate))
 
 
 def check_matched(plan: DenoisingPlan) -> None:
-    """Raises UserError for a plan that cannot be resumed off its steps."""
+    """Check that a plan can be resumed between its steps.
+
+    Raises:
+        UserError: If the plan's scheduler is neither DDIM nor Euler.
+    """
     if plan.scheduler_class not in _SCHEDULERS:
         raise UserError(
             f"noise-matched resume: {plan.scheduler_class} cannot resume off its steps: expected one of "
@@ -64,10 +78,17 @@ def check_matched(plan: DenoisingPlan) -> None:
 
 
 def matched_log_snr(plan: DenoisingPlan, step: int, gain: float, error_variance: float) -> float:
-    """The log-SNR of latents sent at `step` that arrive with this gain and error variance.
+    """Return the log-SNR of received latents, in the scale of the plan's scheduler.
 
-    In the scale of the plan's scheduler. Raises UserError for a gain that is not above 0: nothing of what was
-    sent is left then, so run alone.
+    Args:
+        plan: The plan of the latents.
+        step: The step at which the latents were sent.
+        gain: The gain g.
+        error_variance: The variance v of the error d.
+
+    Raises:
+        UserError: If `gain` is not above 0, since nothing of the sent latents is left then and the task
+            should run alone. Also if `error_variance` is negative or not finite.
     """
     if not (gain > 0 and error_variance >= 0 and math.isfinite(error_variance)):
         raise UserError(f"gain {gain}, error variance {error_variance}: expected above 0, and 0 or more")
@@ -85,15 +106,28 @@ def resume_noise_matched(
     error_variance: float,
     boundary: int | None = None,
 ) -> tuple[list[Image], int]:
-    """The images of received latents, resumed at their own noise level, and the denoiser steps it took.
+    """Resume received latents at their own noise level.
 
-    N - K steps while the level lies within the step before K's; more for larger errors, at most N + 1, for
-    the earlier steps are then run again here. `state.history` is not used. boundary: first step on the
-    personal side of t*; None when no stage has adapters.
+    Do not use this for errors that are few and large: they are not Gaussian, and resuming at the matched
+    level has no benefit. This includes flipped bits of fixed point at a rate of 2 % or less.
 
-    Raises UserError for schedulers other than DDIM and Euler, for latents that are not finite (`repair` them
-    first), and as `matched_log_snr` does. Not for errors that are few and large, which includes flips of
-    fixed point at 2 % or less: those are no Gaussian, and nothing is gained.
+    Args:
+        pipe: The pipeline to run.
+        state: The received state. `state.history` is not used.
+        conditioning: Keyword arguments of the pipeline call, as in `run_segment`.
+        plan: The plan that the state belongs to, with N steps.
+        gain: The gain g (see `expected_error`).
+        error_variance: The variance v of the error d.
+        boundary: The first step on the personal side of t*. None if no stage has adapters.
+
+    Returns:
+        The images, and the number of denoiser steps taken. For a state sent at step K this is N - K without
+        errors and N - K + 1 if the matched level lies between steps K - 1 and K. Larger errors repeat more of
+        the earlier steps, up to N steps in total.
+
+    Raises:
+        UserError: If the scheduler is neither DDIM nor Euler, if the latents are not finite (`repair` them
+            first), if the state is at the last step, or as `matched_log_snr` raises it.
     """
     check_matched(plan)
     if not bool(torch.isfinite(state.latents).all()):
@@ -158,19 +192,19 @@ def _scheduler(plan: DenoisingPlan) -> Any:
 
 
 def _preserving(log_snr_level: float) -> tuple[float, float]:
-    """alpha and sigma on the variance-preserving scale: their squares are logistic in the log-SNR."""
+    """Return alpha and sigma on the variance-preserving scale: their squares are logistic in the log-SNR."""
     return math.sqrt(expit(log_snr_level)), math.sqrt(expit(-log_snr_level))
 
 
 def _off_grid(plan: DenoisingPlan, levels: list[float], following: list[float]) -> Any:
-    """A scheduler of first-order steps through these log-SNRs, then to `following` or to the clean end."""
+    """Return a scheduler of first-order steps through `levels`, then to `following` or the clean end."""
     stock: Any = named_scheduler("DDIMScheduler")
 
     class OffGrid(stock):
         """Deterministic DDIM between any two noise levels, in the variance-preserving scale."""
 
         def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
-            """The given levels, as positions among the timesteps of training; they may lie between two."""
+            """Set the given levels as training timesteps, which may be fractional."""
             table = train_log_snr(self).numpy()
             positions = np.interp(-np.array(levels), -table, np.arange(len(table)))
             self.num_inference_steps = num_inference_steps
@@ -190,7 +224,7 @@ def _off_grid(plan: DenoisingPlan, levels: list[float], following: list[float]) 
             generator: Any = None,
             return_dict: bool = True,
         ) -> tuple[Tensor]:
-            """One step: the clean latents that the denoiser means, noised to the next level."""
+            """Predict clean latents and noise, and combine them at the next level."""
             (a, s), (next_a, next_s) = self._pairs[self._done : self._done + 2]
             self._done += 1
             kind = self.config.prediction_type

@@ -1,7 +1,8 @@
-"""Call an unmodified diffusers pipeline with a plan's arguments and a scheduler of our own.
+"""Call an unmodified diffusers pipeline with a plan's arguments and a custom scheduler.
 
 All text-to-image pipelines of diffusers take their steps from `scheduler.timesteps` and share the names of
-the arguments used here; what differs (several prompts, pooled embeddings, time ids) passes through untouched.
+the arguments used here. Arguments that differ (several prompts, pooled embeddings, time ids) are passed
+through unchanged.
 """
 
 import inspect
@@ -14,10 +15,10 @@ from torch import nn
 
 from fedaigc.errors import UserError
 
-# a diffusers text-to-image pipeline; their base class declares neither the call nor the components
+# a diffusers text-to-image pipeline. The base class declares neither the call nor the components
 Pipeline: TypeAlias = Any
 
-# the plan or the state fixes these, on both machines
+# the plan or the state fixes these on both machines
 _FIXED = frozenset(
     [
         "num_inference_steps",
@@ -34,7 +35,7 @@ _FIXED = frozenset(
         "return_dict",
     ]
 )
-# these count steps from the start of the call, which in a segment is not the start of the plan
+# these count steps from the start of the call, which is not the start of the plan in a segment
 _COUNTS_STEPS = frozenset(
     [
         "skip_guidance_layers",
@@ -49,9 +50,10 @@ _COUNTS_STEPS = frozenset(
 
 
 def denoiser(pipe: Pipeline) -> nn.Module:
-    """The network that runs once a step: the `unet` or the `transformer`.
+    """Return the network that runs once per step: the `unet` or the `transformer`.
 
-    Raises UserError when there is neither.
+    Raises:
+        UserError: If the pipeline has neither.
     """
     for name in ("unet", "transformer"):
         network = getattr(pipe, name, None)
@@ -63,7 +65,7 @@ def denoiser(pipe: Pipeline) -> nn.Module:
 
 
 def dtype_name(pipe: Pipeline) -> str:
-    """The dtype that the denoiser computes in, e.g. "float32"."""
+    """Return the dtype that the denoiser computes in, e.g. "float32"."""
     return str(next(denoiser(pipe).parameters()).dtype).removeprefix("torch.")
 
 
@@ -77,10 +79,22 @@ def call_arguments(
     height: int,
     width: int,
 ) -> dict[str, Any]:
-    """The arguments of one pipeline call: the plan's, then the conditioning's (prompt, or embeddings, ...).
+    """Return the arguments of one pipeline call: those of the plan, then the conditioning.
 
-    An empty negative prompt is left out, as a stock call without one does it (SDXL then uses zeros). Raises
-    UserError for conditioning that the plan fixes, that counts steps, or that this pipeline does not take.
+    An empty negative prompt is left out, like in a stock call without one (SDXL then uses zeros).
+
+    Args:
+        pipe: The pipeline to be called.
+        conditioning: The prompt or its embeddings, and other keyword arguments of the call.
+        num_inference_steps: As in the plan.
+        guidance_scale: As in the plan.
+        negative_prompt: As in the plan. An empty one means none.
+        height: As in the plan, in pixels.
+        width: As in the plan, in pixels.
+
+    Raises:
+        UserError: If the conditioning contains arguments that the plan fixes, that count steps, or that the
+            pipeline does not take, or if the pipeline cannot be run in segments.
     """
     known = inspect.signature(type(pipe).__call__).parameters
     fixed = sorted(_FIXED & conditioning.keys())
@@ -109,7 +123,7 @@ def call_arguments(
     }
     if negative_prompt and "negative_prompt_embeds" not in conditioning:
         prompt = conditioning.get("prompt")
-        # a list of prompts wants a list of negative ones
+        # pipelines require a list of negative prompts for a list of prompts
         arguments["negative_prompt"] = (
             [negative_prompt] * len(prompt) if isinstance(prompt, list) else negative_prompt
         )
@@ -117,7 +131,11 @@ def call_arguments(
 
 
 def batch_size(conditioning: Mapping[str, Any]) -> int:
-    """How many images one call with this conditioning makes."""
+    """Return the number of images that one call with this conditioning makes.
+
+    Raises:
+        UserError: If the conditioning has neither a prompt nor prompt embeddings.
+    """
     prompt = conditioning.get("prompt")
     if isinstance(prompt, list):
         count = len(prompt)
@@ -134,9 +152,9 @@ def batch_size(conditioning: Mapping[str, Any]) -> int:
 
 @contextmanager
 def borrowed(pipe: Pipeline, scheduler: Any) -> Iterator[None]:
-    """The pipeline with another scheduler and a silent progress bar, put back in the end.
+    """Run a pipeline with another scheduler and a silent progress bar, and restore both on exit.
 
-    One segment of a pipeline at a time: pipelines keep the state of a call on themselves.
+    Contexts of one pipeline must not overlap, because pipelines keep the state of a call on themselves.
     """
     stock, bar = pipe.scheduler, getattr(pipe, "_progress_bar_config", {})
     pipe.scheduler = scheduler

@@ -1,7 +1,7 @@
-"""Run steps [a, b) of any diffusers text-to-image pipeline, bit for bit as the stock pipeline would [Du23].
+"""Run steps [a, b) of any diffusers text-to-image pipeline, bit for bit like the stock pipeline [Du23].
 
-The pipeline is not modified: it gets a scheduler that shows it those steps only (`windowed_scheduler`), and
-returns latents. What a later segment needs is in the `DenoisingState`.
+The pipeline is not modified. It gets a scheduler that exposes only those steps (`windowed_scheduler`), and
+returns latents. A `DenoisingState` holds everything that a later segment needs.
 """
 
 import inspect
@@ -44,15 +44,18 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class DenoisingState:
-    """Where a denoising run stands: all that the next step needs beside plan, weights and prompt.
+    """The state of a denoising run: all that the next step needs besides plan, weights and prompt.
 
-    step: steps done, so the index of the next one; this is the hand-off step K when the state is sent.
-    latents: [b, c, h, w], or [b, tokens, c] where a pipeline packs them (FLUX).
-    history: running values of the scheduler (counters, earlier model outputs); None after a hand-off of
-        latents alone, and then a multistep scheduler restarts at first order.
-    noise_seed, draw_count: the noise stream and how many latents-shaped draws were taken from it, the initial
-        noise being the first. None after a hand-off without the stream: no step may draw noise then.
-    plan_fingerprint: of the plan that the steps belong to.
+    Attributes:
+        step: Number of steps done, i.e. the index of the next step. When the state is sent, this is the
+            hand-off step K.
+        latents: Latents [b, c, h, w], or [b, tokens, c] in pipelines that pack them (FLUX).
+        history: Running values of the scheduler (counters, earlier model outputs). None after a hand-off of
+            latents alone. A multistep scheduler then restarts at first order.
+        noise_seed: Seed of the noise stream. None after a hand-off without the stream. No step may draw noise
+            then.
+        draw_count: Number of latents-shaped draws taken from the stream. The initial noise is the first.
+        plan_fingerprint: Fingerprint of the plan that the steps belong to.
     """
 
     step: int
@@ -63,14 +66,14 @@ class DenoisingState:
     plan_fingerprint: str
 
     def with_noise_stream(self, noise_seed: int) -> "DenoisingState":
-        """The same state on another noise stream, from its beginning: a member's own after K."""
+        """Return the same state at the start of another noise stream, e.g. a member's own after step K."""
         return replace(self, noise_seed=noise_seed, draw_count=0)
 
     def repeated(self, count: int) -> "DenoisingState":
-        """`count` copies of every sample as one batch, to finish several members of a group in one run.
+        """Return a state with `count` copies of every sample, to finish several group members in one batch.
 
-        Not for samplers that draw noise, when each member is to have its own: the batch draws from one
-        stream.
+        Do not use this for samplers that draw noise if each member needs its own noise: the batch draws from
+        one stream.
         """
         batch = self.latents.shape[0]
 
@@ -84,21 +87,27 @@ class DenoisingState:
 
 
 def initial_state(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int = 1) -> DenoisingState:
-    """The state at step 0: the noise that `pipe(..., generator=torch.Generator().manual_seed(seed))` starts
-    from; for a negative seed, see `noise_generator`.
+    """Return the state at step 0, with the initial noise of the stock pipeline.
 
-    A CPU generator, so that a seed is the same noise on every machine; a batch of b draws [b, ...] at once,
-    as the stock pipeline does with one generator.
+    The noise is that of `pipe(..., generator=torch.Generator().manual_seed(seed))`. For a negative seed, see
+    `noise_generator`. The generator is on the CPU, so a seed gives the same noise on every machine.
 
-    Raises UserError when the pipeline does not compute in the plan's dtype or has no `prepare_latents` of the
-    usual form.
+    Args:
+        pipe: The pipeline that prepares the latents.
+        plan: The plan of the run.
+        seed: The noise seed.
+        batch: Number of images b. All are drawn at once, as the stock pipeline does with one generator.
+
+    Raises:
+        UserError: If the pipeline does not compute in the plan's dtype, or if its `prepare_latents` has an
+            unusual signature.
     """
     _check_dtype(pipe, plan)
     scheduler = named_scheduler(plan.scheduler_class, type(pipe.scheduler)).from_config(
         json.loads(plan.scheduler_config)
     )
     if plan.sigmas is not None:
-        # the scale of the initial noise follows from them
+        # the scale of the initial noise depends on the sigmas
         scheduler.sigmas = torch.tensor(plan.sigmas, dtype=scheduler.sigmas.dtype)
     with borrowed(pipe, scheduler):
         latents = _prepared_latents(pipe, plan, seed, batch)
@@ -106,21 +115,24 @@ def initial_state(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int = 1
 
 
 def latents_shape(pipe: Pipeline, plan: DenoisingPlan) -> tuple[int, ...]:
-    """The shape of one image's latents, (1, c, h, w) or (1, tokens, c): what the plan's packets must have.
+    """Return the shape of one image's latents, (1, c, h, w) or (1, tokens, c).
 
-    Raises UserError as `initial_state` does.
+    Packets of the plan must have this shape.
+
+    Raises:
+        UserError: If the pipeline's `prepare_latents` has an unusual signature.
     """
     return tuple(_prepared_latents(pipe, plan, 0, 1).shape)
 
 
 def _prepared_latents(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int) -> Tensor:
-    """Initial noise as the pipeline draws and scales it."""
+    """Return initial noise as the pipeline draws and scales it."""
     known = inspect.signature(pipe.prepare_latents).parameters
     network: Any = denoiser(pipe)
     channels = network.config.in_channels
     arguments = {
         "batch_size": batch,
-        # packing pipelines put 2 x 2 latents into the channels of one token
+        # pipelines that pack latents put 2 x 2 of them into the channels of one token
         "num_channels_latents": channels // 4 if hasattr(pipe, "_pack_latents") else channels,
         "height": plan.height,
         "width": plan.width,
@@ -148,18 +160,25 @@ def run_segment(
 ) -> DenoisingState:
     """Run steps [state.step, stop) of the plan and return the state at `stop`.
 
-    Equal bit for bit to the same steps of the stock pipeline, at equal batch, dtype and thread count. The
-    call draws no noise but the state's, and leaves the pipeline as it was.
+    The result equals the same steps of the stock pipeline bit for bit, at equal batch, dtype and thread
+    count. The call draws noise only from the state's stream, and restores the pipeline afterwards.
 
-    conditioning: keyword arguments of the pipeline call that say what to draw: {"prompt": "..."}, a list of
-        prompts for a batch, `prompt_embeds` with its companions, `eta`, `true_cfg_scale`, ... One image for
-        each latent.
-    progress: called after each step with the number of plan steps done so far.
+    Runs of one pipeline must not overlap in time. Arguments that depend on the index of a step inside the
+    call cannot be used: the known ones are refused.
 
-    Raises UserError for a state of another plan, for a `stop` that lies before the state or past the end, for
-    conditioning that does not fit, and for a pipeline that takes other steps than the plan. Runs of one
-    pipeline must not overlap in time. Not for arguments that depend on the index of a step inside the call:
-    those known are refused.
+    Args:
+        pipe: The pipeline to run.
+        state: The state to start from.
+        conditioning: Keyword arguments of the pipeline call that determine the images: {"prompt": "..."}, a
+            list of prompts for a batch, `prompt_embeds` with its companions, `eta`, `true_cfg_scale`, ...
+            They must describe one image per latent.
+        plan: The plan that the state belongs to.
+        stop: The step to stop before.
+        progress: Called after each step with the number of plan steps done so far.
+
+    Raises:
+        UserError: If the state belongs to another plan, if `stop` lies before the state or past the end of
+            the plan, if the conditioning does not fit, or if the pipeline takes other steps than the plan.
     """
     _check_run(pipe, state, conditioning, plan, stop)
     if stop == state.step:
@@ -182,10 +201,11 @@ def finish_segment(
     plan: DenoisingPlan,
     progress: Callable[[int], None] | None = None,
 ) -> list[Image]:
-    """Run all steps that are left and return the images, b of them, from the same pipeline call.
+    """Run all remaining steps and return the b images, in a single pipeline call.
 
-    The images of `decode(run_segment(...))`, byte for byte, without its second call, which costs a text
-    encoding. A state without a step left is decoded. Arguments and errors as of `run_segment`.
+    The images equal those of `decode(run_segment(...))` byte for byte, without its second call, which costs a
+    text encoding. A state without remaining steps is decoded. Arguments and errors are those of
+    `run_segment`.
     """
     _check_run(pipe, state, conditioning, plan, plan.num_steps)
     if state.step == plan.num_steps:
@@ -199,25 +219,34 @@ def decode(
     plan: DenoisingPlan,
     conditioning: Mapping[str, Any] | None = None,
 ) -> list[Image]:
-    """The images of a state or of its latents, as the stock pipeline makes them from its last latents.
+    """Decode a state or its latents to images, as the stock pipeline decodes its final latents.
 
-    The pipeline decodes and post-processes them itself, in a call without steps. Such a call encodes a
-    prompt, the empty one unless `conditioning` brings embeddings. Also for latents on the way, which show
-    what is left of the noise. Raises UserError for a state of another plan.
+    The pipeline decodes and post-processes the latents itself, in a call without steps. Such a call encodes a
+    prompt: the empty one, unless `conditioning` contains embeddings. Intermediate latents can be decoded too.
+    Their images show the remaining noise.
+
+    Args:
+        pipe: The pipeline that decodes.
+        state: A state, or latents [b, c, h, w] or [b, tokens, c].
+        plan: The plan that the state belongs to.
+        conditioning: Keyword arguments of the pipeline call. None encodes the empty prompt.
+
+    Raises:
+        UserError: If the state belongs to another plan.
     """
     if isinstance(state, DenoisingState):
         _check_plan(state, plan)
     latents = state.latents if isinstance(state, DenoisingState) else state
     given = {"prompt": [""] * latents.shape[0]} if conditioning is None else conditioning
     window = Window(plan, plan.num_steps, plan.num_steps, {})
-    # no guidance: nothing is denoised, and the negative prompt need not be encoded
+    # without guidance the negative prompt is not encoded, and nothing is denoised here
     return list(_run(pipe, window, latents, given, 1.0, "pil")[1])
 
 
 def _check_run(
     pipe: Pipeline, state: DenoisingState, conditioning: Mapping[str, Any], plan: DenoisingPlan, stop: int
 ) -> None:
-    """Raises UserError when steps [state.step, stop) cannot be run so."""
+    """Raise UserError if steps [state.step, stop) cannot be run from this state."""
     _check_plan(state, plan)
     _check_dtype(pipe, plan)
     if not state.step <= stop <= plan.num_steps:
@@ -241,8 +270,11 @@ def _run_steps(
     progress: Callable[[int], None] | None,
     output_type: str,
 ) -> tuple[Window, Any, Any]:
-    """Steps [state.step, stop), at least one: their window, the scheduler after them, latents or images."""
-    # without a stream nothing may be drawn: a generator shows whether it was
+    """Run steps [state.step, stop), at least one.
+
+    Returns the window of the steps, the scheduler after them, and latents or images.
+    """
+    # without a stream the scheduler must draw nothing, and this generator shows whether it did
     generator = noise_generator(state.noise_seed if state.noise_seed is not None else 0)
     for _ in range(state.draw_count):
         torch.randn(state.latents.shape, generator=generator, dtype=state.latents.dtype)
@@ -268,7 +300,7 @@ def _run(
     guidance_scale: float,
     output_type: str,
 ) -> tuple[Any, Any]:
-    """One call of the pipeline inside `window`: the scheduler after it, and its first output."""
+    """Call the pipeline once inside `window`, and return the scheduler afterwards and the first output."""
     plan = window.plan
     arguments = call_arguments(
         pipe,
@@ -280,7 +312,7 @@ def _run(
         width=plan.width,
     )
     scheduler = windowed_scheduler(pipe, window)
-    # embeddings and latents may come from a packet or a file, so from the CPU
+    # embeddings and latents from a packet or a file are on the CPU
     device = pipe._execution_device
     placed = {
         name: value.to(device) if isinstance(value, Tensor) else value for name, value in arguments.items()

@@ -1,8 +1,8 @@
-"""A stock scheduler that shows a pipeline only the steps [start, stop) of a plan.
+"""A stock scheduler that exposes only the steps [start, stop) of a plan to a pipeline.
 
-The subclass is made at run time from whatever class the plan names. The pipeline sees a shorter list of
-timesteps and no scaling of the initial noise; the scheduler itself steps against the complete schedule, with
-the inner state that it had at `start`. So no formula of any scheduler is repeated here.
+The subclass is created at run time from the class that the plan names. The pipeline sees a shorter list of
+timesteps and no scaling of the initial noise. The scheduler itself steps through the complete schedule, from
+the inner state that it had at `start`. No scheduler's formulas are therefore repeated here.
 """
 
 import copy
@@ -25,18 +25,24 @@ from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.diffusion.schedule.stock_schedule import named_scheduler, schedule
 from fedaigc.errors import UserError
 
-# timesteps and sigmas of two machines may differ in the last bits of exp and log; the plan's are then used
+# exp and log may differ in the last bits between two machines. The plan's values are then used
 _SCHEDULE_TOLERANCE = 1e-5
 _MAX_DRAWS_PER_STEP = 4
 
 
 @dataclass
 class Window:
-    """One segment of a plan, and what became of it.
+    """One segment of a plan, and its progress.
 
-    history: the inner state at `start`; None where it was not kept, and the method restarts.
-    generator: the noise stream, a CPU generator. draws: how often a step drew latents-shaped noise from it.
-    progress: called after each step with the number of plan steps done.
+    Attributes:
+        plan: The plan.
+        start: The first step of the segment.
+        stop: The step to stop before.
+        history: The scheduler's inner state at `start`. None if it was not kept, and the method restarts.
+        generator: The noise stream, a CPU generator.
+        progress: Called after each step with the number of plan steps done.
+        draws: Number of latents-shaped draws that the steps took from `generator`.
+        done: Number of steps done in this segment.
     """
 
     plan: DenoisingPlan
@@ -50,10 +56,10 @@ class Window:
 
 
 def windowed_scheduler(pipe: Pipeline, window: Window) -> Any:
-    """A scheduler of the plan's class and config that runs this window of it."""
+    """Return a scheduler of the plan's class and config that runs the steps of `window`."""
     stock: Any = named_scheduler(window.plan.scheduler_class, type(pipe.scheduler))
     scheduler = copy.deepcopy(_built(stock, window.plan.scheduler_config))
-    # after construction, for some constructors call set_timesteps themselves
+    # after construction, because some constructors call set_timesteps themselves
     scheduler.__class__ = _windowed_class(stock)
     scheduler.__dict__["_window"] = window
     return scheduler
@@ -61,12 +67,12 @@ def windowed_scheduler(pipe: Pipeline, window: Window) -> Any:
 
 @lru_cache(maxsize=8)
 def _built(stock: Any, config: str) -> Any:
-    """A scheduler to copy for each segment: the constructor of some (KDPM2) takes a quarter of a second."""
+    """Return a scheduler to copy for each segment: some constructors (KDPM2) take a quarter of a second."""
     return stock.from_config(json.loads(config))
 
 
 def read_history(scheduler: Any) -> dict[str, Any]:
-    """What the steps changed since `set_timesteps`: counters, stored samples and model outputs."""
+    """Return what the steps changed since `set_timesteps`: counters, stored samples and model outputs."""
     fresh = scheduler.__dict__["_fresh"]
     return {
         name: value
@@ -80,11 +86,11 @@ _OWN = frozenset({"_window", "_fresh", "_depth", "_internal_dict"})
 
 @cache
 def _windowed_class(stock: Any) -> Any:
-    """The subclass of `stock`; it keeps its name, which pipelines and configs look at."""
+    """Return the subclass of `stock`. It keeps the name, which pipelines and configs read."""
     takes_generator = "generator" in inspect.signature(stock.step).parameters
 
     def inside(method: Callable[..., Any]) -> Callable[..., Any]:
-        """While a stock method runs, the scheduler sees its complete schedule."""
+        """Wrap a stock method so that it sees the complete schedule."""
 
         @wraps(method)
         def run(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -116,7 +122,7 @@ def _windowed_class(stock: Any) -> Any:
         window: Window = self.__dict__["_window"]
         generator = window.generator
         if takes_generator and not arguments and options.get("generator") is None:
-            # SD3 and FLUX pass none: without this a stochastic scheduler would draw from the global stream
+            # SD3 and FLUX pass no generator, so a stochastic scheduler would draw from the global stream
             options["generator"] = generator
         before = generator.get_state() if generator is not None else None
         result = inside(stock.step)(self, model_output, timestep, sample, *arguments, **options)
@@ -141,7 +147,7 @@ def _windowed_class(stock: Any) -> Any:
         return 1.0
 
     def ignore(self: Any, value: Any) -> None:
-        """The latents of a state carry the scale of the initial noise already."""
+        """Ignore the value: the latents of a state already carry the scale of the initial noise."""
 
     members: dict[str, Any] = {
         "set_timesteps": set_timesteps,
@@ -156,7 +162,7 @@ def _windowed_class(stock: Any) -> Any:
 
 
 def _follow(scheduler: Any, plan: DenoisingPlan) -> None:
-    """Check that the pipeline asked for the plan's steps, and take the plan's where only rounding differs."""
+    """Check that the pipeline requested the plan's steps, and set the plan's if only rounding differs."""
     for name, given, planned in zip(
         ("timesteps", "sigmas"), schedule(scheduler), (plan.timesteps, plan.sigmas), strict=True
     ):
@@ -181,9 +187,9 @@ def _follow(scheduler: Any, plan: DenoisingPlan) -> None:
 
 
 def _restore(scheduler: Any, history: Mapping[str, Any]) -> None:
-    """Put the inner state back.
+    """Restore the inner state.
 
-    A history from a packet may name anything, so only running values are taken.
+    A history from a packet may name any attribute, so only running values are accepted.
     """
     device = scheduler.timesteps.device
     fresh = scheduler.__dict__["_fresh"]
@@ -199,9 +205,9 @@ def _restore(scheduler: Any, history: Mapping[str, Any]) -> None:
 def _draws_between(
     before: UInt8[Tensor, " n"], after: UInt8[Tensor, " n"], sample: Float[Tensor, "b *latent"], name: str
 ) -> int:
-    """How many latents-shaped draws lead from one generator state to the other.
+    """Return the number of latents-shaped draws between two generator states.
 
-    A state carries only a seed and this count, so a draw of another form could not be repeated after a
+    A state carries only a seed and this count, so a draw of another shape could not be repeated after a
     hand-off.
     """
     if torch.equal(before, after):
@@ -216,9 +222,9 @@ def _draws_between(
 
 
 def _copied(value: Any, device: torch.device) -> Any:
-    """A copy: schedulers add to stored tensors in place, and several members resume one state."""
+    """Copy a value: schedulers change stored tensors in place, and several members resume one state."""
     if isinstance(value, Tensor):
-        # zero-dimensional values (Heun's dt) stay on the CPU, where the scheduler computes them
+        # zero-dimensional tensors (Heun's dt) stay on the CPU, where the scheduler computes them
         return value.clone() if value.dim() == 0 else value.to(device, copy=True)
     if isinstance(value, list | tuple):
         return [_copied(item, device) for item in value]
@@ -226,7 +232,7 @@ def _copied(value: Any, device: torch.device) -> Any:
 
 
 def _kept(value: Any) -> Any:
-    """Lists are changed in place by the steps; everything else is replaced."""
+    """Copy lists, which the steps change in place. All other values are replaced."""
     return list(value) if isinstance(value, list) else value
 
 

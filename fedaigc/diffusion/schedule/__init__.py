@@ -1,1 +1,1 @@
-"""What a run of denoising is: its plan, its steps and their noise."""
+"""The plan of a denoising run: its steps and their noise levels."""

@@ -1,4 +1,4 @@
-"""Whether a plan's sampler draws noise on its way, so that whoever continues a run needs a noise stream."""
+"""Determine whether a plan's sampler draws noise, so that continuing a run requires a noise stream."""
 
 import inspect
 import json
@@ -13,10 +13,10 @@ from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
 
 @lru_cache(maxsize=32)
 def draws_noise(plan: DenoisingPlan) -> bool:
-    """Whether a step of the plan's scheduler draws from the generator that it is given.
+    """Return whether a step of the plan's scheduler draws from the generator that it is given.
 
-    The scheduler is asked: it takes all steps of the plan with small latents of zeros. True in doubt, for a
-    scheduler that cannot be run so.
+    The scheduler itself is tested: it takes all steps of the plan with small latents of zeros. If a scheduler
+    cannot be run this way, the result is True.
     """
     try:
         stock: Any = named_scheduler(plan.scheduler_class)
@@ -32,5 +32,5 @@ def draws_noise(plan: DenoisingPlan) -> bool:
                 torch.zeros_like(sample), timestep, sample, generator=generator, return_dict=False
             )[0]
         return not torch.equal(before, generator.get_state())
-    except Exception:  # a scheduler of another package, or one that needs more than this
+    except Exception:  # a scheduler of another package, or one that needs other inputs
         return True

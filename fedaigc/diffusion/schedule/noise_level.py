@@ -1,7 +1,9 @@
-"""How noisy a timestep is: log-SNR, the one scale on which the stage boundary t* is given.
+"""The noise level of a timestep as a log-SNR, the only scale on which the stage boundary t* is given.
 
-Variance-preserving schedules, x_t = alpha x_0 + sigma e with alpha^2 + sigma^2 = 1: ln(alpha^2 / sigma^2).
-Flow matching, x_s = (1 - s) x_0 + s e: ln((1 - s)^2 / s^2).
+    variance preserving    x_t = alpha x_0 + sigma e    log-SNR  ln(alpha^2 / sigma^2)
+    flow matching          x_s = (1 - s) x_0 + s e      log-SNR  ln((1 - s)^2 / s^2)
+
+Variance-preserving schedules have alpha^2 + sigma^2 = 1.
 """
 
 import math
@@ -16,11 +18,18 @@ from fedaigc.errors import UserError
 
 
 def boundary_log_snr(pipe_or_scheduler: Any, train_timestep: float) -> float:
-    """The log-SNR at a timestep of training, to state t* by: timestep 500 of 1000, say.
+    """Return the log-SNR at a training timestep, e.g. to specify t* as timestep 500 of 1000.
 
-    Timesteps count from 0 to T - 1; for flow matching they are T s, from 0 (no noise: +inf) to T (only noise:
-    -inf), T = num_train_timesteps. Between two timesteps the log-SNR is interpolated linearly. Raises
-    UserError outside the range, and for schedulers that know neither alphas nor flows.
+    Between two timesteps the log-SNR is interpolated linearly.
+
+    Args:
+        pipe_or_scheduler: A pipeline or its scheduler, with T = num_train_timesteps.
+        train_timestep: A timestep from 0 to T - 1. For flow matching it is T s, from 0 (no noise: +inf) to T
+            (only noise: -inf).
+
+    Raises:
+        UserError: If the timestep is out of range, or if the scheduler has continuous timesteps (see
+            `noise_levels`).
     """
     scheduler = getattr(pipe_or_scheduler, "scheduler", pipe_or_scheduler)
     last = int(scheduler.config.num_train_timesteps) - (0 if is_flow(scheduler) else 1)
@@ -32,10 +41,16 @@ def boundary_log_snr(pipe_or_scheduler: Any, train_timestep: float) -> float:
 def noise_levels(
     scheduler: Any, timesteps: Sequence[float], sigmas: Sequence[float] | None
 ) -> tuple[float, ...]:
-    """The log-SNR that the denoiser is told at each of `timesteps`.
+    """Return the log-SNR that the denoiser is conditioned on at each of `timesteps`.
 
-    sigmas: used only where timesteps are no positions in the training schedule (continuous timesteps), in the
-    variance-exploding scale of those schedulers, sigma / alpha.
+    Args:
+        scheduler: The scheduler that the timesteps belong to.
+        timesteps: The timesteps.
+        sigmas: Noise levels in the variance-exploding scale of the scheduler, sigma / alpha. They are used
+            only if timesteps are not positions in the training schedule (continuous timesteps).
+
+    Raises:
+        UserError: If the scheduler has continuous timesteps and `sigmas` is None.
     """
     config = scheduler.config
     if is_flow(scheduler):
@@ -49,10 +64,14 @@ def noise_levels(
 
 
 def signal_and_noise(scheduler: Any, log_snr: float) -> tuple[float, float]:
-    """alpha and sigma of x = alpha x_0 + sigma e at a log-SNR, in the scale that the scheduler keeps.
+    """Return alpha and sigma of x = alpha x_0 + sigma e at a log-SNR, in the scheduler's scale.
 
-    Variance-preserving (alpha^2 + sigma^2 = 1), flow (alpha + sigma = 1), or variance-exploding (alpha = 1)
-    where the scheduler itself scales what it shows the denoiser. At -inf pure noise has alpha 0 and sigma 1.
+        variance preserving    alpha^2 + sigma^2 = 1
+        flow matching          alpha + sigma = 1
+        variance exploding     alpha = 1
+
+    The last applies if the scheduler itself scales the input of the denoiser. At a log-SNR of -inf (pure
+    noise), alpha is 0 and sigma is 1 in the first two scales.
     """
     ratio = math.exp(-log_snr / 2) if log_snr > -1000 else math.inf
     if is_flow(scheduler):
@@ -63,19 +82,23 @@ def signal_and_noise(scheduler: Any, log_snr: float) -> tuple[float, float]:
 
 
 def _is_exploding(scheduler: Any) -> bool:
-    """Whether latents are kept as x_0 + (sigma / alpha) e: the scheduler then scales the denoiser's input."""
+    """Return whether latents are x_0 + (sigma / alpha) e, and the scheduler scales the denoiser's input."""
     fresh = type(scheduler).from_config(scheduler.config)
     fresh.set_timesteps(8)
     return bool((fresh.scale_model_input(torch.ones(1), fresh.timesteps[0]) != 1).any())
 
 
 def is_flow(scheduler: Any) -> bool:
-    """Whether the scheduler follows flow matching: no alphas at all, or flow sigmas in place of theirs."""
+    """Return whether the scheduler follows flow matching: it has no alphas, or uses flow sigmas instead."""
     return not hasattr(scheduler, "alphas_cumprod") or bool(scheduler.config.get("use_flow_sigmas"))
 
 
 def train_log_snr(scheduler: Any) -> Float[Tensor, " t"]:
-    """ln(alpha^2 / sigma^2) at every timestep of training, float64. UserError where there are no alphas."""
+    """Return ln(alpha^2 / sigma^2) at every training timestep, in float64.
+
+    Raises:
+        UserError: If the scheduler has no alphas.
+    """
     if not hasattr(scheduler, "alphas_cumprod"):
         raise UserError(
             f"{type(scheduler).__name__} knows no alphas: expected a variance-preserving scheduler"
@@ -91,7 +114,7 @@ def _flow_log_snr(sigma: float) -> float:
 
 
 def _interpolated(table: Tensor, timestep: float) -> float:
-    """Linear between the two neighbours; clamped, for an offset may put the first step past the end."""
+    """Interpolate linearly. Clamp the timestep, because an offset may put the first step past the end."""
     position = min(max(float(timestep), 0.0), len(table) - 1.0)
     below = int(position)
     share = position - below

@@ -1,7 +1,7 @@
-"""What two machines must agree on before one continues the other's denoising [Du23].
+"""The plan on which two machines must agree before one continues the denoising of the other [Du23].
 
-A plan has no split: the hand-off step K belongs to a state. It covers no personal adapter either, for that
-never leaves its device.
+A plan contains no split: the hand-off step K belongs to a state. It contains no personal adapter either,
+because a personal adapter never leaves its device.
 """
 
 import hashlib
@@ -20,15 +20,25 @@ __all__ = ["DenoisingPlan", "boundary_log_snr", "boundary_step", "build_plan", "
 
 @dataclass(frozen=True)
 class DenoisingPlan:
-    """One complete denoising run, of `num_steps` denoiser evaluations.
+    """One complete denoising run of `num_steps` denoiser evaluations.
 
-    scheduler_class, scheduler_config: a diffusers scheduler and its arguments as canonical JSON.
-    timesteps: one per denoiser evaluation; floats, and they may repeat (PNDM, Heun).
-    sigmas: the scheduler's noise levels where it keeps any (one or two more than timesteps), else None.
-    guidance_scale, negative_prompt: of the pipeline call; an empty negative prompt means none.
-    height, width: of the image, in pixels. dtype: of the denoiser, e.g. "float32".
-    base_hash, shared_hash: versions of the base model and of the shared state ("" when there is none).
-    num_inference_steps: what the pipeline call is given; `num_steps` may be larger.
+    Attributes:
+        scheduler_class: Name of a diffusers scheduler class.
+        scheduler_config: Its arguments as canonical JSON.
+        timesteps: One timestep per denoiser evaluation. They are floats and may repeat (PNDM, Heun).
+        sigmas: The scheduler's noise levels, one or two more than timesteps. None if it keeps none.
+        guidance_scale: Guidance scale of the pipeline call.
+        negative_prompt: Negative prompt of the pipeline call. An empty one means none.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        dtype: The denoiser's dtype, e.g. "float32".
+        base_hash: Version of the base model.
+        shared_hash: Version of the shared state, "" if there is none.
+        num_inference_steps: The argument of the pipeline call. `num_steps` may be larger.
+
+    Raises:
+        UserError: If the plan has no steps, fewer sigmas than timesteps, a scheduler config that is not a
+            JSON object, or an empty image.
     """
 
     scheduler_class: str
@@ -62,21 +72,25 @@ class DenoisingPlan:
 
     @property
     def num_steps(self) -> int:
-        """N, the number of denoiser evaluations; twice as many samples pass through it under guidance."""
+        """N, the number of denoiser evaluations. Guidance doubles the samples, not the evaluations."""
         return len(self.timesteps)
 
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces, floats to the last bit."""
+        """Return canonical JSON: sorted keys, no spaces, exact floats."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the canonical JSON, in hex: the version of the plan that packets carry."""
+        """Return the SHA-256 of the canonical JSON, in hex: the version of the plan that packets carry."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @classmethod
     def from_json(cls, text: str) -> "DenoisingPlan":
-        """The inverse of `to_json`. Raises UserError for anything but exactly a plan's keys and types."""
+        """Parse the output of `to_json`.
+
+        Raises:
+            UserError: If the text does not contain exactly the keys and types of a plan.
+        """
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -90,7 +104,7 @@ class DenoisingPlan:
             values["sigmas"] = _numbers("sigmas", values["sigmas"])
         (values["guidance_scale"],) = _numbers("guidance_scale", [values["guidance_scale"]])
         for field in fields(cls):
-            # exactly: True is an int to isinstance
+            # not isinstance, which accepts True as an int
             if field.type in (str, int) and type(values[field.name]) is not field.type:
                 raise UserError(f"this is no plan: {field.name} is {values[field.name]!r:.80}")
         return cls(**values)
@@ -107,14 +121,26 @@ def build_plan(
     base_hash: str,
     shared_hash: str = "",
 ) -> DenoisingPlan:
-    """The plan of `pipe(prompt, num_inference_steps=..., guidance_scale=..., height=..., width=...)`.
+    """Return the plan of a pipeline call with these settings.
 
-    The pipeline itself is asked which timesteps it wants (SD3 and FLUX shift them by the image size), in a
-    call on the empty prompt that ends before the first step; the only cost is one encoding of the empty
-    prompt.
+    The plan is that of `pipe(prompt, num_inference_steps=..., guidance_scale=..., height=..., width=...)`.
+    The timesteps come from the pipeline itself (SD3 and FLUX shift them by the image size), in a call on the
+    empty prompt that ends before the first step. Its only cost is one encoding of the empty prompt.
 
-    Raises UserError for numbers that no run has, for steps that start before the first timestep of training,
-    and for a scheduler that its config does not describe.
+    Args:
+        pipe: The pipeline.
+        num_inference_steps: The argument of the pipeline call.
+        guidance_scale: Guidance scale of the pipeline call.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        negative_prompt: Negative prompt of the pipeline call. An empty one means none.
+        base_hash: Version of the base model (`base_fingerprint`).
+        shared_hash: Version of the shared state, "" if there is none.
+
+    Raises:
+        UserError: If `num_inference_steps` is below 1, if `guidance_scale` is not finite, if the steps start
+            above the last training timestep, if the pipeline refuses the call, or if its config does not
+            describe its scheduler.
     """
     if num_inference_steps < 1:
         raise UserError(f"num_inference_steps is {num_inference_steps}: expected at least 1")
@@ -131,7 +157,7 @@ def build_plan(
     )
     timesteps, sigmas = requested_schedule(pipe, call)
     trained = len(getattr(pipe.scheduler, "alphas_cumprod", ()))
-    # an offset of one starts at timestep T when every timestep is asked for; sigmas are not looked up by it
+    # with an offset of one, a run of all timesteps starts at T. Sigmas are not looked up by timestep
     if sigmas is None and trained and max(timesteps) >= trained:
         raise UserError(
             f"num_inference_steps is {num_inference_steps}: {type(pipe.scheduler).__name__} then starts at "
@@ -154,17 +180,23 @@ def build_plan(
 
 
 def log_snr(plan: DenoisingPlan) -> tuple[float, ...]:
-    """ln(alpha^2 / sigma^2) at each step of the plan, rising; -inf for pure noise."""
+    """Return ln(alpha^2 / sigma^2) at each step of the plan, ascending. Pure noise has -inf."""
     scheduler = named_scheduler(plan.scheduler_class).from_config(json.loads(plan.scheduler_config))
     return noise_levels(scheduler, plan.timesteps, plan.sigmas)
 
 
 def latents_std(plan: DenoisingPlan, step: int, clean_std: float = 1.0) -> float:
-    """The standard deviation of a latent value before step `step`, in the scale that the scheduler keeps.
+    """Return the standard deviation of a latent value before step `step`, in the scheduler's own scale.
 
-    sqrt(alpha^2 s^2 + sigma^2) for x = alpha x_0 + sigma e, s = clean_std: diffusion models scale their
-    latents to about 1. alpha and sigma follow from the log-SNR: they square to 1, add up to 1 (flow
-    matching), or have alpha = 1 (the variance-exploding scale of Euler and its kin). At the last step, `s`.
+        sqrt(alpha^2 s^2 + sigma^2)    for x = alpha x_0 + sigma e and s = clean_std
+
+    alpha and sigma follow from the log-SNR as in `signal_and_noise`: their squares add up to 1, they add up
+    to 1 (flow matching), or alpha = 1 (the variance-exploding scale of Euler and related schedulers).
+
+    Args:
+        plan: The plan.
+        step: The step. After the last step, the result is `clean_std`.
+        clean_std: Standard deviation of clean latents. Diffusion models scale their latents to about 1.
     """
     if step >= plan.num_steps:
         return clean_std
@@ -174,9 +206,9 @@ def latents_std(plan: DenoisingPlan, step: int, clean_std: float = 1.0) -> float
 
 
 def boundary_step(plan: DenoisingPlan, t_star_log_snr: float | None) -> int:
-    """The first step on the personal (clean) side of the stage boundary t*: log-SNR at or above it.
+    """Return the first step on the personal (clean) side of t*, with a log-SNR at or above it.
 
-    `num_steps` when every step is noisier than t*, or when there is no boundary (None).
+    The result is `num_steps` if every step is noisier than t*, or if there is no boundary (None).
     """
     if t_star_log_snr is None:
         return plan.num_steps
@@ -194,6 +226,6 @@ def _numbers(name: str, values: Any) -> tuple[float, ...]:
 
 
 def even_steps(start: int, stop: int, count: int) -> tuple[int, ...]:
-    """At most `count` steps from `start` on and before `stop`, evenly spaced; the first is `start`."""
+    """Return at most `count` evenly spaced steps in [start, stop), beginning with `start`."""
     count = min(count, stop - start)
     return tuple(start + (stop - start) * i // count for i in range(count))

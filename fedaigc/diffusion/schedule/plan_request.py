@@ -1,9 +1,9 @@
-"""A plan as it is asked for: bounded numbers, from which the machine that computes builds the plan itself.
+"""A request for a plan: bounded numbers, from which the computing machine builds the plan itself.
 
-A plan from another machine could name any scheduler with any configuration, and so decide what runs on a
-private prompt. A request names a scheduler of a short list and numbers; everything else (the scheduler's
-configuration, timesteps, noise levels, dtype) comes from the pipeline that is installed here. The fingerprint
-then tells whether both machines mean the same plan.
+A plan from another machine could name any scheduler with any configuration, and thus decide what runs on a
+private prompt. A request contains only a scheduler from a short list, and numbers. All else (scheduler
+configuration, timesteps, noise levels, dtype) comes from the locally installed pipeline. The fingerprint then
+shows whether both machines mean the same plan.
 """
 
 import re
@@ -21,7 +21,7 @@ from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
 from fedaigc.errors import UserError
 
-# deterministic ones, and ancestral Euler; each is tested for an exact hand-off
+# deterministic schedulers and ancestral Euler. Each is tested for an exact hand-off
 SCHEDULERS = frozenset(
     {
         "DDIMScheduler",
@@ -40,13 +40,19 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What a plan is built from, beside the pipeline.
+    """The settings that define a plan, together with the local pipeline.
 
-    scheduler_class: one of `SCHEDULERS`, or the pipeline's own. num_inference_steps, guidance_scale, height,
-    width (pixels): of the pipeline call. shared_hash: version of the shared state, "" for none. fingerprint:
-    of the plan that is meant.
+    Attributes:
+        scheduler_class: One of `SCHEDULERS`, or the class of the pipeline's own scheduler.
+        num_inference_steps: The argument of the pipeline call.
+        guidance_scale: Guidance scale of the pipeline call.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        shared_hash: Version of the shared state, "" if there is none.
+        fingerprint: Fingerprint of the requested plan.
 
-    Raises UserError for numbers outside of `fedaigc.bounds`, and for hashes that are none.
+    Raises:
+        UserError: If a number is outside of `fedaigc.bounds`, or if a hash is not a SHA-256 in hex.
     """
 
     scheduler_class: str
@@ -78,7 +84,11 @@ class PlanRequest:
 
     @classmethod
     def of(cls, plan: DenoisingPlan) -> "PlanRequest":
-        """The request for a plan. UserError for one with a negative prompt, which devices do not take."""
+        """Return the request for a plan.
+
+        Raises:
+            UserError: If the plan has a negative prompt, which devices do not accept.
+        """
         if plan.negative_prompt:
             raise UserError("a plan for devices has no negative prompt: it would be text of another machine")
         return cls(
@@ -92,22 +102,28 @@ class PlanRequest:
         )
 
     def values(self) -> dict[str, Any]:
-        """The fields by name."""
+        """Return the fields by name."""
         return asdict(self)
 
     @classmethod
     def from_values(cls, values: Any) -> "PlanRequest":
-        """The inverse of `values`. UserError for other names."""
+        """Build a request from the output of `values`.
+
+        Raises:
+            UserError: If the names are not exactly those of the fields, or if a value is invalid.
+        """
         names = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or values.keys() != names:
             raise UserError(f"a plan is asked for by {', '.join(sorted(names))}")
         return cls(**values)
 
     def build(self, pipe: Pipeline, base_hash: str) -> DenoisingPlan:
-        """The plan, built from this machine's own pipeline and base model.
+        """Build the plan from this machine's own pipeline and base model.
 
-        Raises UserError for another scheduler, for what the pipeline refuses, and when the plan's fingerprint
-        is not the one asked for: the other machine then means another scheduler configuration, dtype or base.
+        Raises:
+            UserError: If the scheduler is not accepted, if the pipeline refuses the settings, or if the
+                plan's fingerprint differs from the requested one. In the last case the other machine has
+                another scheduler configuration, dtype or base model.
         """
         scheduler, own = pipe.scheduler, type(pipe.scheduler).__name__
         if self.scheduler_class not in SCHEDULERS | {own}:

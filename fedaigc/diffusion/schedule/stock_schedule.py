@@ -1,4 +1,4 @@
-"""Which steps an unmodified pipeline takes with an unmodified scheduler."""
+"""Determine which steps an unmodified pipeline takes with an unmodified scheduler."""
 
 import copy
 import inspect
@@ -14,7 +14,7 @@ Schedule = tuple[tuple[float, ...], tuple[float, ...] | None]
 
 
 class _Captured(Exception):
-    """Ends a pipeline call once it has asked for its timesteps."""
+    """Ends a pipeline call as soon as it requests its timesteps."""
 
     def __init__(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         super().__init__()
@@ -22,16 +22,18 @@ class _Captured(Exception):
 
 
 def canonical_config(scheduler: Any) -> str:
-    """The arguments that rebuild a scheduler, as canonical JSON (sorted keys, no spaces).
+    """Return the arguments that rebuild a scheduler, as canonical JSON (sorted keys, no spaces).
 
-    Left out: entries that its class does not take (left over from other schedulers) and diffusers' own notes,
-    which would tell apart two machines that compute the same. Raises UserError for values that JSON cannot
-    hold.
+    Entries that the scheduler's class does not take (left over from other schedulers) and the internal
+    entries of diffusers are left out. They would distinguish two machines that compute the same.
+
+    Raises:
+        UserError: If JSON cannot represent a value.
     """
     known = inspect.signature(type(scheduler).__init__).parameters
     config = {name: value for name, value in scheduler.config.items() if name in known}
     try:
-        # not allow_nan=False: DPM-Solver's lambda_min_clipped is minus infinity
+        # NaN and infinity are allowed: DPM-Solver's lambda_min_clipped is minus infinity
         return json.dumps(config, sort_keys=True, separators=(",", ":"), default=_plain)
     except (TypeError, ValueError) as error:
         raise UserError(
@@ -40,9 +42,10 @@ def canonical_config(scheduler: Any) -> str:
 
 
 def named_scheduler(name: str, own: type[Any] | None = None) -> type[Any]:
-    """The stock scheduler class of this name: `own` (a pipeline's), or one of diffusers.
+    """Return the stock scheduler class of this name: `own` (a pipeline's class), or a class of diffusers.
 
-    Raises UserError for a name that is neither, for a plan from another machine may hold anything.
+    Raises:
+        UserError: If the name is neither. A plan from another machine may contain any name.
     """
     import diffusers
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -56,17 +59,20 @@ def named_scheduler(name: str, own: type[Any] | None = None) -> type[Any]:
 
 
 def schedule(scheduler: Any) -> Schedule:
-    """Timesteps and sigmas that a scheduler holds after `set_timesteps`; sigmas None where it keeps none."""
+    """Return a scheduler's timesteps and sigmas after `set_timesteps`. Sigmas are None if it keeps none."""
     sigmas = getattr(scheduler, "sigmas", None)
     timesteps = tuple(float(value) for value in scheduler.timesteps)
     return timesteps, None if sigmas is None else tuple(float(value) for value in sigmas)
 
 
 def requested_schedule(pipe: Pipeline, call: Mapping[str, Any]) -> Schedule:
-    """The schedule that `pipe(**call)` would run. The call is made, and ended before its first step.
+    """Return the schedule that `pipe(**call)` would run.
 
-    Raises UserError when the pipeline refuses the call, and when its scheduler was changed in a way that its
-    config does not say, for then no other machine could follow it.
+    The call is made and ended before its first step.
+
+    Raises:
+        UserError: If the pipeline refuses the call, or if its scheduler was changed in a way that its config
+            does not describe, because no other machine could follow it.
     """
     stock = type(pipe.scheduler)
     config = json.loads(canonical_config(pipe.scheduler))
@@ -78,7 +84,7 @@ def requested_schedule(pipe: Pipeline, call: Mapping[str, Any]) -> Schedule:
     probe = stock.from_config(config)
     # diffusers inspects the signature of set_timesteps before it calls it
     members = {"set_timesteps": wraps(stock.set_timesteps)(capture), "__module__": stock.__module__}
-    # after construction, for some constructors call set_timesteps themselves
+    # after construction, because some constructors call set_timesteps themselves
     probe.__class__ = type(stock.__name__, (stock,), members)
     request = None
     try:
@@ -103,7 +109,7 @@ def requested_schedule(pipe: Pipeline, call: Mapping[str, Any]) -> Schedule:
 
 
 def _plain(value: Any) -> Any:
-    """numpy arrays and scalars as JSON values (trained betas are often given so)."""
+    """Return numpy arrays and scalars as JSON values. Trained betas are often arrays."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,11 +1,13 @@
-"""A prompt, read on the device as object, relation and place; what is in brackets here is passed over:
+"""Parse a prompt on the device into object, relation and place.
+
+The parts in brackets are skipped:
 
     [Draw a photo of a big, shiny] apple [with a leaf, lying] on [the edge of a wooden] table [at night]
 
-A small grammar of English nouns and prepositions over the words of the knowledge graph. What it does not
-understand it leaves unknown, and the task runs alone: any text of any language gives a result. Where a
-prompt names several objects ("a cat and a dog"), the first is taken. A bare object ("an apple") has no place,
-and so it runs alone, too.
+The parser is a small grammar of English nouns and prepositions over the words of the knowledge graph. Parts
+that it does not understand stay unknown, and the task then runs alone, so any text in any language gives a
+result. If a prompt names several objects ("a cat and a dog"), the first is taken. A bare object ("an apple")
+has no place, so its task runs alone too.
 """
 
 import re
@@ -27,17 +29,22 @@ from fedaigc.semantics.concepts.senses import (
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation, Role
 
-# the longest nouns of the graph that prompts use: "hot air balloon", "bottle of red wine"
+# length of the longest nouns that prompts use: "hot air balloon", "bottle of red wine"
 MAX_NOUN_WORDS = 4
 STOP = ","
 
 
 @dataclass(frozen=True)
 class ParsedPrompt:
-    """What a prompt says. It stays on the device; printing it shows concepts only.
+    """The content of a prompt. It stays on the device, and its repr contains concepts only.
 
-    object, place: concept ids, None when unknown or absent. relation: None when there is none or the closed
-    list lacks it; then the place is None too. modifiers: the other words of the two noun phrases.
+    Attributes:
+        prompt: The prompt.
+        object: Concept id of the object. None if it is unknown or absent.
+        relation: The relation. None if there is none, or if the closed list does not contain it. The place is
+            then None too.
+        place: Concept id of the place. None if it is unknown or absent.
+        modifiers: The other words of the two noun phrases.
     """
 
     prompt: str = field(repr=False)
@@ -54,9 +61,10 @@ class _Noun:
 
 
 def parse(prompt: str, taxonomy: Taxonomy) -> ParsedPrompt:
-    """Read a prompt.
+    """Parse a prompt.
 
-    Raises UserError for an empty prompt and for one of more than 1,000 characters.
+    Raises:
+        UserError: If the prompt is empty or has more than 1,000 characters.
     """
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise UserError(
@@ -71,16 +79,16 @@ def parse(prompt: str, taxonomy: Taxonomy) -> ParsedPrompt:
 
 
 def _tokens(prompt: str) -> list[str]:
-    """Words in lower case, hyphens opened; every run of punctuation as STOP."""
+    """Return words in lower case, with hyphens split. Every run of punctuation becomes STOP."""
     plain = unicodedata.normalize("NFKC", prompt).casefold().replace("’", "'")
-    # "a rabbit-like cat": no rabbit, and no comparison
+    # "a rabbit-like cat" contains neither a rabbit nor a comparison
     plain = re.sub(r"[^\W_]+-(like|shaped|style|sized|colou?red)\b", "", plain)
     found = re.findall(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s'-]+", plain)
     return [token if re.match(r"\w", token) else STOP for token in found]
 
 
 def _without_depiction(tokens: list[str]) -> list[str]:
-    """The tokens behind the first "photo of", if it comes before any relation."""
+    """Return the tokens after the first "photo of", if it precedes any relation."""
     for i, (token, following) in enumerate(pairwise(tokens)):
         if following == "of" and token in words.DEPICTIONS:
             return tokens[i + 2 :]
@@ -92,7 +100,7 @@ def _without_depiction(tokens: list[str]) -> list[str]:
 def _phrase_at(
     tokens: Sequence[str], start: int, phrases: Iterable[tuple[str, ...]] = words.RELATIONS.keys()
 ) -> tuple[str, ...]:
-    """The longest of the phrases that begins at `start`, or ()."""
+    """Return the longest of the phrases that begin at `start`, or ()."""
     matching = (phrase for phrase in phrases if tuple(tokens[start : start + len(phrase)]) == phrase)
     return max(matching, key=len, default=())
 
@@ -102,7 +110,7 @@ def _plain(tokens: Iterable[str]) -> tuple[str, ...]:
 
 
 def singulars(word: str) -> list[str]:
-    """The word itself and what it may be the plural of, in the order in which to look them up."""
+    """Return the word and its possible singulars, in the order in which to look them up."""
     found = [word]
     if word in words.IRREGULAR_PLURALS:
         return [words.IRREGULAR_PLURALS[word], word]
@@ -120,7 +128,7 @@ class _Reader:
 
     def read(self, prompt: str, tokens: list[str]) -> ParsedPrompt:
         opening = _phrase_at(tokens, 0)
-        if opening:  # "on a table, an apple": the place comes first
+        if opening:  # "on a table, an apple" names the place first
             tokens = self._place_last(tokens, opening)
         end = self._end_of_phrase(tokens, 0, Role.OBJECT)
         thing, end = self._noun(tokens, 0, end, Role.OBJECT)
@@ -135,7 +143,7 @@ class _Reader:
         )
 
     def _place_last(self, tokens: list[str], opening: tuple[str, ...]) -> list[str]:
-        """Turn "on a table there is an apple" round; the tokens as they are when they cannot be divided."""
+        """Rearrange "on a table there is an apple". Tokens that cannot be divided are returned unchanged."""
         for i in range(len(opening) + 1, len(tokens)):
             if tokens[i] == STOP or tokens[i] in words.VERBS or tokens[i] == "there":
                 rest = [token for token in tokens[i:] if token != "there"]
@@ -145,7 +153,7 @@ class _Reader:
         return tokens
 
     def _known(self, phrase: Sequence[str], role: Role) -> str | None:
-        """The concept of a noun of one or more words, in the singular or the plural."""
+        """Return the concept of a noun of one or more words, in the singular or the plural."""
         for last in singulars(phrase[-1]):
             concept = resolve(" ".join((*phrase[:-1], last)), role, self._taxonomy)
             if concept is not None:
@@ -156,7 +164,7 @@ class _Reader:
         return self._known([word], Role.OBJECT) is not None
 
     def _ends_phrase(self, tokens: Sequence[str], i: int, start: int) -> bool:
-        """Whether the token cannot belong to a noun phrase that began at `start`."""
+        """Return whether the token cannot belong to a noun phrase that began at `start`."""
         token = tokens[i]
         if token in words.CONJUNCTIONS or token in words.DETAILS or token in words.UNKNOWN_RELATIONS:
             return True
@@ -164,7 +172,7 @@ class _Reader:
             return True
         if i == start or tokens[i - 1] in words.ARTICLES or not self._is_noun(tokens[i - 1]):
             return token in words.AUXILIARIES
-        # behind a noun: "stands" is no furniture, "sleeping" and "perched" are no names
+        # after a noun, "stands" is not furniture, and "sleeping" and "perched" are not nouns
         if token in words.VERBS or token in words.TRAILING:
             return True
         if token.endswith("ed"):  # "a cup filled with tea", but "a snow covered mountain"
@@ -176,13 +184,13 @@ class _Reader:
         for i in range(start, len(tokens)):
             if self._ends_phrase(tokens, i, start):
                 return i
-            # "on a table, studio light": a comma behind a known place ends it; before an object it may not
+            # "on a table, studio light": a comma after a known place ends the phrase
             if role is Role.PLACE and tokens[i] == STOP and self._head(tokens[start:i], role):
                 return i
         return len(tokens)
 
     def _noun(self, tokens: Sequence[str], start: int, end: int, role: Role) -> tuple[_Noun | None, int]:
-        """The head of the noun phrase tokens[start:end], and where the search for what follows begins."""
+        """Return the head of the noun phrase tokens[start:end], and where the search continues."""
         skipped = words.MEASURES if role is Role.OBJECT else words.PARTS
         phrase = tokens[start:end]
         measured = bool(phrase) and not skipped.isdisjoint(singulars(phrase[-1]))
@@ -191,8 +199,8 @@ class _Reader:
             noun, after = self._noun(tokens, end + 1, following, role)
             if noun:
                 return _Noun(noun.concept, (*_plain(phrase), *noun.modifiers)), after
-        # "a big, red apple", "an apple, red and shiny", "studio light, an apple": the last part that names
-        # something, preferably with an article
+        # "a big, red apple", "an apple, red and shiny", "studio light, an apple": take the last part with a
+        # known noun, preferably one with an article
         parts: list[list[str]] = [[]]
         for token in phrase:
             if token == STOP:
@@ -208,7 +216,7 @@ class _Reader:
         return None, end
 
     def _head(self, part: Sequence[str], role: Role) -> _Noun | None:
-        """The longest known noun at the end of a phrase: in English the last noun is the head."""
+        """Return the longest known noun at the end of a phrase: in English the last noun is the head."""
         while part and part[-1] in words.TRAILING:
             part = part[:-1]
         for length in range(min(MAX_NOUN_WORDS, len(part)), 0, -1):
@@ -219,7 +227,7 @@ class _Reader:
         return None
 
     def _relation(self, tokens: Sequence[str], start: int) -> tuple[Relation | None, _Noun | None]:
-        """The first relation that names the place; (None, None) when the closed list lacks it."""
+        """Return the first relation and its place, or (None, None) if the closed list does not contain it."""
         i = start
         while i < len(tokens):
             if _phrase_at(tokens, i, words.UNKNOWN_RELATION_PHRASES):
@@ -239,11 +247,11 @@ class _Reader:
         return None, None
 
     def _meant(self, preposition: tuple[str, ...], place: _Noun | None) -> Relation | None:
-        """The relation, unless the preposition is one of those that mostly begin something else."""
+        """Return the relation, or None if the preposition is ambiguous and begins something else here."""
         relation = words.RELATIONS[preposition]
         if len(preposition) > 1 or preposition[0] not in words.AMBIGUOUS:
             return relation
-        # in a field, but not in a box: that is a relation the closed list lacks
+        # "in a field" means ON, but the closed list has no relation for "in a box"
         if place is None or (preposition == ("in",) and not self._is_open_air(place.concept)):
             return None
         return relation

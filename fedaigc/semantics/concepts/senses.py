@@ -1,7 +1,7 @@
-"""Which of a noun's meanings a prompt means: a few by hand, the others by what can be an object or a place.
+"""Choose the meaning of a noun in a prompt: from a curated list, or by what can be an object or a place.
 
-WordNet orders senses by how often texts use them, and texts speak of figures of speech that no one draws: the
-first tiger is a fierce person, the first plate a part of a roof.
+WordNet orders senses by their frequency in texts. Texts use figures of speech that no one draws: the first
+sense of tiger is a fierce person, the first sense of plate a part of a roof.
 """
 
 from functools import cache
@@ -25,14 +25,14 @@ PLANT = "n00017402"
 PLANT_PART = "n13107668"
 SEAFOOD = "n07792842"
 
-# what a prompt's object or place usually is; any other physical thing comes after these
+# kinds of objects and places that are usual in prompts, preferred over any other physical thing
 _USUAL = {
     Role.OBJECT: (ANIMAL, ARTIFACT, FOOD, NUTRIENT, PLANT, PERSON, NATURAL_OBJECT),
     Role.PLACE: (ARTIFACT, GEOLOGICAL_FORMATION, BODY_OF_WATER, LAND, LOCATION, NATURAL_OBJECT, PLANT),
 }
 
-# (what gives way, to what), whatever WordNet's order: a tiger is no fierce person, an octopus no meat, a
-# banana no plant
+# (loser, winner), regardless of WordNet's order: a tiger is not a fierce person, an octopus not meat, and a
+# banana not a plant
 _YIELDS = (
     (PERSON, ANIMAL),
     (MEAT, ANIMAL),
@@ -145,7 +145,7 @@ CURATED_SENSES: dict[str, str] = {
     "yard": "n04618236",  # the enclosed land around a house or other building
 }
 
-# nouns that WordNet has no drawable meaning for, or files elsewhere than under what a picture of them shows
+# nouns without a drawable sense in WordNet, or with a sense other than what an image of them shows
 ALIASES: dict[str, str] = {
     "cellphone": "n04408223",  # telephone
     "dragon": "n00015568",  # animal
@@ -164,10 +164,15 @@ ALIASES: dict[str, str] = {
 
 
 def resolve(noun: str, role: Role, taxonomy: Taxonomy) -> str | None:
-    """The concept that a singular noun means in a prompt, in this role; None for an unknown noun.
+    """Return the concept that a singular noun means in a prompt, or None for an unknown noun.
 
-    In turn: a word of the public vocabulary, a sense chosen by hand, and of WordNet's senses the first that
-    usually is an object (a place), unless it gives way to another.
+    The sources are, in this order: the public vocabulary, the curated senses, and WordNet. WordNet's first
+    sense that is a usual object (or place) is taken, unless it yields to another.
+
+    Args:
+        noun: A noun in the singular.
+        role: The role of the noun in the prompt.
+        taxonomy: The knowledge graph.
     """
     curated = _curated().get(noun)
     if curated is not None:
@@ -183,6 +188,6 @@ def resolve(noun: str, role: Role, taxonomy: Taxonomy) -> str | None:
 @cache
 def _curated() -> MappingProxyType[str, str]:
     public = {noun.word: noun.concept for role in Role for noun in public_nouns(role).values()}
-    # "a thing" and "a place" say nothing: they mean what WordNet says
+    # "a thing" and "a place" are the root here and carry no meaning, so WordNet's senses apply
     known = {word: concept for word, concept in public.items() if concept != ROOT}
     return MappingProxyType(ALIASES | CURATED_SENSES | known)

@@ -1,10 +1,10 @@
 """The knowledge graph: concrete nouns of WordNet 3.1, each below the more general ones.
 
-A concept id is WordNet's synset offset with an "n" before it, e.g. n07755101, apple the fruit. The root is
-n00001930, physical entity. The graph is trimmed by experiments/knowledge/build_nouns.py, which also describes
-the file.
+A concept id is WordNet's synset offset with the prefix "n", e.g. n07755101, apple the fruit. The root is
+n00001930, physical entity. experiments/knowledge/build_nouns.py trims the graph and describes the file.
 
-Source: Miller, "WordNet: a lexical database for English", CACM 38 (11), 1995.
+References:
+    Miller, "WordNet: a lexical database for English", CACM 38 (11), 1995.
 """
 
 import gzip
@@ -21,19 +21,23 @@ if TYPE_CHECKING:
     pass
 
 ROOT = "n00001930"
-# WordNet's single root, "entity", stands above physical entity, and counts in the depths that are published
+# WordNet's root, "entity", lies above physical entity and counts in published depths
 ROOT_DEPTH = 2
 
 
 class Taxonomy:
-    """Concepts, what they are kinds of, and the words for them.
+    """Concepts, their hypernyms, and the words for them.
 
-    hypernyms: concept -> the concepts directly above it; every path ends in ROOT.
-    senses: lemma (lower case, words apart) -> its concepts, the most frequent first.
+    Args:
+        hypernyms: Concept -> the concepts directly above it. Every path ends in ROOT.
+        senses: Lemma (lower case, words separated by blanks) -> its concepts, the most frequent first.
+
+    Attributes:
+        graph: The directed graph from each concept to the concepts directly above it.
     """
 
     def __init__(self, hypernyms: Mapping[str, Sequence[str]], senses: Mapping[str, Sequence[str]]) -> None:
-        # imported here: networkx takes longer to import than the graph to read
+        # imported here because importing networkx takes longer than reading the graph
         from networkx import DiGraph
 
         self.graph: DiGraph[str] = DiGraph()
@@ -46,7 +50,7 @@ class Taxonomy:
     @staticmethod
     @cache
     def load() -> "Taxonomy":
-        """The graph that ships with the package; read once in a process."""
+        """Return the graph that ships with the package. It is read once per process."""
         table = json.loads(gzip.decompress(assets.path("nouns.json.gz").read_bytes()))
         concepts = [f"n{offset:08d}" for offset in accumulate(table["offsets"])]
         hypernyms = {
@@ -66,14 +70,18 @@ class Taxonomy:
         return concept in self.graph
 
     def senses(self, phrase: str) -> tuple[str, ...]:
-        """The concepts that a noun may mean, the most frequent first; empty when the graph lacks it.
+        """Return the concepts that a noun may mean, the most frequent first. Unknown nouns have none.
 
-        Upper case, hyphens and underscores do not matter; the noun must be in the singular.
+        Upper case, hyphens and underscores do not matter. The noun must be in the singular.
         """
         return tuple(self._senses.get(re.sub(r"[\s_-]+", " ", phrase).strip().lower(), ()))
 
     def lineage(self, concept: str) -> frozenset[str]:
-        """The concept and all that stand above it, up to the root. ValueError for an unknown concept."""
+        """Return the concept and all concepts above it, up to the root.
+
+        Raises:
+            ValueError: If the concept is unknown.
+        """
         if concept not in self._closures:
             self._require(concept)
             above = (self.lineage(parent) for parent in self.graph.successors(concept))
@@ -81,18 +89,29 @@ class Taxonomy:
         return self._closures[concept]
 
     def ancestors(self, concept: str) -> frozenset[str]:
-        """All concepts above this one. ValueError for an unknown concept."""
+        """Return all concepts above this one.
+
+        Raises:
+            ValueError: If the concept is unknown.
+        """
         return self.lineage(concept) - {concept}
 
     def is_a(self, concept: str, general: str) -> bool:
-        """Whether `concept` is `general` or a kind of it. ValueError for an unknown concept."""
+        """Return whether `concept` is `general` or a kind of it.
+
+        Raises:
+            ValueError: If the concept is unknown.
+        """
         return general in self.lineage(concept)
 
     def depth(self, concept: str) -> int:
-        """The number of concepts on the longest path from WordNet's "entity" down to this one, both counted.
+        """Return the number of concepts from WordNet's "entity" down to this one, both counted.
 
-        The longest over all parents: with the first parent, a common ancestor may lie deeper than what stands
-        below it, and Wu and Palmer's similarity exceeds 1.
+        The longest path over all parents counts. With the first parent only, a common ancestor could be
+        deeper than the concepts below it, and Wu and Palmer's similarity could exceed 1.
+
+        Raises:
+            ValueError: If the concept is unknown.
         """
         if concept not in self._depths:
             self._require(concept)
@@ -100,20 +119,38 @@ class Taxonomy:
         return self._depths[concept]
 
     def lowest_common_ancestor(self, first: str, *others: str, among: Container[str] | None = None) -> str:
-        """The deepest concept that is, or stands above, every one given; the smallest id among equals.
+        """Return the deepest concept that equals or lies above every given one. Ties go to the smallest id.
 
-        among: the concepts to choose from, all of them by default; it must hold the root.
+        Args:
+            first: A concept.
+            others: Further concepts.
+            among: The concepts to choose from, which must include the root. None allows all.
+
+        Raises:
+            ValueError: If a concept is unknown.
         """
         common = self.lineage(first).intersection(*(self.lineage(other) for other in others))
         allowed = common if among is None else {concept for concept in common if concept in among}
         return min(allowed, key=lambda concept: (-self.depth(concept), concept))
 
     def wu_palmer(self, a: str, b: str, *, among: Container[str] | None = None) -> float:
-        """Similarity in (0, 1]: 2 depth(c) / (depth(a) + depth(b)), c the lowest common ancestor.
+        """Return Wu and Palmer's similarity of two concepts, in (0, 1].
 
-        1 for a concept and itself, and symmetric. among: the concepts that c is chosen from, see
-        `lowest_common_ancestor`; then 1 for a concept and itself only if it is one of them. Source: Wu and
-        Palmer, "Verb semantics and lexical selection", ACL 1994.
+            2 depth(c) / (depth(a) + depth(b)),   c the lowest common ancestor of a and b.
+
+        The similarity is symmetric, and 1 for a concept and itself.
+
+        Args:
+            a: A concept.
+            b: A concept.
+            among: The concepts from which c is chosen (see `lowest_common_ancestor`). The similarity of a
+                concept and itself is then 1 only if the concept is one of them.
+
+        Raises:
+            ValueError: If a concept is unknown.
+
+        References:
+            Wu and Palmer, "Verb semantics and lexical selection", ACL 1994.
         """
         common = self.lowest_common_ancestor(a, b, among=among)
         return 2 * self.depth(common) / (self.depth(a) + self.depth(b))

@@ -1,7 +1,7 @@
-"""The public vocabulary: the concepts that may leave a device, and the words that captions have for them.
+"""The public vocabulary: the concepts that may leave a device, and their words in captions.
 
-It is closed and known to everyone before the first prompt: the objects and places that Scenes draws, and the
-general words above them (assets/concepts.json). The shipped model has seen every one of them in captions.
+The vocabulary is closed and public in advance: the objects and places that Scenes draws, and the general
+words above them (assets/concepts.json). The shipped model has seen all of them in captions.
 """
 
 from enum import StrEnum
@@ -26,7 +26,10 @@ class Relation(StrEnum):
 
 
 class Role(StrEnum):
-    """What a concept is in a prompt. The root of the graph is "a thing" as object and "a place" as place."""
+    """The role of a concept in a prompt.
+
+    The root of the graph is "a thing" as an object and "a place" as a place.
+    """
 
     OBJECT = "object"
     PLACE = "place"
@@ -34,28 +37,29 @@ class Role(StrEnum):
 
 @cache
 def drawn_nouns(role: Role) -> MappingProxyType[str, Noun]:
-    """The concepts that Scenes draws in this role, by concept id."""
+    """Return the concepts that Scenes draws in this role, by concept id."""
     nouns = OBJECT_NOUNS if role is Role.OBJECT else PLACE_NOUNS
     return MappingProxyType({noun.concept: noun for noun in nouns})
 
 
 @cache
 def general_nouns(role: Role) -> MappingProxyType[str, Noun]:
-    """The general words above them, the root's among them, by concept id."""
+    """Return the general words above the drawn nouns, including the root's, by concept id."""
     nouns = GENERAL_OBJECT_NOUNS if role is Role.OBJECT else GENERAL_PLACE_NOUNS
     return MappingProxyType({noun.concept: noun for noun in nouns})
 
 
 @cache
 def public_nouns(role: Role) -> MappingProxyType[str, Noun]:
-    """All concepts that may be disclosed in this role, by concept id."""
+    """Return all concepts that may be disclosed in this role, by concept id."""
     return MappingProxyType({**drawn_nouns(role), **general_nouns(role)})
 
 
 def render_prompt(object: str, relation: Relation, place: str) -> str:
-    """The public prompt of three public concepts, e.g. "a fruit on a table" or "food near water".
+    """Return the public prompt of three public concepts, e.g. "a fruit on a table" or "food near water".
 
-    Raises ValueError for a concept that is not public in its role.
+    Raises:
+        ValueError: If a concept is not public in its role.
     """
     phrases = []
     for role, concept in ((Role.OBJECT, object), (Role.PLACE, place)):

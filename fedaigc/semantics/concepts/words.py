@@ -1,4 +1,4 @@
-"""The closed classes of English words that the parser goes by. Nouns are in the knowledge graph."""
+"""The closed classes of English words that the parser uses. Nouns are in the knowledge graph."""
 
 from fedaigc.semantics.concepts.vocabulary import Relation
 
@@ -12,7 +12,7 @@ ARTICLES = _words("""
     eight nine ten several many few
 """)
 
-# "in", "at", "by", "along" and "across" often begin something else: the parser has conditions on them
+# "in", "at", "by", "along" and "across" often begin something else, so the parser checks them further
 _RELATIONS = {
     Relation.ON: ("on", "upon", "onto", "atop", "on top of", "along", "across", "in", "in the middle of"),
     Relation.NEAR: (
@@ -26,13 +26,13 @@ RELATIONS: dict[tuple[str, ...], Relation] = {
 }
 AMBIGUOUS = _words("in at by along across")
 
-# what follows one of these is a detail of what comes before: the search for a relation goes on behind it
+# these introduce a detail of the noun before them. The search for a relation continues after it
 DETAILS = _words("""
     with without of for from like as about during wearing holding carrying having including featuring
     containing full
 """)
 
-# relations that the closed vocabulary lacks: a prompt that places its object so runs alone
+# relations outside of the closed vocabulary. A prompt that places its object with one of them runs alone
 UNKNOWN_RELATIONS = _words("""
     under underneath below beneath behind between among amid inside within into outside through throughout
     beyond around past opposite off down up towards toward
@@ -40,7 +40,7 @@ UNKNOWN_RELATIONS = _words("""
 UNKNOWN_RELATION_PHRASES = (("in", "front", "of"), ("in", "back", "of"), ("on", "the", "back", "of"))
 
 AUXILIARIES = _words("is are was were")
-# verbs that stand between an object and its preposition; -ing and -ed forms are found by their endings
+# verbs between an object and its preposition. The parser recognizes -ing and -ed forms by their endings
 VERBS = AUXILIARIES | _words("""
     be being been sits sit sat stands stand stood lies lie lay rests rest hangs hang hung sleeps sleep slept
     flies fly flew floats float hovers hover swims swim swam runs run ran walks walk jumps jump leans lean
@@ -55,13 +55,13 @@ TRAILING = _words("""
     there here upright below high quietly peacefully happily
 """)
 
-# "a photo of", "a close up of": what is drawn comes after it
+# "a photo of", "a close up of": the drawn object follows
 DEPICTIONS = _words("""
     photo photos photograph picture image painting drawing illustration sketch render rendering portrait
     watercolor watercolour closeup up view shot icon emoji cartoon print poster depiction scene snapshot
     artwork art animation engraving still
 """)
-# "a pair of shoes": the noun after "of" is what one sees
+# "a pair of shoes": the noun after "of" is the object
 MEASURES = _words("""
     pair couple group bunch pile heap stack row lot number dozen handful slice piece chunk flock herd pack
     swarm school crowd cluster bouquet set collection variety kind type sort
@@ -72,7 +72,7 @@ PARTS = _words("""
     branch
 """)
 
-# plurals that no rule gives
+# irregular plurals
 IRREGULAR_PLURALS = {
     "buses": "bus",
     "cacti": "cactus",
@@ -89,7 +89,7 @@ IRREGULAR_PLURALS = {
     "people": "person",
     "teeth": "tooth",
 }
-# ending of a plural -> ending of the singular; the first that gives a known noun counts
+# ending of a plural -> ending of the singular. The first that yields a known noun is taken
 PLURAL_ENDINGS = (
     ("ies", "y"),
     ("ves", "f"),
