@@ -52,10 +52,10 @@ class LinkSettings(BaseModel):
         max_transmissions, failed_block: See `Transmission`; they apply to coded schemes.
         full_chain: Whether every symbol is computed with sionna instead of using the tables.
         repair: How the receiver handles errors. "clip" and "zero" repair implausible values, "nothing" does
-            nothing, and "noise-matched" resumes at the noise level that the expected errors leave. The latter
-            needs a fixed-point number format and a flip rate that the receiver knows: `bit_error_rate`, or
-            `snr_db` with an uncoded scheme. It gains nothing at rates of 2 % or less: see
-            `fedaigc.diffusion.sampling.noise_matched`.
+            nothing, and "noise-matched" resumes at the noise level that the expected errors leave. Noise
+            matching needs a fixed-point number format and a flip rate that the receiver knows:
+            `bit_error_rate`, or `snr_db` with an uncoded scheme. It gains nothing at rates of 2 % or less:
+            see `fedaigc.diffusion.sampling.noise_matched`.
         multicast: Whether a group's packet is sent once, with the scheme that its worst member's channel
             supports. Every member has its own errors, and nothing is sent again.
         send_above_db: SNR threshold in dB. The edge server knows each member's current SNR and continues

@@ -67,7 +67,7 @@ class Peers(Protocol):
     """The devices, which are asked in batches.
 
     Replies have the order of the orders, independent of the order of arrival. A device that fails or does not
-    answer has a `Failure` in its place; it never raises an exception.
+    answer has a `Failure` in its place, never an exception.
     """
 
     def share(self, orders: Sequence[ShareOrder]) -> Sequence[SharedSteps | Failure]:

@@ -96,7 +96,7 @@ def check_form(pipe: "DiffusionPipeline", shared: SharedState, *, residual: bool
 def check_limits(pipe: "DiffusionPipeline", shared: SharedState, base_hash: str, limits: OwnerLimits) -> None:
     """Check a state of valid form against the owner's limits: t*, weights, and a public image.
 
-    Afterwards the pipeline holds the state's weights. If the image is refused, it holds no shared weights.
+    The image is checked last. The pipeline then holds the state's weights, or none if the image is refused.
 
     Args:
         pipe: Pipeline of the device.

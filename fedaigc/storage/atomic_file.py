@@ -1,4 +1,4 @@
-"""Atomic writes: files appear under their names as a whole, so a process that dies leaves the old or the new.
+"""Atomic writes: a process that dies leaves the old file or the new one, never a part of either.
 
 Data is on the disk before a name points to it. New files get the mode that the process sets for its files
 (`storage.private_files`), or the mode that the caller passes.

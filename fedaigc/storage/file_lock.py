@@ -1,4 +1,4 @@
-"""A file lock that processes share, and that ends with its holder."""
+"""A file lock for processes, which is released when its holder ends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

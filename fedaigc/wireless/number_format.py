@@ -1,7 +1,7 @@
 """Number formats on the air: float32, float16, and 8-bit fixed point, plain or Gray-coded.
 
-[Du23] does not specify how latents become bits, and this choice decides the result: at a bit error rate of 2
-%, flipped exponent bits leave half a percent of float values infinite or NaN. Every figure of this project
+[Du23] does not specify how latents become bits, and this choice decides the result: flipped exponent bits
+leave half a percent of float values infinite or NaN at a bit error rate of 2 %. Every figure of this project
 therefore names its format.
 
 Fixed point with range c has 256 cells of width d = c / 128 and decodes to the middle of a cell:

@@ -24,7 +24,8 @@ class UnequalChannel:
         channels: Channel of each class.
 
     Raises:
-        UserError: If `planes` does not add up to `width`, a class is empty, or a class has no channel.
+        UserError: If `planes` does not add up to `width`, a class is empty, or there are not as many channels
+            as classes.
     """
 
     width: int
