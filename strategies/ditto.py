@@ -1,4 +1,4 @@
-"""Ditto: each client has its own model in addition to the global one, and is held near it.
+"""Ditto: each client also trains a model of its own, which is held near the global one.
 
 Li, Hu, Beirami, Smith, "Ditto: Fair and Robust Federated Learning Through Personalization", ICML 2021,
 arXiv:2012.04221.

@@ -108,7 +108,7 @@ class Strategy(Rule):
     def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
         """Return the state; with `shuffled` also numbers whose order is the permutation.
 
-        An order survives the rounding of every number format.
+        Their order is a permutation however the number format rounds them.
         """
         received = super().download(shared, client, rank, round)
         if not self.shuffled:
