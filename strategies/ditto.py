@@ -1,4 +1,4 @@
-"""Ditto: a model of each client's own beside the global one, held near it.
+"""Ditto: each client also trains a model of its own, which is held near the global one.
 
 Li, Hu, Beirami, Smith, "Ditto: Fair and Robust Federated Learning Through Personalization", ICML 2021,
 arXiv:2012.04221.
@@ -6,13 +6,14 @@ arXiv:2012.04221.
     global     w <- sum_k p_k w_k,   w_k trained from w,   p_k = n_k / sum n
     personal   v_k <- v_k - eta (grad F_k(v_k) + mu (v_k - w))
 
-with w as it was received and v_k as the client left it (the first time: w). The paper's lambda is mu. Norms
-are of the factors, not of their product. Under AdamW the second line's direction is normalised with its
-gradient.
+w is the received state, and v_k is as the client left it (the first time: w). The paper's lambda is mu. Norms
+are those of the factors, not of their product. Under AdamW the direction of the second line is normalised
+together with its gradient.
 
-Keeps: stage. The edge runs W0 + R + s B A of w; a device alone may run v_k. Traits: averaging, personal.
-Not exact, not stateless: a client keeps v_k. The global model, and every byte sent, is FedIT's: only v_k is
-new, at the cost of a second training.
+Keeps: stage. The edge runs W0 + R + s B A of w; a device alone may run v_k.
+Traits: averaging, personal. Not exact, not stateless: a client keeps v_k.
+
+The global model, and every byte sent, is FedIT's. Only v_k is new, at the cost of a second training.
 """
 
 from collections.abc import Mapping
@@ -33,7 +34,12 @@ from fedaigc.strategy.rule import (
 
 @dataclass
 class Strategy(AveragingRule):
-    """Both halves of Ditto. personal_steps: on v_k in a round; 0: as many as on w."""
+    """Both halves of Ditto.
+
+    Attributes:
+        mu: Weight of the pull of v_k towards w.
+        personal_steps: Steps on v_k in a round; 0 for as many as on w.
+    """
 
     mu: float = 0.1
     personal_steps: int = 0
@@ -45,7 +51,7 @@ class Strategy(AveragingRule):
             raise ValueError(f"mu and personal_steps start at 0, got {self.mu} and {self.personal_steps}")
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """w_k as FedIT does, then v_k."""
+        """Train w_k as FedIT does, then v_k."""
         mu, w, round = self.mu, received.shared.tensors(), received.round
         result = super().client(work, received, memory)
 
@@ -62,5 +68,5 @@ class Strategy(AveragingRule):
         return LocalResult(result.upload, self.sent(v, round))
 
     def own(self, received: Received, memory: Mapping[str, Tensor]) -> SharedState:
-        """v_k."""
+        """Return v_k."""
         return received.shared.with_tensors(memory)

@@ -1,5 +1,4 @@
-"""FedALA: each client starts from an element-wise mix of its own last model and the global one, which it
-learns.
+"""FedALA: each client starts from a learned element-wise mix of its own last model and the global one.
 
 Zhang, Hua, Wang, Song, Xue, Ma, Guan, "FedALA: Adaptive Local Aggregation for Personalized Federated
 Learning", AAAI 2023, arXiv:2212.01197.
@@ -9,15 +8,16 @@ Learning", AAAI 2023, arXiv:2212.01197.
     train    x_k' from `start`
     server   x <- sum_k p_k x_k',   p_k = n_k / sum n
 
-x_k is the client's model as its last round left it; in its first round it starts from x. The paper learns W
-on a random share of the images, until the loss settles when W is new and in one pass later, and for the top
-layers only, the others taking x. Here W takes a fixed number of mini-batch steps, and `layers` says where it
-is learned. Gradients of factors are small: rate = 1, the paper's for whole networks, moves W little here and
-is to be tuned.
+x_k is the client's model after its last round; in its first round the client starts from x. The paper learns
+W on a random share of the images, until the loss settles when W is new and in one pass later. It learns W for
+the top layers only, and the others take x. Here W takes a fixed number of mini-batch steps, and `layers` sets
+where it is learned. Gradients of factors are small: rate = 1, the paper's value for whole networks, moves W
+little here and must be tuned.
 
-Keeps: stage (all shared-stage factors are sent). The edge runs W0 + R + s B A of x. Traits: averaging,
-personal. Not exact, not stateless: a client keeps x_k and W. On given updates x moves as FedIT's; what
-differs is where clients start.
+Keeps: stage (all shared-stage factors are sent). The edge runs W0 + R + s B A of x.
+Traits: averaging, personal. Not exact, not stateless: a client keeps x_k and W.
+
+For given updates x moves as FedIT's; the difference is where clients start.
 """
 
 from collections.abc import Mapping
@@ -44,8 +44,11 @@ _LOCAL, _MIX = "local/", "mix/"
 class Strategy(AveragingRule):
     """Both halves of FedALA.
 
-    layers: the parts of the network where W is learned (see `in_parts`; "": everywhere). rate: of W.
-    first_steps and steps: mini-batches for W when it is new, and in each round later.
+    Attributes:
+        layers: Parts of the network where W is learned (see `in_parts`); "" for all.
+        rate: Learning rate of W.
+        first_steps: Mini-batches for W when it is new.
+        steps: Mini-batches for W in each later round.
     """
 
     layers: str = ""
@@ -62,14 +65,18 @@ class Strategy(AveragingRule):
             )
 
     def initial(self, shared: SharedState) -> SharedState:
-        """As it is. Raises UserError when W would be learned nowhere."""
+        """Return the state unchanged.
+
+        Raises:
+            UserError: If W would be learned in no layer.
+        """
         if not any(self._mixes(layer) for layer in shared.lora):
             parts = sorted({layer.partition(".")[0] for layer in shared.lora})
             raise UserError(f"fedala: layers = {self.layers!r} fits none; they lie in {', '.join(parts)}")
         return shared
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """The mix, learned a little further, then plain training from it."""
+        """Learn the mix further, then run plain training from it."""
         round = received.round
         local = {name: memory[f"{_LOCAL}{name}"] for name in self.sent(received.shared, round) if memory}
         mix = {name.removeprefix(_MIX): W for name, W in memory.items() if name.startswith(_MIX)}
@@ -81,7 +88,7 @@ class Strategy(AveragingRule):
         return LocalResult(self.sent(trained, round), kept | {f"{_MIX}{name}": W for name, W in mix.items()})
 
     def own(self, received: Received, memory: Mapping[str, Tensor]) -> SharedState:
-        """x_k, as the last round left it."""
+        """Return x_k, as the last round left it."""
         local = {n.removeprefix(_LOCAL): tensor for n, tensor in memory.items() if n.startswith(_LOCAL)}
         return received.shared.with_tensors(local)
 
@@ -93,7 +100,7 @@ class Strategy(AveragingRule):
         W = {name: mix.get(name, torch.ones_like(x_k[name])) for name in local if self._mixes(name)}
         for step in range(steps):
             start = _mixed(shared, local, W)
-            # a stream for each step: the same one would give the same batch
+            # one stream per step, since the same stream would give the same batch
             (gradient,) = work.gradients(start, wanted=set(W).__contains__, batches=1, stream=f"mix-{step}")
             W = {
                 name: (w - rate * (x[name] - x_k[name]) * gradient[name].to(w)).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""FedEx-LoRA: the means of the factors, and what they miss of the mean product added to the weights.
+"""FedEx-LoRA: averages the factors, and adds what the averages miss of the mean product to the weights.
 
 Singhal, Ponkshe, Vepakomma, "FedEx-LoRA: Exact Aggregation for Federated and Efficient Fine-Tuning of
 Foundation Models", ACL 2025, arXiv:2410.09432.
@@ -6,14 +6,15 @@ Foundation Models", ACL 2025, arXiv:2410.09432.
     A = sum_k p_k A_k,   B = sum_k p_k B_k,   p_k = 1 / K over the K clients of the round
     R <- R + s (sum_k p_k B_k A_k - B A)
 
-so that R + s B A moves by sum_k p_k s B_k A_k. The paper's clients add the term to their W0; here W0 is
-never written to. The term is kept as the stack [p_1 A_1; ...; -A], [B_1, ..., B] while that is fewer
-numbers than the layer's weight, and dense from then on. The state that is sent holds all of R, where the
-paper sends the round's term.
+so that R + s B A moves by sum_k p_k s B_k A_k. The paper's clients add the term to their W0; here W0 is never
+written to. The term is kept as the stack [p_1 A_1; ...; -A], [B_1, ..., B] while that has fewer elements than
+the layer's weight, and dense from then on. The state that is sent holds all of R, whereas the paper sends the
+round's term.
 
-The authors' code weighs clients alike, and so does this; weighting = "examples" has p_k = n_k / sum n.
+The authors' code weighs clients alike, and so does this rule; weighting = "examples" has p_k = n_k / sum n.
 
-Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, exact, stateless.
+Keeps: stage. The edge runs W0 + R + s B A.
+Traits: averaging, exact, stateless.
 """
 
 from dataclasses import dataclass, replace
@@ -29,17 +30,17 @@ class Strategy(AveragingRule):
     traits = Traits(exact=True, residual=True)
 
     def start(self, shared: SharedState, round: int) -> None:
-        """Empty sums."""
+        """Reset the sums."""
         super().start(shared, round)
         self._products = ProductSum()
 
     def add(self, update: Update) -> None:
-        """sum n_k A_k, sum n_k B_k and sum n_k B_k A_k."""
+        """Add n_k A_k, n_k B_k and n_k B_k A_k to the sums."""
         super().add(update)
         self._products.add(update.num_examples, update.lora())
 
     def finish(self) -> SharedState:
-        """The means, and R moved by what they miss."""
+        """Return the state with the means, and with R moved by what they miss."""
         mean = super().finish()
         s, R = mean.adapter.scale, dict(mean.residual)
         for layer, product in self._products.mean().items():

@@ -1,16 +1,19 @@
-"""FedNova: averaging of steps, so that a client with more of them does not pull the objective towards itself.
+"""FedNova: averages steps, so that a client with more of them does not pull the objective towards itself.
 
 Wang, Liu, Liang, Joshi, Poor, "Tackling the Objective Inconsistency Problem in Heterogeneous Federated
 Optimization", NeurIPS 2020, arXiv:2007.07481.
 
     x <- x + tau sum_k p_k (y_k - x) / tau_k,   tau = sum_k p_k tau_k,   p_k = n_k / sum n
 
-with tau_k local steps of client k: the paper's |a_k|_1 for plain SGD. With AdamW a step is no gradient, and
-dividing by the number of steps is a heuristic. tau_k is what the client says.
+with tau_k local steps of client k, which is the paper's |a_k|_1 for plain SGD. With AdamW a step is not a
+gradient, and dividing by the number of steps is a heuristic. tau_k is what the client reports.
 
-Keeps: stage. The edge runs W0 + R + s B A. Traits: stateless. Not exact, and not averaging: equal updates
-y of unequal steps give x + (y - x) tau sum_k p_k / tau_k, at or beyond y. At equal steps it is FedIT: tau /
-tau_k = 1 and x + sum_k p_k (y_k - x) = sum_k p_k y_k. One client is the identity.
+Keeps: stage. The edge runs W0 + R + s B A.
+Traits: stateless. Not exact, and not averaging: equal updates y of unequal steps give x + (y - x) tau sum_k
+p_k / tau_k, at or beyond y.
+
+With equal steps it is FedIT: tau / tau_k = 1 and x + sum_k p_k (y_k - x) = sum_k p_k y_k. One client is the
+identity.
 """
 
 from dataclasses import dataclass
@@ -25,20 +28,20 @@ class Strategy(Rule):
     traits = Traits(averaging=False)
 
     def start(self, shared: SharedState, round: int) -> None:
-        """Empty sums."""
+        """Reset the sums."""
         self._shared = shared
         self._start = self.sent(shared, round)
         self._mean = WeightedMean()
         self._steps = 0.0
 
     def add(self, update: Update) -> None:
-        """sum n_k (y_k - x) / tau_k and sum n_k tau_k."""
+        """Add n_k (y_k - x) / tau_k and n_k tau_k to the sums."""
         steps = {name: (y - self._start[name]) / update.num_steps for name, y in update.tensors.items()}
         self._mean.add(update.num_examples, steps)
         self._steps += update.num_examples * update.num_steps
 
     def finish(self) -> SharedState:
-        """x, moved by tau mean steps."""
+        """Return x, moved by tau mean steps."""
         if not self._mean.total:
             return self._shared
         tau = self._steps / self._mean.total

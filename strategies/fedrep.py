@@ -1,4 +1,4 @@
-"""FedRep: some layers are each client's own, trained first; the others are shared, trained after them.
+"""FedRep: some layers are each client's own and trained first; the others are shared and trained after them.
 
 Collins, Hassani, Mokhtari, Shakkottai, "Exploiting Shared Representations for Personalized Federated
 Learning", ICML 2021, arXiv:2102.07078.
@@ -7,15 +7,17 @@ Learning", ICML 2021, arXiv:2102.07078.
              phi_k <- steps on phi of F_k(phi, h_k)  from phi, h_k fixed
     server   phi <- sum_k p_k phi_k,   p_k = 1 / K over the K clients of the round
 
-The paper's head is a classifier's last layer; here h is the factors of the layers that `personal` names,
-within the shared stage. A round's steps are divided between the two, where the paper gives phi one step or
+The paper's head is a classifier's last layer. Here h is the factors of the layers that `personal` names,
+within the shared stage. A round's steps are divided between the two, whereas the paper gives phi one step or
 one epoch. weighting = "examples" has p_k = n_k / sum n.
 
-Keeps: blocks (h_k stays). The global state has no factors for h: the edge runs W0 there, and W0 + s B A
-in the other layers. Traits: averaging (on phi), personal. Not exact, not stateless: a client keeps h_k. With
-no layer personal it is FedIT of the same weighting, bit for bit; so it is under the client `stage`, where
-what a client keeps is its personal-stage adapter, which never meets the shared one in a forward pass: FedPer
-(both trained together) and FedBABU (the head frozen meanwhile) then differ in nothing that is shared.
+Keeps: blocks (h_k stays). The global state has no factors for h: the edge runs W0 there, and W0 + s B A in
+the other layers.
+Traits: averaging (on phi), personal. Not exact, not stateless: a client keeps h_k.
+
+With no personal layer it is FedIT of the same weighting, bit for bit. The same holds if a client keeps only
+its personal-stage adapter, which never meets the shared one in a forward pass: FedPer (both trained together)
+and FedBABU (the head frozen meanwhile) then differ in nothing that is shared.
 """
 
 from collections.abc import Mapping
@@ -39,8 +41,9 @@ from fedaigc.strategy.rule import (
 class Strategy(AveragingRule):
     """Both halves of FedRep.
 
-    personal: the parts of the network whose layers are personal (see `in_parts`; "" for none).
-    personal_share: of a round's steps, those on the personal layers; each half gets one step at least.
+    Attributes:
+        personal: Parts of the network whose layers are personal (see `in_parts`); "" for none.
+        personal_share: Share of a round's steps on the personal layers; each part gets at least one step.
     """
 
     personal: str = "up_blocks"
@@ -54,11 +57,11 @@ class Strategy(AveragingRule):
             raise ValueError(f"personal_share lies between 0 and 1, got {self.personal_share}")
 
     def sends(self, name: str, round: int) -> bool:
-        """The factors of the shared layers."""
+        """Return whether `name` is a factor of a shared layer."""
         return self.trains(name, round) and not in_parts(name, self.personal)
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """h_k first, then phi."""
+        """Train h_k first, then phi."""
         shared, round = received.shared, received.round
         if not self.personal:
             return super().client(work, received, memory)
@@ -73,11 +76,15 @@ class Strategy(AveragingRule):
         return LocalResult(self.sent(whole, round), self._personal(whole.tensors()))
 
     def own(self, received: Received, memory: Mapping[str, Tensor]) -> SharedState:
-        """phi and h_k."""
+        """Return the state with phi and h_k."""
         return self._with(received.shared, memory)
 
     def initial(self, shared: SharedState) -> SharedState:
-        """Without the factors of the personal layers. Raises UserError when that is none of them, or all."""
+        """Return the state without the factors of the personal layers.
+
+        Raises:
+            UserError: If `personal` fits no layer or every layer.
+        """
         lora = {layer: pair for layer, pair in shared.lora.items() if not in_parts(layer, self.personal)}
         if not lora or (self.personal and len(lora) == len(shared.lora)):
             parts = sorted({layer.partition(".")[0] for layer in shared.lora})

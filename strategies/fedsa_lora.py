@@ -6,9 +6,10 @@ Guo, Zeng, Wang, Fan, Wang, Qu, "Selective Aggregation for Low-Rank Adaptation i
     client   A_k, B_k <- steps on F_k            from the common A and its own B_k (the first time: 0)
     server   A <- sum_k p_k A_k,   p_k = n_k / sum n
 
-Keeps: factor (A sent, B kept). The global state's B is zero, so that what an edge server would run is
-W0 + R: the shared stage has no common model, and only a device can execute it. Traits: averaging (of A),
-personal. Not exact, not stateless: a client keeps its B. An update is one factor, of FedIT's two.
+Keeps: factor (A sent, B kept). The global state's B is zero, so an edge server would run W0 + R: the shared
+stage has no common model, and only a device can run it.
+Traits: averaging (of A), personal. Not exact, not stateless: a client keeps its B. An update is one of
+FedIT's two factors.
 """
 
 from collections.abc import Mapping
@@ -27,11 +28,11 @@ class Strategy(AveragingRule):
     traits = Traits(keeps="factor", edge=False, stateless=False, personal=True)
 
     def sends(self, name: str, round: int) -> bool:
-        """A."""
+        """Return whether `name` is a factor A."""
         return name.endswith(".lora_A")
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """Plain training from the common A and its own B, which stays."""
+        """Run plain training from the common A and the client's own B, which stays."""
         trained = work.train(
             self.own(received, memory), trained=lambda name: self.trains(name, received.round)
         )
@@ -39,10 +40,10 @@ class Strategy(AveragingRule):
         return LocalResult(self.sent(trained, received.round), kept)
 
     def own(self, received: Received, memory: Mapping[str, Tensor]) -> SharedState:
-        """The common A with its own B."""
+        """Return the state with the common A and the client's own B."""
         return received.shared.with_tensors(memory)
 
     def initial(self, shared: SharedState) -> SharedState:
-        """B zero."""
+        """Return the state with zeros for B."""
         lora = {layer: (down, torch.zeros_like(up)) for layer, (down, up) in shared.lora.items()}
         return replace(shared, lora=lora)

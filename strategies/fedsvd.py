@@ -1,7 +1,7 @@
-"""FedSVD: B is trained and averaged, and from time to time B A is factored again, for a new A.
+"""FedSVD: B is trained and averaged, and B A is factored again periodically, which gives a new A.
 
-Lee, Park, Lee, Wagner, Seong, Bocklet, Lee, Hwang, "FedSVD: Adaptive Orthogonalization for Private
-Federated Learning with LoRA", NeurIPS 2025, arXiv:2505.12805.
+Lee, Park, Lee, Wagner, Seong, Bocklet, Lee, Hwang, "FedSVD: Adaptive Orthogonalization for Private Federated
+Learning with LoRA", NeurIPS 2025, arXiv:2505.12805.
 
     client   B_k <- steps on B of F_k(B, A)       from the common B
     server   B <- sum_k p_k B_k,   p_k = n_k / sum n
@@ -10,10 +10,13 @@ Federated Learning with LoRA", NeurIPS 2025, arXiv:2505.12805.
 The authors' code has both numbers, with the same defaults: factor again after every round, from the first on.
 B A has no more directions than A has rows, so the factors hold it without loss. Directions of A that B does
 not use yet have no singular value; they stay in the span of A's rows, which V^T keeps. Before the first
-factoring A is what the run drew from its seed, and its directions count alike: a warm-up lets B grow first.
+factoring, A is drawn from the run's seed, and its directions count alike: a warm-up lets B grow first.
 
-Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless, exact: with A common, s B A is
-linear in B, and factoring again does not change it. With a `period` that never comes it is FFA-LoRA.
+Keeps: stage. The edge runs W0 + R + s B A.
+Traits: averaging, stateless, exact: with A common, s B A is linear in B, and factoring again does not change
+it.
+
+With a `period` that is never reached it is FFA-LoRA.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +26,12 @@ from fedaigc.strategy.rule import AveragingRule, SharedState, Traits, padded, si
 
 @dataclass
 class Strategy(AveragingRule):
-    """Both halves of FedSVD. period: rounds between two factorings. warmup: rounds before the first one."""
+    """Both halves of FedSVD.
+
+    Attributes:
+        period: Rounds between two factorings.
+        warmup: Rounds before the first factoring.
+    """
 
     period: int = 1
     warmup: int = 0
@@ -35,16 +43,16 @@ class Strategy(AveragingRule):
             raise ValueError(f"period starts at 1, warmup at 0: got {self.period} and {self.warmup}")
 
     def trains(self, name: str, round: int) -> bool:
-        """B."""
+        """Return whether `name` is a factor B."""
         return name.endswith(".lora_B")
 
     def start(self, shared: SharedState, round: int) -> None:
-        """Empty sums."""
+        """Reset the sums."""
         super().start(shared, round)
         self._factors_again = round % self.period == 0 and round > self.warmup
 
     def finish(self) -> SharedState:
-        """The mean of B; A = V^T and B = U S when it is time."""
+        """Return the state with the mean of B; with A = V^T and B = U S after a round that factors again."""
         updated = self._mean.total > 0
         mean = super().finish()
         if not (updated and self._factors_again):

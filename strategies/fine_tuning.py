@@ -1,17 +1,18 @@
 """Fine-tuning: the global model of FedIT, and on each device a copy that is trained a little further.
 
-The simplest personal model, and the row that any other personal rule has to beat (Collins, Hassani, Mokhtari,
-Shakkottai, "FedAvg with Fine Tuning: Local Updates Lead to Representation Learning", NeurIPS 2022,
-arXiv:2205.13692).
+This is the simplest personal model, and the baseline that any other personal rule has to beat (Collins,
+Hassani, Mokhtari, Shakkottai, "FedAvg with Fine Tuning: Local Updates Lead to Representation Learning",
+NeurIPS 2022, arXiv:2205.13692).
 
     global     x <- sum_k p_k x_k,   x_k trained from x,   p_k = n_k / sum n
     personal   v_k <- `steps` more steps on F_k, from x_k
 
-v_k is made in each round from what was received in it, so that a device has it when training ends; it starts
-from the global state of that round, not from the mean that the round ends with.
+v_k is trained in each round from what was received in it, so a device has it when training ends. It starts
+from the global state of that round, not from the mean with which the round ends.
 
-Keeps: stage. The edge runs W0 + R + s B A of x; a device alone may run v_k. Traits: averaging, personal.
-Not exact, not stateless: a client keeps v_k, which decides nothing later. Every byte sent is FedIT's.
+Keeps: stage. The edge runs W0 + R + s B A of x; a device alone may run v_k.
+Traits: averaging, personal. Not exact, not stateless: a client keeps v_k, which has no effect on later
+rounds. Every byte sent is FedIT's.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,11 @@ from fedaigc.strategy.rule import AveragingRule, LocalResult, LocalWork, Receive
 
 @dataclass
 class Strategy(AveragingRule):
-    """Both halves of fine-tuning. steps: on v_k after those of the round; 0: v_k is x_k."""
+    """Both halves of fine-tuning.
+
+    Attributes:
+        steps: Steps on v_k after those of the round; with 0, v_k is x_k.
+    """
 
     steps: int = 10
 
@@ -35,7 +40,7 @@ class Strategy(AveragingRule):
             raise ValueError(f"steps start at 0, got {self.steps}")
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """x_k as FedIT does, then v_k from it."""
+        """Train x_k as FedIT does, then v_k from it."""
         round = received.round
         trained = work.train(received.shared, trained=lambda name: self.trains(name, round))
         tuned = trained
@@ -46,5 +51,5 @@ class Strategy(AveragingRule):
         return LocalResult(self.sent(trained, round), self.sent(tuned, round))
 
     def own(self, received: Received, memory: Mapping[str, Tensor]) -> SharedState:
-        """v_k."""
+        """Return v_k."""
         return received.shared.with_tensors(memory)

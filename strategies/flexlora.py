@@ -1,18 +1,18 @@
-"""FlexLoRA: the mean of the products, cut to every client's rank by a singular value decomposition.
+"""FlexLoRA: the mean of the products, truncated to every client's rank by a singular value decomposition.
 
-Bai, Chen, Qian, Yao, Li, "Federated Fine-tuning of Large Language Models under Heterogeneous Tasks and
-Client Resources", NeurIPS 2024, arXiv:2402.11505.
+Bai, Chen, Qian, Yao, Li, "Federated Fine-tuning of Large Language Models under Heterogeneous Tasks and Client
+Resources", NeurIPS 2024, arXiv:2402.11505.
 
     server   W = sum_k p_k B_k A_k = U S V^T,   p_k = n_k / sum n
     client   of rank r: A = V_r^T, B = U_r S_r, the r largest singular values, then steps on both
 
-The scale s = alpha / rank is the same at all ranks and stays outside. The state keeps the largest rank of
-the federation, and a smaller one takes its first rows: V^T and U S are sorted. S goes to B: with half of it
-in A, a direction without a singular value would be zero in both factors and never move again. Where W has
-fewer directions than the state has rows, the last rows of A stay what they were, beside zeros in B.
+The scale s = alpha / rank is the same at all ranks and stays outside. The state keeps the largest rank of the
+federation, and a smaller one takes its first rows, since V^T and U S are sorted. S goes to B: with half of it
+in A, a direction without a singular value would be zero in both factors and never change again. If W has
+fewer directions than the state has rows, the last rows of A keep their values, with zeros in B.
 
-Keeps: stage. The edge runs W0 + R + s B A at the largest rank. Traits: averaging, stateless, any rank.
-Exact up to the truncation only, so not exact.
+Keeps: stage. The edge runs W0 + R + s B A at the largest rank.
+Traits: averaging, stateless, any rank. Not exact: exact only up to the truncation.
 """
 
 from dataclasses import dataclass, replace
@@ -37,20 +37,20 @@ class Strategy(Rule):
     traits = Traits(any_rank=True)
 
     def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
-        """The best approximation of the client's rank."""
+        """Return the best approximation of the client's rank."""
         return Received(truncated(shared, rank), round)
 
     def start(self, shared: SharedState, round: int) -> None:
-        """An empty sum."""
+        """Reset the sum."""
         self._shared = shared
         self._products = ProductSum()
 
     def add(self, update: Update) -> None:
-        """sum n_k B_k A_k."""
+        """Add n_k B_k A_k to the sum."""
         self._products.add(update.num_examples, update.lora())
 
     def finish(self) -> SharedState:
-        """The decomposition of the mean, at the state's rank."""
+        """Return the decomposition of the mean, at the state's rank."""
         rank, lora = self._shared.rank, dict(self._shared.lora)
         for layer, W in self._products.mean().items():
             before, _ = lora[layer]

@@ -1,4 +1,4 @@
-"""FLoRA: the clients' factors are stacked, merged into the weights, and clients start anew in each round.
+"""FLoRA: the clients' factors are stacked and merged into the weights, and clients start anew in each round.
 
 Wang, Shen, He, Sun, Wang, Lyu, Li, "FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous
 Low-Rank Adaptations", NeurIPS 2024, arXiv:2409.05976.
@@ -7,16 +7,18 @@ Low-Rank Adaptations", NeurIPS 2024, arXiv:2409.05976.
     server   A = [p_1 A_1; p_2 A_2; ...],   B = [B_1, B_2, ...],   p_k = n_k / sum n
              R <- R + s B A = R + sum_k p_k s B_k A_k
 
-p is on A alone, or the product would carry p squared. The paper's clients merge into their W0; here W0 is
-never written to, and R, which everybody adds to it, grows by sum_k r_k rows a round. Once a layer's rows
-are more numbers than its weight, R becomes dense there and grows no more. The state that is sent holds all
-of R, where the paper sends the round's stack to clients that were always there.
+p multiplies A only; otherwise the product would carry p squared. The paper's clients merge into their W0.
+Here W0 is never written to, and R, which every machine adds to it, grows by sum_k r_k rows per round. Once a
+layer's rows have more elements than its weight, R becomes dense there and does not grow further. The state
+that is sent holds all of R, whereas the paper sends the round's stack to clients that took part from the
+start.
 
 The fresh A of a client is drawn from the run's seed for each (round, client), uniform in +-1 / sqrt(fan_in)
-as peft starts it, so that stacked rows differ. The global state's own factors are never trained: B is zero,
-and what the edge and every device run at the start of a round is W0 + R, whatever their ranks.
+as in peft, so that stacked rows differ. The global state's own factors are never trained: B is zero. The edge
+and every device therefore run W0 + R at the start of a round, whatever their ranks.
 
-Keeps: stage. The edge runs W0 + R. Traits: averaging, exact, stateless, any rank.
+Keeps: stage. The edge runs W0 + R.
+Traits: averaging, exact, stateless, any rank.
 """
 
 import math
@@ -45,12 +47,12 @@ class Strategy(Rule):
     traits = Traits(exact=True, any_rank=True, residual=True)
 
     def initial(self, shared: SharedState) -> SharedState:
-        """B zero: the global state's factors count for nothing."""
+        """Return the state with zeros for B, so that its factors have no effect."""
         lora = {layer: (down, torch.zeros_like(up)) for layer, (down, up) in shared.lora.items()}
         return replace(shared, lora=lora)
 
     def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
-        """R, and fresh factors of the client's rank at the same scale."""
+        """Return R, and fresh factors of the client's rank at the same scale."""
         received = truncated(shared, rank)
         generator = rng(self.seed, "fresh factors", round, client)
         lora = {}
@@ -61,16 +63,16 @@ class Strategy(Rule):
         return Received(replace(received, lora=lora), round)
 
     def start(self, shared: SharedState, round: int) -> None:
-        """An empty stack."""
+        """Reset the stack."""
         self._shared = shared
         self._stack = ProductSum()
 
     def add(self, update: Update) -> None:
-        """n_k A_k below the others' rows, B_k beside their columns."""
+        """Stack n_k A_k below the rows and B_k next to the columns of the other clients."""
         self._stack.add(update.num_examples, update.lora())
 
     def finish(self) -> SharedState:
-        """R + s B A."""
+        """Return the state with s B A added to R."""
         s, R = self._shared.adapter.scale, dict(self._shared.residual)
         for layer, product in self._stack.mean().items():
             R[layer] = added(R.get(layer), scaled(product, s))

@@ -1,15 +1,18 @@
-"""Full weights of the shared stage: what adapters are an approximation of.
+"""Full weights: all weights of the shared stage, which adapters approximate.
 
 McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-Efficient Learning of Deep Networks from
 Decentralized Data", AISTATS 2017, arXiv:1602.05629 (FedAvg), on every linear and convolutional layer.
 
     R = sum_k p_k R_k,   p_k = n_k / sum n,   the weight of a layer is W0 + R in the shared stage
 
-R is a dense residual that starts at zero; there are no factors. W0 stays, for the personal stage runs on it.
+R is a dense residual that starts at zero; there are no factors. W0 stays, since the personal stage runs on
+it.
 
-Keeps: stage. The edge runs W0 + R. Traits: averaging, stateless, exact: the effective weight is linear in
-what is averaged. Bytes: all weights of these layers, both ways. Ranks mean nothing here: all clients train
-the same.
+Keeps: stage. The edge runs W0 + R.
+Traits: averaging, stateless, exact: the effective weight is linear in what is averaged.
+
+Bytes: all weights of these layers, in both directions. Ranks have no meaning here: all clients train the
+same.
 """
 
 from dataclasses import dataclass, replace
@@ -26,11 +29,14 @@ class Strategy(AveragingRule):
     traits = Traits(exact=True, full_weights=True, residual=True)
 
     def trains(self, name: str, round: int) -> bool:
-        """The residuals."""
+        """Return whether `name` is a residual."""
         return name.endswith(".residual")
 
     def initial(self, shared: SharedState) -> SharedState:
-        """Zero residuals in place of factors; of the layers with factors, where the state brings none."""
+        """Return the state with zero residuals in place of factors.
+
+        If the state brings no residuals, the layers with factors get them.
+        """
         adapted = {
             layer: torch.zeros((len(up), *down.shape[1:])) for layer, (down, up) in shared.lora.items()
         }

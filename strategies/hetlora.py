@@ -1,4 +1,4 @@
-"""HetLoRA: clients of different ranks, padded with zeros, weighted by how much they moved, and pruned.
+"""HetLoRA: clients of different ranks, padded with zeros, weighted by their products' norms, and pruned.
 
 Cho, Liu, Xu, Fahrezi, Joshi, "Heterogeneous LoRA for Federated Fine-tuning of On-Device Foundation Models",
 EMNLP 2024, arXiv:2401.06432.
@@ -8,14 +8,15 @@ EMNLP 2024, arXiv:2401.06432.
     server   A <- sum_k w_k pad(A_k),   B <- sum_k w_k pad(B_k),   w_k = |B_k A_k| / sum_j |B_j A_j|
     down     the first r_k rows of A and columns of B, at the same scale s
 
-with Frobenius norms; pad fills up to the state's rank with zeros. w is of each layer, and n_k does not
-count; where no client has moved a layer all w_k are equal. A client has one rank in all its layers, so that
-it prunes by their sum. The server remembers the rank that a client pruned to and sends no more than that: a
-client that asks for more gets its pruned rank. Since B starts at zero, nobody prunes in the first round;
+with Frobenius norms; pad fills up to the state's rank with zeros. w belongs to each layer, and n_k does not
+count. If no client has moved a layer, all w_k are equal. A client has one rank in all its layers, so it
+prunes by their sum. The server remembers the rank that a client pruned to and sends no more than that: a
+client that asks for more gets its pruned rank. Since B starts at zero, no client prunes in the first round;
 gamma = 1 never prunes.
 
-Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, any rank. Not exact: factors are averaged
-apart. Not stateless: the server keeps the pruned ranks.
+Keeps: stage. The edge runs W0 + R + s B A.
+Traits: averaging, any rank. Not exact: factors are averaged separately. Not stateless: the server keeps the
+pruned ranks.
 """
 
 from collections.abc import Mapping
@@ -38,13 +39,18 @@ from fedaigc.strategy.rule import (
     truncated,
 )
 
-# in place of a norm of zero, so that a layer that nobody moved has equal weights
+# in place of a norm of zero, so that a layer that no client moved has equal weights
 _SMALLEST = 1e-12
 
 
 @dataclass
 class Strategy(Rule):
-    """Both halves of HetLoRA. gamma: the share of a rank that pruning keeps. regularisation: lambda."""
+    """Both halves of HetLoRA.
+
+    Attributes:
+        gamma: Share of a rank that pruning keeps.
+        regularisation: lambda.
+    """
 
     gamma: float = 0.99
     regularisation: float = 5e-3
@@ -60,11 +66,11 @@ class Strategy(Rule):
         self._ranks: dict[int, int] = {}
 
     def expected(self, received: Received, rank: int) -> dict[str, tuple[int, ...]]:
-        """Factors of the rank that was received, or of a smaller one."""
+        """Return the shapes of factors of the received rank, or of a smaller one."""
         return super().expected(replace(received, shared=truncated(received.shared, rank)), rank)
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """Training with the penalty on the last rows; without them when it has shrunk."""
+        """Train with the penalty on the last rows, and cut them off if the penalty has shrunk."""
         shared, kept = received.shared, max(1, int(self.gamma * received.shared.rank))
         trained = work.train(
             shared,
@@ -77,17 +83,17 @@ class Strategy(Rule):
         return LocalResult(self.sent(trained, received.round), rank=trained.rank)
 
     def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
-        """The first rows and columns, of the client's rank or of what it pruned to."""
+        """Return the first rows and columns, of the client's rank or of the rank it pruned to."""
         pruned = self._ranks.get(client, rank)
         return Received(truncated(truncated(shared, rank), min(rank, pruned)), round)
 
     def start(self, shared: SharedState, round: int) -> None:
-        """Empty sums, for each layer."""
+        """Reset the sums of each layer."""
         self._shared = shared
         self._means = {layer: WeightedMean() for layer in shared.lora}
 
     def add(self, update: Update) -> None:
-        """|B_k A_k| times both factors, padded."""
+        """Add both factors, padded, with the weight |B_k A_k|."""
         for layer, (down, up) in update.lora().items():
             norm = float((up.flatten(1) @ down.flatten(1)).norm())
             A, B = padded((down, up), self._shared.rank)
@@ -95,22 +101,22 @@ class Strategy(Rule):
         self._ranks[update.client] = update.rank
 
     def finish(self) -> SharedState:
-        """The sums over the norms' sum."""
+        """Return the state with the sums divided by the sum of the norms."""
         means = {layer: mean.finish() for layer, mean in self._means.items()}
         found = {layer: (mean["A"], mean["B"]) for layer, mean in means.items() if mean}
         return replace(self._shared, lora={**self._shared.lora, **found})
 
     def state(self) -> dict[str, Tensor]:
-        """The rank that each client sent last."""
+        """Return the rank that each client sent last."""
         return {"ranks": torch.tensor(sorted(self._ranks.items()))} if self._ranks else {}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """The ranks."""
+        """Restore the ranks."""
         self._ranks = {int(client): int(rank) for client, rank in state.get("ranks", ())}
 
 
 def _last_rows(tensors: Parameters, kept: int) -> Tensor:
-    """sum_layers |A[q:]| |B[:, q:]|, a scalar; zero when all rows are kept."""
+    """Return sum_layers |A[q:]| |B[:, q:]|, a scalar; zero if all rows are kept."""
     layers = [name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A")]
     norms = [
         tensors[f"{layer}.lora_A"][kept:].norm() * tensors[f"{layer}.lora_B"][:, kept:].norm()

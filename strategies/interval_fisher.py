@@ -1,36 +1,42 @@
-"""Interval Fisher: a merge in which every noise interval has an equal say. Ours; it uses the timestep.
+"""Interval Fisher: a Fisher merge in which every noise interval has equal weight. Ours; it uses the timestep.
 
 A client's data may teach much about the noisiest steps and little about the others, and gradients differ by
-orders of magnitude between noise levels, so that a Fisher merge (Matena and Raffel, "Merging Models with
-Fisher-Weighted Averaging", NeurIPS 2022, arXiv:2111.09832) follows the interval with the largest ones. Let
-the shared stage's timesteps be cut into M equal intervals i, and let F_{k,i,l} be the trace of the empirical
-Fisher of tensor l on interval i of client k's data: the mean of |grad_l|^2 over mini-batches, at the client's
-trained weights. The merge minimises
+orders of magnitude between noise levels. A Fisher merge (Matena and Raffel, "Merging Models with
+Fisher-Weighted Averaging", NeurIPS 2022, arXiv:2111.09832) therefore follows the interval with the largest
+gradients. Let the shared stage's timesteps be cut into M equal intervals i. Let F_{k,i,l} be the trace of the
+empirical Fisher of tensor l on interval i of client k's data: the mean of |grad_l|^2 over mini-batches, at
+the client's trained weights. The merge minimises
 
     sum_k p_k sum_i (1 / Z_i) sum_l F_{k,i,l} |theta_l - theta_{k,l}|^2,   Z_i = sum_k p_k sum_l F_{k,i,l}
 
-over theta, with p_k = n_k / sum n: curvature-weighted distances to the clients' solutions, where Z_i makes
-the intervals count alike. It is a sum of quadratics in each theta_l, so setting the derivative to zero gives
+over theta, with p_k = n_k / sum n. These are curvature-weighted distances to the clients' solutions, and Z_i
+makes the intervals count alike. The objective is a sum of quadratics in each theta_l, so setting the
+derivative to zero gives
 
     theta_l = sum_k w_{k,l} theta_{k,l},   w_{k,l} = p_k sum_i F_{k,i,l} / Z_i, divided by its sum over k
 
-The weights of a tensor sum to 1, so equal updates are a fixed point, and one client is the identity. A tensor
-of which every client's gradients are zero has p_k for w; an interval of which all are zero is left out.
+The weights of a tensor sum to 1, so equal updates are a fixed point, and one client is the identity. If every
+client's gradients of a tensor are zero, its w is p_k. An interval in which all gradients are zero is left
+out.
 
 With M = 1, Z cancels and w is proportional to p_k F_{k,l}: the plain Fisher merge. With `shuffled` the labels
 of the gradient batches are permuted at random on each client, so that E F_{k,i,l} = mean_j F_{k,j,l} for
-every i; as batches grow, all Z_i agree and w is again proportional to p_k sum_j F_{k,j,l}. So `shuffled` is
-the control: the same bytes and passes, without what the timestep tells.
+every i. As batches grow, all Z_i agree and w is again proportional to p_k sum_j F_{k,j,l}. So `shuffled` is
+the control: the same bytes and passes, without the information of the timestep.
 
-Costs beyond FedIT: M x `batches` more forward and backward passes a round, which a comparison at equal
-computing must give FedIT as steps; and a table of M floats a tensor, sent as its square root, a row an
-interval (for the number formats, and since no square is negative): 2,880 bytes with the shipped model at M =
-4, 0.2 % of its factors at rank 8 and 0.8 % at rank 2. Of mini-batches of b images, |grad|^2 is the Fisher
-trace / b plus the square of the mean gradient: b must be the same everywhere. A client that overstates its
-table outweighs the others.
+The costs beyond FedIT are:
 
-Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless. Not exact: factors are averaged
-apart.
+- M x `batches` more forward and backward passes per round. A comparison at equal computation must give them
+  to FedIT as steps.
+- A table of M floats per tensor, sent as its square root with one row per interval (for the number formats,
+  and since no square is negative): 2,880 bytes with the shipped model at M = 4, which is 0.2 % of its factors
+  at rank 8 and 0.8 % at rank 2.
+
+For mini-batches of b images, |grad|^2 is the Fisher trace / b plus the square of the mean gradient, so b must
+be the same everywhere. A client that overstates its table outweighs the others.
+
+Keeps: stage. The edge runs W0 + R + s B A.
+Traits: averaging, stateless. Not exact: factors are averaged separately.
 """
 
 from collections.abc import Iterator, Mapping
@@ -56,7 +62,13 @@ _ROW, _ORDER = "root_fisher/", "order"
 
 @dataclass
 class Strategy(Rule):
-    """Both halves. intervals: M. batches: gradients for each interval. shuffled: the control."""
+    """Both halves of Interval Fisher.
+
+    Attributes:
+        intervals: M, the number of intervals.
+        batches: Gradient batches for each interval.
+        shuffled: Whether to permute the labels of the batches, as a control.
+    """
 
     intervals: int = 4
     batches: int = 2
@@ -69,12 +81,12 @@ class Strategy(Rule):
             raise ValueError(f"intervals and batches start at 1, got {self.intervals} and {self.batches}")
 
     def expected(self, received: Received, rank: int) -> dict[str, tuple[int, ...]]:
-        """The factors, and a row for each interval with a number for each of them."""
+        """Return the shapes of the factors, and of a row for each interval with a number for each of them."""
         shapes = super().expected(received, rank)
         return shapes | {f"{_ROW}{interval}": (len(shapes),) for interval in range(self.intervals)}
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """Plain training, then the table of mean squared gradients at its end."""
+        """Run plain training, then compute the table of mean squared gradients at its end."""
         trained = work.train(received.shared, trained=lambda name: self.trains(name, received.round))
         sent = self.sent(trained, received.round)
         table = torch.zeros(self.intervals, len(sent))
@@ -94,7 +106,10 @@ class Strategy(Rule):
         return LocalResult(sent | rows)
 
     def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
-        """The state; with `shuffled`, numbers whose order is the permutation, whatever the format rounds."""
+        """Return the state; with `shuffled` also numbers whose order is the permutation.
+
+        Their order is a permutation however the number format rounds them.
+        """
         received = super().download(shared, client, rank, round)
         if not self.shuffled:
             return received
@@ -103,7 +118,7 @@ class Strategy(Rule):
         return replace(received, extra={_ORDER: order})
 
     def start(self, shared: SharedState, round: int) -> None:
-        """Empty sums: a model for each interval, however many the clients."""
+        """Reset the sums: one model per interval, independent of the number of clients."""
         self._shared = shared
         self._names = list(self.sent(shared, round))
         self._mean = WeightedMean()
@@ -111,7 +126,7 @@ class Strategy(Rule):
         self._weights = torch.zeros((self.intervals, len(self._names)), dtype=torch.float64)
 
     def add(self, update: Update) -> None:
-        """n_k F_{k,i,l} and n_k F_{k,i,l} theta_{k,l}, folded in."""
+        """Add n_k F_{k,i,l} and n_k F_{k,i,l} theta_{k,l} to the sums."""
         theta = {name: update.tensors[name] for name in self._names}
         rows = [update.tensors[f"{_ROW}{interval}"].double() for interval in range(self.intervals)]
         weights = update.num_examples * torch.stack(rows) ** 2
@@ -122,7 +137,12 @@ class Strategy(Rule):
         self._mean.add(update.num_examples, theta)
 
     def finish(self) -> SharedState:
-        """theta_l = sum_i (1 / Z_i) sum_k p_k F_{k,i,l} theta_{k,l} over the same without theta."""
+        """Return the state with the merged tensors.
+
+            theta_l = sum_i (1 / Z_i) sum_k p_k F_{k,i,l} theta_{k,l} / sum_i (1 / Z_i) sum_k p_k F_{k,i,l}
+
+        A tensor whose sum of F is zero takes the mean of the clients.
+        """
         theta = self._mean.finish()
         if not theta:
             return self._shared
@@ -139,7 +159,7 @@ class Strategy(Rule):
         return self._shared.with_tensors(theta)
 
     def _labels(self, received: Received) -> Iterator[int]:
-        """The interval that each gradient batch is counted for, in the order of the batches."""
+        """Yield the interval that each gradient batch counts for, in the order of the batches."""
         labels = [interval for interval in range(self.intervals) for _ in range(self.batches)]
         if not self.shuffled:
             return iter(labels)

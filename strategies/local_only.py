@@ -1,8 +1,8 @@
-"""Local only: the baseline without a federation. Nothing is sent; each client goes on from its own factors.
+"""Local only: the baseline without a federation. Nothing is sent; each client continues from its own factors.
 
     A_k, B_k <- steps on F_k from A_k, B_k
 
-Keeps: stage, but for what is sent: nothing. The global state stays what it was, and the edge runs W0.
+Keeps: stage, except that nothing is sent. The global state does not change, and the edge runs W0.
 Traits: personal, any rank. Not averaging, not stateless: a client keeps its factors.
 """
 
@@ -25,36 +25,36 @@ from fedaigc.strategy.rule import (
 
 @dataclass
 class Strategy(Rule):
-    """Both halves; the server's does nothing."""
+    """Both halves; the server half does nothing."""
 
     weighting = None
     traits = Traits(averaging=False, stateless=False, any_rank=True, personal=True)
 
     def sends(self, name: str, round: int) -> bool:
-        """Nothing."""
+        """Return False for every tensor."""
         return False
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """Training from its own factors; the first time, from the common ones."""
+        """Train from the client's own factors; the first time, from the common ones."""
         before = self.own(received, memory)
         after = work.train(before, trained=lambda name: self.trains(name, received.round))
         return LocalResult({}, after.adapter.tensors())
 
     def own(self, received: Received, memory: Mapping[str, Tensor]) -> SharedState:
-        """The client's own factors."""
+        """Return the state with the client's own factors."""
         return received.shared.with_tensors(memory)
 
     def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
-        """The first `rank` directions of the fresh factors, at the same scale."""
+        """Return the first `rank` directions of the fresh factors, at the same scale."""
         return Received(truncated(shared, rank), round)
 
     def start(self, shared: SharedState, round: int) -> None:
-        """Nothing to prepare."""
+        """Keep the state, which does not change."""
         self._shared = shared
 
     def add(self, update: Update) -> None:
-        """Nothing to take."""
+        """Do nothing."""
 
     def finish(self) -> SharedState:
-        """What it was."""
+        """Return the state unchanged."""
         return self._shared

@@ -1,18 +1,18 @@
 """LoRA-FAIR: the means of the factors, with B corrected towards the mean product.
 
-Bian, Wang, Zhang, Xu, "LoRA-FAIR: Federated LoRA Fine-Tuning with Aggregation and Initialization
-Refinement", ICCV 2025, arXiv:2411.14961.
+Bian, Wang, Zhang, Xu, "LoRA-FAIR: Federated LoRA Fine-Tuning with Aggregation and Initialization Refinement",
+ICCV 2025, arXiv:2411.14961.
 
     A = sum_k p_k A_k,   B' = sum_k p_k B_k,   W = sum_k p_k B_k A_k,   p_k = n_k / sum n
     B = B' + dB,   dB = argmin |W - (B' + dB) A|^2 + lambda |dB|^2
                       = (W - B' A) A^T (A A^T + lambda I)^-1
 
 with Frobenius norms. The paper measures the first term by a cosine similarity and descends; the squared
-distance has this closed form. The scale s is outside of all of it. Clients start from the corrected
-factors.
+distance has this closed form. The scale s is outside of all terms. Clients start from the corrected factors.
 
-Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless. Not exact: what of W lies
-outside the rows of A is lost, and lambda holds dB back.
+Keeps: stage. The edge runs W0 + R + s B A.
+Traits: averaging, stateless. Not exact: the part of W outside the span of A's rows is lost, and lambda limits
+dB.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +33,11 @@ from fedaigc.strategy.rule import (
 
 @dataclass
 class Strategy(AveragingRule):
-    """Both halves of LoRA-FAIR; the client half is plain training. regularisation: lambda."""
+    """Both halves of LoRA-FAIR; the client half is plain training.
+
+    Attributes:
+        regularisation: lambda.
+    """
 
     regularisation: float = 0.01
 
@@ -44,17 +48,17 @@ class Strategy(AveragingRule):
             raise ValueError(f"regularisation is above 0, got {self.regularisation}")
 
     def start(self, shared: SharedState, round: int) -> None:
-        """Empty sums."""
+        """Reset the sums."""
         super().start(shared, round)
         self._products = ProductSum()
 
     def add(self, update: Update) -> None:
-        """sum n_k A_k, sum n_k B_k and sum n_k B_k A_k."""
+        """Add n_k A_k, n_k B_k and n_k B_k A_k to the sums."""
         super().add(update)
         self._products.add(update.num_examples, update.lora())
 
     def finish(self) -> SharedState:
-        """mean(A), and mean(B) + dB."""
+        """Return the state with mean(A), and mean(B) + dB."""
         mean = super().finish()
         lora = dict(mean.lora)
         for layer, W in self._products.mean().items():

@@ -1,16 +1,17 @@
-"""RoLoRA: rounds that train and average B take turns with rounds that train and average A.
+"""RoLoRA: rounds that train and average B alternate with rounds that train and average A.
 
-Chen, Guo, Ju, Dalal, Zhu, Khisti, "Robust Federated Finetuning of LLMs via Alternating Optimization of
-LoRA", NeurIPS 2025, arXiv:2502.01755. (The earlier arXiv:2409.02346 has another title and the same rule.)
+Chen, Guo, Ju, Dalal, Zhu, Khisti, "Robust Federated Finetuning of LLMs via Alternating Optimization of LoRA",
+NeurIPS 2025, arXiv:2502.01755. (The earlier arXiv:2409.02346 has another title and the same rule.)
 
     odd rounds    B <- sum_k p_k B_k,   B_k trained from B with A fixed
     even rounds   A <- sum_k p_k A_k,   A_k trained from A with B fixed,   p_k = 1 / K
 
-over the K clients of the round; weighting = "examples" has p_k = n_k / sum n, as the authors' code weighs.
-Rounds count from 1: B, which starts at zero, is first, since with B = 0 the gradient of A is zero.
+over the K clients of the round; weighting = "examples" has p_k = n_k / sum n, as in the authors' code. Rounds
+count from 1. B, which starts at zero, comes first, since the gradient of A is zero while B = 0.
 
-Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging, stateless, exact in each round: one
-factor is common, and s B A is linear in the other. An update is one factor, of FedIT's two.
+Keeps: stage. The edge runs W0 + R + s B A.
+Traits: averaging, stateless, exact in each round: one factor is common, and s B A is linear in the other. An
+update is one of FedIT's two factors.
 """
 
 from dataclasses import dataclass
@@ -26,5 +27,5 @@ class Strategy(AveragingRule):
     traits = Traits(exact=True)
 
     def trains(self, name: str, round: int) -> bool:
-        """B in odd rounds, A in even ones."""
+        """Return whether `name` is a factor B in an odd round, or a factor A in an even one."""
         return name.endswith(".lora_B" if round % 2 else ".lora_A")

@@ -9,16 +9,18 @@ Learning", ICML 2020, arXiv:1910.06378.
              c <- c + (|S| / N) sum_k p_k (c_k' - c_k)
 
 over the |S| clients of the round, of N clients in all. p_k = 1 / |S| as in the paper; with weighting =
-"examples" p_k = n_k / sum n, for an objective that weighs clients so.
+"examples" p_k = n_k / sum n, for an objective with these weights.
 
 With plain SGD, x - y = eta sum_j (g_j - c_k + c), so that option II is c_k' = (1 / K) sum_j g_j, the mean of
-the raw gradients on the way. That mean is what is computed: it is still a gradient under AdamW or clipping,
-where (x - y) / (K eta) is a mean of normalised steps and would drown the gradients. With AdamW the correction
-enters before the normalisation, for which the paper proves nothing.
+the raw gradients of the steps. This rule computes that mean. It is still a gradient under AdamW or clipping,
+where (x - y) / (K eta) is a mean of normalised steps and would dominate the gradients. With AdamW the
+correction enters before the normalisation, for which the paper proves nothing.
 
-Keeps: stage. The edge runs W0 + R + s B A. Traits: averaging (while eta_g = 1). Not exact, not stateless:
-the server keeps c, a client c_k. On given updates x moves as FedIT's; what differs is how the updates are
-made, from the second round on. Bytes: twice those of FedIT, both ways.
+Keeps: stage. The edge runs W0 + R + s B A.
+Traits: averaging (while eta_g = 1). Not exact, not stateless: the server keeps c, a client c_k.
+
+For given updates x moves as FedIT's; the difference is how the updates are made, from the second round on.
+Bytes: twice those of FedIT, in both directions.
 """
 
 from collections.abc import Mapping
@@ -43,7 +45,11 @@ _CONTROL = "control/"
 
 @dataclass
 class Strategy(AveragingRule):
-    """Both halves of SCAFFOLD. server_learning_rate: eta_g."""
+    """Both halves of SCAFFOLD.
+
+    Attributes:
+        server_learning_rate: eta_g.
+    """
 
     weighting = "uniform"
 
@@ -58,12 +64,12 @@ class Strategy(AveragingRule):
         self._control: dict[str, Tensor] = {}
 
     def expected(self, received: Received, rank: int) -> dict[str, tuple[int, ...]]:
-        """The factors, and the change of each one's control variate."""
+        """Return the shapes of the factors, and of the change of each one's control variate."""
         shapes = super().expected(received, rank)
         return shapes | {f"{_CONTROL}{name}": shape for name, shape in shapes.items()}
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """Steps along g(y) - c_k + c; c_k' is the mean of g(y)."""
+        """Take steps along g(y) - c_k + c; c_k' is the mean of g(y)."""
         c = dict(received.extra)
         c_k = {name: memory.get(name, torch.zeros_like(value)) for name, value in c.items()}
         gradients = {name: torch.zeros_like(value) for name, value in c.items()}
@@ -90,22 +96,22 @@ class Strategy(AveragingRule):
         return LocalResult(self.sent(y, received.round) | changes, after)
 
     def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
-        """x, and c beside it."""
+        """Return x, with c in `extra`."""
         return replace(super().download(shared, client, rank, round), extra=self._controls(shared, round))
 
     def start(self, shared: SharedState, round: int) -> None:
-        """Empty sums."""
+        """Reset the sums."""
         super().start(shared, round)
         self._control = self._controls(shared, round)
         self._num_updates = 0
 
     def add(self, update: Update) -> None:
-        """sum n_k y_k and sum n_k (c_k' - c_k)."""
+        """Add n_k y_k and n_k (c_k' - c_k) to the sums."""
         super().add(update)
         self._num_updates += 1
 
     def finish(self) -> SharedState:
-        """x and c, moved."""
+        """Return the state with x moved, and move c."""
         means = self._mean.finish()
         if not means:
             return self._shared
@@ -118,11 +124,11 @@ class Strategy(AveragingRule):
         return self._shared.with_tensors(moved)
 
     def state(self) -> dict[str, Tensor]:
-        """c."""
+        """Return c."""
         return dict(self._control)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """c."""
+        """Restore c."""
         self._control = dict(state)
 
     def _controls(self, shared: SharedState, round: int) -> dict[str, Tensor]:

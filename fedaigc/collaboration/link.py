@@ -1,7 +1,8 @@
 """The simulated radio link from an executor to the members of its groups.
 
-Every packet goes over its member's own channel, drawn from the run's seed and the task: who answers first
-changes nothing. The server simulates the link and hands the device the packet as it would have arrived.
+Every packet crosses the channel of its own member, drawn from the run's seed and the task. The order in which
+devices answer therefore has no effect. The server simulates the link and gives the device the packet as it
+would have arrived.
 """
 
 import math
@@ -26,18 +27,24 @@ from fedaigc.wireless.profiles import EDGE_SERVER, PHONE
 from fedaigc.wireless.protection import UnequalChannel
 from fedaigc.wireless.radio import RadioChannel, Transmission
 
-# one fade for all that is ever sent
+# symbols per fade of a receiver at rest: one fade for the whole transmission
 _FOREVER = 2**40
 
 
 @dataclass(frozen=True)
 class LinkReport:
-    """One packet's way to one member: a `SentPacket` without the packet itself, and what it took.
+    """The transmission of one packet to one member: `SentPacket` without the packet, and time and energy.
 
-    scheme: of the body. snr_db: the mean one, or that of the moment where the sender knows it. send_j: of an
-    edge server's radio at the link's power, whoever ran the steps. receive_j: of a phone's. latency_s: until
-    the last block was there. members: how many the transmission reached; a multicast's bits on air and send_j
-    are of the whole of it.
+    Attributes:
+        scheme: Scheme of the body.
+        snr_db: Mean Es / N0 in dB, or its current value if the sender knows it; None without a radio.
+        information_bits, serialized_bits, bits_on_air, bit_errors, erased_bits, transmissions: See
+            `SentPacket`.
+        latency_s: Seconds until the last block was received.
+        send_j: Joules of an edge server's radio at the link's power, whichever machine ran the steps.
+        receive_j: Joules of a phone's radio.
+        members: Number of members that the transmission reached. For a multicast, `bits_on_air` and `send_j`
+            are those of the whole transmission.
     """
 
     scheme: str
@@ -56,7 +63,13 @@ class LinkReport:
 
 @dataclass(frozen=True)
 class Member:
-    """Whom a packet is for. step: before which denoising step it was packed."""
+    """The receiver of a packet.
+
+    Attributes:
+        task_id: The member's task.
+        client: Client number of its device.
+        step: Hand-off step: the denoising step before which the packet was packed.
+    """
 
     task_id: str
     client: int
@@ -64,21 +77,31 @@ class Member:
 
 
 class SimulatedLink:
-    """Sends packets. seed: of the run."""
+    """Sends packets over simulated channels.
+
+    Args:
+        settings: Settings of the link.
+        seed: Seed of the run.
+    """
 
     def __init__(self, settings: LinkSettings, seed: int) -> None:
         self._settings, self._seed = settings, seed
 
     def snr_db(self, client: int) -> float | None:
-        """Mean Es / N0 at this client's device; None without a radio."""
+        """Return the mean Es / N0 in dB at a client's device; None without a radio."""
         if self._settings.distance_m is not None:
             return self._radio(client).snr_db
         return self._settings.snr_db
 
     def departure(self, member: Member, later: Sequence[int]) -> int:
-        """The step before which this member's packet is sent: its own, or one of the `later` ones.
+        """Return the hand-off step of a member's packet: its own, or one of the `later` ones.
 
-        While the SNR of the moment is below `send_above_db`, the sender goes on, `wait_steps` steps at most.
+        While the current SNR is below `send_above_db`, the sender continues denoising, for at most
+        `wait_steps` steps.
+
+        Args:
+            member: Receiver of the packet, with its earliest hand-off step.
+            later: Ascending steps at which the packet could be handed off as well.
         """
         threshold = self._settings.send_above_db
         if threshold is None:
@@ -88,7 +111,7 @@ class SimulatedLink:
         return next(good, steps[-1])
 
     def send(self, packets: Mapping[Member, bytes]) -> dict[Member, tuple[bytes, LinkReport]]:
-        """A group's packets as they arrive."""
+        """Return the packets of a group as they arrive, each with its report."""
         if self._settings.multicast and packets:
             worst = min((self._now_db(member) for member in packets), key=lambda db: db or 0.0)
             return {m: self._send(packet, m, worst, len(packets)) for m, packet in packets.items()}
@@ -103,16 +126,16 @@ class SimulatedLink:
         return sent.packet, self._report(sent, member, scheme, members)
 
     def _now_db(self, member: Member) -> float | None:
-        """The SNR that the sender knows."""
+        """Return the SNR that the sender knows."""
         waits = self._settings.send_above_db is not None
         return self._moment_db(member) if waits else self.snr_db(member.client)
 
     def _moment_db(self, member: Member) -> float:
-        """The member's SNR at the end of the step before `member.step`, one course of fades a task."""
+        """Return the member's SNR at the end of the step before `member.step`; fades differ by task."""
         radio = self._radio(member.client)
         times = EDGE_SERVER.step_s * np.arange(member.step + 1)
         random = numpy_rng(self._seed, "fades", member.task_id)
-        # the newest last: the course up to a step does not depend on how far it is followed
+        # the last value is the current one: the fades up to a step do not depend on later steps
         energy = energies_over_time(times, doppler_hz(radio.speed_m_s, radio.carrier_hz), random)[-1]
         return (self.snr_db(member.client) or 0.0) + 10 * math.log10(max(energy, 1e-30))
 
@@ -154,7 +177,7 @@ class SimulatedLink:
         return kind(transmission, snr_db, self._fading())
 
     def _fading(self) -> Fading:
-        # a sender that waits knows the fade, which is in the SNR then
+        # a sender that waits knows the fade, so the SNR already includes it
         if not self._settings.rayleigh or self._settings.send_above_db is not None:
             return NO_FADING
         radio = self._radio(0)

@@ -1,4 +1,4 @@
-"""What a simulated radio link is, as a run's file says it under `[generation.link]`."""
+"""Settings of a simulated radio link, as in `[generation.link]` of a run's configuration file."""
 
 from typing import Annotated, Literal
 
@@ -24,7 +24,7 @@ _OF_A_RADIO = (
 )
 _OF_A_CODE = ("max_transmissions", "failed_block")
 Distance = Annotated[float, Field(strict=True, ge=1, le=1e6)]
-# told apart by what was given, so that an error speaks of that kind alone
+# discriminated by the type of the input, so that an error message covers that type only
 Distances = Annotated[
     Annotated[Distance, Tag("number")] | Annotated[tuple[Distance, ...], Field(min_length=1), Tag("list")],
     Discriminator(lambda given: "list" if isinstance(given, (list, tuple)) else "number"),
@@ -32,26 +32,36 @@ Distances = Annotated[
 
 
 class LinkSettings(BaseModel):
-    """What a link is; of bit_error_rate, snr_db and distance_m at most one, none for a perfect channel.
+    """Settings of a simulated radio link.
 
-    number_format: of latents and history on the air; None sends all bits as they were computed.
-    bit_error_rate: flips alone, no radio, as in [Du23]. snr_db: mean Es / N0, the same for all members.
-    distance_m, tx_power_w, bandwidth_hz, speed_m_s: the link budget of `RadioLink`; bandwidth and speed count
-        under snr_db too. distance_m: of all members, or of each client in turn, [30, 100, 200].
-    scheme: "adaptive" (by the mean SNR, at a block error rate of 0.1), "mcs-8", "uncoded-qpsk" and so on.
-    protected_planes: so many of the most significant bit planes go through the most robust coded scheme.
-    rayleigh: block fading for as long as the speed lets it last. max_transmissions, failed_block: see
-        `Transmission`; they concern coded schemes. full_chain: every symbol through sionna, not the tables.
-    repair: what the receiver does about errors: "clip" or "zero" implausible values, "nothing", or
-        "noise-matched": resume at the noise level that the expected errors leave. That one needs a number
-        format and a rate of flips that the receiver knows: bit_error_rate, or snr_db with an uncoded scheme.
-        It gains nothing at rates of 2 % or less: see `fedaigc.diffusion.sampling.noise_matched`.
-    multicast: a group's packet goes on the air once, in the scheme that its worst member's channel carries;
-        every member has its own errors. Nothing is sent again.
-    send_above_db: the edge knows each member's SNR of the moment and goes on denoising while it is lower: up
-        to wait_steps steps, and never past t*. The fade then lasts for the packet, and the scheme follows it.
+    At most one of `bit_error_rate`, `snr_db` and `distance_m` is set; without any of them the channel is
+    perfect. Settings that would have no effect are refused, such as a scheme without a radio or
+    retransmissions without a code.
 
-    What would change nothing is refused: a scheme without a radio, retransmissions without a code.
+    Attributes:
+        number_format: Number format of latents and history on the air. None sends all bits as computed.
+        bit_error_rate: Probability of a bit flip, without a radio, as in [Du23].
+        snr_db: Mean Es / N0 in dB, the same for all members.
+        distance_m: Distance of all members in metres, or a list from which the clients take their distances
+            in turn, e.g. [30, 100, 200].
+        tx_power_w, bandwidth_hz, speed_m_s: Link budget, see `RadioLink`. Bandwidth and speed also apply with
+            `snr_db`.
+        scheme: "adaptive" (by the mean SNR, at a block error rate of 0.1), "mcs-8", "uncoded-qpsk" and so on.
+        protected_planes: Number of most significant bit planes that use the most robust coded scheme.
+        rayleigh: Whether the channel has block fading, with fades as long as the speed allows.
+        max_transmissions, failed_block: See `Transmission`; they apply to coded schemes.
+        full_chain: Whether every symbol is computed with sionna instead of using the tables.
+        repair: How the receiver handles errors. "clip" and "zero" repair implausible values, "nothing" does
+            nothing, and "noise-matched" resumes at the noise level that the expected errors leave. Noise
+            matching needs a fixed-point number format and a flip rate that the receiver knows:
+            `bit_error_rate`, or `snr_db` with an uncoded scheme. It gains nothing at rates of 2 % or less:
+            see `fedaigc.diffusion.sampling.noise_matched`.
+        multicast: Whether a group's packet is sent once, with the scheme that its worst member's channel
+            supports. Every member has its own errors, and nothing is sent again.
+        send_above_db: SNR threshold in dB. The edge server knows each member's current SNR and continues
+            denoising while it is lower, for at most `wait_steps` steps and never past t*. The fade then lasts
+            for the whole packet, and the scheme follows it. None does not wait.
+        wait_steps: See `send_above_db`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,23 +104,23 @@ class LinkSettings(BaseModel):
 
     @property
     def mend(self) -> Repair:
-        """What is done about implausible values first, whatever else the receiver does."""
-        # fixed point brings none, but a packet may come in another format than was agreed
+        """The repair of implausible values, which comes before anything else that the receiver does."""
+        # fixed point has no implausible values, but a packet may arrive in another format than agreed
         return "clip" if self.repair == "noise-matched" else self.repair
 
     @property
     def known_errors(self) -> BitErrors | None:
-        """What the receiver matches the noise level to; None unless it does."""
+        """The bit errors to which the receiver matches the noise level; None for other repairs."""
         if self.repair != "noise-matched" or self.number_format is None:
             return None
         if self.bit_error_rate is not None:
             return BitErrors(self.number_format, self.bit_error_rate)
-        # the bits of a plane fall on all places of a symbol in turn, so planes have the mean rate
+        # the bits of a plane alternate over all positions of a symbol, so every plane has the mean rate
         modulation = next(name for name in MODULATIONS if self.scheme == f"uncoded-{name}")
         return BitErrors(self.number_format, float(bit_error_rates(modulation, self.snr_db or 0.0).mean()))
 
     def for_receivers(self) -> "LinkSettings":
-        """What a receiver has to know: the number format, the repair and, to match it, the rate of flips."""
+        """Return what a receiver needs: number format, repair and, for noise matching, the flip rate."""
         told: dict[str, object] = {"number_format": self.number_format, "repair": self.repair}
         if self.known_errors is None:
             return LinkSettings.model_validate(told)
@@ -133,7 +143,7 @@ class LinkSettings(BaseModel):
             )
 
     def _nothing_idle(self) -> None:
-        """A setting that would change nothing is a mistake, not a wish."""
+        """Refuse settings without effect, which are mistakes."""
         for names, needed, there in (
             (_OF_A_RADIO, "a radio: give snr_db or distance_m", self.snr_db is not None or self.distance_m),
             (_OF_A_CODE, 'a code: scheme "adaptive" or "mcs-..."', not self.scheme.startswith("uncoded-")),

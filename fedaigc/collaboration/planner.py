@@ -1,7 +1,11 @@
-"""Who shares denoising steps, how many, and which machine computes them.
+"""Planning: which tasks share denoising steps, how many steps, and which machine computes them.
 
-The steps of a group of U tasks cost K + U (N - K) denoiser evaluations, where N is the number of steps of the
-plan and K the number of shared ones; U solo runs cost U N. Source: [Du23], section "Shared inference".
+A group of U tasks needs
+
+    K + U (N - K)
+
+denoiser evaluations, where N is the number of steps of the plan and K the number of shared steps. U solo runs
+need U N. Source: [Du23], section "Shared inference".
 """
 
 import secrets
@@ -19,7 +23,7 @@ EDGE = "edge"
 
 
 class Executor(StrEnum):
-    """Which kind of machine runs the shared steps of a group."""
+    """The kind of machine that runs the shared steps of a group."""
 
     EDGE = EDGE
     MEMBER = "member"
@@ -29,11 +33,13 @@ class Executor(StrEnum):
 class Assignment:
     """The work of one group.
 
-    executor: "edge" or the client id of the member that runs the shared steps.
-    num_shared_steps: K, an index into the plan's timesteps; 0 when each member runs alone.
-    noise_seed: seed of the initial noise, which the members of a group share.
-    later_handoffs: steps past K where the packet could be handed off as well, by an edge that waits for a
-    better channel; none past t*, where only the members have the weights.
+    Attributes:
+        group: The group.
+        executor: "edge", or the client number of the member that runs the shared steps.
+        num_shared_steps: K, an index into the plan's timesteps; 0 if each member runs alone.
+        noise_seed: Seed of the initial noise, which the members of a group share.
+        later_handoffs: Steps past K at which an edge server that waits for a better channel may hand off
+            instead. None of them lies past t*, where only the members have the weights.
     """
 
     group: Group
@@ -44,14 +50,18 @@ class Assignment:
 
     @property
     def shares(self) -> bool:
-        """Whether a packet is sent at all: K = 0 means that every member starts from the noise itself."""
+        """Whether a packet is sent at all: with K = 0 every member starts from the noise itself."""
         return self.num_shared_steps > 0
 
 
 def planned_evaluations(handoffs: Sequence[int], num_steps: int) -> int:
-    """The denoiser evaluations of a group: K + U (N - K) when each of its U members takes over at step K.
+    """Return the planned denoiser evaluations of a group.
 
-    handoffs: the step at which each member takes over; the executor goes on to the last of them.
+        max_u K_u + sum_u (N - K_u),   which is K + U (N - K) for equal K_u
+
+    Args:
+        handoffs: Hand-off step K_u of each member; the executor runs up to the last of them.
+        num_steps: N, the number of steps of the plan.
     """
     return max(handoffs) + sum(num_steps - step for step in handoffs)
 
@@ -67,19 +77,28 @@ def plan_assignments(
     executor: Executor = Executor.EDGE,
     handoff: Handoff = "exact",
 ) -> list[Assignment]:
-    """Assign every group its executor, its number of shared steps and its noise, in task order.
+    """Assign every group its executor, its number of shared steps and its noise seed, in task order.
 
-    owners: task id -> client id of the device that holds the prompt.
-    num_shared_steps: K for groups of two and more. A group of one runs alone: K = 0 and its own prompt.
-    boundary: first step on the personal side of t*; the number of steps when there are no personal adapters.
-    seed: of the run, from which the noise seeds follow; None draws each from the operating system, all of
-    whose bits count (`rng.noise_generator`): where others may guess the seed, they would have the noise.
-    executor: MEMBER picks, group by group, the member's client that has computed for the fewest groups yet
-    (the lowest client id among equals), so that the burden is spread.
+    With a seed, the result depends on the tasks and not on the order in which they arrived.
 
-    Under a seed the result depends on the tasks, not on the order in which they arrived. Raises UserError
-    when K lies past the boundary or the plan or cannot be resumed under the handoff, ValueError when a task
-    appears twice or has no owner.
+    Args:
+        groups: Groups of tasks.
+        owners: Client number of the device that holds the prompt, by task id.
+        plan: Denoising plan of all groups.
+        num_shared_steps: K for groups of two and more. A group of one runs alone, with K = 0 and its own
+            prompt.
+        boundary: First step on the personal side of t*; the number of steps if there are no personal
+            adapters.
+        seed: Seed of the run, from which the noise seeds are derived. None draws each noise seed from the
+            operating system, and all of its bits count (`rng.noise_generator`): if others could guess the
+            seed, they would have the noise.
+        executor: `MEMBER` selects, group by group, the member's client that has computed for the fewest
+            groups so far (the lowest number if equal), to spread the work.
+        handoff: Hand-off mode.
+
+    Raises:
+        UserError: If K lies past the boundary or the plan, or a run cannot resume at K in this hand-off mode.
+        ValueError: If a task appears twice or has no owner.
     """
     tasks = Counter(task for group in groups for task in group.members)
     repeated = sorted(task for task, count in tasks.items() if count > 1)

@@ -1,7 +1,7 @@
-"""Carry out a plan: shared steps once per group, one packet a member, every task answered once.
+"""Execution of a plan: shared steps once per group, one packet per member, one answer per task.
 
-The session knows machines only as callables, so that it runs the same over Flower messages, over a resident
-agent and in a test. It sees group prompts, packets and reports; prompts and images stay with the devices.
+The session accesses machines only as callables, so it runs unchanged over Flower messages, over a resident
+agent and in a test. It sees group prompts, packets and reports; prompts and images stay on the devices.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +19,17 @@ from fedaigc.rng import derived_seed
 
 @dataclass(frozen=True)
 class ShareOrder:
-    """Run the first `stop` steps of the plan on a group prompt. task_id: the helper's task in the group.
+    """Order to run the first `stop` steps of the plan on a group prompt.
 
-    later: ascending steps to go on to, for members whose channel is too bad at `stop`; for the edge alone.
+    Attributes:
+        client: "edge", or the helper's client number.
+        task_id: The helper's task in the group.
+        group_prompt: Public prompt of the group.
+        noise_seed: Seed of the initial noise.
+        plan: Denoising plan.
+        stop: Number of shared steps.
+        later: Ascending steps to continue to, for members whose channel is too poor at `stop`; edge server
+            only.
     """
 
     client: str | int
@@ -35,11 +43,16 @@ class ShareOrder:
 
 @dataclass(frozen=True)
 class FinishOrder:
-    """Finish a task from `packet`, or alone when there is none.
+    """Order to finish a task from a packet, or alone.
 
-    noise_seed: of the initial noise when the task runs alone. With a packet, of the stream that this task's
-    own steps draw from, 0 where the sampler draws none: never the group's, with which the packet would give
-    away the prompt that it was made from.
+    Attributes:
+        client: Client number of the device.
+        task_id: Task to finish.
+        plan: Denoising plan.
+        noise_seed: Without a packet, seed of the initial noise. With a packet, seed of the stream that this
+            task's own steps draw from, 0 if the sampler draws no noise. It is never the group's seed:
+            together with the packet, that seed would reveal the prompt from which the packet was made.
+        packet: Packet to finish from; None to run alone.
     """
 
     client: int
@@ -51,17 +64,18 @@ class FinishOrder:
 
 @runtime_checkable
 class Peers(Protocol):
-    """The devices, asked many at a time. Replies come in the order of the orders, whoever answered first.
+    """The devices, which are asked in batches.
 
-    A device that fails or does not answer is a `Failure` in its place, never an exception.
+    Replies have the order of the orders, independent of the order of arrival. A device that fails or does not
+    answer has a `Failure` in its place, never an exception.
     """
 
     def share(self, orders: Sequence[ShareOrder]) -> Sequence[SharedSteps | Failure]:
-        """Have devices run the shared steps of their groups."""
+        """Ask devices to run the shared steps of their groups."""
         ...
 
     def finish(self, orders: Sequence[FinishOrder]) -> Sequence[FinishReport | Failure]:
-        """Have devices finish their tasks."""
+        """Ask devices to finish their tasks."""
         ...
 
 
@@ -75,11 +89,18 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The end of one task: a report unless it failed, and then the kind of failure.
+    """The result of one task.
 
-    link: its packet's way over the simulated link, also when the device did not finish from it; None
-    where nothing was sent or no link is simulated. handoff_step: the step before which its packet was packed,
-    None without one. packet_bytes: of that packet.
+    Attributes:
+        task_id: The task.
+        client: Client number of its device.
+        outcome: How the task ended.
+        report: Report of the device; None if the task failed.
+        failure: Kind of failure; None unless the task failed.
+        link: Transmission of its packet over the simulated link, even if the device did not finish from the
+            packet. None if nothing was sent or no link is simulated.
+        handoff_step: Step before which its packet was packed; None without a packet.
+        packet_bytes: Size of the packet; 0 without a packet.
     """
 
     task_id: str
@@ -94,10 +115,13 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """The end of one group.
+    """The result of one group.
 
-    shared: the executor's work, None when nothing was shared.
-    share_failure: why the executor failed; its members were then served alone.
+    Attributes:
+        assignment: The work of the group.
+        tasks: Results of its tasks, in task order.
+        shared: Work of the executor; None if nothing was shared.
+        share_failure: Why the executor failed. The members were then served alone.
     """
 
     assignment: Assignment
@@ -119,7 +143,7 @@ class GroupResult:
 
     @property
     def packet_bytes(self) -> int:
-        """Bytes of the packets sent to the members."""
+        """Total size of the packets from which members finished."""
         return sum(task.packet_bytes for task in self.tasks if task.outcome is Outcome.SHARED)
 
 
@@ -131,13 +155,23 @@ def carry_out(
     edge: Callable[[ShareOrder], SharedSteps],
     link: SimulatedLink | None = None,
 ) -> list[GroupResult]:
-    """Serve every task of every group, and return the results in the order of the assignments.
+    """Serve every task of every group.
 
-    A device that fails loses its own task only, and one that did not finish from its packet runs the task
-    alone, from noise of its own: it does not tell whether the packet, or anything else, was at fault. When a
-    helper fails before its packet came, its members are served alone, from the group's noise. An error of the
-    edge itself is not caught: it is the server's own.
-    link: what the packets cross on their way to the members; None hands them over as they are.
+    A device that fails loses only its own task. A device that did not finish from its packet runs the task
+    alone, from noise of its own; it does not report whether the packet or anything else was at fault. If a
+    helper fails before its packet arrives, its members are served alone, from the group's noise. An error of
+    the edge server itself is not caught, since it is the server's own.
+
+    Args:
+        assignments: Work of each group.
+        owners: Client number of the device that holds the prompt, by task id.
+        plan: Denoising plan of all groups.
+        peers: The devices.
+        edge: Runs the shared steps of one order on the edge server.
+        link: Link that the packets cross to the members; None delivers them unchanged.
+
+    Returns:
+        Results in the order of the assignments.
     """
     departures = [_departures(link, assignment, owners) for assignment in assignments]
     shared = _share(assignments, departures, owners, plan, peers, edge)
@@ -153,7 +187,7 @@ def carry_out(
             if packet is not None:
                 sent[member.task_id] = (report, member.step, len(packets[member]))
     replies = list(peers.finish(orders))
-    # a packet that was damaged on the way costs its member the sharing, not the image
+    # a packet damaged on the link costs its member the shared steps, not the image
     refused = [index for index, reply in enumerate(replies) if _not_from_packet(orders[index], reply)]
     if refused:
         seeds = {task: found.noise_seed for found in assignments for task in found.group.members}
@@ -185,7 +219,7 @@ def _share(
     peers: Peers,
     edge: Callable[[ShareOrder], SharedSteps],
 ) -> list[SharedSteps | Failure | None]:
-    """The executor's reply for each assignment; None for those that share nothing."""
+    """Return the executor's reply for each assignment; None for those that share nothing."""
     replies: list[SharedSteps | Failure | None] = [None] * len(assignments)
     for_devices: list[tuple[int, ShareOrder]] = []
     for index, assignment in enumerate(assignments):
@@ -217,7 +251,7 @@ def _share(
 def _departures(
     link: SimulatedLink | None, assignment: Assignment, owners: Mapping[str, int]
 ) -> list[Member]:
-    """The members in task order, each with the step before which its packet leaves."""
+    """Return the members in task order, each with its hand-off step."""
     members = [
         Member(task_id, owners[task_id], assignment.num_shared_steps)
         for task_id in sorted(assignment.group.members)
@@ -228,7 +262,10 @@ def _departures(
 
 
 def _packets(members: Sequence[Member], steps: SharedSteps) -> dict[Member, bytes]:
-    """Each member's packet: the executor packed one at K, and before each later step that any waits for."""
+    """Return each member's packet.
+
+    The executor packs one packet at K, and one before each later step for which a member waits.
+    """
     later = sorted({member.step for member in members})[-len(steps.later) :] if steps.later else []
     by_step = dict(zip(later, steps.later, strict=True))
     return {member: by_step.get(member.step, steps.packet) for member in members}
@@ -239,14 +276,14 @@ def _not_from_packet(order: FinishOrder, reply: FinishReport | Failure) -> bool:
 
 
 def _own_stream(assignment: Assignment, member: Member, plan: DenoisingPlan) -> int:
-    """The seed of the noise that a member's own steps draw."""
+    """Return the seed of the noise that a member's own steps draw; 0 if they draw none."""
     return derived_seed(assignment.noise_seed, "member", member.task_id) if draws_noise(plan) else 0
 
 
 def _alone(order: FinishOrder, group_seed: int) -> FinishOrder:
-    """The order again without its packet, from noise of the task's own.
+    """Return the order without its packet, with noise of the task's own.
 
-    The device may have kept the packet: it must not learn the noise that it began from.
+    The device may have kept the packet, so it must not learn the noise from which the packet was made.
     """
     noise_seed = derived_seed(group_seed, "alone", order.task_id)
     return replace(order, packet=None, noise_seed=noise_seed)

@@ -1,8 +1,8 @@
-"""A packet over a channel: which of its bits go how, what arrives, and the three counts of bits.
+"""Transmission of a packet over a channel: the channel of each part, the received packet, the bit counts.
 
-Header and prefix, a few hundred bytes, say what all other bits mean: they never arrive with errors here, but
-at the cost of the most robust scheme, and they count. The tensors of the body take the channel that is given,
-in bit planes where they have a number format.
+The header and its prefix, a few hundred bytes, define the meaning of all other bits. Here they never arrive
+with errors, but they count at the cost of the most robust scheme. The tensors of the body use the given
+channel, in bit planes if they have a number format.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from fedaigc.diffusion.handoff.packing import BodyTensor, body_tensors, packet_l
 from fedaigc.wireless.block_code import MCS, PAYLOAD_BITS
 from fedaigc.wireless.channel import Channel
 
-# what header bits cost on the air: the most robust scheme, and one block at least
+# header bits cost at least one block of the most robust scheme
 _HEADER_SCHEME = MCS[min(MCS)]
 
 
@@ -22,10 +22,15 @@ _HEADER_SCHEME = MCS[min(MCS)]
 class SentPacket:
     """A packet as it arrived.
 
-    information_bits: of the body, in its number format: the latents and, under exact hand-off, the history.
-    serialized_bits: 8 a byte of the packet.
-    bits_on_air, symbols: of header and body together. transmissions: rounds that the slowest part took.
-    bit_errors: wrong bits among the body's that were not erased. erased_bits: those given up.
+    Attributes:
+        packet: The received bytes.
+        information_bits: Bits of the body in its number format: the latents and, under the exact hand-off,
+            the history.
+        serialized_bits: 8 per byte of the packet.
+        bits_on_air, symbols: Bits on air and channel uses of header and body together.
+        transmissions: Rounds of sending that the slowest part took.
+        bit_errors: Wrong bits among those of the body that were not erased.
+        erased_bits: Erased bits of the body.
     """
 
     packet: bytes
@@ -39,18 +44,25 @@ class SentPacket:
 
     @property
     def damaged(self) -> bool:
-        """Whether anything in the body differs from what was sent."""
+        """Whether anything in the body differs from what was sent, or was erased."""
         return self.bit_errors > 0 or self.erased_bits > 0
 
 
 def transmit(
     packet: bytes, channel_for: Callable[[BodyTensor], Channel], random: np.random.Generator
 ) -> SentPacket:
-    """Send a packet's header safely and each tensor of its body through its channel.
+    """Send a packet's header without errors, and each tensor of its body through its channel.
 
-    channel_for: the channel of a tensor; it may look at the tensor's number format. Erased bits are filled in
-    by `NumberFormat.fill_erased`; of a tensor without a number format they become 0. A damaged packet is for
-    tolerant delivery: strict refuses it. Raises PacketError for bytes that are no packet.
+    Erased bits are filled by `NumberFormat.fill_erased`; in a tensor without a number format they become 0. A
+    damaged packet needs tolerant delivery, since strict delivery refuses it.
+
+    Args:
+        packet: The packet to send.
+        channel_for: Returns the channel of a tensor; it may depend on the tensor's number format.
+        random: Random stream of the channels.
+
+    Raises:
+        PacketError: If the bytes are not a packet.
     """
     start = packet_layout(packet).header[1]
     header_blocks = -(-8 * start // PAYLOAD_BITS)

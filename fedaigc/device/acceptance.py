@@ -1,16 +1,19 @@
-"""What a device accepts as a shared state: the network that will see its prompts and its pictures.
+"""Acceptance of a shared state by a device: checks of the network that will see its prompts and images.
 
-A server could send weights that say something about a prompt by failing on it, or that were made to remember
-pictures. So a shared state must have the form that its strategy declares, fit the base model layer by layer,
-be finite, and lie within two bounds of the owner's (`OwnerLimits`): of each layer's weights
+A server could send weights that reveal something about a prompt by failing on it, or weights that were
+trained to memorize images. A shared state must therefore have the form that its strategy declares, fit the
+base model layer by layer, be finite, and stay within two limits of the owner (`OwnerLimits`). The first limit
+concerns the weights of each layer:
 
     |R|_F + |s| |B A|_F <= max_weight_change |W0|_F,   |A_ij|, |B_ij| <= MAX_FACTOR_VALUE
 
-and of the picture of a public prompt, drawn with the state and with the base model from the same noise,
+The second concerns the image of a public prompt, drawn with the state and with the base model from the same
+noise:
 
-    rms(x_state - x_base) <= max_picture_change std(x_base),   x: final latents of a few steps.
+    rms(x_state - x_base) <= max_picture_change std(x_base),   x: final latents of a few steps
 
-Both are far above what training does (docs/threats.md has the figures); neither says that a state is good.
+Both limits are far above the changes of training (docs/threats.md has the figures). Neither shows that a
+state is good.
 """
 
 import math
@@ -45,16 +48,20 @@ PROBE_PROMPT = "an apple on a table"
 PROBE_SEED = 20230406
 PROBE_STEPS = 4
 PROBE_PIXELS = 64
-# a layer of zeros, as some models begin with, still may move by so much a weight
+# least root mean square of a layer's weights W0 in the relative change: some models start with zeros
 _LEAST_WEIGHT = 1e-3
 
 
 def check_form(pipe: "DiffusionPipeline", shared: SharedState, *, residual: bool) -> None:
-    """Check that a shared state is one of this pipeline, in the form that its strategy declares, and finite.
+    """Check that a shared state fits the pipeline, has the form that its strategy declares, and is finite.
 
-    residual: whether the strategy merges into, or trains, a residual (`Traits.residual`).
+    Args:
+        pipe: Pipeline of the device.
+        shared: Shared state to check.
+        residual: Whether the strategy merges into, or trains, a residual (`Traits.residual`).
 
-    Raises DeviceError (STATE_REFUSED) that names the layer.
+    Raises:
+        DeviceError: With STATE_REFUSED, if a check fails; the message names the layer or the value.
     """
     if type(shared.rank) is not int or not 1 <= shared.rank <= MAX_RANK:
         _refuse(f"rank {shared.rank!r:.40}: expected 1 to {MAX_RANK}")
@@ -87,11 +94,18 @@ def check_form(pipe: "DiffusionPipeline", shared: SharedState, *, residual: bool
 
 
 def check_limits(pipe: "DiffusionPipeline", shared: SharedState, base_hash: str, limits: OwnerLimits) -> None:
-    """Check a state whose form was checked against the owner's limits: t*, weights, and a public picture.
+    """Check a state of valid form against the owner's limits: t*, weights, and a public image.
 
-    The pipeline holds the state's weights afterwards, or none when it was refused.
+    The image is checked last. The pipeline then holds the state's weights, or none if the image is refused.
 
-    Raises DeviceError (STATE_REFUSED) that names both values.
+    Args:
+        pipe: Pipeline of the device.
+        shared: Shared state that passed `check_form`.
+        base_hash: Fingerprint of the pipeline's base model.
+        limits: Limits of the owner.
+
+    Raises:
+        DeviceError: With STATE_REFUSED, if a limit is exceeded; the message names both values.
     """
     timestep = limits.boundary_timestep
     wanted = None if timestep is None else boundary_log_snr(pipe, timestep)
@@ -113,7 +127,12 @@ def check_limits(pipe: "DiffusionPipeline", shared: SharedState, base_hash: str,
 
 
 def weight_changes(pipe: "DiffusionPipeline", shared: SharedState) -> dict[str, float]:
-    """By layer, (|R|_F + |s| |B A|_F) / |W0|_F: at least the relative change of the layer's weights."""
+    """Return an upper bound of the relative change of each layer's weights.
+
+        (|R|_F + |s| |B A|_F) / |W0|_F
+
+    For layers of very small weights, |W0|_F counts as if their root mean square were 1e-3.
+    """
     layers = weighted_layers(pipe)
     moved: dict[str, float] = {}
     for layer, (down, up) in shared.lora.items():
@@ -130,9 +149,10 @@ def weight_changes(pipe: "DiffusionPipeline", shared: SharedState) -> dict[str, 
 
 
 def picture_change(pipe: "DiffusionPipeline", shared: SharedState, base_hash: str) -> float:
-    """How much a state changes the latents of a public picture, in standard deviations of the base's.
+    """Return the change of a public image's latents, in standard deviations of the base model's latents.
 
-    Infinite where the state draws values that are not finite. Afterwards the pipeline holds the state.
+    The change is infinite if the state draws values that are not finite. Afterwards the pipeline holds the
+    state.
     """
     base = _probe(pipe, None, base_hash)
     drawn = _probe(pipe, shared, base_hash)
@@ -148,7 +168,7 @@ def _probe(pipe: "DiffusionPipeline", shared: SharedState | None, base_hash: str
 
 
 class _Key:
-    """A pipeline that is told apart by the fingerprint of its base model."""
+    """A pipeline whose hash is that of its base model's fingerprint."""
 
     def __init__(self, pipe: "DiffusionPipeline", base_hash: str) -> None:
         self.pipe, self.base_hash = pipe, base_hash
@@ -175,7 +195,7 @@ def _draw(pipe: "DiffusionPipeline", base_hash: str, boundary: float | None) -> 
         width=PROBE_PIXELS,
         base_hash=base_hash,
     )
-    # steps of the personal stage run without the owner's adapter: what is probed is what the server sent
+    # personal steps run without the owner's adapter, since the probe concerns only what the server sent
     remove(pipe, Stage.PERSONAL)
     state = initial_state(pipe, plan, PROBE_SEED)
     conditioning: Mapping[str, Any] = {"prompt": PROBE_PROMPT}
@@ -187,7 +207,7 @@ def _draw(pipe: "DiffusionPipeline", base_hash: str, boundary: float | None) -> 
 def _check_factors(layer: str, down: Tensor, up: Tensor, weight: Tensor, *, max_rank: int) -> None:
     rank = down.shape[0] if down.dim() else 0
     fits = down.dim() == weight.dim() == up.dim() and up.shape[1] == rank and 1 <= rank <= max_rank
-    # stacked factors are kept only while they are fewer numbers than the weight (`low_rank.added`)
+    # factors are stacked only while they have fewer elements than the weight (`low_rank.added`)
     fits = fits and down.numel() + up.numel() <= max(2 * weight.numel(), MAX_RANK * sum(weight.shape))
     if not fits or (*up.shape[:1], *down.shape[1:]) != tuple(weight.shape):
         _refuse(
@@ -196,7 +216,12 @@ def _check_factors(layer: str, down: Tensor, up: Tensor, weight: Tensor, *, max_
 
 
 def _product_norm(down: Tensor, up: Tensor) -> float:
-    """|B A|_F = sqrt(trace(B^T B A A^T)), without the product."""
+    """Return |B A|_F without computing the product.
+
+        |B A|_F = sqrt(trace(B^T B A A^T))
+
+    A and B are flattened to matrices.
+    """
     a, b = down.double().flatten(1), up.double().flatten(1)
     return math.sqrt(max(float(((b.T @ b) * (a @ a.T)).sum()), 0.0))
 

@@ -1,8 +1,8 @@
-"""The device: the only place where prompts and images are, and the boundary that they do not cross.
+"""The device: the only place that holds prompts and images, and the boundary that they do not cross.
 
-Everything a method of `Device` returns may be sent: a signature, a task id, a packet of a public prompt's
-latents, a local update, a report. Everything else stays in the home. In a simulation the client app calls a
-`Device` in its own process; behind an agent the same object answers over a socket.
+Everything that a method of `Device` returns may be sent: a signature, a task id, a packet of a public
+prompt's latents, a local update, a report. Everything else stays in the home. In a simulation, the client app
+calls a `Device` in its own process; behind an agent, the same object answers over a socket.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,11 +63,12 @@ if TYPE_CHECKING:
 class Device:
     """One user's device: a home that any process can reopen, and a pipeline to work with.
 
-    home: the folder; made when there is none. pipe: a diffusers pipeline; several devices of one process may
-    share it, for each puts its own adapters in before it computes. base_hash: `base_fingerprint` of the
-    pipeline, taken before adapters were added. seed: see `Home.open`. scorer: how finished images are judged;
-    without one the reports hold counts only. strip_pictures: how many pictures of the way to an image are
-    kept where no steps are asked for; each costs a decoding.
+    Args:
+        home, seed: Folder of the home, created if it does not exist, and its seed; see `Home.open`.
+        pipe: diffusers pipeline. Several devices of a process may share it; each installs its own adapters.
+        base_hash: `base_fingerprint` of the pipeline, taken before adapters were added.
+        scorer: Scores finished images; without one, reports hold counts only.
+        strip_pictures: Number of intermediate images if no steps are requested; each costs a decoding.
     """
 
     def __init__(
@@ -96,49 +97,44 @@ class Device:
     def add_images(
         self, source: Path | Iterable[Mapping[str, Any]], *, image: str = "image", caption: str = "caption"
     ) -> int:
-        """Add a folder of pictures with captions, or the rows of a `datasets.Dataset`; return how many.
+        """Add a folder of captioned images, or the rows of a `datasets.Dataset`; return how many.
 
-        Raises UserError, naming it, for anything that is no picture or has no caption; then nothing is added.
+        Raises UserError for an entry without an image or a caption, and names it; then nothing is added.
         """
         if isinstance(source, Path):
             return self.images.add(read_folder(source))
         return self.images.add(read_rows(source, image, caption))
 
     def add_prompt(self, text: str) -> str:
-        """Queue a prompt and return its task id. UserError when it is empty or over 1,000 characters."""
+        """Queue a prompt and return its task id; UserError if it is empty or over 1,000 characters."""
         return self.prompts.add(text)
 
     def waiting(self) -> list[str]:
-        """The ids of the tasks without an image, oldest first."""
+        """Return the ids of the tasks without an image, oldest first."""
         return [task.task_id for task in self.prompts.waiting()]
 
     def unreadable(self) -> int:
-        """How many prompts of the queue cannot be read; `PromptQueue.readable` says which."""
+        """Return how many prompts of the queue cannot be read; `PromptQueue.readable` names them."""
         return len(self.prompts.readable()[1])
 
     def signature(
         self, task_id: str, policy: Policy = Policy.KIND, *, min_public_prompts: int = 3
     ) -> Signature | None:
-        """What the policy lets the device say of the task's prompt; None when the task must run alone."""
+        """Return what the policy lets the device disclose of a prompt; None if the task must run alone."""
         parsed = parse(self.prompts.get(task_id).prompt, self._taxonomy)
         disclosed = disclose(parsed, policy, self._taxonomy, min_public_prompts)
         self.prompts.note_disclosed(task_id, disclosed)
         return disclosed
 
     def receive(self, shared: SharedState) -> str:
-        """Keep a shared state of the federation and return its version hash.
-
-        Raises DeviceError when it was made for another base model.
-        """
+        """Store a shared state and return its version hash; DeviceError for another base model."""
         self._check_base(shared.base_hash, "shared state")
         return self.versions.save_shared(shared)
 
     def accept(self, shared: SharedState, *, residual: bool, limits: OwnerLimits | None) -> None:
-        """Check a shared state before anything is computed with it: see `device.acceptance`.
+        """Check a shared state before anything is computed with it; see `check_form` and `check_limits`.
 
-        residual: whether the state's strategy declares one. limits: the owner's, None for none.
-
-        Raises DeviceError for another base model, another form, or a state beyond the limits.
+        Raises DeviceError for another base model, another form, or a state beyond the limits (if any).
         """
         self._check_base(shared.base_hash, "shared state")
         check_form(self._pipe, shared, residual=residual)
@@ -146,9 +142,9 @@ class Device:
             check_limits(self._pipe, shared, self.base_hash, limits)
 
     def plan(self, request: PlanRequest, limits: OwnerLimits | None = None) -> DenoisingPlan:
-        """The plan that is asked for, built from this device's own pipeline.
+        """Build the requested plan from this device's own pipeline.
 
-        Raises UserError for one beyond the owner's limits, or that this device cannot build.
+        Raises UserError for a plan beyond the owner's limits, or one that this device cannot build.
         """
         if limits is not None:
             limits.check_plan(request)
@@ -168,16 +164,20 @@ class Device:
         client: int = 0,
         budget: RoundBudget | None = None,
     ) -> Update:
-        """Train one round, the shared stage as `rule` says, then the personal one.
+        """Train one round: the shared stage as `rule` specifies, then the personal stage.
 
-        Pictures are read at `height` x `width` pixels. client: the number under which the server knows this
-        device. budget: what the owner lets this order compute; None for no limit.
-
-        The update holds what the rule uploads, and the mean loss by stage to two decimals; the personal
-        adapter (rank `personal_rank` when it is new) and the rule's memory are written into the home as
+        The personal adapter (of rank `personal_rank` if new) and the rule's memory are written to the home as
         version (run, round) and go nowhere else. A repeated round starts from the version before it and ends
-        with the same weights. Raises DeviceError without images, with another base model, for a round that
-        follows none that is kept, beyond the budget, and when training diverged, of which nothing is kept.
+        with the same weights.
+
+        Args:
+            height, width: Size at which images are read, in pixels.
+            client: Number under which the server knows this device.
+            budget: What the owner lets this order compute; None for no limit.
+
+        Returns the rule's upload and the mean loss by stage to two decimals. Raises DeviceError without
+        images, for another base model, a round that does not follow a kept one, an order beyond the budget,
+        and training that diverged, of which nothing is kept.
         """
         self.versions.check_follows(run, received.round)
         if not len(self.images):
@@ -211,11 +211,11 @@ class Device:
         return Update(client, len(data), local_steps, result.upload, rank, losses)
 
     def budget(self, limits: OwnerLimits, order: TrainingOrder) -> RoundBudget:
-        """What the owner lets a server have computed for this order."""
+        """Return what the owner lets a server have computed for this order."""
         return RoundBudget(self._home, limits, order)
 
     def encoded_images(self, height: int, width: int) -> EncodedImages:
-        """Latents and text embeddings of the private images, computed once and cached in the home."""
+        """Return latents and text embeddings of the private images, computed once and cached in the home."""
         key = f"{self.base_hash[:16]}-{self.images.digest()[:16]}-{height}x{width}.safetensors"
         path = self._home.cache / key
         if not path.exists():
@@ -272,31 +272,32 @@ class Device:
         errors: BitErrors | None = None,
         strip_steps: Sequence[int] = (),
     ) -> FinishReport:
-        """Finish a task from a packet with its own prompt, keep the image in the gallery, and report.
+        """Finish a task from a packet with its own prompt, store the image in the gallery, and report.
 
-        The attempt is counted once plan and packet are known to be sound, before the prompt is looked at.
-        Steps up to t* run with the shared weights, the others with the personal ones. noise_seed: of this
-        task's own noise stream, for a sampler that draws noise; None refuses one. strip_steps: steps
-        before which the latents are decoded and kept beside the image. mend: what is done about implausible
-        values of a tolerant delivery; latents that are not finite after it are refused as a damaged packet.
-        errors: of the link that a tolerant delivery came over: resume at the noise level that they leave, at
-        first order and without a strip; the steps that this takes more are in the report.
+        The attempt is counted once plan and packet are known to be sound, before the prompt is read. Steps up
+        to t* use the shared weights, the others the personal ones.
 
-        Raises PacketError for a damaged packet or one of another plan, UserError when it was handed off past
-        t*, UnknownTask for a task that does not wait (any more), DeviceError as `share` does.
+        Args:
+            noise_seed: Seed of this task's own noise stream; None refuses a sampler that draws noise.
+            mend: Repair of implausible values under tolerant delivery; values still not finite are refused.
+            errors: Link errors under tolerant delivery: resume at the noise level that they leave, at first
+                order and without a strip. The report counts the additional steps.
+            strip_steps: Steps before which the latents are decoded and stored with the image.
+
+        Raises PacketError for a damaged packet or one of another plan, UserError for a hand-off past t*,
+        UnknownTask for a task that does not wait, DeviceError as `share`.
         """
         boundary = self._prepare(plan, personal=True)
         state = unpack(packet, plan, delivery, latents_shape(self._pipe, plan))
         if delivery == "tolerant":
             state = mended(state, plan, mend)
         else:
-            # what strict delivery lets through is as it was sent
             check_magnitude(state, plan)
         check_handoff(plan, state.step, boundary)
         task = self.prompts.begin_attempt(task_id)
         if errors is not None and delivery == "tolerant" and errors.rate > 0:
             return self._resume(task, state, plan, boundary, errors)
-        # samplers that draw noise: each member goes on with a stream of its own, whatever the packet says
+        # samplers that draw noise: each member continues with its own stream, whatever the packet contains
         state = replace(state, noise_seed=noise_seed, draw_count=0)
         return self._complete(task, state, plan, boundary, strip_steps)
 
@@ -309,7 +310,7 @@ class Device:
         return self._complete(self.prompts.begin_attempt(task_id), state, plan, boundary, strip_steps)
 
     def _prepare(self, plan: DenoisingPlan, *, personal: bool) -> int:
-        """Put the plan's weights into the pipeline and return the first step on the personal side of t*."""
+        """Install the plan's weights in the pipeline and return the first step on the personal side of t*."""
         self._check_base(plan.base_hash, "plan")
         shared = self.versions.shared(plan.shared_hash) if plan.shared_hash else None
         put_adapters(self._pipe, shared, self.versions.current_personal() if personal else None)
@@ -369,7 +370,6 @@ class Device:
         start: int,
         shown: tuple[int, ...],
     ) -> FinishReport:
-        """Keep a finished image, whose steps from `start` on were run here, and report."""
         confidence = self._confidence(task, image)
         report = FinishReport(
             shared_stage_steps=max(0, boundary - start),

@@ -1,4 +1,4 @@
-"""What the owner of a device lets a server ask of it, below the bounds that hold for everyone."""
+"""Limits that the owner of a device sets for servers, below the bounds that hold for everyone."""
 
 from dataclasses import dataclass
 
@@ -8,21 +8,32 @@ from fedaigc.errors import UserError
 
 @dataclass(frozen=True)
 class OwnerLimits:
-    """The owner's limits; a server that asks for more is refused, and nothing is computed.
+    """The owner's limits. A server that asks for more is refused, and nothing is computed.
 
-    max_denoising_steps, max_image_side (pixels, of pictures to train on too), max_guidance_scale: of a plan.
-    boundary_timestep: t* as a timestep of training, which a server may not move; None for a federation
-    without a personal stage.
-    max_weight_change, max_picture_change: of a shared state, see `device.acceptance`.
+    For orders to train, see also `training_limits`.
 
-    Of an order to train (see `training_limits`): max_local_steps, optimizer steps of the shared stage with
-    the gradient batches that a strategy takes beside them; max_personal_steps; max_batch_size;
-    max_rank, of what is received and of the personal adapter; max_learning_rate; max_condition_dropout;
-    full_weights, whether dense weights may be trained in place of factors. Of all orders together, whatever
-    their runs: max_rounds_a_day (24 hours), max_rounds, and max_passes, how often each private picture is
-    trained on in the shared stage, on average; a step counts as 8 pictures at least, and k times at k times
-    the learning rate of 1e-3 or where the factors carry it k times as far, k > 1. max_update_norm: what an
-    update is clipped to.
+    Attributes:
+        max_denoising_steps: Denoising steps of a plan.
+        max_image_side: Image side in pixels, of plans and of images to train on.
+        max_guidance_scale: Guidance scale of a plan.
+        boundary_timestep: t* as a training timestep, which a server may not move; None for a federation
+            without a personal stage.
+        max_weight_change, max_picture_change: Limits of a shared state, see `device.acceptance`.
+        max_local_steps: Optimizer steps of the shared stage per order, together with the gradient batches
+            that a strategy takes in addition.
+        max_personal_steps: Optimizer steps of the personal stage per order.
+        max_batch_size: Images per batch.
+        max_rank: Rank of received factors and of the personal adapter.
+        max_learning_rate: Learning rate of an order.
+        max_condition_dropout: Condition dropout of an order.
+        full_weights: Whether dense weights may be trained in place of factors.
+        max_rounds_a_day: Rounds within 24 hours, over all orders and runs.
+        max_rounds: Rounds over all orders and runs.
+        max_passes: How often each private image is trained on in the shared stage, on average, over all
+            orders and runs. A step counts as at least 8 images. It counts k > 1 times if it moves the weights
+            k times as far as a step at a learning rate of 1e-3 from fresh factors
+            (`training_limits.step_gain`).
+        max_update_norm: Norm that an update is clipped to.
     """
 
     max_denoising_steps: int = 150
@@ -44,7 +55,7 @@ class OwnerLimits:
     max_update_norm: float = 12.0
 
     def check_plan(self, request: PlanRequest) -> None:
-        """UserError for a plan beyond the limits."""
+        """Raise UserError for a plan beyond the limits."""
         asked = {
             "denoising steps": (request.num_inference_steps, self.max_denoising_steps),
             "pixels a side": (max(request.height, request.width), self.max_image_side),

@@ -1,4 +1,4 @@
-"""Measure this machine's own profile: seconds of a step, a text encoding and a decoding, and joules."""
+"""Measurement of this machine's profile: seconds of a step, a text encoding and a decoding, and joules."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 _STEPS = 8
-# Linux shows the processor's own energy counter here, often to the superuser only
+# the processor's energy counter on Linux, in microjoules; often only the superuser can read it
 ENERGY_COUNTER = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 
@@ -31,12 +31,24 @@ def measure_profile(
     repeats: int = 5,
     counter: Path = ENERGY_COUNTER,
 ) -> DeviceProfile:
-    """The profile of this machine with this pipeline; medians of `repeats`.
+    """Measure the profile of this machine with a pipeline.
 
-    A run of 8 steps and one of none tell a step from the fixed cost of a call, which counts as text encoding.
-    Joules come from the processor's energy counter where it can be read, else from `watts`, and the sources
-    say which. The radio is that of the phone: this machine's is not known. Raises UserError for repeats below
-    1 or watts that are not above 0.
+    Times are medians. Runs of 8 steps and of 1 step separate the time of a step from the fixed time of a
+    call, which counts as text encoding. Joules come from the processor's energy counter if it can be read,
+    else from `watts`; the sources state which. The radio is that of the phone, since the radio of this
+    machine is unknown.
+
+    Args:
+        pipe: Pipeline to measure.
+        model: Name of the model for the profile.
+        height, width: Image size in pixels.
+        guidance_scale: Guidance scale of the steps.
+        watts: Power to assume if the counter cannot be read.
+        repeats: Number of runs per median.
+        counter: File of the energy counter.
+
+    Raises:
+        UserError: If `repeats` is below 1 or `watts` is not above 0.
     """
     if repeats < 1 or not watts > 0:
         raise UserError(f"repeats is {repeats}, watts {watts}: expected at least 1, and above 0")
@@ -58,7 +70,7 @@ def measure_profile(
     step_s = max(0.0, (all_steps - one) / (steps - 1))
     text_s = max(0.0, one - step_s)
     last = run_segment(pipe, begun, prompt, plan, steps)
-    # decoding is a call without steps: its text encoding is not the picture's
+    # decoding is a call without steps, which also encodes the text: this time is subtracted
     decode_s = max(0.0, _median(lambda: decode(pipe, last, plan, prompt), repeats) - text_s)
     joules_after, seconds = _joules(counter), time.perf_counter() - seconds_before
     source = f"assumed: {watts:g} W while it computes; give --watts what a meter shows"

@@ -1,4 +1,4 @@
-"""Make the homes of simulated devices: pictures of Scenes, by one hand a client or by a split of one pool."""
+"""Homes of simulated devices with images of Scenes: one style per client, or a partition of one pool."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,13 @@ from fedaigc.rng import derived_seed
 
 @dataclass(frozen=True)
 class SceneClient:
-    """A simulated device: the style of its pictures, how many it has, and the prompts of its user."""
+    """A simulated device.
+
+    Attributes:
+        style: Style of its images.
+        num_images: Number of its images.
+        prompts: Prompts of its user.
+    """
 
     style: str
     num_images: int
@@ -29,16 +35,22 @@ class SceneClient:
 
 
 def scene_clients(count: int, num_images: int) -> list[SceneClient]:
-    """`count` clients over all styles in turn, the held-out ones first."""
+    """Return `count` clients that take all styles in turn, the held-out ones first."""
     styles = (*HELD_OUT_STYLES, *(style for style in STYLES if style not in HELD_OUT_STYLES))
     return [SceneClient(styles[i % len(styles)], num_images) for i in range(count)]
 
 
 def provision_scenes(homes: Path, clients: Sequence[SceneClient], seed: int) -> list[list[str]]:
-    """Make one new home a client under `homes`; returns each client's task ids, in the order of its prompts.
+    """Create one new home per client under `homes`.
 
-    Pictures show trained object-place pairs only and depend on (seed, number of the client) alone.
-    Raises UserError when a home is there already.
+    The images show only object-place pairs of the training set and depend only on the seed and the number of
+    the client.
+
+    Returns:
+        Task ids of each client, in the order of its prompts.
+
+    Raises:
+        UserError: If a home already exists.
     """
     task_ids: list[list[str]] = []
     for number, client in enumerate(clients):
@@ -61,11 +73,24 @@ def provision_pool(
     *,
     styles: tuple[str, ...] = STYLES,
 ) -> list[int]:
-    """Split one pool of `num_images` scenes over new homes under `homes`; returns how many pictures each has.
+    """Partition one pool of `num_images` scenes over new homes under `homes`.
 
-    Here the clients differ by how the pool is split (`data.partition`), in `provision_scenes` by style alone.
-    Pool and split depend on the seed, so two splits of one seed share out the same pictures.
-    Raises UserError when the pool cannot be split so, or a home is there already.
+    Here the clients differ by the partition of the pool (`data.partition`), in `provision_scenes` by style
+    alone. Pool and partition depend on the seed, so two partitions with one seed distribute the same images.
+
+    Args:
+        homes: Folder of the new homes.
+        num_images: Size of the pool.
+        settings: How the pool is partitioned.
+        num_clients: Number of homes.
+        seed: Seed of pool and partition.
+        styles: Styles of the pool.
+
+    Returns:
+        Number of images of each client.
+
+    Raises:
+        UserError: If the pool cannot be partitioned in this way, or a home already exists.
     """
     pool = scenes_dataset(num_images, derived_seed(seed, "pool"), styles=styles)
     parts = partition(pool, settings, num_clients, derived_seed(seed, "split"))

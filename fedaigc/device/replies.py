@@ -1,7 +1,7 @@
-"""The closed list of what a device says: counts, coarse scores and enums, never a word of a prompt.
+"""The closed list of a device's replies: counts, coarse scores and enums, never a word of a prompt.
 
-Beside these types only signatures (concept ids and enums), updates of the shared-stage adapter (weights) and
-packets (latents of a *public* prompt) leave a device.
+In addition to these types, only signatures (concept ids and enums), updates of the shared-stage adapter
+(weights) and packets (latents of a *public* prompt) leave a device.
 """
 
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from enum import StrEnum
 from fedaigc.diffusion.handoff.packing import PacketError
 from fedaigc.errors import DamagedFile, UserError
 
-# one decimal: a confidence says "drawn" or "not drawn", not which picture it was
+# one decimal: a confidence shows whether a concept was drawn, not which image it was
 SCORE_STEP = 0.1
 
 
 class Failure(StrEnum):
-    """All that a device tells about an error: its message could hold a prompt or a path.
+    """The kinds of errors that a device reports.
 
-    NOT_FINISHED is all that it tells of a task that was not drawn, whatever went wrong: what fails there may
-    depend on the private prompt.
+    The message stays on the device, since it could hold a prompt or a path. NOT_FINISHED is all that a device
+    reports about a task that was not drawn, whatever the cause: a failure at that point may depend on the
+    private prompt.
     """
 
     NOT_FINISHED = "not_finished"
@@ -41,11 +42,11 @@ class Failure(StrEnum):
 
 
 class UnknownTask(LookupError):
-    """No task of this device has the id."""
+    """The device has no task with this id."""
 
 
 class DeviceError(Exception):
-    """An error of a device whose kind may be told; its text stays where it is raised."""
+    """An error whose kind a device may report; its message is not sent."""
 
     def __init__(self, failure: Failure, message: str) -> None:
         super().__init__(message)
@@ -53,7 +54,7 @@ class DeviceError(Exception):
 
 
 def failure_of(error: BaseException) -> Failure:
-    """The kind of `error` that may leave the device; the text of the error never does."""
+    """Return the kind of `error` that may leave the device; the message never does."""
     if isinstance(error, DeviceError):
         return error.failure
     for kind, failure in (
@@ -69,7 +70,11 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def coarse(score: float) -> float:
-    """`score` in [0, 1] rounded to the next tenth; ValueError outside."""
+    """Round a score in [0, 1] to the nearest tenth.
+
+    Raises:
+        ValueError: If the score lies outside [0, 1].
+    """
     if not 0.0 <= score <= 1.0:
         raise ValueError(f"a score lies in [0, 1], got {score}")
     return round(round(score / SCORE_STEP) * SCORE_STEP, 1)
@@ -77,9 +82,14 @@ def coarse(score: float) -> float:
 
 @dataclass(frozen=True)
 class SharedSteps:
-    """What the executor of a group hands back: the packet, and the forward passes it took.
+    """The work of a group's executor.
 
-    later: packets of later steps, of an edge that waits for a better channel; see `ShareOrder.later`.
+    Attributes:
+        packet: Packet of the shared steps.
+        denoiser_calls: Number of forward passes.
+        denoiser_samples: Number of samples in these passes.
+        later: Packets of later steps, from an edge server that waits for a better channel; see
+            `ShareOrder.later`.
     """
 
     packet: bytes
@@ -90,12 +100,18 @@ class SharedSteps:
 
 @dataclass(frozen=True)
 class FinishReport:
-    """What a device tells of a finished task.
+    """The report of a device about a finished task.
 
-    shared_stage_steps, personal_stage_steps: denoising steps that it ran on either side of t*.
-    denoiser_calls, denoiser_samples: forward passes and the samples in them (guidance doubles the samples).
-    object_confidence, place_confidence: how surely the device's own judge sees object and place of the
-    private prompt, in tenths; None when the judge does not know them or the device has no judge.
+    Attributes:
+        shared_stage_steps, personal_stage_steps: Denoising steps that the device ran on either side of t*.
+        denoiser_calls: Number of forward passes.
+        denoiser_samples: Number of samples in these passes; guidance doubles them.
+        object_confidence, place_confidence: Confidence of the device's own judge that the image shows the
+            object and the place of the private prompt, in tenths. None if the judge does not know them or the
+            device has no judge.
+
+    Raises:
+        ValueError: If a count is not a non-negative integer, or a confidence is not a tenth.
     """
 
     shared_stage_steps: int
@@ -112,6 +128,6 @@ class FinishReport:
                 raise ValueError(f"{name} is a count, got {value!r}")
         for name in ("object_confidence", "place_confidence"):
             score = getattr(self, name)
-            # a float holds 52 bits: one that is no tenth could carry anything
+            # a float has 52 bits of fraction: without this check it could carry other information
             if score is not None and not (0 <= score <= 1 and score == coarse(score)):
                 raise ValueError(f"{name} is a tenth in [0, 1], got {score!r}")

@@ -1,4 +1,4 @@
-"""How a device judges its own finished image: is the object of the private prompt there, and the place?"""
+"""Scoring of a device's own finished image: does it show the object and the place of the private prompt?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Confidence:
-    """Probabilities in [0, 1] that the image shows the object and the place; None where nobody can tell."""
+    """Probabilities in [0, 1] that an image shows the object and the place; None if unknown."""
 
     object: float | None = None
     place: float | None = None
@@ -17,18 +17,18 @@ class Confidence:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Scores an image against the concept ids of its prompt's object and place."""
+    """Interface of a scorer of images against the concept ids of their prompts' objects and places."""
 
     def __call__(self, image: Image.Image, object: str | None, place: str | None) -> Confidence:
-        """The confidence in each; None for a concept that the scorer does not know."""
+        """Return the confidence in each concept; None for a concept that the scorer does not know."""
         ...
 
 
 class SceneScorer:
-    """The judge of Scenes as a scorer: it knows the concepts that Scenes draws and no others."""
+    """The judge of Scenes as a scorer. It knows the concepts that Scenes draws and no others."""
 
     def __init__(self) -> None:
-        # imported here: a device without the judge, or of another data set, does not need them
+        # imported here: a device without the judge, or with another data set, does not need them
         from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS
         from fedaigc.metrics.judge import Judge
 
@@ -37,7 +37,7 @@ class SceneScorer:
         self._places = {noun.concept: noun.word for noun in PLACE_NOUNS}
 
     def __call__(self, image: Image.Image, object: str | None, place: str | None) -> Confidence:
-        """The judge's probability of the words for the two concepts."""
+        """Return the judge's probabilities of the words for the two concepts."""
         (verdict,) = self._judge.score([image])
         return Confidence(
             _probability(verdict.object_probabilities, self._objects, object),
@@ -46,5 +46,5 @@ class SceneScorer:
 
 
 def _probability(odds: Mapping[str, float], words: Mapping[str, str], concept: str | None) -> float | None:
-    # the judge may have been trained on fewer words than Scenes knows now
+    # the judge may have been trained on fewer words than Scenes has now
     return odds.get(words.get(concept, "")) if concept is not None else None

@@ -1,4 +1,4 @@
-"""The shared steps of a group: the same computation on an edge server and on a device that helps others."""
+"""The shared steps of a group: the same computation on an edge server and on a helper device."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,13 +26,24 @@ def run_shared_steps(
     number_format: FormatName | None = None,
     later: Sequence[int] = (),
 ) -> SharedSteps:
-    """Run steps [0, `stop`) of the plan on a public prompt from the noise of `noise_seed`; pack the state.
+    """Run steps [0, `stop`) of a plan on a public prompt and pack the state.
 
-    later: ascending steps past `stop` to go on to, the state packed before each.
+    The pipeline must hold the shared state that the plan names.
 
-    The pipeline must hold the shared state that the plan names. boundary: first step on the personal side of
-    t*. Raises UserError when `stop` lies past the boundary, for a personal adapter is its device's own, and
-    when latents alone cannot resume there.
+    Args:
+        pipe: Pipeline of the executor.
+        group_prompt: Public prompt of the group.
+        plan: Denoising plan.
+        stop: Number of shared steps.
+        noise_seed: Seed of the initial noise.
+        boundary: First step on the personal side of t*.
+        handoff: Hand-off mode.
+        number_format: Number format of the packet; None for bits as computed.
+        later: Ascending steps past `stop` to continue to; the state is packed before each of them.
+
+    Raises:
+        UserError: If a hand-off step lies past the boundary, since a personal adapter is its device's own, or
+            if latents alone cannot resume there.
     """
     for step in (stop, *later):
         check_handoff(plan, step, boundary, handoff)

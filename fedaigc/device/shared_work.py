@@ -1,4 +1,4 @@
-"""What a device ran for groups: their shared steps, which other members were spared."""
+"""Log of the shared steps that a device ran for groups, which the other members were spared."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,21 +9,26 @@ from fedaigc.errors import DamagedFile
 
 @dataclass(frozen=True)
 class SharedWork:
-    """The shared steps of one group that this device ran: its own task in the group, and how many."""
+    """The shared steps of one group that this device ran.
+
+    Attributes:
+        task_id: Its own task in the group.
+        steps: Number of shared steps.
+    """
 
     task_id: str
     steps: int
 
 
 class SharedWorkLog:
-    """One file an order, so that nothing has to be read before something can be added."""
+    """The log, with one file per order, so that nothing has to be read before an entry is added."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._folder = home.root / "shared_work"
 
     def add(self, work: SharedWork) -> None:
-        """Note steps that were run."""
+        """Record shared steps that were run."""
         self._home.folder(self._folder)
         number = len(list(self._files()))
         # another process may have taken the number
@@ -31,7 +36,7 @@ class SharedWorkLog:
             number += 1
 
     def readable(self) -> tuple[list[SharedWork], list[Path]]:
-        """Every note that can be read, and the files of those that cannot."""
+        """Return every entry that can be read, and the files of those that cannot."""
         found, damaged = [], []
         for path in sorted(self._files()):
             try:

@@ -1,1 +1,1 @@
-"""Files: written whole, readable by their user alone, and locked."""
+"""Files: written atomically, readable only by their user, and locked."""

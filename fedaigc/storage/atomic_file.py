@@ -1,7 +1,7 @@
-"""Files that appear under their names as a whole: a process that dies leaves the old or the new.
+"""Atomic writes: a process that dies leaves the old file or the new one, never a part of either.
 
-Data is on the disk before a name points to it. New files get the mode that the process gives its files
-(`storage.private_files`), or the one that is asked for.
+Data is on the disk before a name points to it. New files get the mode that the process sets for its files
+(`storage.private_files`), or the mode that the caller passes.
 """
 
 import json
@@ -18,14 +18,14 @@ _ANY_MODE = 0o666
 
 
 def write_file(path: Path, data: bytes, mode: int = _ANY_MODE) -> None:
-    """Replace the content of `path` by `data`."""
+    """Replace the content of `path` with `data`."""
     _through_temporary(path, data, mode, lambda temporary: os.replace(temporary, path))
 
 
 def write_new_file(path: Path, data: bytes, mode: int = _ANY_MODE) -> bool:
-    """Create `path` with `data`; False, and nothing written, when it exists already."""
+    """Create `path` with `data`; if it already exists, write nothing and return False."""
     try:
-        # a link fails where a rename would overwrite: two processes cannot both win
+        # a link fails where a rename would overwrite, so two processes cannot both succeed
         _through_temporary(path, data, mode, lambda temporary: os.link(temporary, path))
     except FileExistsError:
         return False
@@ -33,13 +33,17 @@ def write_new_file(path: Path, data: bytes, mode: int = _ANY_MODE) -> bool:
 
 
 def write_json(path: Path, value: Any, mode: int = _ANY_MODE) -> None:
-    """Replace the content of `path` by `value` as JSON with sorted keys; makes the folder where it is missing."""
+    """Replace the content of `path` with `value` as JSON with sorted keys; a missing folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, json_bytes(value), mode)
 
 
 def read_json(path: Path) -> Any | None:
-    """The JSON value in `path`; None when there is no such file. ValueError when it is no JSON."""
+    """Return the JSON value in `path`; None if the file does not exist.
+
+    Raises:
+        ValueError: If the content is not JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -47,7 +51,7 @@ def read_json(path: Path) -> Any | None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """`value` as JSON with sorted keys, a line each; half a surrogate pair as JSON writes it, escaped."""
+    """Encode `value` as JSON with sorted keys, one per line; unpaired surrogates are escaped as in JSON."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode(
         errors="backslashreplace"
     )
@@ -56,7 +60,7 @@ def json_bytes(value: Any) -> bytes:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], mode: int = _ANY_MODE
 ) -> None:
-    """Replace the content of `path` by a safetensors file."""
+    """Replace the content of `path` with a safetensors file."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     write_file(path, save(contiguous, metadata=dict(metadata)), mode)
 

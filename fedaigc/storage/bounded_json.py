@@ -1,7 +1,7 @@
-"""JSON from another machine: its length, depth and numbers are bounded before anything is made of it.
+"""JSON from other machines, with bounds on its length, its nesting depth and its numbers.
 
-Python's own reader takes any of them: whole numbers of 4,300 digits cost the square of their length in every
-sum and product, and a thousand brackets end in a RecursionError.
+The bounds hold before anything is made of the text. Python's own parser has none: integers of 4,300 digits
+make every sum and product cost the square of their length, and a thousand brackets end in a RecursionError.
 """
 
 import json
@@ -10,16 +10,24 @@ from typing import Any
 
 from fedaigc.bounds import MAX_JSON_DEPTH, MAX_NUMBER_CHARACTERS
 
-# a string as a whole, also one without an end, or a bracket
+# a whole string, even without a closing quote, or a bracket
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def read_json(text: object, *, max_characters: int, max_depth: int = MAX_JSON_DEPTH) -> Any:
-    """The value of a JSON text.
+    """Return the value of a JSON text.
 
-    Infinity and NaN are read as Python writes them; whoever asks for finite numbers checks. Raises ValueError
-    for what is no string or no JSON, is longer than `max_characters`, nests deeper than `max_depth`, names a
-    key twice, or holds a number of more than 40 characters. No error quotes the text.
+    Infinity and NaN are read as Python writes them; callers that need finite numbers check them. Error
+    messages never quote the text.
+
+    Args:
+        text: JSON text.
+        max_characters: Largest length of the text.
+        max_depth: Largest nesting depth.
+
+    Raises:
+        ValueError: If `text` is not a string or not JSON, is too long or nests too deep, names a key twice,
+            or holds a number of more than 40 characters.
     """
     if not isinstance(text, str):
         raise ValueError(f"expected JSON text, got {type(text).__name__}")

@@ -1,4 +1,4 @@
-"""A lock that processes share by its file, and that ends with its holder."""
+"""A file lock for processes, which is released when its holder ends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +14,15 @@ _MODE = 0o600
 
 @contextmanager
 def locked(path: Path, *, busy: str | None = None, patience_s: float = 0.0) -> Iterator[None]:
-    """Hold the lock `path`, waiting for its holder; a process that dies gives it back.
+    """Hold the lock file `path`; the lock of a process that dies is released.
 
-    busy: do not wait for more than `patience_s`, but raise UserError with this text.
+    Args:
+        path: The lock file; a missing folder is created.
+        busy: Error text for a lock that another process holds. None waits without limit.
+        patience_s: Seconds to wait before this error.
+
+    Raises:
+        UserError: With the text `busy`, if the lock was not acquired in time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if busy is None else patience_s, mode=_MODE)

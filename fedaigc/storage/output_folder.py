@@ -1,4 +1,4 @@
-"""The folder that a command fills anew each time: what was there comes back when the command fails."""
+"""The folder that a command fills from scratch; its previous content is restored if the command fails."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,11 +10,18 @@ from fedaigc.errors import UserError
 
 @contextmanager
 def fresh_folder(output: Path, marker: str) -> Iterator[None]:
-    """`output` is empty but for the file `marker` inside, and keeps what is written when nothing is raised.
+    """Provide an empty folder `output`, and restore its previous content if an exception is raised.
 
-    Else it holds again what it held before. Only a folder with the marker is ever replaced: one with homes
-    alone may hold a user's own images. A process that is killed leaves the earlier content beside the folder,
-    where the next one finds it. Raises UserError when the folder holds anything else or cannot be made.
+    Inside the context the folder holds only the file `marker`. Only a folder with the marker is ever
+    replaced: one with homes alone may hold a user's own images. If a process is killed, the previous content
+    remains next to the folder, where the next process finds it.
+
+    Args:
+        output: Folder to fill.
+        marker: Name of the file that marks folders that may be replaced.
+
+    Raises:
+        UserError: If the folder holds anything else, or cannot be written.
     """
     kept = output.with_name(f".{output.name}.before")
     try:
@@ -23,7 +30,7 @@ def fresh_folder(output: Path, marker: str) -> Iterator[None]:
         if output.is_dir() and any(output.iterdir()):
             if not (output / marker).is_file():
                 raise UserError(f"{output} holds something else: give another folder with --output")
-            if kept.exists():  # of a process that was killed: what it left in `output` is not whole
+            if kept.exists():  # a killed process left incomplete content in `output`
                 shutil.rmtree(output)
             else:
                 output.rename(kept)

@@ -1,7 +1,8 @@
-"""What fedaigc writes is its user's alone: files of mode 0600 in folders of 0700, the one place that decides.
+"""File modes: what fedaigc writes is private to its user, files with mode 0600 and folders with mode 0700.
 
-Processes set it once for all that they and their children write (`only_for_this_user`), functions that a
-notebook calls for as long as they work (`private_files`). A folder that was there keeps its mode.
+This module alone decides the modes. Processes set them once for everything that they and their children write
+(`only_for_this_user`). Functions that a notebook calls set them while they work (`private_files`). An
+existing folder keeps its mode.
 """
 
 import contextlib
@@ -12,18 +13,18 @@ from typing import Final
 
 PRIVATE_FILE: Final = 0o600
 PRIVATE_FOLDER: Final = 0o700
-# the bits that new files and folders do not get
+# permission bits that new files and folders do not get
 _OTHERS: Final = 0o077
 
 
 def only_for_this_user() -> None:
-    """From now on, what this process and those that it starts write is for their user alone."""
+    """Make everything that this process and its children write from now on private to this user."""
     os.umask(_OTHERS)
 
 
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
-    """The same inside; what the process had set holds again afterwards."""
+    """Make everything that is written in this context private to this user, and restore the umask."""
     before = os.umask(_OTHERS)
     try:
         yield
@@ -32,7 +33,10 @@ def private_files() -> Iterator[None]:
 
 
 def close_files(folder: Path, *patterns: str) -> None:
-    """Close the files in a folder whose names fit: those that were there before, and will be written on."""
+    """Make the files of a folder that match `patterns` private to this user.
+
+    It is meant for files that existed before and will be written again.
+    """
     for pattern in patterns:
         for path in folder.glob(pattern):
             if path.is_file() and not path.is_symlink():
@@ -40,20 +44,21 @@ def close_files(folder: Path, *patterns: str) -> None:
 
 
 def close_tree(folder: Path) -> None:
-    """Close a folder of fedaigc's own making, and all that it holds."""
+    """Make a folder of fedaigc's own making and its content private to this user."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(PRIVATE_FOLDER if path.is_dir() else PRIVATE_FILE)
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder and its missing parents, for this user alone; the folder's own mode too where it exists.
+    """Create a folder and its missing parents, private to this user.
 
-    For folders of fedaigc's own making. What a user names and has made is not closed: `private_files`.
+    The mode of an existing folder changes as well. The function is meant for folders of fedaigc's own making.
+    Folders that a user names and has created keep their mode: see `private_files`.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
-        # the mode of mkdir passes through the umask only to lose bits
+        # the umask can only remove bits from the mode of mkdir
         folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     path.chmod(PRIVATE_FOLDER)
     return path

@@ -1,9 +1,9 @@
 """Tensors from files and messages, in memory that starts on a cache line.
 
-The matrix kernels of CPU libraries take another path, and round differently in the last bit, where their
-operands do not start on a cache line. A file that is mapped into memory, or a message, puts tensors wherever
-their bytes happen to lie; torch's own memory is always aligned. So equal values give equal results bit for
-bit only when both are.
+The matrix kernels of CPU libraries take another code path, and round differently in the last bit, if their
+operands do not start on a cache line. A memory-mapped file or a message places tensors at arbitrary
+addresses, while torch's own memory is always aligned. Equal values therefore give bitwise equal results only
+if both are aligned.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ CACHE_LINE_BYTES = 64
 
 
 def aligned(tensor: Tensor) -> Tensor:
-    """The tensor itself where its memory starts on a cache line; else a copy that does."""
+    """Return the tensor itself if its memory starts on a cache line, else a copy that does."""
     return tensor if tensor.data_ptr() % CACHE_LINE_BYTES == 0 else tensor.clone()
 
 
@@ -39,9 +39,11 @@ def align(module: nn.Module) -> None:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file.
+    """Return the metadata and the tensors of a safetensors file.
 
-    Raises UserError when it is not there, DamagedFile when it cannot be read.
+    Raises:
+        UserError: If the file cannot be opened, for instance because it does not exist.
+        DamagedFile: If its content cannot be read.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -54,7 +56,7 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def tensor_digest(header: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over a header and every tensor, in the order of the mapping: name, shape, number type and bytes."""
+    """Return the SHA-256 of a header and every tensor: name, shape, data type and bytes, in mapping order."""
     digest = hashlib.sha256(header.encode())
     for name, tensor in tensors.items():
         values = tensor.detach().to("cpu").contiguous()
@@ -64,10 +66,10 @@ def tensor_digest(header: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_parts(path: Path, header: Mapping[str, Any], parts: Parts, mode: int = _ANY_MODE) -> None:
-    """Write weights as this project keeps them: named parts with a header of JSON values, whole or not at all.
+    """Write weights in the format of this project, atomically: named parts with a header of JSON values.
 
-    A safetensors file, whose tensors are called `<part>/<name>`. Its metadata holds the header and the digest of
-    both.
+    The result is a safetensors file whose tensors are named `<part>/<name>`. Its metadata contains the header
+    and the digest of header and tensors.
     """
     named = {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
     named = dict(sorted(named.items()))
@@ -78,10 +80,11 @@ def write_parts(path: Path, header: Mapping[str, Any], parts: Parts, mode: int =
 
 
 def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """Header and parts of a file of `write_parts`.
+    """Return the header and the parts of a file that `write_parts` wrote.
 
-    Raises UserError when it is not there, DamagedFile when it is no such file or holds other values than were
-    written.
+    Raises:
+        UserError: If the file cannot be opened, for instance because it does not exist.
+        DamagedFile: If it is not such a file, or its values differ from those written.
     """
     metadata, tensors = read_tensors(path)
     about = _about(metadata)
@@ -98,7 +101,7 @@ def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
-    """The header of a file of `write_parts`, without its values; None where there is none that can be read."""
+    """Return the header of a file that `write_parts` wrote, without its values; None if it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
             about = _about(file.metadata() or {})

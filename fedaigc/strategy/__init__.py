@@ -1,1 +1,1 @@
-"""What an author of a strategy reads: the interface of its two halves, and what they may use."""
+"""The interface for authors of strategies: the two halves of a strategy, and what they may use."""

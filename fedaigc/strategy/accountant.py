@@ -1,21 +1,21 @@
-"""What the noisy means of a run tell of one client: epsilon at a stated delta, over all its rounds.
+"""What the noisy means of a run reveal of one client: epsilon at a stated delta, over all its rounds.
 
-A mean with noise is a Gaussian mechanism. With sensitivity S and noise of deviation s it has mu = S / s, and
-means compose exactly (Dong et al. 2022, arXiv:1905.02383); epsilon follows from Balle and Wang (2018,
+A noisy mean is a Gaussian mechanism. With sensitivity S and noise of standard deviation s it has mu = S / s.
+Means compose exactly (Dong et al. 2022, arXiv:1905.02383), and epsilon follows from Balle and Wang (2018,
 arXiv:1805.06530):
 
     mu^2 = sum_t mu_t^2,   delta = Phi(mu / 2 - epsilon / mu) - e^epsilon Phi(-mu / 2 - epsilon / mu)
 
 Adjacency: the number K of updates of a round is public, and the noise is scaled by it, so a client is never
-added or removed. `epsilon` is for one client's updates against none at all in their places (zero-out: S = C /
-K), `epsilon_replace_one` for any others in their places (S = 2 C / K, twice mu).
+added or removed. `epsilon` compares one client's updates with none at all in their places (zero-out: S = C /
+K), `epsilon_replace_one` with any others in their places (S = 2 C / K, twice mu).
 
-There is no amplification by sampling: clients are drawn by the run's seed, which all of them are sent, so who
-is in a round is no secret. Every round counts for every client. Rounds that were run again after an
-interruption count each time they were run.
+There is no amplification by sampling: clients are drawn by the run's seed, which all of them receive, so
+participation in a round is not secret. Every round counts for every client. Rounds that are repeated after an
+interruption count each time they run.
 
-Not covered: other runs on the same data, tuning among them, whose epsilons add up; numbers of examples,
-losses, and who takes part; what floating-point noise gives away (Mironov 2012, doi:10.1145/2382196.2382264).
+Not covered: other runs on the same data, including tuning, whose epsilons add up; numbers of examples,
+losses, and participation; and what floating-point noise reveals (Mironov 2012, doi:10.1145/2382196.2382264).
 The server sees every update.
 """
 
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from fedaigc.errors import UserError
 
 DELTA = 1e-5
-# above it, a bound on what an attacker may learn is hardly one: Ponomareva et al. 2023, arXiv:2303.00654
+# a larger epsilon hardly bounds what an attacker may learn: Ponomareva et al. 2023, arXiv:2303.00654
 MEANINGFUL_EPSILON = 10.0
 ADJACENCY = "zero-out: the updates of one client, in all rounds, against none in their places"
 SAMPLING = "no amplification: the draw of clients follows from the run's seed"
@@ -35,9 +35,13 @@ SAMPLING = "no amplification: the draw of clients follows from the run's seed"
 class Release:
     """One noisy mean.
 
-    clients: K. clipping_norm: C. noise_std: of each value of the mean. mu: of the Gaussian mechanism,
-    zero-out; None without noise. delta: at which epsilon is wanted. no_epsilon: why mu bounds nothing; empty
-    where it does.
+    Attributes:
+        clients: K, the number of updates.
+        clipping_norm: C.
+        noise_std: Standard deviation of the noise of each value of the mean.
+        mu: mu of the Gaussian mechanism under zero-out adjacency; None without noise.
+        delta: Delta at which epsilon is stated.
+        no_epsilon: Why mu bounds nothing; empty if it does.
     """
 
     clients: int
@@ -49,8 +53,13 @@ class Release:
 
 
 def epsilon(mus: Sequence[float], delta: float) -> float:
-    """Epsilon at `delta` of Gaussian mechanisms with these mu, one after the other; 0 of none."""
-    # imported here: a device loads the strategies too, and has nothing to account
+    """Return epsilon at `delta` of a sequence of Gaussian mechanisms; 0 for an empty sequence.
+
+    Args:
+        mus: mu of each mechanism.
+        delta: Delta at which epsilon is stated.
+    """
+    # imported here: devices load the strategies as well, and have nothing to account
     from dp_accounting import get_epsilon_gaussian
 
     mu_squared = sum(mu**2 for mu in mus)
@@ -59,12 +68,13 @@ def epsilon(mus: Sequence[float], delta: float) -> float:
 
 @dataclass(frozen=True)
 class Spent:
-    """What the noisy means of a run tell of one client.
+    """What the noisy means of a run reveal about one client.
 
     Attributes:
-        means: How many there were, and `repeated` of them of rounds that were run again.
-        delta: At which epsilon holds: that of the last mean.
-        no_epsilon: Why no epsilon holds; empty where one does. Both are None then.
+        means: Number of noisy means.
+        repeated: How many of them belong to rounds that were run again.
+        delta: Delta at which epsilon is stated, that of the last mean.
+        no_epsilon: Why no epsilon holds, in which case both are None; empty if one holds.
         epsilon: For one client's updates against none in their places.
         epsilon_replace_one: For one client's updates against any others in their places.
     """
@@ -80,11 +90,11 @@ class Spent:
 
 
 def account(releases: Sequence[Release], repeated: Sequence[Release] = ()) -> Spent | None:
-    """What a run has spent so far; None when no round has noise.
+    """Return what a run has spent so far; None if no round has noise.
 
     Args:
-        releases: The means of its rounds.
-        repeated: Those of rounds that were run and then run again.
+        releases: Means of its rounds.
+        repeated: Means of rounds that were run and then run again.
     """
     every = [*repeated, *releases]
     if not every:
@@ -98,12 +108,12 @@ def account(releases: Sequence[Release], repeated: Sequence[Release] = ()) -> Sp
 
 
 def shown(value: float) -> str:
-    """An epsilon as text, to four digits or whole."""
+    """Return an epsilon as text, with four digits or as a whole number."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def told(dp: Spent | None) -> str:
-    """The line of the command line about the noise of a run; empty where there was none."""
+    """Return what the command line prints about the noise of a run; empty if there was none."""
     if dp is None:
         return ""
     if dp.epsilon is None or dp.epsilon_replace_one is None:
@@ -120,7 +130,11 @@ def told(dp: Spent | None) -> str:
 
 
 def check_delta(delta: float, num_clients: int) -> None:
-    """UserError for a delta that would allow to publish one client whole: from 1 / num_clients on."""
+    """Check that delta is below 1 / num_clients: a larger one permits publishing one client whole.
+
+    Raises:
+        UserError: If delta is too large.
+    """
     if delta * num_clients >= 1:
         raise UserError(
             f"delta is {delta:g} for {num_clients} clients: expected less than 1 / {num_clients}; "

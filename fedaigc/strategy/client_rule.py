@@ -1,4 +1,4 @@
-"""The client half of a strategy, and the local work that it may order on its device."""
+"""The client half of a strategy, and the local work that it may request on its device."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +15,10 @@ Parameters = Mapping[str, Tensor]
 class Received:
     """What a client has at the start of a round.
 
-    shared: the state that was sent, at this client's rank. extra: further tensors that the strategy sends, by
-    name (SCAFFOLD's control variate, say). round: counted from 1.
+    Attributes:
+        shared: State that was sent, at this client's rank.
+        round: Number of the round, from 1.
+        extra: Further tensors that the strategy sends, by name (e.g. SCAFFOLD's control variate).
     """
 
     shared: SharedState
@@ -26,10 +28,12 @@ class Received:
 
 @dataclass(frozen=True, eq=False)
 class LocalResult:
-    """What the client half ends with.
+    """The result of the client half.
 
-    upload: the tensors that are sent. memory: what the device keeps for its next round and never sends.
-    rank: of the factors in `upload`, where the client chose another than it received.
+    Attributes:
+        upload: Tensors to send.
+        memory: Tensors that the device keeps for its next round and never sends.
+        rank: Rank of the factors in `upload`, if the client chose another than it received.
     """
 
     upload: Mapping[str, Tensor]
@@ -39,25 +43,25 @@ class LocalResult:
 
 @runtime_checkable
 class LocalWork(Protocol):
-    """Training on the private images of one device, on the noisy side of t*, as a strategy may order it."""
+    """Training on the private images of one device, on the noisy side of t*, as a strategy requests it."""
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps of this client in this round."""
+        """Local steps of this client in this round."""
         ...
 
     @property
     def num_examples(self) -> int:
-        """n_k: the private images."""
+        """n_k: the number of private images."""
         ...
 
     @property
     def learning_rate(self) -> float:
-        """Of the local optimizer."""
+        """Learning rate of the local optimizer."""
         ...
 
     def fresh(self, rank: int, alpha: float) -> Adapter:
-        """New factors for every layer that takes them: A drawn from the device's seed, B zero."""
+        """Return new factors for every layer that takes them: A drawn from the device's seed, B zero."""
         ...
 
     def train(
@@ -70,12 +74,17 @@ class LocalWork(Protocol):
         gradient_term: Callable[[Parameters], Parameters] | None = None,
         stream: str = "shared",
     ) -> SharedState:
-        """Train from `start` and return the same state with other values of what was trained.
+        """Train from `start` and return the same state with new values of the trained tensors.
 
-        trained: which tensors, by the names of `SharedState.tensors`. steps: None for `num_steps`. loss_term
-        is added to the loss of each step, gradient_term to the gradients of the parameters that it names
-        (their own gradients are in `.grad` when it is called).
-        stream names the random stream of images, timesteps and noise, the same for the same (round, stream).
+        Args:
+            start: State to start from.
+            trained: Whether a tensor is trained, by its name in `SharedState.tensors`.
+            steps: Number of steps; None for `num_steps`.
+            loss_term: Term that is added to the loss of each step.
+            gradient_term: Terms that are added to the gradients of the parameters that it names. Their own
+                gradients are in `.grad` when it is called.
+            stream: Name of the random stream of images, timesteps and noise; the same (round, stream) repeats
+                it.
         """
         ...
 
@@ -88,22 +97,27 @@ class LocalWork(Protocol):
         band: tuple[float, float] = (0.0, 1.0),
         stream: str = "gradients",
     ) -> Iterator[Parameters]:
-        """The gradient of the loss at `at` for each of `batches` mini-batches; nothing is trained.
+        """Yield the gradient of the loss at `at` for each of `batches` mini-batches, without training.
 
-        band: the part of the shared stage's timesteps that is drawn from, as shares from its cleanest (0) to
-        its noisiest (1).
+        Args:
+            at: State at which gradients are taken.
+            wanted: Whether a tensor's gradient is wanted, by its name in `SharedState.tensors`.
+            batches: Number of mini-batches.
+            band: Part of the shared stage's timesteps to draw from, as shares from its cleanest (0) to its
+                noisiest (1).
+            stream: Name of the random stream, as in `train`.
         """
         ...
 
 
 @runtime_checkable
 class ClientRule(Protocol):
-    """The client half: pure but for the work that it orders."""
+    """Interface of the client half, which is pure except for the work that it requests."""
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """One round on the device; `memory` is empty in the first."""
+        """Run one round on the device; `memory` is empty in the first."""
         ...
 
     def own(self, received: Received, memory: Mapping[str, Tensor]) -> SharedState:
-        """The shared-stage model that the device itself would run: the global one, or one of its own."""
+        """Return the shared-stage model that the device itself would run: the global one, or its own."""
         ...

@@ -1,8 +1,8 @@
-"""The fingerprint of a strategy's code: server and devices must run the same, and records name it.
+"""The fingerprint of a strategy's code: server and devices must run the same code, and records name it.
 
-It is made of what the code does, not of where it lies or how it is described: module names, imports,
-annotations of functions, docstrings and comments do not count. A strategy may move to another package, or its
-parameters be described by other types, and stay the same strategy.
+The fingerprint covers what the code does, not where it is stored or how it is described: module names,
+imports, annotations of functions, docstrings and comments do not count. A strategy can move to another
+package, or describe its parameters by other types, and keep its fingerprint.
 """
 
 import ast
@@ -15,7 +15,7 @@ from fedaigc.strategy import builtin
 from fedaigc.strategy.flower.rule import FLOWER_STRATEGIES
 from fedaigc.strategy.sources import strategy_module
 
-# what computes the rules that are Flower's own classes
+# the modules that compute the rules based on Flower's own classes
 FLOWER_MODULES = (
     "fedaigc.strategy.flower.iterated_krum",
     "fedaigc.strategy.flower.no_nodes",
@@ -26,9 +26,13 @@ FLOWER_MODULES = (
 
 
 def strategy_code(strategy: str) -> str:
-    """Of a rule's module and the built-in strategies that it imports; of Flower's rules: what adapts them.
+    """Return the fingerprint of a strategy's code.
 
-    Raises UserError for a name that is no strategy.
+    It covers the rule's module and the built-in strategies that it imports. For Flower's strategies it covers
+    the modules that adapt them.
+
+    Raises:
+        UserError: If the strategy is unknown.
     """
     if strategy in FLOWER_STRATEGIES:
         return _flower_code()
@@ -43,12 +47,12 @@ def _flower_code() -> str:
 
 @cache
 def _code_of_file(file: Path, modified_ns: int) -> str:
-    # whoever writes a strategy changes its file while the process lives
+    # cached by modification time, since a strategy's file may change while the process runs
     return _fingerprint(_reached(file))
 
 
 def _fingerprint(trees: list[ast.Module]) -> str:
-    # by content: a module's name is no part of what it does
+    # ordered by content, since a module's name does not count
     digests = sorted(map(_digest, trees))
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
@@ -58,9 +62,9 @@ def _digest(tree: ast.Module) -> str:
 
 
 def _text(node: object) -> str:
-    """A syntax tree in words that every Python has for it: fields that are empty are left out.
+    """Return a syntax tree as text that is the same in every Python version; empty fields are left out.
 
-    `ast.dump` writes other text under Python 3.11, 3.12 and 3.13: new fields, and empty ones in or out.
+    `ast.dump` gives other text under Python 3.11, 3.12 and 3.13: new fields, and empty ones in or out.
     """
     if isinstance(node, ast.AST):
         fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
@@ -71,9 +75,9 @@ def _text(node: object) -> str:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes imports, docstrings and the annotations of functions away.
+    """Removes imports, docstrings and the annotations of functions.
 
-    Annotations in a class body stay: in a dataclass they are fields.
+    Annotations in a class body remain: in a dataclass they are fields.
     """
 
     def visit_Import(self, node: ast.Import) -> None:
@@ -83,7 +87,7 @@ class _Bare(ast.NodeTransformer):
         return None
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
-        # `if TYPE_CHECKING:` holds imports alone
+        # an `if TYPE_CHECKING:` block holds only imports
         return self.generic_visit(node) if any(not _imports(each) for each in node.body) else None
 
     def visit_Module(self, node: ast.Module) -> ast.AST:
@@ -111,10 +115,10 @@ def _imports(node: ast.AST) -> bool:
 
 
 def _reached(file: Path) -> list[ast.Module]:
-    """The syntax of a file and of all built-in strategies that it imports, directly or not."""
+    """Return the syntax trees of a file and of all built-in strategies that it imports, directly or not."""
     trees = [ast.parse(file.read_text(encoding="utf-8"))]
     seen: set[str] = set()
-    for tree in trees:  # grows as it is read
+    for tree in trees:  # grows during the loop
         for name in _imported_strategies(tree) - seen:
             seen.add(name)
             trees.append(_parsed(name))

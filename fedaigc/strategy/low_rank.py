@@ -1,8 +1,9 @@
-"""Sums of products B A, as the strategies that merge, stack or cut factors need them.
+"""Sums of products B A, for strategies that merge, stack or truncate factors.
 
-A product is dense, in the shape of its layer's weight, or a pair (A, B) that counts as B A: A (m, in) and
-B (out, m), for convolutions A (m, in, height, width) and B (out, m, 1, 1), flattened before a product. A sum
-of pairs is a pair with their rows and columns side by side; it becomes dense once that is fewer numbers.
+A product is dense, in the shape of its layer's weight, or a pair (A, B) that stands for B A. A is (m, in) and
+B is (out, m); for convolutions A is (m, in, height, width) and B is (out, m, 1, 1), flattened before a
+multiplication. A sum of pairs is a pair with their rows and columns side by side. It becomes dense once that
+needs fewer elements.
 """
 
 from collections.abc import Mapping
@@ -16,9 +17,10 @@ from fedaigc.diffusion.adapters.state import Factors, Residual, SharedState
 
 
 def truncated(shared: SharedState, rank: int) -> SharedState:
-    """The state with the first `rank` rows of A and columns of B, at the same scale s = alpha / rank.
+    """Return the state with the first `rank` rows of A and columns of B, at the same scale s = alpha / rank.
 
-    Raises ValueError for a rank that is not from 1 to the state's own.
+    Raises:
+        ValueError: If `rank` is not from 1 to the state's own rank.
     """
     if not 1 <= rank <= shared.rank:
         raise ValueError(f"rank {rank}: expected 1 to {shared.rank}")
@@ -27,9 +29,18 @@ def truncated(shared: SharedState, rank: int) -> SharedState:
 
 
 def padded(factors: Factors, rank: int, rows: Tensor | None = None) -> Factors:
-    """Factors of `rank`: A with the rows of `rows` from its own rank on (None: zeros), B with zeros.
+    """Return the factors padded to `rank`; B A does not change.
 
-    B A does not change. A row beside a zero column can still be trained, two zeros never move.
+    B is padded with zeros. A row of A with a zero column of B can still be trained, whereas two zeros never
+    change.
+
+    Args:
+        factors: A and B.
+        rank: Rank to pad to.
+        rows: A takes the rows of this tensor from its own rank on; None pads with zeros.
+
+    Raises:
+        ValueError: If the factors have a higher rank.
     """
     down, up = factors
     missing = rank - len(down)
@@ -41,7 +52,7 @@ def padded(factors: Factors, rank: int, rows: Tensor | None = None) -> Factors:
 
 
 def dense(product: Residual) -> Tensor:
-    """B A in the shape of the layer's weight."""
+    """Return B A in the shape of the layer's weight."""
     if isinstance(product, Tensor):
         return product
     down, up = product
@@ -49,7 +60,7 @@ def dense(product: Residual) -> Tensor:
 
 
 def scaled(product: Residual, factor: float) -> Residual:
-    """`factor` times the product; of a pair, A alone is multiplied."""
+    """Return `factor` times the product; of a pair, only A is multiplied."""
     if isinstance(product, Tensor):
         return factor * product
     down, up = product
@@ -57,7 +68,14 @@ def scaled(product: Residual, factor: float) -> Residual:
 
 
 def added(first: Residual | None, second: Residual) -> Residual:
-    """The sum, in new memory: stacked while that is fewer numbers than the dense weight; None counts as 0."""
+    """Return the sum in new memory.
+
+    Pairs are stacked while the result has fewer elements than the dense weight.
+
+    Args:
+        first: First product; None counts as 0.
+        second: Second product.
+    """
     if isinstance(first, Tensor) or isinstance(second, Tensor):
         return dense(second).clone() if first is None else dense(first) + dense(second)
     down, up = second
@@ -70,7 +88,15 @@ def added(first: Residual | None, second: Residual) -> Residual:
 
 
 def times(product: Residual, matrix: Float[Tensor, "fan_in n"]) -> Float[Tensor, "out n"]:
-    """The product, flattened, times a matrix, without making the product."""
+    """Return the flattened product times a matrix, without computing the product of a pair.
+
+    Args:
+        product: The product.
+        matrix: Matrix, (fan_in, n).
+
+    Returns:
+        Result, (out, n).
+    """
     if isinstance(product, Tensor):
         return product.flatten(1) @ matrix
     down, up = product
@@ -78,30 +104,34 @@ def times(product: Residual, matrix: Float[Tensor, "fan_in n"]) -> Float[Tensor,
 
 
 class ProductSum:
-    """sum_k w_k B_k A_k for each layer, folded client by client."""
+    """sum_k w_k B_k A_k for each layer, accumulated client by client."""
 
     def __init__(self) -> None:
         self.total = 0.0
         self._sums: dict[str, Residual] = {}
 
     def add(self, weight: float, lora: Mapping[str, Factors]) -> None:
-        """Fold one client's factors in; they are copied. The weight goes to A alone."""
+        """Add one client's factors, which are copied; the weight multiplies A only."""
         for layer, factors in lora.items():
             self._sums[layer] = added(self._sums.get(layer), scaled(factors, weight))
         self.total += weight
 
     def mean(self) -> dict[str, Residual]:
-        """The sums over sum_k w_k; empty when nothing was added."""
+        """Return the sums divided by sum_k w_k; empty if nothing was added."""
         return {layer: scaled(product, 1 / self.total) for layer, product in self._sums.items()}
 
 
 def singular_factors(product: Residual, rank: int) -> Factors:
-    """A = V^T and B = U S of the SVD U S V^T of the product, the `rank` largest singular values first.
+    """Return factors from the SVD U S V^T of a product, the `rank` largest singular values first.
 
-    B A is then the best approximation of that rank (Eckart and Young 1936), and the first rows of A and
-    columns of B are the best of every smaller rank. Fewer rows where the product has no more directions: a
-    pair's own rank, or fan_in; of a dense product, the smaller side of its matrix. A pair of m rows is never
-    made dense: with B = Q_b R_b and A^T = Q_a R_a the SVD is that of the small R_b R_a^T. In float64.
+        A = V^T,   B = U S
+
+    B A is the best approximation of that rank (Eckart and Young 1936), and the first rows of A and columns of
+    B are the best approximation of every smaller rank. The result has fewer rows if the product has no more
+    directions: a pair's own rank, or fan_in; for a dense product, the smaller side of its matrix.
+
+    A pair of m rows is never made dense: with B = Q_b R_b and A^T = Q_a R_a, the SVD is that of the small R_b
+    R_a^T. The SVD is computed in float64.
     """
     if isinstance(product, Tensor):
         left, values, right = torch.linalg.svd(product.flatten(1).double(), full_matrices=False)

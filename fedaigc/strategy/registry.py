@@ -1,4 +1,4 @@
-"""Strategies by name, with their options: a fresh rule for a run, and what it says of itself."""
+"""Strategies by name, with their options: a new rule for a run, and the description of a strategy."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,10 +15,15 @@ WEIGHTING = "weighting"
 
 
 def load_strategy(name: str, options: Options | None = None) -> Rule:
-    """A fresh instance of the strategy `name` with its options; `weighting` is one of every averaging rule.
+    """Return a new instance of a strategy.
 
-    Raises UserError, with the nearest name, for an unknown strategy or option, and for a value that the
-    strategy refuses.
+    Args:
+        name: Name of the strategy.
+        options: Options of the strategy. Every averaging rule also has `weighting`.
+
+    Raises:
+        UserError: If the strategy or an option is unknown (with the nearest name), or the strategy refuses a
+            value.
     """
     own = {option: value for option, value in (options or {}).items() if option != WEIGHTING}
     rule = _own_rule(name, own) if name not in FLOWER_STRATEGIES else flower_rule(name, own)
@@ -61,7 +66,15 @@ def _own_rule(name: str, options: Options) -> Rule:
 
 @dataclasses.dataclass(frozen=True)
 class StrategyInfo:
-    """What a strategy says of itself. options: with their defaults."""
+    """The description of a strategy.
+
+    Attributes:
+        name: Name of the strategy.
+        about: First paragraph of its module's docstring.
+        traits: Declared traits.
+        options: Options with their defaults.
+        equals: See `Rule`.
+    """
 
     name: str
     about: str
@@ -71,7 +84,11 @@ class StrategyInfo:
 
 
 def describe(name: str) -> StrategyInfo:
-    """The strategy `name` in a line; raises UserError as `load_strategy` does."""
+    """Return the description of a strategy.
+
+    Raises:
+        UserError: As `load_strategy`.
+    """
     rule = load_strategy(name)
     if name in FLOWER_STRATEGIES:
         about, options = "Flower's own", flower_options(name)

@@ -1,8 +1,8 @@
-"""The interface of a strategy: pure tensors in and out, nothing of Flower.
+"""The interface of a strategy: pure, from tensors to tensors, without Flower.
 
 A strategy is a file in `strategies/` with a class `Strategy` that extends `Rule`; `strategy = "fedit"` in a
-config means strategies/fedit.py. Its client half runs on every device, its server half beside the
-aggregation. What is not overridden is plain training and, in `download`, sending the state as it is.
+configuration selects strategies/fedit.py. Its client half runs on every device, its server half with the
+aggregation. The defaults are plain training and, in `download`, sending the state unchanged.
 """
 
 from abc import ABC, abstractmethod
@@ -36,16 +36,22 @@ WEIGHTINGS: tuple[Weighting, ...] = ("examples", "uniform")
 
 @dataclass(frozen=True)
 class Traits:
-    """What a strategy declares; the contract tests hold it to its word.
+    """What a strategy declares; the contract tests verify it.
 
-    keeps: what a device keeps of its model: the personal stage ("stage"), some layers of the shared stage
-    too ("blocks"), or one factor of each layer ("factor"). edge: an edge server can run the shared stage with
-    the global state; False: only a device can. averaging: equal updates are a fixed point, and one client is
-    the identity. exact: the effective weight moves by sum_k p_k s_k B_k A_k. stateless: neither half
-    remembers anything between rounds beside the shared state. any_rank: clients may have different ranks.
-    personal: a device has a shared-stage model of its own. full_weights: `initial` gets a zero residual of
-    every linear and convolutional layer too, to be trained in place of factors. residual: the shared state
-    may have a residual; devices refuse one from a strategy that does not declare it.
+    Attributes:
+        keeps: What a device keeps of its model: the personal stage ("stage"), also some layers of the shared
+            stage ("blocks"), or one factor of each layer ("factor").
+        edge: Whether an edge server can run the shared stage with the global state; otherwise only a device
+            can.
+        averaging: Equal updates are a fixed point, and one client is the identity.
+        exact: The effective weight moves by sum_k p_k s_k B_k A_k.
+        stateless: Neither half keeps anything between rounds except the shared state.
+        any_rank: Clients may have different ranks.
+        personal: A device has a shared-stage model of its own.
+        full_weights: `initial` also gets a zero residual of every linear and convolutional layer, to be
+            trained in place of factors.
+        residual: The shared state may have a residual. Devices refuse one from a strategy that does not
+            declare it.
     """
 
     keeps: Literal["stage", "blocks", "factor"] = "stage"
@@ -61,10 +67,16 @@ class Traits:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What one client sent after a round, checked.
+    """What one client sent after a round, validated.
 
-    Float32 tensors by name, the number of examples n_k that it counts for (1 for every client where the
-    rule's weighting is "uniform"), its local steps, the rank of its factors, and coarse metrics.
+    Attributes:
+        client: Client number.
+        num_examples: n_k, the number of examples that the update counts for; 1 for every client if the rule's
+            weighting is "uniform".
+        num_steps: Local steps of the client.
+        tensors: Float32 tensors by name.
+        rank: Rank of the factors.
+        metrics: Coarse metrics.
     """
 
     client: int
@@ -75,7 +87,7 @@ class Update:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def lora(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """A and B by layer, where both were sent."""
+        """Return A and B by layer, for layers of which both were sent."""
         layers = (name.removesuffix(".lora_A") for name in self.tensors if name.endswith(".lora_A"))
         return {
             layer: (self.tensors[f"{layer}.lora_A"], self.tensors[f"{layer}.lora_B"])
@@ -87,19 +99,26 @@ class Update:
 class Rule(ABC):
     """Both halves of a strategy.
 
-    On the server, the run sets `seed`, for rules that draw (use `rng(self.seed, "name", round)` and nothing
-    global), `num_clients`, and `clients_per_round`, that many or fewer of which answer; 0 where not known.
+    On the server, the run sets `seed`, `num_clients` and `clients_per_round`. Rules that draw use
+    `rng(self.seed, "name", round)` and nothing global.
 
-    equals: the strategy without options that this one is by construction, with its options as they are; a
-    table shows one of the two. weighing_metrics: metrics of an update that it weighs clients by, beside n_k;
-    the run bounds them. released: what the last `finish` tells of one client, of a rule that adds noise for
-    differential privacy; None of any other. clips_updates: the rule bounds each update itself, so that the
-    run refuses none by the norms of others: whether a client counts must then not depend on other clients.
-
-    weighting: what the server half weighs clients by: "examples" (n_k) or "uniform" (all alike, for which the
-    run gives it updates with n_k = 1). The option `weighting` sets it; a rule that weighs by something else
-    has None, and no such option. robust: `withstand` is told how many
-    of a round's clients may be attackers.
+    Attributes:
+        traits: What the strategy declares.
+        equals: Strategy without options that this one equals by construction, with its current options. A
+            table shows one of the two.
+        released: For a rule that adds noise for differential privacy, what the last `finish` reveals of one
+            client; otherwise None.
+        weighing_metrics: Metrics of an update by which the rule weighs clients, in addition to n_k. The run
+            bounds them.
+        clips_updates: Whether the rule bounds each update itself, so that the run refuses none by the norms
+            of others. Whether a client counts must then not depend on other clients.
+        weighting: What the server half weighs clients by: "examples" (n_k), or "uniform" (all alike; the run
+            then passes updates with n_k = 1). The option `weighting` sets it. None for a rule that weighs by
+            something else and has no such option.
+        robust: Whether `withstand` is called with the number of possible attackers in a round.
+        seed: Seed of the run, for rules that draw.
+        num_clients: Number of clients in the federation; 0 if unknown.
+        clients_per_round: Number of clients per round; that many or fewer answer. 0 if unknown.
     """
 
     traits: Traits
@@ -116,24 +135,30 @@ class Rule(ABC):
     # declarations
 
     def withstand(self, attackers: int) -> None:
-        """Set how many of a round's clients may be attackers; called on robust rules alone.
+        """Set how many of a round's clients may be attackers; called on robust rules only.
 
-        Raises UserError when the clients of a round are too few.
+        Raises:
+            UserError: If a round has too few clients.
         """
         raise NotImplementedError(f"{type(self).__module__} is robust, and does not say how")
 
     def trains(self, name: str, round: int) -> bool:
-        """Whether a client trains the tensor `name` (of `SharedState.tensors`) in this round."""
+        """Return whether a client trains the tensor `name` (of `SharedState.tensors`) in this round."""
         return name.endswith((".lora_A", ".lora_B"))
 
     def sends(self, name: str, round: int) -> bool:
-        """Whether a client sends it; what it trains, unless said otherwise."""
+        """Return whether a client sends the tensor `name` in this round; by default, what it trains."""
         return self.trains(name, round)
 
     def expected(self, received: Received, rank: int) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of an update's tensors from a client that has `received` and claims `rank`.
+        """Return names and shapes of an update's tensors; an update that differs is refused before `add`.
 
-        Whatever differs is refused before `add`. Raises ValueError for a rank that cannot be.
+        Args:
+            received: What the client received.
+            rank: Rank that the client claims.
+
+        Raises:
+            ValueError: If the rank is not possible.
         """
         if rank != received.shared.rank:
             raise ValueError(f"rank {rank}, expected {received.shared.rank}")
@@ -146,91 +171,105 @@ class Rule(ABC):
     # client half
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """Plain training of what the rule trains, from the state that was received."""
+        """Run plain training of what the rule trains, from the received state."""
         trained = work.train(received.shared, trained=lambda name: self.trains(name, received.round))
         return LocalResult(self.sent(trained, received.round))
 
     def sent(self, state: SharedState, round: int) -> dict[str, Tensor]:
-        """The tensors of `state` that are sent."""
+        """Return the tensors of `state` that are sent."""
         return {name: tensor for name, tensor in state.tensors().items() if self.sends(name, round)}
 
     def own(self, received: Received, memory: Mapping[str, Tensor]) -> SharedState:
-        """The shared-stage model that a device would run by itself; the global one unless `personal`."""
+        """Return the shared-stage model that a device would run itself; the global one unless `personal`."""
         return received.shared
 
     # server half
 
     def initial(self, shared: SharedState) -> SharedState:
-        """The state before the first round, made from fresh factors and no residual."""
+        """Return the state before the first round, from one with fresh factors and no residual."""
         return shared
 
     def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
-        """What a client of this rank receives at the start of a round."""
+        """Return what a client of this rank receives at the start of a round.
+
+        Raises:
+            ValueError: If the rule needs equal ranks and the rank differs.
+        """
         if rank != shared.rank:
             raise ValueError(f"{type(self).__module__} needs equal ranks: {rank} asked, {shared.rank} there")
         return Received(shared, round)
 
     @abstractmethod
     def start(self, shared: SharedState, round: int) -> None:
-        """A round begins from `shared`."""
+        """Begin a round from `shared`."""
 
     @abstractmethod
     def add(self, update: Update) -> None:
-        """Take one client's validated update; called in client order. It may be kept or written to."""
+        """Take one client's validated update, which may be kept or written to; called in client order."""
 
     @abstractmethod
     def finish(self) -> SharedState:
-        """The state after the round; the state it began from when there was no update."""
+        """Return the state after the round; without any update, the state that it began from."""
 
     def state(self) -> dict[str, Tensor]:
-        """What the server half remembers between rounds, for checkpoints."""
+        """Return what the server half remembers between rounds, for checkpoints."""
         return {}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave, in place of all that was remembered."""
+        """Restore what `state` returned, in place of everything remembered.
+
+        Raises:
+            ValueError: If the rule keeps no state, and `state` is not empty.
+        """
         if state:
             raise ValueError(f"{type(self).__module__} keeps no state, a checkpoint has {sorted(state)}")
 
 
 def in_parts(name: str, parts: str) -> bool:
-    """Whether a layer or tensor lies in one of the parts of the network that `parts` lists.
+    """Return whether a layer or tensor lies in one of the parts of the network that `parts` lists.
 
-    E.g. "up_blocks attentions" or "down_blocks.1": whole words of the name, between its dots.
+    Args:
+        name: Name of the layer or tensor.
+        parts: E.g. "up_blocks attentions" or "down_blocks.1": whole words of the name, between its dots.
     """
     return any(f".{part}." in f".{name}." for part in parts.split())
 
 
 class AveragingRule(Rule):
-    """The server half that many rules share: what was sent is averaged and takes its place in the state.
+    """The server half that many rules share: what was sent is averaged and replaces its part of the state.
 
         x = sum_k p_k x_k,   p_k = n_k / sum n
 
-    A tensor that nobody sends keeps its value.
+    A tensor that no client sends keeps its value.
     """
 
     def start(self, shared: SharedState, round: int) -> None:
-        """Empty sums."""
+        """Reset the sums."""
         self._shared = shared
         self._mean = WeightedMean()
 
     def add(self, update: Update) -> None:
-        """sum n_k x_k."""
+        """Add n_k x_k to the sums."""
         self._mean.add(update.num_examples, update.tensors)
 
     def finish(self) -> SharedState:
-        """The sums over sum n."""
+        """Return the state with the sums divided by sum n."""
         return self._shared.with_tensors(self._mean.finish())
 
 
 class WeightedMean:
-    """sum_k w_k x_k / sum_k w_k over named tensors, folded in place: one model in memory, not K."""
+    """sum_k w_k x_k / sum_k w_k over named tensors, accumulated in place: one model in memory, not K."""
 
     def __init__(self) -> None:
         self.total = 0.0
         self._sums: dict[str, Tensor] = {}
 
     def add(self, weight: float, tensors: Mapping[str, Tensor]) -> None:
-        """Fold one client's float32 tensors in; ValueError for other names or shapes than the first's."""
+        """Add one client's float32 tensors.
+
+        Raises:
+            ValueError: If the weight is not above 0, or names or shapes differ from the first client's.
+        """
         if weight <= 0:
             raise ValueError(f"a weight of {weight}: expected more than 0")
         if not self.total:
@@ -244,6 +283,6 @@ class WeightedMean:
         self.total += weight
 
     def finish(self) -> dict[str, Tensor]:
-        """The means; empty when nothing was added. The sums are given away."""
+        """Return the means, in the memory of the sums; empty if nothing was added."""
         sums, self._sums = self._sums, {}
         return {name: tensor.div_(self.total) for name, tensor in sums.items()}

@@ -1,8 +1,8 @@
-"""Where strategies come from: built-in modules, installed packages, and any file of Python.
+"""Where strategies come from: built-in modules, installed packages, and any Python file.
 
-`strategy = "fedit"` is the module `fedaigc.strategy.builtin.fedit`, or else the entry point `fedit` of the group
-`fedaigc.strategies` of an installed package, which names a module or a class. `strategy = "my/rule.py"` is that
-file. A module has a class `Strategy`, or one class alone that extends `Rule`.
+`strategy = "fedit"` is the module `fedaigc.strategy.builtin.fedit`, or else the entry point `fedit` in the
+group `fedaigc.strategies` of an installed package, which names a module or a class. `strategy = "my/rule.py"`
+is that file. A module has a class `Strategy`, or exactly one class that extends `Rule`.
 """
 
 import dataclasses
@@ -26,20 +26,24 @@ ENTRY_POINTS = "fedaigc.strategies"
 
 
 def strategy_names() -> list[str]:
-    """All strategies that a configuration may name, sorted: built in, Flower's, and of installed packages."""
+    """Return all strategies that a configuration may name, sorted.
+
+    These are the built-in ones, Flower's, and those of installed packages.
+    """
     return sorted({*_builtin(), *FLOWER_STRATEGIES, *_installed()})
 
 
 def is_file(name: str) -> bool:
-    """Whether a strategy is named by its file rather than by a name of `strategy_names`."""
+    """Return whether a strategy is named by its file rather than by a name of `strategy_names`."""
     return name.endswith(".py")
 
 
 def strategy_module(name: str) -> ModuleType:
-    """The module that holds the strategy `name`, which is none of Flower's.
+    """Return the module that holds a strategy other than Flower's.
 
-    Raises UserError, with the nearest name, for an unknown one, and for a file that is missing or cannot be
-    imported.
+    Raises:
+        UserError: If the strategy is unknown (with the nearest name), its file is missing, or its module
+            cannot be imported.
     """
     if is_file(name):
         return _module_of_file(Path(name))
@@ -60,9 +64,10 @@ def strategy_module(name: str) -> ModuleType:
 
 
 def strategy_class(name: str) -> type[Rule]:
-    """The class of the strategy `name`, which is none of Flower's. It is a dataclass, whose fields are its options.
+    """Return the class of a strategy other than Flower's: a dataclass whose fields are its options.
 
-    Raises UserError as `strategy_module` does, and for a module without such a class.
+    Raises:
+        UserError: As `strategy_module`, or if the module has no such class.
     """
     module = strategy_module(name)
     entry = None if is_file(name) or name in _builtin() else _installed()[name]
@@ -87,7 +92,10 @@ def _builtin() -> list[str]:
 
 
 def _installed() -> dict[str, EntryPoint]:
-    """The strategies of installed packages by name. UserError when two packages have one of the same name."""
+    """Return the strategies of installed packages by name.
+
+    Raises UserError if two packages have one of the same name.
+    """
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=ENTRY_POINTS):
         other = found.get(entry.name)
@@ -105,7 +113,7 @@ def _package(entry: EntryPoint) -> str:
 
 
 def _module_of_file(file: Path) -> ModuleType:
-    """The module of a file, read anew when the file has changed. UserError when it cannot be imported."""
+    """Return the module of a file, read again after a change; raise UserError if it cannot be imported."""
     try:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     except OSError as error:
@@ -117,7 +125,7 @@ def _module_of_file(file: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"strategy {str(file)!r} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    # a dataclass looks its module up by name
+    # dataclasses look up their module by name
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

@@ -1,1 +1,1 @@
-"""The radio link between the shared and the personal stage: bits, channels, rates, energy."""
+"""The radio link between the shared and the personal stage: bits, channels, rates and energy."""

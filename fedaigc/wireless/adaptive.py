@@ -1,4 +1,4 @@
-"""Adaptive modulation and coding: the fastest scheme that the channel carries."""
+"""Adaptive modulation and coding: selects the fastest scheme that the channel supports."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,18 @@ from fedaigc.wireless.block_table import block_table
 def choose_scheme(
     snr_db: float, block_error_rate: float = 0.1, schemes: Mapping[int, Scheme] = MCS
 ) -> Scheme:
-    """The scheme of the most payload bits a symbol whose blocks fail at most so often at this SNR.
+    """Return the most efficient scheme whose block error rate at this SNR meets the target.
 
-    The most robust one when none does. snr_db is the SNR at the moment of sending, known to the sender.
-    Raises UserError for a rate outside of (0, 1) or without schemes.
+    Efficiency is the number of payload bits per symbol. If no scheme meets the target, the least efficient
+    one is returned, which is the most robust.
+
+    Args:
+        snr_db: Es / N0 in dB at the time of sending, known to the sender.
+        block_error_rate: Largest acceptable block error rate, in (0, 1).
+        schemes: Candidate schemes by their index.
+
+    Raises:
+        UserError: If `block_error_rate` lies outside (0, 1), or `schemes` is empty.
     """
     if not 0 < block_error_rate < 1:
         raise UserError(f"a block error rate to aim at lies in (0, 1), got {block_error_rate}")

@@ -1,7 +1,7 @@
-"""Bits in code blocks: 1,000 bits and a 24-bit checksum through the 5G LDPC code, on sionna.
+"""Code blocks: 1,000 payload bits and a 24-bit checksum through the 5G LDPC code, on sionna.
 
-Rates are those of 3GPP TS 38.214, Table 5.1.3.1-2 (up to 256-QAM), under their index there.
-Every block is 1,024 bits before the code, whatever the rate; the last one is filled up with zeros.
+The code rates are those of 3GPP TS 38.214, Table 5.1.3.1-2 (up to 256-QAM), with the indices of that table.
+Every block has 1,024 bits before coding, at every rate. The last block is padded with zeros.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,22 @@ from fedaigc.wireless.sionna_random import load_sionna
 PAYLOAD_BITS = 1000
 CHECK_BITS = 24
 BLOCK_BITS = PAYLOAD_BITS + CHECK_BITS
-# belief propagation stops for the blocks whose checksum agrees after so many iterations in all
+# total iteration counts after which blocks with a correct checksum leave belief propagation
 _ITERATIONS = (4, 8, 20)
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """Modulation, and the rate of the code; None sends bits as they are, and then no error is noticed."""
+    """A modulation and a code rate.
+
+    Attributes:
+        modulation: Modulation of the symbols.
+        code_rate: Rate of the LDPC code, from 0.2 to 0.92. None sends uncoded bits, whose errors are not
+            detected.
+
+    Raises:
+        UserError: If the modulation is unknown, or the code rate is out of range.
+    """
 
     modulation: Modulation
     code_rate: float | None
@@ -39,12 +48,16 @@ class Scheme:
 
     @property
     def bits_per_symbol(self) -> int:
-        """Bits on air of a symbol."""
+        """Number of bits on air per symbol."""
         return BITS_PER_SYMBOL[self.modulation]
 
     @property
     def coded_bits(self) -> int:
-        """Bits on air of a code block, in whole symbols; TypeError without a code."""
+        """Number of bits on air per code block, in whole symbols.
+
+        Raises:
+            TypeError: If the scheme is uncoded.
+        """
         if self.code_rate is None:
             raise TypeError("an uncoded scheme has no blocks")
         symbols = int(BLOCK_BITS / self.code_rate / self.bits_per_symbol)
@@ -52,13 +65,13 @@ class Scheme:
 
     @property
     def efficiency(self) -> float:
-        """Payload bits a symbol, without retransmissions."""
+        """Payload bits per symbol, without retransmissions."""
         if self.code_rate is None:
             return float(self.bits_per_symbol)
         return PAYLOAD_BITS * self.bits_per_symbol / self.coded_bits
 
 
-# index in Table 5.1.3.1-2 of TS 38.214: every rate about 2 dB apart
+# by index in Table 5.1.3.1-2 of TS 38.214; neighbouring schemes are about 2 dB apart
 MCS: dict[int, Scheme] = {
     2: Scheme("qpsk", 308 / 1024),
     3: Scheme("qpsk", 449 / 1024),
@@ -76,12 +89,15 @@ MCS: dict[int, Scheme] = {
 
 
 def to_blocks(bits: UInt8[np.ndarray, " n"]) -> UInt8[np.ndarray, "blocks 1000"]:
-    """The bits in blocks, the last one filled up with zeros."""
+    """Split bits into blocks of 1,000, the last one padded with zeros."""
     return np.pad(bits, (0, -len(bits) % PAYLOAD_BITS)).reshape(-1, PAYLOAD_BITS)
 
 
 class BlockCode:
-    """Checksum and LDPC code of one scheme; `block_code` keeps them, for the graph takes time to build."""
+    """Checksum and LDPC code of one scheme.
+
+    Use `block_code`, which caches instances: building the graph takes time.
+    """
 
     def __init__(self, scheme: Scheme) -> None:
         load_sionna()
@@ -97,21 +113,35 @@ class BlockCode:
             device="cpu",
             check_input=False,
         )
-        # max-log ratios are too confident by nature: the offset makes up for it
+        # max-log ratios are overconfident; the offset compensates for this
         self._decode = LDPC5GDecoder(
             self._encode, cn_update="offset-minsum", hard_out=True, return_state=True, device="cpu"
         )
 
     def encode(self, payload: Float[Tensor, "blocks 1000"]) -> Float[Tensor, "blocks n"]:
-        """Coded bits as floats, interleaved over a symbol's positions as 5G does."""
+        """Encode payloads, with bits interleaved over the positions of a symbol as in 5G.
+
+        Args:
+            payload: Payload bits as floats, (blocks, 1000).
+
+        Returns:
+            Coded bits as floats, (blocks, n), where n is the scheme's `coded_bits`.
+        """
         return self._encode(self._append(payload))
 
     def decode(
         self, llrs: Float[Tensor, "blocks n"]
     ) -> tuple[Float[Tensor, "blocks 1000"], Bool[Tensor, " blocks"]]:
-        """The payload of each block as it was decoded, and whether its checksum agrees.
+        """Decode blocks and verify their checksums.
 
-        20 iterations; a block whose checksum agrees earlier is done, and the others go on.
+        Decoding takes at most 20 iterations. A block whose checksum agrees earlier is done; the others
+        continue.
+
+        Args:
+            llrs: Log-likelihood ratios ln p(1) / p(0) of the coded bits, (blocks, n).
+
+        Returns:
+            The decoded payload of each block, (blocks, 1000), and whether its checksum agrees, (blocks,).
         """
         payload = llrs.new_zeros(len(llrs), PAYLOAD_BITS)
         correct = torch.zeros(len(llrs), dtype=torch.bool)
@@ -132,5 +162,5 @@ class BlockCode:
 
 @lru_cache(maxsize=16)
 def block_code(scheme: Scheme) -> BlockCode:
-    """The code of a scheme, built once a process."""
+    """Return the code of a scheme, built once per process."""
     return BlockCode(scheme)

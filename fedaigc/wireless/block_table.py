@@ -1,8 +1,9 @@
-"""Measured block errors of every coded scheme: how often a block fails, and with how many bit errors.
+"""Measured block errors of every coded scheme: block error rates, and bit errors of failed blocks.
 
-The tables of `sionna.sys` say whether a block fails, in steps of 1.6 dB, wider than the whole fall of these
-curves, and nothing of the bits in a failed block. These were measured with `fedaigc.wireless.radio` by
-`python -m experiments.wireless.measure_blocks`, which also writes where they come from.
+The tables of `sionna.sys` state whether a block fails, in steps of 1.6 dB, which is wider than the whole drop
+of these curves. They contain nothing about the bits of a failed block. The tables used here were measured
+with `fedaigc.wireless.radio` by `python -m experiments.wireless.measure_blocks`, which also records their
+origin.
 """
 
 import json
@@ -17,16 +18,20 @@ from scipy.special import expit, logit
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.wireless.block_code import MCS, PAYLOAD_BITS, Scheme
 
-# of the number of bit errors in failed blocks, from the fewest to the most
+# levels of the quantiles of the number of bit errors in failed blocks
 QUANTILES = np.linspace(0, 1, 21)
 
 
 @dataclass(frozen=True, eq=False)
 class BlockTable:
-    """One scheme over AWGN.
+    """Measured block errors of one scheme over AWGN.
 
-    snr_db: rising. blocks, failed: sent and failed there. error_quantiles: the bit errors of the failed ones
-    at `QUANTILES`; where none failed, those of the nearest SNR below.
+    Attributes:
+        snr_db: Es / N0 in dB, ascending.
+        blocks: Number of blocks sent at each SNR.
+        failed: Number of these blocks that failed.
+        error_quantiles: Bit errors of the failed blocks at the levels `QUANTILES`, (s, q). If no block failed
+            at an SNR, those of the nearest lower SNR.
     """
 
     snr_db: Float[np.ndarray, " s"]
@@ -35,9 +40,16 @@ class BlockTable:
     error_quantiles: Float[np.ndarray, "s q"]
 
     def block_error_rate(self, snr_db: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-        """The share of blocks that fail: log-odds interpolated linearly in dB, 1 below the table, 0 above.
+        """Return the block error rate: 1 below the table, 0 above it.
 
-        (failed + 1/2) / (blocks + 1) at the points, so that none is 0 or 1.
+        Between the points, the log-odds are interpolated linearly in dB. At the points, the rate is
+
+            (failed + 1/2) / (blocks + 1)
+
+        so that it is never 0 or 1.
+
+        Args:
+            snr_db: Es / N0 in dB, of any shape.
         """
         odds = logit((self.failed + 0.5) / (self.blocks + 1))
         rate = expit(np.interp(snr_db, self.snr_db, odds))
@@ -46,7 +58,17 @@ class BlockTable:
     def draw_errors(
         self, snr_db: Float[np.ndarray, " n"], random: np.random.Generator
     ) -> Int[np.ndarray, " n"]:
-        """Bit errors of failed blocks, at least one each: quantiles interpolated between SNRs and ranks."""
+        """Draw the numbers of bit errors of failed blocks, at least 1 each.
+
+        The quantiles are interpolated between SNRs and between ranks.
+
+        Args:
+            snr_db: Es / N0 in dB of each failed block, (n,).
+            random: Generator to draw from.
+
+        Returns:
+            Number of bit errors of each block, (n,).
+        """
         rank = random.random(len(snr_db)) * (len(QUANTILES) - 1)
         place = np.interp(snr_db, self.snr_db, np.arange(len(self.snr_db)))
         row, column = np.floor(place).astype(int), np.floor(rank).astype(int)
@@ -63,7 +85,11 @@ class BlockTable:
 
 @lru_cache(maxsize=1)
 def block_tables() -> dict[Scheme, BlockTable]:
-    """The tables that ship with fedaigc, one for every scheme of `MCS`. DamagedFile when there are none."""
+    """Return the tables that ship with fedaigc, one for every scheme of `MCS`.
+
+    Raises:
+        DamagedFile: If the tables are missing or cannot be read.
+    """
     path = files("fedaigc.assets") / "wireless" / "block_errors.json"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))["schemes"]
@@ -81,7 +107,11 @@ def block_tables() -> dict[Scheme, BlockTable]:
 
 
 def block_table(scheme: Scheme) -> BlockTable:
-    """The table of a scheme. UserError for one that was not measured."""
+    """Return the table of a scheme.
+
+    Raises:
+        UserError: If the scheme was not measured.
+    """
     tables = block_tables()
     if scheme not in tables:
         known = ", ".join(f"{mcs.modulation} {mcs.code_rate:.3f}" for mcs in tables if mcs.code_rate)

@@ -1,8 +1,11 @@
-"""What a channel is: bits in, bits out, and how many bits were on the air for it.
+"""The interface of a channel: bits in, bits out, and the number of bits on air.
 
-Three counters, never mixed. Information bits: of a packet's body in its number format, the latents and, under
-exact hand-off, the scheduler's history. Serialized bits: of the whole packet, header included, so 8 times its
-bytes. Bits on air: what the modulator was given, with checksums, coding, padding and every retransmission.
+Three counters are kept apart:
+
+- Information bits: the body of a packet in its number format, that is the latents and, under the exact
+  hand-off, the scheduler's history.
+- Serialized bits: the whole packet with its header, 8 times its size in bytes.
+- Bits on air: the input of the modulator, with checksums, coding, padding and every retransmission.
 """
 
 from dataclasses import dataclass
@@ -17,11 +20,14 @@ from fedaigc.wireless.sionna_random import load_sionna, sionna_random
 
 @dataclass(frozen=True, eq=False)
 class Reception:
-    """What arrived of n bits.
+    """The reception of n bits.
 
-    bits: as the receiver read them. erased: those that the receiver knows to be wrong and not to use; all
-        False where it cannot know. bits_on_air: bits that were modulated. symbols: channel uses.
-    transmissions: rounds of sending until every block was there or the limit was reached; at least 1.
+    Attributes:
+        bits: Bits as the receiver read them.
+        erased: Bits that the receiver knows to be wrong and does not use; all False if it cannot know.
+        bits_on_air: Number of modulated bits.
+        symbols: Number of channel uses.
+        transmissions: Rounds of sending until every block was received or the limit was reached; at least 1.
     """
 
     bits: UInt8[np.ndarray, " n"]
@@ -33,27 +39,41 @@ class Reception:
 
 @runtime_checkable
 class Channel(Protocol):
-    """Anything that carries bits. The same bits, parameters and random stream give the same reception."""
+    """Interface of everything that carries bits.
+
+    The same bits, parameters and random stream give the same reception.
+    """
 
     def send(self, bits: UInt8[np.ndarray, " n"], random: np.random.Generator) -> Reception:
-        """Send `bits` (0 or 1) once, retransmissions of the channel's own included."""
+        """Send bits once, with the channel's own retransmissions.
+
+        Args:
+            bits: Values 0 or 1, (n,).
+            random: Random stream of the channel.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class PerfectChannel:
-    """The identity, at one bit a channel use."""
+    """The identity, at one bit per channel use."""
 
     def send(self, bits: UInt8[np.ndarray, " n"], random: np.random.Generator) -> Reception:
-        """What was sent."""
+        """Return the bits as sent."""
         return Reception(bits.copy(), np.zeros(len(bits), bool), len(bits), len(bits))
 
 
 @dataclass(frozen=True)
 class BinarySymmetricChannel:
-    """Every bit flips with the same chance, on its own: the bit error probability of [Du23], Figure 3.
+    """A channel that flips every bit independently with the same probability.
 
-    Raises UserError for a rate outside of [0, 1].
+    This probability is the bit error probability of [Du23], Figure 3.
+
+    Attributes:
+        bit_error_rate: Probability of a flip, in [0, 1].
+
+    Raises:
+        UserError: If the rate lies outside [0, 1].
     """
 
     bit_error_rate: float
@@ -63,7 +83,7 @@ class BinarySymmetricChannel:
             raise UserError(f"a bit error rate lies in [0, 1], got {self.bit_error_rate}")
 
     def send(self, bits: UInt8[np.ndarray, " n"], random: np.random.Generator) -> Reception:
-        """The bits with flips, by sionna's BinarySymmetricChannel."""
+        """Flip bits with sionna's `BinarySymmetricChannel`."""
         import torch
 
         load_sionna()

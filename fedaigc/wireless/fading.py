@@ -1,4 +1,4 @@
-"""Gains of a flat channel over time: 1, or Rayleigh block fading, each as long as the channel stays."""
+"""Gains of a flat channel over time: constant 1, or Rayleigh block fading."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,14 @@ _LIGHT_M_S = 299_792_458.0
 
 @dataclass(frozen=True)
 class Fading:
-    """symbols_per_fade: symbols that see one gain; None for a gain of 1 throughout (AWGN alone)."""
+    """Block fading: all symbols of a fade have the same gain.
+
+    Attributes:
+        symbols_per_fade: Number of symbols with one gain; None for a gain of 1 throughout (AWGN only).
+
+    Raises:
+        UserError: If `symbols_per_fade` is below 1.
+    """
 
     symbols_per_fade: int | None = None
 
@@ -28,7 +35,15 @@ class Fading:
     def gains(
         self, num_symbols: int, random: np.random.Generator, start: int = 0
     ) -> Complex[Tensor, " num_symbols"]:
-        """The gains of symbols `start` on, fresh ones for every call; mean energy 1, by sionna."""
+        """Draw the complex gains of consecutive symbols with sionna; their mean energy is 1.
+
+        Every call draws new gains.
+
+        Args:
+            num_symbols: Number of symbols.
+            random: Generator that seeds sionna's stream.
+            start: Index of the first symbol, which sets where the fades begin.
+        """
         if self.symbols_per_fade is None:
             return torch.ones(num_symbols, dtype=torch.complex64)
         load_sionna()
@@ -41,7 +56,7 @@ class Fading:
         return drawn.reshape(-1)[fade - fade[0]] if num_symbols else drawn.reshape(-1)
 
     def energies(self, count: int, random: np.random.Generator) -> Float[np.ndarray, " count"]:
-        """|h|^2 of so many independent fades; ones without fading."""
+        """Draw |h|^2 of `count` independent fades; ones without fading."""
         if self.symbols_per_fade is None:
             return np.ones(count)
         return random.exponential(size=count)
@@ -51,16 +66,25 @@ NO_FADING = Fading()
 
 
 def doppler_hz(speed_m_s: float, carrier_hz: float) -> float:
-    """The largest Doppler shift, v f / c. UserError for a speed below 0 or a carrier that is not above 0."""
+    """Return the largest Doppler shift v f / c in Hz.
+
+    Raises:
+        UserError: If the speed is below 0, or the carrier is not above 0.
+    """
     if speed_m_s < 0 or carrier_hz <= 0:
         raise UserError(f"speed {speed_m_s} m/s, carrier {carrier_hz} Hz: expected 0 or more, and above 0")
     return speed_m_s * carrier_hz / _LIGHT_M_S
 
 
 def coherence_time_s(speed_m_s: float, carrier_hz: float) -> float:
-    """How long the channel stays much the same: sqrt(9 / (16 pi)) / f_d, f_d = v f / c [Rappaport02, 5.40.b].
+    """Return the time over which the channel stays nearly constant, in seconds [Rappaport02, 5.40.b].
 
-    Infinite at rest. Raises UserError as `doppler_hz` does.
+        sqrt(9 / (16 pi)) / f_d,   f_d = v f / c
+
+    The time is infinite at rest.
+
+    Raises:
+        UserError: As `doppler_hz`.
     """
     shift_hz = doppler_hz(speed_m_s, carrier_hz)
     return math.inf if shift_hz == 0 else math.sqrt(9 / (16 * math.pi)) / shift_hz
@@ -69,13 +93,21 @@ def coherence_time_s(speed_m_s: float, carrier_hz: float) -> float:
 def energies_over_time(
     times_s: Float[np.ndarray, " times"], shift_hz: float, random: np.random.Generator
 ) -> Float[np.ndarray, " times"]:
-    """|h|^2 of one Rayleigh channel at these times: E h(t) h*(u) = J0(2 pi f_d |t - u|) [Clarke68].
+    """Draw |h|^2 of one Rayleigh channel at given times [Clarke68].
 
-    Mean 1; exact for any times, the same course for the same generator whatever times follow.
+        E h(t) h*(u) = J0(2 pi f_d |t - u|)
+
+    The mean is 1. The distribution is exact for any times. With the same generator, the values at the first
+    times do not depend on the times that follow.
+
+    Args:
+        times_s: Times in seconds, (times,).
+        shift_hz: Largest Doppler shift f_d.
+        random: Generator to draw from.
     """
     apart = np.abs(np.subtract.outer(times_s, times_s))
     covariance = j0(2 * math.pi * shift_hz * apart)
-    # times that lie close together have all but equal gains: the diagonal keeps the factor real
+    # times close together have almost equal gains: the diagonal keeps the covariance positive definite
     factor = np.linalg.cholesky(covariance + 1e-9 * np.eye(len(times_s)))
     white = random.standard_normal((len(times_s), 2)) @ np.array([1, 1j]) / math.sqrt(2)
     return np.abs(factor @ white) ** 2

@@ -1,10 +1,12 @@
-"""The same link without its symbols: error rates from theory, block errors from measured tables.
+"""The radio link without its symbols: error rates from theory, block errors from measured tables.
 
-Coded: a block fails with the measured chance at its SNR, and a failed one gets a measured number of bit
-errors at places drawn evenly. Combined receptions of a block add their SNRs, as Chase combining over AWGN
-does exactly. Uncoded: every bit flips on its own with the exact rate of its place in the symbol.
+Coded transmission: a block fails with the measured probability at its SNR. A failed block gets a measured
+number of bit errors at uniformly drawn positions. Combined receptions of a block add their SNRs, which is
+exact for Chase combining over AWGN. Uncoded transmission: every bit flips independently with the exact error
+rate of its position in the symbol.
 
-Not for the question which bits of one symbol or of one failed block are wrong together: use `radio` for that.
+The model does not describe which bits of one symbol or of one failed block are wrong together. Use `radio`
+for that.
 """
 
 from dataclasses import dataclass
@@ -23,10 +25,16 @@ from fedaigc.wireless.radio import Transmission
 
 @dataclass(frozen=True)
 class FastRadioChannel:
-    """Arguments as of `RadioChannel`, and a reception of the same law.
+    """A channel with the arguments of `RadioChannel` and receptions of the same distribution.
 
-    Raises UserError for fades shorter than a code block, which the tables do not know, and for a scheme that
-    was not measured. A block that a fade ends in keeps the gain of its first symbol.
+    A block in which a fade ends keeps the gain of its first symbol.
+
+    Attributes:
+        transmission, snr_db, fading: See `RadioChannel`.
+
+    Raises:
+        UserError: If fades are shorter than a code block, which the tables do not cover, or the scheme was
+            not measured.
     """
 
     transmission: Transmission
@@ -45,7 +53,7 @@ class FastRadioChannel:
             )
 
     def send(self, bits: UInt8[np.ndarray, " n"], random: np.random.Generator) -> Reception:
-        """The bits with errors drawn, or erased with the blocks that failed."""
+        """Draw the errors of the received bits; failed blocks may be erased."""
         if self.transmission.scheme.code_rate is None:
             return self._send_uncoded(bits, random)
         return self._send_coded(bits, random)
@@ -95,7 +103,7 @@ class FastRadioChannel:
     def _energies(
         self, starts: np.ndarray, random: np.random.Generator
     ) -> tuple[Float[np.ndarray, " fades"], np.ndarray]:
-        """|h|^2 of fresh fades, and which of them each start symbol lies in."""
+        """Return |h|^2 of new fades, and the fade of each start symbol."""
         if self.fading.symbols_per_fade is None or not len(starts):
             return np.ones(1), np.zeros(len(starts), dtype=int)
         fade = starts // self.fading.symbols_per_fade

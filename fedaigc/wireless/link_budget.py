@@ -1,10 +1,11 @@
-"""From powers and distance to the SNR at the receiver, and from symbols to seconds and joules.
+"""Link budget: from powers and distance to the SNR at the receiver, and from symbols to seconds and joules.
 
     path loss [dB] = 32.4 + 21 log10(d / m) + 20 log10(f / GHz)       UMi street canyon, line of sight
     snr [dB]       = P_tx - path loss - (-174 + 10 log10(B) + NF)     powers in dBm, B in Hz
 
-Source: 3GPP TR 38.901, Table 7.4.1-1 (line of sight, below the breakpoint); 31.9 for 21 without line of sight
-as its optional model has it. Shadowing is left out: what is reported is at a stated distance.
+Source: 3GPP TR 38.901, Table 7.4.1-1 (line of sight, below the breakpoint). Without line of sight the factor
+is 31.9 instead of 21, as in the table's optional model. Shadowing is left out: results are for a stated
+distance.
 """
 
 import math
@@ -19,9 +20,19 @@ THERMAL_NOISE_DBM_HZ = -174.0
 class RadioLink:
     """A link between two machines.
 
-    distance_m: at least 1. tx_power_w: radiated. noise_figure_db: of the receiver. overhead: share of the
-    channel uses that carries no data (pilots, cyclic prefix, control). round_trip_s: between a block and its
-    retransmission. speed_m_s: of the receiver against the sender.
+    Attributes:
+        distance_m: Distance in metres, at least 1.
+        tx_power_w: Radiated power in watts.
+        carrier_hz: Carrier frequency.
+        bandwidth_hz: Bandwidth.
+        noise_figure_db: Noise figure of the receiver.
+        line_of_sight: Selects the path loss model.
+        overhead: Share of the channel uses that carries no data (pilots, cyclic prefix, control), in [0, 1).
+        round_trip_s: Time between a block and its retransmission.
+        speed_m_s: Speed of the receiver relative to the sender.
+
+    Raises:
+        UserError: If a value is out of range.
     """
 
     distance_m: float
@@ -46,36 +57,45 @@ class RadioLink:
 
     @property
     def path_loss_db(self) -> float:
-        """Between isotropic antennas."""
+        """Path loss between isotropic antennas."""
         slope, offset = (21.0, 32.4) if self.line_of_sight else (31.9, 32.4)
         return offset + slope * math.log10(self.distance_m) + 20 * math.log10(self.carrier_hz / 1e9)
 
     @property
     def snr_db(self) -> float:
-        """Mean Es / N0 at the receiver."""
+        """Mean Es / N0 at the receiver, in dB."""
         noise_dbm = THERMAL_NOISE_DBM_HZ + 10 * math.log10(self.bandwidth_hz) + self.noise_figure_db
         return 10 * math.log10(self.tx_power_w * 1e3) - self.path_loss_db - noise_dbm
 
     @property
     def symbol_rate_hz(self) -> float:
-        """Data symbols a second: one for each second and hertz that is not overhead."""
+        """Data symbols per second: one per second and hertz that is not overhead."""
         return self.bandwidth_hz * (1 - self.overhead)
 
     def airtime_s(self, symbols: int) -> float:
-        """How long so many symbols are on the air."""
+        """Return the seconds for which `symbols` symbols are on the air."""
         return symbols / self.symbol_rate_hz
 
     def latency_s(self, symbols: int, transmissions: int = 1) -> float:
-        """Until the last block is there: airtime, and a round trip before each retransmission."""
+        """Return the seconds until the last block is received.
+
+        The latency is the airtime plus one round trip before each retransmission.
+        """
         return self.airtime_s(symbols) + (transmissions - 1) * self.round_trip_s
 
 
 @dataclass(frozen=True)
 class RadioPower:
-    """What a radio draws.
+    """The power that a radio draws.
 
-    amplifier_efficiency: radiated power by the power that the amplifier draws. circuit_w: all else of the
-    sender while it sends. receive_w: of the receiver while it listens.
+    Attributes:
+        tx_power_w: Radiated power.
+        amplifier_efficiency: Radiated power divided by the power that the amplifier draws, in (0, 1].
+        circuit_w: Power of the rest of the sender while it sends.
+        receive_w: Power of the receiver while it listens.
+
+    Raises:
+        UserError: If `amplifier_efficiency` is out of range.
     """
 
     tx_power_w: float
@@ -88,9 +108,14 @@ class RadioPower:
             raise UserError(f"amplifier_efficiency is {self.amplifier_efficiency}: expected (0, 1]")
 
     def send_energy_j(self, airtime_s: float) -> float:
-        """(P_tx / efficiency + P_circuit) t."""
+        """Return the joules that the sender needs for an airtime t of `airtime_s` seconds.
+
+            (P_tx / efficiency + P_circuit) t
+
+        P_tx / efficiency is the power that the amplifier draws.
+        """
         return (self.tx_power_w / self.amplifier_efficiency + self.circuit_w) * airtime_s
 
     def receive_energy_j(self, airtime_s: float) -> float:
-        """P_rx t."""
+        """Return the joules that the receiver needs for `airtime_s` seconds: P_rx t."""
         return self.receive_w * airtime_s

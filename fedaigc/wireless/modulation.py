@@ -1,7 +1,7 @@
-"""Square Gray-labelled QAM: bits to symbols by sionna, and the exact error rates that theory gives.
+"""Square Gray-labelled QAM: mapping by sionna, and exact error rates from theory.
 
-Symbols have mean energy 1; SNR is Es / N0 at the receiver, N0 the noise variance of the complex sample (half
-of it in each real dimension).
+Symbols have mean energy 1. The SNR is Es / N0 at the receiver, where N0 is the noise variance of the complex
+sample (half of it in each real dimension).
 """
 
 import math
@@ -20,7 +20,7 @@ BITS_PER_SYMBOL: dict[Modulation, int] = {"qpsk": 2, "16qam": 4, "64qam": 6, "25
 
 @cache
 def mapper(modulation: Modulation) -> Any:
-    """sionna's mapper: [..., n m] bits as floats -> [..., n] symbols."""
+    """Return sionna's mapper, which maps bits as floats (..., n m) to symbols (..., n)."""
     load_sionna()
     from sionna.phy.mapping import Mapper
 
@@ -29,10 +29,15 @@ def mapper(modulation: Modulation) -> Any:
 
 @cache
 def demapper(modulation: Modulation, *, hard: bool) -> Any:
-    """sionna's demapper, max-log: its "app" is biased at low SNR (16-QAM at 0 dB: 0.2825 for 0.2873).
+    """Return sionna's max-log demapper.
 
-    Takes [..., n] symbols after equalisation and N0 of each; gives [..., n m] bits, or their log-likelihood
-    ratios ln p(1) / p(0).
+    The demapper takes symbols (..., n) after equalisation and N0 of each. It returns bits (..., n m), or
+    their log-likelihood ratios ln p(1) / p(0). sionna's "app" method is biased at low SNR (16-QAM at 0 dB:
+    0.2825 instead of 0.2873).
+
+    Args:
+        modulation: Modulation of the symbols.
+        hard: Whether the demapper returns bits instead of log-likelihood ratios.
     """
     load_sionna()
     from sionna.phy.mapping import Demapper
@@ -43,15 +48,24 @@ def demapper(modulation: Modulation, *, hard: bool) -> Any:
 def bit_error_rates(
     modulation: Modulation, snr_db: float, *, rayleigh: bool = False
 ) -> Float[np.ndarray, " m"]:
-    """The exact error rate of each bit of a symbol under hard decisions, in the order of the mapper.
+    """Return the exact error rate of each bit of a symbol under hard decisions.
 
-    Per real dimension with L = sqrt(M) levels, bit k = 1 ... log2 L from the sign on [ChoYoon02, eq. 14]:
+    In each real dimension with L = sqrt(M) levels, the error rate of bit k = 1 ... log2 L, starting with the
+    sign, is [ChoYoon02, eq. 14]
 
         P(k) = 1/L sum_{i=0}^{(1 - 2^-k) L - 1} w(i, k) erfc((2i + 1) sqrt(3 snr / (2 (M - 1))))
         w(i, k) = (-1)^floor(i 2^(k-1) / L) (2^(k-1) - floor(i 2^(k-1) / L + 1/2))
 
-    The two dimensions take turns in a symbol's bits. rayleigh: the mean over Rayleigh fading known to the
-    receiver, `snr_db` then being the mean SNR: erfc(sqrt(x snr)) becomes 1 - sqrt(x snr / (1 + x snr)).
+    The bits of a symbol alternate between the two dimensions.
+
+    Args:
+        modulation: Modulation of the symbols.
+        snr_db: Es / N0 in dB; its mean over the fades if `rayleigh`.
+        rayleigh: Whether to average over Rayleigh fading that the receiver knows: erfc(sqrt(x snr)) then
+            becomes 1 - sqrt(x snr / (1 + x snr)).
+
+    Returns:
+        Error rates in the bit order of the mapper, (m,).
     """
     order = 2 ** BITS_PER_SYMBOL[modulation]
     levels = math.isqrt(order)

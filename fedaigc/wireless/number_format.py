@@ -1,14 +1,14 @@
-"""How numbers become bits on the air, and back: float32, float16, 8-bit fixed point, plain or Gray-coded.
+"""Number formats on the air: float32, float16, and 8-bit fixed point, plain or Gray-coded.
 
-[Du23] does not say how latents become bits, and it decides the result: at a bit error rate of 2 %, flipped
-exponent bits leave half a percent of float values infinite or without a value. So the format is part of every
-figure here.
+[Du23] does not specify how latents become bits, and this choice decides the result: flipped exponent bits
+leave half a percent of float values infinite or NaN at a bit error rate of 2 %. Every figure of this project
+therefore names its format.
 
-Fixed point with range c has 256 cells of width d = c / 128 and reads the middle of a cell:
+Fixed point with range c has 256 cells of width d = c / 128 and decodes to the middle of a cell:
 
     q = clip(floor((x + c) / d), 0, 255)        x' = (q + 1/2) d - c
 
-On the air q goes as its binary digits ("fixed8") or as those of its Gray code q xor (q >> 1) ("fixed8-gray").
+On the air, q has its binary digits ("fixed8") or those of its Gray code q xor (q >> 1) ("fixed8-gray").
 """
 
 import math
@@ -25,7 +25,7 @@ from fedaigc.errors import UserError
 
 FormatName = Literal["float32", "float16", "fixed8", "fixed8-gray"]
 FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
-# the range in standard deviations: for a Gaussian in 256 cells the error is least near 3.9 (see the tests)
+# range in standard deviations: for a Gaussian in 256 cells the error is least near 3.9 (see the tests)
 LOADING = 4.0
 _LEVELS = 256
 _FLOATS = {"float32": (torch.float32, "<u4", 32, 9), "float16": (torch.float16, "<u2", 16, 6)}
@@ -33,12 +33,15 @@ _FLOATS = {"float32": (torch.float32, "<u4", 32, 9), "float16": (torch.float16, 
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """One number format.
+    """A number format for values on the air.
 
-    limit: the largest magnitude that a value is expected to have; of fixed point it is the range c. Floats
-    carry larger values too: for them it only says what a receiver takes for implausible.
+    Attributes:
+        name: Name of the format.
+        limit: Largest expected magnitude of a value; for fixed point, the range c. Floats also carry larger
+            values: for them the limit only states what a receiver considers implausible.
 
-    Raises UserError for an unknown name or a limit that is not finite and above 0.
+    Raises:
+        UserError: If the name is unknown, or the limit is not finite and above 0.
     """
 
     name: FormatName
@@ -52,24 +55,31 @@ class NumberFormat:
 
     @property
     def width(self) -> int:
-        """Bits of a value."""
+        """Number of bits per value."""
         return _FLOATS[self.name][2] if self.is_float else 8
 
     @property
     def is_float(self) -> bool:
-        """Whether a value can come out infinite or without a value."""
+        """Whether a decoded value can be infinite or NaN."""
         return self.name in _FLOATS
 
     def to_bits(self, values: Float[Tensor, " n"]) -> UInt8[np.ndarray, "n width"]:
-        """The bits of every value, the most significant first: of floats the sign, exponent, fraction.
+        """Encode values, most significant bit first; for floats: sign, exponent, fraction.
 
-        Raises UserError for values that are not finite: a run that diverged is not sent.
+        Args:
+            values: Values to encode, (n,).
+
+        Returns:
+            Bits, (n, width).
+
+        Raises:
+            UserError: If a value is not finite: a run that diverged is not sent.
         """
         if not bool(torch.isfinite(values).all()):
             raise UserError(f"{int((~torch.isfinite(values)).sum())} of {len(values)} values are not finite")
         if self.is_float:
             dtype, integer, width, _ = _FLOATS[self.name]
-            # beyond the largest half-precision number lies infinity, which nobody is to send
+            # clamped, since larger values would become infinite in half precision
             limits = torch.finfo(dtype)
             cast = values.detach().cpu().float().clamp(limits.min, limits.max).to(dtype).numpy()
             return _digits(cast.astype(cast.dtype.newbyteorder("<"), copy=False).view(integer), width)
@@ -77,7 +87,14 @@ class NumberFormat:
         return _digits(_gray(cells) if self.name == "fixed8-gray" else cells, 8)
 
     def from_bits(self, bits: UInt8[np.ndarray, "n width"]) -> Float[Tensor, " n"]:
-        """The values of the bits, float32; of floats with bit errors they may be infinite or not a number."""
+        """Decode bits to float32 values; floats with bit errors may be infinite or NaN.
+
+        Args:
+            bits: Bits, (n, width), most significant first.
+
+        Returns:
+            Values, (n,).
+        """
         if self.is_float:
             _, integer, width, _ = _FLOATS[self.name]
             numbers = _numbers(bits, width).astype(integer)
@@ -88,11 +105,16 @@ class NumberFormat:
     def fill_erased(
         self, bits: UInt8[np.ndarray, "n width"], erased: Bool[np.ndarray, "n width"]
     ) -> UInt8[np.ndarray, "n width"]:
-        """The bits with the erased ones filled in neutrally: the middle of what the bits before leave open.
+        """Fill erased bits with the middle of the range that the bits before them leave open.
 
-        From the first erased bit of a value on, all of it is unknown, for less significant bits alone say
-        little. A fixed-point value becomes the middle of the cells that its known first bits allow (0 when
-        the first is erased); a float loses the rest of its fraction, and becomes 0 with an exponent unknown.
+        From its first erased bit on, a value counts as unknown, since less significant bits alone carry
+        little information. A fixed-point value becomes the middle of the cells that its known first bits
+        allow (the cell next to 0 if the first bit is erased). A float loses the rest of its fraction, and
+        becomes 0 if its exponent is unknown.
+
+        Args:
+            bits: Received bits, (n, width).
+            erased: Which of them are erased, (n, width).
         """
         unknown = np.logical_or.accumulate(erased, axis=1)
         if self.is_float:
@@ -103,19 +125,29 @@ class NumberFormat:
         first = unknown & ~np.pad(unknown, ((0, 0), (1, 0)))[:, :-1]
         if self.name == "fixed8":
             return np.where(unknown, first, bits).astype(np.uint8)
-        # the middle is 1 0 0 ... in binary only: there and back
+        # the middle is 1 0 0 ... in plain binary only, so Gray code is converted and converted back
         binary = np.bitwise_xor.accumulate(bits, axis=1)
         return _digits(_gray(_numbers(np.where(unknown, first, binary).astype(np.uint8), 8)), 8)
 
     def linear_error(self, std: float, bit_error_rates: Float[np.ndarray, " 8"]) -> tuple[float, float]:
-        """Gain and error variance of Gaussian values (mean 0, `std`) as they arrive: x' = g x + d.
+        """Return gain g and error variance v of Gaussian values after transmission.
 
-        g = E[x x'] / E[x^2] and v = E[x'^2] - g^2 E[x^2], so that d is uncorrelated with x; rounding counts
-        as part of d. Fixed point only; UserError for floats.
+        Values x of mean 0 and standard deviation `std` arrive as
+
+            x' = g x + d,   g = E[x x'] / E[x^2],   v = E[x'^2] - g^2 E[x^2]
+
+        so that d is uncorrelated with x. Rounding is part of d.
+
+        Args:
+            std: Standard deviation of the values.
+            bit_error_rates: Error rate of each bit, most significant first, (8,).
+
+        Raises:
+            UserError: If the format is not fixed point.
         """
         if self.is_float:
             raise UserError(f"{self.name} has no expected error: flipped exponents are unbounded")
-        # quantiles as the sample: exact to 1e-4, and the same everywhere
+        # quantiles instead of a random sample: exact to 1e-4, and the same on every machine
         values = torch.from_numpy(std * ndtri((np.arange(20_000) + 0.5) / 20_000))
         cells = torch.from_numpy(self._cells(values))
         received = torch.from_numpy(self.transition_matrix(bit_error_rates))
@@ -126,7 +158,14 @@ class NumberFormat:
         return gain, float(mean_square.mean()) - gain**2 * power
 
     def transition_matrix(self, bit_error_rates: Float[np.ndarray, " 8"]) -> Float[np.ndarray, "256 256"]:
-        """T(q, r): the chance that cell q is read as cell r. Fixed point only."""
+        """Return T(q, r), the probability that cell q is read as cell r. Fixed point only.
+
+        Args:
+            bit_error_rates: Error rate of each bit, most significant first, (8,).
+
+        Returns:
+            T, (256, 256).
+        """
         cells = np.arange(_LEVELS)
         codes = _digits(_gray(cells) if self.name == "fixed8-gray" else cells, 8)
         flipped = codes[:, None, :] != codes[None, :, :]

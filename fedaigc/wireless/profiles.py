@@ -1,7 +1,8 @@
-"""What devices take and draw: seconds and joules of a step, a decoding, a text encoding; their radios.
+"""Device profiles: seconds and joules of a step, a decoding and a text encoding, and the power of radios.
 
-Every figure says where it comes from: "measured" (by whom), "datasheet", or "assumed". An assumed figure
-carries its reason, so that whoever knows better can put a better one in; results that rest on it must say so.
+Every figure states its origin: "measured" (with the source), "datasheet" or "assumed". An assumed figure
+gives its reason, so that users with better data can replace it. Results that depend on an assumed figure must
+state so.
 """
 
 import json
@@ -30,13 +31,19 @@ _NUMBERS = (
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """One device with one model.
+    """Figures of one device with one model.
 
-    step_s, step_j: of a denoising step of one sample, guidance included. text_*, decode_*: of a prompt's text
-    encoding and of a picture's decoding. tx_power_w, amplifier_efficiency, circuit_w, receive_w: see
-    `RadioPower`. sources: for every one of these its origin and where from, e.g. {"step_s": "measured: ..."}.
+    Attributes:
+        name: Name of the device.
+        model: Model and image size that the figures apply to.
+        step_s, step_j: Seconds and joules of a denoising step of one sample, guidance included.
+        text_s, text_j: Seconds and joules of the text encoding of a prompt.
+        decode_s, decode_j: Seconds and joules of the decoding of an image.
+        tx_power_w, amplifier_efficiency, circuit_w, receive_w: See `RadioPower`.
+        sources: Origin and source of each of these figures, e.g. {"step_s": "measured: ..."}.
 
-    Raises UserError for a figure without a source or that is negative.
+    Raises:
+        UserError: If a figure has no source or is negative.
     """
 
     name: str
@@ -64,32 +71,40 @@ class DeviceProfile:
 
     @property
     def radio(self) -> RadioPower:
-        """The radio alone."""
+        """The figures of the radio."""
         return RadioPower(self.tx_power_w, self.amplifier_efficiency, self.circuit_w, self.receive_w)
 
     def image_s(self, steps: int) -> float:
-        """Seconds of a picture of which this device runs `steps`, with one text encoding and the decoding."""
+        """Return the seconds for an image of which this device runs `steps` steps.
+
+        One text encoding and the decoding are included.
+        """
         return self.text_s + steps * self.step_s + self.decode_s
 
     def image_j(self, steps: int) -> float:
-        """Joules of the same."""
+        """Return the joules for the work of `image_s`."""
         return self.text_j + steps * self.step_j + self.decode_j
 
     def shared_s(self, steps: int) -> float:
-        """Seconds of an executor: a text encoding and `steps`, nothing decoded."""
+        """Return the seconds of an executor: a text encoding and `steps` steps, without decoding."""
         return self.text_s + steps * self.step_s
 
     def shared_j(self, steps: int) -> float:
-        """Joules of the same."""
+        """Return the joules for the work of `shared_s`."""
         return self.text_j + steps * self.step_j
 
     def to_json(self) -> str:
-        """The profile as JSON."""
+        """Return the profile as JSON."""
         return json.dumps(asdict(self), indent=1)
 
 
 def read_profile(path: Path) -> DeviceProfile:
-    """Read what `to_json` wrote. UserError when there is no file, DamagedFile when it is no profile."""
+    """Read a profile that `DeviceProfile.to_json` wrote.
+
+    Raises:
+        UserError: If the file cannot be read, or a figure of it is refused by `DeviceProfile`.
+        DamagedFile: If the file is not a profile.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Unequal protection: the significant bits of every value through a stronger scheme than the others.
+"""Unequal protection: the significant bits of every value use a more robust scheme than the others.
 
-A payload lies in bit planes, the most significant bit of all values first (`diffusion.handoff.packet`), so
-that the planes of one class are one run of bits.
+A payload is laid out in bit planes, the most significant bit of all values first
+(`diffusion.handoff.packet`). The planes of one class are therefore contiguous bits.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,16 @@ from fedaigc.wireless.channel import Channel, Reception
 
 @dataclass(frozen=True)
 class UnequalChannel:
-    """Classes of protection, one after the other on the air.
+    """Protection classes that are sent one after the other.
 
-    planes: how many bit planes each class has, from the most significant on; they must add up to `width`.
-    channels: how each class is sent. Raises UserError when the planes do not add up.
+    Attributes:
+        width: Total number of bit planes, that is the bits per value.
+        planes: Number of bit planes of each class, starting with the most significant.
+        channels: Channel of each class.
+
+    Raises:
+        UserError: If `planes` does not add up to `width`, a class is empty, or there are not as many channels
+            as classes.
     """
 
     width: int
@@ -33,7 +39,11 @@ class UnequalChannel:
             raise UserError(f"{len(self.planes)} classes of planes, but {len(self.channels)} channels")
 
     def send(self, bits: UInt8[np.ndarray, " n"], random: np.random.Generator) -> Reception:
-        """Send each class through its channel. ValueError unless the bits are whole planes."""
+        """Send each class through its channel.
+
+        Raises:
+            ValueError: If the bits do not form `width` whole planes.
+        """
         if len(bits) % self.width:
             raise ValueError(f"{len(bits)} bits are no {self.width} planes")
         ends = np.cumsum(self.planes)[:-1] * (len(bits) // self.width)
@@ -44,7 +54,10 @@ class UnequalChannel:
 
 
 def joined(receptions: Sequence[Reception]) -> Reception:
-    """Receptions that were on the air one after the other, as one."""
+    """Return receptions that were on the air one after the other as one.
+
+    Counts add up; `transmissions` is the largest of them.
+    """
     return Reception(
         np.concatenate([reception.bits for reception in receptions]),
         np.concatenate([reception.erased for reception in receptions]),

@@ -1,9 +1,11 @@
-"""The full chain: checksum, LDPC, QAM, noise and fading, demapping, decoding, retransmission; on sionna.
+"""The full radio chain on sionna: checksum, LDPC, QAM, noise and fading, demapping, decoding, retransmission.
 
     y = h x + w,  E|x|^2 = 1,  w complex Gaussian of variance N0 = 1 / snr
 
-The receiver knows h. A block whose checksum fails is sent again, at the gains of that later time, and all its
-receptions are combined symbol by symbol (Chase combining, sum h* y / sum |h|^2).
+The receiver knows h. A block whose checksum fails is sent again, with the gains of that later time. All
+receptions of a block are combined symbol by symbol (Chase combining):
+
+    sum h* y / sum |h|^2
 """
 
 from dataclasses import dataclass
@@ -22,16 +24,24 @@ from fedaigc.wireless.modulation import demapper, mapper
 from fedaigc.wireless.sionna_random import load_sionna, sionna_random
 
 FailedBlock = Literal["keep", "erase"]
-# the demapper compares every symbol with every point
+# bounded, since the demapper compares every symbol with every constellation point
 _BLOCKS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Transmission:
-    """How bits are sent over a radio channel, whichever way it is computed.
+    """How bits are sent over a radio channel, independent of how the channel is computed.
 
-    max_transmissions: of a block, the first included. failed_block: what is left of a block whose checksum
-    never agreed: "keep" the bits as decoded, or "erase" them. Both need a code.
+    Retransmissions and erasures need a code.
+
+    Attributes:
+        scheme: Modulation and code rate.
+        max_transmissions: Transmissions of a block at most, the first included.
+        failed_block: What remains of a block whose checksum never agreed: "keep" the bits as decoded, or
+            "erase" them.
+
+    Raises:
+        UserError: If `max_transmissions` is below 1, or an uncoded scheme is to send again or to erase.
     """
 
     scheme: Scheme
@@ -48,9 +58,12 @@ class Transmission:
 
 @dataclass(frozen=True)
 class RadioChannel:
-    """Bits over AWGN or Rayleigh block fading, every symbol computed.
+    """Bits over AWGN or Rayleigh block fading, with every symbol computed.
 
-    snr_db: mean Es / N0 at the receiver, in dB.
+    Attributes:
+        transmission: How bits are sent.
+        snr_db: Mean Es / N0 at the receiver, in dB.
+        fading: Fading of the channel.
     """
 
     transmission: Transmission
@@ -58,7 +71,7 @@ class RadioChannel:
     fading: Fading = NO_FADING
 
     def send(self, bits: UInt8[np.ndarray, " n"], random: np.random.Generator) -> Reception:
-        """The bits as received. Bits of a failed block are decoded ones, or erased."""
+        """Send bits through the chain; bits of a failed block are those decoded, or erased."""
         if self.transmission.scheme.code_rate is None:
             return self._send_uncoded(bits, random)
         return self._send_coded(bits, random)
@@ -103,7 +116,7 @@ class RadioChannel:
     def _send_blocks(
         self, payload: Float[Tensor, "blocks 1000"], random: np.random.Generator, start: int
     ) -> tuple[Tensor, Tensor, int, int]:
-        """Payload and failure of each block, the number of blocks sent, and the rounds it took."""
+        """Return payload and failure of each block, the number of blocks sent, and the rounds it took."""
         scheme = self.transmission.scheme
         code = block_code(scheme)
         sent = mapper(scheme.modulation)(code.encode(payload))

@@ -1,4 +1,4 @@
-"""What a receiver does about values that cannot be right, before it denoises on."""
+"""Repair of received values that cannot be right, before denoising continues."""
 
 from typing import Literal, get_args
 
@@ -13,11 +13,19 @@ REPAIRS: tuple[Repair, ...] = get_args(Repair)
 
 
 def repair(latents: Float[Tensor, "*shape"], limit: float, how: Repair) -> Float[Tensor, "*shape"]:
-    """The latents with implausible values mended: those beyond `limit` in magnitude or without a value.
+    """Repair implausible latents: those beyond `limit` in magnitude, and NaN.
 
-    "clip": to +-limit, and no value to 0. "zero": all of them to 0, their mean. "nothing": as they came, so
-    they may be infinite; count such a run as failed. Fixed point brings nothing implausible: the repairs
-    leave it alone. Raises UserError for another repair.
+    Fixed point never decodes to implausible values, so the repairs leave it unchanged.
+
+    Args:
+        latents: Received latents, of any shape.
+        limit: Largest plausible magnitude.
+        how: "clip" clips to +-limit and sets NaN to 0. "zero" sets all implausible values to 0, their mean.
+            "nothing" returns the latents unchanged: they may be infinite or NaN, and such a run counts as
+            failed.
+
+    Raises:
+        UserError: If the repair is unknown.
     """
     if how not in REPAIRS:
         raise UserError(f"repair {how!r}: expected one of {', '.join(REPAIRS)}")

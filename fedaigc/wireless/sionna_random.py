@@ -1,4 +1,4 @@
-"""Randomness is an argument, for sionna too, whose blocks draw from streams of the process."""
+"""Explicit randomness for sionna, whose blocks draw from streams of the process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,17 @@ import torch
 
 @cache
 def load_sionna() -> None:
-    """Import sionna, which seeds torch's own stream as it loads: it is put back. Before any import of it."""
+    """Import sionna and restore torch's own random stream, which sionna seeds as it loads.
+
+    Call this function before any import of sionna.
+    """
     with torch.random.fork_rng():
         import sionna.phy  # noqa: F401
 
 
 @contextmanager
 def sionna_random(random: np.random.Generator) -> Iterator[None]:
-    """Inside, sionna draws from a stream seeded by `random`; torch's own stream is left as it was."""
+    """Make sionna draw from a stream seeded by `random`; torch's own stream is restored on exit."""
     load_sionna()
     from sionna.phy import config
 

@@ -1,1 +1,1 @@
-"""What a device keeps: images, prompts, pictures, adapters, and what it disclosed."""
+"""What a device stores: images, prompts, finished images, adapters, and its disclosure log."""

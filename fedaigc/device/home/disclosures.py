@@ -1,9 +1,9 @@
-"""The disclosure log of a device: what servers were told of each prompt, for its owner to see.
+"""The disclosure log of a device: what servers received about each prompt, for its owner to see.
 
-`disclosures.jsonl` in the home has one line of JSON for each disclosure: time (Unix seconds), task id,
-policy, and the signature as it was sent. Lines are only ever added. A line is added only if the signature
-says something new of its prompt, and all policies and minima together give a prompt fewer than 20 signatures.
-So the log stays small however often servers ask, and nothing in it has to be dropped.
+`disclosures.jsonl` in the home has one line of JSON per disclosure: time (Unix seconds), task id, policy, and
+the signature as sent. Lines are only appended. A line is appended only if its signature discloses something
+new about its prompt, and all policies and minima together give a prompt fewer than 20 signatures. The log
+therefore stays small however often servers ask, and no line has to be dropped.
 """
 
 import json
@@ -17,13 +17,20 @@ from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.signature import Signature, says_all_of
 
 LOG_NAME = "disclosures.jsonl"
-# the year 5138: a time that the system can print
+# the year 5138, a time that the system can print
 _LATEST = 1e11
 
 
 @dataclass(frozen=True)
 class Disclosure:
-    """One line of the log. signature: its JSON, see `Signature.to_json`; time: Unix seconds."""
+    """One line of the log.
+
+    Attributes:
+        time: Unix seconds.
+        task_id: Task of the prompt.
+        policy: Disclosure policy.
+        signature: JSON of the signature, see `Signature.to_json`.
+    """
 
     time: float
     task_id: str
@@ -32,7 +39,7 @@ class Disclosure:
 
 
 class DisclosureLog:
-    """The log of one home."""
+    """The disclosure log of one home."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -43,20 +50,21 @@ class DisclosureLog:
 
     @property
     def path(self) -> Path:
-        """The file; there is none before the first disclosure."""
+        """The log file, which does not exist before the first disclosure."""
         return self._home.root / LOG_NAME
 
     def add(self, task_id: str, signature: Signature) -> bool:
-        """Log what is about to be sent of a task; False if its signatures in the log say all of it already.
+        """Log a signature that is about to be sent; the line is on disk when this method returns.
 
-        The line is on disk when this returns.
+        Returns:
+            False, without a new line, if the task's signatures in the log already disclose all of it.
         """
         text, before = signature.to_json(), self.most(task_id)
         if most_disclosed((*before, text)) == before:
             return False
         entry = Disclosure(round(time.time(), 3), task_id, signature.policy.value, text)
         line = json.dumps(asdict(entry), sort_keys=True).encode() + b"\n"
-        # another process may have added lines too: then the whole log is read again
+        # if another process appended lines as well, the whole log is read again
         known = self._home.append_line(self.path, line) == self._size
         if known:
             self._size += len(line)
@@ -64,17 +72,17 @@ class DisclosureLog:
         return True
 
     def most(self, task_id: str) -> tuple[str, ...]:
-        """The signatures, as JSON, that together say the most that was ever disclosed of a task."""
+        """Return the signatures, as JSON, that together contain the most ever disclosed of a task."""
         self._load()
         return self._most.get(task_id, ())
 
     def entries(self) -> list[Disclosure]:
-        """Every disclosure that can be read, oldest first."""
+        """Return every disclosure that can be read, oldest first."""
         self._load()
         return list(self._entries)
 
     def damaged(self) -> int:
-        """How many lines cannot be read."""
+        """Return the number of lines that cannot be read."""
         self._load()
         return self._damaged
 
@@ -84,7 +92,7 @@ class DisclosureLog:
             return
         self._entries, self._most, self._damaged = [], {}, 0
         content = self.path.read_bytes() if size else b""
-        # what follows the last line break was being written when its process ended, and was not sent
+        # text after the last line break was being written when its process ended; it was not sent
         *lines, torn = content.split(b"\n")
         self._size = len(content) - len(torn)
         for line in lines:
@@ -106,10 +114,13 @@ def _checked(entry: Disclosure) -> Disclosure:
 
 
 def most_disclosed(signatures: Iterable[str]) -> tuple[str, ...]:
-    """Of signatures (JSON) of one prompt, those that together say all that the others say, in their order.
+    """Return those signatures of one prompt that together disclose all that the others do, in their order.
 
-    One, unless two are incomparable, e.g. "a thing on a table" and "a fruit on furniture". A text that is no
-    signature is kept: what cannot be compared must not be hidden.
+    The result is one signature, unless two are incomparable, e.g. "a thing on a table" and "a fruit on
+    furniture". A text that is not a signature is kept: what cannot be compared must not be hidden.
+
+    Args:
+        signatures: Signatures of one prompt, as JSON.
     """
     most: list[str] = []
     for text in dict.fromkeys(signatures):

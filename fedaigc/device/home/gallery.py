@@ -1,4 +1,4 @@
-"""The gallery of a device: finished images and how they came about. Nothing of it leaves the device."""
+"""The gallery of a device: finished images and how they were made. Nothing in it leaves the device."""
 
 import io
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from fedaigc.errors import DamagedFile
 
 @dataclass(frozen=True)
 class Begun:
-    """A picture that is being drawn, or that was when its process ended; see `Finished` for the names."""
+    """An image that is being drawn, or was when its process ended; see `Finished` for the attributes."""
 
     task_id: str
     received_step: int
@@ -25,10 +25,17 @@ class Begun:
 
 @dataclass(frozen=True)
 class Finished:
-    """What the gallery keeps beside a picture.
+    """What the gallery stores with an image.
 
-    received_step: the step at which the packet came; 0 when the device ran all steps. report: the counts and
-    scores that were told. strip_steps: the steps before which the strip shows the latents.
+    Attributes:
+        task_id: Task of the image.
+        prompt: Private prompt of the task.
+        received_step: Hand-off step of the packet; 0 if the device ran all steps.
+        num_steps: Number of steps of the plan.
+        boundary: First step on the personal side of t*.
+        plan_fingerprint: Fingerprint of the plan.
+        report: Counts and scores that were reported.
+        strip_steps: Steps before which the strip shows the latents.
     """
 
     task_id: str
@@ -48,27 +55,27 @@ class Gallery:
         self._home = home
 
     def begin(self, begun: Begun) -> None:
-        """Note that a picture is being drawn; parts of its strip follow one by one."""
+        """Record that an image is being drawn; the parts of its strip follow one by one."""
         for old in self._home.gallery.glob(f"{begun.task_id}.strip*.png"):
             old.unlink(missing_ok=True)
         self._home.write_json(self._begun_path(begun.task_id), asdict(begun))
 
     def save_part(self, task_id: str, number: int, part: Image.Image) -> None:
-        """Keep one picture of a strip."""
+        """Store one image of a strip."""
         self._write_png(self.path(task_id, number).name, part)
 
     def save(self, entry: Finished, image: Image.Image) -> None:
-        """Keep a picture; a later one for the same task replaces it. The metadata is written last."""
+        """Store an image; a later one for the same task replaces it. The metadata is written last."""
         self._write_png(self.path(entry.task_id).name, image)
         self._home.write_json(self._home.gallery / f"{entry.task_id}.json", asdict(entry))
         self._begun_path(entry.task_id).unlink(missing_ok=True)
 
     def all(self) -> list[Finished]:
-        """Every entry, by task id."""
+        """Return every entry, by task id."""
         return [Finished(**self._fields(path)) for path in sorted(self._home.gallery.glob("*.json"))]
 
     def readable(self) -> tuple[list[Finished], list[Path]]:
-        """Every entry that can be read, by task id, and the files of those that cannot."""
+        """Return every entry that can be read, by task id, and the files of those that cannot."""
         entries, damaged = [], []
         for path in sorted(self._home.gallery.glob("*.json")):
             try:
@@ -81,7 +88,7 @@ class Gallery:
         return entries, damaged
 
     def begun(self, task_id: str) -> Begun | None:
-        """What is known of a picture that is being drawn; None when there is none, or it cannot be read."""
+        """Return the record of an image that is being drawn; None if it is missing or cannot be read."""
         path = self._begun_path(task_id)
         try:
             begun = Begun(**self._fields(path))
@@ -91,16 +98,20 @@ class Gallery:
         return begun
 
     def path(self, task_id: str, part: int | None = None) -> Path:
-        """The file of a finished picture, or of one part of its strip."""
+        """Return the file of a finished image, or of one part of its strip."""
         name = f"{task_id}.png" if part is None else f"{task_id}.strip{part:02d}.png"
         return self._home.gallery / name
 
     def image(self, task_id: str) -> Image.Image:
-        """The finished picture of a task; FileNotFoundError when there is none."""
+        """Return the finished image of a task.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
         return self._read_png(f"{task_id}.png")
 
     def strip(self, entry: Finished) -> list[Image.Image]:
-        """The decoded latents after each of `entry.strip_steps`."""
+        """Return the decoded latents of each of `entry.strip_steps`."""
         return [self._read_png(self.path(entry.task_id, i).name) for i in range(len(entry.strip_steps))]
 
     def _begun_path(self, task_id: str) -> Path:
@@ -121,7 +132,7 @@ class Gallery:
 
 
 def _check(entry: Finished | Begun, path: Path) -> None:
-    """DamagedFile when the entry does not belong to its file, or its steps make no sense."""
+    """Raise DamagedFile if the entry does not belong to its file, or its steps are inconsistent."""
     counts = (entry.received_step, entry.num_steps, entry.boundary, *entry.strip_steps)
     sound = all(type(count) is int and count >= 0 for count in counts)
     sound = sound and isinstance(getattr(entry, "prompt", ""), str)

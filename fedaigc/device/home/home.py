@@ -3,18 +3,18 @@
 Layout::
 
     device.json             format and the seed of this device's own random streams
-    images/                 captions.jsonl and NNNNNN.png: the private pictures
-    prompts/                NNNNNN-<task id>.json: the queue, one file a task
-    adapters/rounds/        <run>/<round>.safetensors: the personal adapters that rounds ended with
-    adapters/current.json   which of them is used
+    images/                 captions.jsonl and NNNNNN.png: the private images
+    prompts/                NNNNNN-<task id>.json: the queue, one file per task
+    adapters/rounds/        <run>/<round>.safetensors: the personal adapter after each round
+    adapters/current.json   which of them is in use
     adapters/shared/        <hash>.safetensors: the shared states that the federation sent
-    gallery/                <task id>.png and <task id>.json: finished images; .stripNN.png: the way to them
+    gallery/                <task id>.png and <task id>.json: finished images; .stripNN.png: their strips
     shared_work/            the shared steps that this device ran for its groups
     disclosures.jsonl       what was disclosed of each prompt
-    task_names.json         the names under which prompts were last offered of which nothing was disclosed
+    task_names.json         the latest names of prompts of which nothing was disclosed
     cache/                  latents and text embeddings of the private images
-    training.json           how much servers had this device train: rounds, and pictures with repetition
-    errors.log              what went wrong, in full; only the kind of an error leaves the device
+    training.json           how much servers had this device train: rounds, and images with repetition
+    errors.log              full error messages; only the kind of an error leaves the device
 """
 
 import contextlib
@@ -38,15 +38,15 @@ MAX_LOG_BYTES = 1_000_000
 
 
 def home_of(homes: Path, client: int) -> Path:
-    """The home of a client's device in a simulation: homes/00, homes/01, and so on."""
+    """Return the home of a client's device in a simulation: homes/00, homes/01, and so on."""
     return homes / f"{client:02d}"
 
 
 class Home:
-    """Paths of a device's folder, and the only functions that write in it.
+    """Paths of a device's folder, and the only functions that write to it.
 
-    Every write is atomic: a process that dies leaves either the old content or the new, never half of one.
-    Files are created with mode 0600 and folders with 0700, whatever the umask.
+    Every write is atomic: a process that dies leaves either the old content or the new, never a part of it.
+    Files have mode 0600 and folders 0700, whatever the umask.
     """
 
     def __init__(self, root: Path) -> None:
@@ -59,12 +59,18 @@ class Home:
 
     @classmethod
     def open(cls, root: Path, seed: int | None = None) -> "Home":
-        """Open the home at `root`, making it when there is none.
+        """Open the home at `root`, or create it if it does not exist.
 
-        `seed` fixes the random streams of a new home (task ids), so that a simulation repeats; else they
-        are seeded by the operating system. An existing home keeps the seed it was made with.
-        Raises UserError when `root` is a file, a folder of something else, a home of another format, or when
-        `seed` differs from that of the existing home.
+        A home of an earlier format is upgraded.
+
+        Args:
+            root: Folder of the home.
+            seed: Seed of the random streams of a new home (task ids), which makes a simulation repeatable.
+                None draws it from the operating system. An existing home keeps its seed.
+
+        Raises:
+            UserError: If `root` is a file, a folder of something else or a home of another format, or `seed`
+                differs from the seed of the existing home.
         """
         home = cls(root)
         marker = root / "device.json"
@@ -79,7 +85,7 @@ class Home:
         home.write_new_json(marker, first)
         found = home.read_json(marker)
         if found["format"] == 1:
-            # imported here: torch takes seconds, and a new home has nothing to upgrade
+            # imported here: torch takes seconds to load, and a new home has nothing to upgrade
             from fedaigc.device.home.upgrade import upgrade_from_1
 
             upgrade_from_1(root)
@@ -93,30 +99,37 @@ class Home:
 
     @property
     def seed(self) -> int:
-        """The seed of this device's own random streams; it never leaves the device."""
+        """Seed of this device's own random streams; it never leaves the device."""
         return int(self.read_json(self.root / "device.json")["seed"])
 
     def folder(self, path: Path) -> Path:
-        """Make the folder `path` and its parents inside the home, for the owner only."""
+        """Create the folder `path` and its parents inside the home, for the owner only."""
         missing = [parent for parent in (path, *path.parents) if not parent.exists()]
         for parent in reversed(missing):
             parent.mkdir(mode=OWNER_FOLDER, exist_ok=True)
-        # the mode of mkdir passes through the umask, and an older folder may be open to others
+        # the umask applies to the mode of mkdir, and an older folder may be open to others
         path.chmod(OWNER_FOLDER)
         return path
 
     def write(self, path: Path, data: bytes) -> None:
-        """Replace the content of `path` by `data`, atomically and durably."""
+        """Replace the content of `path` with `data`, atomically and durably."""
         write_file(path, data, OWNER_FILE)
 
     def write_new(self, path: Path, data: bytes) -> bool:
-        """Create `path` with `data`; False, and nothing written, when it exists already."""
+        """Create `path` with `data`; if it already exists, write nothing and return False."""
         return write_new_file(path, data, OWNER_FILE)
 
     def append_line(self, path: Path, line: bytes) -> int:
-        """Append `line`, which ends in a line break, durably; return the size of the file before it.
+        """Append a line durably.
 
-        The beginning of a line that a process left when it ended in the middle of one is removed first.
+        An incomplete last line, which a process left when it died, is removed first.
+
+        Args:
+            path: File to append to.
+            line: Line that ends in a line break.
+
+        Returns:
+            Size of the file before the line.
         """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, OWNER_FILE)
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
@@ -136,11 +149,15 @@ class Home:
         self.write(path, json_bytes(value))
 
     def write_new_json(self, path: Path, value: Any) -> bool:
-        """Create `path` with `value` as JSON; False, and nothing written, when it exists already."""
+        """Create `path` with `value` as JSON; if it already exists, write nothing and return False."""
         return self.write_new(path, json_bytes(value))
 
     def read_json(self, path: Path) -> Any:
-        """The JSON value in `path`; DamagedFile when it is none."""
+        """Return the JSON value in `path`.
+
+        Raises:
+            DamagedFile: If the content is not JSON.
+        """
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
@@ -150,9 +167,10 @@ class Home:
 def note_error(root: Path, text: str) -> None:
     """Append the text of an error to errors.log of the home at `root`, for its owner to read.
 
-    It may quote a prompt, so the file is the owner's only. Beyond a megabyte the log starts anew and one
-    older file is kept. Nothing happens when there is no home, or when it cannot be written to. A long text
-    loses its middle, and what no terminal should be sent is escaped: another machine may have written it.
+    The text may quote a prompt, so the file is readable by the owner only. Beyond a megabyte the log starts
+    anew, and one older file is kept. Nothing happens if the home does not exist or cannot be written to. A
+    long text loses its middle. Characters that no terminal should receive are escaped, since another machine
+    may have written the text.
     """
     path = root / "errors.log"
     if len(text) > MAX_NOTE_CHARACTERS:

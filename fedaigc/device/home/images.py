@@ -1,4 +1,4 @@
-"""The private images of a device: read from a folder or a data set, kept as PNG files with captions."""
+"""The private images of a device: read from a folder or a data set, stored as PNG files with captions."""
 
 import hashlib
 import io
@@ -19,14 +19,14 @@ CAPTIONS = "captions.jsonl"
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """A picture (RGB) and what it shows."""
+    """An RGB image and its caption."""
 
     image: Image.Image
     caption: str
 
 
 class ImageStore:
-    """The pictures of one home."""
+    """The private images of one home."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -36,9 +36,9 @@ class ImageStore:
         return len(self._entries())
 
     def add(self, pictures: Iterable[CaptionedImage]) -> int:
-        """Store the pictures behind those already held and return how many were added.
+        """Store images after those already held and return how many were added.
 
-        They appear all at once or, after an error or a crash, not at all: the index is written last.
+        The index is written last, so the images appear all at once or, after an error or a crash, not at all.
         """
         entries = self._entries()
         before = len(entries)
@@ -53,14 +53,17 @@ class ImageStore:
         return len(entries) - before
 
     def all(self) -> list[CaptionedImage]:
-        """Every picture, in the order in which they were added."""
+        """Return every image, in the order in which they were added."""
         return [
             CaptionedImage(_decoded(self._home.images / entry["file"]), entry["caption"])
             for entry in self._entries()
         ]
 
     def digest(self) -> str:
-        """A fingerprint of pictures and captions, which names the cached latents. It stays on the device."""
+        """Return a fingerprint of images and captions, which names the cached latents.
+
+        It stays on the device.
+        """
         total = hashlib.sha256()
         for entry in self._entries():
             total.update(entry["caption"].encode() + b"\0")
@@ -77,14 +80,18 @@ class ImageStore:
 
 
 def read_folder(folder: Path) -> list[CaptionedImage]:
-    """The pictures of a folder, sorted by file name, each with its caption.
+    """Return the images of a folder with their captions, sorted by file name.
 
-    Captions come from `captions.jsonl` (or `metadata.jsonl`), one object a line such as
-    {"file": "cat.png", "caption": "a cat on a sofa"} (`file_name` and `text` are understood too), or from a
-    text file beside each picture: cat.png, cat.txt. Files whose names begin with a dot are passed over.
+    Captions come from `captions.jsonl` (or `metadata.jsonl`) with one object per line, such as
 
-    Raises UserError, naming the file, for a missing or empty folder, anything not a picture, a picture
-    without a caption and a caption without a picture.
+        {"file": "cat.png", "caption": "a cat on a sofa"}
+
+    or from a text file next to each image: cat.png, cat.txt. The keys `file_name` and `text` are accepted as
+    well. Files whose names begin with a dot are ignored.
+
+    Raises:
+        UserError: If the folder is missing or empty, a file is not an image, or an image or a caption has no
+            counterpart. The message names the file.
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: give a folder of pictures with captions")
@@ -118,9 +125,15 @@ def read_folder(folder: Path) -> list[CaptionedImage]:
 def read_rows(
     rows: Iterable[Mapping[str, Any]], image: str = "image", caption: str = "caption"
 ) -> Iterator[CaptionedImage]:
-    """The rows of a `datasets.Dataset` (or any mappings) with an image and a caption column, one by one.
+    """Yield the rows of a `datasets.Dataset`, or of any mappings, as captioned images, one by one.
 
-    Raises UserError when a column is missing or a row does not hold a picture.
+    Args:
+        rows: Rows of the data set.
+        image: Column of the images.
+        caption: Column of the captions.
+
+    Raises:
+        UserError: If a column is missing, a row does not hold an image, or its caption is refused.
     """
     for number, row in enumerate(rows):
         for column in (image, caption):
@@ -141,7 +154,7 @@ def _checked_caption(caption: str, where: Path | str) -> str:
 
 
 def _listed_captions(folder: Path) -> dict[str, str]:
-    """File name -> caption, from the list of the folder if it has one."""
+    """Return the captions by file name, from the folder's list if it has one."""
     captions: dict[str, str] = {}
     for path in (folder / CAPTIONS, folder / "metadata.jsonl"):
         if not path.exists():
@@ -169,7 +182,7 @@ def _text(path: Path) -> str:
 
 
 def _decoded(path: Path) -> Image.Image:
-    """The picture in RGB, upright; UserError when the file is none."""
+    """Return the image in RGB, upright; raise UserError if the file is not an image."""
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")

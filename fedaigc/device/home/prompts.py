@@ -1,4 +1,4 @@
-"""The queue of prompts: one file a task, so that a crash loses none and no two processes share a number."""
+"""The queue of prompts: one file per task, so a crash loses none and no two processes share a number."""
 
 import re
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from fedaigc.errors import DamagedFile, UserError
 from fedaigc.rng import derived_seed
 from fedaigc.semantics.signature import Signature
 
-# a failure may depend on the prompt: each one tells whoever chose the order a bit of it
+# a failure may depend on the prompt: each attempt can reveal a bit of it to the sender of the order
 MAX_ATTEMPTS = 2
 _TASK_ID = re.compile(TASK_ID)
 
 
 class TaskStatus(StrEnum):
-    """Where a task stands. FAILED: all its attempts were used up, and none came to an end."""
+    """The status of a task. FAILED: all its attempts were used up, and none completed."""
 
     WAITING = "waiting"
     FINISHED = "finished"
@@ -30,11 +30,18 @@ class TaskStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt in the queue. Only `task_id` may leave the device, and the signatures that were `disclosed`.
+    """A prompt in the queue.
 
-    disclosed: the most that was ever disclosed, as the JSON of one signature, or of several if none of them
-    says all; empty before anything was disclosed. attempts: how often drawing it was begun, by whatever run,
-    for whatever server.
+    Only `task_id` and the signatures that were `disclosed` may leave the device.
+
+    Attributes:
+        task_id: Random id, 16 hexadecimal digits.
+        number: Number in the queue.
+        prompt: The private prompt.
+        status: Status of the task.
+        disclosed: The most that was ever disclosed, as the JSON of one signature, or of several if none of
+            them contains all. Empty before the first disclosure.
+        attempts: How often drawing it was begun, in any run and for any server.
     """
 
     task_id: str
@@ -46,9 +53,11 @@ class Task:
 
 
 def checked_prompt(text: str) -> str:
-    """`text` with runs of white space made one space.
+    """Return `text` with each run of white space replaced by one space.
 
-    UserError when it is empty, over 1,000 characters, or holds what no file can: half of a character.
+    Raises:
+        UserError: If the text is empty, has more than 1,000 characters, or holds half of a surrogate pair,
+            which no file can store.
     """
     # counted before stripping: ten thousand blanks are as wrong as ten thousand letters
     if len(text) > MAX_PROMPT_CHARACTERS:
@@ -74,10 +83,13 @@ class PromptQueue:
         self.names = TaskNames(home)
 
     def add(self, text: str) -> str:
-        """Queue the prompt and return its task id: 63 random bits that depend on the device's seed and the
-        task's number in the queue, never on the text.
+        """Queue a prompt and return its task id.
 
-        Raises UserError for an empty prompt and for one of more than 1,000 characters.
+        The id is 63 random bits that depend on the device's seed and the task's number in the queue, never on
+        the text.
+
+        Raises:
+            UserError: As `checked_prompt`.
         """
         prompt = checked_prompt(text)
         seed = self._home.seed
@@ -89,8 +101,12 @@ class PromptQueue:
             number += 1  # another process took this number
 
     def get(self, task_id: str) -> Task:
-        """The task with this id, or offered under this name (`TaskNames`); UnknownTask when there is none."""
-        # the id comes from outside: it must not be able to name another file
+        """Return the task with this id, or the one that was offered under this name (`TaskNames`).
+
+        Raises:
+            UnknownTask: If there is none.
+        """
+        # the id comes from another machine and must not be able to name another file
         if not _TASK_ID.fullmatch(task_id):
             raise UnknownTask("a task id has 16 hexadecimal digits")
         found = self._named(task_id) or self._named(self.names.task_of(task_id))
@@ -101,27 +117,31 @@ class PromptQueue:
     def begin_attempt(self, task_id: str) -> Task:
         """Count an attempt at a task before anything is computed from its prompt, and return the task.
 
-        The count is on disk before this returns, so that no restart gives an attempt back. UnknownTask for a
-        task that does not wait, or has no attempt left.
+        The count is on disk when this method returns, so a restart does not give the attempt back.
+
+        Raises:
+            UnknownTask: If the task does not wait, or has no attempt left.
         """
         task = self.get(task_id)
         if task.status is not TaskStatus.WAITING:
             raise UnknownTask("this task does not wait")
         attempts = task.attempts + 1
-        # the last attempt has failed until it ends: a process that dies in it does not come back to say so
+        # the last attempt counts as failed until it completes: a process that dies cannot record a failure
         status = TaskStatus.FAILED if attempts >= MAX_ATTEMPTS else TaskStatus.WAITING
         begun = replace(task, attempts=attempts, status=status)
         self._replace(begun)
         return begun
 
     def finish(self, task_id: str) -> None:
-        """Record that the task has its picture."""
+        """Record that the image of the task is finished."""
         self._replace(replace(self.get(task_id), status=TaskStatus.FINISHED))
 
     def retry(self, task_id: str) -> None:
-        """Have a task that failed wait again, with all its attempts, as its owner wishes.
+        """Return a failed task to the queue with all its attempts, at its owner's request.
 
-        UserError for a task that did not fail, UnknownTask when there is none.
+        Raises:
+            UserError: If the task did not fail.
+            UnknownTask: If there is no such task.
         """
         task = self.get(task_id)
         if task.status is not TaskStatus.FAILED:
@@ -129,11 +149,11 @@ class PromptQueue:
         self._replace(replace(task, status=TaskStatus.WAITING, attempts=0))
 
     def note_disclosed(self, task_id: str, signature: Signature | None) -> None:
-        """Log what is about to be sent of the task, durably, if it says more than was ever disclosed."""
+        """Log a signature that is about to be sent, durably, if it discloses more than was ever disclosed."""
         if signature is None:
             return
         task = self.get(task_id)
-        # asked every few seconds, a device says the same of what waits
+        # a device is asked every few seconds and repeats the signatures of waiting tasks
         if most_disclosed((*task.disclosed, signature.to_json())) != task.disclosed:
             self.disclosures.add(task.task_id, signature)
 
@@ -141,11 +161,11 @@ class PromptQueue:
         self._home.write_json(self._path(task), asdict(task))
 
     def all(self) -> list[Task]:
-        """Every task, oldest first."""
+        """Return every task, oldest first."""
         return [self._read(path) for path in sorted(self._files())]
 
     def readable(self) -> tuple[list[Task], list[Path]]:
-        """Every task that can be read, oldest first, and the files of those that cannot."""
+        """Return every task that can be read, oldest first, and the files of those that cannot."""
         tasks, damaged = [], []
         for path in sorted(self._files()):
             try:
@@ -159,7 +179,7 @@ class PromptQueue:
         return tasks, damaged
 
     def waiting(self) -> list[Task]:
-        """The tasks that may still be drawn, oldest first; one whose file is damaged keeps no other back."""
+        """Return the tasks that may still be drawn, oldest first; a damaged file blocks no other task."""
         return [task for task in self.readable()[0] if task.status is TaskStatus.WAITING]
 
     def _files(self) -> Iterator[Path]:
@@ -174,7 +194,7 @@ class PromptQueue:
     def _read(self, path: Path) -> Task:
         fields = self._home.read_json(path)
         status = TaskStatus(fields["status"])
-        # the log is not alone: a home of an earlier version has what was disclosed beside the prompt
+        # a home of an earlier version has disclosures in the task's file, in addition to the log
         here = fields.get("disclosed") or ()
         here = (here,) if isinstance(here, str) else tuple(here)
         disclosed = most_disclosed((*here, *self.disclosures.most(fields["task_id"])))

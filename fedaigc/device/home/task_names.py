@@ -1,9 +1,9 @@
-"""Names for tasks of which nothing is disclosed: new ones whenever a server asks what waits.
+"""Names for tasks of which nothing is disclosed: new ones whenever a server asks which tasks wait.
 
-A stable id would link what such a device says over polls, runs and servers. The names are random and come in
-random order (sorted by name), and the home keeps those of the latest polls, so that an order that follows is
-understood, also after a restart. An order by an older name is refused as one for an unknown task; the task is
-offered again at the next poll.
+A stable id would link the replies of such a device over polls, runs and servers. The names are random and
+returned in random order (sorted by name). The home keeps the names of the latest polls, so that an order that
+follows is understood, also after a restart. An order with an older name is refused like one for an unknown
+task; the task is offered again at the next poll.
 """
 
 import secrets
@@ -29,10 +29,14 @@ class TaskNames:
         return self._home.root / FILE_NAME
 
     def fresh(self, task_ids: Sequence[str], *, repeatable: bool = False) -> list[str]:
-        """New names (16 hexadecimal digits) for these tasks, in an order that does not tell theirs.
+        """Return new names (16 hexadecimal digits) for tasks, in an order that does not reveal theirs.
 
-        The names are on disk when this returns. repeatable: derive them from the home's seed and the number
-        of the poll, for simulations; else the operating system draws them.
+        The names are on disk when this method returns.
+
+        Args:
+            task_ids: Ids of the tasks.
+            repeatable: Whether to derive the names from the home's seed and the number of the poll, for
+                simulations. Otherwise the operating system draws them.
         """
         number, polls = self._read()
         if repeatable:
@@ -46,7 +50,7 @@ class TaskNames:
         return sorted(names)
 
     def task_of(self, name: str) -> str | None:
-        """The id of the task that had this name in one of the latest polls; None if there was none."""
+        """Return the id of the task that had this name in one of the latest polls; None if there was none."""
         for poll in reversed(self._read()[1]):
             if name in poll:
                 return poll[name]
@@ -57,6 +61,6 @@ class TaskNames:
             table = self._home.read_json(self._path)
             polls = [{str(name): str(task_id) for name, task_id in poll.items()} for poll in table["names"]]
             return int(table["polls"]), polls
-        # without the table the names are unknown, and the next poll gives others
+        # without the table, all names are unknown, and the next poll gives new ones
         except (OSError, LookupError, TypeError, ValueError, AttributeError, DamagedFile):
             return 0, []

@@ -1,4 +1,4 @@
-"""Homes of earlier versions, brought to the present format where they are opened."""
+"""Upgrade of homes of earlier versions to the current format, applied when they are opened."""
 
 import json
 import shutil
@@ -15,9 +15,10 @@ from fedaigc.storage.tensor_file import read_tensors, write_parts
 
 
 def upgrade_from_1(root: Path) -> None:
-    """Format 1 kept rounds and shared states as folders of two files; format 2 keeps each as one file.
+    """Convert the rounds and shared states of format 1, folders of two files each, to single files.
 
-    A process that dies on the way leaves a home of format 1, some of which is converted already.
+    Format 2 stores each of them as one file. A process that dies in between leaves a home of format 1 that is
+    partly converted.
     """
     for folder in _folders(root / "adapters" / "rounds", "*/[0-9]*"):
         header, tensors = _read(folder)
@@ -35,7 +36,7 @@ def upgrade_from_1(root: Path) -> None:
 
 
 def _folders(parent: Path, pattern: str) -> list[Path]:
-    """The oldest first, so that the new files have the order of the old folders."""
+    """Return the folders, oldest first, so that the new files keep their order."""
     found = [path for path in parent.glob(pattern) if (path / "header.json").is_file()]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns)
 

@@ -1,9 +1,10 @@
-"""What a device keeps of federated runs, versioned by (run, round), and the shared states that it was sent.
+"""What a device keeps of federated runs, by (run, round), and the shared states that it received.
 
 A round that is repeated, because the server or the device died in it, starts from the version before it: no
-picture is trained on twice. Rounds only follow: each is later than a version that is kept, from which it
-starts, or nothing was ever before it; what is kept of later ones is dropped with it. Personal adapters never
-leave the device through this module's callers; they are exported by the owner only.
+image is trained on twice. Rounds only follow each other: each is later than a kept version, from which it
+starts, or no version ever existed before it. Kept versions of later rounds are dropped when an earlier round
+is repeated. Personal adapters never leave the device through this module's callers; only the owner exports
+them.
 """
 
 import re
@@ -21,18 +22,18 @@ from fedaigc.diffusion.adapters.shared_state_file import read_shared_state, writ
 from fedaigc.diffusion.adapters.stages import Adapter, SharedState
 from fedaigc.storage.tensor_file import read_parts, write_parts
 
-# a repeated round needs the version before it; one more for a server that falls back by two
+# a repeated round needs the version before it, and one more if a server falls back by two rounds
 KEPT_ROUNDS = 3
 KEPT_SHARED_STATES = 2
-# of other runs, each with its last rounds
+# other runs that are kept, each with its last rounds
 KEPT_RUNS = 8
-# in the header of a round: the number of the version that it started from, 0 for none
+# key in the header of a round: the version that it started from, 0 for none
 _FOLLOWS = "follows"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class AdapterVersions:
-    """What the rounds of federated runs left in one home."""
+    """The results of federated rounds in one home."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -42,10 +43,19 @@ class AdapterVersions:
     def save_round(
         self, run: str, round: int, personal: Adapter | None, memory: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Keep what (run, round) ended with: the personal adapter, and the memory of the strategy.
+        """Store what (run, round) ended with: the personal adapter and the memory of the strategy.
 
-        A personal adapter becomes the current one. Later rounds of the run are dropped: this one takes their
-        place. Raises DeviceError as `check_follows` does; then nothing is written.
+        A personal adapter becomes the current one. Later rounds of the run are dropped, since this one
+        replaces them.
+
+        Args:
+            run: Name of the run.
+            round: Number of the round.
+            personal: Personal adapter; None if the round has none.
+            memory: Tensors that the strategy keeps on the device.
+
+        Raises:
+            DeviceError: As `check_follows`; then nothing is written.
         """
         self.check_follows(run, round)
         earlier = [number for number, _ in self._rounds(run) if number < round]
@@ -65,10 +75,11 @@ class AdapterVersions:
         self._drop_old_runs(run)
 
     def check_follows(self, run: str, round: int) -> None:
-        """Raise DeviceError for a round that does not follow what is kept of its run: nothing is written.
+        """Check that a round follows what is kept of its run; nothing is written.
 
-        That is one outside 1 to `MAX_ROUND`, or one before all that are kept, where earlier ones were
-        dropped.
+        Raises:
+            DeviceError: If the round lies outside 1 to `MAX_ROUND`, or the version from which it would start
+                was dropped.
         """
         if not 1 <= round <= MAX_ROUND:
             raise DeviceError(
@@ -78,7 +89,7 @@ class AdapterVersions:
         if not held or round > held[0][0]:
             return
         first, path = held[0]
-        # homes of before have no such entry
+        # homes of earlier versions have no such entry
         unknown = 0 if first == 1 or len(held) < KEPT_ROUNDS else first - 1
         if read_parts(path)[0].get(_FOLLOWS, unknown):
             raise DeviceError(
@@ -89,30 +100,30 @@ class AdapterVersions:
             )
 
     def before(self, run: str, round: int) -> tuple[Adapter | None, dict[str, Tensor]]:
-        """What `round` of `run` starts from: personal adapter and memory of the latest round before it.
+        """Return what a round starts from: personal adapter and memory of the latest round before it.
 
-        None and nothing in the first round that this device takes part in.
+        In the first round in which this device takes part, the adapter is None and the memory is empty.
         """
         earlier = [path for number, path in self._rounds(run) if number < round]
         return self._load_round(earlier[-1]) if earlier else (None, {})
 
     def latest(self, run: str) -> tuple[Adapter | None, dict[str, Tensor]]:
-        """What the latest round of `run` ended with; None and nothing before its first."""
+        """Return what the latest round of `run` ended with; None and an empty memory before its first."""
         held = self._rounds(run)
         return self._load_round(held[-1][1]) if held else (None, {})
 
     def last_round(self, run: str) -> int:
-        """The number of the latest round of `run`; 0 before its first."""
+        """Return the number of the latest round of `run`; 0 before its first."""
         held = self._rounds(run)
         return held[-1][0] if held else 0
 
     def current_personal(self) -> Adapter | None:
-        """The personal adapter saved last; None before the first training."""
+        """Return the personal adapter that was saved last; None before the first training."""
         path = self._current_file()
         return self._load_round(path)[0] if path is not None else None
 
     def save_shared(self, shared: SharedState) -> str:
-        """Keep a shared state under its version hash, drop the oldest ones, and return the hash."""
+        """Store a shared state under its version hash, drop the oldest ones, and return the hash."""
         version = shared.hash()
         path = self._home.folder(self._shared) / f"{version}.safetensors"
         if not path.exists():
@@ -123,7 +134,11 @@ class AdapterVersions:
         return version
 
     def shared(self, version: str) -> SharedState:
-        """The shared state with this hash; DeviceError when it was never sent or was dropped."""
+        """Return the shared state with this hash.
+
+        Raises:
+            DeviceError: If it was never received, was dropped, or has another hash on disk.
+        """
         path = self._shared / f"{version}.safetensors"
         if not _NAME.fullmatch(version) or not path.is_file():
             raise DeviceError(Failure.SHARED_STATE_MISSING, f"no shared state {version} in this home")
@@ -133,7 +148,7 @@ class AdapterVersions:
         return found
 
     def _drop_old_runs(self, run: str) -> None:
-        """Keep the latest `KEPT_RUNS` others, and whichever the current personal adapter is from."""
+        """Keep the latest `KEPT_RUNS` other runs, and the run of the current personal adapter."""
         current = self._home.read_json(self._current)["run"] if self._current.exists() else run
         others = [
             path for path in (self._home.adapters / "rounds").iterdir() if path.name not in (run, current)
@@ -148,7 +163,7 @@ class AdapterVersions:
         return self._run_folder(current["run"]) / _file_of(current["round"])
 
     def _run_folder(self, run: str) -> Path:
-        # the name comes from outside: it must not be able to leave the home
+        # the name comes from another machine and must not be able to leave the home
         if not _NAME.fullmatch(run):
             raise DeviceError(Failure.PLAN_REFUSED, f"{run!r} is no name of a run")
         return self._home.adapters / "rounds" / run

@@ -1,1 +1,1 @@
-"""A round on a device, and what an order to train may ask."""
+"""A training round on a device, and the limits of an order to train."""

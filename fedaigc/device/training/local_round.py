@@ -1,4 +1,4 @@
-"""One round of training on a device: the shared-stage weights above t*, the personal adapter below it."""
+"""One training round on a device: the shared-stage weights above t*, the personal adapter below it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +29,19 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class SharedStageWork:
-    """`LocalWork` on the private images of one device; `seed` and the round fix everything that is drawn.
+    """`LocalWork` on the private images of one device.
 
-    budget: what steps and gradient batches are taken from; None for no limit.
+    The seed and the round determine everything that is drawn.
+
+    Attributes:
+        pipe: Pipeline to train.
+        data: Encoded private images.
+        settings: Training settings of the federation.
+        num_steps: Local steps of this client.
+        seed: Seed of the device.
+        round: Number of the round, from 1.
+        losses: Losses of the steps so far.
+        budget: Budget that steps and gradient batches are taken from; None for no limit.
     """
 
     pipe: "DiffusionPipeline"
@@ -45,16 +55,16 @@ class SharedStageWork:
 
     @property
     def num_examples(self) -> int:
-        """n_k: the private images."""
+        """n_k: the number of private images."""
         return len(self.data)
 
     @property
     def learning_rate(self) -> float:
-        """Of the local optimizer."""
+        """Learning rate of the local optimizer."""
         return self.settings.learning_rate
 
     def fresh(self, rank: int, alpha: float) -> Adapter:
-        """New factors: see `LocalWork`."""
+        """Return new factors; see `LocalWork`."""
         return new_adapter(self.pipe, generator=rng(self.seed, "fresh"), rank=rank, alpha=alpha)
 
     def train(
@@ -67,7 +77,7 @@ class SharedStageWork:
         gradient_term: Callable[[Parameters], Parameters] | None = None,
         stream: str = "shared",
     ) -> SharedState:
-        """Train from `start`: see `LocalWork`."""
+        """Train from `start`; see `LocalWork`."""
         steps = self.num_steps if steps is None else steps
         self._take(steps, start)
         install(self.pipe, start)
@@ -83,7 +93,7 @@ class SharedStageWork:
             loss_term=loss_term,
             gradient_term=gradient_term,
         )
-        # copies: the next device of this process trains in the same parameters
+        # copies, since the next device of this process trains the same parameters
         return read_shared(self.pipe, start)
 
     def gradients(
@@ -95,7 +105,7 @@ class SharedStageWork:
         band: tuple[float, float] = (0.0, 1.0),
         stream: str = "gradients",
     ) -> Iterator[Parameters]:
-        """Gradients at `at`, batch by batch: see `LocalWork`."""
+        """Yield the gradients at `at`, batch by batch; see `LocalWork`."""
         self._take(batches, at)
         install(self.pipe, at)
         return stage_gradients(
@@ -116,9 +126,10 @@ class SharedStageWork:
 
 
 def put_adapters(pipe: "DiffusionPipeline", shared: SharedState | None, personal: Adapter | None) -> None:
-    """Make the pipeline hold exactly these weights; None takes a stage's factors out.
+    """Make the pipeline hold exactly these weights; None removes the factors of a stage.
 
-    A pipeline may serve several devices in one process: the last one's personal factors must not remain.
+    A pipeline may serve several devices in one process, so the personal factors of the previous one must not
+    remain.
     """
     if shared is None:
         remove(pipe, Stage.SHARED)
@@ -146,12 +157,24 @@ def local_round(
 ) -> tuple[LocalResult, Adapter | None, dict[str, float]]:
     """Train both stages, each on its own side of t*.
 
-    The shared stage as `rule` says, from what was received and its `memory`; the personal stage from
-    `personal` (None: fresh factors of `rank`). Everything drawn depends on `seed`, the stage and the
-    round, so that a repeated round repeats exactly. budget: see `SharedStageWork`.
+    Everything drawn depends on `seed`, the stage and the round, so a repeated round repeats exactly.
 
-    Returns the rule's result, of which the upload may leave the device; the new personal adapter, which stays,
-    or None when t* leaves no personal stage or no personal step was asked for; and the mean loss by stage.
+    Args:
+        pipe: Pipeline to train.
+        received: What the client received; the shared stage starts from it.
+        personal: Personal adapter to start from; None for fresh factors.
+        memory: Memory of the rule.
+        rule: Client half of the strategy, which trains the shared stage.
+        data: Encoded private images.
+        settings: Training settings of the federation.
+        seed: Seed of the device.
+        local_steps: Local steps of the shared stage.
+        rank: Rank of fresh personal factors.
+        budget: See `SharedStageWork`.
+
+    Returns:
+        The rule's result, of which the upload may leave the device; the new personal adapter, which stays, or
+        None if t* leaves no personal stage or no personal steps were requested; and the mean loss by stage.
     """
     work = SharedStageWork(pipe, data, settings, local_steps, seed, received.round, budget=budget)
     result = rule.client(work, received, memory)
@@ -183,7 +206,11 @@ def personal_round(
     round: int,
     rank: int,
 ) -> tuple[Adapter, list[float]]:
-    """The personal half of `local_round`, which no strategy plays a part in: new factors, and every loss."""
+    """Train the personal stage, in which no strategy takes part.
+
+    Returns:
+        The new factors, and the loss of every step.
+    """
     install_personal(pipe, personal or new_adapter(pipe, generator=rng(seed, "personal"), rank=rank))
     losses = train_stage(
         pipe,
@@ -198,5 +225,5 @@ def personal_round(
 
 
 def _coarse_mean(losses: Sequence[float]) -> float:
-    # two decimals: enough to see training, too little to carry anything else
+    # two decimals are enough to follow training and too few to carry anything else
     return round(sum(losses) / max(len(losses), 1), 2)

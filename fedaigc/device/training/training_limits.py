@@ -1,8 +1,8 @@
-"""What an order to train may ask of a device, by its owner's limits, and what all orders together may.
+"""Limits of training: what one order may ask of a device, and what all orders together may.
 
-Counting happens where the work is done: a strategy orders steps and gradient batches of its own beside
-`local_steps`, so that `SharedStageWork` takes them from a `RoundBudget` before it computes them. What is
-taken is in the home before it is computed; a device that is killed, or started anew, has counted it.
+Work is counted where it is done: a strategy requests steps and gradient batches of its own in addition to
+`local_steps`, so `SharedStageWork` takes them from a `RoundBudget` before it computes them. The count is in
+the home before the computation, so a device that is killed or restarted has counted it.
 """
 
 import hashlib
@@ -24,21 +24,27 @@ from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import DamagedFile
 from fedaigc.strategy.client_rule import Received
 
-# orders that a server may repeat without their being counted again: a round that it or the device died in
+# latest orders that a server may repeat without a new count, if it or the device died in the round
 _REPEATABLE = 16
 _HOURS_A_DAY = 24
-# the default configuration's: how far a step moves grows with the rate and not with the batch, and so does
-# what it learns by heart
+# values of the default configuration: how far a step moves the weights, and how much it memorizes, grows
+# with the learning rate and not with the batch
 PASS_LEARNING_RATE = 1e-3
 PASS_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
 class TrainingOrder:
-    """All that decides what a round of training computes, beside the home and the strategy's code.
+    """Everything that determines what a training round computes, except the home and the strategy's code.
 
-    local_steps: of this client. strategy and options: as the configuration names them. personal_rank: of a
-    new personal adapter. height, width: of the pictures, in pixels.
+    Attributes:
+        run: Name of the run.
+        received: What the client received.
+        strategy, options: Strategy and its options, as in the configuration.
+        training: Training settings of the federation.
+        local_steps: Local steps of this client.
+        personal_rank: Rank of a new personal adapter.
+        height, width: Image size in pixels.
     """
 
     run: str
@@ -52,10 +58,11 @@ class TrainingOrder:
     width: int
 
     def digest(self, memory: Mapping[str, Tensor]) -> str:
-        """The same for a repeated order only: the same weights, run, round and settings.
+        """Return a digest that only a repeated order shares: the same weights, run, round and settings.
 
-        memory: the strategy's, that the round starts from. A server decides by the order of rounds which one
-        that is; with another, other steps are computed.
+        Args:
+            memory: Memory of the strategy from which the round starts. A server determines it by the order of
+                rounds, and other steps are computed from another memory.
         """
         received = self.received
         told = [self.run, received.round, received.shared.hash(), self.strategy, dict(self.options)]
@@ -69,9 +76,15 @@ def _hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool = False) -> None:
-    """DeviceError for an order beyond the owner's limits; see `OwnerLimits`.
+    """Check an order against the owner's limits; see `OwnerLimits`.
 
-    full_weights: whether the strategy trains dense weights.
+    Args:
+        order: Order to check.
+        limits: Limits of the owner.
+        full_weights: Whether the strategy trains dense weights.
+
+    Raises:
+        DeviceError: If the order is beyond a limit.
     """
     shared, training = order.received.shared, order.training
     rows = [down.shape[0] for down, _ in shared.lora.values() if down.dim()]
@@ -85,7 +98,7 @@ def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool
         "pixels a side": (max(order.height, order.width), limits.max_image_side),
     }
     for what, (value, limit) in asked.items():
-        # written so that a NaN is refused too
+        # written so that NaN is refused as well
         if not value <= limit:
             raise _refused(f"the server asks for {value} {what}, the owner permits {limit} at most")
     if full_weights and not limits.full_weights:
@@ -93,11 +106,12 @@ def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool
 
 
 def step_gain(start: SharedState) -> float:
-    """How much further a step of a learning rate moves weights from these factors than from fresh ones, >= 1.
+    """Return how much further a step moves weights from these factors than from fresh ones, at least 1.
 
-    A step that moves the entries of B by eta moves a weight by eta s |a| for each row a of A, and one of A
-    likewise by the columns of B. Fresh rows are no longer than 1, and s is 1 unless alpha says otherwise: a
-    server that sends others would get the steps of a larger learning rate than it asks for.
+    A step that moves the entries of B by eta moves a weight by eta s |a| for each row a of A, and a step on A
+    likewise by the columns of B. Fresh rows have at most norm 1, and s is 1 unless alpha differs from the
+    rank. A server that sends larger factors would otherwise get the steps of a larger learning rate than it
+    asks for.
     """
     lengths = [1.0]
     for down, up in start.lora.values():
@@ -107,7 +121,7 @@ def step_gain(start: SharedState) -> float:
 
 
 class RoundBudget:
-    """What one order may still compute. `begin` comes first; then each `take`, before its work."""
+    """What one order may still compute. Call `begin` first, then `take` before each piece of work."""
 
     def __init__(self, home: Home, limits: OwnerLimits, order: TrainingOrder) -> None:
         self._home, self._limits, self._order = home, limits, order
@@ -117,10 +131,15 @@ class RoundBudget:
         self._digest = ""
 
     def begin(self, num_images: int, memory: Mapping[str, Tensor]) -> None:
-        """Count the round, unless it repeats one; num_images: n, the private pictures. memory: see `digest`.
+        """Count the round, unless it repeats one.
 
-        Raises DeviceError when the rounds of a day, or all rounds or passes, are used up, and DamagedFile for
-        a count that cannot be read: it must not begin anew.
+        Args:
+            num_images: n, the number of private images.
+            memory: See `TrainingOrder.digest`.
+
+        Raises:
+            DeviceError: If the rounds of a day, or all rounds, are used up.
+            DamagedFile: If the count cannot be read: it must not start anew.
         """
         self._num_images, self._digest = num_images, self._order.digest(memory)
         counts = self._read()
@@ -129,7 +148,7 @@ class RoundBudget:
         if counts["rounds"] >= self._limits.max_rounds:
             raise _refused(f"{counts['rounds']} rounds are all that the owner permits")
         hour = int(_now_s() // 3600)
-        # a clock that was set back does not make the later hours of before uncounted
+        # hours later than now still count, in case the clock was set back
         recent = {at: n for at, n in counts["hours"].items() if int(at) > hour - _HOURS_A_DAY}
         if sum(recent.values()) >= self._limits.max_rounds_a_day:
             raise _refused(f"{sum(recent.values())} rounds within 24 hours are all that the owner permits")
@@ -141,10 +160,15 @@ class RoundBudget:
         self._home.write_json(self._path, counts)
 
     def take(self, steps: int, gain: float = 1.0) -> None:
-        """Count steps of the shared stage, or gradient batches, that are to be computed.
+        """Count steps of the shared stage, or gradient batches, before they are computed.
 
-        gain: see `step_gain`. Raises DeviceError when they are more than the order, or the private pictures,
-        have left.
+        Args:
+            steps: Number of steps or batches.
+            gain: See `step_gain`.
+
+        Raises:
+            DeviceError: If they exceed what is left of the order's steps, or of the passes over the private
+                images.
         """
         if steps > self._steps_left:
             asked = self._limits.max_local_steps - self._steps_left + steps
@@ -159,7 +183,7 @@ class RoundBudget:
         counts = self._read()
         before = counts["orders"].get(self._digest, 0)
         if self._taken <= before:
-            return  # a repeated order: it trains on what it trained on
+            return  # a repeated order trains on the same images again
         pictures = counts["pictures"] + self._taken - before
         if pictures > self._limits.max_passes * self._num_images:
             raise _refused(

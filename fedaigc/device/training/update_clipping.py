@@ -1,18 +1,18 @@
-"""The norm of an update, and the bound that a device keeps it to.
+"""The norm of an update, and its clipping on the device.
 
     |u|^2 = sum_i |x_i - r_i|^2 + sum_j |y_j|^2,      x_i <- r_i + c (x_i - r_i),   y_j <- c y_j,
     c = min(1, C / |u|)
 
-over all that is uploaded: x_i are the tensors that have a counterpart r_i among what was received, y_j those
-that have none. One norm and one factor for both, so that C bounds in L2 whatever a round can tell of the
-private pictures, as in differential privacy, and a strategy cannot move numbers from one kind to the other to
-get round it. The direction of the update stays what it was.
+over everything that is uploaded. x_i are the tensors that have a counterpart r_i among the received ones, y_j
+those that have none. One norm and one factor apply to both. C therefore bounds in L2 all that a round can
+reveal of the private images, as in differential privacy, and a strategy cannot evade it by moving numbers
+from one kind to the other. The direction of the update does not change.
 
-A tensor's counterpart is the received one of its name: the shared state's, or what the strategy sent beside
-it. It is the leading block of it where the client cut rows or columns off (HetLoRA prunes the last ranks).
-What has no counterpart counts from zero, for all of it is new: SCAFFOLD's changes of control variates, the
-table of Interval Fisher. Factors that are sent anew in each round (FLoRA) do have one, those that were
-received.
+A tensor's counterpart is the received tensor of its name, from the shared state or among the extra tensors of
+the strategy. If the client cut off rows or columns, it is the leading block of that tensor (HetLoRA prunes
+the last ranks). Tensors without a counterpart count from zero, since all of them is new: SCAFFOLD's changes
+of control variates, the table of Interval Fisher. Factors that are sent anew in each round (FLoRA) have a
+counterpart, which is what was received.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from fedaigc.strategy.client_rule import Received
 
 
 def update_norm(upload: Mapping[str, Tensor], received: Received) -> float:
-    """|u|, in float64: also where the squares of finite float32 values are none."""
+    """Return |u|, in float64, since the squares of finite float32 values may not be finite."""
     references = _references(upload, received)
     squares = [
         (tensor.double() - references[name].double() if name in references else tensor.double())
@@ -38,10 +38,20 @@ def update_norm(upload: Mapping[str, Tensor], received: Received) -> float:
 def clipped(
     upload: Mapping[str, Tensor], received: Received, bound: float
 ) -> tuple[dict[str, Tensor], float]:
-    """The upload with a norm of at most `bound`, up to rounding, and the norm that it had.
+    """Clip an upload to a norm of at most `bound`, up to rounding.
 
-    The same tensors, bit for bit, where the norm is within the bound. Raises ValueError for a norm that is
-    not finite.
+    An upload within the bound is returned unchanged, bit for bit.
+
+    Args:
+        upload: Uploaded tensors by name.
+        received: What the client received.
+        bound: C, the largest norm.
+
+    Returns:
+        The clipped upload, and the norm before clipping.
+
+    Raises:
+        ValueError: If the norm is not finite.
     """
     norm = update_norm(upload, received)
     if norm <= bound:
@@ -61,7 +71,7 @@ def clipped(
 
 
 def _references(upload: Mapping[str, Tensor], received: Received) -> dict[str, Tensor]:
-    """What each uploaded tensor counts from, in its shape; no entry where all of it is new."""
+    """Return what each uploaded tensor counts from, in its shape; no entry for tensors that are all new."""
     held = received.shared.tensors() | dict(received.extra)
     found = {}
     for name, tensor in upload.items():

@@ -1,4 +1,4 @@
-"""The built-in strategies, one paper a module: `fedaigc.strategy.builtin.fedit`.
+"""The built-in strategies, one paper per module, e.g. `fedaigc.strategy.builtin.fedit`.
 
 In a checkout they are the files of the top-level folder `strategies/`; a wheel holds them in this folder.
 """

@@ -1,1 +1,1 @@
-"""Flower's own strategies and its differential privacy, as rules."""
+"""Flower's own strategies and its differential privacy as rules."""

@@ -1,4 +1,4 @@
-"""A Flower grid of no nodes: a strategy is led through a round, and its messages go nowhere."""
+"""A Flower grid without nodes: it drives a strategy through a round, and its messages go nowhere."""
 
 from collections.abc import Iterable
 from typing import NoReturn
@@ -10,18 +10,18 @@ from fedaigc.flower_private import Run
 
 
 class NoNodes(Grid):
-    """What `configure_train` asks for; nothing can be sent over it."""
+    """The grid that `configure_train` requires; nothing can be sent over it."""
 
     def set_run(self, run: Run) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     @property
     def run(self) -> Run:
-        """A run that is none."""
+        """An empty run."""
         return Run.create_empty(0)
 
     def get_node_ids(self) -> list[int]:
-        """None."""
+        """Return no ids."""
         return []
 
     def create_message(
@@ -32,17 +32,17 @@ class NoNodes(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> NoReturn:
-        """There is nobody to write to."""
+        """Raise RuntimeError, since there is no node to send to."""
         raise RuntimeError("a grid of no nodes sends nothing")
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """The messages of no nodes."""
+        """Return no message ids."""
         return []
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """No replies."""
+        """Return no replies."""
         return []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """No replies."""
+        """Return no replies."""
         return []

@@ -1,26 +1,37 @@
 """Differential privacy of the clients' mean, by Flower's wrappers around its FedAvg.
 
-Options of a Flower strategy that starts from the mean: `dp` ("server-fixed", "client-fixed",
-"server-adaptive" or "client-adaptive": who clips, and whether the norm adapts), `noise_multiplier` z,
-`clipping_norm` C (the first one where it adapts), for adaptive clipping `target_clipped_quantile`,
-`clip_norm_lr` and `clipped_count_stddev`, and `delta`, at which epsilon is stated. For the updates d_k of K
-clients
+The options apply to a Flower strategy that starts from the mean:
+
+- `dp`: "server-fixed", "client-fixed", "server-adaptive" or "client-adaptive", that is who clips, and whether
+  the norm adapts.
+- `noise_multiplier`: z.
+- `clipping_norm`: C, the first one if it adapts.
+- `target_clipped_quantile`, `clip_norm_lr`, `clipped_count_stddev`: for adaptive clipping.
+- `delta`: Delta at which epsilon is stated.
+- `insecure_seed`: see below.
+
+For the updates d_k of K clients
 
     x = x_global + (1 / K) sum_k d_k min(1, C / |d_k|) + N(0, (z C / K)^2)
 
-(McMahan et al. 2018, arXiv:1710.06963; adaptive: Andrew et al. 2021, arXiv:1905.03871). Six things differ
-from wrapping a strategy directly. All clients count alike: the noise is scaled for a weight of 1/K, and with
-n_k one client would move the mean by more. A server optimizer works on the private mean: Flower's wrapper
-would add the noise after its step, of which C / K bounds nothing. K is the number of updates that came. The
-noise comes from the operating system's entropy, where Flower draws from numpy's global generator. It is
-scaled to the norm C that clipped the updates, where Flower's adaptive wrappers scale it to the next one. That
-norm grows while more updates are clipped than wanted, where Flower's shrinks.
+(McMahan et al. 2018, arXiv:1710.06963; adaptive: Andrew et al. 2021, arXiv:1905.03871). This differs in six
+points from wrapping a strategy directly:
+
+- All clients count alike. The noise is scaled for a weight of 1/K, and with n_k one client would move the
+  mean by more.
+- A server optimizer works on the private mean. Flower's wrapper would add the noise after its step, which C /
+  K does not bound.
+- K is the number of updates that arrived.
+- The noise comes from the operating system's entropy. Flower draws from numpy's global generator.
+- The noise is scaled to the norm C that clipped the updates. Flower's adaptive wrappers scale it to the next
+  one.
+- The norm grows while more updates are clipped than wanted. Flower's shrinks.
 
 `insecure_seed` makes the noise a function of that number and of the run's seed, for runs that must repeat.
-Every device is sent both: the noise can be subtracted, so no epsilon holds, and the record says so.
+Every device receives both and can subtract the noise, so no epsilon holds, and the record states so.
 
-This is central privacy: the server is trusted. n_k, losses and who takes part are outside it. What a round
-spends is in `Privacy.released`, and `accountant` adds it up.
+This is central privacy: the server is trusted. It does not cover n_k, losses and participation.
+`Privacy.released` holds what a round spends, and `accountant` adds it up.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,24 +59,27 @@ from fedaigc.validation import nearest
 
 NORM_BIT = KEY_NORM_BIT
 WEIGHT = "num-examples"
-# our loop draws the clients and sends the messages: Flower's has no node to draw, and waits for none
+# our loop draws the clients and sends the messages, so Flower's must not wait for nodes
 NO_NODES = NoNodes()
 OWN_LOOP: Mapping[str, Any] = {"min_train_nodes": 0, "min_evaluate_nodes": 0, "min_available_nodes": 0}
 
-Draw = Callable[[int], Any]  # a number of standard normal values
+Draw = Callable[[int], Any]  # from a count to that many standard normal values
 
 
 class _OwnNoise:
-    """Mixed into Flower's wrappers: their noise is drawn by `draw`, and scaled to `clipped_to`.
+    """Mixin for Flower's wrappers: `draw` draws their noise, which is scaled to `clipped_to`.
 
-    `clipped_to`: the norm that clipped the updates of this round. `noisy`: how often noise was drawn.
+    Attributes:
+        draw: Source of standard normal values.
+        clipped_to: Norm that clipped the updates of this round.
+        noisy: How often noise was drawn.
     """
 
     draw: Draw
     clipped_to: float
     noisy = 0
 
-    # of Flower's wrapper
+    # attributes of Flower's wrapper
     noise_multiplier: float
     num_sampled_clients: int
     clipping_norm: float
@@ -92,9 +106,12 @@ class _OwnNoise:
         return (count + self.clipped_count_stddev * float(self.draw(1)[0])) / total
 
     def _geometric_update(self, clipped_fraction: float) -> None:
-        """C exp(-eta (b - gamma)), b and gamma being shares of updates that are not clipped (Andrew et al.).
+        """Adapt the norm by the shares b and gamma of updates that are not, and should not be, clipped.
 
-        Flower puts the clipped shares there, with which the norm runs away from its quantile.
+            C <- C exp(-eta (b - gamma))
+
+        Source: Andrew et al. Flower uses the clipped shares instead, with which the norm runs away from its
+        quantile.
         """
         unclipped, wanted = 1 - clipped_fraction, 1 - self.target_clipped_quantile
         self.clipping_norm *= np.exp(-self.clip_norm_lr * (unclipped - wanted))
@@ -128,7 +145,11 @@ _FIRST_NORM = 0.1  # Andrew et al.
 
 
 def privacy_of(options: Mapping[str, Any]) -> "Privacy | None":
-    """The privacy that these options ask for; None without any. ValueError for what cannot be."""
+    """Return the privacy that these options request; None without options.
+
+    Raises:
+        ValueError: If an option is missing or has an invalid value.
+    """
     if not options:
         return None
     dp, numbers = options.get("dp"), {name: value for name, value in options.items() if name != "dp"}
@@ -152,14 +173,15 @@ def privacy_of(options: Mapping[str, Any]) -> "Privacy | None":
             raise ValueError(f"dp = {dp!r} needs {name}")
     norm = float(numbers.pop("clipping_norm", _FIRST_NORM))
     found = Privacy(dp, norm, {name: float(value) for name, value in numbers.items()}, delta, insecure_seed)
-    found.wrapper(10**9)  # has Flower check the numbers; how many clients there are is told later
+    found.wrapper(10**9)  # Flower checks the numbers; the number of clients follows later
     return found
 
 
 class Privacy:
-    """Both halves of one of Flower's wrappers. `clipping_norm` is all that is remembered, if it adapts.
+    """Both halves of one of Flower's wrappers; it remembers only `clipping_norm`, if that adapts.
 
-    released: what the last `mean` says of one client, for the accountant; None before the first.
+    Attributes:
+        released: What the last `mean` reveals of one client, for the accountant; None before the first.
     """
 
     def __init__(
@@ -181,13 +203,16 @@ class Privacy:
     # client half
 
     def clip(self, sent: Mapping[str, Tensor], received: Received) -> dict[str, Tensor]:
-        """The update, clipped by Flower's function to the norm that was received, where clients clip."""
+        """Return the update, clipped by Flower's function to the received norm if clients clip.
+
+        If that norm adapts, the result also contains the bit `NORM_BIT`.
+        """
         if not self._client_side:
             return dict(sent)
         start = received.shared.tensors()
         arrays = [tensor.numpy() for tensor in sent.values()]
         reference = [start[name].numpy() for name in sent]
-        # numpy's number: Flower divides by the norm of the update, and Python's raises when that is zero
+        # a numpy number: Flower divides by the norm of the update, and Python's float raises if that is zero
         norm = np.float64(float(received.extra[KEY_CLIPPING_NORM]))
         with np.errstate(divide="ignore"):
             if not self.adaptive:
@@ -201,15 +226,19 @@ class Privacy:
     # server half
 
     def extra(self) -> dict[str, Tensor]:
-        """What clients that clip are sent."""
+        """Return the clipping norm for clients that clip; otherwise nothing."""
         return {KEY_CLIPPING_NORM: torch.tensor([self.clipping_norm])} if self._client_side else {}
 
     def expected(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of an update, with the bit of adaptive clipping on clients."""
+        """Return names and shapes of an update, with the bit of adaptive clipping on clients."""
         return shapes | ({NORM_BIT: (1,)} if self.adaptive and self._client_side else {})
 
     def wrapper(self, num_clients: int) -> Any:
-        """Flower's wrapper for that many clients a round; ValueError for noise that they cannot carry."""
+        """Return Flower's wrapper for that many clients per round.
+
+        Raises:
+            ValueError: If the noise is more than so few clients can carry.
+        """
         norm = {"initial_clipping_norm" if self.adaptive else "clipping_norm": self.clipping_norm}
         return _WRAPPERS[self._dp](
             flower.FedAvg(**OWN_LOOP), num_sampled_clients=num_clients, **norm, **self._numbers
@@ -218,12 +247,18 @@ class Privacy:
     def mean(
         self, messages: list[Message], current: ArrayRecord, round: int, seed: int, clients_per_round: int
     ) -> ArrayRecord:
-        """The mean of the clients' clipped arrays, with noise; the norm adapts.
+        """Return the mean of the clients' clipped arrays, with noise; the norm adapts.
 
-        clients_per_round: what the noise of the count of clipped updates is set for; 0: the number that came.
-        seed: of the run, which decides the noise together with `insecure_seed` where that is given.
+        Args:
+            messages: Updates of the round.
+            current: Arrays that the round began from.
+            round: Number of the round.
+            seed: Seed of the run, which determines the noise together with `insecure_seed`, if that is set.
+            clients_per_round: Number of clients for which the noise of the count of clipped updates is set; 0
+                for the number of messages.
 
-        Raises RuntimeError when Flower's wrapper did not add the noise where it is expected to.
+        Raises:
+            RuntimeError: If Flower's wrapper did not add the noise where it is expected to.
         """
         wrapper = self.wrapper(clients_per_round or len(messages))
         wrapper.num_sampled_clients = len(messages)
@@ -252,7 +287,7 @@ class Privacy:
         return numpy_rng(self._insecure_seed, "dp", seed, round).standard_normal
 
     def _no_epsilon(self) -> str:
-        """Why the noise bounds nothing; empty where it does."""
+        """Return why the noise bounds nothing; empty if it does."""
         if self._insecure_seed is not None:
             return f"under insecure_seed = {self._insecure_seed} whoever knows it can subtract the noise"
         if not self._numbers["noise_multiplier"]:
@@ -263,26 +298,30 @@ class Privacy:
         return ""
 
     def state(self) -> dict[str, Tensor]:
-        """The clipping norm, when it adapts."""
+        """Return the clipping norm, if it adapts."""
         return {KEY_CLIPPING_NORM: torch.tensor([self.clipping_norm])} if self.adaptive else {}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave."""
+        """Restore what `state` returned."""
         if KEY_CLIPPING_NORM in state:
             self._set_norm(float(state[KEY_CLIPPING_NORM]))
 
     def _set_norm(self, norm: float) -> None:
-        # float32, as clients and checkpoints get it
+        # float32, as clients and checkpoints receive it
         self.clipping_norm = float(np.float32(norm))
 
 
 def _mu(wrapper: Any, *, adaptive: bool) -> float | None:
-    """mu of the round as one Gaussian mechanism, for one client's update against none; None without noise.
+    """Return mu of the round as one Gaussian mechanism, for one client's update against none.
 
-    Of the mean: sensitivity C / K over z C / K. With adaptive clipping Flower raises z to z' for the count,
-    whose noise has the deviation s, and to which a client adds its bit - 1/2 (Andrew et al., theorem 1):
+    The mean has sensitivity C / K and noise z C / K. With adaptive clipping, Flower raises z to z' for the
+    count. The noise of the count has standard deviation s, and a client adds its bit - 1/2 to it (Andrew et
+    al., theorem 1):
 
         mu^2 = 1 / z'^2 + 1 / (2 s)^2 = 1 / z^2
+
+    Returns:
+        mu; None without noise.
     """
     if not wrapper.noise_multiplier:
         return None

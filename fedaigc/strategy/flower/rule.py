@@ -1,24 +1,25 @@
-"""Flower's own strategies as rules, by composition: their classes are used, not written again.
+"""Flower's own strategies as rules, by composition: their classes are used, not rewritten.
 
-A strategy sees float32 arrays under their tensors' names, one message a client, in client order, and is
-led through `configure_train` and `aggregate_train` as Flower's own loop would lead it; clients were drawn
-before, by our loop. The client half is plain training, with FedProx's term where that is the strategy.
+A strategy sees float32 arrays under their tensors' names, one message per client, in client order. It is
+driven through `configure_train` and `aggregate_train` as in Flower's own loop; our loop has drawn the clients
+before. The client half is plain training, with FedProx's term for that strategy.
 
-Where Flower's defaults make one strategy another, ours differ: FedAvgM has momentum, FedProx a mu, Multi-Krum
-selects two. Two strategies follow their papers where Flower's do not, and Flower by an option. Multi-Krum
-weighs the selected updates alike (Blanchard et al. 2017, arXiv:1703.02757): weighed by examples, as Flower
-does it and weighting = "examples" does here, an attacker who is selected chooses its own weight. Bulyan
-selects by Krum one update after the other, among those that are left (El Mhamdi et al. 2018,
-arXiv:1802.07927); with iterated = false, as Flower does it, those of the lowest scores at once.
+Where Flower's defaults make one strategy equal to another, ours differ: FedAvgM has momentum, FedProx a mu
+above 0, and Multi-Krum selects two. Two strategies follow their papers by default, and Flower by an option:
 
-Which rules are still equal: FedAvg on factors is FedIT; the server half of FedProx is FedAvg's; Bulyan with
+- Multi-Krum weighs the selected updates alike (Blanchard et al. 2017, arXiv:1703.02757). With weighting =
+  "examples" it weighs them by examples like Flower: an attacker who is selected then chooses its own weight.
+- Bulyan selects by Krum one update after the other, among those that are left (El Mhamdi et al. 2018,
+  arXiv:1802.07927). With iterated = false it selects those of the lowest scores at once, like Flower.
+
+These rules are still equal: FedAvg on factors is FedIT; the server half of FedProx is FedAvg's; Bulyan with
 no malicious nodes, and FedTrimmedAvg while beta K < 1, are the unweighted mean.
 
-Krum, Multi-Krum, Bulyan, FedTrimmedAvg and FedMedian withstand some of a round's clients. How many is
-`rounds.attackers`, unless an option says it (`num_malicious_nodes`, `beta`); a round with fewer updates than
-that number needs changes nothing.
+Krum, Multi-Krum, Bulyan, FedTrimmedAvg and FedMedian withstand some of a round's clients. `rounds.attackers`
+sets how many, unless an option does (`num_malicious_nodes`, `beta`). A round with fewer updates than that
+number needs changes nothing.
 
-Of FedAdam know: Flower corrects the bias with the exponent round + 1, which Reddi et al. do not have at all.
+Flower's FedAdam corrects the bias with the exponent round + 1; Reddi et al. have no bias correction at all.
 """
 
 import math
@@ -61,7 +62,7 @@ from fedaigc.validation import nearest
 Options = Mapping[str, float | int | bool | str]
 _LOSS = "shared_loss"
 _STATEFUL = Traits(averaging=False, stateless=False)
-# what Flower's strategies keep from round to round
+# attributes that Flower's strategies keep between rounds
 _MEMORY = ("m_t", "v_t", "momentum_vector")
 _ITERATED = "iterated"
 _POSITIVE = {"eta", "tau", "server_learning_rate", "client_learning_rate", "num_nodes_to_select"}
@@ -70,13 +71,18 @@ _BELOW_ONE = {"beta_1", "beta_2", "server_momentum"}
 
 @dataclass(frozen=True)
 class _Kind:
-    """Flower's class, its options with our defaults, and how it is used.
+    """Flower's class, its options with our defaults, and its use.
 
-    mean: it starts from the clients' mean, so that a private mean can take its place. centred: it compares
-    distances, for which it is given the clients' changes in place of their weights: Flower computes
-    |x - y|^2 as |x|^2 + |y|^2 - 2 xy in float32, where small changes of large weights would be lost. needed:
-    for f attackers a f + b clients, as (a, b); None for a strategy that withstands none. weighting: see
-    `Rule`.
+    Attributes:
+        strategy: Flower's class.
+        options: Options with our defaults.
+        traits: Declared traits.
+        mean: Whether it starts from the clients' mean, so that a private mean can take its place.
+        centred: Whether it compares distances. It is then given the clients' changes in place of their
+            weights: Flower computes |x - y|^2 as |x|^2 + |y|^2 - 2 xy in float32, which would lose small
+            changes of large weights.
+        needed: (a, b) if f attackers need a f + b clients; None for a strategy that withstands none.
+        weighting: See `Rule`.
     """
 
     strategy: type[Any]
@@ -126,16 +132,20 @@ ROBUST_STRATEGIES = tuple(name for name, kind in _KINDS.items() if kind.needed i
 
 
 def flower_options(name: str) -> dict[str, float | int | bool | str]:
-    """The options of Flower's strategy `name`, with our defaults; those of privacy apart."""
+    """Return the options of Flower's strategy `name` with our defaults, without those of privacy."""
     return dict(_KINDS[name].options)
 
 
 def flower_rule(name: str, options: Options) -> Rule:
-    """Flower's strategy of this name as a rule.
+    """Return Flower's strategy of this name as a rule.
 
-    options: the strategy's own; `dp` and what belongs to it (see `flower_privacy`) for a strategy that starts
-    from the clients' mean. Raises UserError, with the nearest name, for an unknown option, and for a value
-    that cannot be.
+    Args:
+        name: Name of the strategy.
+        options: Its own options. For a strategy that starts from the clients' mean also `dp` and the options
+            that belong to it, see `fedaigc.strategy.flower.privacy`.
+
+    Raises:
+        UserError: If an option is unknown (with the nearest name) or has an invalid value.
     """
     kind = _KINDS[name]
     known = sorted([*kind.options, *(PRIVACY_OPTIONS if kind.mean else ())])
@@ -175,8 +185,13 @@ def _value(name: str, option: str, value: Any, default: float | int | bool) -> f
 class FlowerRule(Rule):
     """One of Flower's strategies as the server half.
 
-    The weights of FedAvg's mean are n_k; with privacy all clients count alike. given: the options that are
-    not defaults.
+    The weights of FedAvg's mean are n_k; with privacy all clients count alike.
+
+    Args:
+        kind: Flower's class and its use.
+        options: All options of the strategy.
+        privacy: Differential privacy of the mean; None for none.
+        given: Names of the options that are set explicitly.
     """
 
     def __init__(
@@ -188,7 +203,7 @@ class FlowerRule(Rule):
     ) -> None:
         self._kind, self._options, self._privacy, self._given = kind, options, privacy, frozenset(given)
         self._attackers = 0
-        # the loss that clients report: coarse, and at the weights of their local steps
+        # the loss that clients report, which is coarse and taken at the weights of their local steps
         keys: dict[str, Any] = {"train_loss_key": _LOSS} if kind.strategy is flower.QFedAvg else {}
         if options.get(_ITERATED):
             keys["selection_rule"] = iterated_krum
@@ -205,9 +220,10 @@ class FlowerRule(Rule):
             self.traits = replace(kind.traits, averaging=False, stateless=kept)
 
     def withstand(self, attackers: int) -> None:
-        """Set how many of a round's clients may be attackers, unless an option says it.
+        """Set how many of a round's clients may be attackers, unless an option sets it.
 
-        Raises UserError when the clients of a round are too few, or fewer than are selected would be honest.
+        Raises:
+            UserError: If a round has too few clients, or fewer honest ones than are selected.
         """
         if self._given & {"num_malicious_nodes", "beta"}:
             return
@@ -223,17 +239,22 @@ class FlowerRule(Rule):
             self._strategy.num_malicious_nodes = attackers
 
     def _least(self, attackers: int) -> int:
-        """How many updates a round must have."""
+        """Return how many updates a round must have."""
         slope, base = self._kind.needed or (0, 0)
         return slope * attackers + base
 
     def expected(self, received: Received, rank: int) -> dict[str, tuple[int, ...]]:
-        """What is sent; and one bit, whether the update was clipped, where clients adapt the norm."""
+        """Return names and shapes of an update, with one bit (clipped or not) if clients adapt the norm."""
         shapes = super().expected(received, rank)
         return shapes if self._privacy is None else self._privacy.expected(shapes)
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """Plain training; FedProx adds (mu / 2) |w - w_global|^2 to the loss. Clipped where clients clip."""
+        """Run plain training; the update is clipped if clients clip.
+
+        FedProx adds its term to the loss:
+
+            (mu / 2) |w - w_global|^2
+        """
         trained = work.train(
             received.shared,
             trained=lambda name: self.trains(name, received.round),
@@ -243,12 +264,16 @@ class FlowerRule(Rule):
         return LocalResult(sent if self._privacy is None else self._privacy.clip(sent, received))
 
     def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
-        """The state; and the clipping norm where clients clip."""
+        """Return the state, and the clipping norm if clients clip."""
         received = super().download(shared, client, rank, round)
         return received if self._privacy is None else replace(received, extra=self._privacy.extra())
 
     def start(self, shared: SharedState, round: int) -> None:
-        """A new round. Raises UserError for noise that so few clients cannot carry, and a delta too large."""
+        """Begin a round.
+
+        Raises:
+            UserError: If the noise is more than so few clients can carry, or delta is too large.
+        """
         self.released = None
         self._shared, self._round = shared, round
         self._messages: list[Message] = []
@@ -276,7 +301,7 @@ class FlowerRule(Rule):
         self._messages.append(_message(update.client, self._arrays(tensors), metrics))
 
     def finish(self) -> SharedState:
-        """What the strategy's `aggregate_train` makes of the round; nothing is changed when it makes none."""
+        """Return the result of the strategy's `aggregate_train`, or the unchanged state if there is none."""
         messages, self._messages = self._messages, []
         if not messages:
             return self._shared
@@ -284,17 +309,17 @@ class FlowerRule(Rule):
             self._warn(f"{len(messages)} updates are too few for {self._attackers} attackers: no change")
             return self._shared
         if self._attackers and isinstance(self._strategy, flower.FedTrimmedAvg):
-            # Flower cuts int(beta K) at both ends: a quarter more, for the product is rounded
+            # Flower cuts int(beta K) at both ends; the quarter allows for the rounding of the product
             self._strategy.beta = (self._attackers + 0.25) / len(messages)
         if self._privacy is not None:
             mean = self._privacy.mean(
                 messages, self._arrays(self._start), self._round, self.seed, self.clients_per_round
             )
             self.released = self._privacy.released
-            # what a strategy makes of the noisy mean alone tells no more of a client
+            # what a strategy makes of the noisy mean alone reveals no more of a client
             messages = [_message(0, mean, {WEIGHT: 1})]
         if isinstance(self._strategy, flower.FedAvgM):
-            self._strategy.current_arrays = None  # it would go on from a copy of its own
+            self._strategy.current_arrays = None  # it would continue from its own copy
         self._strategy.configure_train(self._round, self._arrays(self._start), ConfigRecord(), NO_NODES)
         arrays, _ = self._strategy.aggregate_train(self._round, messages)
         if arrays is None:
@@ -310,7 +335,7 @@ class FlowerRule(Rule):
         return self._shared.with_tensors(found)
 
     def state(self) -> dict[str, Tensor]:
-        """Momentum, moments and clipping norm, under the names that Flower's classes give them."""
+        """Return momentum, moments and clipping norm, under the names that Flower's classes give them."""
         found: dict[str, Tensor] = {} if self._privacy is None else self._privacy.state()
         for memory in _MEMORY:
             values = getattr(self._strategy, memory, None) or {}
@@ -320,7 +345,7 @@ class FlowerRule(Rule):
         return found
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave, in place of all that was remembered."""
+        """Restore what `state` returned, in place of everything remembered."""
         for memory in _MEMORY:
             named = {
                 name.removeprefix(f"{memory}/"): tensor.numpy().copy()
@@ -343,7 +368,7 @@ class FlowerRule(Rule):
         return term
 
     def _arrays(self, tensors: Mapping[str, Tensor]) -> ArrayRecord:
-        # Array copies into bytes: nothing that a strategy does reaches our tensors
+        # Array copies into bytes, so a strategy cannot change our tensors
         if self._kind.centred:
             tensors = {name: tensor - self._start[name] for name, tensor in tensors.items()}
         return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in tensors.items()})
