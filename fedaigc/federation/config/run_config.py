@@ -147,10 +147,11 @@ class GenerationSection(_Section):
             (see `semantics.signature`).
         max_distance: Largest distance between members of a group (see `semantics.grouping`).
         executor: Who runs the shared steps: the edge or a member.
-        handoff: Hand-off mode: latents with the scheduler's history ("exact") or "latents" alone.
+        handoff: Hand-off mode: latents with the scheduler's history ("exact"), or latents only ("latents").
         delivery: "strict", or "tolerant": the body of a packet may carry bit errors.
         scorer: How a device judges images: "scenes" knows the concepts of Scenes, "none" reports counts only.
-        strip_steps: Before each of these steps a device decodes the latents and keeps the image.
+        strip_steps: Before each of these steps a device decodes the latents and keeps this image with the
+            final one.
         link: The simulated radio link of the packets; None: no link. Its bit errors need delivery "tolerant";
             otherwise a device refuses the packet and its task runs alone.
         deadline_s: Seconds after which devices that have not answered a message are counted as failed; None:

@@ -57,7 +57,7 @@ _EXTRA = "extra/"
 # key of the client number; Flower calls it partition
 CLIENT = "partition"
 _TENSORS: Mapping[str, type] = {"manifest": str, "format": str, "scales": bytes}
-# the part of an order for one client alone: key in the message, type, and field of `ClientOrder`
+# the part of an order for one client only: key in the message, type, and field of `ClientOrder`
 _OWN: Mapping[str, tuple[type, str]] = {
     "shared_steps": (int, "local_steps"),
     "upload_seed": (int, "upload_seed"),
@@ -135,7 +135,7 @@ def read_shared_state(record: RecordDict) -> SharedState:
 
 @dataclass(frozen=True)
 class ClientOrder:
-    """The part of an order to train that is for one client alone.
+    """The part of an order to train that is for one client only.
 
     Attributes:
         local_steps: Local steps of the shared stage; None: those of the run's configuration.
@@ -163,7 +163,7 @@ def train_record(
     """Return the order to train a round.
 
     It holds the shared state, the strategy's extra tensors, the fingerprint of the strategy's code, which the
-    client's code must match, and the part for this client alone.
+    client's code must match, and the part for this client only.
     """
     told = asdict(order or ClientOrder())
     own = {key: told[name] for key, (_, name) in _OWN.items() if told[name] is not None}
@@ -182,7 +182,7 @@ def strategy_code_of(record: RecordDict) -> str | None:
 
 
 def read_client_order(record: RecordDict) -> ClientOrder:
-    """Read the part of an order to train for this client alone. ValueError for wrong types or values."""
+    """Read the part of an order to train for this client only. ValueError for wrong types or values."""
     values = values_of(record)
     checked({key: values[key] for key in _OWN if key in values}, _own_types(record))
     found = {name: values[key] for key, (_, name) in _OWN.items() if key in values}
@@ -192,7 +192,7 @@ def read_client_order(record: RecordDict) -> ClientOrder:
 
 
 def _own_types(record: RecordDict) -> dict[str, type]:
-    """Return the types of the optional values for this client alone that the order has."""
+    """Return the types of the values for this client only, as far as the order contains them."""
     return {key: kind for key, (kind, _) in _OWN.items() if key in values_of(record)}
 
 
