@@ -1,16 +1,16 @@
-"""The error that a user can mend."""
+"""Errors that a user can fix."""
 
 
 class UserError(Exception):
-    """A user's mistake: the message names what was given, what was expected and what to do.
+    """A user's mistake. The message names what was given, what was expected and what to do.
 
     The command line prints it and exits with status 2, without a traceback.
     """
 
 
 class DamagedFile(UserError):
-    """A file that the project wrote cannot be read any more; the message names it."""
+    """A file that the project wrote can no longer be read; the message names it."""
 
 
 class Diverged(UserError):
-    """Training ended with values that are not finite on more than half of the clients."""
+    """Training ended with non-finite values on more than half of the clients."""

@@ -1,4 +1,4 @@
-"""`fedaigc generate`: draw a few prompts together, each on a device of its own, without any training."""
+"""`fedaigc generate`: collaborative generation for a few prompts, one device each, without training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,14 @@ MARKER = ".fedaigc-generate"
 
 @dataclass(frozen=True)
 class GenerateSettings:
-    """What to draw with; the names are those of the configuration's sections."""
+    """Settings of `fedaigc generate`.
+
+    Attributes:
+        output: Folder for the images.
+        seed: Seed of the run.
+        model: Values of the configuration's section `model`; None: its defaults.
+        generation: Values of the configuration's section `generation`; None: its defaults.
+    """
 
     output: Path
     seed: int = 0
@@ -27,10 +34,22 @@ class GenerateSettings:
 def run_generate(
     prompts: Sequence[str], settings: GenerateSettings, progress: "OnProgress | None" = None
 ) -> "RunRecord":
-    """Draw `prompts`, one device each; writes 00.png, 01.png, ... into the output folder, returns the record.
+    """Generate one image per prompt, each on its own device.
 
-    Pictures that are there already are replaced when all new ones are drawn. Raises UserError for an empty or
-    overlong prompt, a missing model, or an output folder in use.
+    Writes 00.png, 01.png, ... into the output folder. Images of an earlier call are replaced once all new
+    ones are finished.
+
+    Args:
+        prompts: One prompt per device.
+        settings: Output folder, seed, model and generation.
+        progress: Called with each reply of a device.
+
+    Returns:
+        The record of the run.
+
+    Raises:
+        UserError: If a prompt is empty or too long, the model is missing, or the output folder holds
+            anything else.
     """
     from fedaigc.device.home.gallery import Gallery
     from fedaigc.device.home.home import Home

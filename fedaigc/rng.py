@@ -5,34 +5,56 @@ import hashlib
 import numpy as np
 import torch
 
-# torch.Generator.get_state() of a CPU generator: three numbers of 24 bytes, the 624 words of the Mersenne
-# twister as 8 bytes each, and what it keeps for normals that come in pairs
+# torch.Generator.get_state() of a CPU generator: 24 bytes for three numbers, the 624 words of the Mersenne
+# Twister as 8 bytes each, and the cache for normals, which are drawn in pairs
 _STATE_BYTES = 5056
 _WORDS = slice(24, 24 + 624 * 8)
 
 
 def derived_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed that depends on `seed` and every name, whatever else was drawn before."""
+    """Derive a 63-bit seed from `seed` and every name.
+
+    The result does not depend on what was drawn before.
+
+    Args:
+        seed: Base seed.
+        *names: Parts of the name of the random stream, in order.
+
+    Returns:
+        A non-negative integer below 2^63.
+    """
     text = "\x1f".join([str(seed), *(str(name) for name in names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def rng(seed: int, *names: str | int) -> torch.Generator:
-    """An independent CPU torch generator for the stream (seed, names...), e.g. rng(0, "noise", task_id)."""
+    """Return an independent CPU torch generator for a stream, e.g. rng(0, "noise", task_id).
+
+    Args:
+        seed: Base seed.
+        *names: Parts of the name of the random stream, in order.
+    """
     return torch.Generator().manual_seed(derived_seed(seed, *names))
 
 
 def numpy_rng(seed: int, *names: str | int) -> np.random.Generator:
-    """The numpy counterpart of `rng`."""
+    """Return an independent NumPy generator for a stream: the NumPy counterpart of `rng`."""
     return np.random.default_rng(derived_seed(seed, *names))
 
 
 def noise_generator(noise_seed: int) -> torch.Generator:
-    """The CPU torch generator of a noise seed, from -2^63 to 2^64 - 1.
+    """Return the CPU torch generator of a noise seed.
 
-    noise_seed >= 0: `torch.Generator().manual_seed(noise_seed)`, as the stock pipelines are seeded. PyTorch
-    takes the low 32 bits of it alone, so whoever sees latents near the noise can find it among 2^32.
-    noise_seed < 0: all of it counts; the whole state of the generator is the SHAKE-256 of the seed.
+    A non-negative seed gives `torch.Generator().manual_seed(noise_seed)`, as the stock pipelines are seeded.
+    PyTorch uses only the low 32 bits of it, so anyone who sees latents near the noise can find the seed among
+    2^32 candidates. All bits of a negative seed count: the SHAKE-256 digest of the seed sets all words of the
+    generator's state.
+
+    Args:
+        noise_seed: From -2^63 to 2^64 - 1.
+
+    Raises:
+        RuntimeError: If the generator's state does not have the expected size.
     """
     generator = torch.Generator()
     if noise_seed >= 0:
@@ -47,5 +69,5 @@ def noise_generator(noise_seed: int) -> torch.Generator:
 
 
 def wide_noise_seed(noise_seed: int) -> int:
-    """The negative noise seed of a `derived_seed`, all 63 bits of which count."""
+    """Return the negative noise seed of a `derived_seed`; all of its 63 bits count."""
     return -1 - noise_seed

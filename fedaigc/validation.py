@@ -1,4 +1,4 @@
-"""Configurations as the user meets them: a TOML file, checked against a model, all mistakes told at once."""
+"""Validation of user configurations: TOML files checked against a model, with all mistakes in one error."""
 
 import difflib
 import functools
@@ -16,9 +16,19 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validated(model: type[Model], values: Mapping[str, Any], what: str = "the configuration") -> Model:
-    """`values` as a `model`.
+    """Validate a mapping against a pydantic model.
 
-    Raises UserError that names every wrong key and, for an unknown one, the nearest.
+    Args:
+        model: Class to validate against.
+        values: Values by key.
+        what: What the values are, for the error message.
+
+    Returns:
+        The validated model.
+
+    Raises:
+        UserError: If any value is invalid. It names every wrong key, up to `MAX_TOLD_MISTAKES`, and for an
+            unknown key the nearest known one.
     """
     try:
         return model.model_validate(dict(values))
@@ -27,7 +37,7 @@ def validated(model: type[Model], values: Mapping[str, Any], what: str = "the co
 
 
 def validated_json(model: type[Model], text: str, what: str = "the configuration") -> Model:
-    """The same for a JSON string."""
+    """Validate a JSON string against a pydantic model; otherwise like `validated`."""
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
@@ -35,7 +45,11 @@ def validated_json(model: type[Model], text: str, what: str = "the configuration
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The values of a TOML file. UserError when it is not there or no TOML."""
+    """Read the values of a TOML file.
+
+    Raises:
+        UserError: If the file does not exist, cannot be read or is not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -45,7 +59,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def nearest(given: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?` for the nearest of the known names; nothing where none is near."""
+    """Return `; did you mean 'x'?` for the nearest known name, or an empty string if no name is near."""
     found = difflib.get_close_matches(given, known, n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
 
@@ -59,7 +73,7 @@ def _told(model: type[BaseModel], error: ValidationError, what: str) -> UserErro
 
 
 def _mistake(model: type[BaseModel], problem: Any) -> str:
-    """One mistake; keys and values that were given are cut, for they may come from another machine."""
+    """Describe one mistake. Given keys and values are truncated, as they may come from another machine."""
     where = ".".join(map(_part, problem["loc"])) or "configuration"
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _known_keys(model, problem["loc"][:-1])
@@ -67,14 +81,14 @@ def _mistake(model: type[BaseModel], problem: Any) -> str:
         close = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
         return f"{where}: unknown key; the nearest known one is {close[0]!r}"
     if problem["type"] == "value_error":
-        # a sentence of ours, which names what it is about; the input may be the whole configuration
+        # our own message names its subject; the input is omitted, as it may be the whole configuration
         place = f"{where}: " if problem["loc"] else ""
         return f"{place}{problem['ctx']['error']!s:.{MAX_MISTAKE_CHARACTERS}}"
     return f"{where}: {problem['msg']:.{MAX_MISTAKE_CHARACTERS}}, got {problem['input']!r:.80}"
 
 
 def _part(key: int | str) -> str:
-    """A key as it is where it could be one of ours, else cut and escaped."""
+    """Return a key unchanged if it could be one of ours, else truncated and escaped."""
     text = str(key)
     return text if len(text) <= 64 and text.isascii() and text.isprintable() else f"{text!a:.80}"
 
@@ -93,7 +107,7 @@ def _known_keys(model: type[BaseModel], section: tuple[int | str, ...]) -> list[
 
 
 def _inside(found: Mapping[str, Any], part: int | str) -> Mapping[str, Any]:
-    """One level down: an item of a list, a key of a section, or of a table with free keys."""
+    """Descend one level: to an item of a list, a key of a section or a key of a table with free keys."""
     if isinstance(part, int):
         return found["items"]
     if part in found.get("properties", {}):
@@ -102,7 +116,7 @@ def _inside(found: Mapping[str, Any], part: int | str) -> Mapping[str, Any]:
 
 
 def _resolved(schema: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Past references and, for a section that may be left out, past the choice of null."""
+    """Follow references and, for an optional section, skip the null alternative."""
     while True:
         if "$ref" in found:
             found = schema["$defs"][found["$ref"].rpartition("/")[2]]

@@ -1,4 +1,4 @@
-"""`fedaigc device`: a device's home, and the agent that lives in it."""
+"""`fedaigc device`: a device's home and its agent."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def add_images(
         Path, typer.Argument(help="Pictures with captions: captions.jsonl, or cat.txt beside cat.png.")
     ],
 ) -> None:
-    """Copy a folder of pictures with captions into a device's home."""
+    """Copy a folder of images with captions into a device's home."""
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.images import ImageStore, read_folder
 
@@ -53,7 +53,7 @@ def add_prompt(
     home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
     prompt: str,
 ) -> None:
-    """Queue a prompt on a device; the next generation draws it."""
+    """Queue a prompt on a device for the next generation."""
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.prompts import PromptQueue
 
@@ -144,7 +144,7 @@ def start(
         typer.Option(min=0, help="Pictures of the way to each image that the page shows; each is decoded."),
     ] = 4,
 ) -> None:
-    """Run the device's agent until it is told to stop: it alone opens the home, with the model warm."""
+    """Run the device's agent until it is stopped. Only the agent opens the home, with a warm model."""
     from fedaigc.deployment.agent.resident import run_device
     from fedaigc.device.limits import OwnerLimits
     from fedaigc.federation.config.run_config import ModelSection
@@ -198,12 +198,12 @@ def start(
 
 @device_app.command("page")
 def page_address(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
-    """Print the address of the device's page, which holds a token: it is for its owner alone."""
+    """Print the address of the device's page. It contains a token and is for the owner only."""
     from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
     from fedaigc.deployment.page.serving import PAGE_URL
 
     _existing(home)
-    # an address that a killed agent left leads nowhere
+    # a killed agent may have left an outdated address
     ask_agent(home, Request(STATUS), timeout_s=5.0)
     path = home / PAGE_URL
     if not path.exists():
@@ -213,7 +213,7 @@ def page_address(home: Annotated[Path, typer.Argument(help="The device's home.")
 
 @device_app.command()
 def status(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
-    """Say whether the agent runs, whether it has reached its server, and how many prompts wait."""
+    """Report whether the agent runs, whether it has reached its server, and how many prompts wait."""
     from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
     from fedaigc.deployment.agent.connection import connection
 
@@ -226,7 +226,7 @@ def status(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> 
 
 @device_app.command()
 def stop(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
-    """End the agent; a message that it works on is dropped, and nothing finished is lost."""
+    """Stop the agent. A message in progress is dropped, and nothing finished is lost."""
     from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
     from fedaigc.deployment.processes import alive
 
@@ -241,7 +241,7 @@ def stop(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> No
 
 @device_app.command()
 def queue(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
-    """List the prompts with their state, and the most that was ever disclosed of each."""
+    """List the prompts with their state and the most that was ever disclosed of each."""
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.prompts import PromptQueue
 
@@ -260,7 +260,7 @@ def retry(
     home: Annotated[Path, typer.Argument(help="The device's home.")],
     task: Annotated[str, typer.Argument(help="Its id, as `queue` lists it.")],
 ) -> None:
-    """Have a prompt wait again that could not be drawn; see errors.log in the home for what went wrong."""
+    """Queue a failed prompt again; errors.log in the home states what went wrong."""
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.prompts import PromptQueue
     from fedaigc.device.replies import UnknownTask
@@ -275,7 +275,7 @@ def retry(
 
 @device_app.command()
 def disclosures(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
-    """List when something new was disclosed of a prompt: time (UTC), task, policy, signature."""
+    """List each new disclosure of a prompt: time (UTC), task, policy, signature."""
     from fedaigc.device.home.disclosures import DisclosureLog
     from fedaigc.device.home.home import Home
 
@@ -287,7 +287,7 @@ def disclosures(home: Annotated[Path, typer.Argument(help="The device's home.")]
 
 @device_app.command()
 def gallery(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
-    """List the finished pictures with their files."""
+    """List the finished images with their files."""
     from fedaigc.device.home.gallery import Gallery
     from fedaigc.device.home.home import Home
 

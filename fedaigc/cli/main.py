@@ -1,4 +1,4 @@
-"""The command line. Heavy packages are imported inside the commands, so that --help answers at once."""
+"""The command line. Heavy packages are imported inside the commands, so that --help is fast."""
 
 import sys
 from dataclasses import replace
@@ -36,7 +36,7 @@ def demo(
         bool, typer.Option("--small", help="One round of one step: shows the path, in a minute.")
     ] = False,
 ) -> None:
-    """Eight devices train together, draw eight prompts in groups, and a page shows all of it."""
+    """Train on eight devices, generate images for eight prompts in groups, and write a report page."""
     from fedaigc.demo.run import DemoSettings, run_demo
 
     if backend not in ("ray", "in-process"):
@@ -71,7 +71,7 @@ def generate(
     dtype: Annotated[str, typer.Option(help='"float32", "float16" or "bfloat16".')] = "float32",
     seed: int = 0,
 ) -> None:
-    """Draw prompts together: those with similar meaning share their early denoising steps."""
+    """Generate images for prompts: those with similar meaning share their early denoising steps."""
     from fedaigc.generate import GenerateSettings, run_generate
 
     settings = GenerateSettings(
@@ -101,7 +101,7 @@ def simulate(
         bool, typer.Option("--resume", help="Go on after the last whole round of a run that was cut off.")
     ] = False,
 ) -> None:
-    """Run the federation that a TOML file describes: training rounds, then the waiting prompts."""
+    """Run the federation of a TOML file: training rounds, then generation for the waiting prompts."""
     from fedaigc.federation.config.run_config import packet_warnings, read_config
     from fedaigc.federation.runtime.launcher import simulate as run
 
@@ -136,7 +136,7 @@ def compare(
     ] = 0,
     recompute_seed: Annotated[int, typer.Option(help="Which runs --recompute draws.")] = 0,
 ) -> None:
-    """Compare strategies: runs strategies x seeds x partitions, skips what is recorded, writes tables."""
+    """Compare strategies: run strategies x seeds x partitions, skip recorded runs, and write tables."""
     from fedaigc.study.command import compare as run
 
     raise typer.Exit(
@@ -164,7 +164,7 @@ def strategies() -> None:
 
     table = Table("strategy", "what it is")
     for header in ("traits", "options"):
-        table.add_column(header, overflow="fold")  # a name that is cut could not be copied
+        table.add_column(header, overflow="fold")  # a truncated name could not be copied
     for name in strategy_names():
         found = describe(name)
         traits = [f.name for f in fields(found.traits) if getattr(found.traits, f.name) is True]
@@ -180,7 +180,7 @@ def config(
         Path | None, typer.Option(help="Instead, this TOML file as a run config for `flwr run .`.")
     ] = None,
 ) -> None:
-    """Print a configuration with all defaults, to be changed and given to `fedaigc simulate`."""
+    """Print a configuration with all defaults, to edit and pass to `fedaigc simulate`."""
     from fedaigc import assets
 
     if flower is None:
@@ -209,7 +209,7 @@ def disclose(
         ),
     ] = 3,
 ) -> None:
-    """Show what a device would tell the server about a prompt, and nothing else happens."""
+    """Show what a device would disclose of a prompt to the server; nothing is sent."""
     from fedaigc.device.home.prompts import checked_prompt
     from fedaigc.semantics.concepts.parser import parse
     from fedaigc.semantics.concepts.taxonomy import Taxonomy
@@ -242,7 +242,7 @@ def profile(
     repeats: Annotated[int, typer.Option(min=1, help="Medians of so many.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
 ) -> None:
-    """Measure this machine's seconds and joules of a step, a text encoding and a decoding."""
+    """Measure seconds and joules of a step, a text encoding and a decoding on this machine."""
     import torch
 
     from fedaigc.device.profile import measure_profile
@@ -283,7 +283,7 @@ def scenes(
     classes: Annotated[int, typer.Option(min=1, help='Of "pathological": classes a device.')] = 2,
     seed: int = 0,
 ) -> None:
-    """Make homes of simulated devices with pictures of Scenes."""
+    """Create homes of simulated devices with images of Scenes."""
     from fedaigc.device.home.home import home_of
     from fedaigc.device.provision import provision_pool, provision_scenes, scene_clients
 
@@ -309,9 +309,10 @@ def scenes(
 
 
 def main() -> None:
-    """Entry point: a user's mistake ends with its message and status 2, without a traceback.
+    """Run the command line.
 
-    Whatever a command writes is for its user alone; what is meant for others, that user gives out.
+    A user's mistake prints its message and exits with status 2, without a traceback. Files that a command
+    writes are readable by its user only, who hands out what is meant for others.
     """
     only_for_this_user()
     try:

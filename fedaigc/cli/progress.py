@@ -1,4 +1,4 @@
-"""What the command line tells of runs: progress bars, and how one ended."""
+"""Reports on runs for the command line: progress bars, and how a run ended."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bars() -> "Iterator[OnProgress]":
-    """A bar for each stage of a run."""
+    """Show a progress bar for each stage of a run.
+
+    Yields:
+        The callback for the progress of the run.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -23,7 +27,7 @@ def progress_bars() -> "Iterator[OnProgress]":
 
         def update(told: "RunProgress") -> None:
             label, done, total = told.stage.label, told.done, told.total
-            # a label that starts anew (the next round's training) goes on in the same bar
+            # a repeated label (training of the next round) continues in the same bar
             if label not in tasks:
                 tasks[label] = (bars.add_task(label, total=total), 0)
             task, offset = tasks[label]
@@ -38,7 +42,11 @@ def progress_bars() -> "Iterator[OnProgress]":
 
 
 def tell_run(output: Path) -> None:
-    """How the run of this output folder ended, what its noise is worth, and who was left out of what."""
+    """Print how a run ended, the privacy bound of its noise, and what was left out or refused.
+
+    Args:
+        output: Output folder of the run.
+    """
     from fedaigc.federation.output.recorder import refusals
     from fedaigc.federation.output.records import read_record
     from fedaigc.strategy.accountant import told as dp_line
@@ -46,7 +54,7 @@ def tell_run(output: Path) -> None:
     record = read_record(output)
     typer.echo(f"{record.status}: {len(record.rounds)} rounds, record in {output}/record.json")
     if line := dp_line(record.dp):
-        # a run whose noise bounds nothing must not look like one that is protected
+        # a run whose noise gives no bound must not look protected
         missing = record.dp is not None and record.dp.epsilon is None
         typer.echo(f"warning: {line}" if missing else line, err=missing)
     told = refusals(record)

@@ -20,7 +20,7 @@ def server_keys(
     folder: Folder,
     host: Annotated[list[str], typer.Option(help="Name or address that devices use; several may be given.")],
 ) -> None:
-    """Make a server's authority, certificate and key."""
+    """Create a server's authority, certificate and key."""
     from fedaigc.deployment.server.keys import make_server_keys
 
     typer.echo(f"give every device {make_server_keys(folder, host)}")
@@ -30,7 +30,7 @@ def server_keys(
 def device_key(
     home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
 ) -> None:
-    """Make a device's key pair; the private key stays in the home."""
+    """Create a device's key pair; the private key stays in the home."""
     from fedaigc.deployment.server.keys import make_device_key
     from fedaigc.device.home.home import Home
 
@@ -55,7 +55,7 @@ def start(
 
 @server_app.command()
 def status(folder: Folder) -> None:
-    """Say whether the server runs, which devices it knows, and which of them are there."""
+    """Report whether the server runs, its runs in progress, and which of its devices are online."""
     from fedaigc.deployment.server.roster_file import known_devices, nodes_online
     from fedaigc.deployment.server.runs import going_on
     from fedaigc.deployment.server.server import server_state
@@ -76,7 +76,7 @@ def status(folder: Folder) -> None:
 
 @server_app.command()
 def stop(folder: Folder) -> None:
-    """End the server. Devices wait, and come back when it is started again."""
+    """Stop the server. Devices wait and reconnect when it is started again."""
     from fedaigc.deployment.server.server import stop_server
 
     typer.echo("stopped" if stop_server(folder) else "not running")
@@ -89,7 +89,7 @@ def add(
     name: Annotated[str, typer.Option(help="What to call the device.")],
     client: Annotated[int | None, typer.Option(min=0, help="Its number; default: the next.")] = None,
 ) -> None:
-    """Let a device in: its key may speak for its client, and for no other."""
+    """Register a device: its key may act for its client and for no other."""
     from fedaigc.deployment.server.roster_file import register_device
 
     device = register_device(folder, _running(folder), public_key, name, client)
@@ -104,7 +104,7 @@ def run(
         bool, typer.Option("--resume", help="Go on after the last whole round of a run that was cut off.")
     ] = False,
 ) -> None:
-    """Train the rounds of a TOML file on the devices, then draw the prompts that wait there."""
+    """Run the federation of a TOML file on the devices: training rounds, then the waiting prompts."""
     from fedaigc.cli.progress import progress_bars, tell_run
     from fedaigc.deployment.server.runs import run_on_devices
     from fedaigc.federation.config.run_config import packet_warnings, read_config
@@ -125,7 +125,7 @@ def run(
 
 @server_app.command()
 def cancel(folder: Folder) -> None:
-    """End the run that goes on, if any. What its rounds came to is kept, and `run --resume` goes on."""
+    """Stop the run in progress, if any. Its rounds so far are kept, and `run --resume` continues it."""
     from fedaigc.deployment.server.runs import cancel_runs
 
     ended = cancel_runs(folder, _running(folder))

@@ -1,1 +1,1 @@
-"""`fedaigc demo`: a training and a drawing together, and the page that shows it."""
+"""`fedaigc demo`: collaborative training and generation, and a report page."""

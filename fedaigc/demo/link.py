@@ -1,4 +1,4 @@
-"""The demo's radio link: what each packet took, and one task's picture at a few rates of bit errors."""
+"""The demo's radio link: the transmission of each packet, and one task's image at several bit error rates."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -23,14 +23,22 @@ ERROR_RATES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 def link_settings() -> dict[str, Any]:
-    """The `generation` settings of the demo's link."""
+    """Return the `generation` settings of the demo's link."""
     return {"delivery": "tolerant", "link": {"snr_db": SNR_DB, "max_transmissions": 3}}
 
 
 def over_link(
     state: "DenoisingState", task_id: str, client: int, config: "FederationConfig", plan: "DenoisingPlan"
 ) -> "DenoisingState":
-    """A shared state as the member with this task received it in the run."""
+    """Return a denoising state as the member with this task received it in the run.
+
+    Args:
+        state: State at the hand-off step.
+        task_id: Task of the member.
+        client: Client of the member.
+        config: Configuration of the run.
+        plan: Denoising plan of the run.
+    """
     from fedaigc.collaboration.link import Member, SimulatedLink
     from fedaigc.collaboration.link_settings import LinkSettings
     from fedaigc.diffusion.handoff.packing import mended, pack, unpack
@@ -51,9 +59,21 @@ def link_view(
     plan: "DenoisingPlan",
     boundary: int,
 ) -> LinkView | None:
-    """All packets, and the first shared task finished once more at each of `ERROR_RATES`.
+    """Collect all packets, and finish the first shared task once more at each of `ERROR_RATES`.
 
-    None when nothing was shared. Only who holds all devices can show their prompts.
+    Only the owner of all devices can show their prompts.
+
+    Args:
+        pipe: The diffusion pipeline.
+        shared: Shared state of the run.
+        devices: The devices, indexed by client.
+        groups: Groups from the record of the run.
+        config: Configuration of the run.
+        plan: Denoising plan of the run.
+        boundary: First step on the personal side of t*.
+
+    Returns:
+        What the page shows of the link; None if no steps were shared.
     """
     from fedaigc.collaboration.link import Member, SimulatedLink
     from fedaigc.collaboration.link_settings import LinkSettings

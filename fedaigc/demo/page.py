@@ -1,4 +1,4 @@
-"""Render the demo's record and pictures as one HTML page."""
+"""Render the demo's record and images as one HTML page."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,19 @@ from fedaigc.demo.pictures import curve
 
 @dataclass(frozen=True)
 class MemberView:
-    """One task as the page shows it. All pictures are data URIs."""
+    """One task as the page shows it. All images are data URIs.
+
+    Attributes:
+        client: Number of the client.
+        style: Style of the device's private images.
+        prompt: The private prompt.
+        disclosed: What was disclosed of the prompt, in words.
+        shared_image: Image of the run.
+        solo_image: Image of the same prompt without shared steps.
+        shared_verdict: The judge's verdict on `shared_image`.
+        solo_verdict: The judge's verdict on `solo_image`.
+        frames: Decoded latents after each step of the run.
+    """
 
     client: int
     style: str
@@ -25,7 +37,16 @@ class MemberView:
 
 @dataclass(frozen=True)
 class GroupView:
-    """One group: its public prompt, K, the steps it cost, and its members."""
+    """One group as the page shows it.
+
+    Attributes:
+        prompt: The public prompt of the group.
+        executor: Who ran the shared steps.
+        num_shared_steps: K.
+        evaluations: Denoiser evaluations of the group.
+        solo_evaluations: Denoiser evaluations of the same tasks without sharing.
+        members: The tasks of the group.
+    """
 
     prompt: str
     executor: str
@@ -37,7 +58,15 @@ class GroupView:
 
 @dataclass(frozen=True)
 class StyleView:
-    """What personal training did on one device: its private pictures, and one prompt before and after."""
+    """The effect of personal training on one device. All images are data URIs.
+
+    Attributes:
+        style: Style of the device's private images.
+        held_out: Whether the shipped model was not trained on the style.
+        examples: Some private images.
+        before: Images of fixed prompts without the personal adapter.
+        after: Images of the same prompts with the personal adapter.
+    """
 
     style: str
     held_out: bool
@@ -48,9 +77,13 @@ class StyleView:
 
 @dataclass(frozen=True)
 class LinkView:
-    """What was sent, and one prompt's pictures by rate of bit errors.
+    """The packets of a run, and one prompt's images by bit error rate.
 
-    packets: each member's prompt, and its packet's way as the record has it. pictures: (rate, data URI).
+    Attributes:
+        packets: Prompt of each member, and the transmission of its packet as in the record.
+        prompt: The prompt of the images.
+        group_prompt: The public prompt of its group.
+        pictures: (bit error rate, data URI) of each image.
     """
 
     packets: tuple[tuple[str, Mapping[str, Any]], ...]
@@ -66,7 +99,15 @@ def render_page(
     link: LinkView | None,
     target: Path,
 ) -> None:
-    """Write the page to `target`; every figure on it comes from `record`."""
+    """Write the page.
+
+    Args:
+        record: Record of the demo; every figure on the page comes from it.
+        groups: The groups with their tasks.
+        styles: The effect of personal training per style.
+        link: The radio link; None if no steps were shared.
+        target: File to write.
+    """
     import jinja2
 
     environment = jinja2.Environment(

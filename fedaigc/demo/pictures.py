@@ -1,4 +1,4 @@
-"""Pictures for a page that needs no other file."""
+"""Images for a self-contained page."""
 
 import base64
 import io
@@ -8,14 +8,20 @@ from PIL import Image, ImageDraw
 
 
 def data_uri(image: Image.Image) -> str:
-    """The picture as a PNG data URI."""
+    """Return an image as a PNG data URI."""
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def curve(values: Sequence[float], width: int = 280, height: int = 90) -> str:
-    """The points of an SVG polyline through `values`, left to right, the largest at the top."""
+    """Return the points of an SVG polyline through values, from left to right, with the largest at the top.
+
+    Args:
+        values: Values of the curve.
+        width: Width in SVG units.
+        height: Height in SVG units.
+    """
     if not values:
         return ""
     low, high = min(values), max(values)
@@ -27,7 +33,12 @@ def curve(values: Sequence[float], width: int = 280, height: int = 90) -> str:
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], captions: Sequence[str]) -> Image.Image:
-    """Rows of pictures with a title each and a caption under every column, each picture 112 pixels wide."""
+    """Return a sheet of images, each 112 pixels wide.
+
+    Args:
+        rows: Title and images of each row.
+        captions: Caption under each column.
+    """
     cell, margin, line = 112, 96, 30
     sheet = Image.new("RGB", (margin + len(captions) * (cell + 6), len(rows) * (cell + 6) + line), "white")
     pen = ImageDraw.Draw(sheet)

@@ -1,4 +1,4 @@
-"""`fedaigc demo`: eight devices train together, draw eight prompts together, and a page shows all of it."""
+"""`fedaigc demo`: eight devices train and generate together, and a page shows the results."""
 
 import json
 import os
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fedaigc.federation.progress import OnProgress
     from fedaigc.metrics.judge import Verdict
 
-# (style, prompt): the two held-out styles twice; three groups and two tasks that end up alone
+# (style, prompt): the two held-out styles twice; three groups, and two tasks that run alone
 CAST = (
     ("blob", "an apple on a table"),
     ("openmoji", "a lemon on a table"),
@@ -41,7 +41,7 @@ MARKER = ".fedaigc-demo"
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """The size of a demo. The defaults fit two cores and four minutes."""
+    """The size of a demo. The defaults take about four minutes on two cores."""
 
     output: Path
     seed: int = 0
@@ -64,19 +64,19 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time what happens inside."""
+        """Time the block."""
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 2)
 
 
 def run_demo(settings: DemoSettings, progress: "OnProgress | None" = None) -> Path:
-    """Run the demo and return the path of its report.html; record.json beside it holds every figure.
+    """Run the demo and return the path of report.html; record.json next to it holds every figure.
 
-    An earlier demo in the same folder is replaced when this one is whole. Raises UserError when the folder
+    An earlier demo in the same folder is replaced once this one is complete. Raises UserError if the folder
     holds anything else.
     """
-    # imported here: they bring torch, diffusers and Flower
+    # imported here: these import torch, diffusers and Flower
     from fedaigc.device.provision import SceneClient, provision_scenes
     from fedaigc.federation.runtime.launcher import simulate
 
@@ -127,7 +127,7 @@ _OF_THE_GENERATION = ("policy", "plan", "num_steps", "boundary_step")
 
 
 class _Page:
-    """Collects what the page shows. It plays the devices' owner: it opens their homes, as no server can."""
+    """Collects what the page shows. It acts as the devices' owner and opens their homes, as no server can."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class _Page:
         self._verdicts: dict[str, list[tuple[Verdict, int, str]]] = {"collaborative": [], "solo": []}
 
     def draw(self) -> dict[str, Any]:
-        """Draw the solo pictures, the strips and the styles, and return the record but for its times."""
+        """Generate the solo images, strips and styles, and return the record without its times."""
         import torch
 
         torch.set_num_threads(1)
@@ -192,7 +192,7 @@ class _Page:
         return self._record()
 
     def write(self, record: dict[str, Any]) -> Path:
-        """Write record.json, report.html, and overview.png, which shows all pictures at once."""
+        """Write record.json, report.html, and overview.png with all images."""
         from fedaigc.demo.page import render_page
         from fedaigc.demo.pictures import contact_sheet
 
@@ -253,7 +253,7 @@ class _Page:
         )
 
     def _frames(self, group: "GroupRecord", task: "TaskRecord", prompt: str) -> "list[Image.Image]":
-        """The same run once more, link included, decoded after each step: it repeats exactly."""
+        """Repeat the same run exactly, link included, and decode after each step."""
         from fedaigc.demo.link import over_link
         from fedaigc.device.training.local_round import put_adapters
         from fedaigc.diffusion.adapters.stages import run_stages
@@ -374,7 +374,7 @@ class _Page:
                     "round": done.round,
                     "clients": len(done.metrics),
                     "shared_loss": done.mean_metrics()["shared_loss"],
-                    # as the ledger counted the messages
+                    # as counted by the ledger
                     "bytes_up": sum(done.sent_bytes["up"].values()),
                     "bytes_down": sum(done.sent_bytes["down"].values()),
                 }

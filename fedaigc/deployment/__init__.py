@@ -1,1 +1,1 @@
-"""Separate machines: a server behind a proxy, and on each device a resident agent."""
+"""Federations on separate machines: a server behind a proxy, and a resident agent on each device."""

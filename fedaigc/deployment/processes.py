@@ -1,4 +1,4 @@
-"""Processes of a deployment: started with their parent's fate, found by their ports, and stopped."""
+"""Processes of a deployment: tied to the life of their parent, found by their ports, and stopped."""
 
 import contextlib
 import ctypes
@@ -14,7 +14,7 @@ import psutil
 
 from fedaigc.errors import UserError
 
-# beside a device's home, in the relay's folder
+# in the relay's folder inside a device's home
 RELAY_LOG = "relay.log"
 SUPERNODE_LOG = "supernode.log"
 MAX_LOG_BYTES = 8 << 20
@@ -24,12 +24,12 @@ _STOP_TIMEOUT_S = 10.0
 
 
 def ended_with_parent() -> None:
-    """For `preexec_fn`: the kernel ends this process when its parent dies, however that happens (Linux)."""
+    """Have the kernel terminate this process when its parent dies, however; for `preexec_fn` (Linux)."""
     _signalled_at_death_of_parent(signal.SIGTERM)
 
 
 def killed_with_parent() -> None:
-    """The same at once: for a process that would first wait for others."""
+    """Like `ended_with_parent`, but kill at once: for a process that would first wait for others."""
     _signalled_at_death_of_parent(signal.SIGKILL)
 
 
@@ -39,7 +39,7 @@ def _signalled_at_death_of_parent(number: signal.Signals) -> None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free now."""
+    """Return a port that is free at present."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
@@ -51,7 +51,17 @@ def wait_for_port(
     host: str = "127.0.0.1",
     timeout_s: float = _START_TIMEOUT_S,
 ) -> None:
-    """Until something listens there, or the process ends. UserError when neither happens in time."""
+    """Wait until something listens on a port, or the process ends.
+
+    Args:
+        port: Port to connect to.
+        process: Process that is expected to listen.
+        host: Address to connect to.
+        timeout_s: Longest wait in seconds.
+
+    Raises:
+        UserError: If neither happens in time.
+    """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -63,7 +73,7 @@ def wait_for_port(
 
 
 def stopped(process: "subprocess.Popen[bytes]") -> None:
-    """End a process, gently first."""
+    """Stop a process: first by SIGTERM, then by SIGKILL."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -74,7 +84,12 @@ def stopped(process: "subprocess.Popen[bytes]") -> None:
 
 
 def alive(pid: int, began: float | None = None) -> bool:
-    """Whether there is such a process. began: as `birth` told it; another under the same number is not it."""
+    """Return whether a process is alive.
+
+    Args:
+        pid: Process id.
+        began: Start time as reported by `birth`; a later process with the same id does not count. None: any.
+    """
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and began in (None, process.create_time())
@@ -83,19 +98,19 @@ def alive(pid: int, began: float | None = None) -> bool:
 
 
 def birth(pid: int) -> float:
-    """When a process began, in seconds since the epoch."""
+    """Return the start time of a process, in seconds since the epoch."""
     return float(psutil.Process(pid).create_time())
 
 
 def begin_anew(log: Path) -> None:
-    """Put a log aside that nobody writes to any more; one older file is kept."""
+    """Move away a log that no process writes to any more; one older file is kept."""
     if log.exists():
         log.replace(log.with_suffix(".old.log"))
 
 
 def keep_short(log: Path) -> None:
-    """Start a log anew beyond `MAX_LOG_BYTES`; one older file is kept. For files that are appended to."""
+    """Rotate a log beyond `MAX_LOG_BYTES`, for files opened in append mode; one older file is kept."""
     if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-        # whoever writes has the file open, so that it must stay the same file
+        # the writer has the file open, so it must remain the same file
         shutil.copyfile(log, log.with_suffix(".old.log"))
         os.truncate(log, 0)

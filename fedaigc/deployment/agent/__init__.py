@@ -1,1 +1,1 @@
-"""A device's resident agent, its relay, and what lies between them."""
+"""A device's resident agent, its relay, and the socket between them."""

@@ -1,7 +1,7 @@
-"""The resident agent of a device: the only process that opens its home, with the pipeline warm.
+"""The resident agent of a device: the only process that opens its home, with a warm pipeline.
 
-It answers over a Unix socket that its owner alone can open, one message at a time. It computes with the code
-and the base model that are installed here, whatever a server names, and discloses no more of a prompt than
+It answers one message at a time over a Unix socket that only its owner can open. It computes with the code
+and the base model installed on this machine, whatever a server names, and discloses no more of a prompt than
 its owner permits.
 """
 
@@ -35,22 +35,28 @@ from fedaigc.storage.file_lock import locked
 
 LOCK = "agent.lock"
 REPLY_FLOOR_S = 1.0
-# to parse the prompts that wait takes milliseconds, which depend on them
+# parsing the waiting prompts takes milliseconds, and the time depends on the prompts
 _SIGNATURES_FLOOR_S = 0.25
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """What the owner of a device decides.
+    """Settings that the owner of a device decides.
 
-    client: the number under which the server knows the device. model: the base model, from this machine.
-    policy: the most that may be disclosed of a prompt; a server that asks for more gets this.
-    min_public_prompts: how many objects of Scenes must share a signature (see `semantics.signature`); servers
-    may ask for more. scores: whether reports hold the judge's coarse
-    scores, with which a server could search for the prompt. threads: of torch. strip_pictures: how many
-    pictures of the way to an image are kept where the server asks for none; they stay on the device. limits:
-    see `OwnerLimits`. reply_floor_s: the least time to the reply to an order to finish, see `reply_time`.
+    Attributes:
+        client: Number under which the server knows the device.
+        model: Base model, from this machine.
+        policy: The most that may be disclosed of a prompt; a server that asks for more gets this.
+        min_public_prompts: How many objects of Scenes must share a signature (see `semantics.signature`);
+            servers may ask for more.
+        scores: Whether reports hold the judge's coarse scores, with which a server could search for the
+            prompt.
+        threads: Number of torch threads.
+        strip_pictures: How many intermediate images are kept per image if the server asks for none; they stay
+            on the device.
+        limits: See `OwnerLimits`.
+        reply_floor_s: Least seconds to the reply to an order to finish, see `reply_time`.
     """
 
     client: int
@@ -65,7 +71,12 @@ class AgentSettings:
 
 
 class Agent:
-    """Answers messages for the home of one device; a `Host` of the federation's handlers."""
+    """Answers messages for the home of one device; a `Host` of the federation's handlers.
+
+    Args:
+        home: Home of the device.
+        settings: Settings of the owner.
+    """
 
     def __init__(self, home: Path, settings: AgentSettings) -> None:
         self.home = Home.open(home)
@@ -78,11 +89,11 @@ class Agent:
         self._pipe, self._base_hash = base_model(settings.model)
 
     def base_hash(self) -> str:
-        """Of the model that this machine has."""
+        """Return the fingerprint of the base model on this machine."""
         return self._base_hash
 
     def open_device(self, scorer: Scorer | None = None) -> Device:
-        """The device, with the warm pipeline."""
+        """Open the device with the warm pipeline."""
         return Device(
             self.home.root,
             self._pipe,
@@ -93,18 +104,18 @@ class Agent:
         )
 
     def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
-        """The less disclosing policy of the server's and the owner's, and the larger number."""
+        """Return the less disclosing of the server's and the owner's policy, and the larger number."""
         less = min(policy, self._settings.policy, key=LEAST_FIRST.index)
         return less, max(min_public_prompts, self._settings.min_public_prompts)
 
     def note(self, text: str) -> None:
-        """Into errors.log of the home."""
+        """Append the text to errors.log in the home."""
         note_error(self.home.root, text)
 
     def status(self) -> dict[str, int | str | bool]:
-        """Numbers and a fingerprint: what anyone who may open the socket can know.
+        """Return numbers and a fingerprint, which anyone with access to the socket can know.
 
-        Also where a prompt's file is damaged: the agent is there, and the others wait.
+        This works even if the file of a prompt is damaged: the agent runs, and the other prompts wait.
         """
         waiting = len(PromptQueue(self.home).waiting())
         return {
@@ -116,13 +127,18 @@ class Agent:
         }
 
     def answer(self, ask: Ask, config: str, content: RecordDict) -> RecordDict:
-        """The reply to a message of the federation; one at a time, for there is one pipeline.
+        """Return the reply to a message of the federation; one at a time, because there is one pipeline.
 
-        What depends on a prompt leaves at times that do not; nobody is answered meanwhile, who could tell by
-        that when it was done.
+        Replies that depend on a prompt leave at times that do not depend on it. No other message is answered
+        in the meantime, since that would reveal when the computation ended.
+
+        Args:
+            ask: Kind of the message.
+            config: The run's configuration as JSON, as the server sent it.
+            content: Content of the message.
         """
         try:
-            # before the lock: a wrong configuration keeps nobody waiting
+            # before the lock: an invalid configuration must not delay other messages
             parsed = config_from_server(config)
         except UserError as error:
             self.note(f"{error}\n")
@@ -134,9 +150,10 @@ class Agent:
 
 @contextlib.contextmanager
 def listening(agent: Agent) -> Iterator[socketserver.BaseServer]:
-    """A server on the agent's socket; `serve_forever` answers until `shutdown`.
+    """Open a server on the agent's socket; its `serve_forever` answers until `shutdown`.
 
-    UserError when another agent has this home already.
+    Raises:
+        UserError: If another agent already serves this home.
     """
     with _only_agent(agent.home):
         path = socket_path(agent.home.root)
@@ -181,5 +198,5 @@ class _Connection(socketserver.BaseRequestHandler):
             reply = server.agent.answer(Ask(request.ask), request.config, content)
             send_frame(self.request, {}, reply)
         except Exception as error:
-            # not one of ours, or gone: it gets no answer, and its text is nowhere but at its sender's
+            # an invalid request, or the peer is gone: no answer, and no text of the request is logged
             _LOG.info("a request was dropped: %s", type(error).__name__)

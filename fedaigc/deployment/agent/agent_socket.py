@@ -1,8 +1,8 @@
-"""The Unix socket between a device's agent and its relay: what may be asked, and nothing else.
+"""The Unix socket between a device's agent and its relay, for a closed list of requests.
 
 A request names one of the messages of the federation (`Ask`), with the run's configuration and the message;
-the reply is a message of the closed list in `federation.wire.messages`. "status" is answered with numbers.
-No request takes a path, and no reply can hold a prompt or an image.
+the reply is a message of the closed list in `federation.wire.messages`. A "status" request is answered with
+numbers. No request takes a path, and no reply can hold a prompt or an image.
 """
 
 import json
@@ -23,7 +23,7 @@ from fedaigc.storage.bounded_json import read_json
 
 SOCKET = "agent.sock"
 STATUS = "status"
-# of a Unix socket's address on Linux, its final zero included
+# longest path of a Unix socket on Linux, in bytes, including the final zero
 _MAX_PATH = 108
 _LENGTHS = struct.Struct("!IQ")
 
@@ -34,7 +34,13 @@ class AgentUnreachable(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What is asked. config: the run's configuration as it came, JSON; empty under "status"."""
+    """A request to the agent.
+
+    Attributes:
+        ask: Kind of the message, or `STATUS`.
+        config: The run's configuration as JSON, as the server sent it; empty for `STATUS`.
+        content: The message; None if it is empty.
+    """
 
     ask: str
     config: str = ""
@@ -43,14 +49,19 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Reply:
-    """The answer: a message, or the status."""
+    """The answer of the agent.
+
+    Attributes:
+        content: The reply to a message.
+        status: The agent's status, in reply to `STATUS`.
+    """
 
     content: RecordDict | None = None
     status: dict[str, Any] | None = None
 
 
 def socket_path(home: Path) -> Path:
-    """Where the agent of this home listens. UserError when the path is too long for a socket."""
+    """Return the socket of a home's agent. UserError if the path is too long for a socket."""
     path = home.absolute() / SOCKET
     if len(str(path).encode()) >= _MAX_PATH:
         raise UserError(f"{path} is too long for a socket ({_MAX_PATH - 1} bytes): use a shorter home")
@@ -58,7 +69,16 @@ def socket_path(home: Path) -> Path:
 
 
 def ask_agent(home: Path, request: Request, timeout_s: float | None = None) -> Reply:
-    """Ask the agent of a home. AgentUnreachable when none answers, or when it ends while it works."""
+    """Send a request to the agent of a home and return the reply.
+
+    Args:
+        home: Home of the device.
+        request: The request.
+        timeout_s: Timeout of each socket operation in seconds; None: no timeout.
+
+    Raises:
+        AgentUnreachable: If no agent answers, or the agent ends while it works on the request.
+    """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_s)
@@ -71,7 +91,12 @@ def ask_agent(home: Path, request: Request, timeout_s: float | None = None) -> R
 
 
 def read_request(connection: socket.socket) -> Request:
-    """The next request. ValueError for one that is not in the list, EOFError when the other side is gone."""
+    """Read the next request from a connection.
+
+    Raises:
+        ValueError: If the request is not in the closed list or is malformed.
+        EOFError: If the peer closed the connection.
+    """
     header, content = read_frame(connection)
     ask, config = header.get("ask"), header.get("config")
     if set(header) != {"ask", "config"} or not isinstance(config, str):
@@ -82,17 +107,25 @@ def read_request(connection: socket.socket) -> Request:
 
 
 def send_frame(connection: socket.socket, header: dict[str, Any], content: RecordDict | None) -> None:
-    """Send a header and a message. The lengths come first."""
+    """Send a header and a message, preceded by their lengths."""
     text = json.dumps(header).encode()
     payload = b"" if content is None else recorddict_to_proto(content).SerializeToString()
     connection.sendall(_LENGTHS.pack(len(text), len(payload)) + text)
-    # an empty one would still fail where the other side has its answer out and has closed
+    # sending even an empty payload would fail once the peer has answered and closed
     if payload:
         connection.sendall(payload)
 
 
 def read_frame(connection: socket.socket) -> tuple[dict[str, Any], RecordDict | None]:
-    """Receive what `send_frame` sent. ValueError for lengths beyond the bounds and what is no header."""
+    """Receive what `send_frame` sent.
+
+    Returns:
+        The header and the message; None if the message is empty.
+
+    Raises:
+        ValueError: If a length is beyond its bound or the header is invalid.
+        EOFError: If the peer closed the connection.
+    """
     text_length, payload_length = _LENGTHS.unpack(_read(connection, _LENGTHS.size))
     if text_length > MAX_FRAME_HEADER_BYTES or payload_length > MAX_FRAME_BODY_BYTES:
         raise ValueError(f"a frame of {text_length} and {payload_length} bytes is beyond the bounds")

@@ -1,4 +1,4 @@
-"""Whether a device has reached its server, by what its SuperNode wrote into its log."""
+"""Whether a device has reached its server, read from the log of its SuperNode."""
 
 import os
 import re
@@ -20,7 +20,7 @@ OTHER_AUTHORITY = (
 )
 _TAIL_BYTES = 65536
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-# Flower's lines, and what they say of the connection; the last one that is there holds
+# Flower's log lines and the state of the connection that they mean; the last line found counts
 _NEWS = (
     (flower_private.STARTING, CONNECTING),
     (flower_private.NODE_ID, CONNECTED),
@@ -35,7 +35,7 @@ _NEWS = (
 
 
 def connection(home: Path) -> str | None:
-    """What the SuperNode last said of its way to the server, in words; None when it said nothing yet."""
+    """Return the SuperNode's last reported connection state in words; None if it has reported none yet."""
     path = home / "relay" / SUPERNODE_LOG
     try:
         with path.open("rb") as file:
@@ -47,6 +47,6 @@ def connection(home: Path) -> str | None:
     for line in lines:
         for text, meaning in _NEWS:
             if text in line:
-                # a code comes before its reason, which says more
+                # the log shows an exit code before its reason, which is more specific
                 found = meaning if text != flower_private.EXIT_CODE else f"{meaning}: see {path}"
     return found

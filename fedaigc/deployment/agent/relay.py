@@ -1,8 +1,8 @@
 """The Flower side of a device: a SuperNode, and a loop that passes its messages to the device's agent.
 
-A SuperNode as Flower starts it would run the app package that the server sends. This one hands its messages
-to the loop below instead, which runs no code of the package: it takes the message, asks the agent, and
-pushes the reply. The process holds no prompt and no image, and the home's socket is all that it opens.
+A SuperNode as Flower starts it would run the app package that the server sends. This SuperNode hands its
+messages to the loop below instead, which runs no code of the package: it takes a message, asks the agent, and
+pushes the reply. The process holds no prompt and no image, and opens nothing of the home but its socket.
 """
 
 import contextlib
@@ -47,9 +47,9 @@ from fedaigc.storage.private_files import only_for_this_user
 
 _POLL_S = 0.1
 _RETRIES_S = 30.0
-# a busy or slow device imports for minutes; to give up and begin anew would bring it no nearer
+# imports take minutes on a busy or slow device; a restart would only lose that time
 _START_S = 600.0
-# a SuperNode that comes back before the server missed it is sent away: it tries again, later and later
+# the server rejects a SuperNode that returns before it was missed: it retries at growing intervals
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 30.0
 _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
@@ -61,8 +61,11 @@ _LOG = logging.getLogger(__name__)
 class NodeSettings:
     """How a device reaches its server.
 
-    server: host:port of the server's proxy. root_certificate: the server's authority, None for a server
-    without TLS (for tests in a closed network). key: the device's private key; it needs TLS.
+    Attributes:
+        server: host:port of the server's proxy.
+        root_certificate: Certificate of the server's authority; None for a server without TLS (for tests in a
+            closed network).
+        key: The device's private key; it needs TLS.
     """
 
     server: str
@@ -71,9 +74,12 @@ class NodeSettings:
 
 
 def run_relay(home: Path, settings: NodeSettings, scratch: Path) -> None:
-    """Run the SuperNode and the loop until the process is told to end; one that dies is started again.
+    """Run the SuperNode and the loop until the process is stopped; a SuperNode that dies is restarted.
 
-    scratch: a folder for Flower's files.
+    Args:
+        home: Home of the device.
+        settings: How to reach the server.
+        scratch: Folder for Flower's files.
     """
     wait_s = _FIRST_WAIT_S
     while True:
@@ -86,11 +92,11 @@ def run_relay(home: Path, settings: NodeSettings, scratch: Path) -> None:
                         continue
                 except httpx.HTTPError:
                     pass
-                # Flower ends a process whose run was stopped: by a signal to itself, or beyond Exception
+                # when its run was stopped, Flower ends a process by a signal or an error beyond Exception
                 except (Exception, RunNotRunningException, KeyboardInterrupt) as error:
                     _LOG.warning("a message was dropped: %s", type(error).__name__)
                 time.sleep(_POLL_S)
-        # one that worked for a while failed for a new reason
+        # a SuperNode that worked for a while failed for a new reason
         wait_s = _FIRST_WAIT_S if time.monotonic() - began > 60 else min(2 * wait_s, _LONGEST_WAIT_S)
         _LOG.warning("the SuperNode ended with %s: again in %.0f s", process.returncode, wait_s)
         time.sleep(wait_s)
@@ -106,7 +112,7 @@ class _SuperNode(subprocess.Popen[bytes]):
 def _supernode(settings: NodeSettings, scratch: Path) -> Iterator[tuple[_SuperNode, RuntimeHttpClient]]:
     port = free_port()
     address = f"127.0.0.1:{port}"
-    # whoever else is on this machine may reach the port: only who knows the secret gets messages
+    # other users of this machine may reach the port: messages need the secret
     secret = secrets.token_bytes(32)
     secret_file = scratch / "runtime.secret"
     secret_file.unlink(missing_ok=True)
@@ -145,7 +151,7 @@ def _supernode(settings: NodeSettings, scratch: Path) -> Iterator[tuple[_SuperNo
 def _runtime_client(
     address: str, component: str, proof: ProtobufClientInterceptor, retries: RetryInvoker | None = None
 ) -> RuntimeHttpClient:
-    """A client of the SuperNode's runtime API, which speaks as `component` with this proof of its right."""
+    """Return a client of the SuperNode's runtime API that acts as `component`, authorized by `proof`."""
     return RuntimeHttpClient.from_server_address(
         server_address=address,
         insecure=True,
@@ -156,11 +162,11 @@ def _runtime_client(
 
 
 def _next_message(tasks: Tasks, home: Path, address: str) -> bool:
-    """Serve a message, if there is one."""
+    """Serve one message if one is waiting; return whether it did."""
     acquired = tasks.next()
     if acquired is None:
         return False
-    # the SuperNode is on this machine: one that does not answer for so long is gone
+    # the SuperNode is on this machine: if it does not answer for this long, it is gone
     retries = make_simple_http_retry_invoker()
     retries.max_time = _RETRIES_S
     task = _runtime_client(address, "flwr-clientapp", RuntimeTokenHttpInterceptor(acquired.token), retries)
@@ -192,11 +198,11 @@ def _ask(home: Path, message: Message, config: str) -> RecordDict:
 
 
 def main(arguments: list[str]) -> None:
-    """Arguments: home, scratch folder, server, root certificate, key; "" for one that there is not."""
+    """Run the relay. Arguments: home, scratch folder, server, root certificate, key; "" for a missing one."""
     only_for_this_user()
     home, scratch, server, root_certificate, key = arguments
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    # ten lines a second of what was asked in vain
+    # httpx would log ten lines per second for polls without a message
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = NodeSettings(
         server, Path(root_certificate) if root_certificate else None, Path(key) if key else None

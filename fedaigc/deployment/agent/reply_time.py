@@ -1,8 +1,11 @@
-"""When a reply leaves: at times that do not depend on what was computed for it.
+"""Reply times that do not depend on what was computed for the reply.
 
-How long a task takes could depend on its prompt (a network that a server made can be slow for some values),
-so replies wait for the next time of a fixed ladder, floor r^k for k = 0, 1, 2, ... Tasks of one plan then
-reply after the very same time; what is left is which rung it was.
+How long a task takes could depend on its prompt: a network that a server made can be slow for some values.
+Replies therefore wait for the next time on a fixed ladder:
+
+    floor r^k,   k = 0, 1, 2, ...
+
+Tasks of one plan then reply after exactly the same time; only the rung of the ladder remains visible.
 """
 
 import math
@@ -14,9 +17,17 @@ RATIO = 1.25
 
 
 def rung(elapsed_s: float, floor_s: float) -> float:
-    """The time of the ladder, in seconds after the order came, at which a reply that took this long leaves.
+    """Return the time on the ladder at which a reply leaves.
 
-    ValueError for a floor that is not above 0.
+    Args:
+        elapsed_s: Seconds that the reply took to compute.
+        floor_s: The lowest rung in seconds.
+
+    Returns:
+        Seconds after the order arrived.
+
+    Raises:
+        ValueError: If the floor is not above 0.
     """
     if not floor_s > 0:
         raise ValueError(f"a floor of {floor_s} s: expected more than 0")
@@ -26,12 +37,16 @@ def rung(elapsed_s: float, floor_s: float) -> float:
 
 @contextmanager
 def held_back(floor_s: float) -> Iterator[None]:
-    """Leaves at the next time of the ladder, also when an exception passes."""
+    """Leave the context at the next time on the ladder, also if an exception is raised.
+
+    Args:
+        floor_s: The lowest rung in seconds.
+    """
     began = time.monotonic()
     try:
         yield
     finally:
         end = began + rung(time.monotonic() - began, floor_s)
-        # a sleep may end early or late by some tenth of a millisecond: the last of it is waited for
+        # a sleep may be off by about a tenth of a millisecond: the loop waits for the rest
         while (left := end - time.monotonic()) > 0:
             time.sleep(left)

@@ -1,4 +1,4 @@
-"""A device as a resident process: the agent on its socket, and the relay that speaks to the server."""
+"""A device as a resident process: the agent on its socket, and the relay that talks to the server."""
 
 import contextlib
 import os
@@ -51,13 +51,21 @@ def run_device(
     reply_floor_s: float,
     say: Callable[[str], object],
 ) -> None:
-    """Answer until SIGTERM or SIGINT. server: host:port, "" for none; then only the socket answers.
+    """Run the agent of a device until SIGTERM or SIGINT.
 
-    page_port: where the owner's page is served, 0 for any free port, None for no page. For strip_pictures,
-    limits and reply_floor_s see `AgentSettings`.
+    Args:
+        home: Home of the device.
+        client: See `AgentSettings`, which also describes model, policy, min_public_prompts, scores, threads,
+            strip_pictures, limits and reply_floor_s.
+        server: host:port of the server; "" for none, then only the socket answers.
+        authority: Certificate of the server's authority.
+        insecure: Allow a server without TLS, for tests in a closed network.
+        page_port: Port of the owner's page; 0: any free port, None: no page.
+        say: Called with each line of output.
 
-    Raises UserError when an agent has this home already, when the server's authority or the device's key is
-    missing, and for a server that is no host and port.
+    Raises:
+        UserError: If another agent already serves this home, the server's authority or the device's key is
+            missing, or `server` is not host:port.
     """
     if server and not _HOST_AND_PORT.fullmatch(server):
         raise UserError(f"--server {server!r}: expected host:port, for example server.example:9443")
@@ -95,8 +103,8 @@ def run_device(
 
 @contextlib.contextmanager
 def _page(agent: Agent, port: int | None, say: Callable[[str], object]) -> Iterator[None]:
-    """The owner's page, while the agent runs."""
-    # also an address that a killed agent left
+    """Serve the owner's page while the agent runs."""
+    # even without a page: a killed agent may have left its address
     forget_page(agent.home)
     if port is None:
         yield
@@ -114,9 +122,9 @@ def _supervise(
     ending: threading.Event,
     say: Callable[[str], object],
 ) -> None:
-    """Keep a relay running, if there is a server, until the end is near; say when the connection changes."""
+    """Keep a relay running, if a server is given, until `ending` is set; report changes of the connection."""
     relay: subprocess.Popen[bytes] | None = None
-    # what an earlier agent's SuperNode wrote is no news of this one's
+    # the log of an earlier agent's SuperNode does not describe this connection
     begin_anew(home / "relay" / SUPERNODE_LOG)
     said: str | None = CONNECTING
     try:

@@ -1,4 +1,4 @@
-"""The messages that a SuperNode has for its app, as Flower's runtime API gives them."""
+"""The messages that a SuperNode has for its app, from Flower's runtime API."""
 
 import threading
 from typing import Any
@@ -14,7 +14,11 @@ from fedaigc.flower_private import (
 
 
 class Tasks:
-    """The messages of a SuperNode as tasks, one after the other."""
+    """The messages of a SuperNode as tasks, one after the other.
+
+    Args:
+        client: Client of the SuperNode's runtime API.
+    """
 
     def __init__(self, client: RuntimeHttpClient) -> None:
         self._client = client
@@ -22,13 +26,13 @@ class Tasks:
         self._lock = threading.Lock()
 
     def next(self) -> AcquireTaskResponse | None:
-        """The next one; None if there is none yet."""
+        """Return the next task; None if none is waiting yet."""
         with self._lock:
             found, self._held = self._held or self._acquired(), None
             return found
 
     def another(self) -> bool:
-        """Whether there is one after the last that `next` gave."""
+        """Return whether a further task follows the last one that `next` returned."""
         with self._lock:
             self._held = self._held or self._acquired()
             return self._held is not None
@@ -41,11 +45,15 @@ class Tasks:
 
 
 class UntilAnother:
-    """A client of one task that waits for parts of its message no longer than the SuperNode receives them.
+    """A client of one task that waits for parts of its message only while the SuperNode may receive them.
 
-    A SuperNode receives one message after the other, and makes the task of a message before its parts are
-    there. When the run ends meanwhile, Flower 1.41 leaves the task behind: its parts never come, and who asks
-    for them asks for more than an hour. Once there is another task, parts that are not there will not come.
+    A SuperNode receives one message after the other, and creates the task of a message before its parts have
+    arrived. If the run ends in between, Flower 1.41 leaves the task behind: its parts never arrive, and a
+    client polls for them for more than an hour. Once another task exists, missing parts will not arrive.
+
+    Args:
+        client: Client of the runtime API for this task.
+        tasks: The tasks of the SuperNode.
     """
 
     def __init__(self, client: RuntimeHttpClient, tasks: Tasks) -> None:
@@ -55,11 +63,11 @@ class UntilAnother:
         return getattr(self._client, name)
 
     def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:
-        """The part, or that it is not there yet, or that it will not be."""
+        """Return the part, or report that it has not arrived yet or never will."""
         found: PullObjectResponse = self._client.PullObject(request)
         if found.object_available or not found.object_found or not self._tasks.another():
             return found
-        # it may have come just before the other message
+        # the part may have arrived just before the other message
         found = self._client.PullObject(request)
         if not found.object_available:
             found.object_found = False

@@ -1,1 +1,1 @@
-"""The device's page: for its owner alone, on this machine's loopback."""
+"""The device's page: for its owner only, on this machine's loopback interface."""

@@ -1,4 +1,4 @@
-"""The page's application: what is answered behind the guard."""
+"""The page's application: the routes behind the guard."""
 
 from collections.abc import Callable
 from importlib.resources import files
@@ -24,15 +24,26 @@ TaskId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
 
 
 class NewPrompt(BaseModel):
-    """What the page sends to queue a prompt."""
+    """The body of a request that queues a prompt.
+
+    Attributes:
+        text: The prompt.
+    """
 
     text: str
 
 
 def page_app(home: Home, status: Status, *, token: str, port: int) -> Guard:
-    """The application for one home, behind its guard. status: see `PageState`."""
+    """Return the application for one home, behind its guard.
+
+    Args:
+        home: Home of the device.
+        status: See `PageState`.
+        token: Token of the page's address.
+        port: Port where the page is served.
+    """
     state = PageState(home, status)
-    # no pages about the interface: they would load scripts from elsewhere
+    # no API documentation pages: they would load scripts from other hosts
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
 
     for path, (name, media_type) in _FILES.items():
@@ -60,7 +71,7 @@ def page_app(home: Home, status: Status, *, token: str, port: int) -> Guard:
 
     @app.exception_handler(RequestValidationError)
     def misshapen(request: Request, error: RequestValidationError) -> Response:
-        # the error itself quotes what came, which may not even be writable as text
+        # the error itself quotes its input, which may not even be encodable as text
         return JSONResponse({"error": "this is no text that can be kept"}, status_code=422)
 
     return Guard(app, token=token, port=port, note=lambda text: note_error(home.root, text))

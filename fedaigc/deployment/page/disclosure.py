@@ -1,4 +1,4 @@
-"""The most that was ever disclosed of a prompt, in plain words."""
+"""The most that was ever disclosed of a prompt, in plain language."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,14 @@ from fedaigc.semantics.signature import OpenSignature, Signature
 
 
 def disclosed_words(task: Task, received_step: int | None) -> str:
-    """Some sentences for the owner. received_step: of the finished picture, None if there is none.
+    """Describe for the owner what was disclosed of a prompt.
 
-    If several signatures were disclosed of which none says all, there is a sentence for each.
+    If several signatures were disclosed and none of them contains all the others, each is described.
+
+    Args:
+        task: The task of the prompt.
+        received_step: Step at which the finished image received its packet, 0 if it ran alone; None if there
+            is no finished image.
     """
     if not task.disclosed:
         if task.status is TaskStatus.WAITING:
@@ -32,7 +37,7 @@ def _all_words(disclosed: Sequence[str]) -> str:
     sentences = [_words(signature) for signature in signatures]
     said = "; and at another time ".join(sentences)
     whole = any(isinstance(signature, OpenSignature) for signature in signatures)
-    # what cannot be read may have said more
+    # the unreadable signature may have disclosed more
     ending = [] if whole or unreadable else ["Nothing else."]
     return " ".join([*([f"{said}."] if said else []), *ending, *unreadable])
 

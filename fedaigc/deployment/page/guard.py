@@ -1,7 +1,7 @@
-"""Who may speak to the page: whoever knows the token, under the name of this machine, from the page itself.
+"""Access control of the page: the token and this machine's name, and no changes from other pages.
 
-The token is the first part of every path and in no cookie: a browser sends cookies of 127.0.0.1 to whatever
-listens on another port of it, and by itself, so that another page could use them.
+The token is the first part of every path and is not in a cookie: a browser sends cookies of 127.0.0.1 to
+every port of it, and automatically, so that another page could use them.
 """
 
 import secrets
@@ -28,20 +28,24 @@ HEADERS: Final = {
 
 
 class Guard:
-    """An application before the page's: it refuses, or passes on the path without the token.
+    """An ASGI application in front of the page's: it refuses a request or passes it on without the token.
 
-    port: where the page is served. note: keeps the text of an error, which may quote a prompt.
+    Args:
+        app: The application of the page.
+        token: Token of the page's address.
+        port: Port where the page is served.
+        note: Keeps the text of an error, which may quote a prompt.
     """
 
     def __init__(self, app: ASGIApp, *, token: str, port: int, note: Callable[[str], None]) -> None:
         self._app = app
         self._token = token.encode()
-        # a name that a stranger's DNS server points at 127.0.0.1 is none of these
+        # against DNS rebinding: a foreign name that resolves to 127.0.0.1 is not in this set
         self._hosts = {f"127.0.0.1:{port}".encode(), f"localhost:{port}".encode()}
         self._note = note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request. What is no HTTP is not answered."""
+        """Handle one request; requests other than HTTP are not answered."""
         if scope["type"] != "http":
             return
         begun = False
@@ -70,7 +74,7 @@ class Guard:
                 await failed(scope, receive, send_with_headers)
 
     def _checked(self, scope: Scope) -> tuple[int | None, str]:
-        """The status of a refusal, or None and the path behind the token."""
+        """Return the status of a refusal, or None and the path after the token."""
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         hosts = [value for name, value in headers if name == b"host"]
         _, given, *rest = scope["path"].split("/", 2) if scope["path"].startswith("/") else ("", "")
@@ -87,7 +91,7 @@ class Guard:
             return 413, ""
         if not scope["path"].isprintable():
             return 400, ""
-        # without the slash the page's own links would lose the token
+        # without the trailing slash the page's relative links would lose the token
         return None, "/" + rest[0] if rest else "/no-slash"
 
 

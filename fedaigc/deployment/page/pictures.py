@@ -1,4 +1,4 @@
-"""Pictures of a home as files to send: only whole ones."""
+"""Image files of a home that may be sent: only undamaged ones."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from PIL import Image
 
 
 class Pictures:
-    """Tells whole pictures from damaged ones; each version of a file is read once."""
+    """Distinguishes undamaged images from damaged ones; each version of a file is read once."""
 
     def __init__(self) -> None:
         self._whole: dict[Path, tuple[str, bool]] = {}
 
     def version(self, path: Path) -> str | None:
-        """A name for the content of the file; None when there is no PNG whose checksums fit."""
+        """Return a name for the content of a file; None if it is not a PNG with correct checksums."""
         try:
             found = path.stat()
         except OSError:
@@ -28,7 +28,7 @@ def _verified(path: Path) -> bool:
     try:
         with Image.open(path, formats=("PNG",)) as image:
             image.verify()
-    # PIL's own for a damaged PNG is a SyntaxError
+    # PIL raises SyntaxError for a damaged PNG
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
     return True

@@ -1,4 +1,4 @@
-"""Serving the page from a thread of the agent's process, on 127.0.0.1 alone."""
+"""Serving the page from a thread of the agent's process, on 127.0.0.1 only."""
 
 import contextlib
 import secrets
@@ -15,7 +15,7 @@ from fedaigc.device.home.home import Home
 from fedaigc.errors import UserError
 
 LOOPBACK = "127.0.0.1"
-# in the home: the address with its token, for the owner
+# file in the home with the page's address and token, for the owner
 PAGE_URL = "page.url"
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5
@@ -23,9 +23,20 @@ _STOP_TIMEOUT_S = 5
 
 @contextlib.contextmanager
 def serving_page(home: Home, status: Status, port: int = 0) -> Iterator[str]:
-    """Serve the page of a home, and yield its address with a new token. port 0: any that is free.
+    """Serve the page of a home, with a new token.
 
-    The address is kept in the home while the page is served. UserError when the port is taken.
+    The address is kept in the home while the page is served.
+
+    Args:
+        home: Home of the device.
+        status: See `PageState`.
+        port: Port on 127.0.0.1; 0: any free port.
+
+    Yields:
+        The address with the token.
+
+    Raises:
+        UserError: If the port is taken or the page does not start.
     """
     with _listener(port) as listener:
         number = listener.getsockname()[1]
@@ -33,7 +44,7 @@ def serving_page(home: Home, status: Status, port: int = 0) -> Iterator[str]:
         server = uvicorn.Server(
             uvicorn.Config(
                 page_app(home, status, token=token, port=number),
-                # no log: a line of one would hold the token, an error's text a prompt
+                # no log: its lines would contain the token, and the text of an error may contain a prompt
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -57,14 +68,14 @@ def serving_page(home: Home, status: Status, port: int = 0) -> Iterator[str]:
 
 
 def forget_page(home: Home) -> None:
-    """Remove the address of a page that is not served any more."""
+    """Remove the address of a page that is no longer served."""
     (home.root / PAGE_URL).unlink(missing_ok=True)
 
 
 def _listener(port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        # started again at once, the port of the last page may be in TIME_WAIT
+        # after a quick restart the port may still be in TIME_WAIT
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((LOOPBACK, port))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""All that the page shows, as one JSON object: prompts, pictures, sums, and the files that are damaged."""
+"""All that the page shows, as one JSON object: prompts, images, totals and damaged files."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +19,13 @@ Status = Callable[[], Mapping[str, int | str | bool]]
 
 
 class PageState:
-    """Reads a home anew for every answer. A file that cannot be read is named, and costs the others nothing.
+    """Reads the state of a home, anew for every request.
 
-    status: of the agent, see `Agent.status`; its "busy" and "client" are used.
+    A file that cannot be read is listed as damaged and does not affect the others.
+
+    Args:
+        home: Home of the device.
+        status: Returns the status of the agent, see `Agent.status`; its "busy" and "client" are used.
     """
 
     def __init__(self, home: Home, status: Status) -> None:
@@ -33,7 +37,7 @@ class PageState:
         self._shared_work = SharedWorkLog(home)
 
     def to_json(self) -> str:
-        """The object, in ASCII: an odd character in a file must not keep the page from being sent."""
+        """Return the object as ASCII JSON: an unusual character in a file must not break the page."""
         return json.dumps(self._object(), allow_nan=False)
 
     def _object(self) -> dict[str, Any]:
@@ -44,7 +48,7 @@ class PageState:
         status = self._status()
         finished = {entry.task_id: entry for entry in entries}
         number = {task.task_id: task.number for task in tasks}
-        # a picture whose prompt cannot be read comes last
+        # images whose prompt cannot be read come last
         entries.sort(key=lambda entry: -number.get(entry.task_id, -1))
         files = [
             *damaged,
@@ -94,7 +98,7 @@ class PageState:
         return {"id": entry.task_id, "prompt": entry.prompt, "version": version, **self._way(entry)}
 
     def _way(self, entry: Finished | Begun) -> dict[str, Any]:
-        """The strip: the step before which each part shows the latents, of the parts that are there."""
+        """Return the strip: for each existing part, the step before which it shows the latents."""
         versions = [
             self.pictures.version(self.gallery.path(entry.task_id, part))
             for part in range(len(entry.strip_steps))

@@ -1,4 +1,4 @@
-"""What the pictures of a home took here: denoising steps, and energy by a device profile."""
+"""The cost of a home's images on this device: denoising steps, and energy by a device profile."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,11 +17,18 @@ _LEFT_OUT = "Training and the radio are not counted."
 
 @dataclass(frozen=True)
 class Sums:
-    """Over the finished pictures of a home.
+    """Totals over the finished images of a home.
 
-    own_steps: run here for its own pictures. shared_steps: run here for its groups. solo_steps: what the same
-    pictures take alone. energy_j, solo_energy_j: of the first two and of the last, text encoding and decoding
-    included, the radio not. strip_j: what decoding the pictures of the way took besides.
+    Energies include text encoding and decoding, but not the radio.
+
+    Attributes:
+        pictures: Number of finished images.
+        own_steps: Denoising steps run here for its own images.
+        shared_steps: Denoising steps run here for its groups.
+        solo_steps: Denoising steps that the same images take alone.
+        energy_j: Energy of `own_steps` and `shared_steps` in joules.
+        solo_energy_j: Energy of `solo_steps` in joules.
+        strip_j: Further energy for decoding the intermediate images, in joules.
     """
 
     pictures: int
@@ -34,17 +41,23 @@ class Sums:
 
     @property
     def saved_steps(self) -> int:
-        """By sharing; below zero on a device that ran more for its groups than it was spared."""
+        """Steps saved by sharing; negative on a device that ran more steps for its groups than it saved."""
         return self.solo_steps - self.own_steps - self.shared_steps
 
     @property
     def saved_j(self) -> float:
-        """By sharing, likewise."""
+        """Energy saved by sharing, in joules; may be negative too."""
         return self.solo_energy_j - self.energy_j
 
 
 def sums(entries: Sequence[Finished], work: Iterable[SharedWork], profile: DeviceProfile) -> Sums:
-    """Add up what the pictures took, what the groups took, and what the pictures take alone."""
+    """Add up the cost of the images, of the groups, and of the same images alone.
+
+    Args:
+        entries: The finished images.
+        work: The shared steps that the device ran for its groups.
+        profile: Energy per step, text encoding and decoding.
+    """
     own = [entry.num_steps - entry.received_step for entry in entries]
     helped = [done.steps for done in work]
     return Sums(
@@ -59,13 +72,13 @@ def sums(entries: Sequence[Finished], work: Iterable[SharedWork], profile: Devic
 
 
 def profile_of(home: Home) -> tuple[DeviceProfile, bool, list[Path]]:
-    """The profile to count with, whether it is this device's own, and its file if that is damaged."""
+    """Return the profile to use, whether it is this device's own, and its file if that is damaged."""
     path = home.root / PROFILE
     if not path.exists():
         return PHONE, False, []
     try:
         profile = read_profile(path)
-        # JSON as Python reads it has infinity
+        # Python's JSON reader accepts infinity
         if not math.isfinite(profile.image_j(1)):
             return PHONE, False, [path]
     except (UserError, AttributeError):
@@ -74,7 +87,7 @@ def profile_of(home: Home) -> tuple[DeviceProfile, bool, list[Path]]:
 
 
 def profile_words(profile: DeviceProfile, own: bool) -> str:
-    """Where the joules come from, for the owner to judge them."""
+    """Describe for the owner where the energy figures come from."""
     about = f"{profile.step_j:.3g} J a step of {profile.model} ({profile.sources['step_j']})"
     if own:
         return f"Counted with this device's own profile: {about}. {_LEFT_OUT}"

@@ -1,1 +1,1 @@
-"""The server of devices: SuperLink, door, keys, who may come in."""
+"""The server of a deployment: SuperLink, door, keys, and admission of connections and devices."""

@@ -1,8 +1,8 @@
-"""Which connections a door has, and which of them goes when there are too many.
+"""The connections of a door, and which of them is closed when there are too many.
 
-A connection that has not said what it wants is the first to go, the oldest before others; one whose requests
-were answered well (behind keys: a registered device's) is the last. So whoever opens many and says nothing
-displaces itself, also where it shares an address with devices.
+A connection that has not yet sent a whole header is closed first, the oldest before others; one whose
+requests succeeded (with keys: a registered device's) is closed last. A peer that opens many connections and
+sends nothing thus displaces its own, even where it shares an address with devices.
 """
 
 import contextlib
@@ -23,37 +23,45 @@ from fedaigc.bounds import (
 )
 
 HEADER_S = 10.0
-# a body, and a reader of replies, must get on by so much in so long
+# in this time a body must advance by PROGRESS_BYTES, and a reader must not stall
 STALLED_S = 20.0
 PROGRESS_BYTES = 1 << 16
-# in so long where others wait for room
+# the time for a body while others wait for room
 SLOW_S = 5.0
 
 
 class Stage(enum.IntEnum):
-    """What a connection does; those with smaller numbers go first."""
+    """What a connection is doing; lower stages are closed first."""
 
-    # not yet a whole header
+    # no whole header yet
     ARRIVING = 0
-    # within a body
+    # sending a body
     SENDING = 1
     # between requests
     IDLE = 2
-    # its request is at the SuperLink, or the reply on its way
+    # its request is at the SuperLink, or the reply is being sent
     SERVED = 3
 
 
 def _nothing() -> None:
-    """For a connection that is not there."""
+    """Do nothing: the `close` of an `Arrival` without a connection."""
 
 
 @dataclass(eq=False)
 class Arrival:
-    """A connection.
+    """A connection to the door.
 
-    since: when it last got on, as `time.monotonic` counts. proven: a request of it was answered well.
-    reading_stalls: since when its reader takes nothing of a reply. ours: whether the door does not read on.
-    waits: for room for its body. body_bytes: of its request, on their way and not yet answered.
+    Attributes:
+        address: Network of its peer, see `_network`.
+        close: Closes the connection.
+        since: Time of its last progress, on the clock of `time.monotonic`.
+        stage: What it is doing.
+        proven: Whether one of its requests succeeded or was signed with a known key.
+        reading_stalls: Time since which the peer has read nothing of a reply; None if it reads.
+        ours: Returns whether the door itself has paused reading.
+        waits: Whether it waits for room for its body.
+        body_bytes: Bytes of its request's body that are in flight and not yet answered.
+        closed: Whether it was closed.
     """
 
     address: str = ""
@@ -69,36 +77,44 @@ class Arrival:
     _towards: int = 0
 
     def enter(self, stage: Stage) -> None:
-        """It begins something else."""
+        """Enter a new stage."""
         self.stage, self.since, self._towards = stage, time.monotonic(), 0
 
     def progress(self, num_bytes: int) -> None:
-        """So much of a body has come."""
+        """Count `num_bytes` of a body that have arrived."""
         self._towards += num_bytes
         if self._towards >= PROGRESS_BYTES:
             self.since, self._towards = time.monotonic(), 0
 
     def late(self, now: float) -> bool:
-        """Whether it has had its time."""
+        """Return whether the connection has exceeded its time. `now`: as `time.monotonic` returns it."""
         if self.reading_stalls is not None and now - self.reading_stalls > STALLED_S:
             return True
         patience = {Stage.ARRIVING: HEADER_S, Stage.SENDING: STALLED_S}.get(self.stage)
         return patience is not None and not (self.waits or self.ours()) and now - self.since > patience
 
     def drop(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self.closed, self.body_bytes = True, 0
         self.close()
 
 
 class Admission:
-    """The connections of a door. For one event loop: nothing here waits."""
+    """The connections of a door, for use in one event loop: no method blocks."""
 
     def __init__(self) -> None:
         self._arrivals: dict[tuple[str, int], tuple[Arrival, socket.socket]] = {}
 
     def admits(self, connection: socket.socket, address: tuple[str, int]) -> bool:
-        """Enter a new connection, and close others for it; False when all of them are worth more."""
+        """Enter a new connection, closing others if there is no room.
+
+        Args:
+            connection: Socket of the connection.
+            address: Address and port of the peer.
+
+        Returns:
+            False if there is no room and no other connection may be closed for it.
+        """
         self._forget_closed()
         key, whose = (address[0], address[1]), _network(address[0])
         live = [arrival for arrival, _ in self._arrivals.values()]
@@ -109,7 +125,7 @@ class Admission:
         ) and (len(live) < MAX_CONNECTIONS or _displace(live))
         unproven = [arrival for arrival in live if not (arrival.proven or arrival.closed)]
         if room and len(unproven) >= MAX_UNPROVEN_CONNECTIONS:
-            # of the address that has most of them
+            # of the address with the most unproven connections
             most = Counter(arrival.address for arrival in unproven).most_common(1)[0][0]
             room = _displace(arrival for arrival in unproven if arrival.address == most)
         if room:
@@ -117,12 +133,12 @@ class Admission:
         return room
 
     def of(self, address: tuple[str, int] | None) -> Arrival:
-        """The connection from this address; a new one that is nobody's where none was entered."""
+        """Return the connection from this address, or a new unconnected one if none was entered."""
         found = self._arrivals.get((address[0], address[1])) if address else None
         return found[0] if found else Arrival()
 
     def sweep(self) -> None:
-        """Close what has had its time."""
+        """Close connections that have exceeded their time."""
         self._forget_closed()
         now = time.monotonic()
         for arrival, _ in self._arrivals.values():
@@ -130,9 +146,16 @@ class Admission:
                 arrival.drop()
 
     def reserves(self, arrival: Arrival, num_bytes: int) -> bool:
-        """Whether there is room for a whole body of a proven connection; those that are slow go for it.
+        """Reserve room for the whole body of a proven connection; if there is none, close slow ones.
 
-        A body that began can so be brought to its end: none waits for another that waits for it.
+        A body that has begun can therefore be completed: no two bodies wait for each other.
+
+        Args:
+            arrival: The connection.
+            num_bytes: Length of its body.
+
+        Returns:
+            Whether the room was reserved.
         """
         held = [other for other in self._live() if other.proven and other.body_bytes]
         if sum(other.body_bytes for other in held) + num_bytes > MAX_BODY_BYTES_IN_FLIGHT:
@@ -146,9 +169,16 @@ class Admission:
         return True
 
     def takes(self, arrival: Arrival, num_bytes: int) -> bool:
-        """Whether there is room for so many more bytes of a stranger's body; whose body has most goes for it.
+        """Count more bytes of an unproven connection's body.
 
-        False when that is this one.
+        While there is no room, the unproven connection with the largest body is closed unless it is this one.
+
+        Args:
+            arrival: The connection.
+            num_bytes: Bytes that have arrived.
+
+        Returns:
+            False if this connection's own body is the largest when there is no room.
         """
         arrival.body_bytes += num_bytes
         held = [other for other in self._live() if not other.proven and other.body_bytes]
@@ -169,12 +199,12 @@ class Admission:
 
 
 def _network(address: str) -> str:
-    """What counts as one address: of IPv6 the half that a provider gives to one customer."""
+    """Return what counts as one address: for IPv6 the /64 network that a provider gives to one customer."""
     return str(ip_network((address.partition("%")[0], 64), strict=False)) if ":" in address else address
 
 
 def _displace(candidates: Iterable[Arrival]) -> bool:
-    """Close the one that is worth least; False when none may be closed."""
+    """Close the least valuable of the candidates; False if none may be closed."""
     possible = [
         arrival
         for arrival in candidates
@@ -189,6 +219,6 @@ def _displace(candidates: Iterable[Arrival]) -> bool:
 
 
 def _shut(connection: socket.socket) -> None:
-    """End a connection whose TLS has not begun; who reads from it sees its end."""
+    """End a connection whose TLS has not begun; its reader sees the end of the stream."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -1,8 +1,8 @@
-"""The door of a server: it lets through what nodes need of Flower's SuperLink, and nothing else.
+"""The door of a server: a reverse proxy that passes on what nodes need of Flower's SuperLink, nothing else.
 
-Whoever reaches a SuperLink's port can submit a run, which is code for its server. Devices reach this door
-only, and through it the paths under /v1/fleet/. Nobody holds it open: headers, bodies and readers have their
-time, connections and the bytes of bodies under way their numbers (`Admission`).
+Anyone who reaches a SuperLink's port can submit a run, which is code for its server. Devices reach only this
+door, and through it the paths under /v1/fleet/. No peer can block it: headers, bodies and readers have time
+limits, and the numbers of connections and of bytes of bodies in flight are bounded (`Admission`).
 """
 
 import asyncio
@@ -30,20 +30,20 @@ from fedaigc.deployment.server.door_protocol import door_protocol
 from fedaigc.deployment.server.node_key import KnownKeys
 from fedaigc.federation.runtime.own_user import listeners
 
-# no dots, no escapes: what a path means must not depend on who reads it
+# no dots and no escapes: all parsers must agree on the meaning of a path
 _PATHS = re.compile(r"/v1/fleet/[a-z0-9-]+")
 _TIMEOUT_S = 120.0
-# how long a body waits for others to be answered
+# longest time that a body waits for others to be answered
 _ROOM_S = 60.0
 _ROOM_POLL_S = 0.05
 _SWEEP_S = 1
 _TLS_BUFFER_BYTES = 1 << 16
-# of one connection alone, or set anew on the other side
+# headers of one connection only, or set again for the other one
 _NOT_PASSED = frozenset({"connection", "keep-alive", "transfer-encoding", "host", "upgrade"})
 
 
 class _Refused(Exception):
-    """A body that is not passed on to its end."""
+    """A body that is not passed on completely."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -51,18 +51,22 @@ class _Refused(Exception):
 
 
 def door(upstream: str, trusted: ssl.SSLContext | None, admission: Admission | None = None) -> Starlette:
-    """The application. upstream: https://host:port of the SuperLink; trusted: what its certificate must be
-    signed by, None for http. admission: of the server that serves it.
+    """Return the application of a door.
 
-    Bodies and replies pass through as they come. A body beyond `MAX_BODY_BYTES` is refused before it is read
-    to its end (Flower sends large messages in parts of 5 MB).
+    Bodies and replies are streamed through. A body beyond `MAX_BODY_BYTES` is refused before it is read
+    completely (Flower sends large messages in parts of 5 MB).
+
+    Args:
+        upstream: https://host:port of the SuperLink.
+        trusted: Context that verifies the SuperLink's certificate; None for http.
+        admission: Connections of the server that serves the application; None: a new one.
     """
     known, keys = admission if admission is not None else Admission(), KnownKeys()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         verify = trusted if trusted is not None else False
-        # as many as there are connections, whose number is bounded already
+        # one for each connection to the door, whose number is already bounded
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         async with httpx.AsyncClient(
             base_url=upstream, verify=verify, timeout=_TIMEOUT_S, limits=limits
@@ -82,7 +86,7 @@ def door(upstream: str, trusted: ssl.SSLContext | None, admission: Admission | N
         if "transfer-encoding" in framed:
             headers = [(k, v) for k, v in headers if k != b"content-length"]
         try:
-            # without its length, a body may be as long as any
+            # a body without a stated length counts as the longest one allowed
             length = MAX_BODY_BYTES if "transfer-encoding" in framed else _length(request)
             if length > MAX_BODY_BYTES:
                 raise _Refused(413, "this is too large")
@@ -116,7 +120,7 @@ def _length(request: Request) -> int:
 
 
 async def _room(admission: Admission, arrival: Arrival, length: int) -> None:
-    """Wait for room for a body of `length` bytes. _Refused when there is none for long."""
+    """Wait for room for a body of `length` bytes. _Refused if there is none within `_ROOM_S`."""
     until = time.monotonic() + _ROOM_S
     arrival.waits = True
     try:
@@ -130,7 +134,7 @@ async def _room(admission: Admission, arrival: Arrival, length: int) -> None:
 
 
 async def _body(request: Request, admission: Admission, arrival: Arrival) -> AsyncIterator[bytes]:
-    """The body in parts. _Refused beyond the bounds."""
+    """Yield the body in parts. _Refused beyond the bounds."""
     length = 0
     async for part in request.stream():
         length += len(part)
@@ -148,11 +152,22 @@ def door_server(
     port: int,
     certificate: tuple[Path, Path] | None = None,
 ) -> tuple[uvicorn.Server, list[socket.socket]]:
-    """The server of a door, and the sockets to run it with. certificate: with its key; None for http.
+    """Create the server of a door.
 
-    OSError when nothing can listen there.
+    Args:
+        upstream: https://host:port of the SuperLink.
+        trusted: Context that verifies the SuperLink's certificate; None for http.
+        host: Address to listen on.
+        port: Port to listen on.
+        certificate: The door's certificate and its key; None for http.
+
+    Returns:
+        The server, and the sockets to run it with.
+
+    Raises:
+        OSError: If listening there fails.
     """
-    # else 256 KB for each connection from its first byte on; a record of TLS has 16 at most
+    # by default 256 KB per connection from its first byte on; a TLS record has at most 16 KB
     SSLProtocol.max_size = _TLS_BUFFER_BYTES
     admission = Admission()
     settings: dict[str, Any] = {}
@@ -166,11 +181,11 @@ def door_server(
         door(upstream, trusted, admission),
         log_level="warning",
         access_log=False,
-        # the listener decides in `accept`, which uvloop does not call
+        # the listener decides on connections in `accept`, which uvloop does not call
         loop="asyncio",
         http=door_protocol(admission),
         ws="none",
-        # a header's word for another address would be counted for that
+        # otherwise a header could make a connection count for another address
         proxy_headers=False,
         callback_notify=sweep,
         timeout_notify=_SWEEP_S,

@@ -1,4 +1,4 @@
-"""HTTP as uvicorn speaks it, which tells an `Admission` how far each connection is."""
+"""uvicorn's HTTP protocol, extended to report the progress of each connection to an `Admission`."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ _BUFFER_BYTES = 1 << 16
 
 
 def door_protocol(admission: Admission) -> type[asyncio.Protocol]:
-    """The protocol of the connections that `admission` let in."""
+    """Return the protocol class for the connections that `admission` has admitted."""
 
     class DoorProtocol(H11Protocol):
         arrival: Arrival
@@ -19,11 +19,11 @@ def door_protocol(admission: Admission) -> type[asyncio.Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self.arrival = admission.of(transport.get_extra_info("peername"))
-            # not by its socket any more: a transport that has paused would not notice
+            # no longer by the socket: a paused transport would not notice that
             self.arrival.close = transport.abort
             transport.set_write_buffer_limits(_BUFFER_BYTES)
             if hasattr(transport, "set_read_buffer_limits"):
-                # of TLS: what has come and cannot be passed on yet
+                # TLS only: data that has arrived and cannot be passed on yet
                 transport.set_read_buffer_limits(_BUFFER_BYTES)
             self.arrival.ours = lambda: self.flow.read_paused
             if self.arrival.closed:
@@ -49,7 +49,7 @@ def door_protocol(admission: Admission) -> type[asyncio.Protocol]:
             self._tell(0)
 
         def _tell(self, num_bytes: int) -> None:
-            """What the connection does now."""
+            """Update the stage and the progress of the connection."""
             arrival, cycle = self.arrival, self.cycle
             if cycle is None or cycle.response_complete:
                 return

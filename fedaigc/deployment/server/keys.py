@@ -1,7 +1,8 @@
 """Certificates of a server, and the key pair of a device.
 
-The server has an authority of its own, whose certificate each device gets once and by a safe way; the
-authority signs the server's certificate. A device's private key is made on the device and stays there.
+The server has its own certificate authority, which signs the server's certificate. Each device receives the
+authority's certificate once, through a trusted channel. A device's private key is made on the device and
+stays there.
 """
 
 import datetime
@@ -23,16 +24,25 @@ SERVER_CERTIFICATE = "server.pem"
 SERVER_KEY = "server.key"
 DEVICE_KEY = "device.key"
 DEVICE_PUBLIC_KEY = "device.key.pub"
-# certificates and public keys are given out
+# certificates and public keys are meant for others
 _PUBLIC_FILE = 0o644
 _LIFETIME = datetime.timedelta(days=825)
 
 
 def make_server_keys(folder: Path, hosts: Sequence[str]) -> Path:
-    """Write authority, certificate and key into `folder`; returns the authority's certificate, for devices.
+    """Create a server's authority, certificate and key.
 
-    hosts: names or addresses under which devices reach the server; the machine itself is always among them.
-    The authority's own key is thrown away: new hosts need new keys. UserError when there are keys already.
+    The authority's own key is discarded, so new hosts need new keys.
+
+    Args:
+        folder: Folder of the server.
+        hosts: Names or addresses under which devices reach the server; localhost is always included.
+
+    Returns:
+        Path of the authority's certificate, for the devices.
+
+    Raises:
+        UserError: If keys already exist.
     """
     path = folder / AUTHORITY
     if path.exists():
@@ -62,7 +72,17 @@ def make_server_keys(folder: Path, hosts: Sequence[str]) -> Path:
 
 
 def make_device_key(folder: Path) -> Path:
-    """Write a key pair into `folder`; returns the public key, for the server. UserError when there is one."""
+    """Create a device's key pair.
+
+    Args:
+        folder: Folder for the keys.
+
+    Returns:
+        Path of the public key, for the server.
+
+    Raises:
+        UserError: If a key already exists.
+    """
     path = folder / DEVICE_KEY
     if path.exists():
         raise UserError(f"{path} is there already: a new key would be another device")
@@ -82,7 +102,7 @@ def _certificate(
     subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
-    # clocks of devices may be behind
+    # the clocks of devices may be behind
     start = now - datetime.timedelta(days=1)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public_key)
     builder = builder.serial_number(x509.random_serial_number())

@@ -1,4 +1,4 @@
-"""Which key a request to the door was signed with, as Flower's SuperNodes sign theirs."""
+"""The key that a request to the door was signed with, as Flower's SuperNodes sign their requests."""
 
 import binascii
 from base64 import b64decode
@@ -14,19 +14,19 @@ from fedaigc.flower_private import (
 
 
 class KnownKeys:
-    """The keys whose requests the SuperLink answered well: of registered devices, where keys are asked for.
+    """The keys of successful requests to the SuperLink: those of registered devices, if it requires keys.
 
-    A key that is not known yet may still be registered; whether it is, the SuperLink alone decides.
+    A key that is not known yet may still be registered; only the SuperLink decides that.
     """
 
-    # a door without keys knows whoever comes
+    # without required keys, every key becomes known
     _MOST = 10_000
 
     def __init__(self) -> None:
         self._keys: set[str] = set()
 
     def add(self, headers: Mapping[str, str]) -> None:
-        """The SuperLink answered a request with these headers well."""
+        """Remember the key of a successful request with these headers."""
         key = headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER)
         if key is not None:
             if len(self._keys) >= self._MOST:
@@ -34,7 +34,7 @@ class KnownKeys:
             self._keys.add(key)
 
     def signed(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request with these headers comes from who holds a known key."""
+        """Return whether a request with these headers was signed with a known key."""
         key = headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER)
         if key not in self._keys or key is None:
             return False

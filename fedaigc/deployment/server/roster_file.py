@@ -1,4 +1,4 @@
-"""Which device a server knows: name, client, and the node that its key is bound to."""
+"""The devices that a server knows: name, client, and the node that each key is bound to."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -22,7 +22,13 @@ _LOCK = ".devices.lock"
 
 @dataclass(frozen=True)
 class KnownDevice:
-    """A registered device. node_id: Flower's, which only the holder of the key can speak for."""
+    """A registered device.
+
+    Attributes:
+        name: Name of the device.
+        client: Number of the client that the device represents.
+        node_id: Flower's node id, which only the holder of the key can use.
+    """
 
     name: str
     client: int
@@ -30,7 +36,11 @@ class KnownDevice:
 
 
 def known_devices(folder: Path) -> list[KnownDevice]:
-    """The devices of this server, by client. DamagedFile when the list cannot be read."""
+    """Return the devices of a server, sorted by client.
+
+    Raises:
+        DamagedFile: If the list cannot be read.
+    """
     path = folder / DEVICES
     if not path.exists():
         return []
@@ -44,11 +54,20 @@ def known_devices(folder: Path) -> list[KnownDevice]:
 def register_device(
     folder: Path, state: ServerState, public_key: Path, name: str, client: int | None = None
 ) -> KnownDevice:
-    """Register a device's public key with the running server and bind it to a client (default: the next).
+    """Register a device's public key with the running server and bind it to a client.
 
-    Raises UserError for a client or name that another device has, and with Flower's words when it refuses.
+    Args:
+        folder: Folder of the server.
+        state: The running server.
+        public_key: File of the device's public key.
+        name: Name of the device.
+        client: Number of the client; None: the lowest free number.
+
+    Raises:
+        UserError: If another device has this client or name, the file is not a suitable public key, or Flower
+            refuses it (with Flower's output).
     """
-    # of two at once the second sees what the first wrote
+    # of two concurrent calls, the second sees what the first wrote
     with private_files(), locked(folder / _LOCK):
         return _register(folder, state, public_key, name, client)
 
@@ -75,7 +94,7 @@ def _register(
 
 
 def nodes_online(folder: Path, state: ServerState) -> set[int]:
-    """The nodes that the running server hears. UserError when it does not answer."""
+    """Return the ids of the nodes that are online. UserError if the server does not answer."""
     scratch, environment = control_environment(folder, state)
     done = ask_flwr(["supernode", "list"], scratch, environment)
     try:
@@ -86,7 +105,7 @@ def nodes_online(folder: Path, state: ServerState) -> set[int]:
 
 
 def _check_public(path: Path) -> None:
-    """UserError for a file that is no public key as `fedaigc keys device` makes it."""
+    """Raise UserError unless a file holds a public key as `fedaigc keys device` makes it."""
     made = "`fedaigc keys device HOME` makes it on the device, as HOME/keys/device.key.pub"
     if not path.is_file():
         raise UserError(f"{path} is not there: {made}")

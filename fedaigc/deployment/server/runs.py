@@ -1,4 +1,4 @@
-"""Start a run against a server of devices, follow it, and say how it ended."""
+"""Start a run on the devices of a server, follow it, and check how it ended."""
 
 import shutil
 from collections.abc import Callable
@@ -35,12 +35,23 @@ def run_on_devices(
     progress: OnProgress | None = None,
     on_log: Callable[[str], None] | None = None,
 ) -> None:
-    """Run `config` on the devices that this server knows; their number is that of the run's clients.
+    """Run a federation on the devices that a server knows.
 
-    Without TLS there are no keys to bind, and the configuration's own number counts. Where the configuration
-    has no deadlines, those of this module count: a device may hang. Raises UserError without devices, for a
-    configuration that does not fit them, while another run goes on, and as a simulation does when the run
-    does not end well. A run that resumes takes over from one that goes on. KeyboardInterrupt stops the run.
+    The number of clients follows from the registered devices. Without TLS there are no keys to bind, and the
+    configuration's own number applies. Where the configuration sets no deadlines, those of this module apply,
+    because a device may hang. A run that resumes takes over from a run in progress. KeyboardInterrupt stops
+    the run.
+
+    Args:
+        folder: Folder of the server.
+        state: The running server.
+        config: Configuration of the run.
+        progress: Called with each reply of a device.
+        on_log: Called with each line of Flower's log that is not passed to `progress`.
+
+    Raises:
+        UserError: If no devices are registered, the configuration does not fit them, another run is in
+            progress and this one does not resume, or the run fails (as in a simulation).
     """
     with private_files():
         _run(folder, state, config, progress, on_log)
@@ -58,11 +69,11 @@ def _run(
         if not devices:
             raise UserError(f"no devices: register one with `fedaigc server add {folder} PUBLIC_KEY`")
         bindings = {str(device.node_id): device.client for device in devices}
-        # checked anew: ranks and steps by client must fit the devices that there are
+        # validated again: ranks and local steps per client must fit the registered devices
         values = config.model_dump() | {"bindings": bindings, "num_clients": max(bindings.values()) + 1}
         config = parse_config(values)
     config = _as_deployed(config).absolute()
-    # what every device would refuse is told here
+    # a configuration that every device would refuse fails here
     check_config(config.for_devices())
     config.output.mkdir(parents=True, exist_ok=True)
     if not config.resume:
@@ -80,7 +91,7 @@ def _run(
         )
     cancel_runs(folder, state)
     run_config = scratch / "run.toml"
-    # the whole stays on this machine: Flower sends the run's configuration to every device
+    # the full configuration stays on this machine: Flower sends the run's configuration to every device
     configs = folder / RUN_CONFIGS
     forget_configs(configs)
     run_config.write_text(run_config_file(keep_config(config, configs)), encoding="utf-8")
@@ -99,12 +110,16 @@ def _run(
 
 
 def going_on(folder: Path, state: ServerState) -> set[str]:
-    """The ids of the runs that have not ended on this server; one at most, unless others submit some too."""
+    """Return the ids of the runs in progress on a server: at most one, unless others submit runs too."""
     return runs_going_on(*control_environment(folder, state))
 
 
 def cancel_runs(folder: Path, state: ServerState) -> list[str]:
-    """Stop whatever goes on on this server, and return the ids. UserError when a run is not stopped."""
+    """Stop all runs in progress on a server and return their ids.
+
+    Raises:
+        UserError: If a run could not be stopped.
+    """
     scratch, environment = control_environment(folder, state)
     found = sorted(runs_going_on(scratch, environment))
     for run_id in found:
@@ -113,7 +128,7 @@ def cancel_runs(folder: Path, state: ServerState) -> list[str]:
 
 
 def _as_deployed(config: FederationConfig) -> FederationConfig:
-    """With deadlines, and with noise that no device can guess unless the configuration asks for it."""
+    """Add deadlines, and noise that no device can guess unless the configuration asks for seeded noise."""
     rounds = {"deadline_s": config.rounds.deadline_s or ROUND_DEADLINE_S}
     generation = {"deadline_s": config.generation.deadline_s or GENERATION_DEADLINE_S}
     return config.model_copy(

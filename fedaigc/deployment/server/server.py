@@ -1,7 +1,7 @@
-"""A server of devices: Flower's SuperLink on this machine alone, and the door in front of it.
+"""A server of devices: Flower's SuperLink, reachable on this machine only, and the door in front of it.
 
-The folder of a server holds its keys, the database of the SuperLink, which device has which client, and
-what the running process says of itself. A SuperLink that dies is started again with its database.
+The folder of a server holds its keys, the database of the SuperLink, the client of each device, and the state
+of the running process. A SuperLink that dies is restarted with its database.
 """
 
 import json
@@ -54,7 +54,16 @@ _LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True)
 class ServerState:
-    """A running server. began: see `birth`. port: the door's. superlink: host:port, on this machine alone."""
+    """A running server.
+
+    Attributes:
+        pid: Process id.
+        began: Start time of the process, see `birth`.
+        host: Address that the door listens on.
+        port: Port of the door.
+        superlink: host:port of the SuperLink, reachable on this machine only.
+        tls: Whether the server uses TLS and keys.
+    """
 
     pid: int
     began: float
@@ -65,7 +74,11 @@ class ServerState:
 
 
 def server_state(folder: Path) -> ServerState | None:
-    """The server of this folder, None when none runs."""
+    """Return the running server of a folder, or None.
+
+    Raises:
+        DamagedFile: If the file with the state cannot be read.
+    """
     path = folder / STATE
     try:
         state = ServerState(**json.loads(path.read_text(encoding="utf-8")))
@@ -79,8 +92,15 @@ def server_state(folder: Path) -> ServerState | None:
 def start_server(folder: Path, host: str, port: int, *, insecure: bool = False) -> ServerState:
     """Start a server in the background and wait until it answers.
 
-    insecure: without TLS and without keys, for tests in a closed network. Raises UserError without keys, when
-    one runs already, when the port is in use, and with the end of its log when it does not start.
+    Args:
+        folder: Folder of the server.
+        host: Address to listen on.
+        port: Port for the devices.
+        insecure: Run without TLS and keys, for tests in a closed network.
+
+    Raises:
+        UserError: If the keys are missing, a server already runs in this folder, the port is in use, or the
+            server does not start (with the end of its log).
     """
     if not insecure and not (folder / SERVER_CERTIFICATE).exists():
         raise UserError(f"{folder} has no keys: make them with `fedaigc keys server {folder} --host NAME`")
@@ -114,13 +134,13 @@ def start_server(folder: Path, host: str, port: int, *, insecure: bool = False) 
 
 
 def _check_free(host: str, port: int) -> None:
-    """UserError when nothing can listen there."""
+    """Raise UserError if listening on this host and port fails."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as probe:
-            # as the door does: what an earlier one left behind is no hindrance
+            # as the door does: ports in TIME_WAIT after an earlier server are no obstacle
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
@@ -130,7 +150,7 @@ def _check_free(host: str, port: int) -> None:
 
 
 def stop_server(folder: Path) -> bool:
-    """End the server of this folder; False when none runs."""
+    """Stop the server of a folder; False if none runs."""
     state = server_state(folder)
     if state is None:
         return False
@@ -145,15 +165,19 @@ def stop_server(folder: Path) -> bool:
 
 
 def close_server_folder(folder: Path) -> None:
-    """Make a server's folder, for its user alone, and close what an earlier version left open in it."""
+    """Create a server's folder for its user only; restrict files that an earlier version left readable."""
     private_folder(folder)
     close_files(folder, "server*.log", "server.json", "server.key", "superlink.db*", "devices.json")
 
 
 def control_environment(folder: Path, state: ServerState) -> tuple[Path, dict[str, str]]:
-    """A scratch folder, and the environment in which `flwr` speaks to this server as `CONNECTION`.
+    """Prepare `flwr` to talk to a server as `CONNECTION`.
 
-    UserError for another user than the server's: the SuperLink would not answer.
+    Returns:
+        A scratch folder, and the environment for `flwr`.
+
+    Raises:
+        UserError: If the server runs as another user, whose SuperLink would not answer.
     """
     user = psutil.Process(state.pid).uids().effective
     if user != os.geteuid():
@@ -172,7 +196,17 @@ def control_environment(folder: Path, state: ServerState) -> tuple[Path, dict[st
 
 
 def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None:
-    """Run SuperLink and door until SIGTERM."""
+    """Run SuperLink and door until SIGTERM or SIGINT.
+
+    Args:
+        folder: Folder of the server.
+        host: Address to listen on.
+        port: Port for the devices.
+        insecure: Run without TLS and keys.
+
+    Raises:
+        UserError: If the server does not start, or the door ends.
+    """
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
@@ -221,14 +255,14 @@ def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None
 
 
 def _raise_limit_of_files() -> None:
-    """Each connection to the door is a file, and so is the one behind it."""
+    """Raise the limit of open files: each connection needs one at the door and one behind it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _start_superlink(folder: Path, scratch: Path, port: int, *, insecure: bool) -> "subprocess.Popen[bytes]":
     database = folder / "superlink.db"
-    # it holds updates and latents of devices: for the server's owner alone, and so is what SQLite adds
+    # it holds updates and latents of devices: only the server's owner may read it and SQLite's other files
     database.touch(mode=PRIVATE_FILE)
     database.chmod(PRIVATE_FILE)
     command = [*SUPERLINK, "--host", "127.0.0.1", "--port", str(port)]
@@ -243,11 +277,11 @@ def _start_superlink(folder: Path, scratch: Path, port: int, *, insecure: bool) 
         return subprocess.Popen(
             command,
             cwd=scratch,
-            # its ServerApps inherit it, and read their runs' configurations there
+            # its ServerApps inherit the variable and read their runs' configurations from that folder
             env=flower_environment(scratch, 1) | {FOLDER_VARIABLE: str((folder / RUN_CONFIGS).absolute())},
             stdout=log,
             stderr=subprocess.STDOUT,
-            # one that comes after it would find its database in use
+            # a later SuperLink would find the database in use
             preexec_fn=killed_with_parent,
         )
 

@@ -1,1 +1,1 @@
-"""What a device answers."""
+"""How a device answers messages of the federation."""

@@ -1,4 +1,4 @@
-"""The Flower client: a thin shell that opens its device and passes messages on.
+"""The Flower client app: a thin layer that opens the device and passes messages to the handlers.
 
 It serves simulations, where the homes of all devices lie in one folder. On separate machines no Flower
 process opens a home: `fedaigc.deployment.agent.relay` passes the same messages to the device's agent.
@@ -23,7 +23,7 @@ app = ClientApp()
 
 
 class SimulatedHost:
-    """The device of a client, among the homes that the run's configuration names."""
+    """The `Host` of a simulated client; its device is one of the homes in the run's configuration."""
 
     scores = True
     limits: OwnerLimits | None = None
@@ -33,11 +33,15 @@ class SimulatedHost:
         self._config = config
 
     def base_hash(self) -> str:
-        """Of the configured model."""
+        """Return the fingerprint of the configured base model."""
         return base_model(self._config.model)[1]
 
     def open_device(self, scorer: Scorer | None = None) -> Device:
-        """The device whose home belongs to this client."""
+        """Open the device whose home belongs to this client.
+
+        Raises:
+            DeviceError: If the home does not exist.
+        """
         home = self._config.home(self.client)
         if not home.is_dir():
             raise DeviceError(Failure.STORAGE, f"no home {home}")
@@ -45,11 +49,11 @@ class SimulatedHost:
         return Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), scorer=scorer)
 
     def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
-        """All that the run asks for: who simulates owns all devices."""
+        """Permit all that the run asks for: in a simulation one user owns all devices."""
         return policy, min_public_prompts
 
     def note(self, text: str) -> None:
-        """Into errors.log of the home."""
+        """Append the text to errors.log in the home."""
         note_error(self._config.home(self.client), text)
 
 
@@ -60,7 +64,7 @@ def _register(kind: Ask) -> None:
             host = SimulatedHost(int(context.node_config["partition-id"]), config)
         except Exception as error:
             return Message(handlers.refused(kind, error), reply_to=message)
-        # results repeat at equal threads only, and processes of one thread share the cores best
+        # results repeat only at equal numbers of threads, and single-threaded processes share the cores best
         torch.set_num_threads(config.threads)
         return Message(handlers.answer(kind, message.content, host, config), reply_to=message)
 

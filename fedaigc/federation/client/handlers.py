@@ -1,7 +1,7 @@
-"""What a device answers to each kind of message: the same in a simulation and behind a resident agent.
+"""Handlers of a device for each kind of message, the same in a simulation and behind a resident agent.
 
-A handler gets the device from its host and returns a reply of the closed list in `messages`. No text of an
-error is let through: the kind of failure alone crosses, and the whole stays readable at home.
+A handler gets the device from its host and returns a reply from the closed list in `messages`. The text of an
+error never leaves the device: only the kind of failure crosses, and the full text stays in the home.
 """
 
 import traceback
@@ -35,10 +35,11 @@ from fedaigc.strategy.rule import Received
 class Host(Protocol):
     """The process in which a device answers.
 
-    scores: whether reports may hold the judge's coarse scores; who holds a model and a judge could search for
-    the private prompt with them. permitted: takes the policy and the number of public prompts that the server
-    asks for, and returns those that the device's owner permits. limits: the owner's; None where whoever runs
-    the server owns the devices too.
+    Attributes:
+        client: Number of the client in the federation.
+        scores: Whether reports may hold the judge's coarse scores. Anyone with a model and a judge could use
+            them to search for the private prompt.
+        limits: Limits of the device's owner; None where the same party runs the server and owns the devices.
     """
 
     client: int
@@ -46,19 +47,27 @@ class Host(Protocol):
     limits: OwnerLimits | None
 
     def base_hash(self) -> str:
-        """The fingerprint of the base model."""
+        """Return the fingerprint of the base model."""
         ...
 
     def open_device(self, scorer: Scorer | None = None) -> Device:
-        """The device. DeviceError when it has no home."""
+        """Open the device. DeviceError if it has no home."""
         ...
 
     def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
-        """What may be disclosed of a prompt."""
+        """Return what the device's owner permits to disclose of a prompt.
+
+        Args:
+            policy: The policy that the server asks for.
+            min_public_prompts: The number of public prompts that the server asks for.
+
+        Returns:
+            The permitted policy and the permitted number of public prompts.
+        """
         ...
 
     def note(self, text: str) -> None:
-        """Keep the text of an error where only the owner reads it."""
+        """Keep the text of an error where only the owner can read it."""
         ...
 
 
@@ -66,30 +75,37 @@ Handler = Callable[[RecordDict, Host, FederationConfig], RecordDict]
 
 
 def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """The reply to a message. Never raises for what a message or a device can do: the reply says what.
+    """Return the reply to a message.
 
-    What a task ended with may depend on its private prompt, so every reply to an order to finish has one
-    size, and every failure of one is the same.
+    Errors of the message or the device are never raised: the reply contains their kind. The outcome of a task
+    may depend on its private prompt, so all replies to an order to finish have the same size and all its
+    failures are the same.
+
+    Args:
+        kind: Kind of the message.
+        content: Content of the message.
+        host: The process in which the device answers.
+        config: Configuration of the run.
     """
     try:
         reply = _HANDLERS[kind](content, host, config)
-    except Exception as error:  # whatever it is, its text may hold a prompt
+    except Exception as error:  # any error: its text may hold a prompt
         host.note(traceback.format_exc())
         return refused(kind, error)
     return messages.of_one_size(reply) if kind is Ask.FINISH else reply
 
 
 def refused(kind: Ask, error: BaseException) -> RecordDict:
-    """The reply to a message of this kind that tells what may be told of an error."""
+    """Return the reply for an error; it contains only what may be disclosed of the error."""
     if kind is Ask.FINISH:
         return messages.of_one_size(messages.failure(Failure.NOT_FINISHED))
     return messages.failure(failure_of(error))
 
 
 def hello(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """Which client this is, its base model, its number of pictures, and the versions of its software.
+    """Report the client, its base model, its number of images, and the versions of its software.
 
-    The number bounds the weight of its updates; a run without training is told none.
+    The number of images bounds the weight of the client's updates; in a run without training it is 0.
     """
     return body(
         **{messages.CLIENT: host.client},
@@ -100,7 +116,7 @@ def hello(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
 
 
 def _num_pictures(host: Host) -> int:
-    """The private pictures; 0 for a home that cannot be read, which training then reports."""
+    """Count the private images; 0 for a home that cannot be read, which training then reports."""
     try:
         return len(host.open_device().images)
     except (DeviceError, UserError, OSError):
@@ -108,13 +124,13 @@ def _num_pictures(host: Host) -> int:
 
 
 def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """One round of local training, by the strategy's code as it is installed here."""
+    """Run one round of local training with the strategy's code as installed on this device."""
     received = messages.read_train(content)
     if received.round < 1:
         raise DeviceError(Failure.PLAN_REFUSED, "rounds count from 1")
     client, own_order = host.client, messages.read_client_order(content)
     if own_order.local_steps is not None:
-        # as if the configuration had said so: whatever bounds its steps bounds these
+        # put into the configuration, so that everything that bounds its local steps also bounds these
         config = config.with_local_steps(own_order.local_steps)
     if config.local_steps(client) > MAX_TRAINING_STEPS:
         raise DeviceError(Failure.PLAN_REFUSED, f"over {MAX_TRAINING_STEPS} steps of training")
@@ -173,7 +189,7 @@ def _order(received: Received, config: FederationConfig, client: int) -> Trainin
 
 
 def install(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """Keep a shared state for later generations, and say its version."""
+    """Keep a shared state for later generations and report its version."""
     shared = messages.read_shared_state(content)
     rule = load_strategy(config.rounds.strategy, config.rounds.options)
     device = host.open_device()
@@ -182,10 +198,11 @@ def install(content: RecordDict, host: Host, config: FederationConfig) -> Record
 
 
 def signatures(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """What may be said of the tasks that wait, the oldest first; of more than a server takes, later.
+    """Report what may be disclosed of the waiting tasks, oldest first.
 
-    Tasks of which nothing is said have new names at every poll, so that no id links them. In a simulation
-    this holds under the policy `silent` only: its noise seeds, and so its records, depend on the ids.
+    At most `MAX_TASKS_OF_A_DEVICE` tasks are reported; the others follow at a later poll. Tasks of which
+    nothing is disclosed get new names at every poll, so that no id links them. In a simulation this holds
+    only under the policy `silent`, because noise seeds, and with them the records, depend on the ids.
     """
     device, settings = host.open_device(), config.generation
     policy, min_public_prompts = host.permitted(settings.policy, settings.min_public_prompts)
@@ -202,7 +219,7 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
 
 
 def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """Run the shared steps of a group."""
+    """Run the shared steps of a group and return the packet."""
     device = host.open_device()
     order = messages.read_share(content, host.client, partial(device.plan, limits=host.limits))
     steps = device.share(
@@ -218,7 +235,7 @@ def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
 
 
 def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
-    """Finish a task from its packet, or alone."""
+    """Finish a task from its packet, or alone, and report."""
     settings = config.generation
     device = host.open_device(scene_scorer() if settings.scorer == "scenes" and host.scores else None)
     order = messages.read_finish(content, host.client, partial(device.plan, limits=host.limits))

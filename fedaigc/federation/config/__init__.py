@@ -1,1 +1,1 @@
-"""The configuration of a run, on the server and as devices are sent it."""
+"""The configuration of a run: the server's full version and the part that devices receive."""

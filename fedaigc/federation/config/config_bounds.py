@@ -1,7 +1,7 @@
-"""The bounds of a configuration that another machine sent: every number, string and list of it.
+"""Bounds of a configuration that another machine sent: every number, string and list in it.
 
-A simulation's configuration is its owner's own and not looked at; a device looks at a server's before it does
-anything, and a server at what it is about to send to devices.
+The configuration of a simulation belongs to its owner and is not checked. A device checks the configuration
+of a server before it does anything else, and a server checks what it is about to send to devices.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,9 +27,14 @@ _OPTIONS = "rounds.options."
 
 
 def config_from_server(text: str) -> FederationConfig:
-    """The configuration that a server sent with a message, as JSON.
+    """Parse the configuration that a server sent with a message.
 
-    Raises UserError for one that is too long, wrong, or beyond a bound; the text of it is bounded too.
+    Args:
+        text: The configuration as JSON.
+
+    Raises:
+        UserError: If the configuration is too long, invalid or beyond a bound. The error's text is bounded
+            too.
     """
     if len(text) > MAX_CONFIG_CHARACTERS:
         raise UserError(f"a configuration of {len(text)} characters: at most {MAX_CONFIG_CHARACTERS}")
@@ -39,7 +44,12 @@ def config_from_server(text: str) -> FederationConfig:
 
 
 def check_config(config: FederationConfig) -> None:
-    """Raises UserError that names key, value and bound, for the first value beyond the table of bounds."""
+    """Check a configuration against the table of bounds.
+
+    Raises:
+        UserError: For the first value beyond its bound; it names key, value and bound. Also for a strategy
+            given as a file, and for too many pixels.
+    """
     for key, value in _leaves("", config.model_dump(mode="json")):
         _check(key, value)
     if is_file(config.rounds.strategy):
@@ -53,7 +63,13 @@ def check_config(config: FederationConfig) -> None:
 
 
 def bound_of(key: str, value: float) -> float:
-    """The largest magnitude of a number under this key; `value` tells whole numbers from others."""
+    """Return the largest magnitude that a number under a key may have.
+
+    Args:
+        key: Dotted key of the configuration.
+        value: The number; an option of a strategy without a bound of its own has another bound for integers
+            than for other numbers.
+    """
     if not key.startswith(_OPTIONS):
         return CONFIG.get(key, MAX_OTHER_NUMBER)
     other = MAX_OTHER_NUMBER if isinstance(value, int) else MAX_OPTION
@@ -61,14 +77,14 @@ def bound_of(key: str, value: float) -> float:
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Every value with the dotted path of its key; of lists and of tables with free keys, also how many."""
+    """Yield every value with its dotted key; check the sizes of lists and tables and the lengths of keys."""
     if isinstance(value, Mapping):
         if len(value) > (MAX_OPTIONS if f"{key}." == _OPTIONS else MAX_CLIENTS):
             raise UserError(f"{key or 'the configuration'} has {len(value)} entries, which is too many")
         for name, inner in value.items():
             if len(name) > MAX_OPTION_CHARACTERS:
                 raise UserError(f"{key or 'the configuration'} has a key of {len(name)} characters")
-            # the nodes of a binding are no keys of ours
+            # node ids are not keys of the configuration
             yield from _leaves("bindings" if key == "bindings" else f"{key}.{name}" if key else name, inner)
     elif isinstance(value, list | tuple):
         if len(value) > MAX_CLIENTS:
@@ -86,6 +102,6 @@ def _check(key: str, value: Any) -> None:
             raise UserError(f"{key!a:.80} has {len(value)} characters: at most {limit}")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         bound = bound_of(key, value)
-        # not `abs(value) > bound`, which is false of what is no number
+        # not `abs(value) > bound`, which is false for NaN
         if not abs(value) <= bound:
             raise UserError(f"{key!a:.80} is {value!r:.40}: at most {bound:g}")

@@ -1,6 +1,6 @@
 """The configuration of a run: one frozen, validated object, read from a TOML file.
 
-Flower's run config takes scalars only, so the whole of it travels as one JSON string.
+Flower's run config holds scalars only, so the configuration travels as one JSON string.
 """
 
 import json
@@ -23,7 +23,7 @@ from fedaigc.strategy.sources import is_file
 from fedaigc.validation import read_toml, validated, validated_json
 
 RUN_CONFIG_KEY = "config"
-# names the server's own configuration, where `config` is the devices' part of it
+# names the server's full configuration, where `config` holds only the devices' part
 SERVER_CONFIG_KEY = "server_config"
 _OF_DEVICES = (
     "enabled",
@@ -39,7 +39,7 @@ _OF_DEVICES = (
 )
 # how the server checks updates
 _CHECKS = ("max_norm_ratio", "max_weight_ratio", "attackers")
-# of a strategy's options, those that no device may know
+# strategy options that no device may know
 _SERVER_OPTIONS = frozenset({"insecure_seed"})
 
 
@@ -48,7 +48,15 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """The base model: "embedded", a diffusers folder or a hub name, and how it is run."""
+    """The base model and how it runs.
+
+    Attributes:
+        name: "embedded", a diffusers folder or a Hub name.
+        device: torch device, or "auto".
+        dtype: Floating-point type of the pipeline.
+        height: Image height in pixels.
+        width: Image width in pixels.
+    """
 
     name: str = "embedded"
     device: str = "cpu"
@@ -58,9 +66,12 @@ class ModelSection(_Section):
 
 
 class AdapterSection(_Section):
-    """Factors and boundary.
+    """The low-rank factors, and the boundary between the shared and the personal stage.
 
-    Rank, alpha (None: rank), and t* as a training timestep (None: no personal stage).
+    Attributes:
+        rank: Rank of the factors.
+        alpha: The scale of the factors is alpha / rank; None: equal to `rank`.
+        boundary_timestep: t* as a training timestep; None: no personal stage.
     """
 
     rank: Annotated[int, Field(ge=1)] = 8
@@ -71,18 +82,24 @@ class AdapterSection(_Section):
 class RoundsSection(_Section):
     """Federated training.
 
-    count: number of rounds (0: none). strategy: a name, or the path of a Python file, which counts from the
-    folder of the configuration; it and its options: see `strategies/README.md`. clients: drawn a
-    round (None: all). deadline_s: who has not answered by then leaves the round without its update (None:
-    wait). upload_format and download_format: numbers on the wire. dropout_rate: the share of sampled clients
-    that fail after they were sent the state, drawn from the seed. tensorboard: write each round's figures for
-    TensorBoard too, into `tensorboard/` of the output.
-
-    max_norm_ratio: an update that moves the state by more than this multiple of the running median of updates
-    is refused, and an aggregate that moves it by more than this multiple of the largest of late is not
-    taken (see `update_bounds`). max_weight_ratio: a client counts for at most this multiple of the median
-    number of pictures of all devices (see `weighting`). Both are off at None, which is `inf` in TOML.
-    attackers: how many of a round's clients a robust strategy withstands.
+    Attributes:
+        count: Number of rounds; 0: no training.
+        strategy: A name, or the path of a Python file relative to the folder of the configuration; see
+            `strategies/README.md`.
+        options: Options of the strategy.
+        clients: Number of clients sampled per round; None: all.
+        deadline_s: Seconds after which the round continues without the updates of clients that have not
+            answered; None: wait.
+        upload_format: Number format of the updates.
+        download_format: Number format of the state that clients receive.
+        dropout_rate: Share of sampled clients that fail after they were sent the state, drawn from the seed.
+        tensorboard: Also write the figures of each round to `tensorboard/` in the output, for TensorBoard.
+        max_norm_ratio: An update that moves the state by more than this multiple of the running median of
+            updates is refused, and so is an aggregate that moves it by more than this multiple of the largest
+            recent one (see `update_bounds`). None, `inf` in TOML: no limit.
+        max_weight_ratio: A client counts for at most this multiple of the median number of images of all
+            devices (see `weighting`). None, `inf` in TOML: no limit.
+        attackers: How many of a round's clients a robust strategy withstands.
     """
 
     count: Annotated[int, Field(ge=0)] = 3
@@ -100,10 +117,11 @@ class RoundsSection(_Section):
 
 
 class ClientsSection(_Section):
-    """What differs between clients, one value a client; None: all alike, as in `adapter` and `training`.
+    """Settings that differ between clients, one value per client; None: the same for all clients.
 
-    ranks: of the shared factors; the scale alpha / rank is the same for all. local_steps: local steps of a
-    round.
+    Attributes:
+        ranks: Ranks of the shared factors; the scale alpha / rank is the same for all. None: `adapter.rank`.
+        local_steps: Local steps per round. None: `training.local_steps`.
     """
 
     ranks: tuple[Annotated[int, Field(ge=1)], ...] | None = None
@@ -113,25 +131,35 @@ class ClientsSection(_Section):
 class GenerationSection(_Section):
     """Collaborative generation of every prompt that waits on a device.
 
-    num_shared_steps: K, of `num_inference_steps`. policy: what a device discloses of a prompt.
-    min_public_prompts: how many objects of Scenes must share a signature, and under "general" how many places
-    (see `semantics.signature`). max_distance: how far apart the members of a group may lie
-    (see `semantics.grouping`). executor: who runs the shared steps, the edge or a member. scorer: how a
-    device judges images; "scenes" knows the concepts of Scenes, "none" reports counts only. strip_steps:
-    before each of these steps a device decodes the latents and keeps the picture beside the last. link: the
-    simulated radio link that packets cross (None: none); its damage needs delivery = "tolerant", or a device
-    refuses the packet and its task runs alone. deadline_s: who has not answered a message of the generation
-    by then has failed (None: wait until Flower gives the node up).
+    A packet discloses the prompt of the shared steps to the members of its group, and more of it the later it
+    is sent. Under every policy but "open" that prompt is made of the signatures and contains no more than
+    they do. Under "open" it is one member's own prompt, and so it is where a helper (executor "member") runs
+    its own prompt instead of the group's. With a multistep scheduler, handoff "exact" reveals such a prompt
+    after one step, because the scheduler's history reveals the noise; "latents" does not.
 
-    What a packet discloses to the members of its group: the prompt of the shared steps, more the later it
-    leaves. Under every policy but "open" that prompt is made of the signatures, and says no more than they
-    do. Under "open" it is one member's own, as it is where a helper (executor "member") runs its own prompt
-    instead of the group's. handoff "exact" with a multistep scheduler gives such a prompt away after one
-    step, for the scheduler's history tells the noise; "latents" does not.
-
-    between_rounds: serve what waits after each round too, not after the last one only. serve_s: go on
-    serving so long after the last. window_s: once a prompt waits, gather others for so long before the
-    groups are made; for between_rounds and serve_s.
+    Attributes:
+        enabled: Whether images are generated at all.
+        num_inference_steps: Number of denoising steps.
+        guidance_scale: Scale of classifier-free guidance.
+        num_shared_steps: K, how many of the `num_inference_steps` are shared.
+        policy: What a device discloses of a prompt.
+        min_public_prompts: How many objects of Scenes, and under "general" places too, must share a signature
+            (see `semantics.signature`).
+        max_distance: Largest distance between members of a group (see `semantics.grouping`).
+        executor: Who runs the shared steps: the edge or a member.
+        handoff: Hand-off mode: latents with the scheduler's history ("exact"), or latents only ("latents").
+        delivery: "strict", or "tolerant": the body of a packet may carry bit errors.
+        scorer: How a device judges images: "scenes" knows the concepts of Scenes, "none" reports counts only.
+        strip_steps: Before each of these steps a device decodes the latents and keeps this image with the
+            final one.
+        link: The simulated radio link of the packets; None: no link. Its bit errors need delivery "tolerant";
+            otherwise a device refuses the packet and its task runs alone.
+        deadline_s: Seconds after which devices that have not answered a message are counted as failed; None:
+            wait until Flower gives the node up.
+        between_rounds: Also serve waiting prompts after each round, not only after the last.
+        window_s: Seconds to gather further prompts once one waits, before groups are formed; applies to
+            `between_rounds` and `serve_s`.
+        serve_s: Seconds to continue serving after the last round.
     """
 
     enabled: bool = True
@@ -154,7 +182,7 @@ class GenerationSection(_Section):
 
     @property
     def continuous(self) -> bool:
-        """Whether prompts are served at other times than once at the end."""
+        """Whether prompts are served at other times than only once at the end."""
         return self.between_rounds or self.serve_s > 0
 
     @model_validator(mode="after")
@@ -165,18 +193,23 @@ class GenerationSection(_Section):
 
 
 class FederationConfig(_Section):
-    """One run. `homes` holds a device's home for each client, `output` what the server writes.
+    """The configuration of one run.
 
-    `name` is the run's name in the homes: a run of the same name repeats its rounds from where they began.
-    backend "in-process" runs the clients one after the other in this process, "ray" in `workers` processes.
-    Every computing process uses `threads` torch threads; results repeat at equal threads. `resume` goes on
-    after the last round of a run that was cut off in `output`, and begins a new one where there is none.
-    bindings: which client each of Flower's node ids speaks for, on separate machines; set by the server.
-
-    seeded_noise: whether the noise of the pictures follows from `seed`, so that a run repeats. A member that
-    knows or guesses the seed then has the noise that its packets began from, and with it whatever prompt they
-    were made from. None: true in a simulation, false on separate machines, where the server draws the noise
-    of each group from the operating system.
+    Attributes:
+        homes: Folder with one device home per client.
+        output: Folder for what the server writes.
+        name: Name of the run in the homes; a run of the same name repeats its rounds from where they began.
+        seed: Seed of the run.
+        num_clients: Number of clients.
+        backend: "in-process" runs the clients one by one in this process, "ray" in `workers` processes.
+        workers: Number of worker processes.
+        threads: torch threads of every computing process; results repeat at equal numbers of threads.
+        resume: Continue after the last round of an interrupted run in `output`; start anew if none exists.
+        bindings: On separate machines, the client of each Flower node id; set by the server.
+        seeded_noise: Whether the noise of the images follows from `seed`, so that a run repeats. A member
+            that knows or guesses the seed then has the noise that its packets started from, and with it the
+            prompt that they were made from. None: true in a simulation, false on separate machines, where
+            the server draws the noise of each group from the operating system.
     """
 
     homes: Path
@@ -213,26 +246,26 @@ class FederationConfig(_Section):
         return self
 
     def rank(self, client: int) -> int:
-        """Rank of the shared factors of a client."""
+        """Return the rank of a client's shared factors."""
         return self.adapter.rank if self.clients.ranks is None else self.clients.ranks[client]
 
     def local_steps(self, client: int) -> int:
-        """Local steps a round of a client."""
+        """Return a client's local steps per round."""
         steps = self.clients.local_steps
         return self.training.local_steps if steps is None else steps[client]
 
     def with_local_steps(self, steps: int) -> "FederationConfig":
-        """The same run with so many local steps a round for every client."""
+        """Return the same run with `steps` local steps per round for every client."""
         training = replace(self.training, local_steps=steps)
         clients = self.clients.model_copy(update={"local_steps": None})
         return self.model_copy(update={"training": training, "clients": clients})
 
     def home(self, client: int) -> Path:
-        """The home of the device of a client: `homes`/00, `homes`/01, and so on."""
+        """Return the home of a client's device: `homes`/00, `homes`/01, and so on."""
         return home_of(self.homes, client)
 
     def absolute(self) -> "FederationConfig":
-        """The same run with absolute paths, for processes that start elsewhere."""
+        """Return the same run with absolute paths, for processes that start in other folders."""
         paths: dict[str, Any] = {"homes": self.homes.absolute(), "output": self.output.absolute()}
         local = Path(self.model.name)
         if local.exists():
@@ -243,11 +276,11 @@ class FederationConfig(_Section):
         return self.model_copy(update=paths)
 
     def for_devices(self) -> "FederationConfig":
-        """What the devices of a deployment are sent: what they decide and compute by, and nothing else.
+        """Return what the devices of a deployment receive: only what they need to decide and compute.
 
-        Not in it, but at their defaults: the seed, paths and the model's name, node ids and clients, the
-        number of clients and what differs between them, where devices stand, and what the server alone does.
-        What a device needs of these comes with its own order.
+        Everything else has its default: the seed, paths and the model's name, node ids and clients, the
+        number of clients and what differs between them, positions of devices, and settings of the server
+        alone. What a device needs of these comes with its own order.
         """
         rounds = self.rounds.model_copy(
             update={
@@ -275,12 +308,12 @@ class FederationConfig(_Section):
         )
 
     def to_run_config(self) -> dict[str, str]:
-        """Flower's run config: the whole of this as one JSON string."""
+        """Return Flower's run config: the whole configuration as one JSON string."""
         return {RUN_CONFIG_KEY: self.model_dump_json()}
 
 
 def packet_warnings(config: FederationConfig) -> list[str]:
-    """What a run with this configuration discloses of a member's prompt by its packets, a line each."""
+    """Return warnings about what the packets of a run disclose of a member's prompt, one line each."""
     found, settings = [], config.generation
     if settings.enabled and settings.policy is Policy.OPEN:
         found.append(
@@ -301,8 +334,8 @@ def packet_warnings(config: FederationConfig) -> list[str]:
 
 
 def flower_run_config(config: FederationConfig) -> str:
-    """The TOML file that `flwr run --run-config` takes: one key, the configuration as JSON."""
-    # a JSON string is a TOML string, unless it writes an emoji as two escapes
+    """Return the TOML text for `flwr run --run-config`: one key with the configuration as JSON."""
+    # a JSON string is a TOML string, unless it escapes an emoji as a surrogate pair
     text = json.dumps(config.to_run_config()[RUN_CONFIG_KEY], ensure_ascii=False)
     return f"{RUN_CONFIG_KEY} = {text}\n"
 
@@ -310,13 +343,18 @@ def flower_run_config(config: FederationConfig) -> str:
 def parse_config(values: Mapping[str, Any]) -> FederationConfig:
     """Validate a mapping.
 
-    Raises UserError that names every wrong key and, for an unknown one, the nearest.
+    Raises:
+        UserError: If any value is invalid; see `validated`.
     """
     return validated(FederationConfig, values)
 
 
 def read_config(path: Path) -> FederationConfig:
-    """Read a TOML file; relative paths in it count from its folder. Raises UserError when it is not right."""
+    """Read a TOML file; relative paths in it count from its folder.
+
+    Raises:
+        UserError: If the file cannot be read or is not a valid configuration.
+    """
     values = read_toml(path)
     try:
         config = parse_config(values)
@@ -331,9 +369,10 @@ def read_config(path: Path) -> FederationConfig:
 
 
 def config_from_run(run_config: Mapping[str, Any]) -> FederationConfig:
-    """The config out of Flower's run config.
+    """Read the configuration from Flower's run config.
 
-    Raises UserError when it is missing, as under a bare `flwr run .`.
+    Raises:
+        UserError: If it is invalid, or missing as under a bare `flwr run .`.
     """
     text = run_config.get(RUN_CONFIG_KEY)
     if not isinstance(text, str) or not text:

@@ -1,8 +1,8 @@
-"""The configuration of a run on separate machines: whole in a file of the server, in part for the devices.
+"""The configuration of a run on separate machines: complete in a file of the server, in part for the devices.
 
-Flower sends a run's configuration to every device. So it holds what devices need (`for_devices`) and a random
-name; under that name the whole lies in a folder of the server, which the SuperLink's environment tells to the
-ServerApp that it starts.
+Flower sends a run's configuration to every device. It therefore contains only what devices need
+(`for_devices`) and a random name. The full configuration lies under that name in a folder of the server; an
+environment variable of the SuperLink passes the folder to the ServerApp that it starts.
 """
 
 import json
@@ -22,7 +22,15 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 
 
 def keep_config(config: FederationConfig, folder: Path) -> dict[str, str]:
-    """Write the whole into `folder`, for its owner alone, and return the run config that devices are sent."""
+    """Write the full configuration into a folder, readable by its owner only.
+
+    Args:
+        config: The configuration of the run.
+        folder: Folder of the server; created if missing.
+
+    Returns:
+        The run config that Flower sends to devices: their part of the configuration and the random name.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     name = secrets.token_hex(16)
@@ -33,15 +41,18 @@ def keep_config(config: FederationConfig, folder: Path) -> dict[str, str]:
 
 
 def forget_configs(folder: Path) -> None:
-    """Remove what `keep_config` wrote, when no run needs it any more."""
+    """Remove what `keep_config` wrote, once no run needs it any more."""
     for path in folder.glob("*.json"):
         path.unlink(missing_ok=True)
 
 
 def server_config(run_config: Mapping[str, Any]) -> FederationConfig:
-    """The whole configuration, for the server: its own file where one is named, else Flower's run config.
+    """Return the full configuration for the server.
 
-    Raises UserError when it is not there, or is none.
+    It comes from the server's own file if the run config names one, else from the run config itself.
+
+    Raises:
+        UserError: If the configuration is missing or invalid.
     """
     name = run_config.get(SERVER_CONFIG_KEY)
     if not name:
@@ -60,8 +71,8 @@ def server_config(run_config: Mapping[str, Any]) -> FederationConfig:
 
 
 def run_config_file(run_config: Mapping[str, str]) -> str:
-    """The TOML that `flwr run --run-config` takes."""
-    # a JSON string is a TOML string, unless it writes an emoji as two escapes
+    """Return the TOML text for `flwr run --run-config`."""
+    # a JSON string is a TOML string, unless it escapes an emoji as a surrogate pair
     return "".join(f"{key} = {json.dumps(text, ensure_ascii=False)}\n" for key, text in run_config.items())
 
 

@@ -1,1 +1,1 @@
-"""How a run is started: in this process, in a simulation, on a SuperLink."""
+"""Ways to start a run: in this process, in Flower's simulation, or on a SuperLink."""

@@ -1,7 +1,7 @@
-"""Flower's simulation as one call: app package, run, log, true status.
+"""Flower's simulation as one call: app package, run, log and actual status.
 
-`flwr run` installs the app's dependencies unless told not to, and exits 0 when the run failed. So the package
-names none, and the status comes from `flwr ls`.
+By default `flwr run` installs the app's dependencies, and it exits with status 0 even if the run failed. The
+app package therefore declares no dependencies, and the status comes from `flwr ls`.
 """
 
 import contextlib
@@ -35,10 +35,18 @@ _RELEVANT_LINES = 15
 def run_with_flower(
     config: FederationConfig, progress: OnProgress | None = None, on_log: Callable[[str], None] | None = None
 ) -> None:
-    """Run `config` under Flower's simulation with `config.workers` Ray workers.
+    """Run a federation under Flower's simulation with `config.workers` Ray workers.
 
-    Raises UserError when the run did not finish well: with the server's own reason where the record has one,
-    else with the last lines of the log that tell of an error. Nothing that was started is left running.
+    No started process is left running.
+
+    Args:
+        config: Configuration of the run.
+        progress: Called with each reply of a device.
+        on_log: Called with each line of Flower's log that is not passed to `progress`.
+
+    Raises:
+        UserError: If the run failed, with the server's own reason if the record has one, else with the last
+            lines of the log that report an error.
     """
     with private_files():
         _run_with_flower(config, progress, on_log)
@@ -59,7 +67,7 @@ def _run_with_flower(
         environment = flower_environment(scratch, config.threads)
         with superlink(scratch, environment):
             run_config = scratch / "run.toml"
-            # a JSON string is a TOML string, unless it writes an emoji as two escapes
+            # a JSON string is a TOML string, unless it escapes an emoji as a surrogate pair
             text = json.dumps(config.to_run_config()[RUN_CONFIG_KEY], ensure_ascii=False)
             run_config.write_text(f"{RUN_CONFIG_KEY} = {text}\n", encoding="utf-8")
             command = ["run", str(scratch / "app"), CONNECTION, "--stream", "--run-config", str(run_config)]
@@ -76,8 +84,17 @@ def _run_with_flower(
 
 
 def check_ended_well(status: str, details: str, config: FederationConfig, lines: list[str]) -> None:
-    """UserError unless a run was completed: the server's own reason where its record has one, else the lines
-    of its log that tell of an error.
+    """Check that a run completed.
+
+    Args:
+        status: Status of the run, as Flower reports it.
+        details: Details of the status.
+        config: Configuration of the run.
+        lines: Lines of the log.
+
+    Raises:
+        UserError: If the run did not complete, with the server's own reason if the record has one, else with
+            the lines of the log that report an error.
     """
     if status == "finished:completed":
         return
@@ -93,7 +110,7 @@ def check_ended_well(status: str, details: str, config: FederationConfig, lines:
 
 
 def _server_reason(output: Path) -> str | None:
-    """The server's own words, when it ended with an error that is meant for users."""
+    """Return the server's own reason if it ended with an error meant for users."""
     try:
         record = read_record(output)
     except UserError:
@@ -102,9 +119,12 @@ def _server_reason(output: Path) -> str | None:
 
 
 def stage_app(folder: Path) -> None:
-    """Write the Flower app: a pyproject that names the components of the installed library, and no code.
+    """Write the Flower app: a pyproject that names the components of the installed library, without code.
 
-    The same whether fedaigc was installed from a wheel or runs from a checkout.
+    The app is the same whether fedaigc was installed from a wheel or runs from a checkout.
+
+    Args:
+        folder: Folder to create.
     """
     folder.mkdir(parents=True)
     (folder / "pyproject.toml").write_text(
@@ -146,7 +166,19 @@ def stream_run(
     progress: OnProgress | None,
     on_log: Callable[[str], None] | None,
 ) -> list[str]:
-    """Start the run and pass its log on, line by line, until it ends."""
+    """Start a run and forward its log, line by line, until it ends.
+
+    Args:
+        command: Arguments of `flwr`.
+        scratch: Working directory.
+        environment: Environment of the processes, see `flower_environment`.
+        write: Called with every line.
+        progress: Called with the progress that a line reports.
+        on_log: Called with every line that is not passed to `progress`.
+
+    Returns:
+        The lines of the log.
+    """
     lines: list[str] = []
     with subprocess.Popen(
         ["flwr", *command],
@@ -176,7 +208,7 @@ def stream_run(
 def ask_flwr(
     command: Sequence[str], scratch: Path, environment: dict[str, str]
 ) -> "subprocess.CompletedProcess[str]":
-    """What `flwr` says to a command about the SuperLink, as JSON if all is well."""
+    """Run a `flwr` command on the SuperLink; its output is JSON if the command succeeds."""
     return subprocess.run(
         ["flwr", *command, CONNECTION, "--format", "json"],
         cwd=scratch,
@@ -188,19 +220,20 @@ def ask_flwr(
 
 
 def run_ids(scratch: Path, environment: dict[str, str]) -> set[str]:
-    """The runs that the SuperLink knows. UserError when it does not answer."""
+    """Return the ids of all runs of the SuperLink. UserError if it does not answer."""
     return {str(run["run-id"]) for run in _runs(scratch, environment)}
 
 
 def runs_going_on(scratch: Path, environment: dict[str, str]) -> set[str]:
-    """The runs that have not ended. UserError when the SuperLink does not answer."""
+    """Return the ids of the runs that have not ended. UserError if the SuperLink does not answer."""
     return {str(run["run-id"]) for run in _runs(scratch, environment) if not _ended(run)}
 
 
 def stop_run(run_id: str, scratch: Path, environment: dict[str, str]) -> None:
-    """Have the SuperLink end a run; its ServerApp ends when it next asks for anything.
+    """Have the SuperLink stop a run; its ServerApp ends at its next request.
 
-    UserError, with Flower's words, when it does not.
+    Raises:
+        UserError: If the run was not stopped, with Flower's output.
     """
     done = ask_flwr(["stop", run_id], scratch, environment)
     if run_id in runs_going_on(scratch, environment):
@@ -212,7 +245,17 @@ def _ended(run: Mapping[str, Any]) -> bool:
 
 
 def run_status(scratch: Path, environment: dict[str, str], before: Collection[str] = ()) -> tuple[str, str]:
-    """Status and details of the run that is not one of `before`, once Flower has settled it."""
+    """Return the status of a new run, once Flower has settled it or after a timeout.
+
+    Args:
+        scratch: Working directory.
+        environment: Environment of the processes, see `flower_environment`.
+        before: Ids of the earlier runs.
+
+    Returns:
+        Status and details. The status is "unknown" if the SuperLink does not answer and "not started" if no
+        new run exists.
+    """
     deadline = time.monotonic() + _SETTLE_TIMEOUT_S
     while True:
         try:

@@ -1,7 +1,4 @@
-"""Start a run and bring back its record.
-
-In this process, or through Flower's simulation in worker processes.
-"""
+"""Start a run, in this process or through Flower's simulation in worker processes, and return its record."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -21,12 +18,20 @@ from fedaigc.storage.private_files import private_files
 def simulate(
     config: FederationConfig, progress: OnProgress | None = None, on_log: Callable[[str], None] | None = None
 ) -> RunRecord:
-    """Run the federation that `config` describes, with the backend that it names, and return the record.
+    """Run a federation with the backend that its configuration names.
 
-    `progress` is called with each reply; `on_log` every line of Flower's log
-    (backend "ray" only, where the log is in `config.output`/flower.log too).
+    Args:
+        config: Configuration of the run.
+        progress: Called with each reply of a device.
+        on_log: Called with each line of Flower's log that is not passed to `progress`; backend "ray" only,
+            where the log is also written to `config.output`/flower.log.
 
-    Raises UserError when the run failed, with the server's reason or the relevant lines of the log.
+    Returns:
+        The record of the run.
+
+    Raises:
+        UserError: If a device's home is missing or the run failed, with the server's reason or the relevant
+            lines of the log.
     """
     config = config.absolute()
     missing = [client for client in range(config.num_clients) if not config.home(client).is_dir()]
@@ -39,7 +44,7 @@ def simulate(
     if config.backend == "in-process":
         run_in_process(config, progress)
     else:
-        # imported here: the launcher of worker processes is not needed for a run in process
+        # imported here: a run in this process does not need the launcher of worker processes
         from fedaigc.federation.runtime.flower_runtime import run_with_flower
 
         run_with_flower(config, progress, on_log)
@@ -49,7 +54,13 @@ def simulate(
 def run_in_process(
     config: FederationConfig, progress: OnProgress | None = None, shuffle_seed: int | None = None
 ) -> None:
-    """Run server and clients in this process, with the same apps; `shuffle_seed` shuffles the replies."""
+    """Run server and clients in this process, with the same apps.
+
+    Args:
+        config: Configuration of the run.
+        progress: Called with each reply of a device.
+        shuffle_seed: Seed of a random order of the replies; None: they come in the order of the messages.
+    """
     from fedaigc.federation.client.client_app import app
     from fedaigc.federation.runtime.local_grid import LocalGrid
     from fedaigc.federation.server.server_app import serve
@@ -67,9 +78,12 @@ def run_in_process(
 
 @contextmanager
 def in_process_run(config: FederationConfig) -> Iterator[int]:
-    """What Flower expects of a process that sends messages, and the run's threads; yields the run id.
+    """Set up this process as Flower expects of one that sends messages, with the run's number of threads.
 
-    Files that are written inside are for this user alone.
+    Files written within the context are readable by this user only.
+
+    Yields:
+        The run id.
     """
     from fedaigc.federation.runtime.local_grid import SERVER_NODE_ID
 
@@ -80,7 +94,7 @@ def in_process_run(config: FederationConfig) -> Iterator[int]:
 
 @contextmanager
 def _quiet_flower() -> Iterator[None]:
-    """Flower tells of every aggregation; in this process that would tear the caller's progress bars."""
+    """Silence Flower's log of every aggregation, which would break the caller's progress bars."""
     logger = logging.getLogger("flwr")
     before = logger.level
     logger.setLevel(logging.WARNING)

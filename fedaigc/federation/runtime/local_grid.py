@@ -1,4 +1,4 @@
-"""A Flower grid that runs the client app in this process: for tests and small runs, with the same apps."""
+"""A Flower grid that runs the client app in this process, for tests and small runs with the same apps."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,10 +12,17 @@ SERVER_NODE_ID = 1
 
 
 class LocalGrid(Grid):
-    """`num_clients` simulated nodes that answer one after the other.
+    """A grid of simulated nodes that answer one after the other.
 
-    Node ids are arbitrary numbers, as Flower's are, so that nothing may take them for client ids.
-    `shuffle_seed` has them answer in another order, as in a real network; early replies wait here.
+    Node ids are arbitrary numbers, as Flower's are, so that they cannot be mistaken for client ids.
+
+    Args:
+        app: The client app.
+        num_clients: Number of nodes.
+        run_config: Flower's run config.
+        run_id: Id of the run.
+        shuffle_seed: Seed of a random order in which nodes answer, as in a real network; early replies are
+            kept here. None: nodes answer in order.
     """
 
     def __init__(
@@ -40,11 +47,11 @@ class LocalGrid(Grid):
             self._contexts[node_id] = Context(run_id, node_id, node_config, RecordDict(), dict(run_config))
 
     def set_run(self, run: Run) -> None:
-        """Nothing to do: a local grid belongs to one run."""
+        """Do nothing: a local grid belongs to one run."""
 
     @property
     def run(self) -> Run:
-        """The run; only its id means anything here."""
+        """The run; only its id has a meaning here."""
         return Run.create_empty(self._run_id)
 
     def create_message(
@@ -55,11 +62,11 @@ class LocalGrid(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """A message to one node."""
+        """Create a message to one node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> list[int]:
-        """All nodes, sorted by their arbitrary ids."""
+        """Return the ids of all nodes, sorted."""
         return sorted(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
@@ -68,16 +75,17 @@ class LocalGrid(Grid):
         for message in messages:
             self._sent += 1
             message_id = f"{self._run_id}-{self._sent}"
-            # where a SuperLink would write it
+            # the attribute in which a SuperLink stores it
             message.metadata.__dict__["_message_id"] = message_id
             self._waiting[message_id] = message
             ids.append(message_id)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Have nodes answer, the wanted ones or, when shuffling, random ones until a wanted one has.
+        """Run the wanted nodes or, when shuffling, random nodes until a wanted one has answered.
 
-        Returns one reply; none when nothing that is wanted is due.
+        Returns:
+            One reply, or an empty list if none of these messages awaits a reply.
         """
         wanted = [
             message_id
@@ -94,7 +102,7 @@ class LocalGrid(Grid):
         return [self._early.pop(ready[0])]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Push, then pull until every node has answered."""
+        """Push the messages, then pull until every node has answered."""
         ids = self.push_messages(messages)
         return [reply for _ in ids for reply in self.pull_messages(ids)]
 
@@ -104,5 +112,5 @@ class LocalGrid(Grid):
             return self._app(message, context)
         except (
             Exception
-        ) as error:  # as Flower's simulation does: the text of a client's error reaches the server
+        ) as error:  # as in Flower's simulation, the text of a client's error reaches the server
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error)), reply_to=message)

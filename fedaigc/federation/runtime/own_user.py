@@ -1,9 +1,9 @@
-"""Sockets that decide on each connection before anything of it is read, and who holds its other end.
+"""Sockets that accept or refuse each connection before reading from it, by the user at its other end.
 
-Whoever reaches a SuperLink's port can submit a run, which is code for the user that it runs as; its port on
-the loopback is open to every user of the machine. The kernel knows who made the other end of such a
-connection, so no secret has to be kept: Flower itself puts the token of a ServerApp on a command line, where
-everybody can read it.
+Anyone who reaches a SuperLink's port can submit a run, which is code that executes as the SuperLink's user,
+and a loopback port is open to every user of the machine. The kernel knows which user opened the other end of
+such a connection, so no secret is needed. Flower itself puts the token of a ServerApp on a command line,
+where everyone can read it.
 """
 
 import contextlib
@@ -20,26 +20,31 @@ TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _ESTABLISHED = b"01"
 _BACKLOG = 512
 _IN_A_ROW = 16
-# SO_LINGER: closed at once, and nothing of it stays in the kernel's tables
+# SO_LINGER: closes at once and leaves nothing in the kernel's tables
 _RESET = struct.pack("ii", 1, 0)
 
 Admits = Callable[[socket.socket, Any], bool]
 
 
 class DecidingListener(socket.socket):
-    """A listening socket whose connections exist only where `admits(connection, address)` says so.
+    """A listening socket that accepts only connections for which `admits(connection, address)` is true.
 
-    For the event loop of asyncio, which takes a refusal as a connection that its other end gave up.
+    It is meant for the event loop of asyncio, which treats a refusal as a connection aborted by its peer.
+
+    Attributes:
+        admits: Decides on each connection.
     """
 
     admits: Admits
     _in_a_row = 0
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """The next connection. ConnectionAbortedError where it is refused.
+        """Accept the next connection.
 
-        BlockingIOError, as where there is none, after some in a row: the loop is to read from those first, so
-        that none is displaced by later ones before what it says was looked at.
+        Raises:
+            ConnectionAbortedError: If the connection is refused.
+            BlockingIOError: As if no connection were pending, after several in a row. The loop then reads
+                from those first, so that later connections displace none before its data was read.
         """
         self._in_a_row = (self._in_a_row + 1) % _IN_A_ROW
         if self._in_a_row == 0:
@@ -54,7 +59,16 @@ class DecidingListener(socket.socket):
 
 
 def listeners(host: str, port: int, admits: Admits) -> list[socket.socket]:
-    """A listener on every address of `host`. OSError when one of them cannot be had."""
+    """Open a listener on every address of a host.
+
+    Args:
+        host: Name or address.
+        port: Port.
+        admits: Decides on each connection.
+
+    Raises:
+        OSError: If listening on one of the addresses fails.
+    """
     found: list[socket.socket] = []
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     try:
@@ -62,7 +76,7 @@ def listeners(host: str, port: int, admits: Admits) -> list[socket.socket]:
             listener = DecidingListener(family, kind, protocol)
             found.append(listener)
             listener.admits = admits
-            # started again at once, the port of the last one may be in TIME_WAIT
+            # after a quick restart the port may still be in TIME_WAIT
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -76,25 +90,27 @@ def listeners(host: str, port: int, admits: Admits) -> list[socket.socket]:
 
 
 def users_are_known() -> bool:
-    """Whether the system tells whose a connection is; Linux does."""
+    """Return whether the system reports the user of a connection; Linux does."""
     return TABLES[0].exists()
 
 
 def is_of_own_user(connection: socket.socket, address: Any = None) -> bool:
-    """Whether the other end of a connection within this machine belongs to the user of this process."""
+    """Return whether the peer of a connection within this machine belongs to the user of this process."""
     return user_of_peer(connection) == os.geteuid()
 
 
 def user_of_peer(connection: socket.socket) -> int | None:
-    """The user id of the other end of an IPv4 connection within this machine; None when nobody has it open.
+    """Return the user id of the peer of an IPv4 connection within this machine.
 
-    A connection that its other end has closed already shows no user, and is nobody's here.
+    Returns:
+        The user id; None if no process has the other end open. A connection that its peer has already closed
+        shows no user and gives None too.
     """
     try:
         ours, theirs = connection.getsockname(), connection.getpeername()
     except OSError:
         return None
-    # twice: while others open and close connections, the kernel may pass one over
+    # read twice: while other connections open and close, the kernel may skip an entry
     for table, mapped in 2 * ((TABLES[0], b""), (TABLES[1], b"\0" * 10 + b"\xff" * 2)):
         line = _line(table, f"{_written(theirs, mapped)} {_written(ours, mapped)} ".encode())
         # fields: local and remote address, state, queues, timer, retransmissions, user
@@ -113,7 +129,7 @@ def _line(table: Path, start: bytes) -> list[bytes] | None:
 
 
 def _written(address: tuple[str, int], prefix: bytes) -> str:
-    """An IPv4 address as the kernel writes it: words of 32 bits in the machine's order, the port after it."""
+    """Format an IPv4 address as the kernel does: 32-bit words in the machine's byte order, then the port."""
     packed = prefix + socket.inet_aton(address[0])
     return "".join(f"{word:08X}" for word in _words(packed)) + f":{address[1]:04X}"
 

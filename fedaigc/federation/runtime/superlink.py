@@ -1,7 +1,7 @@
-"""A SuperLink of our own: started on free local ports, watched, and stopped with everything that it started.
+"""A private SuperLink: started on free local ports, and stopped with all processes that it started.
 
-`flwr run` by itself leaves a SuperLink behind, with the environment and the folder that it was started in;
-later runs would go there and import from that folder.
+`flwr run` on its own leaves a SuperLink running, with the environment and the working directory in which it
+was started; later runs would use that SuperLink and import from that directory.
 """
 
 import contextlib
@@ -24,40 +24,44 @@ from fedaigc.errors import UserError
 
 CONNECTION = "fedaigc"
 TAG = "FEDAIGC_LAUNCH"
-# Flower's SuperLink, for this user's processes alone
+# Flower's SuperLink, for processes of this user only
 SUPERLINK = (sys.executable, "-m", "fedaigc.federation.runtime.superlink_process")
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
 _STOP_ATTEMPTS = 5
-# Ray puts sockets into its folder, whose paths have at most 107 characters
+# Ray creates sockets in its folder, and a socket's path has at most 107 characters
 _MAX_RAY_FOLDER = 40
 
 
 def flower_environment(scratch: Path, threads: int) -> dict[str, str]:
-    """Environment of all processes of a run.
+    """Return the environment for all processes of a run.
 
-    Nothing is installed, reported or downloaded, all files in `scratch`.
+    Nothing is installed, reported or downloaded, and all files lie in `scratch`.
+
+    Args:
+        scratch: Folder for the files of Flower and Ray.
+        threads: Number of threads of each process.
     """
     settings = {
         "FLWR_HOME": str(scratch / "flwr"),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        # other ports of a SuperLink, where nobody would look at who connects
+        # further ports of a SuperLink, on which no one would check who connects
         "FLWR_INTERNAL_GRPC_CONTROL_API": "0",
         "FLWR_INTERNAL_GRPC_FLEET_API": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray's ports take code from whoever knows the token
+        # Ray's ports accept code from anyone who knows the token
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
-        # each of many processes would advise on torchvision
+        # else every process would print advice on torchvision
         "TRANSFORMERS_VERBOSITY": "error",
-        # marks what this launch started, also what detaches itself from its parent
+        # marks all processes of this launch, including those that detach from their parent
         TAG: uuid.uuid4().hex,
-        # Flower starts its parts by name
+        # Flower starts its components by name
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
     if len(str(scratch)) <= _MAX_RAY_FOLDER:
@@ -67,9 +71,16 @@ def flower_environment(scratch: Path, threads: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def superlink(scratch: Path, environment: dict[str, str]) -> Iterator[None]:
-    """A SuperLink on free local ports, known to `flwr` as the connection.
+    """Run a SuperLink on free local ports, known to `flwr` as `CONNECTION`.
 
-    Stopped with all that it started.
+    On exit it is stopped with all processes that it started.
+
+    Args:
+        scratch: Folder for its files.
+        environment: Environment of the processes, see `flower_environment`.
+
+    Raises:
+        UserError: If the SuperLink does not start.
     """
     port = _free_port()
     home = Path(environment["FLWR_HOME"])
@@ -99,17 +110,17 @@ def superlink(scratch: Path, environment: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cleaning_up_when_stopped() -> Iterator[None]:
-    """Python ends on SIGTERM and SIGHUP without clean-up; inside, it leaves with its clean-up done.
+    """Let the process clean up on SIGTERM and SIGHUP, on which Python ends without clean-up by default.
 
-    Exit status 128 + signal, as of a shell. Only where this is the main thread, the one that gets signals;
-    a SIGHUP that is ignored (nohup) stays so.
+    The exit status is 128 + signal, as in a shell. This applies only in the main thread, which receives the
+    signals. A SIGHUP that is ignored (nohup) stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def leave(number: int, frame: object) -> None:
-        # `timeout` and others signal twice: a second one must not end the clean-up
+        # `timeout` and others signal twice: the second signal must not interrupt the clean-up
         for other in replaced:
             signal.signal(other, signal.SIG_IGN)
         raise SystemExit(128 + number)
@@ -139,9 +150,13 @@ def _wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, log: Path
 
 
 def stop_all(process: "subprocess.Popen[bytes] | None", tag: str) -> None:
-    """End the SuperLink, and then whatever else belongs to its launch: gently first, then without asking.
+    """Stop the SuperLink and then all other processes of its launch: first by SIGTERM, then by SIGKILL.
 
-    A signal that comes meanwhile waits until it is done. None: the SuperLink did not start.
+    Signals that arrive meanwhile are held until this is done.
+
+    Args:
+        process: The SuperLink; None if it did not start.
+        tag: Value of the environment variable `TAG` in the processes of the launch.
     """
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
@@ -151,13 +166,13 @@ def stop_all(process: "subprocess.Popen[bytes] | None", tag: str) -> None:
 
 
 def _stop_undisturbed(process: "subprocess.Popen[bytes] | None", tag: str) -> None:
-    # before anything ends: who loses its parent keeps its session
+    # determined before any process ends: an orphan keeps its session
     sessions = _sessions_below(process)
     if process is not None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_TIMEOUT_S)
-    # several times: a raylet starts workers anew until it has ended itself
+    # several times: a raylet restarts workers until it has ended itself
     for attempt in range(_STOP_ATTEMPTS):
         left = _processes_of(tag, sessions)
         for leftover in left:
@@ -171,7 +186,7 @@ def _stop_undisturbed(process: "subprocess.Popen[bytes] | None", tag: str) -> No
 
 
 def _sessions_below(process: "subprocess.Popen[bytes] | None") -> set[int]:
-    """The sessions that the SuperLink and its children opened; none of them can hold a stranger."""
+    """Return the sessions that the SuperLink and its children opened; no unrelated process is in them."""
     if process is None:
         return set()
     sessions = set()
@@ -184,9 +199,9 @@ def _sessions_below(process: "subprocess.Popen[bytes] | None") -> set[int]:
 
 
 def _processes_of(tag: str, sessions: set[int]) -> list[psutil.Process]:
-    """The living processes of the sessions, and those that were started with the tag.
+    """Return the living processes of the sessions, and those that were started with the tag.
 
-    The tag alone does not do: Ray's agents write their titles over their environment.
+    The tag alone is not enough: Ray's agents overwrite their environment with their process titles.
     """
     found = []
     for process in psutil.process_iter():

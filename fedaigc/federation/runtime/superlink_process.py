@@ -1,8 +1,9 @@
-"""Flower's SuperLink as `flower-superlink` starts it, for the processes of its own user alone.
+"""Flower's SuperLink as `flower-superlink` starts it, for processes of its own user only.
 
-Everything that speaks to it runs as that user: the door, `flwr`, and the processes of ServerApps. Others are
-refused before TLS begins, so that they can neither submit a run, nor take a task, nor hold connections open.
-It runs as `python -m fedaigc.federation.runtime.superlink_process` with the arguments of `flower-superlink`.
+Everything that connects to it runs as that user: the door, `flwr`, and the processes of ServerApps. Other
+users are refused before TLS begins, so they can neither submit a run, nor take a task, nor hold connections
+open. It runs as `python -m fedaigc.federation.runtime.superlink_process` with the arguments of
+`flower-superlink`.
 """
 
 import socket
@@ -23,9 +24,13 @@ from fedaigc.storage.private_files import only_for_this_user
 
 
 def main() -> None:
-    """Serve until SIGTERM. UserError where the system does not tell whose a connection is.
+    """Serve until SIGTERM.
 
-    A simulation goes on there, open to the users of its machine as Flower's own is.
+    Where the system does not report the user of a connection, a simulation runs anyway, open to all users of
+    its machine like Flower's own.
+
+    Raises:
+        UserError: If the system does not report the user of a connection and this is no simulation.
     """
     only_for_this_user()
     config = superlink_configuration()
@@ -37,7 +42,7 @@ def main() -> None:
         log_config=get_uvicorn_log_config(console_handler.level),
         ssl_keyfile=config.ssl_keyfile,
         ssl_certfile=config.ssl_certfile,
-        # the listener refuses in `accept`, which uvloop does not call
+        # the listener refuses connections in `accept`, which uvloop does not call
         loop="asyncio",
     )
     server = uvicorn.Server(settings)

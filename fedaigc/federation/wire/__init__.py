@@ -1,1 +1,1 @@
-"""Messages between server and devices: their form, their bounds, their bytes."""
+"""Messages between server and devices: their format, their bounds and their size in bytes."""

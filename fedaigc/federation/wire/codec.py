@@ -1,10 +1,10 @@
-"""Number formats on the wire: float32 as it is, float16, bfloat16, and stochastic int8.
+"""Number formats on the wire: float32, float16, bfloat16, and int8 with stochastic rounding.
 
     int8:  scale = max |x| / 127 of each tensor,   q = floor(x / scale + u),  u uniform in [0, 1)
 
-so that the mean of q scale is x (unbiased; its error is at most one scale). The lossy formats carry an
-update as its difference from what the client received, where that has the same name and shape: a small step
-would drown in the rounding of a large weight.
+The mean of q scale is x (unbiased), and the error is at most one scale. The lossy formats carry an update as
+its difference from what the client received, where a tensor of the same name and shape exists: otherwise a
+small step would be lost in the rounding of a large weight.
 """
 
 import itertools
@@ -24,7 +24,7 @@ BYTES_PER_VALUE: Mapping[Format, int] = {"float32": 4, "float16": 2, "bfloat16":
 _DTYPES: Mapping[Format, Any] = {
     "float32": np.float32,
     "float16": np.float16,
-    "bfloat16": np.uint16,  # the bits: numpy has no bfloat16, and Flower's arrays are numpy's
+    "bfloat16": np.uint16,  # the bits: NumPy has no bfloat16, and Flower's arrays are NumPy's
     "int8": np.int8,
 }
 _INT8_MAX = 127
@@ -33,10 +33,21 @@ _INT8_MAX = 127
 def encode(
     tensors: Mapping[str, Tensor], format: Format, random: np.random.Generator
 ) -> tuple[np.ndarray, bytes]:
-    """The tensors as one flat array of the format's dtype, and its scales (float32 bytes; int8 only).
+    """Encode tensors as one flat array.
 
-    `random` is used by int8 only. Raises TypeError for a tensor other than float32, and ValueError for values
-    that a lossy format cannot hold: none that is not finite, and none that float16 would make infinite.
+    Args:
+        tensors: float32 tensors by name.
+        format: Number format on the wire.
+        random: Generator for the rounding; used by int8 only.
+
+    Returns:
+        The flat array in the format's dtype, and the scales as bytes: one little-endian float32 per tensor
+        for int8, else empty.
+
+    Raises:
+        TypeError: If a tensor is not float32.
+        ValueError: If a lossy format cannot hold a value: non-finite values, and values that would overflow
+            in float16.
     """
     flat = flatten(tensors)
     if format == "float32":
@@ -66,10 +77,17 @@ def encode(
 
 
 def decode(array: np.ndarray, manifest: Manifest, format: Format, scales: bytes) -> dict[str, Tensor]:
-    """The inverse of `encode`, as float32 tensors.
+    """Decode what `encode` returned into float32 tensors.
 
-    Raises ValueError for another dtype, length or number of scales than manifest and format ask for, and for
-    scales that are none.
+    Args:
+        array: Flat array in the format's dtype, of `manifest.num_values` values.
+        manifest: Names and shapes of the tensors.
+        format: Number format on the wire.
+        scales: One little-endian float32 per tensor as bytes for int8, else empty.
+
+    Raises:
+        ValueError: If dtype, length or number of scales do not match manifest and format, or a scale is
+            negative or not finite.
     """
     wanted = np.dtype(_DTYPES[format])
     if array.dtype != wanted or array.shape != (manifest.num_values,):
@@ -90,7 +108,7 @@ def decode(array: np.ndarray, manifest: Manifest, format: Format, scales: bytes)
 
 
 def differences(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """x minus its reference where there is one of the same shape; x itself elsewhere."""
+    """Subtract from each tensor its reference of the same name and shape, if one exists."""
     return {
         name: tensor - reference[name] if _alike(name, tensor, reference) else tensor
         for name, tensor in tensors.items()
@@ -98,7 +116,7 @@ def differences(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) 
 
 
 def sums(changes: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `differences`, up to rounding."""
+    """Invert `differences`, up to rounding."""
     return {
         name: change + reference[name] if _alike(name, change, reference) else change
         for name, change in changes.items()

@@ -1,7 +1,7 @@
 """Tensors as one flat float32 buffer and a manifest.
 
-One array a message instead of one a tensor: 512 arrays of 10 MB in all took Flower eight times as long as
-one.
+A message holds one array instead of one per tensor: 512 arrays, 10 MB in total, took Flower eight times as
+long as one array.
 """
 
 import json
@@ -33,22 +33,30 @@ _NAME = re.compile(TENSOR_NAME)
 
 @dataclass(frozen=True)
 class Manifest:
-    """Names and shapes of the tensors in a buffer, in their order."""
+    """Names and shapes of the tensors in a buffer, in order.
+
+    Attributes:
+        entries: (name, shape) of each tensor.
+    """
 
     entries: tuple[tuple[str, tuple[int, ...]], ...]
 
     @property
     def num_values(self) -> int:
-        """Length of the buffer in float32 values."""
+        """The length of the buffer in float32 values."""
         return sum(math.prod(shape) for _, shape in self.entries)
 
     def to_json(self) -> str:
-        """The manifest as JSON."""
+        """Return the manifest as JSON."""
         return json.dumps(self.entries)
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Read what `to_json` wrote; ValueError for anything else, a repeated name or an absurd size."""
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: If the text is anything else, repeats a name or exceeds the bounds on sizes.
+        """
         try:
             values = read_json(text, max_characters=MAX_MANIFEST_CHARACTERS, max_depth=3)
         except ValueError as error:
@@ -64,7 +72,7 @@ class Manifest:
 
 
 def _entry(value: object) -> tuple[str, tuple[int, ...]]:
-    """Name and shape. ValueError for anything else."""
+    """Parse a name and a shape; ValueError for anything else."""
     if not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], list)):
         raise ValueError("a manifest is a JSON list of [name, shape]")
     name, shape = value
@@ -80,14 +88,15 @@ def _entry(value: object) -> tuple[str, tuple[int, ...]]:
 
 
 def manifest_of(tensors: Mapping[str, Tensor]) -> Manifest:
-    """The manifest of these tensors, in their order."""
+    """Return the manifest of these tensors, in their order."""
     return Manifest(tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items()))
 
 
 def flatten(tensors: Mapping[str, Tensor]) -> Float32[np.ndarray, " n"]:
-    """The tensors one after the other.
+    """Concatenate the tensors into one flat array.
 
-    Raises TypeError for a dtype other than float32: nothing is rounded.
+    Raises:
+        TypeError: If a tensor is not float32, as nothing is rounded here.
     """
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32:
@@ -97,12 +106,12 @@ def flatten(tensors: Mapping[str, Tensor]) -> Float32[np.ndarray, " n"]:
 
 
 def copied(array: Shaped[np.ndarray, " n"]) -> Float32[Tensor, " n"]:
-    """The values as float32, from the start of a cache line on (see `tensor_file`).
+    """Copy the values as float32 to memory aligned to a cache line (see `tensor_file`).
 
-    Where the bytes of a message lie must not show in what is computed from them.
+    The alignment of a message's bytes must not affect what is computed from them.
     """
     line = CACHE_LINE_BYTES // 4
-    # memory of numpy: it asks for large pages, which makes the first touch of a large model twice as fast
+    # NumPy asks for huge pages, which makes the first access to the memory of a large model twice as fast
     room = np.empty(array.size + line - 1, np.float32)
     start = -room.ctypes.data // 4 % line
     values = room[start : start + array.size]
@@ -111,7 +120,7 @@ def copied(array: Shaped[np.ndarray, " n"]) -> Float32[Tensor, " n"]:
 
 
 def split(values: Float32[Tensor, " n"], manifest: Manifest) -> dict[str, Tensor]:
-    """The tensors of a manifest as views of its values."""
+    """Split flat values into the tensors of a manifest, as views."""
     tensors = {}
     start = 0
     for name, shape in manifest.entries:
@@ -122,16 +131,21 @@ def split(values: Float32[Tensor, " n"], manifest: Manifest) -> dict[str, Tensor
 
 
 def array_of(data: bytes) -> Shaped[np.ndarray, "*shape"]:
-    """The array in the bytes of an .npy file, as Flower sends arrays: a read-only view, nothing is copied.
+    """Return the array in the bytes of an .npy file, the form in which Flower sends arrays.
 
-    Raises ValueError for bytes that are no such file, or are cut.
+    Returns:
+        A read-only view; nothing is copied.
+
+    Raises:
+        ValueError: If the bytes are not an .npy file of version 1.0, are truncated, in column-major order or
+            beyond the bounds on shapes.
     """
     stream = BytesIO(data)
     if npy.read_magic(stream) != (1, 0):
         raise ValueError("an array of another version of the .npy format than 1.0")
     try:
         shape, column_major, dtype = npy.read_array_header_1_0(stream, max_header_size=MAX_ARRAY_HEADER_BYTES)
-    except Exception as error:  # numpy's reader evaluates the text, and raises what its tokenizer does
+    except Exception as error:  # NumPy's reader evaluates the text and raises whatever its tokenizer raises
         raise ValueError(f"no header of an .npy file ({type(error).__name__})") from None
     if column_major and len(shape) > 1:
         raise ValueError("an array in column-major order")

@@ -1,4 +1,4 @@
-"""Every byte that a federation sends, by direction and kind."""
+"""Counts of every byte that a federation sends, by direction and kind."""
 
 from collections import Counter
 from typing import Literal
@@ -16,7 +16,7 @@ class Ledger:
     """Counts bytes from the server to clients ("down") and back ("up").
 
     A message counts with the length of its content as Flower serializes it (protobuf), split by kind: arrays
-    are weights; a body is packets, signatures, metrics or, with all else, control.
+    are weights; a body is packets, signatures, metrics or, if it is anything else, control.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Ledger:
         self._bytes[direction, "control"] += framing
 
     def totals(self) -> dict[str, dict[str, int]]:
-        """Bytes so far, e.g. {"down": {"weights": 1200, ...}, "up": {...}}; every kind is there."""
+        """Return the bytes so far for every kind, e.g. {"down": {"weights": 1200, ...}, "up": {...}}."""
         return {
             direction: {kind: self._bytes[direction, kind] for kind in KINDS} for direction in ("down", "up")
         }

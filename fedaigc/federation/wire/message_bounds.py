@@ -1,4 +1,4 @@
-"""What a value of a message may be: exact keys and types, closed patterns, bounded numbers and lengths."""
+"""Checks of the values of a message: exact keys and types, closed patterns, bounded numbers and lengths."""
 
 import math
 import re
@@ -17,11 +17,15 @@ from fedaigc.storage.bounded_json import read_json
 
 
 def checked(values: dict[str, Any], expected: Mapping[str, type]) -> dict[str, Any]:
-    """The values themselves. ValueError unless they have exactly these keys and types."""
+    """Check that values have exactly the expected keys and types, and return them.
+
+    Raises:
+        ValueError: If a key is missing or unexpected, or a value has another type.
+    """
     for name, kind in expected.items():
         if name not in values:
             raise ValueError(f"the message lacks {name}")
-        # exactly: True is an int to isinstance
+        # not isinstance: True is an instance of int
         if type(values[name]) is not kind:
             raise ValueError(f"{name} is a {type(values[name]).__name__}, expected {kind.__name__}")
     if len(values) != len(expected):
@@ -30,39 +34,48 @@ def checked(values: dict[str, Any], expected: Mapping[str, type]) -> dict[str, A
 
 
 def quoted(value: object) -> str:
-    """A value of another machine for a record or a log: numbers as they are, of all else the type only."""
+    """Quote a value of another machine for a record or a log: numbers themselves, else only the type."""
     if value is None or type(value) in (bool, int, float):
         return f"{value!r:.40}"
     return f"a {type(value).__name__}"
 
 
 def check_text(name: str, text: object, pattern: str) -> None:
-    """Raises ValueError for what is no text of this pattern; it is not quoted."""
+    """Raise ValueError unless `text` is a string of this pattern; the error does not quote it."""
     if type(text) is not str or not re.fullmatch(pattern, text):
         raise ValueError(f"a {name} has the form {pattern}")
 
 
 def check_length(name: str, value: Sized, largest: int) -> None:
-    """Raises ValueError for a text, or bytes, longer than this."""
+    """Raise ValueError if a text, or bytes, is longer than `largest`."""
     if len(value) > largest:
         raise ValueError(f"a {name} of length {len(value)}: at most {largest}")
 
 
 def check_range(values: Mapping[str, Any], **largest: int) -> None:
-    """Raises ValueError for a number below 0 or above its largest."""
+    """Raise ValueError if a number is below 0 or above its limit.
+
+    Args:
+        values: Numbers by name.
+        **largest: Largest value of each name that is checked.
+    """
     for name, limit in largest.items():
         if not 0 <= values[name] <= limit:
             raise ValueError(f"{name} is {values[name]}: expected 0 to {limit}")
 
 
 def check_noise_seed(noise_seed: int) -> None:
-    """Raises ValueError for a number that seeds no noise; negative ones do, see `rng.noise_generator`."""
+    """Raise ValueError if a number is not a noise seed; seeds may be negative, see `rng.noise_generator`."""
     if not MIN_NOISE_SEED <= noise_seed <= MAX_SEED:
         raise ValueError(f"noise_seed is {noise_seed}: expected {MIN_NOISE_SEED} to {MAX_SEED}")
 
 
 def state_header(text: str) -> dict[str, Any]:
-    """The header of a shared state. ValueError for other keys, types or values beyond the bounds."""
+    """Parse the header of a shared state.
+
+    Raises:
+        ValueError: If the header has other keys or types, or a value beyond its bound.
+    """
     header = read_json(text, max_characters=MAX_STATE_HEADER_CHARACTERS, max_depth=1)
     if not isinstance(header, dict) or header.keys() != {"base_hash", "rank", "alpha", "boundary_log_snr"}:
         raise ValueError("the header of a shared state has other keys than one has")

@@ -1,7 +1,8 @@
-"""What the server and the clients say to each other, as Flower records.
+"""Messages between the server and the clients, as Flower records.
 
-Every message is one record of a few named values. What a client may answer is closed: numbers, enums, concept
-ids, task ids, fingerprints, the public names of layers, weights, and packets made from a public prompt.
+Every message holds a few records of named values. The content of a client's replies is a closed list:
+numbers, enums, concept ids, task ids, fingerprints, the public names of layers, weights, and packets made
+from a public prompt.
 """
 
 import json
@@ -49,14 +50,14 @@ METRICS = "metrics"
 FAILURE = "failure"
 FLAT = "flat"
 PLAN = "plan"
-# a reply to an order to finish has this size, whatever became of the task: `of_one_size`
+# size of every reply to an order to finish, whatever the outcome: see `of_one_size`
 FINISH_REPLY_BYTES = 1024
 _PADDING = "padding"
 _EXTRA = "extra/"
-# the number of a client, in Flower's word
+# key of the client number; Flower calls it partition
 CLIENT = "partition"
 _TENSORS: Mapping[str, type] = {"manifest": str, "format": str, "scales": bytes}
-# of one client's order: the name in a message, its type, and its name here
+# the part of an order for one client only: key in the message, type, and field of `ClientOrder`
 _OWN: Mapping[str, tuple[type, str]] = {
     "shared_steps": (int, "local_steps"),
     "upload_seed": (int, "upload_seed"),
@@ -76,22 +77,22 @@ class Ask(StrEnum):
 
 
 def body(**values: Any) -> RecordDict:
-    """A record of named scalars, bytes, or lists of one of them."""
+    """Return a message of named scalars, bytes, or lists of one of these."""
     return RecordDict({BODY: ConfigRecord(values)})
 
 
 def values_of(record: RecordDict, name: str = BODY) -> dict[str, Any]:
-    """The named values of a message; whoever reads them checks their types. KeyError when there are none."""
+    """Return the named values of a message; the caller checks types. KeyError if the record is missing."""
     return dict(record[name])
 
 
 def failure(kind: Failure) -> RecordDict:
-    """A client's error, of which the kind is all that crosses."""
+    """Return the reply for a client's error; only its kind crosses the boundary."""
     return RecordDict({FAILURE: ConfigRecord({"kind": kind.value})})
 
 
 def failure_in(record: RecordDict) -> Failure | None:
-    """The kind of error that this reply tells, or None. ValueError for a kind that is not in the list."""
+    """Return the kind of error in a reply, or None. ValueError for a kind that is not in the list."""
     return Failure(values_of(record, FAILURE)["kind"]) if FAILURE in record else None
 
 
@@ -101,7 +102,7 @@ def tensors_record(
     random: np.random.Generator | None = None,
     **values: Any,
 ) -> RecordDict:
-    """Tensors as one flat array with their manifest and number format, and further values beside it."""
+    """Return a message with tensors as one flat array, their manifest and format, and further values."""
     array, scales = encode(tensors, format, random or numpy_rng(0, "unused"))
     record = body(manifest=manifest_of(tensors).to_json(), format=format, scales=scales, **values)
     record[ARRAYS] = ArrayRecord({FLAT: Array(array)})
@@ -109,7 +110,7 @@ def tensors_record(
 
 
 def read_tensors(record: RecordDict) -> dict[str, Tensor]:
-    """The tensors of a record of `tensors_record`. ValueError when array, manifest and format disagree."""
+    """Invert `tensors_record`. ValueError if array, manifest and format disagree."""
     values, arrays = values_of(record), values_of(record, ARRAYS)
     if arrays.keys() != {FLAT} or not isinstance(arrays[FLAT], Array):
         raise ValueError("a message has one array, and this one has others")
@@ -122,24 +123,25 @@ def read_tensors(record: RecordDict) -> dict[str, Tensor]:
 
 
 def shared_state_record(shared: SharedState, **values: Any) -> RecordDict:
-    """A shared state as one flat array, with further values beside it."""
+    """Return a message with a shared state as one flat array, and further values."""
     return tensors_record(shared.tensors(), header=json.dumps(shared.header()), **values)
 
 
 def read_shared_state(record: RecordDict) -> SharedState:
-    """The inverse of `shared_state_record`; ValueError for other keys, types or values beyond the bounds."""
+    """Invert `shared_state_record`; ValueError for other keys, types or values beyond the bounds."""
     header = _checked(record, {**_TENSORS, "header": str}, {BODY, ARRAYS})["header"]
     return SharedState.from_tensors(state_header(header), read_tensors(record))
 
 
 @dataclass(frozen=True)
 class ClientOrder:
-    """What an order to train says to one client alone.
+    """The part of an order to train that is for one client only.
 
-    local_steps: local steps of the shared stage; None: those of the run's configuration. upload_seed: of
-    the rounding of its upload; None draws it from the operating system. dropped_out: whether it was drawn to
-    fail in this round (`dropout_rate`). Seeds are derived for this order: the run's does not follow from them
-    unless it can be guessed.
+    Attributes:
+        local_steps: Local steps of the shared stage; None: those of the run's configuration.
+        upload_seed: Seed for rounding the upload; None: drawn from the operating system. It is derived for
+            this order: the run's seed does not follow from it unless that can be guessed.
+        dropped_out: Whether the client was drawn to fail in this round (`dropout_rate`).
     """
 
     local_steps: int | None = None
@@ -147,7 +149,7 @@ class ClientOrder:
     dropped_out: bool = False
 
     def random(self) -> np.random.Generator:
-        """The stream of the upload's rounding."""
+        """Return the generator for rounding the upload."""
         return np.random.default_rng(self.upload_seed)
 
 
@@ -158,8 +160,10 @@ def train_record(
     strategy_code: str,
     order: ClientOrder | None = None,
 ) -> RecordDict:
-    """The order to train a round: the shared state, what the strategy sends beside it, the fingerprint of its
-    code, which the client must have too, and what this client alone is told.
+    """Return the order to train a round.
+
+    It holds the shared state, the strategy's extra tensors, the fingerprint of the strategy's code, which the
+    client's code must match, and the part for this client only.
     """
     told = asdict(order or ClientOrder())
     own = {key: told[name] for key, (_, name) in _OWN.items() if told[name] is not None}
@@ -172,13 +176,13 @@ def train_record(
 
 
 def strategy_code_of(record: RecordDict) -> str | None:
-    """The fingerprint in an order to train; None when it has none."""
+    """Return the fingerprint of the code in an order to train, or None."""
     told = values_of(record).get("strategy_code")
     return told if isinstance(told, str) else None
 
 
 def read_client_order(record: RecordDict) -> ClientOrder:
-    """What an order to train says to this client alone. ValueError for values that are not of their type."""
+    """Read the part of an order to train for this client only. ValueError for wrong types or values."""
     values = values_of(record)
     checked({key: values[key] for key in _OWN if key in values}, _own_types(record))
     found = {name: values[key] for key, (_, name) in _OWN.items() if key in values}
@@ -188,14 +192,15 @@ def read_client_order(record: RecordDict) -> ClientOrder:
 
 
 def _own_types(record: RecordDict) -> dict[str, type]:
-    """Of what the order says to this client alone, and not every order says."""
+    """Return the types of the values for this client only, as far as the order contains them."""
     return {key: kind for key, (kind, _) in _OWN.items() if key in values_of(record)}
 
 
 def read_train(record: RecordDict) -> Received:
-    """The inverse of `train_record`, up to the rounding of the number format.
+    """Invert `train_record`, up to the rounding of the number format.
 
-    ValueError for other keys, types or values beyond the bounds.
+    Raises:
+        ValueError: If the message has other keys or types, or values beyond the bounds.
     """
     types = {**_TENSORS, "header": str, "round": int, "strategy_code": str, **_own_types(record)}
     values = _checked(record, types, {BODY, ARRAYS})
@@ -210,7 +215,7 @@ def read_train(record: RecordDict) -> Received:
 def update_record(
     update: Update, received: Received, format: Format, random: np.random.Generator
 ) -> RecordDict:
-    """A client's update: weights in one flat array, counts, and metrics as numbers."""
+    """Return a client's update: weights in one flat array, counts, and metrics as numbers."""
     tensors = update.tensors
     if format != "float32":
         tensors = differences(tensors, received.shared.tensors())
@@ -228,9 +233,11 @@ def update_record(
 
 
 def signatures_record(signatures: Mapping[str, Signature | None], unreadable: int) -> RecordDict:
-    """What a device discloses of each waiting task; of a task that runs alone, its id only.
+    """Return what a device discloses of its waiting tasks: for one that runs alone, only its id.
 
-    unreadable: how many prompts it cannot read.
+    Args:
+        signatures: Signature by task id; None for a task that runs alone.
+        unreadable: Number of prompts that the device cannot read.
     """
     disclosed = {task_id: signature for task_id, signature in signatures.items() if signature is not None}
     alone = [task_id for task_id, signature in signatures.items() if signature is None]
@@ -245,10 +252,16 @@ def signatures_record(signatures: Mapping[str, Signature | None], unreadable: in
 def read_signatures(
     record: RecordDict, policy: Policy = Policy.OPEN
 ) -> tuple[dict[str, Signature | None], int]:
-    """The inverse of `signatures_record`. policy: the most that was asked for.
+    """Invert `signatures_record`.
 
-    ValueError for anything but task ids, enums and concept ids, for more tasks than a device may offer, and
-    for a signature that discloses more than was asked for: a server would be answerable for what it holds.
+    Args:
+        record: The reply.
+        policy: The most disclosing policy that was asked for.
+
+    Raises:
+        ValueError: If the reply holds anything but task ids, enums and concept ids, more tasks than a device
+            may offer, or a signature that discloses more than asked for: a server is responsible for what it
+            stores.
     """
     values = _checked(record, {"tasks": list, "signatures": list, "alone": list, "unreadable": int})
     tasks, texts, alone = values["tasks"], values["signatures"], values["alone"]
@@ -270,7 +283,7 @@ PlanBuilder = Callable[[PlanRequest], DenoisingPlan]
 
 
 def share_record(order: ShareOrder) -> RecordDict:
-    """The order to run the shared steps of a group."""
+    """Return the order to run the shared steps of a group."""
     record = body(
         task_id=order.task_id,
         group_prompt=order.group_prompt,
@@ -282,10 +295,11 @@ def share_record(order: ShareOrder) -> RecordDict:
 
 
 def read_share(record: RecordDict, client: int, build: PlanBuilder) -> ShareOrder:
-    """The inverse of `share_record`. build: makes the plan here, see `PlanRequest`.
+    """Invert `share_record`. `build` makes the plan on this device, see `PlanRequest`.
 
-    Raises ValueError for other keys, types or values beyond the bounds, UserError for a plan that this device
-    does not run.
+    Raises:
+        ValueError: If the message has other keys or types, or values beyond the bounds.
+        UserError: If this device does not run the plan.
     """
     types = {"task_id": str, "group_prompt": str, "noise_seed": int, "stop": int}
     values = _checked(record, types, {BODY, PLAN})
@@ -298,14 +312,14 @@ def read_share(record: RecordDict, client: int, build: PlanBuilder) -> ShareOrde
 
 
 def finish_record(order: FinishOrder) -> RecordDict:
-    """The order to finish a task, with its packet; without one when the task runs alone."""
+    """Return the order to finish a task: with its packet, or without one if the task runs alone."""
     record = body(task_id=order.task_id, noise_seed=order.noise_seed, packet=order.packet or b"")
     record[PLAN] = ConfigRecord(PlanRequest.of(order.plan).values())
     return record
 
 
 def read_finish(record: RecordDict, client: int, build: PlanBuilder) -> FinishOrder:
-    """The inverse of `finish_record`; see `read_share`."""
+    """Invert `finish_record`; see `read_share`."""
     values = _checked(record, {"task_id": str, "noise_seed": int, "packet": bytes}, {BODY, PLAN})
     check_text("task_id", values["task_id"], TASK_ID)
     check_length("packet", values["packet"], MAX_PACKET_BYTES)
@@ -315,16 +329,16 @@ def read_finish(record: RecordDict, client: int, build: PlanBuilder) -> FinishOr
 
 
 def of_one_size(record: RecordDict) -> RecordDict:
-    """A reply to an order to finish, filled up to `FINISH_REPLY_BYTES` serialized bytes.
+    """Pad a reply to an order to finish to `FINISH_REPLY_BYTES` serialized bytes.
 
-    So that no size, seen by the server or on the wire, tells a failure from a picture or one report from
-    another. ValueError for a reply that is larger.
+    Its size, seen by the server or on the wire, then distinguishes neither a failure from an image nor one
+    report from another. ValueError if the reply is larger.
     """
     (name,) = record
     values = values_of(record, name)
     missing = FINISH_REPLY_BYTES
     filled = record
-    # the lengths that protobuf writes grow with what they count: a few steps settle them
+    # protobuf length prefixes grow with the length that they state: a few iterations converge
     for _ in range(8):
         filled = RecordDict({name: ConfigRecord(values | {_PADDING: bytes(max(missing, 0))})})
         excess = len(recorddict_to_proto(filled).SerializeToString()) - FINISH_REPLY_BYTES
@@ -335,14 +349,14 @@ def of_one_size(record: RecordDict) -> RecordDict:
 
 
 def shared_steps_record(steps: SharedSteps) -> RecordDict:
-    """A helper's answer: one packet, for a helper does not wait."""
+    """Return a helper's answer: one packet, as a helper does not wait for a better channel."""
     return body(
         packet=steps.packet, denoiser_calls=steps.denoiser_calls, denoiser_samples=steps.denoiser_samples
     )
 
 
 def read_shared_steps(record: RecordDict) -> SharedSteps:
-    """The inverse of `shared_steps_record`; ValueError for other keys or types."""
+    """Invert `shared_steps_record`; ValueError for other keys, types or values beyond the bounds."""
     values = _checked(record, {"packet": bytes, "denoiser_calls": int, "denoiser_samples": int})
     check_range(values, denoiser_calls=MAX_EVALUATIONS, denoiser_samples=2 * MAX_EVALUATIONS)
     check_length("packet", values["packet"], MAX_PACKET_BYTES)
@@ -350,12 +364,12 @@ def read_shared_steps(record: RecordDict) -> SharedSteps:
 
 
 def report_record(report: FinishReport) -> RecordDict:
-    """A device's report, number by number; scores that it does not have are left out."""
+    """Return a device's report as named numbers, without the scores that it lacks."""
     return body(**{name: value for name, value in asdict(report).items() if value is not None})
 
 
 def read_report(record: RecordDict) -> FinishReport:
-    """The inverse of `report_record`; ValueError for a key or a value outside the closed list."""
+    """Invert `report_record`; ValueError for a key or value outside the closed list."""
     given = values_of(record) if BODY in record else {}
     counts: dict[str, type] = {field.name: int for field in fields(FinishReport) if field.type is int}
     scores: dict[str, type] = {
@@ -370,7 +384,7 @@ def read_report(record: RecordDict) -> FinishReport:
 def _checked(
     record: RecordDict, expected: Mapping[str, type], records: AbstractSet[str] = frozenset({BODY})
 ) -> dict[str, Any]:
-    """The values of a message of exactly these records, and of exactly these keys and types in its body."""
+    """Return the body of a message; ValueError unless records, keys and types are exactly as expected."""
     if record.keys() != records:
         raise ValueError(f"a message of {len(record)} records: expected {', '.join(sorted(records))}")
     return checked(values_of(record), expected)

@@ -1,8 +1,8 @@
-"""The door between Flower's messages and strategies: a reply becomes a validated update or is refused.
+"""Validation of train replies: a reply becomes a validated update for the strategy or is refused.
 
-Flower checks the names of arrays and not their shapes, so that a rank-1 factor is silently broadcast into a
+Flower checks the names of arrays but not their shapes, so a rank-1 factor would silently be broadcast into a
 rank-4 sum. Here a reply must have exactly the names, shapes, number format and length that the rule expects
-of its client, with values and counts that can be. How far it moves the state is checked by `update_bounds`.
+of its client, and values and counts within bounds. `update_bounds` checks how far an update moves the state.
 """
 
 import math
@@ -34,7 +34,7 @@ _KEYS = {"manifest", "format", "scales", CLIENT, "num_examples", "num_steps", "r
 class RefusedUpdate(ValueError):
     """A reply that takes no part in the round; the text names the client and both values.
 
-    It enters the server's record and log: cut, and what the client chose in it escaped.
+    The text enters the server's record and log, truncated and with the client's own strings escaped.
     """
 
     def __init__(self, text: str) -> None:
@@ -44,12 +44,21 @@ class RefusedUpdate(ValueError):
 def read_update(
     record: RecordDict, client: int, received: Received, rule: Rule, format: Format, *, num_steps: int
 ) -> Update:
-    """The update in the train reply of `client`, which had `received` and was ordered `num_steps` steps.
+    """Read and validate the update in a train reply.
 
-    Raises RefusedUpdate for another client's id, names or shapes other than the rule expects (which a
-    wrong rank is), another number format or length, values that are not finite or beyond MAX_WEIGHT, another
-    number of steps than was ordered, a number of examples outside 1 to MAX_EXAMPLES, and losses of other
-    names than a round has or outside 0 to MAX_LOSS.
+    Args:
+        record: The reply.
+        client: The client that the reply must come from.
+        received: What the client was sent.
+        rule: The strategy; it states the expected names and shapes.
+        format: Expected number format.
+        num_steps: Local steps that the client was ordered to take.
+
+    Raises:
+        RefusedUpdate: If the reply has another client's id, names or shapes other than the rule expects
+            (a wrong rank included), another number format or length, values that are not finite or beyond
+            MAX_WEIGHT, a number of steps other than ordered, a number of examples outside 1 to MAX_EXAMPLES,
+            or losses with unknown names or outside 0 to MAX_LOSS.
     """
     try:
         values, metrics = values_of(record), values_of(record, METRICS)
@@ -98,10 +107,10 @@ def read_update(
 
 
 def value_problem(tensor: Tensor) -> str | None:
-    """What is wrong with the values of a tensor of weights; None when all lie within +-MAX_WEIGHT."""
+    """Describe what is wrong with the values of a weight tensor; None if all lie within +-MAX_WEIGHT."""
     if not tensor.numel():
         return None
-    # one pass, without a mask as large as the tensor; NaN makes both NaN
+    # one pass without a mask as large as the tensor; a NaN makes both values NaN
     least, most = (float(value) for value in tensor.aminmax())
     largest = max(-least, most)
     if largest <= MAX_WEIGHT:
@@ -128,7 +137,7 @@ def _check_manifest(client: int, manifest: Manifest, expected: Manifest) -> None
 def _read_array(client: int, array: object, num_bytes: int) -> np.ndarray:
     if not isinstance(array, Array):
         raise RefusedUpdate(f"client {client}: the reply has no array")
-    # the size first: what is too long is never decoded
+    # the size first, so that an oversized array is never decoded
     if len(array.data) > num_bytes + MAX_ARRAY_HEADER_BYTES:
         raise RefusedUpdate(f"client {client}: {len(array.data)} bytes for values of {num_bytes}")
     try:

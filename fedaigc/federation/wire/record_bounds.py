@@ -1,7 +1,7 @@
-"""How much a message of Flower may hold, counted before anything is made of it.
+"""Bounds on what a Flower message holds, checked before the message is converted.
 
-A message of ours has one to three records of a few named values, and one array at most. Flower itself takes
-any number of them, looks at every one, and copies them with each step from bytes to objects and back.
+Our messages have one to three records of a few named values, and at most one array. Flower itself accepts any
+number of them, visits every one, and copies them at each step from bytes to objects and back.
 """
 
 from collections.abc import Iterator
@@ -13,9 +13,16 @@ from fedaigc.flower_private import ProtoRecordDict
 
 
 def check_records(record: ProtoRecordDict | RecordDict) -> None:
-    """Raises ValueError for more records, arrays, values, items of a list or longer keys than a message has.
+    """Check the counts of a message.
 
-    On a device before the bytes become objects; on a server, where Flower has made these, before it copies.
+    A device checks before the bytes become objects. A server, where Flower has already created the objects,
+    checks before they are copied.
+
+    Args:
+        record: The message, as protobuf or as Flower's objects.
+
+    Raises:
+        ValueError: If the message has more records, arrays, values, list items or longer keys than allowed.
     """
     entries = record.items if isinstance(record, ProtoRecordDict) else record
     if len(entries) > MAX_RECORDS:
@@ -30,7 +37,7 @@ def check_records(record: ProtoRecordDict | RecordDict) -> None:
             raise ValueError(f"a list of more than {MAX_LIST_ITEMS} items")
 
 
-# the name of a record, whether it holds arrays, and of its values the names and how many items they have
+# a record: its name, whether it holds arrays, and the name and number of items of each value
 _Counts = tuple[str, bool, list[tuple[str, int]]]
 
 

@@ -1,5 +1,5 @@
-// The page asks the agent for its state again and again, and changes only what is different, so that neither
-// focus nor pictures are lost. All text goes in as text, never as HTML: a prompt may be anything.
+// The page polls the agent for its state and changes only what differs, so that neither focus nor images are
+// lost. All text is inserted as text, never as HTML: a prompt may contain anything.
 
 const PAUSE_MS = 1500;
 const byId = (id) => document.getElementById(id);
@@ -18,7 +18,7 @@ function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-// children of `list` become one for each item, in their order; those that are there already stay
+// make the children of `list` match the items, in their order; existing children are kept
 function keep(list, items, keyOf, make, update) {
   const old = new Map([...list.children].map((child) => [child.dataset.key, child]));
   let place = list.firstElementChild;
@@ -59,7 +59,7 @@ function caption(way, step) {
   return `after step ${step}, run here`;
 }
 
-// a part of the way: the picture before `step`; the last one is the finished picture
+// one part of the strip: the image before `step`; the last part is the finished image
 function makePart(prompt, way, part) {
   const item = element("li", part.step > 0 && part.step <= way.received_step ? "shared" : "");
   const figure = element("figure");
@@ -192,7 +192,7 @@ async function poll() {
     setText(byId("agent"), "The agent does not answer; it is asked again. After a new start this page has another address: `fedaigc device page HOME` prints it.");
   }
   clearTimeout(timer);
-  // a home with thousands of prompts is read less often: the agent has other things to compute
+  // a home with thousands of prompts is polled less often: the agent has other work
   if (!document.hidden) timer = setTimeout(poll, Math.max(PAUSE_MS, 20 * (performance.now() - begun)));
 }
 
@@ -215,7 +215,7 @@ async function add(event) {
   setText(byId("prompt-error"), mistake);
   field.setAttribute("aria-invalid", String(mistake !== ""));
   if (mistake === "") {
-    // what was typed meanwhile stays
+    // keep what was typed in the meantime
     if (field.value === text) field.value = "";
     setText(byId("news"), `waiting: ${text}`);
   }
