@@ -114,7 +114,7 @@ def train(work: Path, autoencoder: AutoencoderTiny, *, scenes: int, steps: int, 
 
 
 def measure(net: JudgeNet, autoencoder: AutoencoderTiny, *, seed: int, n: int = 2000) -> dict[str, float]:
-    """Measure accuracy on clean and rebuilt scenes of held-out pairs, and the rejection rate of each kind of negative."""
+    """Measure accuracy on clean and rebuilt scenes of held-out pairs, and the rejection rate of each negative."""
     pictures = draw(n, seed, styles=STYLES, triples=held_out_combinations())
     truth = _labels(pictures)
 
