@@ -75,7 +75,7 @@ def prepare(study: StudyConfig) -> Prepared:
 
 
 def make_plan(prepared: Prepared, records: Mapping[str, Mapping[str, Any]]) -> Plan:
-    """Plan the runs of a study.
+    """Return the runs of a study as far as they are known.
 
     Args:
         prepared: The study.

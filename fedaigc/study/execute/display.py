@@ -39,7 +39,7 @@ class Bars:
         self._hashes: dict[str, str] = {}
 
     def planned(self, plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Update what is left from the plan and the records by hash."""
+        """Update what is left, from the known runs and the records by hash."""
         runs = (*plan.runs, *plan.later)
         usual = self._total / max(1, len(self._seconds))
         self._left = sum(self._seconds.get(run.hash, usual) for run in runs if not recorded(records, run))

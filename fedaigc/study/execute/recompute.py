@@ -27,7 +27,7 @@ def recompute(console: Console, prepared: Prepared, plan: Plan, count: int, seed
     Args:
         console: The terminal.
         prepared: The study.
-        plan: The plan of the study.
+        plan: The known runs of the study.
         count: Number of runs to compute.
         seed: Seed of the draw of the runs.
 
