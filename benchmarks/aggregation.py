@@ -1,12 +1,12 @@
-"""Aggregating 10 clients of 50 million parameters: FedIT here, Flower's FedAvg, and an in-place torch sum.
+"""Aggregate 10 clients of 50 million parameters: FedIT here, Flower's FedAvg, and an in-place torch sum.
 
     python benchmarks/aggregation.py [--clients 10] [--parameters 50000000] [--turns 5]
 
-Every way starts from the same messages as bytes (Flower's `Array`), decodes them and ends with the weighted
-mean in float32. Each runs in a process of its own; the turns of the three alternate. Memory is the peak of
-the resident set while a way works, above what the process held with its first message made, in units of one
-model (4 bytes a parameter). Messages are made one at a time, outside of time and memory, where the way can
-take them one at a time; Flower's cannot, so all but one of its messages count. Prints JSON.
+Every implementation starts from the same messages as bytes (Flower's `Array`), decodes them and ends with the
+weighted mean in float32. Each runs in a process of its own; the turns of the three alternate. Memory is the peak of
+the resident set during the work, above the memory of the process with its first message, in units of one model (4
+bytes per parameter). Messages are made one at a time, outside of time and memory, if the implementation can take
+them one at a time; Flower's cannot, so all but one of its messages count. Prints JSON.
 """
 
 import argparse
@@ -26,7 +26,7 @@ TENSORS = 512
 
 
 def shapes(parameters: int) -> dict[str, tuple[int, int]]:
-    """Equal factor pairs that hold `parameters` values in all, nearly."""
+    """Return equal factor pairs with nearly `parameters` values in all."""
     side = parameters // TENSORS // 8
     return {f"layer{i:03d}.lora_A": (8, side) for i in range(TENSORS // 2)} | {
         f"layer{i:03d}.lora_B": (side, 8) for i in range(TENSORS // 2)
@@ -34,13 +34,13 @@ def shapes(parameters: int) -> dict[str, tuple[int, int]]:
 
 
 def values(parameters: int, client: int) -> np.ndarray:
-    """One client's flat update."""
+    """Return one client's flat update."""
     n = sum(rows * columns for rows, columns in shapes(parameters).values())
     return np.full(n, 0.5, np.float32) * (client + 1)
 
 
 class Work:
-    """Seconds and the largest resident set (bytes) within its contexts; `start` is the first entry's."""
+    """Seconds and the largest resident set (bytes) within its contexts; `start` is that of the first entry."""
 
     def __init__(self) -> None:
         self.seconds, self.start, self.peak = 0.0, 0, 0
@@ -68,7 +68,7 @@ class Work:
 def fold(
     messages: Iterator[Any], take: Callable[[Any], None], finish: Callable[[], Any]
 ) -> tuple[float, Any, int]:
-    """Seconds, result and extra bytes of taking the messages one by one; making them is not counted."""
+    """Return seconds, result and extra bytes of taking the messages one by one, without making them."""
     work = Work()
     while (message := next(messages, None)) is not None:
         with work:
@@ -80,7 +80,7 @@ def fold(
 
 
 def ours(parameters: int, clients: int) -> tuple[float, Any, int]:
-    """read_update with all its checks, then FedIT."""
+    """Run read_update with all its checks, then FedIT."""
     from fedaigc.diffusion.adapters.stages import SharedState
     from fedaigc.federation.wire.messages import update_record
     from fedaigc.federation.wire.read_update import read_update
@@ -138,7 +138,7 @@ def torch_sum(parameters: int, clients: int) -> tuple[float, Any, int]:
 
 
 def flower(parameters: int, clients: int) -> tuple[float, Any, int]:
-    """Flower's FedAvg on one array a tensor, as its examples send them."""
+    """Run Flower's FedAvg on one array per tensor, as its examples send them."""
     from flwr.app import Array, ArrayRecord, Message, Metadata, MetricRecord, RecordDict
     from flwr.serverapp.strategy import FedAvg
 
@@ -157,7 +157,7 @@ def flower(parameters: int, clients: int) -> tuple[float, Any, int]:
     work = Work()
     with work:
         arrays, _ = strategy.aggregate_train(1, made)
-    # the strategy wants all messages at once: they count as held, but for the one that every way has
+    # the strategy takes all messages at once: they count as memory, except for the one that every way holds
     held = (clients - 1) * 4 * values(parameters, 0).size
     mean = float(next(iter(arrays.values())).numpy()[0, 0])
     return work.seconds, mean, work.peak - work.start + held
@@ -172,7 +172,7 @@ def _child(name: str, parameters: int, clients: int, queue: Any) -> None:
 
 
 def run(name: str, parameters: int, clients: int) -> tuple[float, float, int]:
-    """One turn in a fresh process."""
+    """Run one turn in a fresh process."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_child, args=(name, parameters, clients, queue))

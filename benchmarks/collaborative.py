@@ -1,14 +1,14 @@
-"""Collaborative generation against U solo runs of the stock pipeline, side by side in one run; prints JSON.
+"""Collaborative generation against U solo runs of the stock pipeline, compared in one run; prints JSON.
 
     python benchmarks/collaborative.py
 
-With t1, tU the time of a denoising step at batch 1 and U, and f, fU the fixed cost of text and decoding, all
-measured in the same run (two lengths of the stock pipeline give slope and intercept), the ideal ratios are
+Let t1 and tU be the time of a denoising step at batch 1 and U, and f and fU the fixed cost of text and decoding, all
+measured in the same run (two lengths of the stock pipeline give slope and intercept). The ideal ratios are
 
     sequential  (K t1 + U (N - K) t1 + U f) / (U (N t1 + f))
     batched     (K t1 + (N - K) tU + fU) / (N tU + fU)
 
-The variants take turns, so that a slow minute of the machine falls on all of them; medians are compared.
+The variants take turns, so that a slow minute of the machine affects all of them; medians are compared.
 """
 
 import argparse

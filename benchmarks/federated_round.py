@@ -1,12 +1,12 @@
-"""A federated round in process, beside the same local steps in a bare PyTorch loop and a plain Flower app.
+"""A federated round in process, compared with the same local steps in a bare PyTorch loop and a plain Flower app.
 
     python benchmarks/federated_round.py [--clients 8] [--steps 10] [--rounds 7]
 
-All three train the shared stage of the embedded model with rank-8 factors on the same layers, at batch 8, on
-the same number of pictures, one client after the other, one thread. The bare loop keeps the pipeline, the
-encoded pictures and one adapter in memory and copies each client's factors in and out. The plain app
-(plain_flower_app.py) is written like Flower's examples: it loads its pipeline and pictures in each message
-and sends each tensor as its own array. Their rounds alternate; the first of each is warm-up. Prints JSON.
+All three train the shared stage of the embedded model with rank-8 factors on the same layers, at batch 8, on the
+same number of pictures, one client after the other, in one thread. The bare loop keeps the pipeline, the encoded
+pictures and one adapter in memory and copies each client's factors in and out. The plain app (plain_flower_app.py)
+is written like Flower's examples: it loads its pipeline and pictures in each message and sends each tensor as a
+separate array. Their rounds alternate; the first of each is warm-up. Prints JSON.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # plain_flower_app lies beside this file
+sys.path.insert(0, str(Path(__file__).parent))  # plain_flower_app is in the folder of this file
 
 RANK, RATE, IMAGES, SEED = 8, 1e-3, 32, 0
 
 
 def fedaigc_rounds(folder: Path, clients: int, steps: int, rounds: int) -> Iterator[float]:
-    """Seconds of each federated round, messages, checks, checkpoint and disk included."""
+    """Yield the seconds of each federated round, including messages, checks, checkpoint and disk."""
     from fedaigc.device.provision import provision_scenes, scene_clients
     from fedaigc.federation.client.client_app import app
     from fedaigc.federation.config.run_config import parse_config
@@ -62,7 +62,7 @@ def fedaigc_rounds(folder: Path, clients: int, steps: int, rounds: int) -> Itera
 
 
 def bare_rounds(clients: int, steps: int, rounds: int) -> Iterator[float]:
-    """Seconds of the local steps alone, with an average of the factors."""
+    """Yield the seconds of the local steps alone, with an average of the factors."""
     from plain_flower_app import load_data, load_model, train_steps
 
     from fedaigc import assets
@@ -86,7 +86,7 @@ def bare_rounds(clients: int, steps: int, rounds: int) -> Iterator[float]:
 
 
 def flower_rounds(clients: int, steps: int, rounds: int) -> Iterator[float]:
-    """Seconds of each round of the plain app under Flower's own FedAvg."""
+    """Yield the seconds of each round of the plain app under Flower's own FedAvg."""
     from flwr.app import ArrayRecord, ConfigRecord
     from flwr.serverapp.strategy import FedAvg
     from peft import get_peft_model_state_dict

@@ -1,9 +1,9 @@
-"""100 clients, 10 drawn a round, 20 rounds: in process, and on Ray with 2 workers; the weights must agree.
+"""100 clients, 10 of them per round, 20 rounds: in process, and on Ray with 2 workers; the weights must agree.
 
     python benchmarks/hundred_clients.py [--steps 2]
 
-Both runs use the embedded model, 8 pictures a client and one thread a process. Prints JSON with the seconds
-of each run and of its rounds; Ray's start counts in the run only. Exit status 1 when the weights differ.
+Both runs use the embedded model, 8 pictures per client and one thread per process. Prints JSON with the seconds of
+each run and of its rounds; Ray's start counts in the run only. The exit status is 1 if the weights differ.
 """
 
 import argparse
@@ -22,7 +22,7 @@ CLIENTS, DRAWN, ROUNDS, IMAGES = 100, 10, 20, 8
 
 
 def config(folder: Path, backend: str, steps: int) -> FederationConfig:
-    """The same run for either backend, with homes of its own."""
+    """Return the configuration of the run for one backend, with separate homes."""
     provision_scenes(folder / backend / "homes", scene_clients(CLIENTS, IMAGES), 0)
     return parse_config(
         {

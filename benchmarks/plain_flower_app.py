@@ -1,7 +1,6 @@
-"""A federated LoRA app written the way Flower's quickstart examples are: for comparison, not for use.
+"""A federated LoRA app in the style of Flower's quickstart examples, for comparison only.
 
-Each message loads the pipeline and the client's pictures anew, and every tensor travels as an array of its
-own.
+Each message loads the pipeline and the client's pictures again, and every tensor is sent as a separate array.
 """
 
 from typing import Any
@@ -16,7 +15,7 @@ TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv", "conv_s
 
 
 def load_model(model: str, rank: int) -> Any:
-    """The pipeline with a LoRA adapter on its denoiser."""
+    """Load the pipeline, with a LoRA adapter on its denoiser."""
     from diffusers import StableDiffusionPipeline
 
     pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, dtype=torch.float32)
@@ -26,7 +25,7 @@ def load_model(model: str, rank: int) -> Any:
 
 
 def load_data(pipe: Any, client: int, num_images: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents and text embeddings of the client's pictures."""
+    """Return latents and text embeddings of the client's pictures."""
     from fedaigc.data.scenes import STYLES, scenes_dataset
 
     rows = scenes_dataset(num_images, seed + client, styles=(STYLES[client % len(STYLES)],))
@@ -40,7 +39,7 @@ def load_data(pipe: Any, client: int, num_images: int, seed: int) -> tuple[torch
 def train_steps(
     pipe: Any, latents: torch.Tensor, text: torch.Tensor, steps: int, lr: float, low: int, high: int
 ) -> float:
-    """Plain training of the adapter on timesteps [low, high)."""
+    """Train the adapter on timesteps [low, high); returns the mean loss."""
     parameters = [p for p in pipe.unet.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
     total = 0.0
@@ -61,7 +60,7 @@ def train_steps(
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """One round of a client."""
+    """Run one round of a client."""
     values = context.run_config
     pipe = load_model(str(values["model"]), int(values["rank"]))
     set_peft_model_state_dict(pipe.unet, message.content["arrays"].to_torch_state_dict())

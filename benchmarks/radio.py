@@ -2,9 +2,9 @@
 
     python -m benchmarks.radio
 
-Plain sionna is written as in its tutorials: encoder, mapper, AWGN, demapper, decoder with their defaults,
-all blocks in one batch, 20 iterations for every block. Median of `--repeats`, in turn, in one process of one
-thread.
+Plain sionna is written as in its tutorials: encoder, mapper, AWGN, demapper, decoder with their defaults, all blocks
+in one batch, 20 iterations for every block. The result is the median of `--repeats` alternating turns, in one
+single-threaded process.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SCHEME = MCS[8]
 
 
 def plain_sionna(snr_db: float) -> Callable[[], None]:
-    """As in sionna's tutorials, on as many blocks of the same code."""
+    """Return the chain of sionna's tutorials, on as many blocks of the same code."""
     from sionna.phy.channel import AWGN
     from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
     from sionna.phy.mapping import BinarySource, Demapper, Mapper
@@ -66,7 +66,7 @@ def main() -> None:
             for name, run in runs.items():
                 start = time.perf_counter()
                 run()
-                if repeat:  # the first builds graphs and tables
+                if repeat:  # the first repeat builds graphs and tables
                     seconds[name].append(time.perf_counter() - start)
         median = {name: statistics.median(found) for name, found in seconds.items()}
         rows.append(

@@ -1,1 +1,1 @@
-"""What an update costs."""
+"""The size of an update."""

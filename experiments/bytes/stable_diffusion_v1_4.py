@@ -2,8 +2,8 @@
 
     python -m experiments.bytes.stable_diffusion_v1_4
 
-Counts the tensors that a strategy sends (full weights of all linear and convolutional layers, or LoRA factors
-on attention and convolutions) in each number format of the wire, scales of int8 included. Prints JSON.
+Counts the tensors that a strategy sends (full weights of all linear and convolutional layers, or LoRA factors on
+attention and convolutions) in each number format of the wire, including the scales of int8. Prints JSON.
 """
 
 import argparse
@@ -21,9 +21,9 @@ RANKS = (2, 4, 8, 16)
 
 
 def pipeline() -> Any:
-    """Stable Diffusion v1-4's UNet on torch's meta device: shapes without values."""
+    """Return Stable Diffusion v1-4's UNet on torch's meta device: shapes without values."""
     with torch.device("meta"):
-        # the defaults of UNet2DConditionModel are those of Stable Diffusion 1, but for these
+        # the defaults of UNet2DConditionModel are those of Stable Diffusion 1, except for these
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
     return SimpleNamespace(unet=unet)
 

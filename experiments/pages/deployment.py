@@ -23,7 +23,7 @@ _PARTS = {
 
 @table
 def latency() -> str:
-    """Seconds of each part of a generation; a dash where what is left for a part is below zero."""
+    """Seconds of each part of a generation; a dash if the remaining time of a part is below zero."""
     seconds = record("latency")["seconds"]
     rows = [[name, *(_seconds(seconds[run][part]) for run in _RUNS)] for part, name in _PARTS.items()]
     return markdown(["", *_RUNS.values()], rows)
@@ -38,7 +38,7 @@ def _seconds(text: str) -> str:
 
 @figure
 def computing(run: str) -> float:
-    """The part of a generation's seconds in which it computes, of its steps in one process."""
+    """Share of a generation's seconds spent on computing, from its steps in one process."""
     seconds = record("latency")["seconds"]
     steps = sum(float(seconds["in process"][part].split("±")[0]) for part in ("shared steps", "own steps"))
     return steps / float(seconds[run]["whole"].split("±")[0])
@@ -46,20 +46,20 @@ def computing(run: str) -> float:
 
 @figure
 def taken_away(name: str) -> int:
-    """How often a device was taken away in a soak."""
+    """Number of times that a device was taken away in a soak test."""
     return sum(record(name)["devices taken away"].values())
 
 
 @figure
 def untold(name: str) -> int:
-    """Of how many answered prompts the server never heard."""
+    """Number of answered prompts that were never reported to the server."""
     answers = record(name)["answers"]
     return answers["finished"] - answers["told once"] - answers["told more often"]
 
 
 @figure
 def norms_of_adapters() -> tuple[float, float]:
-    """The smallest and the largest norm of an honest update with adapters."""
+    """Smallest and largest norm of an honest update with adapters."""
     norms = record("privacy/update_norms")["norms"]
     values = [norm for rule, found in norms.items() if rule != "full_weights" for norm in found]
     return min(values), max(values)

@@ -18,19 +18,19 @@ def _shared(pairs: str, prompt: str, steps: int) -> Estimate:
 
 @figure
 def shared(pairs: str, prompt: str, steps: int) -> Estimate:
-    """The share of targets right after K steps on a prompt (own, other, group, empty), near or far pairs."""
+    """Share of correct targets after K steps on a prompt (own, other, group, empty), near or far pairs."""
     return _shared(pairs, prompt, steps)
 
 
 @figure
 def ahead(pairs: str, prompt: str, other: str, steps: int) -> float:
-    """By how much the share on one prompt lies above that on another after K steps."""
+    """How far the share on one prompt is above that on another after K steps."""
     return _shared(pairs, prompt, steps).mean - _shared(pairs, other, steps).mean
 
 
 @table
 def shared_prompts(pairs: str) -> str:
-    """The share of targets right, a row a prompt and a column a K."""
+    """Share of correct targets, one row per prompt and one column per K."""
     rows = [[name, *(share(_shared(pairs, prompt, k)) for k in _STEPS)] for prompt, name in _PROMPTS.items()]
     return markdown(["shared prompt", *(f"K = {k}" for k in _STEPS)], rows)
 
@@ -41,7 +41,7 @@ def _style(style: str, what: str, steps: int) -> Estimate:
 
 @figure
 def style(style: str, what: str, steps: int) -> float:
-    """A share of pictures of a client's style, e.g. `style blob "object accuracy before" 0`."""
+    """Share of pictures of a client's style, e.g. `style blob "object accuracy before" 0`."""
     return _style(style, what, steps).mean
 
 
@@ -54,7 +54,7 @@ def style_falls(*styles: str) -> bool:
 
 @table
 def styles() -> str:
-    """The share of pictures that the judge gives to a client's style, before and after training."""
+    """Share of pictures that the judge assigns to a client's style, before and after training."""
     rows = [
         [f"{style}, {when}", *(share(_style(style, f"style accuracy {when}", k)) for k in _STEPS)]
         for style in ("blob", "openmoji")
@@ -65,7 +65,7 @@ def styles() -> str:
 
 @table
 def collaboration() -> str:
-    """Time with shared steps over time alone, beside what the ideal would be."""
+    """Time with shared steps over time alone, and the ideal ratio."""
     found = record("benchmark_collaborative")
     rows = [
         [
@@ -81,5 +81,5 @@ def collaboration() -> str:
 
 @figure
 def style_left(style: str, steps: int) -> float:
-    """Which part of a client's style is left after K shared steps, of what training gives without any."""
+    """Share of a client's style that is left after K shared steps, relative to training without shared steps."""
     return _style(style, "style accuracy after", steps).mean / _style(style, "style accuracy after", 0).mean

@@ -1,4 +1,4 @@
-"""Tables of the pages as Markdown: unpadded, so that a change of one figure is a change of one line."""
+"""Tables of the pages as Markdown, without padding: a change of one figure is a change of one line."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from fedaigc.study.results.table_files import Cell, Table
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; a pipe in a cell is escaped."""
+    """Return a table; a pipe in a cell is escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"|{''.join(_cell(cell) for cell in line)}\n" for line in lines)
 
@@ -19,14 +19,14 @@ def _cell(text: str) -> str:
 
 
 def selected(table: Table, headers: Sequence[str], names: Mapping[str, str] | None = None) -> str:
-    """Some columns of a table of the comparison, in this order, under the names of a page."""
+    """Return some columns of a table of the comparison, in this order, with the headers of a page."""
     places = [[column.header for column in table.columns].index(header) for header in headers]
     rows = [[shown(row[at], table.columns[at].digits) for at in places] for row in table.rows]
     return markdown([(names or {}).get(header, header) for header in headers], rows)
 
 
 def shown(cell: Cell, digits: int) -> str:
-    """A cell: text, or an estimate as "mean [low, high]"."""
+    """Return a cell: text, or an estimate as "mean [low, high]"."""
     if isinstance(cell, str):
         return cell
     mean, low, high = (decimals(value, digits) for value in (cell.mean, cell.low, cell.high))
@@ -34,12 +34,12 @@ def shown(cell: Cell, digits: int) -> str:
 
 
 def decimals(value: float, digits: int) -> str:
-    """A number with so many decimals, and no "-0.000"."""
+    """Format a number with `digits` decimals, without "-0.000"."""
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text
 
 
 def share(value: Estimate | float, digits: int = 2) -> str:
-    """A share without its leading zero: ".63", or ".63 [.54, .72]"."""
+    """Format a share without its leading zero: ".63", or ".63 [.54, .72]"."""
     text = decimals(value, digits) if isinstance(value, float | int) else shown(value, digits)
     return re.sub(r"\b0\.", ".", text)

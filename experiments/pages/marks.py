@@ -1,4 +1,4 @@
-"""The marks of a page: which numbers stand before each, where generated blocks are, what is wrong."""
+"""The marks of a page: the numbers before each, the positions of generated blocks, and errors."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ _WORDS += ["eleven", "twelve"]
 _WORD = re.compile(rf"\b({'|'.join(_WORDS)})[\s*_]*$", re.IGNORECASE)
 _PERCENT = re.compile(r"\s*(?:%|per\s+cent)")
 _COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
-# what has numbers that are no figures: code, the targets of links, addresses
+# text with numbers that are no figures: code, link targets, addresses
 _HIDDEN = re.compile(r"<!--.*?-->|`[^`\n]*`|\]\([^)\s]*\)|https?://\S+|arXiv:\S+", re.DOTALL)
 _FENCE = re.compile(r"^\s*(```|~~~)")
 _ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s")
@@ -26,7 +26,7 @@ _KINDS = "= NAME, about|below|above [X] = NAME, holds NAME, table: NAME, /table,
 
 @dataclass(frozen=True)
 class Number:
-    """A number of the page: where it stands, how it is printed, and whether a percent sign follows."""
+    """A number of the page: its position, its text, and whether a percent sign follows."""
 
     start: int
     end: int
@@ -38,8 +38,8 @@ class Number:
 class Mark:
     """A mark after figures. kind: "=", "about", "below", "above" or "holds".
 
-    bound: what the middle three name; None where it is the number before them. numbers: all that the mark
-    could take, in the order of the page.
+    bound: the bound that the middle three name; None if it is the number before them. numbers: all that the mark could
+    cover, in the order of the page.
     """
 
     line: int
@@ -63,7 +63,7 @@ class Block:
 
 @dataclass
 class Page:
-    """A page taken apart. others: numbers outside of generated blocks. errors: (line, what is wrong)."""
+    """A parsed page. others: numbers outside of generated blocks. errors: (line, description)."""
 
     name: str
     text: str
@@ -76,16 +76,16 @@ class Page:
         self._starts = [0, *(match.end() for match in re.finditer("\n", self.text))]
 
     def line_of(self, position: int) -> int:
-        """The number of the line at a position, from 1."""
+        """Return the number of the line at a position, from 1."""
         return bisect_right(self._starts, position)
 
 
 def read_page(name: str, text: str) -> Page:
-    """Take a page apart."""
+    """Parse a page."""
     page = Page(name, text)
     shown = _HIDDEN.sub(_blank, text)
     opened: tuple[int, int, tuple[str, ...]] | None = None
-    part: tuple[int, int] | None = None  # of the paragraph, item or row that is being read
+    part: tuple[int, int] | None = None  # bounds of the paragraph, item or row being read
     fenced = False
 
     def close() -> None:
@@ -135,7 +135,7 @@ def read_page(name: str, text: str) -> Page:
 
 
 def numbers_in(text: str, offset: int = 0) -> list[Number]:
-    """The numbers of a text whose code and comments are blank."""
+    """Return the numbers of a text in which code and comments are blank."""
     return [
         Number(
             offset + found.start(), offset + found.end(), found[0], bool(_PERCENT.match(text, found.end()))
@@ -145,12 +145,12 @@ def numbers_in(text: str, offset: int = 0) -> list[Number]:
 
 
 def word_value(text: str) -> int | None:
-    """The number that a word names: "six" is 6, "none" is 0."""
+    """Return the number that a word names: "six" is 6, "none" is 0."""
     return _WORDS.index(text.lower()) if text.lower() in _WORDS else None
 
 
 def word_of(value: float) -> str | None:
-    """The word of a number, "none" to "twelve"."""
+    """Return the word of a number, "none" to "twelve"."""
     return _WORDS[int(value)] if value in range(len(_WORDS)) else None
 
 

@@ -18,7 +18,7 @@ def judged(what: str) -> list[float]:
 
 @figure
 def rejected(*kinds: str) -> list[float]:
-    """Which share of pictures of each kind the judge rejects."""
+    """Share of pictures of each kind that the judge rejects."""
     known = TRAINED | TEST_ONLY
     for kind in kinds:
         if kind not in known:
@@ -28,13 +28,13 @@ def rejected(*kinds: str) -> list[float]:
 
 @figure
 def kinds(which: str) -> int:
-    """How many kinds of negatives there are: "trained", "test" or "all"."""
+    """Number of kinds of negatives: "trained", "test" or "all"."""
     return len(_kinds(which))
 
 
 @figure
 def rejected_mean(which: str) -> float:
-    """The mean of the shares that are rejected: of the kinds "trained", "test" or "all"."""
+    """Mean share of rejected pictures over the kinds "trained", "test" or "all"."""
     return fmean(rejected(*_kinds(which)))
 
 

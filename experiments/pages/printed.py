@@ -1,4 +1,4 @@
-"""How a value of a record is printed: in the decimals and the style of the number that a page has."""
+"""The printed form of a record's value: the decimals and the style of the number in a page."""
 
 import math
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ from fedaigc.metrics.intervals import Estimate
 
 
 def flat(value: Any) -> list[float]:
-    """The numbers of what a function gave: a number, an Estimate (mean, low, high), or several of them.
+    """Return the numbers in the result of a function: a number, an Estimate (mean, low, high), or several of them.
 
-    Raises UserError for anything else, and for what is not finite.
+    Raises UserError for anything else, and for values that are not finite.
     """
     if isinstance(value, Estimate):
         return flat((value.mean, value.low, value.high))
@@ -27,12 +27,12 @@ def flat(value: Any) -> list[float]:
 
 
 def printed(value: float, like: Number) -> str:
-    """`value` as the page would print it in the place of `like`."""
+    """Return `value` in the format of `like`, as the page would print it there."""
     if word_value(like.text) is not None:
         word = word_of(value) or f"{value:g}"
         return word.capitalize() if like.text[0].isupper() else word
     body = like.text.replace("−", "-").replace(",", "")
-    exact = Decimal(value) * (100 if like.percent else 1)  # of the float itself, as Python's format
+    exact = Decimal(value) * (100 if like.percent else 1)  # of the exact float, as in Python's format
     exponent = Decimal(body).as_tuple().exponent
     assert isinstance(exponent, int)
     rounded = exact.quantize(Decimal(1).scaleb(exponent))
@@ -46,14 +46,14 @@ def printed(value: float, like: Number) -> str:
 
 
 def stated(number: Number) -> float:
-    """The value that a page states."""
+    """Return the value that a page states."""
     word = word_value(number.text)
     value = float(number.text.replace("−", "-").replace(",", "")) if word is None else float(word)
     return value / 100 if number.percent else value
 
 
 def same(value: float, number: Number) -> bool:
-    """Whether the page prints `value`, rounded to the decimals that it prints."""
+    """Return whether the page prints `value`, rounded to the decimals that it prints."""
     word = word_value(number.text)
     if word is not None:
         return value == word

@@ -1,4 +1,4 @@
-"""The records that figures come from, and figures that stand in one as they are."""
+"""The records that figures come from, and figures that are a value of one record."""
 
 import json
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ RECORDS = ROOT / "experiments" / "records"
 
 @cache
 def record(name: str) -> Any:
-    """A record by its path below experiments/records, without .json; or by its path from the root, with it.
+    """Read a record by its path below experiments/records, without .json; or by its path from the root, with it.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     path = ROOT / name if name.endswith(".json") else RECORDS / f"{name}.json"
     try:
@@ -32,14 +32,14 @@ def record(name: str) -> Any:
 
 
 def estimate(value: dict[str, Any]) -> Estimate:
-    """A mean or a rate with its interval, as a record has it."""
+    """Return a mean or a rate with its interval from its form in a record."""
     n = int(value.get("n", value.get("trials", 0)))
     mean = value["mean"] if "mean" in value else value["rate"]
     return Estimate(float(mean), float(value["low"]), float(value["high"]), n)
 
 
 def one_of(rows: Sequence[Any], condition: str) -> Any:
-    """The one row of a list of objects for which "KEY=VALUE,..." holds. Raises UserError unless it is one."""
+    """Return the single row of a list of objects for which "KEY=VALUE,..." holds. UserError unless there is one."""
     wanted = [part.partition("=")[::2] for part in condition.split(",")]
     found = [
         row
@@ -52,7 +52,7 @@ def one_of(rows: Sequence[Any], condition: str) -> Any:
 
 
 def value_at(name: str, *keys: str) -> Any:
-    """What stands in a record: keys of objects, places in lists or conditions on their rows, one by one."""
+    """Return a value of a record: keys of objects, positions in lists or conditions on their rows, one by one."""
     found: Any = record(name)
     for at, key in enumerate(keys):
         place = " ".join([name, *keys[:at]])
@@ -78,9 +78,9 @@ def value_at(name: str, *keys: str) -> Any:
 
 @figure
 def get(name: str, *keys: str) -> Any:
-    """What stands in a record, e.g. `get paper/fig5 rows mode=open,K=5 judge object`; last "/1000" divides.
+    """Value in a record, e.g. `get paper/fig5 rows mode=open,K=5 judge object`; a last "/1000" divides it.
 
-    An object with mean (or rate), low and high is an estimate; of text like "1.29 ± 0.04" the numbers count.
+    An object with mean (or rate), low and high is an estimate; text like "1.29 ± 0.04" gives its numbers.
     """
     keys, divisor = _divided(keys)
     found = value_at(name, *keys)
@@ -98,7 +98,7 @@ def get(name: str, *keys: str) -> Any:
 
 
 def _divided(keys: tuple[str, ...]) -> tuple[tuple[str, ...], float]:
-    """The keys without a last "/1000", and what it divides by."""
+    """The keys without a last "/1000", and the divisor."""
     if not keys or not keys[-1].startswith("/"):
         return keys, 1.0
     try:
@@ -109,13 +109,13 @@ def _divided(keys: tuple[str, ...]) -> tuple[tuple[str, ...], float]:
 
 @figure
 def count(name: str, *keys: str) -> int:
-    """How many values a list or an object of a record has."""
+    """Number of values in a list or an object of a record."""
     return len(value_at(name, *keys))
 
 
 @figure
 def span(name: str, *keys: str) -> tuple[float, float]:
-    """The smallest and the largest number of a list, or of what its objects have under the last key."""
+    """Smallest and largest number of a list, or of the values of its objects under the last key."""
     keys, divisor = _divided(keys)
     found = value_at(name, *keys[:-1])
     if isinstance(found, list) and all(isinstance(row, dict) and keys[-1] in row for row in found):
@@ -128,7 +128,7 @@ def span(name: str, *keys: str) -> tuple[float, float]:
 
 @figure
 def hits(name: str, *keys: str) -> tuple[int, int]:
-    """How many of how many: of an object with hits and trials, identified and prompts, or mean and n."""
+    """Hits and trials: of an object with hits and trials, identified and prompts, or mean and n."""
     found = value_at(name, *keys)
     for one, all_ in (("hits", "trials"), ("identified", "prompts")):
         if isinstance(found, dict) and {one, all_} <= found.keys():
@@ -139,13 +139,13 @@ def hits(name: str, *keys: str) -> tuple[int, int]:
 
 @claim
 def is_(name: str, *keys: str) -> bool:
-    """Whether a record has the value of the last word at the place that the words before it name."""
+    """Whether a record has the value of the last word at the position that the other words name."""
     return _text(value_at(name, *keys[:-1])) == keys[-1]
 
 
 @claim
 def same(name: str, *others: str) -> bool:
-    """Whether several places, each written KEY/KEY/..., have one value in a record."""
+    """Whether several positions in a record, each written KEY/KEY/..., have the same value."""
     found = [value_at(name, *other.split("/")) for other in others]
     return len(found) > 1 and all(each == found[0] for each in found)
 

@@ -1,4 +1,4 @@
-"""The functions that marks name: what gives figures, what holds, and what writes tables."""
+"""The functions that marks name: those that return figures, check claims, and write tables."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -13,37 +13,37 @@ _tables: dict[str, Callable[..., str]] = {}
 
 
 def figure(function: F) -> F:
-    """A function of a mark "= NAME": a number, an Estimate, or several of them."""
+    """Register a function of a mark "= NAME": it returns a number, an Estimate, or several of them."""
     return _added(_figures, function)
 
 
 def claim(function: F) -> F:
-    """A function of a mark "holds NAME": true or false."""
+    """Register a function of a mark "holds NAME": it returns true or false."""
     return _added(_claims, function)
 
 
 def table(function: F) -> F:
-    """A function of a mark "table: NAME": Markdown, whole lines."""
+    """Register a function of a mark "table: NAME": it returns Markdown, whole lines."""
     return _added(_tables, function)
 
 
 def figure_of(words: Sequence[str]) -> Any:
-    """What the function of a mark gives. Raises UserError for a name or arguments that it does not know."""
+    """Return the result of the function of a mark. Raises UserError for an unknown name or wrong arguments."""
     return _called("figures", _figures, words)
 
 
 def holds(words: Sequence[str]) -> bool:
-    """What the function of a mark says. Raises UserError as `figure_of`."""
+    """Return the result of the function of a mark. Raises UserError as `figure_of`."""
     return bool(_called("claims", _claims, words))
 
 
 def table_of(words: Sequence[str]) -> str:
-    """What the function of a mark writes. Raises UserError as `figure_of`."""
+    """Return the Markdown of the function of a mark. Raises UserError as `figure_of`."""
     return str(_called("tables", _tables, words))
 
 
 def usage() -> str:
-    """All functions with their arguments and the first line of what they say, for people."""
+    """Return all functions with their arguments and the first line of their docstrings, for people."""
     lines = []
     for kind, functions in (("figures", _figures), ("claims", _claims), ("tables", _tables)):
         lines.append(f"{kind}:")

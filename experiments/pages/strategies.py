@@ -1,4 +1,4 @@
-"""Figures of docs/strategies.md beside its studies' tables: claims, what is left of a gain, bytes."""
+"""Figures of docs/strategies.md besides its studies' tables: claims, the rest of a gain, bytes."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from fedaigc.study.results.comparison_tables import NONE, over_seeds, seed_losse
 from fedaigc.study.results.statistics import paired_t_test
 
 UNIFORM = "fedit, uniform"
-# rules that weigh clients otherwise than by their pictures: what they gain may be that alone
+# rules that do not weight clients by their pictures, which alone may explain their gains
 ARGUED = ("fednova", "fedtrimmedavg", "hetlora", "scaffold")
 _WEIGHTINGS = ("clients alike", "by pictures")
 _DIGITS = 4
@@ -22,7 +22,7 @@ _DIGITS = 4
 
 @table
 def against_uniform(*rules: str) -> str:
-    """What is left of a rule's difference when FedIT, too, counts clients alike: five seeds, at the edge.
+    """The rest of a rule's difference when FedIT, too, counts clients alike: five seeds, at the edge.
 
     Row minus FedIT, and row minus FedIT with the uniform mean, in the mean over clients alike and in that by
     pictures: t intervals over seeds and p of the paired t test, not corrected.
@@ -66,7 +66,7 @@ def below_reference(study: str, *rows: str) -> bool:
 
 @claim
 def crosses_zero(study: str, seeds: int, over: str, *rows: str) -> bool:
-    """Whether zero is in the interval of each row's difference at the edge, over "seeds" or "clients"."""
+    """Whether the interval of each row's difference at the edge, over "seeds" or "clients", contains zero."""
     found = [comparison(study, name, "edge", seeds) for name in rows]
     intervals = [each.over_seeds if over == "seeds" else each.over_clients for each in found]
     return all(each.low <= 0 <= each.high for each in intervals)
@@ -74,20 +74,20 @@ def crosses_zero(study: str, seeds: int, over: str, *rows: str) -> bool:
 
 @figure
 def furthest(study: str, *rows: str) -> float:
-    """How far from zero the intervals of these rows' differences to the reference reach, at the edge."""
+    """Largest distance from zero of the intervals of these rows' differences to the reference, at the edge."""
     return max(abs(bound) for name in rows for each in [diff(study, name)] for bound in (each.low, each.high))
 
 
 @figure
 def half_widths(study: str, *rows: str) -> tuple[float, float]:
-    """The narrowest and the widest of these rows' intervals, from their middle to their end, at the edge."""
+    """Half widths of the narrowest and the widest of these rows' intervals, at the edge."""
     halves = [(each.high - each.low) / 2 for each in (diff(study, name) for name in rows)]
     return min(halves), max(halves)
 
 
 @figure
 def gains(study: str, mode: str, *rows: str) -> tuple[float, float]:
-    """The smallest and the largest of these rows' losses below the reference."""
+    """Smallest and largest amount by which the losses of these rows are below the reference."""
     found = [-diff(study, name, mode).mean for name in rows]
     return min(found), max(found)
 
@@ -103,7 +103,7 @@ def on_edge(study: str, *rows: str) -> bool:
 
 @table
 def noise(rounds: int, delta: float, *multipliers: str) -> str:
-    """Epsilon of the noise of differential privacy over so many rounds, in both adjacencies."""
+    """Epsilon of the noise of differential privacy over a number of rounds, in both adjacencies."""
     rows = []
     for text in multipliers:
         z = float(text)
@@ -121,7 +121,7 @@ def _word(number: int) -> str:
 
 @figure
 def epsilon(rounds: int, delta: float, multiplier: float) -> float:
-    """Epsilon, zero-out, of noise of this multiplier over so many rounds."""
+    """Epsilon, zero-out, of noise of this multiplier over a number of rounds."""
     return epsilon_of([1 / multiplier] * rounds, delta)
 
 

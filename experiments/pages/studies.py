@@ -1,7 +1,7 @@
 """Tables and figures of the studies that `fedaigc compare` runs, from their committed records.
 
-A study is named by its file in experiments/configs, a mode is "edge" or "device". SEEDS is how many seeds a
-row must have: the study's own (0, the default), or a larger set that some rows have.
+A study is named by its file in experiments/configs; a mode is "edge" or "device". SEEDS is the number of seeds
+that a row must have: the study's own (0, the default), or that of a larger set that some rows have.
 """
 
 from collections.abc import Sequence
@@ -55,14 +55,14 @@ class Recorded:
         return self.study.reference
 
     def row(self, name: str) -> RowResults:
-        """A row by its name. Raises UserError for a name that the study does not have."""
+        """Return a row by its name. Raises UserError if the study has no such row."""
         names = [row.name for row in self.results.rows]
         if name not in names:
             raise UserError(f"{name!r} is no row of {self.study.name}: expected one of {', '.join(names)}")
         return self.results.row(name)
 
     def seeds(self, count: int) -> tuple[int, ...]:
-        """The set of so many seeds. Raises UserError where the study has none."""
+        """Return the set of `count` seeds. Raises UserError if the study has none."""
         sets = self.results.seed_sets(self.study)
         found = [each for each in sets if len(each) == count] if count else [self.study.seeds]
         if not found:
@@ -71,7 +71,7 @@ class Recorded:
         return found[0]
 
     def whole(self, name: str, seeds: Sequence[int]) -> RowResults:
-        """A row that has finished under these seeds. Raises UserError with what is missing."""
+        """Return a row that has finished under these seeds. Raises UserError that names what is missing."""
         row = self.row(name)
         if not row.complete(seeds):
             raise UserError(f"{name} is not complete: {row.missing(seeds)}")
@@ -80,7 +80,7 @@ class Recorded:
 
 @cache
 def recorded(name: str) -> Recorded:
-    """A study by the name of its file. Raises UserError where there is none."""
+    """Return a study by the name of its file. Raises UserError if there is none."""
     folder = ROOT / "experiments" / "configs"
     path = folder / f"{name}.toml"
     if not path.is_file():
@@ -94,14 +94,14 @@ def recorded(name: str) -> Recorded:
 
 
 def mode_of(name: str) -> Mode:
-    """The mode by the word of a mark. Raises UserError for another word."""
+    """Return the mode by the word of a mark. Raises UserError for another word."""
     if name not in MODES:
         raise UserError(f"expected edge or device, got {name!r}")
     return MODES[name]
 
 
 def comparison(study: str, row: str, mode: str, seeds: int) -> Comparison:
-    """A row against the study's reference. Raises UserError where it is not complete, or has no such loss."""
+    """Return a row against the study's reference. UserError if the row is not complete or has no such loss."""
     found = recorded(study)
     found.whole(row, found.seeds(seeds))
     compared = _compared(study, mode, seeds)
@@ -117,7 +117,7 @@ def _compared(study: str, mode: str, seeds: int) -> dict[str, Comparison]:
 
 
 def not_run(found: Recorded, seeds: Sequence[int], names: Sequence[str] | None = None) -> str:
-    """Lines that name the rows that should have these seeds and have not; empty where all have."""
+    """Return lines that name the rows that lack some of these seeds; empty if none does."""
     rows = [row for row in found.results.rows if names is None or row.name in names]
     reasons: dict[str, list[str]] = {}
     for row in rows:
@@ -129,9 +129,9 @@ def not_run(found: Recorded, seeds: Sequence[int], names: Sequence[str] | None =
 
 @table
 def results(study: str, mode: str, seeds: int, *columns: str) -> str:
-    """The rows of a study, e.g. `results strategies edge 5 loss diff p`; of all columns without names.
+    """The rows of a study, e.g. `results strategies edge 5 loss diff p`; all columns if none is named.
 
-    In device mode only the reference, and rows whose devices run something else than the edge does.
+    In device mode only the reference, and rows whose devices run another model than the edge server.
     """
     found = recorded(study)
     chosen = found.seeds(seeds)
@@ -154,7 +154,7 @@ def results(study: str, mode: str, seeds: int, *columns: str) -> str:
 
 
 def _has_part(found: Recorded, name: str, seeds: Sequence[int], mode: str) -> bool:
-    """Whether a row has a loss in a mode; in device mode, of another model than the edge runs."""
+    """Whether a row has a loss in a mode; in device mode, of another model than the edge server's."""
     edge, device = (found.row(name).scores(seeds, MODES[each]) for each in ("edge", "device"))
     if mode == "edge":
         return bool(edge)
@@ -164,7 +164,7 @@ def _has_part(found: Recorded, name: str, seeds: Sequence[int], mode: str) -> bo
 
 @table
 def tuning(study: str) -> str:
-    """What every row was tuned over and to; rows without all trials are named below."""
+    """The values that every row was tuned over and to; rows without all trials are named below."""
     found = recorded(study)
     whole = result_tables.tuning_table(found.study, found.results)
     if whole is None:
@@ -177,7 +177,7 @@ def tuning(study: str) -> str:
 
 @table
 def breakdown(study: str, mode: str, seeds: int) -> str:
-    """Differences to the reference by who is counted: clients alike, by pictures, by styles."""
+    """Differences to the reference by which clients count: clients alike, by pictures, by styles."""
     found = recorded(study)
     chosen = found.seeds(seeds)
     whole = breakdown_table(found.results, chosen, mode_of(mode), found.reference)
@@ -222,7 +222,7 @@ def notes(study: str) -> str:
 
 @figure
 def loss(study: str, row: str, mode: str = "edge", seeds: int = 0) -> Estimate | float:
-    """The loss of a row: mean and interval over seeds, or one number where seeds play no part."""
+    """Loss of a row: mean and interval over seeds, or one number if it does not depend on the seed."""
     found = recorded(study)
     chosen = found.seeds(seeds)
     values = list(seed_losses(found.whole(row, chosen), chosen, mode_of(mode)).values())
@@ -234,26 +234,26 @@ def loss(study: str, row: str, mode: str = "edge", seeds: int = 0) -> Estimate |
 
 @figure
 def diff(study: str, row: str, mode: str = "edge", seeds: int = 0) -> Estimate:
-    """The difference of a row to the study's reference, with its interval over seeds."""
+    """Difference of a row to the study's reference, with its interval over seeds."""
     return comparison(study, row, mode, seeds).over_seeds
 
 
 @figure
 def gap(study: str, row: str, mode: str = "edge", seeds: int = 0) -> float:
-    """The difference of a row to the reference, without its interval."""
+    """Difference of a row to the reference, without its interval."""
     return diff(study, row, mode, seeds).mean
 
 
 @figure
 def gain(study: str, row: str, mode: str = "edge", seeds: int = 0) -> Estimate:
-    """By how much a row lies below the reference, with its interval."""
+    """How far a row is below the reference, with its interval."""
     found = diff(study, row, mode, seeds)
     return Estimate(-found.mean, -found.high, -found.low, found.n)
 
 
 @figure
 def below(study: str, row: str, other: str, mode: str = "edge", seeds: int = 0) -> float:
-    """By how much the loss of a row lies below that of another."""
+    """How far the loss of a row is below that of another."""
     found = recorded(study)
     chosen = found.seeds(seeds)
     one, higher = (
@@ -270,7 +270,7 @@ def p(study: str, row: str, mode: str = "edge", seeds: int = 0) -> float:
 
 @figure
 def under_seeds(study: str, row: str, *seeds: int) -> list[float]:
-    """By how much a row lies below the reference at the edge, under each of these seeds."""
+    """How far a row is below the reference at the edge, under each of these seeds."""
     found = recorded(study)
     rows = [found.whole(name, seeds) for name in (row, found.reference)]
     one, other = (seed_losses(each, seeds, "collaborative") for each in rows)
@@ -279,7 +279,7 @@ def under_seeds(study: str, row: str, *seeds: int) -> list[float]:
 
 @figure
 def way(study: str, row: str, seeds: int = 0, start: str = "base") -> float:
-    """Which part of the way from one row (the base, unless named) to pooled another goes, at the edge."""
+    """Share of the way from one row (default: the base) to pooled that another row covers, at the edge."""
     found = recorded(study)
     chosen = found.seeds(seeds)
     begin, here, end = (
@@ -291,7 +291,7 @@ def way(study: str, row: str, seeds: int = 0, start: str = "base") -> float:
 
 @figure
 def gate(study: str, what: str, seeds: int = 0) -> float:
-    """What pooled training takes off the base's loss: "gain", or in standard deviations over seeds "sds"."""
+    """Reduction of the base's loss by pooled training: "gain", or in standard deviations over seeds "sds"."""
     found = recorded(study)
     chosen = found.seeds(seeds)
     base, pooled = (
@@ -305,7 +305,7 @@ def gate(study: str, what: str, seeds: int = 0) -> float:
 
 @figure
 def new_clients(study: str, row: str, mode: str = "edge", seeds: int = 0) -> float:
-    """The loss of a row on the clients that never train."""
+    """Loss of a row on the clients that never train."""
     found = recorded(study)
     chosen = found.seeds(seeds)
     scores = found.whole(row, chosen).scores(chosen, mode_of(mode), new=True)
@@ -316,7 +316,7 @@ def new_clients(study: str, row: str, mode: str = "edge", seeds: int = 0) -> flo
 
 @figure
 def traffic(study: str, row: str, direction: str) -> float:
-    """The bytes of a row, up or down, over those of the reference."""
+    """Bytes of a row, up or down, relative to those of the reference."""
     found = recorded(study)
     seeds = found.study.seeds
     rows = [found.whole(name, seeds) for name in (row, found.reference)]
@@ -326,20 +326,20 @@ def traffic(study: str, row: str, direction: str) -> float:
 
 @figure
 def held(study: str, what: str) -> tuple[int, int]:
-    """The fewest and the most "images" or "steps" of the clients that train."""
+    """Smallest and largest number of "images" or "steps" of the clients that train."""
     values = [client[what] for client in _clients(study) if not client["new"]]
     return min(values), max(values)
 
 
 @figure
 def clients(study: str, which: str) -> int:
-    """How many clients train ("old") or are only evaluated ("new")."""
+    """Number of clients that train ("old") or are only evaluated ("new")."""
     return sum(client["new"] == (which == "new") for client in _clients(study))
 
 
 @figure
 def runs(study: str) -> int:
-    """How many runs of a study are recorded, trials among them."""
+    """Number of recorded runs of a study, trials among them."""
     found = recorded(study)
     return sum(each["run"]["study"] == found.study.name for each in read_records(found.study.records_folder))
 

@@ -4,7 +4,7 @@ from experiments.pages.markdown import markdown, share
 from experiments.pages.records import one_of, record
 from experiments.pages.registry import claim, figure, table
 
-# the columns of the page: attack as in the record, and what it is called
+# the columns of the page: attack as in the record, and its header
 _ATTACKS = {
     "flip x10": "flip x10",
     "n_k 1e12": "n_k 1e12",
@@ -15,7 +15,7 @@ _ATTACKS = {
 
 
 def _run(name: str, rule: str, attackers: int, attack: str) -> dict[str, float]:
-    # commas separate conditions, and the name of an attack has one
+    # commas separate conditions, and the name of an attack contains one
     rows = [row for row in record(f"privacy/{name}")["rows"] if row["attack"] == attack]
     found: dict[str, float] = one_of(rows, f"rule={rule},attackers={attackers}")
     return found
@@ -23,7 +23,7 @@ def _run(name: str, rule: str, attackers: int, attack: str) -> dict[str, float]:
 
 @table
 def byzantine() -> str:
-    """What one hostile device does to FedAvg, before and now."""
+    """The effect of one hostile device on FedAvg, before and now."""
     rows = []
     for name, record_name in (("before", "byzantine_before"), ("now", "byzantine")):
         honest = _run(record_name, "fedavg", 0, "honest")
@@ -37,7 +37,7 @@ def byzantine() -> str:
 
 @figure
 def byzantine_loss(name: str, rule: str, attackers: int, attack: str) -> float:
-    """The loss under an attack, e.g. `byzantine_loss byzantine_before fedavg 0 "flip x10, n_k 1e12"`."""
+    """Loss under an attack, e.g. `byzantine_loss byzantine_before fedavg 0 "flip x10, n_k 1e12"`."""
     return _run(name, rule, attackers, attack)["loss"]
 
 
@@ -54,40 +54,40 @@ def withstands(*rules: str) -> bool:
 
 @claim
 def worse_than_base(rule: str, attackers: int, attack: str) -> bool:
-    """Whether a run under an attack ends above the untouched model, with the code as it is now."""
+    """Whether a run under an attack ends above the untouched model, with the current code."""
     return _run("byzantine", rule, attackers, attack)["loss"] > record("privacy/byzantine")["base_loss"]
 
 
 @figure
 def calls(name: str) -> tuple[int, int]:
-    """How many calls of devices failed beside the attack on the door, and of how many."""
+    """Number of calls of devices that failed during the attack on the door, and of all calls."""
     ways = record(f"privacy/{name}")["under"].values()
     return sum(way["failed"] for way in ways), sum(way["tries"] for way in ways)
 
 
 @figure
 def longest_call(name: str) -> float:
-    """The longest call of a device beside the attack on the door, in seconds."""
+    """Longest call of a device during the attack on the door, in seconds."""
     return max(way["longest_s"] for way in record(f"privacy/{name}")["under"].values())
 
 
 @figure
 def longest_answer(side: str, messages: str) -> float:
-    """The longest answer in seconds of a side (device, server), to mutated or honest messages."""
+    """Longest answer in seconds of a side (device, server), to mutated or honest messages."""
     key = {"mutated": "longest_s", "honest": "honest_s"}[messages]
     return max(record(f"privacy/fuzz_{side}")[key].values())
 
 
 @figure
 def closest_picture(attack: str, captions: str) -> float:
-    """By how many dB the best picture of an attack came closer to its private one than chance."""
+    """How many dB the best picture of an attack is closer to its private one than chance."""
     found = record("privacy/private_pictures")["attacks"][attack][f"{captions} captions"]
     return max(got - chance for got, chance in zip(found["psnr_db"], found["chance_db"], strict=True))
 
 
 @figure
 def best_attack(captions: str) -> list[float]:
-    """The gain in dB, with its interval, of the attack on private pictures that gains most."""
+    """Gain in dB, with its interval, of the best attack on private pictures."""
     attacks = record("privacy/private_pictures")["attacks"].values()
     gains = [attack[f"{captions} captions"]["gain_db"] for attack in attacks]
     best = max(gains, key=lambda gain: gain["mean"])

@@ -2,8 +2,8 @@
 
     python -m experiments.paper.fig2 --images docs/images/paper --record experiments/records/paper/fig2.json
 
-The device runs 8 steps either way: alone with N = 8, or after K = 7 of N = 15 that it did not pay for. Beside
-them N = 15 alone, which costs the device 15 steps.
+The device runs 8 steps in both cases: alone with N = 8, or after K = 7 of N = 15 that others ran. For comparison,
+N = 15 alone costs the device 15 steps.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
     python -m experiments.paper.fig3 --images docs/images/paper --record experiments/records/paper/fig3.json
 
-Pictures of near pairs after bit errors at 0.5 to 10 %, against the error-free picture and by the judge, for
-each number format and receiver; and the same radio (QPSK at the SNR with that rate of errors) with a code.
+Pictures of near pairs after bit errors at 0.5 to 10 %, compared with the error-free picture and scored by the
+judge, for each number format and receiver; and the same radio (QPSK at the SNR with that error rate) with a
+code.
 """
 
 import argparse
@@ -59,13 +60,13 @@ def _key(mode: str, payload: str, rate: float) -> dict[str, object]:
 
 
 COMPARISONS = [
-    # what errors do to the objects, against none
+    # the effect of errors on the objects, against none
     Comparison(_key(mode, name, rate), _key(mode, name, 0.0), OBJECT)
     for mode in MODES
     for name in VARIANTS
     for rate in RATES[1:]
 ] + [
-    # what other receivers and formats buy, against plain fixed point as it came
+    # the gain of other receivers and formats over plain fixed point without repair
     Comparison(_key(mode, name, rate), _key(mode, "fixed8", rate), value)
     for mode in MODES
     for name in VARIANTS
@@ -76,7 +77,7 @@ COMPARISONS = [
 
 
 def channel_at(rate: float, coded: bool) -> Channel:
-    """Flips at `rate`; or QPSK with a code, at the SNR where it has that rate without one."""
+    """Return a channel that flips bits at `rate`; or coded QPSK, at the SNR where it has that rate without a code."""
     if not coded:
         return BinarySymmetricChannel(rate)
     # Q(sqrt(snr)) = rate
@@ -86,14 +87,14 @@ def channel_at(rate: float, coded: bool) -> Channel:
 def received(
     state: DenoisingState, plan, name: str, rate: float, rows: Sequence[int], seed: int
 ) -> tuple[DenoisingState, list[bool], float]:
-    """The state after the channel, which of its samples are finite, and bits on air by information bits."""
+    """Return the state after the channel, which of its samples are finite, and bits on air per information bit."""
     format_name, how, coded = VARIANTS[name]
     number_format = number_format_at(format_name, plan, state.step)
     channel = channel_at(rate, coded)
     latents, finite, on_air, bits_sent = [], [], 0, 0
     for row, sample in zip(rows, state.latents, strict=True):
         bits = number_format.to_bits(sample.reshape(-1))
-        # plane by plane, as a packet lies
+        # plane by plane, in the order of a packet
         reception = channel.send(bits.T.reshape(-1), numpy_rng(seed, "channel", row, f"{rate}"))
         on_air, bits_sent = on_air + reception.bits_on_air, bits_sent + bits.size
         values = number_format.from_bits(reception.bits.reshape(number_format.width, -1).T)
@@ -104,7 +105,7 @@ def received(
 
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
-    """Similarity and the judge against the rate of bit errors, of a record's rows."""
+    """Plot similarity and the judge's scores against the bit error rate, from the rows of a record."""
     panels = [
         ("against the error-free picture, open", "SSIM", {}),
         ("the judge, open", "object seen", {}),

@@ -2,8 +2,8 @@
 
     python -m experiments.paper.fig4 --images docs/images/paper --record experiments/records/paper/fig4.json
 
-The ten points of the paper, read off its figure to about a second, give the phone's seconds a step (slope)
-and its fixed seconds (intercept), with 95 % intervals of least squares. The paper gives no joules.
+The ten points of the paper, read from its figure to about a second, give the phone's seconds per step (slope) and
+its fixed seconds (intercept), with 95 % intervals of least squares. The paper gives no joules.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python -m experiments.paper.fig5 --images docs/images/paper --record experiments/records/paper/fig5.json
 
-Pairs with the kind of their objects and their place in common ("an apple on a table", "a lemon on a table").
+Pairs have the kind of their objects and their place in common ("an apple on a table", "a lemon on a table").
 The shared steps run on the other member's prompt ("open", as in the paper) or on the group's public prompt
 ("kind").
 """
@@ -27,7 +27,7 @@ COMPARISONS = [
 
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
-    """The target's object and place against K, of a record's rows."""
+    """Plot the target's object and place against K, from the rows of a record."""
     if not rows[0]["judge"]:
         return
     names = {"open": "on the other prompt", "kind": "on the group's prompt"}

@@ -2,8 +2,8 @@
 
     python -m experiments.paper.fig6 --images docs/images/paper --record experiments/records/paper/fig6.json
 
-Four distances: pairs with kind and place, place, kind, or nothing in common. The paper's own pair, "a cup on
-a book" and "a tree near a river" at K = 4, is of the last sort. Modes as in `fig5`.
+Four distances: pairs with kind and place, place, kind, or nothing in common. The paper's own pair, "a cup on a
+book" and "a tree near a river" at K = 4, is of the last kind. Modes as in `fig5`.
 """
 
 import argparse
@@ -37,7 +37,7 @@ COMPARISONS = [
 
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
-    """Object and place against K for every distance, of a record's rows."""
+    """Plot object and place against K for every distance, from the rows of a record."""
     if not rows[0]["judge"]:
         return
     panels = [

@@ -2,11 +2,11 @@
 
     python -m experiments.paper.near_pairs --record experiments/records/paper/near_pairs.json
 
-Figure 5 draws 100 pairs and one noise for each, `experiments.quality.shared_prompts` 30 pairs and four. Both
-ask for the same: objects of one kind, one place, N = 11, guidance 5, the target's object seen by the judge.
-Here both draws are measured by one command, and beside them every ordered pair of two objects of one kind,
-`--each` times with places, relations and noise of their own. The rates of these say what each draw would show
-by its objects alone ("expected"); what is left of a difference is places, relations and noise.
+Figure 5 draws 100 pairs and one noise for each; `experiments.quality.shared_prompts` draws 30 pairs and four.
+Both measure the same: objects of one kind, one place, N = 11, guidance 5, the target's object seen by the judge.
+Here one command measures both draws and, in addition, every ordered pair of two objects of one kind, `--each`
+times with places, relations and noise of their own. The rates of these pairs give what each draw would show by
+its objects alone ("expected"); the rest of a difference is due to places, relations and noise.
 """
 
 import argparse
@@ -33,7 +33,7 @@ COMPARISONS = [Comparison({"pairs": PROMPTS}, {"pairs": FIGURE}, ("judge", "obje
 
 
 def every_pair(each: int, seed: int) -> list[Pair]:
-    """Every ordered pair of two objects of one kind, `each` times, at random places in random relations."""
+    """Return every ordered pair of two objects of one kind, `each` times, at random places in random relations."""
     taxonomy, random = Taxonomy.load(), numpy_rng(seed, "every near pair")
     found = []
     for target in OBJECT_NOUNS:
@@ -45,13 +45,13 @@ def every_pair(each: int, seed: int) -> list[Pair]:
                 relation = RELATIONS[int(random.integers(len(RELATIONS)))]
                 rest = f"{relation} {place.phrase}"
                 own, theirs = f"{target.phrase} {rest}", f"{other.phrase} {rest}"
-                # no group's prompt is drawn here
+                # the group's prompt is not used here
                 found.append(Pair(target.word, place.word, own, theirs, ""))
     return found
 
 
 def drawn_pairs(options: argparse.Namespace) -> dict[str, list[Pair]]:
-    """The pairs of both commands as they draw them, one entry a picture, and every near pair."""
+    """Return the pairs of both commands as they draw them, one entry per picture, and every near pair."""
     near = [
         Pair(pair.object.word, pair.place.word, pair.own, pair.other, pair.group)
         for pair in shared_prompts.draw_pairs(30, options.seed)
@@ -65,7 +65,7 @@ def drawn_pairs(options: argparse.Namespace) -> dict[str, list[Pair]]:
 
 
 def pictures_of(setting: Setting, pairs: Sequence[Pair], seed: int, noise: str, progress: Progress) -> list:
-    """A picture for each pair, the first steps on the other member's prompt."""
+    """Draw a picture for each pair, with the first steps on the other member's prompt."""
     plan, found = setting.plan(STEPS), []
     task = progress.add_task("pictures", total=len(pairs))
     for numbers in batches(len(pairs)):
@@ -84,7 +84,7 @@ def measure(options: argparse.Namespace) -> Record:
     rows: list[Row] = []
     with Progress(console=PROGRESS_CONSOLE) as progress:
         for name, pairs in sets.items():
-            # both commands give picture i the noise of number i
+            # both commands give picture i noise number i
             noise = "noise" if name != ALL else "noise of every pair"
             images = pictures_of(setting, pairs, options.seed, noise, progress)
             rows.append({"pairs": name, "each": {"judge": scores(setting, images, pairs)}})
@@ -99,7 +99,7 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def add_expected(record: Record) -> None:
-    """To each row what its objects would show by their rates among all pairs; and the rates by object."""
+    """Add to each row the share expected from its objects' rates among all pairs; add the rates by object."""
     whole = row_with(record["rows"], {"pairs": ALL})
     seen = whole["each"]["judge"]["object"]
     names = object_pairs(record["prompt pairs"][ALL])
@@ -118,7 +118,7 @@ def add_expected(record: Record) -> None:
 
 
 def object_pairs(pairs: dict[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """Target and other object of each picture, by the first two words of the prompts."""
+    """Return target and other object of each picture, from the second word of each prompt."""
     return [
         (own.split()[1], other.split()[1]) for own, other in zip(pairs["own"], pairs["other"], strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Prompt pairs: a member that finishes its task, and another one, whose prompt the steps may run on."""
+"""Prompt pairs: a member that finishes its task, and another one, whose prompt the shared steps may run on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from fedaigc.semantics.signature import Policy, disclose
 
 # "open" is the paper's: one member's prompt for all. "kind" is ours: the group's public prompt.
 MODES = ("open", "kind")
-# from near to far: what the two prompts have in common
+# what the two prompts have in common, from near to far
 DISTANCES = ("kind and place", "place", "kind", "nothing")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The target's object and place as the judge names them, both prompts, and the public one of both."""
+    """The target's object and place as the judge names them, both prompts, and the public prompt of both."""
 
     object: str
     place: str
@@ -28,15 +28,15 @@ class Pair:
     group: str
 
     def shared_prompt(self, mode: str) -> str:
-        """What the shared steps run on."""
+        """Return the prompt that the shared steps run on."""
         return {"open": self.other, "kind": self.group}[mode]
 
 
 def draw_pairs(count: int, seed: int, distance: str = DISTANCES[0], *, minimum: int = 3) -> list[Pair]:
-    """`count` different pairs at one of `DISTANCES`; the objects of a pair always differ.
+    """Draw `count` different pairs at one of `DISTANCES`; the objects of a pair always differ.
 
-    minimum: how many objects must produce a disclosed word, as `disclose` has it; it decides the group's
-    prompt and nothing else. With 1 every object says its nearest general word.
+    minimum: how many objects must produce a disclosed word, as in `disclose`; it decides the group's prompt and
+    nothing else. With 1, every object discloses its nearest general word.
     """
     taxonomy = Taxonomy.load()
     random = numpy_rng(seed, "paper", distance)
@@ -66,7 +66,7 @@ def draw_pairs(count: int, seed: int, distance: str = DISTANCES[0], *, minimum: 
             str(i): disclose(parse(text, taxonomy), Policy.KIND, taxonomy, minimum)
             for i, text in enumerate((own, theirs))
         }
-        # no bound: any two tasks are a group, for far pairs are to show what happens then
+        # no bound: any two tasks form a group, since far pairs should show the effect
         (both,) = group(signatures, taxonomy, max_distance=float("inf"))
         return Pair(target.word, place.word, own, theirs, both.prompt)
 

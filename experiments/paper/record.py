@@ -1,8 +1,8 @@
-"""Records: the values of every picture, and what is computed from them, again without the model if need be.
+"""Records: the values of every picture, and the statistics of them, which can be recomputed without the model.
 
-A row holds its values under "each", one a picture, in the order of its prompt pairs. From them come shares
-and means with 95 % intervals, and the comparisons of rows. Pairs share objects (100 pairs have 22 targets),
-and one object is harder than another, so pictures with the same target object are one cluster.
+A row holds its values under "each", one per picture, in the order of its prompt pairs. They give shares and
+means with 95 % intervals, and the comparisons of rows. Pairs share objects (100 pairs have 22 targets), and one
+object is harder than another, so pictures with the same target object are one cluster.
 """
 
 import argparse
@@ -25,16 +25,16 @@ from fedaigc.metrics.intervals import clustered_mean, clustered_share, paired_di
 Record = dict[str, Any]
 Row = dict[str, Any]
 INTERVALS = "95 %, bootstrap over target objects; where all or none: Wilson"
-# what names the prompt pairs of a row, where a record has several sets
+# the keys that name the prompt pairs of a row, where a record has several sets
 _SET_KEYS = ("in common", "pairs")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row minus another, by a value of "each": keys that single out each row, and the value's path.
+    """One row minus another, by a value of "each": keys that identify each row, and the value's path.
 
-    Rows of the same prompt pairs are compared picture by picture; rows of different pairs object by object,
-    by the mean of each target object that both have; without such an object there is no comparison.
+    Rows of the same prompt pairs are compared picture by picture. Rows of different pairs are compared object by
+    object, by the mean of each target object that both have; without such an object there is no comparison.
     """
 
     first: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Comparison:
 
 
 def columns(pairs: Sequence[Pair]) -> dict[str, list[str]]:
-    """Pairs as a record keeps them: a list for each field."""
+    """Return pairs as a record holds them: a list for each field."""
     names = ("object", "place", "own", "other", "group")
     return {name: [getattr(pair, name) for pair in pairs] for name in names}
 
@@ -56,7 +56,7 @@ def new_record(
     pairs: Mapping[str, Mapping[str, Sequence[str]]],
     rows: Sequence[Row],
 ) -> Record:
-    """A record of what was measured, by the settings that it was measured with; see `summarise`."""
+    """Return a record of the measurement with the settings that it was made with; see `summarise`."""
     return {
         "what": what,
         "fedaigc": fedaigc.__version__,
@@ -75,7 +75,7 @@ def new_record(
 def summarise(record: Record, comparisons: Sequence[Comparison]) -> None:
     """Compute estimates and comparisons from the values of every picture, in place.
 
-    A row without such values keeps the estimates that it has, and is in no comparison.
+    A row without such values keeps its estimates and is in no comparison.
     """
     if all("each" in row for row in record["rows"]):
         record["intervals"] = INTERVALS
@@ -89,7 +89,7 @@ def summarise(record: Record, comparisons: Sequence[Comparison]) -> None:
 
 
 def estimates(each: Mapping[str, Any], objects: Sequence[str]) -> dict[str, Any]:
-    """Shares of outcomes, which are integers, and means of floats, in the same nesting as `each`."""
+    """Return shares of outcomes, which are integers, and means of floats, in the same nesting as `each`."""
     found: dict[str, Any] = {}
     for name, values in each.items():
         if isinstance(values, Mapping):
@@ -102,7 +102,7 @@ def estimates(each: Mapping[str, Any], objects: Sequence[str]) -> dict[str, Any]
 
 
 def row_with(rows: Sequence[Row], keys: Mapping[str, Any]) -> Row:
-    """The row that has these values. ValueError unless there is exactly one."""
+    """Return the row that has these values. ValueError unless there is exactly one."""
     found = [row for row in rows if all(row.get(key) == value for key, value in keys.items())]
     if len(found) != 1:
         raise ValueError(f"{len(found)} rows have {dict(keys)}: expected 1")
@@ -116,15 +116,15 @@ def report(
     draw: Callable[[Sequence[Row], Path], None] | None = None,
     derive: Callable[[Record], None] | None = None,
 ) -> None:
-    """Measure, or with --recompute read the record; then summarise, print, write and draw what was asked for.
+    """Measure, or read the record with --recompute; then summarise, print, write and draw as requested.
 
-    draw: the curves of all rows, into a folder. derive: adds to the record what follows from the rest of it.
+    draw: plots the curves of all rows into a folder. derive: adds what follows from the rest of the record.
     """
     if options.recompute:
         record = stored(options.record)
     else:
         record = measure(options)
-        # what took long is kept, whatever comes of the rest
+        # the expensive part is kept, even if the rest fails
         _write(record, options.record)
     summarise(record, comparisons)
     if derive is not None:
@@ -138,7 +138,7 @@ def report(
 
 
 def stored(path: Path | None) -> Record:
-    """The record at `path`. SystemExit, with what to do, where there is none."""
+    """Return the record at `path`. SystemExit, with what to do, if there is none."""
     if path is None:
         raise SystemExit("--recompute reads the record that --record names: give both")
     try:
@@ -160,9 +160,9 @@ def stored(path: Path | None) -> Record:
 
 
 def dumps(record: Record) -> str:
-    """JSON with a line for each field, and lists of plain values on one line."""
+    """Return JSON with one line for each field, and lists of plain values on one line."""
     text = json.dumps(record, indent=1)
-    # JSON's strings hold no line breaks, so a list that spans lines is never inside one
+    # JSON strings contain no line breaks, so a list that spans lines is never inside one
     flat = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]")
     return flat.sub(lambda found: "[" + re.sub(r"\n\s*", " ", found[1]) + "]", text)
 
@@ -187,7 +187,7 @@ def _compared(record: Record, one: Comparison) -> dict[str, Any] | None:
     for row in (first, second):
         found = row["each"]
         for key in one.value:
-            # a model that the judge cannot read has no such value
+            # a model whose pictures the judge cannot read has no such value
             if key not in found:
                 return None
             found = found[key]
@@ -213,7 +213,7 @@ def _compared(record: Record, one: Comparison) -> dict[str, Any] | None:
 def _object_means(
     values: Sequence[Sequence[float]], objects: Sequence[Sequence[str]]
 ) -> tuple[list[list[float]], list[str]]:
-    """Of both rows the mean of each object that both have, and these objects."""
+    """For both rows the mean of each object that both have, and these objects."""
     means = []
     for found, names in zip(values, objects, strict=True):
         grouped = defaultdict(list)

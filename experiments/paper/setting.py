@@ -1,4 +1,4 @@
-"""What the figures share: options, model and plan, drawing in batches, scores, plots."""
+"""The common parts of the figures: options, model and plan, drawing in batches, scores, plots."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from fedaigc.rng import derived_seed
 
 @dataclass(frozen=True)
 class Setting:
-    """judge: None for a model whose pictures it cannot read; then only comparisons of pictures are made."""
+    """The model and its judge. judge: None if it cannot read the model's pictures; only pictures are compared then."""
 
     pipe: Any
     base_hash: str
@@ -32,7 +32,7 @@ class Setting:
     judge: Judge | None
 
     def plan(self, steps: int) -> DenoisingPlan:
-        """N = `steps` of the model's own scheduler."""
+        """Return a plan of N = `steps` with the model's own scheduler."""
         return build_plan(
             self.pipe,
             num_inference_steps=steps,
@@ -44,7 +44,7 @@ class Setting:
 
 
 def arguments(doc: str | None) -> argparse.ArgumentParser:
-    """The options of every figure."""
+    """Return the parser with the options of every figure."""
     parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
@@ -56,7 +56,7 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
 
 
 def output_arguments(parser: argparse.ArgumentParser) -> None:
-    """How much a group's prompt says, where results go, and whether they are computed from a record."""
+    """Add the options of the group's prompt, of the outputs, and of recomputing from a record."""
     parser.add_argument(
         "--min-public-prompts",
         type=int,
@@ -75,7 +75,7 @@ def output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_setting(options: argparse.Namespace) -> Setting:
-    """The model, in one thread."""
+    """Load the model, in one thread."""
     one_thread()
     embedded = options.model == EMBEDDED
     pipe = load_pipeline(options.model)
@@ -89,7 +89,7 @@ def open_setting(options: argparse.Namespace) -> Setting:
 
 
 def batches(count: int) -> Iterator[range]:
-    """Row numbers, a batch at a time."""
+    """Return the row numbers, one batch at a time."""
     for start in range(0, count, BATCH):
         yield range(start, min(start + BATCH, count))
 
@@ -97,13 +97,13 @@ def batches(count: int) -> Iterator[range]:
 def starts(
     setting: Setting, plan: DenoisingPlan, rows: Sequence[int], seed: int, name: str = "noise"
 ) -> DenoisingState:
-    """The initial states of pairs: each its own noise, whatever else is in the batch."""
+    """Return the initial states of pairs: each has its own noise, independent of the rest of the batch."""
     begun = [initial_state(setting.pipe, plan, derived_seed(seed, name, row)) for row in rows]
     return replace(begun[0], latents=torch.cat([one.latents for one in begun]))
 
 
 def scores(setting: Setting, images: Sequence[Image.Image], pairs: Sequence[Pair]) -> dict[str, list[int]]:
-    """Of each picture whether the judge sees the target's object, and its place."""
+    """Return for each picture whether the judge sees the target's object, and its place."""
     if setting.judge is None:
         return {}
     verdicts = setting.judge.score(images)
@@ -114,7 +114,7 @@ def scores(setting: Setting, images: Sequence[Image.Image], pairs: Sequence[Pair
 
 
 def distances(images: Sequence[Image.Image], references: Sequence[Image.Image]) -> dict[str, list[float]]:
-    """Of each picture the mean squared error in 8-bit pixels and the SSIM against its reference."""
+    """Return for each picture the mean squared error in 8-bit pixels and the SSIM against its reference."""
     found = image_quality(images, references)
     return {
         "mse": [round(float(q.mse) * 255**2, 3) for q in found],
@@ -123,7 +123,7 @@ def distances(images: Sequence[Image.Image], references: Sequence[Image.Image]) 
 
 
 def grid(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[str], target: Path) -> None:
-    """A labelled grid of pictures."""
+    """Write a labelled grid of pictures."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -161,7 +161,7 @@ def curves(
     xlabel: str,
     target: Path,
 ) -> None:
-    """Panels of (title, y label, {curve: [(x, estimate), ...]}), each with its 95 % intervals."""
+    """Plot panels of (title, y label, {curve: [(x, estimate), ...]}), each with its 95 % intervals."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -183,7 +183,7 @@ def curves(
         axis.set_ylabel(ylabel)
         axis.grid(alpha=0.3)
         if any(lines):
-            # below: of many curves a legend inside would hide some
+            # below the axis: a legend inside would hide some of many curves
             under = axis.transAxes + ScaledTranslation(0, -0.42, figure.dpi_scale_trans)
             axis.legend(
                 fontsize=7,
@@ -194,7 +194,7 @@ def curves(
                 frameon=False,
             )
         values = [point[1]["high"] for points in lines.values() for point in points]
-        # shares and similarities: from 0 to 1, so that panels compare and a flat line looks flat
+        # shares and similarities range from 0 to 1, so that panels are comparable and a flat line looks flat
         if ylabel in SHARES:
             axis.set_ylim(min(0.0, *values), 1.05)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,14 +14,14 @@ from fedaigc.diffusion.sampling.segment import finish_segment, run_segment
 
 STEPS = 11
 
-# of one distance and mode: the first pair, and its picture at each K
+# the first pair of a distance and mode, and its picture at each K
 Example = tuple[Pair, list[Image.Image]]
 
 
 def measured(options: argparse.Namespace, what: str, among: Sequence[str], pictures: str) -> Record:
-    """The record of a sweep over pairs at each distance of `among`, and the grid of its examples.
+    """Return the record of a sweep over pairs at each distance of `among`, and write the grid of its examples.
 
-    pictures: the name of the grid's file, below `options.images` where that is given.
+    pictures: the name of the grid's file, below `options.images` if that is given.
     """
     setting = open_setting(options)
     rows, examples, pairs = _sweep(setting, options, among)
@@ -69,7 +69,7 @@ def _sweep(
 
 
 def _labelled(examples: dict[tuple[str, str], Example]) -> list[tuple[str, list[Image.Image]]]:
-    """The examples as rows of a grid: what the device wanted, and what the shared steps ran on."""
+    """The examples as rows of a grid: the prompt of the device, and the prompt of the shared steps."""
     return [
         (f"{pair.own}\nfrom {pair.shared_prompt(mode)}", images)
         for (_, mode), (pair, images) in examples.items()

@@ -1,7 +1,7 @@
 """Stage 4: a wider decoder for the latents that are already fixed.
 
-The encoder stays as it is, so the denoiser need not be trained again; only the way from latents to pixels
-gets sharper.
+The encoder stays unchanged, so the denoiser need not be trained again; only the decoding of latents to pixels
+becomes sharper.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from fedaigc.rng import rng
 def train(
     work: Path, autoencoder: AutoencoderTiny, pictures: Pictures, *, steps: int, seed: int
 ) -> AutoencoderTiny:
-    """Train a decoder of DECODER_WIDTH channels on the frozen encoder's latents, with noise on them."""
+    """Train a decoder of DECODER_WIDTH channels on the frozen encoder's latents, with added noise."""
     model = recipe.vae(decoder_width=recipe.DECODER_WIDTH)
     model.encoder.load_state_dict(autoencoder.encoder.state_dict())
     model.register_to_config(scaling_factor=autoencoder.config.scaling_factor)
@@ -32,7 +32,7 @@ def train(
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 latents = model.encode(pixels).latents.float()
-            # from none to twice the noise of stage 1: sampled latents are never quite those of a picture
+            # from zero to twice the noise of stage 1: sampled latents never equal those of a picture exactly
             strength = 2 * LATENT_NOISE * torch.rand(BATCH, 1, 1, 1, generator=generator)
             noise = strength * torch.randn(latents.shape, generator=generator)
             decoded = model.decode(latents + noise).sample.float()

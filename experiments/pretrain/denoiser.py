@@ -1,4 +1,4 @@
-"""Stage 3: the denoiser and its text encoder, together, in the autoencoder's latents."""
+"""Stage 3: the denoiser and its text encoder, trained together in the autoencoder's latents."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,12 @@ from experiments.pretrain.scenes import Pictures
 from fedaigc.rng import numpy_rng, rng
 
 BATCH = 32
-DROPOUT = 0.1  # of the captions, for classifier-free guidance
+DROPOUT = 0.1  # share of the captions, for classifier-free guidance
 MIN_SNR_GAMMA = 5.0  # Hang et al., "Efficient diffusion training via min-SNR weighting", 2023
 
 
 def encode(autoencoder: AutoencoderTiny, pictures: Pictures, cache: Path) -> torch.Tensor:
-    """The scaled latents of all pictures, float16 [n, 8, 16, 16]; kept in `cache` for resumed runs."""
+    """Return the scaled latents of all pictures, float16 [n, 8, 16, 16]; kept in `cache` for resumed runs."""
     if cache.exists():
         latents: torch.Tensor = torch.load(cache, weights_only=True)
         if len(latents) == len(pictures.scenes):
@@ -62,7 +62,7 @@ def train(
         alpha = alphas_cumprod[timesteps].sqrt()[:, None, None, None]
         sigma = (1 - alphas_cumprod[timesteps]).sqrt()[:, None, None, None]
         noisy = (alpha * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
-        # the fused attention kernel is slow backwards at these small sizes
+        # the backward pass of the fused attention kernel is slow at these small sizes
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             predicted = denoiser(noisy, timesteps, encoder(tokens)[0], return_dict=False)[0]
         velocity = alpha * noise - sigma * clean
@@ -85,7 +85,7 @@ def save(pipe: StableDiffusionPipeline, folder: Path) -> None:
     for file in folder.rglob("*.safetensors"):
         file.chmod(0o644)
     for file in folder.rglob("config.json"):
-        # where a part was loaded from says something of this machine, and nothing of the model
+        # the path that a part was loaded from describes this machine, not the model
         values = json.loads(file.read_text())
         values.pop("_name_or_path", None)
         file.write_text(json.dumps(values, indent=2) + "\n")

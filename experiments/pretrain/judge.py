@@ -1,4 +1,4 @@
-"""Stage 2: the judge, against colour as a short cut."""
+"""Stage 2: the judge, trained so that colour is no shortcut."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def _negatives(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def rebuild(model: AutoencoderTiny, pixels: torch.Tensor) -> torch.Tensor:
-    """What the autoencoder makes of pixels in [-1, 1]."""
+    """Return the autoencoder's reconstruction of pixels in [-1, 1]."""
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         return model(pixels.to(memory_format=CHANNELS_LAST)).sample.float().clamp(-1, 1)
 
@@ -58,7 +58,7 @@ def _jitter(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def _soften(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Slight blur for a third, slight noise for all: what small generative models add to a picture."""
+    """Slight blur for a third of the pictures, slight noise for all: the artefacts of small generative models."""
     chosen = torch.rand(len(pixels), generator=generator) < 0.33
     if chosen.any():
         pixels = pixels.clone()
@@ -72,8 +72,8 @@ def _soften(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def train(work: Path, autoencoder: AutoencoderTiny, *, scenes: int, steps: int, seed: int) -> JudgeNet:
     """Train the judge on scenes of all styles and all pairs, and on negatives.
 
-    Pairs held out of the diffusion model must not be held out here: a judge that never saw
-    them learns that such an object cannot be in such a place (0.998 right on other pairs, 0.81 on them).
+    Pairs held out of the diffusion model must not be held out here: a judge that never saw them learns that such an
+    object cannot be in such a place (accuracy 0.998 on other pairs, 0.81 on them).
     """
     positives = draw(scenes, seed, styles=STYLES, triples=combinations(include_held_out=True))
     negative_pixels, negative_labels = _negatives(seed)
@@ -114,7 +114,7 @@ def train(work: Path, autoencoder: AutoencoderTiny, *, scenes: int, steps: int, 
 
 
 def measure(net: JudgeNet, autoencoder: AutoencoderTiny, *, seed: int, n: int = 2000) -> dict[str, float]:
-    """Accuracy on clean and on rebuilt scenes of held-out pairs, rejection rate for each kind of negative."""
+    """Measure accuracy on clean and rebuilt scenes of held-out pairs, and the rejection rate of each negative."""
     pictures = draw(n, seed, styles=STYLES, triples=held_out_combinations())
     truth = _labels(pictures)
 

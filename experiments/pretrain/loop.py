@@ -1,4 +1,4 @@
-"""One resumable training loop for the three nets of the shipped model."""
+"""A resumable training loop for the three networks of the shipped model."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ SAVE_EVERY = 250
 
 
 def cosine(step: int, steps: int, peak: float, warm_up: int = 100) -> float:
-    """Learning rate: linear warm-up to `peak`, then a half cosine down to 2 % of it."""
+    """Return the learning rate: linear warm-up to `peak`, then a half cosine down to 2 % of it."""
     if step < warm_up:
         return peak * (step + 1) / warm_up
     progress = (step - warm_up) / max(1, steps - warm_up)
@@ -31,8 +31,8 @@ def train(
 ) -> None:
     """Train `modules` in place and leave them with their averaged (EMA) weights.
 
-    A checkpoint is kept in `work`/NAME.pt; calling again continues from it. `loss_of_step(step)` must draw
-    all its randomness from the step number, so that a resumed run equals an uninterrupted one.
+    A checkpoint is kept in `work`/NAME.pt; a second call continues from it. `loss_of_step(step)` must derive all its
+    randomness from the step number, so that a resumed run equals an uninterrupted one.
     """
     parameters = [p for module in modules.values() for p in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=peak, weight_decay=weight_decay, betas=(0.9, 0.99))

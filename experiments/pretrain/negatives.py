@@ -1,4 +1,4 @@
-"""Pictures that the judge must not accept: no object of Scenes, though its colours or its outline.
+"""Pictures that the judge must not accept: no object of Scenes, but the colours or the outline of one.
 
 Nine kinds are shown to the judge in training; two more, `quarters` and `halves`, occur in its test alone.
 """
@@ -26,7 +26,7 @@ def _two(style: str, random: np.random.Generator) -> tuple[Image.Image, Image.Im
 
 
 def blend(style: str, random: np.random.Generator) -> Image.Image:
-    """Two objects half and half, one over the other."""
+    """Two objects blended half and half, one over the other."""
     first, second = _two(style, random)
     return Image.blend(first, second, random.uniform(0.4, 0.6))
 
@@ -40,7 +40,7 @@ def blob(style: str, random: np.random.Generator) -> Image.Image:
 
 
 def smear(style: str, random: np.random.Generator) -> Image.Image:
-    """An object whose rows have slid apart: its colours, its height, no outline."""
+    """An object with shifted rows: its colours, its height, no outline."""
     pixels = np.array(_sprite(style, random))
     shifts = np.cumsum(random.normal(0, 10, size=len(pixels))).astype(int)
     return Image.fromarray(
@@ -97,12 +97,12 @@ def stack(style: str, random: np.random.Generator) -> Image.Image:
 
 
 def slices(style: str, random: np.random.Generator) -> Image.Image:
-    """An object turned, cut into four to seven slices that change places, and turned back."""
+    """An object that is rotated, cut into four to seven slices that change places, and rotated back."""
     angle = int(random.integers(0, 180))
     pixels = np.array(_sprite(style, random).rotate(angle, Image.Resampling.BILINEAR))
     parts = np.array_split(pixels, int(random.integers(4, 8)))
     order = random.permutation(len(parts))
-    # none may stay where it was, nor beside its neighbour: the object would still be seen
+    # no slice may stay in place or next to its neighbour: the object would still be visible
     while (order == np.arange(len(parts))).any() or (np.diff(order) == 1).any():
         order = random.permutation(len(parts))
     mixed = Image.fromarray(np.concatenate([parts[int(i)] for i in order]))
@@ -110,7 +110,7 @@ def slices(style: str, random: np.random.Generator) -> Image.Image:
 
 
 def swirl(style: str, random: np.random.Generator) -> Image.Image:
-    """An object stirred around its middle."""
+    """An object swirled around its centre."""
     pixels = np.array(_sprite(style, random))
     down, across = np.mgrid[0:SPRITE_PX, 0:SPRITE_PX] - SPRITE_PX / 2
     radius = np.hypot(down, across)
@@ -142,7 +142,7 @@ def quarters(style: str, random: np.random.Generator) -> Image.Image:
 
 
 def halves(style: str, random: np.random.Generator) -> Image.Image:
-    """The left half of one object beside the right half of another (test only)."""
+    """The left half of one object next to the right half of another (test only)."""
     first, second = _two(style, random)
     whole, half = second.copy(), SPRITE_PX // 2
     whole.paste(first.crop((0, 0, half, SPRITE_PX)), (0, 0))
@@ -164,7 +164,7 @@ TEST_ONLY: dict[str, Maker] = {"quarters": quarters, "halves": halves}
 
 
 def draw_negative(kind: str, seed: int, index: int) -> tuple[str, Image.Image]:
-    """Negative picture `index` of a kind: the place that it shows, and its pixels, RGB 64x64."""
+    """Return negative picture `index` of a kind: the place that it shows, and its pixels, RGB 64x64."""
     random = numpy_rng(seed, "negative", kind, index)
     style = STYLES[int(random.integers(len(STYLES)))]
     place = PLACES[int(random.integers(len(PLACES)))]

@@ -1,4 +1,4 @@
-"""What the shipped model is made of: its parts, and the captions it learns from."""
+"""The recipe of the shipped model: its parts, and the captions that it learns from."""
 
 import itertools
 from collections import Counter
@@ -27,7 +27,7 @@ TOKENS = 16
 WIDTH = 96
 DECODER_WIDTH = 48
 
-# words that users put before a noun and that Scenes does not draw: the model learns to pass over them
+# words that users put before a noun and that Scenes does not draw: the model learns to ignore them
 MODIFIERS = (
     "big",
     "small",
@@ -42,9 +42,9 @@ MODIFIERS = (
     "clean",
     "quiet",
 )
-MODIFIER_SHARE = 0.1  # of the nouns
-STYLE_SHARE = 0.5  # of the captions
-GENERAL_SHARE = 0.3  # of the objects, and of the places
+MODIFIER_SHARE = 0.1  # share of the nouns
+STYLE_SHARE = 0.5  # share of the captions
+GENERAL_SHARE = 0.3  # share of the objects, and of the places
 
 
 def vae(decoder_width: int = 32) -> AutoencoderTiny:
@@ -59,7 +59,7 @@ def vae(decoder_width: int = 32) -> AutoencoderTiny:
 
 
 def tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer that knows every word of the captions whole and spells all others in bytes."""
+    """Return a CLIP tokenizer that has every word of the captions as one token and spells all others in bytes."""
     nouns = (*OBJECT_NOUNS, *PLACE_NOUNS, *GENERAL_OBJECT_NOUNS, *GENERAL_PLACE_NOUNS)
     words = {
         "a",
@@ -82,7 +82,7 @@ def tokenizer() -> CLIPTokenizer:
 
 
 def _merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent pair first, till every word is one token (Sennrich et al., 2016)."""
+    """Byte-pair merges, most frequent pair first, until every word is one token (Sennrich et al., 2016)."""
     spelled = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges: list[tuple[str, str]] = []
     while pairs := Counter(pair for word in spelled for pair in itertools.pairwise(word)):
@@ -96,7 +96,7 @@ def _merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def bytes_to_unicode() -> dict[int, str]:
-    """The printable character that byte-level BPE writes for each byte (Radford et al., GPT-2, 2019)."""
+    """Return the printable character that byte-level BPE uses for each byte (Radford et al., GPT-2, 2019)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
@@ -131,7 +131,7 @@ def unet() -> UNet2DConditionModel:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=WIDTH,
-        attention_head_dim=4,  # the number of heads, whatever its name says
+        attention_head_dim=4,  # the number of heads, despite its name
         norm_num_groups=16,
     )
 
@@ -154,7 +154,7 @@ def scheduler() -> DDIMScheduler:
 def pipeline(
     autoencoder: AutoencoderTiny, words: CLIPTokenizer, encoder: CLIPTextModel, denoiser: UNet2DConditionModel
 ) -> StableDiffusionPipeline:
-    """The parts as an ordinary Stable Diffusion pipeline."""
+    """Return the parts as an ordinary Stable Diffusion pipeline."""
     return StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=encoder,
@@ -168,10 +168,10 @@ def pipeline(
 
 
 class CaptionWriter:
-    """Writes a training caption for a scene, with general words, modifiers and style words mixed in.
+    """Writes training captions for scenes, with a mix of general words, modifiers and style words.
 
-    The object and the place are each replaced, GENERAL_SHARE of the time, by a random public ancestor in the
-    knowledge graph, so that group prompts such as "a fruit on a table" mean something to the model.
+    The object and the place are each replaced, with probability GENERAL_SHARE, by a random public ancestor in the
+    knowledge graph, so that the model learns group prompts such as "a fruit on a table".
     """
 
     def __init__(self) -> None:
@@ -192,7 +192,7 @@ class CaptionWriter:
         return f"{article} {modifier} {noun.word}".strip()
 
     def write(self, scene: Scene, random: np.random.Generator) -> str:
-        """One caption of `scene`, drawn anew at each call."""
+        """Return a caption of `scene`, drawn anew at each call."""
         thing = self._phrase(OBJECT_NOUNS[OBJECTS.index(scene.object)], random)
         place = self._phrase(PLACE_NOUNS[PLACES.index(scene.place)], random)
         style = f" in {scene.style} style" if random.random() < STYLE_SHARE else ""
@@ -200,6 +200,6 @@ class CaptionWriter:
 
 
 def seed_everything(seed: int, threads: int) -> None:
-    """Weights are drawn from torch's global generator by the libraries: seed it once, at the start."""
+    """Seed torch's global generator once, at the start: the libraries draw the weights from it."""
     torch.manual_seed(seed)
     torch.set_num_threads(threads)

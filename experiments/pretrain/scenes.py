@@ -1,4 +1,4 @@
-"""Rendered scenes held in memory, as the training stages read them."""
+"""Rendered scenes in memory, as the training stages read them."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from fedaigc.data.sprites import TRAINED_STYLES
 
 @dataclass(frozen=True)
 class Pictures:
-    """`scenes[i]` is shown by `pixels[i]`, uint8 [n, 3, 64, 64]."""
+    """Scenes and their pixels: `pixels[i]` shows `scenes[i]`, uint8 [n, 3, 64, 64]."""
 
     scenes: list[Scene]
     pixels: torch.Tensor
 
     def batch(self, rows: torch.Tensor) -> torch.Tensor:
-        """The rows' pixels as float32 in [-1, 1], channels last."""
+        """Return the rows' pixels as float32 in [-1, 1], channels last."""
         chosen = self.pixels[rows].float().div_(127.5).sub_(1)
         return chosen.to(memory_format=torch.channels_last)
 

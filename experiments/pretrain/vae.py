@@ -10,12 +10,12 @@ from experiments.pretrain.scenes import Pictures
 from fedaigc.rng import rng
 
 BATCH = 32
-# noise on the latents while training: neighbouring latents then decode alike, which the denoiser needs
+# noise on the latents in training: similar latents then decode to similar pixels, which the denoiser needs
 LATENT_NOISE = 0.1
 
 
 def edges(pixels: torch.Tensor) -> torch.Tensor:
-    """Differences of neighbouring pixels, across and down."""
+    """Return the differences of neighbouring pixels, across and down."""
     return torch.cat(
         [
             (pixels[..., 1:] - pixels[..., :-1]).flatten(1),
@@ -52,6 +52,6 @@ def train(work: Path, pictures: Pictures, *, steps: int, seed: int) -> Autoencod
 
 
 def load(folder: Path) -> AutoencoderTiny:
-    """The trained autoencoder, ready to use."""
+    """Load the trained autoencoder, ready to use."""
     model = AutoencoderTiny.from_pretrained(folder).to(memory_format=torch.channels_last)
     return model.eval().requires_grad_(False)

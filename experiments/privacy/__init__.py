@@ -1,1 +1,1 @@
-"""Attacks on the promise of the first page, and what is left of them."""
+"""Attacks on the promise of the first page, and what remains of them."""

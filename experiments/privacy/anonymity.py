@@ -1,17 +1,17 @@
-"""How many public prompts are identified by what a device discloses of them, and what hiding them costs.
+"""How many public prompts are identified by what a device discloses about them, and the cost of hiding them.
 
     python -m experiments.privacy.anonymity --output experiments/records/privacy/anonymity.json
 
-Every one of the 720 public prompts (24 objects x 3 relations x 10 places of Scenes) is disclosed under each
-policy and m = `min_public_prompts`. The observer knows the policy, m and the code, sees the signature or that
-there is none, and has a uniform prior over the 720. There is no sampling: the shares are exact.
+Every one of the 720 public prompts (24 objects x 3 relations x 10 places of Scenes) is disclosed under each policy
+and m = `min_public_prompts`. The observer knows the policy, m and the code, sees the signature or its absence, and
+has a uniform prior over the 720. There is no sampling: the shares are exact.
 
     identified_object, identified_prompt   share of the prompts whose answer leaves one object, one prompt
-    smallest_class_objects, _prompts       the fewest that give the same answer
+    smallest_class_objects, _prompts       smallest number that gives the same answer
     guess_object, guess_prompt             mean posterior of the best guess; chance is 1/24 and 1/720
-    asked_repeatedly                       the same, if the observer also asks under every quieter policy and
+    asked_repeatedly                       the same, if the observer also asks under every more restrictive policy and
                                            every larger m up to 24, and combines the answers
-    signatures                             how many different ones are disclosed
+    signatures                             number of different signatures that are disclosed
     disclosed                              share of the prompts that have a signature
     sharing_pairs                          share of the pairs of prompts in one relation that are grouped
     demo_groups                            sizes of the groups of the demo's eight prompts
@@ -32,7 +32,7 @@ from fedaigc.semantics.concepts.vocabulary import Relation, Role, drawn_nouns, r
 from fedaigc.semantics.grouping import MAX_DISTANCE, distance, group
 from fedaigc.semantics.signature import Policy, disclose
 
-# from the most that is disclosed to the least
+# from the largest disclosure to the smallest
 POLICIES = (Policy.EXACT, Policy.KIND, Policy.GENERAL)
 MINIMA = (1, 3, 5)
 LARGEST = 24
@@ -41,14 +41,14 @@ Prompt = tuple[str, Relation, str]
 
 
 def public_prompts() -> dict[Prompt, Any]:
-    """Every public prompt, parsed."""
+    """Return every public prompt, parsed."""
     taxonomy = Taxonomy.load()
     triples = product(drawn_nouns(Role.OBJECT), Relation, drawn_nouns(Role.PLACE))
     return {triple: parse(render_prompt(*triple), taxonomy) for triple in triples}
 
 
 def anonymity(answers: Mapping[Prompt, Hashable]) -> dict[str, Any]:
-    """What an observer of these answers can tell."""
+    """Return what an observer of these answers can infer."""
     classes: defaultdict[Hashable, list[Prompt]] = defaultdict(list)
     for prompt, answer in answers.items():
         classes[answer].append(prompt)
@@ -65,7 +65,7 @@ def anonymity(answers: Mapping[Prompt, Hashable]) -> dict[str, Any]:
 
 
 def sharing(answers: Mapping[Prompt, Any]) -> float:
-    """The share of the pairs of different prompts in one relation that are grouped, each pair by itself."""
+    """Return the share of the pairs of different prompts in one relation that are grouped, each pair alone."""
     taxonomy, grouped, pairs = Taxonomy.load(), 0, 0
     for relation in Relation:
         said = Counter(answers[prompt] for prompt in answers if prompt[1] is relation)
@@ -80,7 +80,7 @@ def sharing(answers: Mapping[Prompt, Any]) -> float:
 
 
 def demo_groups(policy: Policy, minimum: int) -> list[int]:
-    """Sizes of the groups of the demo's prompts, the largest first."""
+    """Return the sizes of the groups of the demo's prompts, the largest first."""
     taxonomy = Taxonomy.load()
     signatures = {
         str(number): disclose(parse(prompt, taxonomy), policy, taxonomy, minimum)
@@ -90,7 +90,7 @@ def demo_groups(policy: Policy, minimum: int) -> list[int]:
 
 
 def measured(prompts: Mapping[Prompt, Any]) -> list[dict[str, Any]]:
-    """One row for each policy and m."""
+    """Return one row for each policy and m."""
     taxonomy = Taxonomy.load()
     answers = {}
     for policy in POLICIES:

@@ -1,15 +1,15 @@
-"""What one hostile device of eight does to a run, by rule: the loss on held-out pictures; prints a table.
+"""The effect of one hostile device of eight on a run, by rule: the loss on held-out pictures; prints a table.
 
     python -m experiments.privacy.byzantine --output FILE.json --table FILE.md
 
-All devices train; the hostile one then changes its reply: `flip x10` sends x - 10 (y - x) in place of y,
-`n_k` claims 1e12 pictures, `3e38` sends that number in all values. `within bounds` shows the server 1e7
-pictures from the start and flips thrice what it learned: what bounds cannot tell from an honest device.
-`as received` shows them too and sends x back, which lies nearer to all updates than they do to each other:
-rules that select by distance select it, and its pictures decide how much the others count beside it.
+All devices train; the hostile one then changes its reply: `flip x10` sends x - 10 (y - x) in place of y, `n_k` claims
+1e12 pictures, `3e38` sends that number in all values. `within bounds` claims 1e7 pictures from the start and flips
+its update by a factor of three, which bounds cannot distinguish from an honest device. `as received` claims them too
+and sends x back, which is closer to all updates than they are to each other: rules that select by distance select it,
+and its pictures decide how much the others count relative to it.
 The loss is the shared stage's denoising loss on pictures of the devices' styles that nobody trains on;
-`one honest round less` is that of the honest run before its last round. A run "ended" when the server gave it
-up. All of these rules train alike on a device, so what a device sends for a state is computed once.
+`one honest round less` is that of the honest run before its last round. A run "ended" if the server gave it up. All
+of these rules train alike on a device, so the update of a device for a state is computed once.
 """
 
 import argparse
@@ -51,11 +51,11 @@ from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, values_of
 from fedaigc.study.execute.evaluation import Evaluator
 
 CLIENTS, HOSTILE, ROUNDS, STEPS, PICTURES, SIZE = 8, 3, 3, 4, 16, 32
-STYLES = ("blob", "openmoji")  # those that the shipped model has not seen: there is something to learn
+STYLES = ("blob", "openmoji")  # styles that the shipped model has not seen, so that it can learn something
 TRIPLES, HELD_OUT, SEED = 32, 16, 0
 LIE, SHOWN = 10**12, 10**7
 ROBUST = ("fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan")
-# rows that are a strategy under other options: Flower's own versions of two rules
+# rows that are a strategy with other options: Flower's own versions of two rules
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "multikrum, by examples": ("multikrum", {"weighting": "examples"}),
     "bulyan, one pass": ("bulyan", {"iterated": False}),
@@ -63,7 +63,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 RULES = (("fedavg", 0), *((rule, f) for rule in (*ROBUST, *OPTIONS) for f in (0, 1)))
 
 Attack = Callable[[np.ndarray, np.ndarray], np.ndarray]
-# weights of what was received and trained; what is claimed in an update, and at hello (None: the truth)
+# sent weights from received and trained ones; claimed pictures in an update, and at hello (None: the truth)
 ATTACKS: dict[str, tuple[Attack, int | None, int | None]] = {
     "honest": (lambda x, y: y, None, None),
     "flip x10": (lambda x, y: x - 10 * (y - x), None, None),
@@ -77,7 +77,7 @@ ATTACKS: dict[str, tuple[Attack, int | None, int | None]] = {
 
 
 class HostileGrid(LocalGrid):
-    """The device of client HOSTILE carries out an attack."""
+    """A grid in which the device of client HOSTILE carries out an attack."""
 
     attack = "honest"
     trained: ClassVar[dict[tuple[Any, ...], bytes]] = {}
@@ -116,7 +116,7 @@ def _set(content: RecordDict, **values: int | None) -> None:
 
 
 def run(config: FederationConfig, attack: str) -> str:
-    """Carry a run out; "finished", or why it ended."""
+    """Execute a run; returns "finished", or why it ended."""
     with in_process_run(config) as run_id:
         grid = HostileGrid(app, num_clients=CLIENTS, run_config=config.to_run_config(), run_id=run_id)
         grid.attack = attack
@@ -154,7 +154,7 @@ def configuration(homes: Path, folder: Path, rule: str, attackers: int, rounds: 
 
 
 def evaluator() -> Evaluator:
-    """Losses on pictures of each style that no device has."""
+    """Return the losses on pictures of each style that no device has."""
     config = configuration(Path(), Path(), "fedavg", 0, 1)
     pipe, _ = base_model(config.model)
     data = []
@@ -168,7 +168,7 @@ def evaluator() -> Evaluator:
 
 
 def cell(rule: str, attackers: int, attack: str, losses: Evaluator, work: Path) -> dict[str, Any]:
-    """One run: its end, its loss, and what the server said of it."""
+    """Execute one run; returns its end, its loss, and what the server reported."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=work) as folder:
         found: dict[str, Any] = {"rule": rule, "attackers": attackers, "attack": attack}
@@ -193,7 +193,7 @@ def cell(rule: str, attackers: int, attack: str, losses: Evaluator, work: Path) 
 
 
 def _loss(losses: Evaluator, state: Any) -> float | None:
-    """The mean over the styles; None when it is not finite."""
+    """The mean over the styles; None if it is not finite."""
     losses.forget()
     values = [losses.shared_loss(state, at) for at in range(len(STYLES))]
     mean = sum(values) / len(values)
@@ -201,7 +201,7 @@ def _loss(losses: Evaluator, state: Any) -> float | None:
 
 
 def table(rows: list[dict[str, Any]], base: float | None) -> str:
-    """Rules by attacks, in Markdown."""
+    """Return rules by attacks, in Markdown."""
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
     lines = [
         "| rule, f | one honest round less | " + " | ".join(attacks) + " |",

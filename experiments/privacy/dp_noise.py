@@ -2,16 +2,16 @@
 
     python -m experiments.privacy.dp_noise --output FILE.json
 
-Real runs of the embedded model in this process: three clients, z = 1. The attacker is one of the devices: it
-has the run's whole configuration (at b8a6c4d every device is sent it, the seed included), and the shared
-state before and after the first round. The true mean of the clipped updates, which it must not learn, is
-taken from the server to judge what it finds.
+Real runs of the embedded model in this process: three clients, z = 1. The attacker is one of the devices: it has the
+run's whole configuration (at b8a6c4d the server sends it to every device, including the seed), and the shared state
+before and after the first round. The true mean of the clipped updates, which it must not learn, is taken from the
+server to score the attack.
 
-Success of a run: a correlation above 0.5 of what the attacker finds with the true mean. Chance: the same with
-the noise of a seed that is not the run's. With `insecure_seed` the attack must succeed, or it would show
-nothing where it fails.
+Success of a run: the attacker's estimate has a correlation above 0.5 with the true mean. Chance: the same with the
+noise of another seed than the run's. With `insecure_seed` the attack must succeed; otherwise its failure elsewhere
+would prove nothing.
 
-Run it with the path of another checkout's package for the code of that one, e.g. PYTHONPATH=OTHER python
+To run the code of another checkout, give the path of its package, e.g. PYTHONPATH=OTHER python
 experiments/privacy/dp_noise.py.
 """
 
@@ -50,7 +50,7 @@ Tensors = dict[str, np.ndarray]
 
 
 class Listening(LocalGrid):
-    """Keeps every order to train that one device is sent, and the run's configuration."""
+    """A grid that keeps every training order that one device receives, and the run's configuration."""
 
     def __init__(self, config: FederationConfig, run_id: int) -> None:
         run_config = config.to_run_config()
@@ -71,7 +71,7 @@ class Listening(LocalGrid):
 
 
 def run(options: dict[str, Any], seed: int, folder: Path) -> tuple[Listening, Tensors]:
-    """Two rounds; what the attacker has, and the true mean of the clipped changes of the first."""
+    """Execute two rounds; returns what the attacker has, and the true mean of the first round's clipped changes."""
     config = parse_config(
         {
             "homes": folder / "homes",
@@ -113,7 +113,7 @@ def run(options: dict[str, Any], seed: int, folder: Path) -> tuple[Listening, Te
 
 
 def regenerated(shapes: Sequence[tuple[int, ...]], config: FederationConfig, seed: int) -> list[np.ndarray]:
-    """The noise of round 1 by the code that the configuration is for, with `seed` as the run's."""
+    """Return the noise of round 1 by the code that the configuration is for, with `seed` as the run's."""
     options = config.rounds.options
     deviation = float(options["noise_multiplier"]) * float(options["clipping_norm"]) / CLIENTS
     if "insecure_seed" in options:
@@ -125,7 +125,7 @@ def regenerated(shapes: Sequence[tuple[int, ...]], config: FederationConfig, see
 
 
 def attack(grid: Listening, seed_offset: int = 0) -> np.ndarray:
-    """The mean as the attacker finds it; seed_offset: added to the run's seed, for another run's noise."""
+    """Return the attacker's estimate of the mean; seed_offset: added to the run's seed, for another run's noise."""
     config = grid.config
     before, after = grid.received[:2]
     noise = regenerated([before[name].shape for name in before], config, config.seed + seed_offset)
@@ -138,7 +138,7 @@ def attack(grid: Listening, seed_offset: int = 0) -> np.ndarray:
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-    """The mean correlation with a 95 % t interval over runs, and the share of successes with Wilson's."""
+    """Return the mean correlation with a 95 % t interval over runs, and the share of successes with Wilson's."""
     mean = float(np.mean(values))
     half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return {
@@ -154,13 +154,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    code = commit()  # now: the modules are those of this moment
+    code = commit()  # read now, when the modules are loaded
     conditions: dict[str, dict[str, Any]] = {"default": OPTIONS}
     try:
         load_strategy("fedavg", OPTIONS | {"insecure_seed": 3})
         conditions["insecure_seed"] = OPTIONS | {"insecure_seed": 3}
     except UserError:
-        pass  # the code before the option
+        pass  # the code from before the option
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, Progress() as progress:
         task = progress.add_task("runs", total=len(conditions) * arguments.runs)

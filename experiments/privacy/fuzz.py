@@ -1,10 +1,10 @@
-"""Fuzzing of a device or a server for some minutes: longest reply, memory, and everything that went wrong.
+"""Fuzzing of a device or a server for some minutes: longest reply, memory, and all failures.
 
     python -m experiments.privacy.fuzz --side device --minutes 10 --output device.json
 
-A failure is an exception that came out of the boundary, a reply or record that holds what was sent, a prompt
-or picture that is gone, or a message that took 2 s more than an honest one of its kind. Seconds are those of
-this process; the machine may have others to run.
+A failure is an exception that crosses the boundary, a reply or record that contains what was sent, a prompt or
+picture that is lost, or a message that takes 2 s more than an honest one of its kind. Seconds are those of this
+process; the machine may run others.
 """
 
 import argparse
@@ -47,7 +47,7 @@ _BATCH = 25
 
 
 class Tally:
-    """Counts, longest times and failures, against the honest time of each kind."""
+    """Counts, longest times and failures, compared with the honest time of each kind."""
 
     def __init__(self) -> None:
         self.honest: dict[str, float] = {}
@@ -57,7 +57,7 @@ class Tally:
         self.memory: list[int] = []
 
     def honest_time(self, outcome: Outcome) -> None:
-        """The time of an honest message; the longest of several counts."""
+        """Record the time of an honest message; the longest of several counts."""
         self.honest[outcome.kind] = max(self.honest.get(outcome.kind, 0.0), outcome.seconds)
         self.failures.update(f"honest {outcome.kind}: {text}" for text in outcome.failures)
 
@@ -71,14 +71,14 @@ class Tally:
             self.failures[f"{kind}: more than {BUDGET_S:.0f} s beyond an honest one"] += 1
 
     def sample_memory(self) -> None:
-        """Note the resident memory, once what was drawn for mutations is given back: they are megabytes."""
+        """Sample the resident memory after releasing the drawn mutations, which take megabytes."""
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
         self.memory.append(psutil.Process().memory_info().rss)
 
     def growth_mb(self) -> float:
-        """Of resident memory, in MB: the median of the last five samples against that of the first."""
+        """Return the growth of resident memory in MB, between medians of the first and the last five samples."""
         if len(self.memory) < 2:
             return 0.0
         return (statistics.median(self.memory[-5:]) - statistics.median(self.memory[:5])) / 1e6
@@ -89,7 +89,7 @@ class Tally:
         return [round(statistics.median(self.memory[max(0, end - 5) : end]) / 1e6, 1) for end in ends]
 
     def record(self) -> dict[str, Any]:
-        """Everything, as JSON."""
+        """Return everything, as JSON."""
         return {
             "messages": sum(self.counts.values()),
             "by_kind": dict(sorted(self.counts.items())),
@@ -122,7 +122,7 @@ def drive(strategy: st.SearchStrategy[Any], act: Callable[[Any], None], number: 
 def fuzz_device(
     config: FederationConfig, seconds: float, first_seed: int = 0, say: Callable[[str], object] = print
 ) -> Tally:
-    """Messages to an agent, and bytes at its socket, for so long."""
+    """Send messages to an agent, and bytes to its socket, for the given seconds."""
     tally, target = Tally(), DeviceTarget(config)
     for kind in KINDS * 2:
         tally.honest_time(target.ask(kind, target.text, target.honest(kind)[1]))
@@ -150,7 +150,7 @@ def fuzz_device(
 def fuzz_server(
     config: FederationConfig, seconds: float, first_seed: int = 0, say: Callable[[str], object] = print
 ) -> Tally:
-    """Replies to a server's readers, each tenth also in a whole round or generation, for so long."""
+    """Give replies to a server's readers, every tenth also in a whole round or generation, for the given seconds."""
     tally = Tally()
     with in_process_run(config):
         target = ServerTarget(config)
@@ -183,7 +183,7 @@ def _whole(kind: str) -> str:
 
 
 def make_config(folder: Path) -> FederationConfig:
-    """Two devices with the embedded model, a few pictures and prompts each."""
+    """Return a configuration of two devices with the embedded model, a few pictures and prompts each."""
     config = parse_config(
         {
             "homes": folder / "homes",
@@ -206,7 +206,7 @@ def make_config(folder: Path) -> FederationConfig:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--side", choices=["device", "server"], required=True)
     parser.add_argument("--minutes", type=float, default=10.0)

@@ -36,14 +36,14 @@ from fedaigc.strategy.fingerprint import strategy_code
 from fedaigc.strategy.rule import Received
 
 PROMPT = "a shiny apple on a table"
-# what a reply may hold beside the arrays of an update, in bytes
+# largest part of a reply outside of the arrays of an update, in bytes
 _MAX_REPLY = 300_000
 _FRAME_S = 10.0
 
 
 @dataclass
 class Outcome:
-    """What became of one message. seconds: of this process, where other processes do not count."""
+    """The outcome of one message. seconds: of this process, without other processes."""
 
     kind: str
     seconds: float
@@ -51,7 +51,7 @@ class Outcome:
 
 
 class DeviceTarget:
-    """The agent of a home, valid messages for it, and what must be there after every message."""
+    """The agent of a home, valid messages for it, and what must exist after every message."""
 
     def __init__(self, config: FederationConfig, limits: OwnerLimits | None = None) -> None:
         self.config = config
@@ -77,7 +77,7 @@ class DeviceTarget:
         self._kept = self._content()
 
     def honest(self, kind: str) -> tuple[Ask, RecordDict]:
-        """A message as a server sends it; kind: of `KINDS`."""
+        """Return a message as a server sends it; kind: one of `KINDS`."""
         config, task_id = self.config, self._waiting_task()
         if kind == "train":
             return Ask.TRAIN, messages.train_record(
@@ -98,7 +98,7 @@ class DeviceTarget:
         return {"hello": Ask.HELLO, "signatures": Ask.SIGNATURES}[kind], messages.body()
 
     def ask(self, kind: str, text: str, content: RecordDict) -> Outcome:
-        """Have the agent answer a message, and look at everything that may not have happened."""
+        """Let the agent answer a message, and check for everything that must not happen."""
         ask, _ = self.honest(kind)
         began, outcome = time.process_time(), Outcome(kind, 0.0)
         try:
@@ -115,7 +115,7 @@ class DeviceTarget:
         return outcome
 
     def lost(self) -> list[str]:
-        """What is gone of the home; prompts may be drawn and pictures added, and nothing else."""
+        """Return what the home has lost; prompts may be drawn and pictures added, and nothing else."""
         found = self._content()
         gone = [name for name, digest in self._kept.items() if found.get(name) != digest]
         self._kept = found
@@ -127,7 +127,7 @@ class DeviceTarget:
     def _content(self) -> dict[str, str]:
         """Digests of what a server may not change: prompts by id, pictures and their captions."""
         content = {f"prompt {task.task_id}": task.prompt for task in self.queue.all()}
-        # without the way to a picture, which another attempt draws anew
+        # without the intermediate pictures, which another attempt draws again
         files = [*self.home.images.rglob("*"), *self.home.gallery.glob(f"{'[0-9a-f]' * 16}.png")]
         content |= {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()
@@ -137,7 +137,7 @@ class DeviceTarget:
     def _waiting_task(self) -> str:
         waiting = [task for task in self.queue.all() if task.status is TaskStatus.WAITING]
         if not waiting:
-            # the owner goes on asking for pictures
+            # the owner continues to request pictures
             return self.queue.add(PROMPT)
         return waiting[0].task_id
 
@@ -147,13 +147,13 @@ class DeviceTarget:
 
 
 KINDS = ("hello", "train", "install", "signatures", "share", "finish", "alone")
-# quick ones more often than a round of training
+# quick messages more often than a round of training
 _WEIGHED = (*KINDS, "hello", "signatures", "share", "finish", "finish", "alone", "install")
 
 
 @st.composite
 def device_message(draw: st.DrawFn, target: DeviceTarget) -> tuple[str, str, RecordDict]:
-    """Kind, configuration and content of a message, one or both of the last broken."""
+    """Draw kind, configuration and content of a message, one or both of the last broken."""
     kind = draw(st.sampled_from(_WEIGHED))
     _, content = target.honest(kind)
     text = target.text
@@ -167,7 +167,7 @@ def device_message(draw: st.DrawFn, target: DeviceTarget) -> tuple[str, str, Rec
 
 @contextmanager
 def served(target: DeviceTarget, failures: list[str]) -> Iterator[None]:
-    """The agent on its socket; what its server could not handle is a failure."""
+    """Serve the agent on its socket; anything that its server could not handle is a failure."""
     with listening(target.agent) as server:
         server.handle_error = lambda *_: failures.append("the socket's server failed")  # type: ignore[assignment]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -181,13 +181,13 @@ def served(target: DeviceTarget, failures: list[str]) -> Iterator[None]:
 
 @st.composite
 def frame(draw: st.DrawFn, target: DeviceTarget) -> bytes:
-    """The bytes of a request, broken somewhere."""
+    """Draw the bytes of a request, broken somewhere."""
     _, content = target.honest(draw(st.sampled_from(("hello", "install", "finish"))))
     header = f'{{"ask": "{draw(st.sampled_from(["query.hello", STATUS]))}", "config": ""}}'
     try:
         payload = recorddict_to_proto(draw(broken_record(content))).SerializeToString()
     except ValueError:
-        # protobuf itself cannot write such a number: no frame can hold it
+        # protobuf itself cannot write such a number: no frame can contain it
         reject()
     if draw(st.booleans()):
         header = draw(broken_json(header))
@@ -201,7 +201,7 @@ def frame(draw: st.DrawFn, target: DeviceTarget) -> bytes:
 
 
 def send_bytes(target: DeviceTarget, data: bytes) -> Outcome:
-    """Send bytes to the agent's socket; afterwards it must still tell its status."""
+    """Send bytes to the agent's socket; afterwards it must still report its status."""
     began, outcome = time.process_time(), Outcome("bytes", 0.0)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_FRAME_S)
@@ -214,7 +214,7 @@ def send_bytes(target: DeviceTarget, data: bytes) -> Outcome:
         except TimeoutError:
             outcome.failures.append(f"no end of a connection within {_FRAME_S:.0f} s")
         except OSError:
-            # it closed before it had read all
+            # the agent closed the connection before it had read everything
             pass
     status: Any = ask_agent(target.home.root, Request(STATUS), timeout_s=_FRAME_S).status
     outcome.seconds = time.process_time() - began

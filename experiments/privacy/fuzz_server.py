@@ -1,4 +1,4 @@
-"""Fuzzing of a server: mutated replies of a device to each kind of message, and whole runs with them."""
+"""Fuzzing of a server: mutated replies of a device to each kind of message, alone and in whole runs."""
 
 import json
 import time
@@ -36,9 +36,9 @@ _MAX_RECORD = 100_000
 
 
 class ServerTarget:
-    """A server's readers and its rounds and generations, with replies to put into them.
+    """A server's readers and its rounds and generations, with replies to insert.
 
-    config: of two clients that share steps on a member; their homes hold pictures and a prompt each.
+    config: of two clients that share steps on a member; each home holds pictures and a prompt.
     """
 
     def __init__(self, config: FederationConfig) -> None:
@@ -54,11 +54,11 @@ class ServerTarget:
         self._learn_replies()
 
     def honest(self, kind: str) -> RecordDict:
-        """The reply of an honest device, of `READERS`."""
+        """Return the reply of an honest device, of `READERS`."""
         return self._replies[kind]
 
     def read(self, kind: str, reply: RecordDict) -> Outcome:
-        """Read a reply as the server does; its readers may refuse it and nothing else."""
+        """Read a reply as the server does; its readers may refuse it and do nothing else."""
         began, outcome = time.process_time(), Outcome(kind, 0.0)
         try:
             told = self._read(kind, reply)
@@ -68,14 +68,14 @@ class ServerTarget:
             outcome.failures.append(f"{type(error).__name__} came out of reading a {kind}")
             told = None
         outcome.seconds = time.process_time() - began
-        # weights and packets enter no record
+        # weights and packets are not part of any record
         if not isinstance(told, Update | SharedSteps) and MARK in str(told):
-            # a text that is quoted is cut and escaped; nothing of it is markup or control
+            # quoted text is truncated and escaped: it contains no markup and no control characters
             outcome.failures += _unsound(str(told))
         return outcome
 
     def run(self, kind: str, ask: Ask, reply: RecordDict) -> Outcome:
-        """A whole round or generation, in which the first device's answer to `ask` is this reply."""
+        """Execute a whole round or generation in which the first device's answer to `ask` is this reply."""
         began, outcome = time.process_time(), Outcome(kind, 0.0)
         records: list[dict[str, Any]] = []
         try:
@@ -129,7 +129,7 @@ class ServerTarget:
             if ask in replaced and int(context.node_config["partition-id"]) == 0:
                 return Message(replaced[ask], reply_to=message)
             if ask is Ask.FINISH:
-                # the prompts go on waiting: what members draw is fuzzed on the device's side
+                # the prompts stay in the queue: the drawing of members is fuzzed on the device's side
                 return Message(self._replies["report"], reply_to=message)
             return app(message, context)
 
@@ -142,7 +142,7 @@ class ServerTarget:
         )
 
     def _learn_replies(self) -> None:
-        """One honest reply of each kind, as a device gives it."""
+        """Collect one honest reply of each kind from a device."""
         seen: dict[str, RecordDict] = {}
         names = {
             Ask.HELLO: "hello",
@@ -170,7 +170,7 @@ class ServerTarget:
         run_rounds(roster, self.shared, rule, self.config, lambda *_: None)
         PromptService(roster, self.config, lambda _: None).serve(self.shared, None)
         if "steps" not in seen:
-            # the burden fell on the other one
+            # the other device ran the shared steps
             pipe, _ = base_model(self.config.model)
             seen["steps"] = messages.shared_steps_record(
                 run_shared_steps(
@@ -191,13 +191,13 @@ ASKED = {
 
 @st.composite
 def device_reply(draw: st.DrawFn, target: ServerTarget) -> tuple[str, RecordDict]:
-    """A broken reply, and of which kind."""
+    """Draw a broken reply, and its kind."""
     kind = draw(st.sampled_from(READERS))
     return kind, draw(broken_record(target.honest(kind)))
 
 
 def _unsound(text: str) -> list[str]:
-    """What a record or an error may not hold."""
+    """What a record or an error must not contain."""
     found = []
     if len(text) > _MAX_RECORD:
         found.append(f"a record of {len(text)} characters")

@@ -1,10 +1,10 @@
-"""How far honest training moves a shared state, by the two measures that devices bound (`device.acceptance`).
+"""How far honest training moves a shared state, by the two measures that devices limit (`device.acceptance`).
 
     python -m experiments.privacy.honest_states --output FILE.json
 
-Trains the embedded model on homes of Scenes with several strategies and learning rates, and prints after each
-of some rounds the largest relative change of a layer and the change of the public picture. The defaults of
-`OwnerLimits` are chosen above what this prints.
+Trains the embedded model on homes of Scenes with several strategies and learning rates, and prints, after each of
+some rounds, the largest relative change of a layer and the change of the public picture. The defaults of
+`OwnerLimits` are above the printed values.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from fedaigc.federation.output.recorder import load_shared_state
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.runtime.launcher import run_in_process
 
-# strategy, learning rate: the default and one several times larger, as tuning found them best
+# strategy, learning rate: the default, and one several times larger, which tuning found best
 ROWS = (
     ("fedit", 1e-3),
     ("fedit", 4e-3),
@@ -36,7 +36,7 @@ ROWS = (
 
 
 def measure(strategy: str, learning_rate: float, rounds: int, images: int, folder: Path) -> dict[str, float]:
-    """Both changes after so many rounds of three clients."""
+    """Measure both changes after `rounds` rounds of three clients."""
     config = parse_config(
         {
             "homes": folder / "homes",

@@ -1,16 +1,16 @@
-"""What one update tells of the private pictures: whether a picture was among them, and whose style they have.
+"""What one update reveals of the private pictures: whether a picture was among them, and whose style they have.
 
-A client trains one default round (20 steps, rank 8, batch 8) on n pictures of one style. Who sees the update
+A client trains one default round (20 steps, rank 8, batch 8) on n pictures of one style. An observer of the update
 installs it and compares losses with the state before, at noise levels and noise of its own choice:
 
     membership   a picture whose loss fell by more was among the private ones; the AUC is over the n pictures
-                 of the client and n others of the same style, captions of both drawn alike; chance .5
-    style        of seven styles, the one whose public pictures gained most beyond what each style gains in
-                 the mean over all updates; chance 1/7
+                 of the client and n others of the same style, with captions from one distribution; chance .5
+    style        the one of seven styles whose public pictures gained most, beyond the mean gain of each style
+                 over all updates; chance 1/7
 
-The server sees an update itself. Other devices see the mean of a round: `mean of clients` is over one client
-of each style, and `noise` the same with differential privacy of the stated z (updates clipped to the median
-norm C, noise z C / K on each value of the mean).
+The server sees each update. Other devices see the mean of a round: `mean of clients` is over one client of each
+style, and `noise` is the same with differential privacy of the stated z (updates clipped to the median norm C, noise
+z C / K on each value of the mean).
 
     python -m experiments.privacy.membership --output experiments/records/privacy/membership.json
 """
@@ -47,21 +47,21 @@ BATCH = 32
 
 
 def encoded(pipe: Any, count: int, seed: int, style: str) -> EncodedImages:
-    """Pictures of a style with their captions, as a device encodes them."""
+    """Return pictures of a style with their captions, encoded as on a device."""
     drawn = list(draw_scenes(count, seed, styles=(style,)))
     pictures, captions = [picture for _, picture in drawn], [scene.caption for scene, _ in drawn]
     return encode_images(pipe, pictures, captions, height=SIZE, width=SIZE)
 
 
 def rows_of(data: EncodedImages, rows: slice) -> EncodedImages:
-    """Some of the pictures."""
+    """Return some of the pictures."""
     text = {name: value[rows] for name, value in data.text.items()}
     return EncodedImages(data.latents[rows], text, data.empty_text)
 
 
 @torch.no_grad()
 def losses(pipe: Any, state: SharedState, data: EncodedImages, probes: int) -> Tensor:
-    """The loss of each picture under a state, over the same probes whatever the state: [pictures]."""
+    """Return the loss of each picture under a state, over the same probes for every state: [pictures]."""
     install(pipe, state)
     activate(pipe, Stage.SHARED)
     sampler = TimestepSampler(pipe, Stage.SHARED, state.boundary_log_snr)
@@ -85,19 +85,19 @@ def losses(pipe: Any, state: SharedState, data: EncodedImages, probes: int) -> T
 
 
 def auc(gains: Tensor, members: int) -> float:
-    """The chance that a member gained more than a picture that is none."""
+    """Return the probability that a member gained more than a non-member."""
     inside, outside = gains[:members].numpy(), gains[members:].numpy()
     return float(mannwhitneyu(inside, outside).statistic) / (len(inside) * len(outside))
 
 
 def difference(after: SharedState, before: SharedState) -> dict[str, Tensor]:
-    """The update, tensor by tensor."""
+    """Return the update, tensor by tensor."""
     start = before.tensors()
     return {name: tensor - start[name] for name, tensor in after.tensors().items()}
 
 
 def moved(start: SharedState, update: dict[str, Tensor]) -> SharedState:
-    """The state after an update."""
+    """Return the state after an update."""
     tensors = {name: tensor + update[name] for name, tensor in start.tensors().items()}
     return SharedState.from_tensors(start.header(), tensors)
 
@@ -105,7 +105,7 @@ def moved(start: SharedState, update: dict[str, Tensor]) -> SharedState:
 def mean_of(
     updates: list[dict[str, Tensor]], noise_multiplier: float | None, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The mean of a round's updates, clipped and noised where a multiplier is given."""
+    """Return the mean of a round's updates, clipped and noised if a multiplier is given."""
     norms = [float(torch.cat([t.flatten() for t in update.values()]).norm()) for update in updates]
     limit = float(np.median(norms))
     scales = [min(1.0, limit / norm) if noise_multiplier is not None else 1.0 for norm in norms]
@@ -122,7 +122,7 @@ def mean_of(
 
 
 def rate(hits: list[bool]) -> dict[str, float]:
-    """Share with Wilson's 95 % interval."""
+    """Return the share with Wilson's 95 % interval."""
     interval = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
     share = sum(hits) / len(hits)
     return {"hits": sum(hits), "trials": len(hits), "rate": share, "low": interval.low, "high": interval.high}
@@ -188,7 +188,7 @@ def main() -> None:
             found, clusters
         ).as_dict()
     gains = np.array(gains_by_style)
-    # what every update gains with a style says nothing of whose it is
+    # the common gain of all updates with a style does not identify whose update it is
     told = (gains - gains.mean(0)).argmax(1)
     record["style"] = rate([bool(guess == own) for guess, own in zip(told, whose, strict=True)])
     updates = [update for _, _, update in kept]

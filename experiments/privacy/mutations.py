@@ -1,8 +1,8 @@
 """Mutations of the messages that a server and its devices send each other, for fuzzing both sides.
 
-Each takes a valid message and breaks something of it: a type, a number, a text, a key, a shape, the nesting
-of its JSON, the bytes of its arrays and packets. No mutation asks for honest work that is only larger, so
-every one of them is to be answered about as fast as the message that it was made from.
+Each takes a valid message and breaks a part of it: a type, a number, a text, a key, a shape, the nesting of its JSON,
+the bytes of its arrays and packets. No mutation requests honest work that is only larger, so each must be answered
+about as fast as the original message.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import strategies as st
 
-# what must be found in no record and no reply
+# no record and no reply may contain this
 MARK = "zzmark"
 TEXTS = st.sampled_from(
     [
@@ -70,7 +70,7 @@ def _nested(depth: int) -> Any:
 
 @st.composite
 def broken_json(draw: st.DrawFn, text: str) -> str:
-    """A JSON text with a value, a key or some of its characters replaced."""
+    """Draw a JSON text with a replaced value, key or part of its characters."""
     way = draw(st.sampled_from(["value", "value", "value", "key", "drop", "cut", "insert", "other"]))
     if way == "cut":
         return text[: draw(st.integers(0, max(len(text) - 1, 0)))]
@@ -106,7 +106,7 @@ def broken_json(draw: st.DrawFn, text: str) -> str:
 
 @st.composite
 def broken_bytes(draw: st.DrawFn, data: bytes) -> bytes:
-    """Bytes that are cut, flipped, repeated, or other ones; of a packet also a header whose checksum fits."""
+    """Draw bytes that are cut, flipped, repeated, or replaced; for a packet also a header with a valid checksum."""
     ways = ["cut", "flip", "repeat", "other"] + ["header"] * 4 * data.startswith(b"FAGC")
     way = draw(st.sampled_from(ways))
     if way == "other" or not data:
@@ -117,13 +117,13 @@ def broken_bytes(draw: st.DrawFn, data: bytes) -> bytes:
     if way == "flip":
         return data[:at] + bytes([data[at] ^ (1 << draw(st.integers(0, 7)))]) + data[at + 1 :]
     if way == "repeat":
-        # no larger than odd takes: a gigabyte would be a test of this process
+        # bounded size: a gigabyte would test this process only
         return data * min(20, 1 + 4_000_000 // len(data))
     start, (length,) = 42, struct.unpack_from("<I", data, 6)
     header, body = json.loads(data[start : start + length]), data[start + length :]
     if draw(st.booleans()):
         return sealed(draw(broken_json(json.dumps(header))).encode(errors="surrogatepass"), body)
-    # a body that is there, of another shape or with odd values
+    # a body of another shape or with odd values
     shape = draw(st.sampled_from([[1, 4, 512, 512], [64, 4, 16, 16], [1, 1], [1, 0, 4], [4], [1, 4, 2**40]]))
     fill = draw(st.sampled_from([0.0, 1e30, float("nan"), 1e-40]))
     count = int(np.prod(shape)) if 0 < np.prod(shape) < 2**22 else 4
@@ -138,14 +138,14 @@ def broken_bytes(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 def sealed(header: bytes, body: bytes) -> bytes:
-    """A packet of these parts, with a checksum that fits."""
+    """Return a packet of these parts, with a valid checksum."""
     prefix = struct.pack("<4sHI", b"FAGC", 1, len(header))
     return prefix + hashlib.sha256(prefix + header).digest() + header + body
 
 
 @st.composite
 def broken_array(draw: st.DrawFn, array: Array) -> Array:
-    """An array of other values, type, shape or bytes."""
+    """Draw an array of other values, type, shape or bytes."""
     way = draw(st.sampled_from(["bytes", "bytes", "header", "values", "type", "shape", "fields"]))
     values = array.numpy().copy()
     if way == "bytes":
@@ -180,7 +180,7 @@ def broken_array(draw: st.DrawFn, array: Array) -> Array:
         return Array(
             draw(st.sampled_from([values[:-1], values[None], np.zeros(0, np.float32), np.tile(values, 3)]))
         )
-    # what the message can carry
+    # values that the message can carry
     side = draw(st.sampled_from([-1, 0, 1, 2**31 - 1]))
     return Array(dtype=draw(TEXTS), shape=(side,), stype=draw(TEXTS), data=array.data)
 
@@ -191,7 +191,7 @@ def _with_data(array: Array, data: bytes) -> Array:
 
 @st.composite
 def broken_record(draw: st.DrawFn, record: RecordDict) -> RecordDict:
-    """A message with one of its records or values broken; the given one stays as it was."""
+    """Draw a message with one of its records or values broken; the given one stays unchanged."""
     record = recorddict_from_proto(recorddict_to_proto(record))
     way = draw(st.sampled_from(["value"] * 8 + ["records", "keys"]))
     if way == "records" or not record:
@@ -248,7 +248,7 @@ def _broken_values(draw: st.DrawFn, values: dict[str, Any], keys: bool) -> dict[
     name = draw(st.sampled_from(sorted(values)))
     value = values[name]
     if isinstance(value, str) and value[:1] in ("[", "{") and draw(st.integers(0, 4)):
-        # whatever could not be sent is none
+        # replace characters that cannot be sent
         values[name] = draw(broken_json(value)).encode(errors="replace").decode()
     elif isinstance(value, bytes) and draw(st.integers(0, 4)):
         values[name] = draw(broken_bytes(value))

@@ -1,21 +1,21 @@
 """Which of the 720 Scenes prompts was a packet made from? A member's attack on the executor's own prompt.
 
-The packet is one of a group whose shared steps ran on a prompt of somebody's own (policy `open`, or a helper
-that used its own prompt), K of 11 steps with guidance 5 on the embedded model. The member knows plan, weights
-and the 720 candidates, and uses all that it received:
+The packet comes from a group whose shared steps ran on one member's own prompt (policy `open`, or a helper that used
+its own prompt), K of 11 steps with guidance 5 on the embedded model. The member knows plan, weights and the 720
+candidates, and uses everything that it received:
 
     seed      the noise seed in the packet's header: run every candidate from the known noise
     history   an exact hand-off of a multistep scheduler: solve its last step, which is affine in the sample,
               for the sample before it, and compare the model output in the history with every candidate's
-    latents   otherwise: compute the noise that each candidate would have begun from, and take the candidate
-              whose noise is the likeliest normal (the smallest norm)
+    latents   otherwise: compute the initial noise that each candidate requires, and take the candidate whose
+              noise is the most likely normal sample (the smallest norm)
 
-`seed search` is what is left of the first where the seed is not told but short: PyTorch's CPU generator takes
-32 bits of a seed, so the noise can be searched for in latents that are still near it.
+`seed search` is the remainder of the first attack if the seed is short but not sent: PyTorch's CPU generator takes 32
+bits of a seed, so a search can find the noise in latents that are still near it.
 
     python -m experiments.privacy.packet_prompt --output experiments/records/privacy/packet_prompt.json
 
-Runs against an older fedaigc, too: `PYTHONPATH=OLD python experiments/privacy/packet_prompt.py`.
+Also runs against an older fedaigc: `PYTHONPATH=OLD python experiments/privacy/packet_prompt.py`.
 """
 
 import argparse
@@ -42,16 +42,16 @@ from fedaigc.rng import derived_seed, numpy_rng
 
 STEPS, GUIDANCE, SIZE = 11, 5.0, 64
 BATCH = 60
-# candidates that the first, coarse search leaves, and how often each one's noise is corrected
+# candidates that the first, coarse search keeps, and how often each one's noise is corrected
 KEPT, CORRECTIONS = 24, 3
 SEARCHED = 1 << 20
-# so many groups' noise, for packets in turn
+# number of different noises, used by packets in turn
 NOISES = 4
 VALUES = 64
 
 
 class Attacker:
-    """What a member has: pipeline, plan, candidates and their embeddings."""
+    """The knowledge of a member: pipeline, plan, candidates and their embeddings."""
 
     def __init__(self, pipe, plan, prompts):
         self.pipe, self.plan, self.prompts = pipe, plan, prompts
@@ -63,14 +63,14 @@ class Attacker:
         self._at_noise = {}
 
     def outputs_at_noise(self, noise, name):
-        """`outputs` at the initial noise, computed once for the packets that began from it."""
+        """Return `outputs` at the initial noise, computed once for the packets that started from it."""
         if name not in self._at_noise:
             self._at_noise[name] = self.outputs(noise, 0)
         return self._at_noise[name]
 
     @torch.no_grad()
     def outputs(self, latents, step):
-        """The guided model outputs of all candidates at the same latents [1, c, h, w]."""
+        """Return the guided model outputs of all candidates at the same latents [1, c, h, w]."""
         time_ = torch.full((1,), self.plan.timesteps[step])
         empty = predict(self.pipe, latents, time_, {"prompt_embeds": self.empty})
         found = []
@@ -81,7 +81,7 @@ class Attacker:
         return empty + GUIDANCE * (torch.cat(found) - empty)
 
     def run(self, noise, rows, stop):
-        """Steps [0, stop) of the candidates `rows` from their noise [rows, c, h, w]."""
+        """Run steps [0, stop) of the candidates `rows` from their noise [rows, c, h, w]."""
         found = []
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]
@@ -91,14 +91,14 @@ class Attacker:
         return torch.cat(found)
 
     def by_seed(self, state, seed):
-        """The candidate whose run from the noise of the seed ends nearest to the latents."""
+        """Return the candidate whose run from the noise of the seed ends nearest to the latents."""
         noise = initial_state(self.pipe, self.plan, seed).latents
         gain, share = linear(self.plan, state.step)
         outputs = self.outputs_at_noise(noise, seed)
         coarse = (gain * noise + share * outputs - state.latents).flatten(1).norm(dim=1)
         rows = coarse.argsort()[:KEPT].tolist()
         if state.step > 1:
-            # outputs change on the way: also those that fit as seen from its end
+            # outputs change between the steps: also keep candidates that fit at the last step
             outputs = self.outputs(state.latents, state.step)
             coarse = (gain * noise + share * outputs - state.latents).flatten(1).norm(dim=1)
             rows = sorted({*rows, *coarse.argsort()[:KEPT].tolist()})
@@ -106,9 +106,9 @@ class Attacker:
         return rows[int((ends - state.latents).flatten(1).norm(dim=1).argmin())]
 
     def by_history(self, state, group):
-        """The candidate whose model output is that of the history, at the sample before the last step.
+        """Return the candidate whose model output equals that of the history, at the sample before the last step.
 
-        group: of packets that began from the same noise.
+        group: of packets that started from the same noise.
         """
         scheduler, step = scheduler_of(self.plan), state.step - 1
         history = dict(state.history)
@@ -129,7 +129,7 @@ class Attacker:
         return int((converted - kept[-1]).flatten(1).norm(dim=1).argmin())
 
     def by_latents(self, state):
-        """The candidate that needs the likeliest noise."""
+        """Return the candidate that needs the most likely noise."""
         gain, share = linear(self.plan, state.step)
         outputs = self.outputs(state.latents, state.step)
         noise = (state.latents - share * outputs) / gain
@@ -141,14 +141,19 @@ class Attacker:
 
 
 def scheduler_of(plan):
-    """The plan's scheduler with its timesteps set."""
+    """Return the plan's scheduler with its timesteps set."""
     scheduler = named_scheduler(plan.scheduler_class).from_config(json.loads(plan.scheduler_config))
     scheduler.set_timesteps(plan.num_inference_steps)
     return scheduler
 
 
 def linear(plan, stop):
-    """A and B of x_K = A x_0 + B v for a model output v that stays the same: DDIM's steps are affine."""
+    """Return A and B of
+
+        x_K = A x_0 + B v
+
+    for a constant model output v: DDIM's steps are affine.
+    """
     ends = []
     for sample, output in ((1.0, 0.0), (0.0, 1.0)):
         scheduler, value = scheduler_of(plan), torch.tensor([[[[sample]]]])
@@ -159,9 +164,9 @@ def linear(plan, stop):
 
 
 def first_normals(seeds, count):
-    """The first `count` values of torch.randn for many seeds at once, [seeds, count].
+    """Return the first `count` values of torch.randn for many seeds at once, [seeds, count].
 
-    The Mersenne twister seeded with the low 32 bits, and Box-Muller on blocks of 16 as PyTorch does it.
+    It is the Mersenne twister seeded with the low 32 bits, and Box-Muller on blocks of 16, as in PyTorch.
     """
     words = np.empty((count + 398, len(seeds)), np.uint32)
     words[0] = (np.asarray(seeds, np.uint64) & 0xFFFFFFFF).astype(np.uint32)
@@ -181,7 +186,7 @@ def first_normals(seeds, count):
 
 
 def seed_search(latents, seed, generator):
-    """Whether the true seed among `SEARCHED` fits the latents best, and seconds a seed."""
+    """Return whether the true seed among `SEARCHED` fits the latents best, its fit, and seconds per seed."""
     wanted = latents.flatten()[:VALUES].numpy()
     seeds = np.append(generator.integers(2**32, size=SEARCHED - 1, dtype=np.uint64), seed & 0xFFFFFFFF)
     best, where, began = -np.inf, None, time.process_time()
@@ -195,13 +200,13 @@ def seed_search(latents, seed, generator):
 
 
 def told(packet):
-    """Every header entry of a packet that is no part of the state itself."""
+    """Return every header entry of a packet that is not part of the state itself."""
     length = int.from_bytes(packet[6:10], "little")
     return json.loads(packet[42 : 42 + length])
 
 
 def rate(hits):
-    """Share with Wilson's 95 % interval."""
+    """Return the share with Wilson's 95 % interval."""
     interval = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
     return {"hits": sum(hits), "trials": len(hits), "rate": sum(hits) / len(hits)} | {
         "low": interval.low,
@@ -210,7 +215,7 @@ def rate(hits):
 
 
 def save(record, path):
-    """Write the record, also of a run that is not done."""
+    """Write the record, including that of an unfinished run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -1,23 +1,23 @@
-"""Private pictures out of updates: a server that has a device learn its pictures by heart; prints JSON.
+"""Private pictures from updates: a server lets a device memorise its pictures; prints JSON.
 
     python -m experiments.privacy.private_pictures --output experiments/records/privacy/private_pictures.json
 
-The server is hostile and sends orders to train to the real agent of a home with few pictures by one hand. It
-draws pictures with the weights that come back, and the best of them is compared with each private picture,
-by PSNR. The attacks:
+The server is hostile and sends training orders to the real agent of a home with few pictures of one art style. It
+draws pictures with the returned weights, and the best of them is compared with each private picture, by PSNR. The
+attacks:
 
     memoriser   one order of 350 steps at rank 64, without t*, every caption left out
-    one order   all that the owner's limits leave of one order, at their defaults
+    one order   as much as the owner's limits allow in one order, at their defaults
     large steps, many orders
-                as many orders of three steps as the limits leave, each from the weights that the one before
-                came back with, at the largest learning rate or for the most steps
-    honest      three rounds of the default configuration, as far as the limits let it
+                as many orders of three steps as the limits allow, each from the weights that the previous one
+                returned, at the largest learning rate or for the most steps
+    honest      three rounds of the default configuration, as far as the limits allow them
 
-There are two attackers. One knows nothing, and draws `--samples` pictures without a caption; chance is the
-best of 400 other pictures by that hand. One knows the private captions, and draws equally many pictures of
-each; chance is the best of as many other pictures by that hand with that caption (the mean over draws from
-200). Gains over chance come with a 95 % bootstrap over pictures. `recovered` counts the private pictures to
-which a drawn one comes closer than chance by 3 dB.
+There are two attackers. One has no knowledge, and draws `--samples` pictures without a caption; chance is the best of
+400 other pictures of that style. The other knows the private captions, and draws equally many pictures of each;
+chance is the best of as many other pictures of that style with that caption (the mean over draws from 200). Gains
+over chance have a 95 % bootstrap interval over pictures. `recovered` counts the private pictures to which a drawn one
+is closer than chance by 3 dB.
 """
 
 import argparse
@@ -60,7 +60,7 @@ RECOVERED_DB = 3.0
 
 @dataclass(frozen=True)
 class Attack:
-    """Orders of a hostile server. steps: of one order; orders: at most so many, one after the other."""
+    """Orders of a hostile server. steps: of one order; orders: at most this number, one after the other."""
 
     name: str
     steps: int
@@ -72,7 +72,7 @@ class Attack:
     boundary_timestep: int | None = 500
 
     def config(self) -> FederationConfig:
-        """The configuration that the device is sent."""
+        """Return the configuration that the device receives."""
         return parse_config(
             {
                 "homes": "homes",
@@ -94,7 +94,7 @@ class Attack:
 MEMORISER = Attack("memoriser", 350, 1, 64, 1e-3, 1.0, 8, None)
 ATTACKS = (
     MEMORISER,
-    # four pictures have 27 steps left at the default rate, 9 at three times of it
+    # four pictures allow 27 steps at the default rate, 9 at three times the rate
     Attack("one order", 27, learning_rate=1e-3),
     Attack("large steps", 3, 1000),
     Attack("many orders", 3, 1000, learning_rate=1e-3),
@@ -104,7 +104,7 @@ ATTACKS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an attack: orders that were answered, the failure that ended it, the last weights."""
+    """The outcome of an attack: orders that were answered, the failure that ended it, the last weights."""
 
     answered: int
     refused: str | None
@@ -112,7 +112,7 @@ class Outcome:
 
 
 def carry_out(attack: Attack, agent: Agent) -> Outcome:
-    """Send the orders, each from the weights that came back, until one is refused."""
+    """Send the orders, each from the returned weights, until one is refused."""
     config = attack.config()
     text = config.to_run_config()[RUN_CONFIG_KEY]
     shared = initial_shared_state(config)
@@ -129,7 +129,7 @@ def carry_out(attack: Attack, agent: Agent) -> Outcome:
 
 
 def pictures(shared: SharedState, prompts: Sequence[str], seed: int) -> list[Image.Image]:
-    """Pictures drawn with the weights in every step, without guidance."""
+    """Draw pictures with the weights in every step, without guidance."""
     pipe, base_hash = base_model(parse_config({"homes": "homes", "output": "out"}).model)
     plan = build_plan(
         pipe, num_inference_steps=11, guidance_scale=1.0, height=64, width=64, base_hash=base_hash
@@ -140,20 +140,22 @@ def pictures(shared: SharedState, prompts: Sequence[str], seed: int) -> list[Ima
 
 
 def psnr_db(drawn: Image.Image, private: Image.Image) -> float:
-    """10 log10(1 / mse) on pixel values from 0 to 1."""
+    """Return the PSNR 10 log10(1 / mse) on pixel values from 0 to 1."""
     x, y = (np.asarray(image.convert("RGB"), dtype=np.float64) / 255 for image in (drawn, private))
     return float(-10 * np.log10(max(((x - y) ** 2).mean(), 1e-10)))
 
 
 def best(drawn: Sequence[Image.Image], private: Image.Image) -> tuple[float, Image.Image]:
-    """The closest of the drawn pictures."""
+    """Return the closest of the drawn pictures."""
     return max(((psnr_db(image, private), image) for image in drawn), key=lambda pair: pair[0])
 
 
 def expected_best(values: Sequence[float], count: int) -> float:
-    """The mean of the largest of `count` values drawn without replacement.
+    """Return the mean of the largest of `count` values drawn without replacement:
 
-    sum_i x_(i) C(i - 1, count - 1) / C(n, count), x_(1) <= ... <= x_(n).
+        sum_i x_(i) C(i - 1, count - 1) / C(n, count)
+
+    for the sorted values x_(1) <= ... <= x_(n).
     """
     return sum(
         value * math.comb(at, count - 1) / math.comb(len(values), count)
@@ -172,7 +174,7 @@ class Target:
 
 
 def target(style: str, count: int, samples: int, seed: int) -> Target:
-    """`count` private pictures by one hand."""
+    """Create `count` private pictures of one style."""
     drawn = list(draw_scenes(count, derived_seed(seed, "private", style), styles=(style,)))
     others = [image for _, image in draw_scenes(OTHERS, derived_seed(seed, "others", style), styles=(style,))]
     without, with_caption = [], []
@@ -192,7 +194,7 @@ def target(style: str, count: int, samples: int, seed: int) -> Target:
 
 
 def open_agent(root: Path, target: Target, *, limited: bool = True) -> Agent:
-    """An agent with the defaults, whose home holds the private pictures. limited: False takes limits away."""
+    """Open an agent with the defaults, whose home holds the private pictures. limited: False removes the limits."""
     rows = [
         {"image": image, "caption": scene.caption}
         for scene, image in zip(target.scenes, target.private, strict=True)
@@ -205,7 +207,7 @@ def open_agent(root: Path, target: Target, *, limited: bool = True) -> Agent:
 
 
 def compared(target: Target, shared: SharedState, samples: int, seed: int) -> dict[str, Any]:
-    """PSNR and closest picture for each private one, by attacker."""
+    """Return PSNR and closest picture for each private one, by attacker."""
     captions = [scene.caption for scene in target.scenes]
     drawn = pictures(shared, [""] * samples, seed)
     without = [best(drawn, image) for image in target.private]
@@ -216,7 +218,7 @@ def compared(target: Target, shared: SharedState, samples: int, seed: int) -> di
 
 
 def summary(psnr: Sequence[float], chance: Sequence[float], seed: int) -> dict[str, Any]:
-    """Gains over chance in dB, with intervals."""
+    """Return gains over chance in dB, with intervals."""
     gains = [found - level for found, level in zip(psnr, chance, strict=True)]
     mean = clustered_mean(gains, range(len(gains)), seed=seed)
     return {
@@ -229,7 +231,7 @@ def summary(psnr: Sequence[float], chance: Sequence[float], seed: int) -> dict[s
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], path: Path) -> None:
-    """Private pictures in the first row, the closest drawn ones of each attack below, enlarged twice."""
+    """Write private pictures in the first row and the closest drawn ones of each attack below, enlarged twice."""
     side, gap = 128, 4
     width, height = len(rows[0]) * (side + gap) - gap, len(rows) * (side + gap) - gap
     sheet = Image.new("RGB", (width, height), "white")

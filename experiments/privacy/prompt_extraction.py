@@ -1,4 +1,4 @@
-"""Can a hostile server read a private prompt off a device's replies? Prints JSON.
+"""Can a hostile server infer a private prompt from a device's replies? Prints JSON.
 
     python -m experiments.privacy.prompt_extraction --output FILE.json
     python -m experiments.privacy.prompt_extraction --time --output FILE.json
@@ -6,10 +6,10 @@
     PYTHONSAFEPATH=1 PYTHONPATH=OLD:. python -m experiments.privacy.prompt_extraction --before
 
 The server knows the base model, each prompt's signature, and 16,560 candidates (`extraction.candidates`).
-Without arguments: a search for orders whose replies differ between prompts, then an extraction of 25 prompts
-with the best that was found. --time: whether reply times differ. --deployment: the extraction over a server
-with TLS and keys, a SuperNode, its relay and an agent, as processes. --before: the bisection by overflow
-against the code of commit b8a6c4d, which OLD is a checkout of; with --deployment over processes too.
+Without arguments: a search for orders whose replies differ between prompts, then an extraction of 25 prompts with the
+best order found. --time: whether reply times differ. --deployment: the extraction over a server with TLS and keys, a
+SuperNode, its relay and an agent, as processes. --before: the bisection by overflow against the code of commit
+b8a6c4d, of which OLD is a checkout; with --deployment also over processes.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from fedaigc.errors import UserError
 
 
 def main() -> None:
-    """Run the attack that the arguments name."""
+    """Run the attack that the arguments select."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    # each attack imports what its version of the code has
+    # each attack imports the modules of its version of the code
     if arguments.time:
         from experiments.privacy.extraction.timing import time_test
 
@@ -67,7 +67,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _check_code_before() -> None:
-    """UserError where the library that is imported is not the code before."""
+    """Raise UserError if the imported library is not the code from before."""
     import fedaigc
     from fedaigc.federation.wire import messages
 

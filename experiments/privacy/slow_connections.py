@@ -1,9 +1,9 @@
-"""Whether a stranger who opens many connections, and says little on them, keeps devices from their server.
+"""Whether a stranger with many nearly idle connections keeps devices from their server.
 
-Half of a header on 520 connections, and 60 bodies of almost 16 MB that stop before their end, against a real
-server with TLS; every one that the server closes is opened anew. Meanwhile a registered device asks for
-messages, on a connection that it keeps and on a new one each time. Measured: how long it waits, and by how
-much the memory of the server's processes grows (`python -m experiments.privacy.slow_connections`).
+Half of a header on 520 connections, and 60 bodies of almost 16 MB that stop before their end, against a real server
+with TLS; every connection that the server closes is opened again. Meanwhile a registered device asks for messages, on
+a persistent connection and on a new one each time. Measured: its waiting times, and the growth of the memory of the
+server's processes (`python -m experiments.privacy.slow_connections`).
 """
 
 import argparse
@@ -47,9 +47,10 @@ _PAUSE_S = 0.3
 
 @dataclass(frozen=True)
 class Attack:
-    """headers: connections with half a header. bodies: with a body that stops after `body_bytes`.
+    """An attack by idle connections.
 
-    reopen_s: how long after its end a connection is opened anew, on average.
+    headers: connections with half a header. bodies: connections with a body that stops after `body_bytes`.
+    reopen_s: mean time from the end of a connection until it is opened again.
     """
 
     headers: int
@@ -59,7 +60,7 @@ class Attack:
 
     @contextlib.contextmanager
     def on(self, port: int, tls: bool) -> Iterator[None]:
-        """Go on while inside, in a process of its own: whoever measures is not to wait for it."""
+        """Attack inside the context, in a separate process, so that the measurement does not wait for it."""
         process = multiprocessing.get_context("spawn").Process(target=self.carry_out, args=(port, tls))
         process.start()
         try:
@@ -69,10 +70,10 @@ class Attack:
             process.join(30)
 
     def carry_out(self, port: int, tls: bool) -> None:
-        """Go on until the process is ended."""
-        # asyncio tells of every connection that ends while something is sent on it
+        """Attack until the process is ended."""
+        # asyncio logs every connection that ends during a send
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        # elsewhere in life: what the attack costs its own machine is not the server's
+        # lower priority: in reality the attack does not use the server's processors
         os.nice(10)
         context = None
         if tls:
@@ -99,24 +100,24 @@ class Attack:
                         await writer.drain()
                         if writer.transport.is_closing():
                             break
-                    # until the other side has had enough
+                    # until the other side closes the connection
                     while await reader.read(1 << 16):
                         pass
                 finally:
                     writer.transport.abort()
-            # not all at once: that would be a flood, which is another attack
+            # spread out: reopening all at once would be a flood, which is another attack
             await asyncio.sleep(self.reopen_s * pause.uniform(0.5, 1.5))
 
 
 @dataclass(frozen=True)
 class Waits:
-    """How long a device waited, a number for each try, and how many of the tries failed."""
+    """Waiting times of a device, one for each try, and the number of failed tries."""
 
     seconds: list[float]
     failed: int
 
     def summary(self) -> dict[str, float | int]:
-        """Figures for a record."""
+        """Return the figures for a record."""
         ordered = sorted(self.seconds)
         return {
             "tries": len(ordered),
@@ -127,7 +128,7 @@ class Waits:
 
 
 def waits(ask: Callable[[], object], duration_s: float) -> Waits:
-    """Ask again and again for so long; what raises an HTTP error has failed, and counts with its time."""
+    """Ask repeatedly for `duration_s`; a try that raises an HTTP error has failed, and its time counts."""
     seconds, failed = [], 0
     until = time.monotonic() + duration_s
     while time.monotonic() < until:
@@ -143,7 +144,7 @@ def waits(ask: Callable[[], object], duration_s: float) -> Waits:
 
 @contextlib.contextmanager
 def largest_memory(pid: int) -> Iterator[Callable[[], int]]:
-    """The most bytes that a process and its descendants held together so far."""
+    """Yield a function for the most bytes that a process and its descendants have used together so far."""
     ending, most = threading.Event(), [_memory(pid)]
 
     def watch() -> None:
@@ -160,7 +161,7 @@ def largest_memory(pid: int) -> Iterator[Callable[[], int]]:
 
 
 def attack_begun(pid: int, num_files: int = 100) -> None:
-    """Wait until a process has so many files open, as with so many connections, and a little longer."""
+    """Wait until a process has `num_files` open files, as with that many connections, and a little longer."""
     deadline = time.monotonic() + 60.0
     while psutil.Process(pid).num_fds() < num_files:
         assert time.monotonic() < deadline, "the attack did not begin"
@@ -192,7 +193,7 @@ def _device(folder: Path, port: int, keys: Path) -> FleetHttpClient:
 
 
 def measure(attack: Attack, duration_s: float, say: Callable[[str], object] = print) -> dict[str, Any]:
-    """Figures without and under the attack, against a real server."""
+    """Return the figures without and under the attack, against a real server."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, keys = Path(scratch) / "server", Path(scratch) / "keys"
         make_server_keys(folder, ["127.0.0.1"])

@@ -2,8 +2,8 @@
 
     python -m experiments.privacy.update_norms --output experiments/records/privacy/update_norms.json
 
-One device with pictures of Scenes trains `--rounds` rounds of the default configuration (20 shared steps,
-rank 8, learning rate 1e-3, condition dropout .1), its update alone making the next state. Norms are those of
+One device with pictures of Scenes trains `--rounds` rounds of the default configuration (20 steps of the shared
+stage, rank 8, learning rate 1e-3, condition dropout .1); its update alone makes the next state. Norms are those of
 `fedaigc.device.training.update_clipping`, which a device clips to its owner's bound.
 """
 
@@ -30,7 +30,7 @@ from fedaigc.strategy.sources import strategy_names
 
 
 def norms_of(strategy: str, pictures: int, rounds: int, learning_rate: float, seed: int) -> list[float]:
-    """The norm of each round's update."""
+    """Return the norm of each round's update."""
     config = parse_config(
         {
             "homes": "homes",

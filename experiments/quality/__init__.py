@@ -1,1 +1,1 @@
-"""How good the shipped model's pictures are, by the judge and by eye."""
+"""The quality of the shipped model's pictures, by the judge and by eye."""

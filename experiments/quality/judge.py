@@ -1,9 +1,9 @@
-"""How well the shipped judge sees: clean held-out scenes, the same through the autoencoder, and negatives.
+"""The accuracy of the shipped judge on clean held-out scenes, on the same after the autoencoder, and on negatives.
 
     python -m experiments.quality.judge
 
-Prints JSON: accuracy of object, place and style on 2,000 fresh scenes of held-out combinations, and for each
-kind of negative (`experiments.pretrain.negatives`) the share of 250 that it rejects.
+Prints JSON: the accuracy of object, place and style on 2,000 fresh scenes of held-out combinations, and the
+share of 250 pictures of each kind of negative (`experiments.pretrain.negatives`) that it rejects.
 """
 
 import argparse

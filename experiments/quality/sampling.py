@@ -1,4 +1,4 @@
-"""Draw many pictures with the stock pipeline, a batch at a time, each from its own noise."""
+"""Draw many pictures with the stock pipeline, one batch at a time, each from its own noise."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from rich.progress import track
 from fedaigc.rng import rng
 
 BATCH = 8
-# progress goes beside the JSON, not into it
+# progress goes to stderr, JSON to stdout
 PROGRESS_CONSOLE = Console(stderr=True)
 
 
@@ -24,7 +24,7 @@ def draw(
     guidance_scale: float = 5.0,
     label: str = "drawing",
 ) -> list[Image.Image]:
-    """One picture a prompt; picture i depends on (prompt i, seed i) alone, up to batch rounding."""
+    """Draw one picture per prompt; picture i depends on (prompt i, seed i) alone, up to batch rounding."""
     images: list[Image.Image] = []
     for start in track(range(0, len(prompts), BATCH), description=label, console=PROGRESS_CONSOLE):
         rows = range(start, min(start + BATCH, len(prompts)))
@@ -44,5 +44,5 @@ def draw(
 
 
 def one_thread() -> None:
-    """Two processes of one thread each use two cores better than one with two, and results repeat."""
+    """Use one thread: two processes of one thread use two cores better than one of two, and results repeat."""
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What experiments on shared steps have in common: model, plan, judge, and the general word of an object."""
+"""The common setting of experiments on shared steps: model, plan, judge, and the general word of an object."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from fedaigc.semantics.concepts.taxonomy import Taxonomy
 
 @dataclass(frozen=True)
 class Setting:
-    """The embedded pipeline, the plan of every picture (64 x 64 pixels), and who judges them."""
+    """The embedded pipeline, the plan of every picture (64 x 64 pixels), and the judge."""
 
     pipe: Any
     plan: DenoisingPlan
@@ -21,7 +21,7 @@ class Setting:
 
 
 def open_setting() -> Setting:
-    """N = 11, guidance 5, in one thread."""
+    """Return the setting with N = 11 and guidance 5, in one thread."""
     one_thread()
     pipe = load_pipeline()
     plan = build_plan(
@@ -36,6 +36,6 @@ def open_setting() -> Setting:
 
 
 def kind_of(noun: Noun, taxonomy: Taxonomy) -> Noun:
-    """The nearest general word above an object."""
+    """Return the nearest general word above an object."""
     above = taxonomy.ancestors(noun.concept)
     return next(general for general in GENERAL_OBJECT_NOUNS if general.concept in above)

@@ -3,11 +3,11 @@
     python -m experiments.quality.shared_prompts --images docs/images \\
         --record experiments/records/shared_prompts.json
 
-For each pair of prompts the target is finished with its own prompt after K steps of N on each kind of
-shared prompt, and the judge says whether the target's object and place are there. Near pairs differ in the
-object and agree in its kind and in the place ("a lemon on a table", "an apple on a table"); far pairs agree
-in nothing.
-Compare Figures 5 and 6 of [Du23]: there, K = 5 of 11 steps is fine for a near pair, 7 worse, 9 fails.
+For each pair of prompts, the first K steps of N run on each kind of shared prompt, and the target's own prompt
+finishes. The judge decides whether the picture shows the target's object and place. Near pairs differ in the
+object and agree in its kind and in the place ("a lemon on a table", "an apple on a table"); far pairs agree in
+nothing.
+Compare Figures 5 and 6 of [Du23]: there, K = 5 of 11 steps is fine for a near pair, 7 is worse, and 9 fails.
 """
 
 import argparse
@@ -59,12 +59,12 @@ class Pair:
     group: str
 
     def shared_prompt(self, kind: str) -> str:
-        """The prompt that the shared steps of this kind run on."""
+        """Return the prompt that the shared steps of this kind run on."""
         return {"own": self.own, "other": self.other, "group": self.group, "empty": ""}[kind]
 
 
 def draw_pairs(count: int, seed: int, minimum: int = 3) -> list[Pair]:
-    """`count` near and `count` far pairs. minimum: see `experiments.paper.pairs.draw_pairs`."""
+    """Draw `count` near and `count` far pairs. minimum: see `experiments.paper.pairs.draw_pairs`."""
     taxonomy = Taxonomy.load()
     random = numpy_rng(seed, "pairs")
 
@@ -91,7 +91,7 @@ def draw_pairs(count: int, seed: int, minimum: int = 3) -> list[Pair]:
             str(i): disclose(parse(text, taxonomy), Policy.KIND, taxonomy, minimum)
             for i, text in enumerate((own, theirs))
         }
-        # an unbounded distance puts any two tasks into one group: far pairs are to show what happens then
+        # an unbounded distance groups any two tasks: far pairs should show the effect
         (both,) = group(signatures, taxonomy, max_distance=float("inf"))
         return Pair(distance, target, place, own, theirs, both.prompt)
 
@@ -109,9 +109,9 @@ def draw_pairs(count: int, seed: int, minimum: int = 3) -> list[Pair]:
 def finish_all(
     pipe: object, plan: DenoisingPlan, pairs: Sequence[Pair], seeds: Sequence[int], progress: Progress
 ) -> dict[tuple[str, int], list[Image.Image]]:
-    """One picture an item for each kind and K, the steps of a kind's prefix run once for all K.
+    """Draw one picture per item for each kind and K; the shared steps of a kind run once for all K.
 
-    The target's own prompt all the way is the solo run, whatever K is; so is K = 0 whatever the kind.
+    The target's own prompt in all steps is the solo run, for every K; so is K = 0, for every kind.
     """
     pictures: dict[tuple[str, int], list[Image.Image]] = {(kind, k): [] for kind in KINDS for k in HAND_OFFS}
     task = progress.add_task("pictures", total=len(pairs))
@@ -139,7 +139,7 @@ def finish_all(
 
 
 def plot(rows: Sequence[Row], folder: Path) -> None:
-    """Accuracy of object and place against K, near and far, one line a kind of shared prompt."""
+    """Plot the accuracy of object and place against K, near and far, one line per kind of shared prompt."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -205,7 +205,7 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def picture_columns(pairs: Sequence[Pair]) -> dict[str, list[str]]:
-    """A list for each field of a pair, one entry a picture."""
+    """Return a list for each field of a pair, with one entry per picture."""
     return {
         "object": [pair.object.word for pair in pairs],
         "place": [pair.place.word for pair in pairs],

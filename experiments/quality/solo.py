@@ -1,4 +1,4 @@
-"""Object and place accuracy of the embedded model on held-out combinations, solo, by the judge; prints JSON.
+"""Object and place accuracy of the embedded model in solo runs of held-out combinations, by the judge; prints JSON.
 
 python -m experiments.quality.solo
 """

@@ -2,9 +2,9 @@
 
     python -m experiments.quality.style
 
-For each held-out style the personal adapter is trained on pictures in that style, on the clean side of a
-boundary t* that lies at step K of 11, and used from that step on; steps before K run on the group prompt and
-the base weights, as an edge would run them. The more is shared, the less of the style can come through.
+For each held-out style, the personal adapter is trained on pictures in that style, on the clean side of a
+boundary t* at step K of 11, and used from that step on. Steps before K run on the group prompt and the base
+weights, as an edge server would run them. The more steps are shared, the less of the style can appear.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from fedaigc.metrics.intervals import proportion
 from fedaigc.rng import derived_seed, numpy_rng, rng
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 
-# noisier than every timestep: with K = 0 the personal stage is everything
+# noisier than every timestep: with K = 0 the personal stage is the whole range
 ALL_PERSONAL = -100.0
 
 
 def draw(pipe: object, plan: DenoisingPlan, scenes: list[Scene], k: int, seed: int) -> list[Image.Image]:
-    """Pictures of `scenes`: steps before K on base and group prompt, the others on the personal adapter."""
+    """Draw pictures of `scenes`: steps before K on base and group prompt, the others with the personal adapter."""
     taxonomy = Taxonomy.load()
     images: list[Image.Image] = []
     for start in range(0, len(scenes), BATCH):

@@ -1,4 +1,4 @@
-"""Rebuild the sprite atlas from the icon packages it was made of.
+"""Rebuild the sprite atlas from its icon packages.
 
     npm pack @iconify-json/noto@1.2.9 @iconify-json/noto-v1@1.2.5 @iconify-json/fluent-emoji-flat@1.2.6 \
         @iconify-json/fluent-emoji@1.2.7 @iconify-json/emojione@1.2.3 @iconify-json/twemoji@1.2.5 \
@@ -6,7 +6,7 @@
     for f in *.tgz; do mkdir "${f%.tgz}" && tar xzf "$f" -C "${f%.tgz}"; done
     python experiments/scenes/build_atlas.py FOLDER_WITH_THE_UNPACKED_PACKAGES
 
-Writes one strip of 96-pixel sprites a style, in the order of `OBJECTS`, into fedaigc/assets/sprites.
+Writes one strip of 96-pixel sprites per style, in the order of `OBJECTS`, into fedaigc/assets/sprites.
 """
 
 import argparse
@@ -29,7 +29,7 @@ PACKAGES = {
     "blob": "iconify-json-noto-v1-1.2.5",
     "openmoji": "iconify-json-openmoji-1.2.29",
 }
-# the icon names tried in turn, where they differ from the object's word
+# icon names to try in turn, where they differ from the object's word
 ICONS = {
     "apple": ["red-apple"],
     "cup": ["hot-beverage"],
@@ -43,7 +43,7 @@ ICONS = {
 
 
 def icon_body(icons: dict[str, dict], word: str) -> str:
-    """The SVG body of the first icon that stands for `word`; KeyError where the set has none."""
+    """Return the SVG body of the first icon that stands for `word`; KeyError if the set has none."""
     for name in [*ICONS.get(word, []), word]:
         if name in icons["icons"]:
             return icons["icons"][name]["body"]
@@ -53,7 +53,7 @@ def icon_body(icons: dict[str, dict], word: str) -> str:
 
 
 def sprite(icons: dict[str, dict], word: str) -> Image.Image:
-    """One SPRITE_PX square RGBA sprite: the drawing, cropped to its ink, on the bottom centre line."""
+    """Return a square RGBA sprite of SPRITE_PX: the drawing, cropped to its ink, at the centre of the bottom line."""
     width, height = icons.get("width", 16), icons.get("height", 16)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
@@ -63,7 +63,7 @@ def sprite(icons: dict[str, dict], word: str) -> Image.Image:
     drawn = drawn.convert("RGBA")
     ink = drawn.crop(drawn.getchannel("A").point(lambda a: 255 * (a > 24)).getbbox())
     ink.thumbnail((SPRITE_PX, SPRITE_PX), Image.Resampling.LANCZOS)
-    # fill the square, so that objects have one size in every style
+    # fill the square, so that objects have the same size in every style
     scale = SPRITE_PX / max(ink.size)
     ink = ink.resize((round(ink.width * scale), round(ink.height * scale)), Image.Resampling.LANCZOS)
     square = Image.new("RGBA", (SPRITE_PX, SPRITE_PX))

@@ -1,13 +1,13 @@
-"""Energy and latency of a picture against the size of its group, beside two alternatives; prints JSON.
+"""Energy and latency of a picture against the size of its group, and of two alternatives; prints JSON.
 
     python -m experiments.wireless.group_size --images docs/images/wireless \\
         --record experiments/records/wireless/group_size.json
 
-Stable Diffusion v1-4's shapes, N = 11, K = 5, the profiles of `fedaigc.wireless.profiles` (partly assumed:
-see their sources). "shared": the edge runs K steps once and sends latents of 131,072 bits to each member.
-"finished images": the edge runs all steps for each member and sends it a JPEG file of 50,000 bytes (assumed).
-"alone": every device runs all steps, and nothing is sent. The link has the mean SNR of `--distance`, Rayleigh
-fading at walking pace, adaptive coding, at most 4 transmissions; 200 packets for each row.
+Stable Diffusion v1-4's shapes, N = 11, K = 5, the profiles of `fedaigc.wireless.profiles` (partly assumed: see
+their sources). "shared": the edge server runs K steps once and sends latents of 131,072 bits to each member.
+"finished images": the edge server runs all steps for each member and sends it a JPEG file of 50,000 bytes
+(assumed). "alone": every device runs all steps, and nothing is sent. The link has the mean SNR of `--distance`,
+Rayleigh fading at walking pace, adaptive coding, and at most 4 transmissions; 200 packets for each row.
 """
 
 import argparse
@@ -35,7 +35,7 @@ PACKETS = 200
 
 
 def airtimes(link: RadioLink, bits: int, seed: int) -> tuple[list[float], list[float]]:
-    """Seconds on the air, and until the last block was there, of `PACKETS` payloads of so many bits."""
+    """Return seconds on the air, and until the last block arrived, of `PACKETS` payloads of `bits` bits."""
     # 3 dB of margin: the sender knows the mean, not the fade
     transmission = Transmission(choose_scheme(link.snr_db - 3.0), 4, "erase")
     coherence_s = coherence_time_s(link.speed_m_s, link.carrier_hz)
@@ -52,7 +52,7 @@ def airtimes(link: RadioLink, bits: int, seed: int) -> tuple[list[float], list[f
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Joules and seconds against group size, of a record's rows."""
+    """Plot joules and seconds against group size, from the rows of a record."""
     from experiments.paper.setting import curves
 
     panels = [
@@ -107,7 +107,7 @@ def main() -> None:
         send_j = [EDGE_SERVER.radio.send_energy_j(s) for s in images[0]]
         device = [PHONE.radio.receive_energy_j(s) for s in images[0]]
         system = [d + s + EDGE_SERVER.image_j(STEPS) for d, s in zip(device, send_j, strict=True)]
-        # one after the other on the edge: a member waits for half of the others on average
+        # one after the other on the edge server: a member waits for half of the others on average
         late = [EDGE_SERVER.image_s(STEPS) * (size + 1) / 2 + s for s in images[1]]
         rows.append(row("finished images", size, device, system, late))
         alone_j, alone_s = [PHONE.image_j(STEPS)] * 2, [PHONE.image_s(STEPS)] * 2

@@ -1,9 +1,9 @@
-"""What a multistep scheduler's history is worth on the air: `exact` against `latents`; prints JSON.
+"""The value of a multistep scheduler's history on the air: `exact` against `latents`; prints JSON.
 
     python -m experiments.wireless.handoffs --images docs/images/wireless \\
         --record experiments/records/wireless/handoffs.json
 
-Near pairs, N = 11, steps shared on the group's prompt, a perfect link. "exact" sends the scheduler's history,
+Near pairs, N = 11, shared steps on the group's prompt, a perfect link. "exact" sends the scheduler's history,
 "latents" lets the device restart at first order. Quality is the SSIM to the picture of the unsplit state, and
 the judge's share of pictures with the target's object; bits are those of one member's packet.
 """
@@ -48,7 +48,7 @@ COMPARISONS = [
 
 
 def bits_a_member(packet: bytes, batch: int) -> int:
-    """The header once, and one sample's share of the body: the states of a batch are packed together."""
+    """Return the bits of the header and of one sample's share of the body: a batch of states is packed together."""
     body = sum(stop - start for start, stop in (tensor.span for tensor in body_tensors(packet)))
     return 8 * (packet_layout(packet).header[1] + body // batch)
 
@@ -56,13 +56,13 @@ def bits_a_member(packet: bytes, batch: int) -> int:
 def through(
     state: DenoisingState, plan: DenoisingPlan, handoff, number_format: FormatName | None
 ) -> tuple[DenoisingState, int]:
-    """The state as a member unpacks it, and its bits."""
+    """Return the state as a member unpacks it, and its bits."""
     packet = pack(state, plan, handoff, number_format)
     return unpack(packet, plan), bits_a_member(packet, len(state.latents))
 
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
-    """Similarity against bits for each scheduler, of a record's rows."""
+    """Plot similarity against bits for each scheduler, from the rows of a record."""
     panels = [
         (
             f"{scheduler}, K = {AT[1]} of {STEPS}",

@@ -1,9 +1,10 @@
-"""Measure how often coded blocks fail and how many bit errors a failed one holds; write the shipped table.
+"""Measure how often coded blocks fail and how many bit errors a failed one has; write the shipped table.
 
     python -m experiments.wireless.measure_blocks --work runs/wireless --install
 
-Every scheme of `MCS` over AWGN through the full chain: in steps of 0.25 dB over the fall of the curve,
-coarser below it, where every block fails and only the number of errors changes. Goes on where it was cut off.
+Every scheme of `MCS` over AWGN through the full chain, in steps of 0.25 dB over the fall of the curve, and in
+coarser steps below it, where every block fails and only the number of errors changes. A run that was cut off
+continues where it stopped.
 """
 
 import argparse
@@ -24,14 +25,14 @@ from fedaigc.wireless.block_code import MCS, PAYLOAD_BITS, Scheme
 from fedaigc.wireless.block_table import QUANTILES
 from fedaigc.wireless.radio import RadioChannel, Transmission
 
-# below the SNR where nearly all blocks fail, in dB from there
+# offsets in dB below the SNR at which nearly all blocks fail
 BELOW = (-20.0, -12.0, -8.0, -5.0, -3.0, -2.0, -1.0)
 STEP_DB = 0.25
 LOWEST_RATE = 1e-3
 
 
 def measure_point(scheme: Scheme, snr_db: float, blocks: int, seed: int) -> dict[str, object]:
-    """Failed blocks of `blocks` at one SNR, and the quantiles of their bit errors."""
+    """Count the failed blocks of `blocks` at one SNR, with the quantiles of their bit errors."""
     random = numpy_rng(seed, "blocks", scheme.modulation, str(scheme.code_rate), f"{snr_db:.2f}")
     sent = random.integers(0, 2, blocks * PAYLOAD_BITS, dtype=np.uint8)
     received = RadioChannel(Transmission(scheme), snr_db).send(sent, random).bits
@@ -42,7 +43,7 @@ def measure_point(scheme: Scheme, snr_db: float, blocks: int, seed: int) -> dict
 
 
 def measure(scheme: Scheme, options: argparse.Namespace, progress: Progress, cache: Path) -> list[dict]:
-    """All points of a scheme, from the lowest SNR up."""
+    """Measure all points of a scheme, from the lowest SNR up."""
     done: dict[str, dict] = json.loads(cache.read_text()) if cache.exists() else {}
 
     def point(snr_db: float, blocks: int) -> dict:
@@ -52,7 +53,7 @@ def measure(scheme: Scheme, options: argparse.Namespace, progress: Progress, cac
             cache.write_text(json.dumps(done))
         return done[key]
 
-    # where the curve begins to fall: from above, in steps of 1 dB with few blocks
+    # find where the curve begins to fall: from above, in steps of 1 dB with few blocks
     task = progress.add_task(f"{scheme.modulation} {scheme.code_rate:.3f}", total=None)
     start = 30.0
     while start > -8 and point(start, 64)["failed"] < 62:

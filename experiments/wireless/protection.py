@@ -1,14 +1,14 @@
-"""What modulation, code, unequal protection and noise-matched resume each buy, against SNR; prints JSON.
+"""The gain of modulation, code, unequal protection and noise-matched resume against SNR; prints JSON.
 
     python -m experiments.wireless.protection --images docs/images/wireless \\
         --record experiments/records/wireless/protection.json
 
-Near pairs, N = 11, K = 5, steps shared on the group's prompt, latents in plain 8-bit fixed point over AWGN,
-one transmission a block; the full chain throughout. Quality is the SSIM to the picture without a channel, and
-the judge's share of pictures with the target's object. Joules are those of Stable Diffusion v1-4 on the phone
-of the profiles (partly assumed: see their sources): of its denoising steps, and of the edge's and the phone's
-radio at 1 MHz for its latents of 131,072 bits, which take as many times the air of this model's latents as
-they have bits.
+Near pairs, N = 11, K = 5, shared steps on the group's prompt, latents in plain 8-bit fixed point over AWGN, one
+transmission per block, always through the full chain. Quality is the SSIM to the picture without a channel, and
+the judge's share of pictures with the target's object. Joules are those of Stable Diffusion v1-4 on the phone of
+the profiles (partly assumed: see their sources): of its denoising steps, and of the radios of the edge server and
+the phone at 1 MHz for its latents of 131,072 bits. Their airtime is that of this model's latents, scaled by the
+ratio of the bits.
 """
 
 import argparse
@@ -43,20 +43,20 @@ from fedaigc.wireless.radio import RadioChannel, Transmission
 STEPS, SHARED = 11, 5
 SNRS_DB = (0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0)
 PROTECTED = 2
-# for airtime alone: the SNR is given
+# for the airtime only: the SNR is given
 LINK = RadioLink(distance_m=1.0, tx_power_w=EDGE_SERVER.tx_power_w)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """scheme: fixed, or None for the adaptive one. planes: so many most significant ones in MCS 2."""
+    """A kind of protection. scheme: fixed, or None for the adaptive one. planes: most significant ones in MCS 2."""
 
     scheme: Scheme | None
     planes: int = 0
     noise_matched: bool = False
 
     def channel(self, snr_db: float) -> Channel:
-        """The channel at this SNR."""
+        """Return the channel at this SNR."""
         rest = RadioChannel(Transmission(self.scheme or choose_scheme(snr_db)), snr_db)
         if not self.planes:
             return rest
@@ -84,12 +84,12 @@ COMPARISONS = [
 
 
 def plane_error_rates(modulation: Any, snr_db: float) -> np.ndarray:
-    """Of each bit plane: its bits fall on all places of a symbol in turn, so planes have the mean rate."""
+    """Return the error rate of each bit plane: its bits take all places of a symbol in turn, so it is the mean."""
     return np.full(8, bit_error_rates(modulation, snr_db).mean())
 
 
 def radio_j(airtime_s: float) -> float:
-    """What sender and receiver draw for so long."""
+    """Return the energy that sender and receiver use in this airtime."""
     return EDGE_SERVER.radio.send_energy_j(airtime_s) + PHONE.radio.receive_energy_j(airtime_s)
 
 
@@ -159,7 +159,7 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def add_energy(record: Record) -> None:
-    """To each row joules of radio and denoising of one and the same model, Stable Diffusion v1-4."""
+    """Add to each row the joules of radio and denoising of the same model, Stable Diffusion v1-4."""
     for row in record["rows"]:
         row["Stable Diffusion v1-4"] = {
             "information bits": LATENT_BITS,
@@ -169,7 +169,7 @@ def add_energy(record: Record) -> None:
 
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
-    """The curves of all variants, from the rows of a record."""
+    """Plot the curves of all variants, from the rows of a record."""
     panels: list[tuple[str, str, dict]] = [("", "SSIM", {}), ("", "target object seen", {})]
     for name in VARIANTS:
         own_rows = [row for row in rows if row["variant"] == name]
@@ -184,7 +184,7 @@ def draw(rows: Sequence[Row], folder: Path) -> None:
 def _received(
     latents: torch.Tensor, number_format, variant: Variant, snr_db: float, rows: Sequence[int], seed: int
 ) -> tuple[torch.Tensor, list[float], list[float]]:
-    """The latents as they arrive; bits on air by information bits, and seconds on the air, of each sample."""
+    """The received latents; bits on air per information bit, and seconds on the air, of each sample."""
     values, air, seconds = [], [], []
     for row, sample in zip(rows, latents, strict=True):
         bits = number_format.to_bits(sample.reshape(-1)).T.reshape(-1)

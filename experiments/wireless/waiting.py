@@ -1,11 +1,11 @@
-"""A sender that waits out deep fades: what it saves and what it costs; prints JSON.
+"""A sender that waits out deep fades: its savings and its costs; prints JSON.
 
     python -m experiments.wireless.waiting --images docs/images/wireless \\
         --record experiments/records/wireless/waiting.json
 
-Near pairs, N = 11, K = 3, shared on the group's prompt; a link of 9 dB mean SNR, Rayleigh fading at 1 m/s,
-one fade for a packet, 16-QAM at rate 0.54 sent once (it needs about 7 dB). While the SNR of the moment is
-below 8 dB the edge goes on denoising, at most so many steps; then it sends whatever the channel is.
+Near pairs, N = 11, K = 3 steps shared on the group's prompt; a link of 9 dB mean SNR, Rayleigh fading at 1 m/s,
+one fade per packet, 16-QAM at rate 0.54 sent once (it needs about 7 dB). While the current SNR is below 8 dB, the
+edge server continues to denoise, up to a maximum number of steps; then it sends in any state of the channel.
 """
 
 import argparse
@@ -39,7 +39,7 @@ COMPARISONS = [
 
 
 def link(wait_steps: int, seed: int) -> SimulatedLink:
-    """The link; without waiting any SNR will do."""
+    """Return the link; without waiting it sends at any SNR."""
     settings = LinkSettings(
         number_format="fixed8-gray",
         snr_db=9.0,
@@ -109,7 +109,7 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
-    """Packets, work and pictures against the bound on the wait, of a record's rows."""
+    """Plot packets, work and pictures against the bound on the wait, from the rows of a record."""
     panels = [
         ("packets", "share with bit errors", _line(rows, "packets with errors")),
         ("work left to the device", "steps", _line(rows, "steps on the device")),

@@ -1,1 +1,1 @@
-"""Comparisons of strategies: studies of many runs."""
+"""Studies: comparisons of strategies over many runs."""

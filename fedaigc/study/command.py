@@ -1,4 +1,4 @@
-"""`fedaigc compare`: the estimate first, then the runs that are missing, then tables, plots and report."""
+"""`fedaigc compare`: the time estimate, the runs that are missing, then tables, plots and the report."""
 
 import time
 from collections.abc import Mapping
@@ -33,12 +33,22 @@ def compare(
     recompute_count: int = 0,
     recompute_seed: int = 0,
 ) -> int:
-    """Run the study of a TOML file as far as it is not recorded; returns the status to exit with.
+    """Run the part of a study that is not recorded yet, and write its report.
 
-    0: everything is done. 1: runs failed, and are recorded as failed. 130: stopped by a signal. With
-    recompute_count: that many recorded runs are computed again; 1 where one of them differs from its record.
+    Args:
+        path: The TOML file of the study.
+        estimate_only: Print the estimated time only.
+        list_only: Print the runs and their status only.
+        tables_only: Write the report from the records only.
+        recompute_count: Compute that number of recorded runs again and compare them, in place of new runs.
+        recompute_seed: Seed of the draw of these runs.
 
-    Raises UserError for a configuration that cannot work, and when another process runs the same study.
+    Returns:
+        The exit status: 0 if everything is done; 1 if runs failed, which are recorded as failed, or if a
+        recomputed run differs from its record; 130 if a signal stopped the study.
+
+    Raises:
+        UserError: The configuration cannot work, or another process runs the same study.
     """
     console = Console(soft_wrap=True, highlight=False)
     study = read_study(path)
@@ -111,7 +121,7 @@ def _list(console: Console, plan: Plan, records: Mapping[str, Mapping[str, Any]]
 
 
 def _measure(study: StudyConfig, plan: Plan) -> Measured:
-    """Measured by as many processes at once as the study will have."""
+    """Measure with as many processes at once as the study will have."""
     folder = study.work / "measure"
     folder.mkdir(parents=True, exist_ok=True)
     run = next(run for run in (*plan.runs, *plan.later) if run.kind == "pooled")

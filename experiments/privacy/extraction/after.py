@@ -1,14 +1,14 @@
-"""The extraction against the present code: signature, then the best orders that the search knows, two a task.
+"""The extraction against the present code: signature, then the best orders that the search knows, two per task.
 
-The attacker puts to each task a question that halves the candidates of its signature, by factors that
-overflow for one half, and reads all that comes back: kind and size of the reply, and which step of the ladder
-of reply times it left at. What that means it has learned from its own copy of a device with prompts that it
-knows, as counts n(seen | half); the posterior of a candidate c with half h(c) is
+For each task the attacker asks a question that halves the candidates of its signature, by factors that overflow for
+one half, and reads everything that is returned: kind and size of the reply, and the step of the ladder of reply times
+at which it was sent. It has learned their meaning from its own copy of a device with known prompts, as counts
+n(seen | half). The posterior of a candidate c with half h(c) is
 
     p(c | seen) ~ p(c | signature) (n(seen | h(c)) + 1) / (n(h(c)) + outcomes)
 
-and no more can be read from replies than the entropy of the signature and log2 of the number of different
-outcomes an attempt.
+and replies cannot reveal more than the entropy of the signature plus log2 of the number of different outcomes per
+attempt.
 """
 
 import math
@@ -36,17 +36,17 @@ from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.federation.wire.messages import Ask, body, failure_in, read_signatures, shared_state_record
 from fedaigc.rng import numpy_rng
 
-# known prompts that the attacker draws on its own device, of each half
+# known prompts of each half that the attacker draws on its own device
 KNOWN = 20
 ORDER = Genes("factors that overflow for half of the candidates", {"state": "overflow", "steps": 1})
 
-# puts a state and orders to the device and returns what is seen of each: see `_seen`
+# sends a state and orders to the device and returns what is seen of each: see `_seen`
 Put = Callable[[RecordDict, Sequence[RecordDict]], Sequence[str]]
 
 
 @dataclass
 class Beliefs:
-    """What the attacker believes of each task in the end.
+    """The attacker's final beliefs about each task.
 
     indices, weights: the candidates of its signature, and their probabilities. seen: outcomes of its orders.
     meaning: how often each outcome was seen for known prompts that overflow ("True") and that do not.
@@ -58,12 +58,12 @@ class Beliefs:
     meaning: dict[str, dict[str, int]]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the beliefs for JSON."""
         return asdict(self)
 
 
 def believe(lab: Lab, classes: Sequence[np.ndarray], tasks: Sequence[str], put: Put, known: Put) -> Beliefs:
-    """Attack tasks whose candidates are `classes`. known: the attacker's own device, told which prompts."""
+    """Attack tasks whose candidates are `classes`. known: the attacker's own device, which is given the prompts."""
     meaning: dict[str, dict[str, int]] = {}
     beliefs = Beliefs([left.tolist() for left in classes], [], [[] for _ in tasks], meaning)
     random = numpy_rng(0, "known")
@@ -73,7 +73,7 @@ def believe(lab: Lab, classes: Sequence[np.ndarray], tasks: Sequence[str], put: 
         question, _ = _question(lab, left, number)
         lab.put_question(number, question)
         halves.append((lab.table[left] * question).max(1) > 1)
-    # what a device says of prompts that are known, on either side of the first question
+    # a device's outcomes for known prompts, on either side of the first question
     everything = (lab.table * lab.question(0)).max(1) > 1
     for side in (True, False):
         drawn = random.choice(np.flatnonzero(everything == side), KNOWN, replace=False)
@@ -95,7 +95,7 @@ def believe(lab: Lab, classes: Sequence[np.ndarray], tasks: Sequence[str], put: 
 
 
 def _question(lab: Lab, left: np.ndarray, number: int) -> tuple[np.ndarray, float]:
-    """A question that halves these candidates and that the public probe of a device does not overflow for."""
+    """A question that halves these candidates, and for which a device's public probe does not overflow."""
     for seed in range(100 * number, 100 * number + 100):
         question, bits = best_question(lab.table, [left], seed, 1)
         if (lab.probe * question).max() < 0.999:
@@ -117,7 +117,7 @@ def attack_over(
     tasks: Sequence[str],
     seed: int,
 ) -> Beliefs:
-    """Attack over a deployment, where a reply's time is lost in the network's: its kind is what is seen."""
+    """Attack over a deployment, where the network hides a reply's time: only its kind is seen."""
     lab = Lab(pipe, base_hash)
 
     def put(state: RecordDict, orders: Sequence[RecordDict]) -> list[str]:
@@ -130,7 +130,7 @@ def attack_over(
     guess = by_signature(lab.prompts)
     classes = []
     for task in tasks:
-        # what is not listed by this name is offered without a signature
+        # a task that is not listed by this name is offered without a signature
         disclosed = signatures.get(task)
         text = "" if disclosed is None else disclosed.to_json()
         classes.append(np.flatnonzero(np.array(guess.classes) == guess.names.index(text)))
@@ -140,13 +140,13 @@ def attack_over(
 
 
 class _OwnDevice:
-    """The attacker's copy of a device, with prompts that it knows."""
+    """The attacker's copy of a device, with known prompts."""
 
     def __init__(self, folder: Path, floor_s: float, *, timed: bool) -> None:
         self.folder, self.floor_s, self.timed, self.made = folder, floor_s, timed, 0
 
     def known(self, state: RecordDict, orders: Sequence[RecordDict]) -> list[str]:
-        """What is seen of orders whose task ids are prompts: each is queued, then drawn."""
+        """Return what is seen of orders whose task ids are prompts: each is queued, then drawn."""
         prompts = [str(order["body"]["task_id"]) for order in orders]  # type: ignore[index]
         self.made += 1
         victim = Victim(self.folder / str(self.made), prompts, reply_floor_s=self.floor_s)
@@ -173,7 +173,7 @@ def _kind(reply: RecordDict | Failure) -> str:
 
 
 def record_over(found: dict[str, Any], secrets: Sequence[int], seconds: float, way: str) -> dict[str, Any]:
-    """The record of an attack that ended so."""
+    """Return the record of an attack with this outcome."""
     guess, count = by_signature(candidates()), len(candidates())
     posteriors = []
     for indices, weights in zip(found["indices"], found["weights"], strict=True):
@@ -201,7 +201,7 @@ def record_over(found: dict[str, Any], secrets: Sequence[int], seconds: float, w
 
 
 def search_and_extract(folder: Path, count: int, seed: int, rounds: int) -> dict[str, Any]:
-    """Search for orders that tell prompts apart, then attack an agent in this process with the best."""
+    """Search for orders that distinguish prompts, then attack an agent in this process with the best."""
     prompts = candidates()
     secrets = draw_secrets(prompts, count, seed)
     victim = Victim(folder / "home", [prompts[index] for index in secrets])

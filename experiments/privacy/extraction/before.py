@@ -1,6 +1,6 @@
-"""The attack on the code before (b8a6c4d), with that code's form of the order to finish a task.
+"""The attack on the earlier code (b8a6c4d), with that code's form of the order to finish a task.
 
-Only for that code, which must come before this one on the path: see `experiments.privacy.prompt_extraction`.
+It needs that code, which must come before this one on the path: see `experiments.privacy.prompt_extraction`.
 """
 
 import time
@@ -27,17 +27,17 @@ from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.federation.wire.messages import Ask, body, failure_in, shared_state_record
 
 COMMIT = "b8a6c4d"
-# sends orders of one kind and returns the replies in their order; a Failure where there is no reply
+# sends orders of one kind and returns the replies in the same order; a Failure if there is no reply
 Send = Callable[[Ask, Sequence[RecordDict]], Sequence[RecordDict | Failure]]
 
 
 def overflow_oracle(
     pipe: Pipeline, base_hash: str, send: Send, tasks: Sequence[str]
 ) -> Callable[[np.ndarray, Sequence[int]], list[bool | None]]:
-    """How the old code is asked whether the private prompts of these tasks overflow.
+    """Return a function that asks the earlier code whether the private prompts of these tasks overflow.
 
-    One INSTALL a question and one FINISH a prompt: `internal` is overflow, `plan_refused` is none, and after
-    both the task waits for the next order.
+    It sends one INSTALL per question and one FINISH per prompt: `internal` means overflow, `plan_refused` means
+    none, and after both the task waits for the next order.
     """
 
     def ask(question: np.ndarray, prompts: Sequence[int]) -> list[bool | None]:
@@ -56,18 +56,18 @@ def overflow_oracle(
 
 
 def kind_of(reply: RecordDict | Failure) -> Failure | None:
-    """The kind of failure that a reply is or holds; None for success."""
+    """Return the kind of failure that a reply is or contains; None for success."""
     return reply if isinstance(reply, Failure) else failure_in(reply)
 
 
 def attack(pipe: Pipeline, base_hash: str, send: Send, tasks: Sequence[str], seed: int) -> Found:
-    """Bisect the prompts of these tasks, with no use of their signatures."""
+    """Bisect the prompts of these tasks, without their signatures."""
     table = text_embeddings(pipe, candidates()).abs().amax(1).numpy().astype(np.float64)
     return bisect(table, overflow_oracle(pipe, base_hash, send, tasks), len(tasks), seed=seed)
 
 
 def record(found: Found, secrets: Sequence[int], seconds: float, way: str) -> dict[str, Any]:
-    """The record of an attack that ended so."""
+    """Return the record of an attack with this outcome."""
     prompts = candidates()
     guess, count = by_signature(prompts), len(prompts)
     prior = np.full(count, 1 / count)
@@ -88,7 +88,7 @@ def record(found: Found, secrets: Sequence[int], seconds: float, way: str) -> di
 
 
 def record_over(found: dict[str, Any], secrets: Sequence[int], seconds: float, way: str) -> dict[str, Any]:
-    """The same of what the hostile app wrote."""
+    """Return the record from the output of the hostile app."""
     return record(Found.from_dict(found), secrets, seconds, way)
 
 

@@ -1,13 +1,13 @@
-"""Which questions to ask of prompts that a hostile server does not see: bisection by overflow.
+"""Questions about prompts that a hostile server does not see: bisection by overflow.
 
 A question is a scale a_j for each coordinate j of a text embedding. A cross-attention with a diagonal of key
 weights can be made to overflow for exactly the prompts c with
 
     max_j a_j M_cj > 1,    M_cj = max_i |e_ij(c)|,    0 <= a_j <= 1
 
-over the tokens i of the prompt: key weights are a_j times the largest float, and every key is one product, so
-no order of summation matters. The attacker knows M for all candidates. One question is put to all prompts at
-once: each answer halves what is left.
+over the tokens i of the prompt: key weights are a_j times the largest float, and every key is one product, so the
+order of summation does not matter. The attacker knows M for all candidates. One question goes to all prompts at once:
+each answer halves the remaining candidates.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from fedaigc.rng import numpy_rng
 Table = Float[np.ndarray, "candidates width"]
 Question = Float[np.ndarray, " width"]
 
-# candidates so close to the threshold are kept whatever the answer: embeddings differ in their last bits
+# candidates this close to the threshold are kept for either answer: embeddings differ in their last bits
 MARGIN = 1e-4
 _DIRECTIONS = 120
 _THRESHOLDS = 24
@@ -31,7 +31,7 @@ _SAMPLE = 400
 
 @dataclass
 class Found:
-    """What the questions left. remaining: candidates of each prompt; orders: questions it answered."""
+    """The result of the questions. remaining: candidates of each prompt; orders: questions it answered."""
 
     remaining: list[np.ndarray]
     orders: list[int]
@@ -40,7 +40,7 @@ class Found:
     splits: list[float] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result for JSON."""
         return asdict(self) | {"remaining": [left.tolist() for left in self.remaining]}
 
     @classmethod
@@ -58,10 +58,10 @@ def bisect(
     max_questions: int = 40,
     start: Sequence[np.ndarray] | None = None,
 ) -> Found:
-    """Narrow the candidates of each prompt down by asking.
+    """Narrow down the candidates of each prompt by questions.
 
-    table: M. ask: a question and the numbers of the prompts to put it to; True for overflow, False for none,
-    None where the reply says neither. start: the candidates of each prompt at the beginning; all by default.
+    table: M. ask: takes a question and the numbers of the prompts to ask; returns True for overflow, False for
+    none, None if the reply shows neither. start: the candidates of each prompt at the beginning; all by default.
     """
     everything = np.arange(len(table))
     found = Found([everything if start is None else start[i] for i in range(prompts)], [0] * prompts)
@@ -84,7 +84,7 @@ def bisect(
             left = found.remaining[prompt]
             values = statistic[left]
             kept = values > 1 - MARGIN if answer else values < 1 + MARGIN
-            # an empty set says that an answer was wrong: keep what was there
+            # an empty set means that an answer was wrong: keep the previous candidates
             if kept.any():
                 found.remaining[prompt] = left[kept]
     return found
@@ -93,7 +93,7 @@ def bisect(
 def best_question(
     table: Table, remaining: Sequence[np.ndarray], seed: int, number: int
 ) -> tuple[Question, float]:
-    """The question of largest mean information, of a few hundred drawn, and that information in bits."""
+    """Return the question of largest mean information among a few hundred random ones, and its bits."""
     random = numpy_rng(seed, "questions", number)
     best, best_bits = np.zeros(table.shape[1]), -1.0
     sets = [
@@ -119,7 +119,7 @@ def best_question(
 
 
 def _entropy(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Bits that an answer gives, where what is neither above nor below is kept by both answers."""
+    """Bits of information of an answer, where both answers keep what is neither above nor below."""
     both = 1 - above - below
     left_if_above, left_if_below = above + both, below + both
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""The prompts that the attacker holds possible, and what it can compute of each before it sends anything.
+"""The prompts that the attacker considers possible, and what it can compute about each before it sends anything.
 
 720 plain prompts of Scenes (24 objects, 3 relations, 10 places), each with one of 22 modifiers or none:
 16,560 candidates. The attacker has the base model, so it knows every candidate's text embeddings.
@@ -20,7 +20,7 @@ from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.signature import Policy, disclose
 
-# those that pre-training saw, and ten that it did not
+# the modifiers of pre-training, and ten that it did not see
 MODIFIERS = (
     *TRAINED_MODIFIERS,
     "red",
@@ -38,7 +38,7 @@ _BATCH = 720
 
 
 def candidates() -> list[str]:
-    """All prompts that the attacker holds possible, the plain ones first."""
+    """Return all prompts that the attacker considers possible, the plain ones first."""
     prompts = []
     for modifier in (None, *MODIFIERS):
         for word in OBJECTS:
@@ -55,13 +55,13 @@ def candidates() -> list[str]:
 
 
 def draw_secrets(prompts: list[str], count: int, seed: int) -> list[int]:
-    """Indices of `count` different private prompts, each as likely as any other."""
+    """Draw the indices of `count` different private prompts, with equal probabilities."""
     return [int(index) for index in numpy_rng(seed, "secrets").choice(len(prompts), count, replace=False)]
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What the signature alone gives: its class of candidates, the chance of a guess, and its bits."""
+    """The result of the signature alone: its class of candidates, the probability of a guess, and its bits."""
 
     chance: float
     bits: float
@@ -70,10 +70,10 @@ class Guess:
 
 
 def by_signature(prompts: list[str], policy: Policy = Policy.KIND, min_public_prompts: int = 3) -> Guess:
-    """Candidates by the signature that a device of this policy discloses.
+    """Return the candidates by the signature that a device of this policy discloses.
 
-    classes: one number a candidate; equal numbers have equal signatures. names: the signature of each number
-    as JSON, "" for none. chance: of naming the true prompt by drawing one with its signature, which is the
+    classes: one number per candidate; equal numbers have equal signatures. names: the signature of each number as
+    JSON, "" for none. chance: probability of naming the true prompt by drawing one with its signature, which is the
     number of classes over that of candidates. bits: the entropy of the signature.
     """
     taxonomy = Taxonomy.load()
@@ -88,7 +88,7 @@ def by_signature(prompts: list[str], policy: Policy = Policy.KIND, min_public_pr
 
 
 def text_embeddings(pipe: Pipeline, prompts: list[str]) -> Float[Tensor, "n tokens width"]:
-    """The text encoder's output for each prompt, as cross-attention sees it."""
+    """Return the text encoder's output for each prompt, as cross-attention receives it."""
     parts = []
     with torch.no_grad():
         for start in range(0, len(prompts), _BATCH):

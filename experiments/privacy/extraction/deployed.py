@@ -1,6 +1,6 @@
 """The extraction over a real deployment: a server with TLS and keys, a SuperNode, its relay and an agent.
 
-The server's owner is the attacker: its app is `extraction.server_app` in place of the library's.
+The server's owner is the attacker: its app is `extraction.server_app` instead of the library's.
 """
 
 import json
@@ -20,7 +20,7 @@ _HOSTILE = f'serverapp = "{server_app.__name__}:app"'
 
 
 def over_deployment(folder: Path, count: int, seed: int, *, before: bool) -> dict[str, Any]:
-    """Attack a device in processes of its own, with an empty home but for its prompts."""
+    """Attack a device in separate processes, with a home that is empty except for its prompts."""
     prompts = candidates()
     secrets = draw_secrets(prompts, count, seed)
     config = parse_config(
@@ -40,11 +40,11 @@ def over_deployment(folder: Path, count: int, seed: int, *, before: bool) -> dic
             devices.start(0)
             _run(devices, config)
     except subprocess.TimeoutExpired:
-        # an agent that took long to end: what was found is on disk
+        # an agent that is slow to end: the results are on disk
         devices.kill(0)
     result = json.loads((config.output / server_app.RESULT).read_text())
     secret_of = dict(zip(victim.tasks, secrets, strict=True))
-    # tasks of which nothing is disclosed are offered under other names
+    # tasks without a disclosure are offered under other names
     queue = victim.agent.open_device().prompts
     attacked = [secret_of[queue.get(name).task_id] for name in result["tasks"]]
     if before:
@@ -55,7 +55,7 @@ def over_deployment(folder: Path, count: int, seed: int, *, before: bool) -> dic
 
 
 def _run(devices: Devices, config: FederationConfig) -> None:
-    """A run as `fedaigc server run` makes it, of the hostile app."""
+    """Run the hostile app as `fedaigc server run` runs an app."""
     stage = runs.stage_app
 
     def hostile(app: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a hostile server makes for an attack on a prompt: shared states, schedulers, packets."""
+"""What a hostile server creates for an attack on a prompt: shared states, schedulers, packets."""
 
 import hashlib
 import json
@@ -17,16 +17,16 @@ LARGEST = float(torch.finfo(torch.float32).max)
 
 
 def cross_attention(pipe: Pipeline) -> str:
-    """The first cross-attention of the denoiser by name, up to the part before `.to_k`."""
+    """Return the name of the denoiser's first cross-attention, up to the part before `.to_k`."""
     (name, *_) = [layer for layer in weighted_layers(pipe) if layer.endswith("attn2.to_k")]
     return name.removesuffix(".to_k")
 
 
 def overflowing_state(pipe: Pipeline, base_hash: str, question: np.ndarray) -> SharedState:
-    """A residual that replaces query and key weights of one cross-attention, for `bisection`'s question.
+    """Return a residual that replaces query and key weights of one cross-attention, for a question of `bisection`.
 
-    Queries become 0, keys a_j max e_j: a finite key leaves logits of 0 and an ordinary picture, an infinite
-    one leaves 0 x inf, not a number, in every value from there on. No t*: all steps run on it.
+    Queries become 0 and keys a_j max e_j: a finite key leaves logits of 0 and an ordinary picture; an infinite one
+    gives 0 x inf, not a number, in every value after it. There is no t*: all steps run on it.
     """
     attention, layers = cross_attention(pipe), weighted_layers(pipe)
     query, key = (_weight(layers[f"{attention}.{part}"]) for part in ("to_q", "to_k"))
@@ -38,13 +38,14 @@ def overflowing_state(pipe: Pipeline, base_hash: str, question: np.ndarray) -> S
 
 
 def multinomial_plan(pipe: Pipeline, base_hash: str, shared_hash: str) -> dict[str, Any]:
-    """A plan whose only step samples tokens from softmax(model output), and so fails on what is no number.
+    """Return a plan whose only step samples tokens from softmax(model output), and so fails on values that are not
+    numbers.
 
-    Where all is finite, the draws cannot be those of any number of latents of `odd_latents`, and the step is
-    refused as a wrong plan. Either way the task waits on.
+    If all values are finite, the draws cannot be those of any number of latents of `odd_latents`, and the step is
+    refused as a wrong plan. In both cases the task continues to wait.
     """
     side = 8 * int(pipe.vae_scale_factor)
-    # the largest number of training timesteps is none of the scheduler's own settings, and kept all the same
+    # the largest number of training timesteps is not a setting of this scheduler, but it is kept
     config = {"mask_token_id": 0, "num_train_timesteps": 1000}
     return {
         "scheduler_class": "AmusedScheduler",
@@ -63,12 +64,12 @@ def multinomial_plan(pipe: Pipeline, base_hash: str, shared_hash: str) -> dict[s
 
 
 def plan_text(plan: dict[str, Any]) -> str:
-    """A plan as canonical JSON."""
+    """Return a plan as canonical JSON."""
     return json.dumps(plan, sort_keys=True, separators=(",", ":"))
 
 
 def packet_of(plan: dict[str, Any], latents: Tensor, *, step: int = 0, **changed: Any) -> bytes:
-    """A packet of this plan with these latents. changed: other entries of its header."""
+    """Return a packet of this plan with these latents. changed: other entries of its header."""
     header = {
         "plan": hashlib.sha256(plan_text(plan).encode()).hexdigest(),
         "base": plan["base_hash"],
@@ -82,7 +83,7 @@ def packet_of(plan: dict[str, Any], latents: Tensor, *, step: int = 0, **changed
 
 
 def odd_latents(pipe: Pipeline) -> Tensor:
-    """Latents (1, c, 1, 5): torch draws them in 5 c + 16 numbers, and multinomials over them in 10 c."""
+    """Return latents (1, c, 1, 5): torch draws them in 5 c + 16 numbers, and multinomials over them in 10 c."""
     return torch.randn(
         (1, int(denoiser(pipe).config.in_channels), 1, 5), generator=torch.Generator().manual_seed(0)
     )

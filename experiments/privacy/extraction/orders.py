@@ -1,7 +1,7 @@
-"""Hostile orders to finish a task, as values that a search can draw and change, and the messages they become.
+"""Hostile orders to finish a task, as values that a search can draw and change, and the messages made from them.
 
-Every order is a few named values (`Genes`): the shared state that is installed first, the plan's numbers, the
-packet, and the configuration of the run. What a server controls is in them, beyond what devices should take.
+Every order is a few named values (`Genes`): the shared state that is installed first, the plan's numbers, the packet,
+and the configuration of the run. They contain everything that a server controls, beyond what devices should accept.
 """
 
 import math
@@ -28,7 +28,7 @@ from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
 from fedaigc.federation.wire.messages import PLAN, body
 
-# what a search draws from, by gene; the first is an honest value
+# the values that a search draws from, by gene; the first is honest
 CHOICES: dict[str, tuple[Any, ...]] = {
     "strategy": ("fedavg", "flora", "full_weights", "fedex_lora"),
     "state": ("none", "zero", "overflow", "residual_overflow", "random", "denormal", "replaced", "loud"),
@@ -69,7 +69,7 @@ HONEST: dict[str, Any] = {name: values[0] for name, values in CHOICES.items()}
 
 @dataclass(frozen=True)
 class Genes:
-    """One way to ask for a picture. values: by name, see `CHOICES`; what is left out is honest."""
+    """One way to request a picture. values: by name, see `CHOICES`; a missing value is honest."""
 
     name: str
     values: dict[str, Any] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Genes:
         return self.values.get(name, HONEST[name])
 
     def changed(self, random: np.random.Generator, count: int) -> "Genes":
-        """The same with some values drawn anew."""
+        """Return a copy with some values drawn again."""
         values = dict(self.values)
         for gene in random.choice(list(CHOICES), count, replace=False):
             values[str(gene)] = CHOICES[str(gene)][int(random.integers(len(CHOICES[str(gene)])))]
@@ -86,7 +86,7 @@ class Genes:
 
 
 class Lab:
-    """What the attacker computes on its own machine: the model, all candidates' embeddings, states, plans."""
+    """The attacker's own computations: the model, all candidates' embeddings, states, plans."""
 
     def __init__(self, pipe: Pipeline, base_hash: str, prompts: Sequence[str] | None = None) -> None:
         self.pipe, self.base_hash = pipe, base_hash
@@ -96,22 +96,22 @@ class Lab:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """The largest magnitude of each coordinate of each candidate's embedding: M of `bisection`."""
+        """Return the largest magnitude of each coordinate of each candidate's embedding: M of `bisection`."""
         found: np.ndarray = text_embeddings(self.pipe, self.prompts).abs().amax(1).numpy().astype(np.float64)
         return found
 
     @cached_property
     def probe(self) -> np.ndarray:
-        """The same of the prompt that devices probe shared states with."""
+        """Return the same for the prompt that devices probe shared states with."""
         found: np.ndarray = text_embeddings(self.pipe, [PROBE_PROMPT]).abs().amax(1).numpy()[0]
         return found
 
     def put_question(self, number: int, question: np.ndarray) -> None:
-        """Use this question under a number."""
+        """Store this question under a number."""
         self._questions[number] = question
 
     def question(self, number: int) -> np.ndarray:
-        """A question that halves the candidates, and to which the device's public probe says no overflow."""
+        """Return a question that halves the candidates, and for which the device's public probe does not overflow."""
         if number in self._questions:
             return self._questions[number]
         for seed in range(1000 * number, 1000 * number + 50):
@@ -122,11 +122,11 @@ class Lab:
         raise LookupError("every question overflows for the probe")
 
     def overflows(self, number: int, index: int) -> bool:
-        """Whether a candidate overflows under a question."""
+        """Return whether a candidate overflows under a question."""
         return bool((self.table[index] * self.question(number)).max() > 1)
 
     def state(self, genes: Genes) -> SharedState | None:
-        """The shared state that is installed first; None for none."""
+        """Return the shared state that is installed first; None for none."""
         key = tuple(genes[name] for name in ("state", "amplitude", "question", "boundary"))
         if key not in self._states:
             self._states[key] = self._state(genes)
@@ -143,7 +143,7 @@ class Lab:
             question = self.question(int(genes["question"]))
             state = overflowing_state(self.pipe, self.base_hash, question)
             if kind == "replaced":
-                # the same selection of coordinates, as large as the owner's bound lets it be
+                # the same selection of coordinates, as large as the owner's bound allows
                 residual = {
                     name: part * (amplitude * float(self._weight(name).norm()) / float(part.double().norm()))
                     for name, part in state.residual.items()
@@ -170,7 +170,7 @@ class Lab:
         return SharedState(self.base_hash, lora, rank, float(rank), {}, t_star)
 
     def overflowing_factors(self, number: int, amplitude: float) -> dict[str, tuple[Tensor, Tensor]]:
-        """Factors whose product is within an owner's bound of weights, but whose A overflows for a question.
+        """Return factors whose product is within an owner's bound of weights, but whose A overflows for a question.
 
         A selects up to 16 coordinates with a_j times the largest float; B is so small that B A is ordinary.
         """
@@ -184,7 +184,7 @@ class Lab:
         return {name: (down, up * scale)}
 
     def plan(self, genes: Genes, shared_hash: str) -> tuple[dict[str, Any], DenoisingPlan | None]:
-        """The plan's numbers as they are sent, and the plan where an honest device would build one."""
+        """Return the plan's numbers as sent, and the plan if an honest device would build one."""
         values = {
             "scheduler_class": genes["scheduler"],
             "num_inference_steps": genes["steps"],
@@ -208,14 +208,14 @@ class Lab:
                         base_hash=self.base_hash,
                         shared_hash=shared_hash,
                     )
-            except Exception:  # whatever a scheduler makes of it: then there is no such plan
+            except Exception:  # any error of a scheduler: there is no such plan
                 plan = None
         if plan is not None and genes["fingerprint"] == "right":
             values = PlanRequest.of(plan).values()
         return values, plan
 
     def packet(self, genes: Genes, plan: DenoisingPlan | None) -> bytes:
-        """The packet; empty for none."""
+        """Return the packet; empty for none."""
         kind = genes["packet"]
         if kind == "none":
             return b""
@@ -252,7 +252,7 @@ class Lab:
         return packet[:-1] + bytes([packet[-1] ^ 0xFF]) if kind == "damaged" else packet
 
     def finish(self, genes: Genes, task: str) -> RecordDict:
-        """The order to finish a task."""
+        """Return the order to finish a task."""
         state = self.state(genes)
         numbers, plan = self.plan(genes, state.hash() if state is not None else "")
         named = {"known": task, "other_case": task.upper(), "longer": task + "0"}[genes["task"]]
@@ -261,7 +261,7 @@ class Lab:
         return record
 
     def generation(self, genes: Genes) -> dict[str, Any]:
-        """The run's settings of a generation."""
+        """Return the run's generation settings."""
         link = None
         if genes["repair"] != "nothing":
             link = {"repair": genes["repair"], "number_format": "fixed8-gray", "bit_error_rate": 1e-3}

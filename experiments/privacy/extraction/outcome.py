@@ -1,4 +1,4 @@
-"""How an extraction ended, as numbers for a record."""
+"""The outcome of an extraction, as numbers for a record."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from fedaigc.metrics.intervals import proportion
 def summary(
     posteriors: Sequence[np.ndarray], secrets: Sequence[int], guess: Guess, *, prior: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """What is known of each private prompt in the end, against what its signature tells already.
+    """Return what is known of each private prompt in the end, compared with what its signature already reveals.
 
-    posteriors: one a prompt, probabilities of all candidates. prior: of a candidate before any reply; by
-    default uniform in the class of the true one's signature. identified: whether the true prompt is the most
-    probable one, alone; a tie counts as a guess among the tied, so it counts by its share in `expected`.
+    posteriors: one per prompt, probabilities of all candidates. prior: of a candidate before any reply; by default
+    uniform in the class of the true one's signature. identified: whether the true prompt alone is the most probable
+    one; a tie is a guess among the tied, so it counts by its share in `expected`.
     """
     classes = np.array(guess.classes)
     hits, expected, ranks, gained = [], [], [], []
@@ -41,7 +41,7 @@ def summary(
 
 
 def uniform(chosen: np.ndarray, count: int) -> np.ndarray:
-    """Equal probabilities for the chosen ones of `count` candidates."""
+    """Return equal probabilities for the chosen ones of `count` candidates."""
     found = np.zeros(count)
     found[chosen] = 1 / len(chosen)
     return found

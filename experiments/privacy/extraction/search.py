@@ -1,14 +1,14 @@
 """A search for hostile orders whose replies differ between private prompts.
 
-For each order a fresh device gets the same few prompts, and the same messages: the shared state, the order
-three times for each task (one more than the attempts that a device grants; the agent is started anew between,
-and the run's name changes), and what waits then.
-Seen is all that a server sees but time: kind, size and content of every reply. An order leaks when any of it
-differs between two prompts. (Time has its own test, `timing`.)
+For each order a fresh device has the same few prompts and receives the same messages: the shared state, then the order
+three times for each task (one more than the attempts that a device grants; in between, the agent is restarted and the
+run's name changes). Then the waiting tasks are checked.
+The search observes everything that a server sees except time: kind, size and content of every reply. An order leaks if
+any of it differs between two prompts. (Time has its own test, `timing`.)
 
-The search draws orders at random and changes those that drive prompts furthest apart inside: the attacker has
-the code and the model, so it knows how different the pictures are that its own copy of a device draws, and
-whether one of them is no picture at all.
+The search draws orders at random and changes those that separate prompts furthest internally: the attacker has the code
+and the model, so it knows how different the pictures of its own copy of a device are, and whether one of them is no
+picture at all.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
 from fedaigc.rng import numpy_rng
 
-# what the search tells apart: near and far from each other, on both sides of the questions if need be
+# the prompts to distinguish: near and far from each other, on both sides of the questions if necessary
 PROMPTS = (
     "an apple on a table",
     "a shiny apple on a table",
@@ -45,11 +45,11 @@ _PARENTS = 12
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of one order for each prompt.
+    """The outcome of one order for each prompt.
 
-    replies: by prompt, one text for each message, of kind, size and digest of the content. apart: how
-    different the pictures are inside, as the root mean square of a pixel in [0, 1]; 10 more where one
-    prompt's picture is of one colour and another's is not. drawn: how many of the prompts got their picture.
+    replies: by prompt, one text for each message, of kind, size and digest of the content. apart: how different the
+    pictures are internally, as the root mean square of a pixel in [0, 1]; 10 more if one prompt's picture is of one
+    colour and another's is not. drawn: how many of the prompts got their picture.
     """
 
     replies: tuple[tuple[str, ...], ...]
@@ -58,12 +58,12 @@ class Seen:
 
     @property
     def leaks(self) -> bool:
-        """Whether a server can tell two of the prompts apart."""
+        """Whether a server can distinguish two of the prompts."""
         return len(set(self.replies)) > 1
 
 
 def observe(lab: Lab, genes: Genes, prompts: Sequence[str] = PROMPTS, **settings: object) -> Seen:
-    """Put one order to a fresh device that holds these prompts."""
+    """Send one order to a fresh device that holds these prompts."""
     with tempfile.TemporaryDirectory(prefix="fa-") as folder:
         victim = Victim(Path(folder) / "home", prompts, reply_floor_s=_FAST, **settings)
         replies: list[list[str]] = [[] for _ in prompts]
@@ -73,12 +73,12 @@ def observe(lab: Lab, genes: Genes, prompts: Sequence[str] = PROMPTS, **settings
                     f"run{attempt}", strategy=genes["strategy"], generation=lab.generation(genes)
                 )
             except UserError:
-                # no server can send a configuration that does not validate
+                # a server cannot send a configuration that does not validate
                 return Seen(tuple(() for _ in prompts), 0.0, 0)
             state = lab.state(genes)
             told = [] if state is None else [victim.ask(Ask.INSTALL, shared_state_record(state), config)]
             for number, task in enumerate(victim.tasks):
-                # a HELLO after it: would something be kept in memory?
+                # a HELLO afterwards: does something stay in memory?
                 orders = ((Ask.FINISH, lab.finish(genes, task)), (Ask.HELLO, body()))
                 replies[number] += [
                     _text(reply) for reply in (*told, *(victim.ask(*order, config) for order in orders))
@@ -125,7 +125,7 @@ def search(lab: Lab, rounds: int, seed: int, progress: Callable[[str], None] | N
 
 
 def known_orders() -> Iterator[Genes]:
-    """Attacks that were thought of, then every value of every gene by itself, alone and from a packet."""
+    """Yield known attacks, then every value of every gene by itself, alone and from a packet."""
     overflow = {"state": "overflow", "steps": 1}
     yield Genes("honest alone")
     yield Genes("honest packet", {"packet": "noise"})
@@ -149,7 +149,7 @@ def known_orders() -> Iterator[Genes]:
 
 @contextmanager
 def planted_leak(word: str = "guitar") -> Iterator[None]:
-    """A device that cannot keep pictures of prompts with this word: a search that misses it is blind."""
+    """A device that cannot store pictures of prompts with this word: a search that misses it is blind."""
     save = Gallery.save
 
     def fails(self: Gallery, entry: Any, image: Any) -> None:
@@ -162,7 +162,7 @@ def planted_leak(word: str = "guitar") -> Iterator[None]:
 
 
 def control(lab: Lab) -> dict[str, Any]:
-    """Which of a few orders the search sees leak on a device with a planted leak, and without."""
+    """Return which of a few orders the search finds to leak on a device with a planted leak, and without it."""
     chosen = [
         Genes("honest alone"),
         Genes("honest packet", {"packet": "noise"}),
@@ -183,7 +183,7 @@ def _text(reply: Reply) -> str:
 
 
 def _inside(victim: Victim) -> tuple[float, int]:
-    """How far apart the pictures are that the prompts got, and how many there are."""
+    """How far apart the pictures of the prompts are, and their number."""
     gallery = victim.agent.open_device().gallery
     pictures = []
     for task in victim.tasks:

@@ -1,4 +1,4 @@
-"""The hostile server as a Flower app: it runs where an honest server's app would, with the same messages."""
+"""The hostile server as a Flower app: it replaces an honest server's app and has the same messages."""
 
 import json
 import time
@@ -24,7 +24,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Attack the prompts of the one device, and write what was found into the run's output."""
+    """Attack the prompts of the one device, and write the results into the run's output."""
     config = _whole_config(context.run_config)
     settings = json.loads((config.output / ATTACK).read_text())
     pipe, base_hash = base_model(config.model)
@@ -39,7 +39,7 @@ def main(grid: Grid, context: Context) -> None:
     assert isinstance(signatures, RecordDict), "the device did not say what waits"
     tasks = list(read_signatures(signatures)[0])
     began = time.monotonic()
-    # each attack imports what its version of the code has
+    # each attack imports the modules of its version of the code
     if settings["before"]:
         from experiments.privacy.extraction.before import attack
     else:
@@ -51,7 +51,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _whole_config(run_config: Mapping[str, Any]) -> FederationConfig:
-    """The server's configuration, which the code before sent to devices whole."""
+    """The server's configuration, which the earlier code sent to devices completely."""
     try:
         from fedaigc.federation.config.server_config import server_config
     except ImportError:

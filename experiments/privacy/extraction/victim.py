@@ -1,4 +1,4 @@
-"""A real agent whose home holds the private prompts, asked in process as its socket would ask it."""
+"""A real agent whose home holds the private prompts, called in process as its socket would call it."""
 
 import inspect
 import time
@@ -19,7 +19,7 @@ from fedaigc.federation.wire.messages import Ask, failure_in
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server sees of one order: the record, its kind, its size in bytes and the time it took."""
+    """What a server sees of one order: the record, its kind, its size in bytes and its time."""
 
     record: RecordDict
     kind: str
@@ -30,8 +30,7 @@ class Reply:
 class Victim:
     """An agent with default settings, unless others are given, and prompts in its queue.
 
-    settings: of `AgentSettings`, those that the code under attack has; searches that do not ask for times
-    take a low `reply_floor_s`.
+    settings: of `AgentSettings`, those that the attacked code has; searches without timing use a low `reply_floor_s`.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class Victim:
         self.tasks = [device.add_prompt(prompt) for prompt in prompts]
 
     def open(self) -> None:
-        """Start the agent, or start it anew: what it held in memory is gone."""
+        """Start or restart the agent; a restart clears its memory."""
         self.agent = Agent(self.home, self.settings)
 
     @property
@@ -59,7 +58,7 @@ class Victim:
         generation: Mapping[str, Any] | None = None,
         **sections: Any,
     ) -> FederationConfig:
-        """The configuration of a hostile server's run. UserError for one that is none."""
+        """Return the configuration of a hostile server's run. Raises UserError if it is not valid."""
         return parse_config(
             {
                 "homes": "homes",
@@ -74,7 +73,7 @@ class Victim:
         )
 
     def ask(self, kind: Ask, content: RecordDict, config: FederationConfig | None = None) -> Reply:
-        """One order, and what comes back of it."""
+        """Send one order and return the reply."""
         text = (config or self.config()).model_dump_json()
         began = time.perf_counter()
         record = self.agent.answer(kind, text, content)
@@ -84,11 +83,11 @@ class Victim:
         return Reply(record, "done" if failed is None else failed.value, size, seconds)
 
     def send(self, kind: Ask, contents: Sequence[RecordDict]) -> list[RecordDict]:
-        """Orders of one kind, one after the other."""
+        """Send orders of one kind, one after the other."""
         return [self.ask(kind, content).record for content in contents]
 
 
 def _known(settings: dict[str, object]) -> dict[str, object]:
-    """Those settings that the code under attack has."""
+    """The settings that the attacked code has."""
     names = inspect.signature(AgentSettings).parameters
     return {name: value for name, value in settings.items() if name in names}

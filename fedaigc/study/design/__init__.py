@@ -1,1 +1,1 @@
-"""What a study consists of: clients, rows, tuning, runs."""
+"""The design of a study: clients, rows, tuning and runs."""

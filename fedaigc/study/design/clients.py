@@ -1,10 +1,11 @@
-"""The clients of a study: what each one draws, which pictures it holds, and which it is evaluated on.
+"""The clients of a study: their distributions, the images in their homes, and their evaluation images.
 
-The labels of one pool are split over the clients, which fixes how many images a client has and how the column
-of the split (the style, say) is composed. All else is drawn afresh: a client's home for each seed of a run,
-its test and validation pictures once for the whole study, all from the same distribution and none twice.
-That is sound because the split looks at one column only: given its value, the rest of a scene is independent
-of the client. Only object-place pairs are drawn that the shipped model was trained on.
+The labels of one pool are partitioned over the clients. This fixes how many images a client has and how the
+column of the partition (e.g. the style) is composed. Everything else is drawn independently: a client's home
+for each seed of a run, its test and validation images once for the whole study, all from the same
+distribution and none twice. This is sound because the partition looks at one column only: given its value,
+the rest of a scene is independent of the client. Only object-place pairs that the shipped model was trained
+on are drawn.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,16 @@ _COLUMNS = ("object", "relation", "place", "style")
 
 
 class DataSpec(Section):
-    """All that decides which clients there are and what they draw; `seed` is of the split, not of a run."""
+    """Everything that decides which clients exist and what they draw.
+
+    Attributes:
+        number: Number of clients.
+        images: Number of images in all homes together.
+        new: Clients that never train, sorted.
+        seed: Seed of the partition, not of a run.
+        styles: Art styles in which images are drawn.
+        partition: How the images are divided over the clients.
+    """
 
     number: int
     images: int
@@ -35,7 +45,7 @@ class DataSpec(Section):
 
     @classmethod
     def of(cls, clients: StudyClients, settings: PartitionSettings) -> "DataSpec":
-        """The clients of a study under one of its partitions."""
+        """Return the clients of a study under one of its partitions."""
         return cls(
             number=clients.number,
             images=clients.images,
@@ -47,7 +57,7 @@ class DataSpec(Section):
 
     @property
     def column(self) -> str | None:
-        """What the split looks at; None when it draws rows at random."""
+        """The column that the partition looks at; None if it draws rows at random."""
         kind = self.partition.kind
         if kind == "iid":
             return None
@@ -56,7 +66,15 @@ class DataSpec(Section):
 
 @dataclass(frozen=True)
 class StudyClient:
-    """One client: its number in the study, and the value of the split's column for each of its images."""
+    """One client of a study.
+
+    Attributes:
+        index: Number of the client in the study.
+        new: Whether the client never trains.
+        column: The column that the partition looks at; None for a random partition.
+        keys: Value of that column for each of the client's images; empty strings for a random partition.
+        styles: Art styles to draw from where the column is not the style.
+    """
 
     index: int
     new: bool
@@ -66,20 +84,26 @@ class StudyClient:
 
     @property
     def num_images(self) -> int:
-        """n_k: images in its home."""
+        """n_k: the number of images in the client's home."""
         return len(self.keys)
 
     def composition(self) -> dict[str, int]:
-        """Its images by the value of the column, e.g. {"noto": 40}; empty for a random split."""
+        """Return the number of images for each value of the column, e.g. {"noto": 40}; empty for a random partition."""
         return {key: self.keys.count(key) for key in sorted(set(self.keys))} if self.column else {}
 
     def pictures(self, seed: int) -> Iterator[dict[str, Any]]:
-        """The images and captions of its home under a run's `seed`, exactly as many of each value."""
+        """Draw the images and captions of the client's home under a run's `seed`, exactly as many of each value."""
         for i, key in enumerate(self.keys):
             yield self._drawn(key, numpy_rng(seed, "pictures", self.index, i))
 
     def fresh_pictures(self, count: int, seed: int, split: str) -> Iterator[dict[str, Any]]:
-        """`count` further ones of the same distribution, of the stream (seed, split)."""
+        """Draw further images and captions of the same distribution.
+
+        Args:
+            count: Number of images.
+            seed: Seed of the stream.
+            split: Name of the stream, e.g. "test".
+        """
         for i in range(count):
             random = numpy_rng(seed, split, self.index, i)
             yield self._drawn(self.keys[int(random.integers(len(self.keys)))], random)
@@ -96,9 +120,10 @@ class StudyClient:
 
 
 def split_clients(data: DataSpec) -> list[StudyClient]:
-    """The clients, in the order of their numbers; they depend on `data` alone.
+    """Return the clients, in the order of their numbers; they depend on `data` alone.
 
-    Raises UserError for a column that scenes do not have, and for what `data.partition` cannot split.
+    Raises:
+        UserError: Scenes do not have the column, or `data.partition` cannot be applied to the pool.
     """
     import datasets
 
@@ -127,12 +152,19 @@ def split_clients(data: DataSpec) -> list[StudyClient]:
 
 
 def participants(clients: Sequence[StudyClient]) -> list[StudyClient]:
-    """The clients that train; their places in this list are the partitions of the federation."""
+    """Return the clients that train; their positions in this list are the client numbers of the federation."""
     return [client for client in clients if not client.new]
 
 
 def local_steps(study: StudyClients, client: StudyClient, batch_size: int, default: int) -> int:
-    """Optimizer steps of a client in a round: its own, so many epochs of its images, or `default`."""
+    """Return the local steps of a client in a round.
+
+    Args:
+        study: The clients of the study, with `local_steps` or `local_epochs`.
+        client: The client.
+        batch_size: Images per local step, which turns epochs into steps (at least one).
+        default: The local steps if the study sets neither.
+    """
     if study.local_steps is not None:
         return study.local_steps[client.index]
     if study.local_epochs is not None:

@@ -1,4 +1,4 @@
-"""The configuration of a study: strategies x seeds x partitions, one frozen, validated object from TOML."""
+"""The configuration of a study: strategies x seeds x partitions, read from TOML into one frozen, validated object."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,28 +18,32 @@ Value = bool | int | float | str
 Seed = Annotated[int, Field(ge=0)]
 PartitionName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
 BASELINES = ("base", "pooled", "local only")
-# what a strategy may set for itself, beside its options
+# the sections whose keys a row may override
 SECTIONS = ("adapter", "rounds", "training", "options")
 _EQUAL = ("rounds.strategy", "rounds.options", "rounds.count", "rounds.clients", "rounds.tensorboard")
 
 
 class Section(BaseModel):
-    """A frozen table of the file without unknown keys."""
+    """A frozen table of the configuration file that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class StudyClients(Section):
-    """The simulated clients: how many, what each holds, and how much each trains.
+    """The simulated clients: their number, the data that each one holds, and how much each one trains.
 
-    number: all clients, those in `new` included: these never train, and are only evaluated. images: in all
-    homes together, split by each of `partitions` (named; a study runs all). seed: of the split and of the
-    pictures that clients are evaluated on; the same for every seed of a run, so that a client is the same one
-    under each. styles: that pictures are drawn in.
-
-    What differs between clients, one value a client: `ranks` of the shared factors, for the strategies with
-    `mixed_ranks`; `local_steps` of a round. In place of these `local_epochs`: passes over the client's own
-    images in a round. Neither: `training.local_steps` for all.
+    Attributes:
+        number: Number of all clients, including those in `new`.
+        images: Number of images in all homes together, divided over the clients by each entry of `partitions`.
+        new: Clients that never train and are only evaluated.
+        seed: Seed of the partition and of the evaluation images. It is the same for every seed of a run, so that
+            a client is the same one under each.
+        styles: Art styles in which images are drawn.
+        partitions: Named partition settings. A study runs all of them.
+        ranks: Rank of the shared factors of each client, for the strategies with `mixed_ranks`.
+        local_steps: Local steps of each client in a round.
+        local_epochs: Passes over the client's own images in a round, in place of `local_steps`. If neither is
+            set, every client runs `training.local_steps`.
     """
 
     number: Annotated[int, Field(ge=2)] = 10
@@ -73,17 +77,21 @@ class StudyClients(Section):
 
 
 class StrategySection(Section):
-    """A row of the table.
+    """A row of the table: a strategy with its options, settings and tuning.
 
-    name: of the strategy or its file, as in `rounds.strategy`, with its `options`. label: the row's own name
-    (default: the rule's). settings: keys of `adapter`, `training` and `rounds` for this row alone, e.g.
-    {"adapter.rank" = 2}. mixed_ranks: train with `clients.ranks`. seeds: in place of the study's. cost:
-    compute of its local round in units of the local steps, for the estimate of the time only.
-
-    tune: further keys of its grid, key -> values, for keys of `options` and `settings`, or other values for a
-    key of `tuning.grid`; a list of one value fixes it. tuning_rounds: of its trials, in place of
-    `tuning.rounds`. tuned_as: another row, whose choice it takes in place of trials of its own: a control has
-    the values of what it controls.
+    Attributes:
+        name: Name of the strategy or path of its file, as in `rounds.strategy`.
+        label: Name of the row (default: the name of the strategy, or of its file without the suffix).
+        options: Options of the strategy.
+        settings: Keys of `adapter`, `training` and `rounds` for this row alone, e.g. {"adapter.rank" = 2}.
+        tune: Further keys of the row's tuning grid (key -> values), from `options` and `settings`, or other
+            values for a key of `tuning.grid`. A list of one value fixes the key.
+        tuning_rounds: Rounds of a trial, in place of `tuning.rounds`.
+        tuned_as: Another row whose chosen values this row takes, in place of trials of its own. A control then
+            has the values of the row that it controls for.
+        mixed_ranks: Whether to train with `clients.ranks`.
+        seeds: Seeds of this row, in place of the study's.
+        cost: Compute of the row's local round in units of the local steps. Only the time estimate uses it.
     """
 
     name: str
@@ -104,16 +112,21 @@ class StrategySection(Section):
 
     @property
     def row(self) -> str:
-        """What the row is called."""
+        """The name of the row."""
         return self.label or (Path(self.name).stem if is_file(self.name) else self.name)
 
 
 class TuningSection(Section):
     """Choice of hyper-parameters on a validation split and on seeds that are never reported.
 
-    Every row gets `trials` points of `grid` with its own keys: all of them, or so many drawn from them.
-    rounds: of a trial (default: as many as a run; fewer choose values that win early). extensions: how often
-    an optimum on the edge of a grid extends it by one value.
+    Every row gets `trials` points of `grid` with its own keys: all of them, or a random draw of that number.
+
+    Attributes:
+        seeds: Seeds of the trials.
+        trials: Number of points that every row tries first.
+        grid: The values of each key that all rows are tuned over.
+        rounds: Rounds of a trial (default: as many as a run; fewer choose values that win early).
+        extensions: How often an optimum on the edge of a grid extends it by one value.
     """
 
     seeds: tuple[Seed, ...] = (1000,)
@@ -131,12 +144,16 @@ class TuningSection(Section):
 class EvaluationSection(Section):
     """The primary endpoint: denoising loss of the shared stage on fixed (image, timestep, noise) triples.
 
-    triples: a client, over its test_images (or, for trials, its validation_images): fresh pictures of its
-    own distribution, which no home holds. every: rounds between two evaluations; the last round always has
-    one.
-
-    gallery: pictures that a row draws after its last round, to be compared with as many real ones; 0 for
-    none. It takes 1000 for numbers that are worth a table. gallery_steps, gallery_guidance: of drawing.
+    Attributes:
+        triples: Triples per client, over its `test_images` or, in trials, its `validation_images`.
+        test_images: Evaluation images per client: fresh ones of the client's own distribution, which no home
+            holds.
+        validation_images: The same for trials.
+        every: Rounds between two evaluations. The last round is always evaluated.
+        gallery: Images that a row draws after its last round, for comparison with as many real ones; 0 for none.
+            Numbers that are worth a table need 1000.
+        gallery_steps: Denoising steps of these images.
+        gallery_guidance: Guidance scale of these images.
     """
 
     triples: Annotated[int, Field(ge=1)] = 64
@@ -149,7 +166,11 @@ class EvaluationSection(Section):
 
 
 class BaselinesSection(Section):
-    """The rows that are always there: base, pooled, local only. seeds: in place of the study's."""
+    """The rows that every table has: base, pooled and local only.
+
+    Attributes:
+        seeds: Seeds of these rows, in place of the study's.
+    """
 
     seeds: tuple[Seed, ...] | None = None
 
@@ -157,12 +178,27 @@ class BaselinesSection(Section):
 class StudyConfig(Section):
     """One study.
 
-    output: tables, plots, report.md and, in `work`, what runs need until they are done. records: one JSON
-    file a run (default: `records` in the output); a folder that is committed lets another machine go on.
-    workers: processes, each with one torch thread. reference: the row that the others are compared with.
-    personal: the personal stage is trained "once" for each client and seed in a job of its own (it does not
-    depend on the rule), in "each run", or not ("none"); `training.personal_steps` a round. keep_work: keep
-    homes and checkpoints of finished runs.
+    Attributes:
+        name: Name of the study.
+        output: Folder of the tables, the plots, report.md and, in `work`, the files that runs need until they
+            are done.
+        records: Folder with one JSON file per run (default: `records` in the output). If the folder is committed,
+            another machine can continue the study.
+        seeds: Seeds of the runs.
+        workers: Number of processes, each with one torch thread.
+        reference: The row that the others are compared with.
+        personal: When to train the personal stage: "once" for each client and seed in a separate job (it does not
+            depend on the rule), in "each run", or not at all ("none"). A round takes `training.personal_steps`.
+        keep_work: Whether to keep the homes and checkpoints of finished runs.
+        model: The base model.
+        adapter: The shared factors and the boundary t*.
+        rounds: The rounds of a run. The strategies are in `strategies`.
+        training: The local training.
+        clients: The simulated clients.
+        evaluation: The primary endpoint.
+        tuning: The choice of hyper-parameters; None for none.
+        baselines: The rows that every table has.
+        strategies: All other rows.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "study"
@@ -229,17 +265,17 @@ class StudyConfig(Section):
 
     @property
     def records_folder(self) -> Path:
-        """Where the records are."""
+        """The folder of the records."""
         return self.output / "records" if self.records is None else self.records
 
     @property
     def work(self) -> Path:
-        """What runs need until they are done: data, homes, checkpoints, logs."""
+        """The folder of the files that runs need until they are done: data, homes, checkpoints, logs."""
         return self.output / "work"
 
     @property
     def tuned_shorter(self) -> list[str]:
-        """Rows whose trials end before the reported runs do: what wins early may be chosen."""
+        """Rows whose trials have fewer rounds than the reported runs and may choose values that win early."""
         if self.tuning is None:
             return []
         common = self.tuning.rounds or self.rounds.count
@@ -250,7 +286,14 @@ class StudyConfig(Section):
 
 
 def read_study(path: Path) -> StudyConfig:
-    """Read a TOML file; relative paths in it count from its folder. Raises UserError when it is not right."""
+    """Read the study of a TOML file.
+
+    Args:
+        path: The file. Relative paths in it are resolved against its folder.
+
+    Raises:
+        UserError: The file cannot be read, or its content is not valid.
+    """
     study = validated(StudyConfig, read_toml(path), str(path))
     folder = path.absolute().parent
     changed: dict[str, Any] = {"output": folder / study.output}
@@ -268,7 +311,11 @@ def read_study(path: Path) -> StudyConfig:
 
 
 def checked_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys for nested tables. ValueError for a key of another section than `SECTIONS`."""
+    """Flatten nested tables to dotted keys.
+
+    Raises:
+        ValueError: A key belongs to another section than `SECTIONS`, or rows may not set it.
+    """
     flat = dict(_flattened("", values))
     for key in flat:
         section, _, name = key.partition(".")
@@ -286,11 +333,18 @@ def _flattened(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, An
 
 
 def grid_of(study: StudyConfig, strategy: StrategySection | None) -> dict[str, list[Value]]:
-    """The values that each key of a row is tuned over: the common grid and its own; empty without tuning.
+    """Return the values that each key of a row is tuned over: the common grid and the row's own.
 
-    strategy: None for a baseline, which has the common grid alone.
+    Args:
+        study: The study.
+        strategy: The row; None for a baseline, which has the common grid alone.
 
-    Raises UserError for a grid with fewer points than every row gets trials.
+    Returns:
+        The values by key, sorted by key; empty without tuning.
+
+    Raises:
+        UserError: The grid has fewer points than every row gets trials, or the values of a key are not a list of
+            different values.
     """
     if study.tuning is None:
         return {}

@@ -1,4 +1,4 @@
-"""Which runs a study still needs: trials first, then runs with what they chose."""
+"""The runs that a study still needs: trials first, then runs with the values that the trials chose."""
 
 import math
 from collections.abc import Mapping
@@ -18,10 +18,12 @@ Row = StrategySection | str
 
 @dataclass
 class Plan:
-    """runs: all that can be said now, finished ones included, in the order to run them.
+    """The runs of a study as far as they are known.
 
-    later: runs whose values are not chosen yet, with those of the first trial in their place. choices: the
-    tuning by (row, partition).
+    Attributes:
+        runs: All runs that are known now, including finished ones, in the order in which to run them.
+        later: Runs whose values are not chosen yet, with the values of the first pending trial as placeholders.
+        choices: The tuning by (row, partition).
     """
 
     runs: list[RunSpec] = field(default_factory=list)
@@ -31,16 +33,22 @@ class Plan:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study that was checked, with its clients for each partition."""
+    """A checked study.
+
+    Attributes:
+        study: The configuration.
+        clients: The clients of each partition.
+    """
 
     study: StudyConfig
     clients: Mapping[str, list[StudyClient]]
 
 
 def prepare(study: StudyConfig) -> Prepared:
-    """Check what the configuration alone cannot: rules, options, grids, partitions, and rows that are equal.
+    """Check what the configuration alone cannot: strategies, options, grids, partitions, and rows that are equal.
 
-    Raises UserError with what to change.
+    Raises:
+        UserError: The study cannot run as configured; the message states what to change.
     """
     equal: dict[tuple[str, str, str | None], str] = {}
     for strategy in study.strategies:
@@ -62,12 +70,17 @@ def prepare(study: StudyConfig) -> Prepared:
         for name, settings in study.clients.partitions.items()
     }
     prepared = Prepared(study, clients)
-    make_plan(prepared, {})  # every row's federation is built once
+    make_plan(prepared, {})  # builds, and so validates, every row's federation
     return prepared
 
 
 def make_plan(prepared: Prepared, records: Mapping[str, Mapping[str, Any]]) -> Plan:
-    """What to run, given the records by hash."""
+    """Return the runs of a study as far as they are known.
+
+    Args:
+        prepared: The study.
+        records: The records by the hash of their run.
+    """
     study, plan = prepared.study, Plan()
     for partition in study.clients.partitions:
         plan.runs.append(base_run(study, partition))
@@ -77,7 +90,7 @@ def make_plan(prepared: Prepared, records: Mapping[str, Mapping[str, Any]]) -> P
             _plan_row(plan, study, row, partition, clients, records)
         if study.personal == "once":
             plan.runs += [personal_run(study, partition, clients, seed) for seed in study.seeds]
-    # trials first, and of the rest whole seeds: a study that is stopped has complete tables of fewer seeds
+    # trials first, then seed by seed: a study that is stopped has complete tables of fewer seeds
     plan.runs.sort(key=lambda run: (run.purpose == "report", -1 if run.seed is None else run.seed))
     return plan
 
@@ -131,7 +144,7 @@ def _plan_row(
 
 
 def _told(choice: Choice) -> dict[str, Any]:
-    """Tuning as a record tells it."""
+    """The tuning as a record holds it."""
     return {
         "trials": [
             {"values": point, "loss": loss if math.isfinite(loss) else None} for point, loss in choice.trials
@@ -142,7 +155,7 @@ def _told(choice: Choice) -> dict[str, Any]:
 
 
 def _setting(strategy: StrategySection, *, with_options: bool) -> str:
-    """What would make two rows of one rule differ."""
+    """The settings that make two rows of one rule differ."""
     values = strategy.model_dump(mode="json", include={"settings", "mixed_ranks"})
     values["options"] = strategy.options if with_options else {}
     return repr(sorted(values.items()))

@@ -1,4 +1,4 @@
-"""One run of a study: everything that decides its result, the id made of that, and its federation."""
+"""One run of a study: everything that decides its result, the id derived from it, and its federation."""
 
 import hashlib
 import json
@@ -17,17 +17,24 @@ from fedaigc.study.execute.provenance import code_of, model_fingerprint
 
 Kind = Literal["strategy", "base", "pooled", "local only", "personal"]
 Split = Literal["test", "validation"]
-# what a run is called and where it is kept; the rest decides its result
+# names, bookkeeping and storage of a run; all other fields decide its result
 _NAMES = {"study", "label", "partition", "purpose", "values", "tuning", "work_units", "keep_work"}
 _PATHS = {"homes", "output", "name", "backend", "workers", "resume", "generation"}
-# the mean of one client is the client's own update
+# with a single client, the mean is that client's own update
 _BASELINE_RULES = {"pooled": "fedit", "local only": "local_only"}
 
 
 class EvaluationSpec(Section):
-    """Which triples a run is evaluated on, and after which rounds; how many pictures it draws after the last.
+    """The evaluation of a run: on which triples, after which rounds, and with which gallery.
 
-    gallery_steps and gallery_guidance: of the pictures.
+    Attributes:
+        split: The split of the evaluation images.
+        triples: Triples per client.
+        images: Evaluation images per client.
+        rounds: Rounds after which the run is evaluated.
+        gallery: Images that the run draws after the last round; 0 for none.
+        gallery_steps: Denoising steps of these images.
+        gallery_guidance: Guidance scale of these images.
     """
 
     split: Split
@@ -40,11 +47,24 @@ class EvaluationSpec(Section):
 
 
 class RunSpec(Section):
-    """One run, as it is given to the process that computes it.
+    """One run, as the process that computes it receives it.
 
-    federation: a FederationConfig as JSON, without paths. seed: None for the base, which nothing is drawn
-    for. values: what was tuned, as it is in `federation`; tuning: how it was chosen, for the record.
-    work_units: local steps times their cost, for the estimate.
+    Attributes:
+        study: Name of the study.
+        kind: What is run: a strategy, a baseline, or the personal stage.
+        purpose: "report" for the tables, "trial" for tuning.
+        label: Name of the row.
+        partition: Name of the partition.
+        seed: Seed of the run; None for the base, for which nothing is drawn.
+        data: The clients.
+        federation: A `FederationConfig` as JSON values, without paths.
+        evaluation: The evaluation.
+        code: What decides the result besides the configuration: see `code_of`.
+        model: Fingerprint of the base model.
+        values: The tuned values, which `federation` contains.
+        tuning: How the values were chosen, for the record.
+        work_units: Local steps times their cost, for the time estimate.
+        keep_work: Whether to keep homes and checkpoints when the run is done.
     """
 
     study: str
@@ -65,24 +85,24 @@ class RunSpec(Section):
 
     @property
     def hash(self) -> str:
-        """The fingerprint of all that decides the result."""
-        # without defaults: a key that a later version adds must not make every record another run's
+        """The fingerprint of everything that decides the result."""
+        # defaults are left out, so that a key that a later version adds does not invalidate all records
         values = self.model_dump(mode="json", exclude=_NAMES, exclude_defaults=True)
         values["federation"] = self._deciding()
         if self.kind in ("base", "personal"):
-            values["code"] = {"epoch": self.code["epoch"]}  # no rule plays a part
+            values["code"] = {"epoch": self.code["epoch"]}  # independent of the rule
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     def _deciding(self) -> dict[str, Any]:
         """The part of the federation that this kind of run depends on."""
         config = self.config(Path())
-        # a model counts by its fingerprint, wherever its files are
+        # a model counts by its fingerprint, not by the location of its files
         found: dict[str, Any] = json.loads(config.model_dump_json(exclude=_PATHS, exclude_defaults=True))
         for section, free in (("model", "name"), ("rounds", "tensorboard")):
             found.get(section, {}).pop(free, None)
         found = {section: value for section, value in found.items() if value != {}}
         if is_file(config.rounds.strategy):
-            # its code counts, wherever it lies
+            # its code counts, not its location
             found["rounds"]["strategy"] = Path(config.rounds.strategy).name
         if config.clients.local_steps is not None:
             found.get("training", {}).pop("local_steps", None)
@@ -98,7 +118,7 @@ class RunSpec(Section):
 
     @property
     def id(self) -> str:
-        """A name for files: readable in front, and unique by the hash."""
+        """A name for files: a readable prefix, made unique by the hash."""
         rule = Path(self.federation["rounds"]["strategy"]).stem if self.kind == "strategy" else self.kind
         seed = "" if self.seed is None else f"-seed{self.seed}"
         trial = "trial-" if self.purpose == "trial" else ""
@@ -106,21 +126,21 @@ class RunSpec(Section):
         return f"{readable}{seed}-{self.hash}"
 
     def config(self, folder: Path) -> FederationConfig:
-        """The federation in its folder: homes, checkpoint and record are there."""
+        """Return the federation's configuration with homes, checkpoint and record in `folder`."""
         return parse_config(
             {**self.federation, "homes": folder / "homes", "output": folder / "federation", "resume": True}
         )
 
 
 def base_run(study: StudyConfig, partition: str) -> RunSpec:
-    """The untouched base model on the clients of a partition."""
+    """Return the run of the untouched base model on the clients of a partition."""
     federation = _federation(study, {}, [])
     evaluation = _evaluation(study, "test", rounds=(0,))
     return _spec(study, "base", "base", partition, None, federation, evaluation, work_units=0)
 
 
 def personal_run(study: StudyConfig, partition: str, clients: list[StudyClient], seed: int) -> RunSpec:
-    """The personal stage of every client under a seed, which no rule plays a part in."""
+    """Return the run of every client's personal stage under a seed, which does not depend on the rule."""
     federation = _federation(study, {}, participants(clients))
     federation["training"]["personal_steps"] = study.training.personal_steps
     units = len(participants(clients)) * study.training.personal_steps * study.rounds.count
@@ -139,9 +159,20 @@ def row_run(
     trial: bool,
     tuning: Mapping[str, Any] | None = None,
 ) -> RunSpec:
-    """A strategy's run, or that of the baseline "pooled" or "local only", with tuned `values`.
+    """Return a run of a strategy, or of the baseline "pooled" or "local only".
 
-    Raises UserError for values that a federation cannot have.
+    Args:
+        study: The study.
+        row: The strategy, or the name of the baseline.
+        partition: Name of the partition.
+        clients: The clients of the partition.
+        seed: Seed of the run.
+        values: The tuned values by key.
+        trial: Whether the run is a trial, evaluated on the validation split after its last round only.
+        tuning: How the values were chosen, for the record.
+
+    Raises:
+        UserError: A federation cannot have these values.
     """
     trained = participants(clients)
     strategy = StrategySection(name=_BASELINE_RULES[row]) if isinstance(row, str) else row
@@ -149,7 +180,7 @@ def row_run(
     settings |= values
     federation = _federation(study, settings, trained, strategy)
     steps = federation["clients"]["local_steps"]
-    share = (study.rounds.clients or len(trained)) / len(trained)  # of the clients, drawn a round
+    share = (study.rounds.clients or len(trained)) / len(trained)  # share of the clients that a round draws
     if row == "pooled":
         steps = [round(sum(steps) * share)]
         federation |= {"num_clients": 1, "clients": {"ranks": None, "local_steps": steps}}
@@ -226,7 +257,7 @@ def _federation(
     trained: list[StudyClient],
     strategy: StrategySection | None = None,
 ) -> dict[str, Any]:
-    """A federation's configuration as JSON values, without paths."""
+    """The configuration of a federation as JSON values, without paths."""
     rounds = study.rounds if trained else study.rounds.model_copy(update={"clients": None})
     whole = FederationConfig(
         homes=Path("homes"),
@@ -259,7 +290,7 @@ def _federation(
 
 
 def _scale_alpha(adapter: dict[str, Any], rank: int) -> None:
-    """Another rank at the same scale s = alpha / rank."""
+    """Set another rank and keep the scale s = alpha / rank."""
     if adapter["alpha"] is not None:
         adapter["alpha"] *= rank / adapter["rank"]
     adapter["rank"] = rank

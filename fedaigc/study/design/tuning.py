@@ -1,4 +1,4 @@
-"""Choice of hyper-parameters: as many trials for every row, and an optimum on the edge extends the grid."""
+"""Choice of hyper-parameters: equally many trials for every row, and an optimum on the edge extends the grid."""
 
 import itertools
 import math
@@ -15,10 +15,13 @@ Point = dict[str, Value]
 class Choice:
     """The state of a row's tuning.
 
-    waiting: points whose loss is not known yet; while there are any, nothing is chosen. best: the point with
-    the smallest loss. trials: all points with their losses, in the order in which they were asked for.
-    extended: points that lie outside of the first grid. edges: keys whose best value is still on the edge of
-    all values tried: the optimum may lie beyond, and a table has to say so.
+    Attributes:
+        waiting: Points whose loss is not known yet. Nothing is chosen while there are any.
+        best: The point with the smallest loss.
+        trials: All points with their losses, in the order in which they were requested.
+        extended: Number of points outside of the first grid.
+        edges: Keys whose best value is still on the edge of all values tried. The optimum may lie beyond, and a
+            table has to state this.
     """
 
     waiting: tuple[Point, ...]
@@ -36,14 +39,20 @@ def choose(
     extensions: int,
     possible: Callable[[Point], bool] = lambda point: True,
 ) -> Choice:
-    """Tune over `grid`, as far as losses are known.
+    """Tune over `grid` as far as losses are known.
 
-    losses: of a point; None when it was not tried yet, infinite where training diverged. Of a grid with more
-    points than `trials`, so many are drawn, the same for the same grid. Then, at most `extensions` times,
-    every key whose best value is the largest or the smallest one tried gets one more value outside, at the
-    other keys' best; `possible` tells values that a strategy would refuse.
+    If the grid has more points than `trials`, that number is drawn, always the same for the same grid. Then, at
+    most `extensions` times, every key whose best value is the largest or the smallest one tried gets one more
+    value outside, at the best values of the other keys.
 
-    Everything follows from `grid` and `losses`: asked again after more trials, it goes on where it was.
+    The result depends on `grid` and `losses` alone: a call with more losses continues where the last one stopped.
+
+    Args:
+        grid: The values of each key.
+        losses: Loss of a point; None if it was not tried yet, infinite if training diverged.
+        trials: Number of points to try first.
+        extensions: How often the grid may be extended.
+        possible: Whether the strategy accepts a point.
     """
     asked = first_points(grid, trials)
     first = len(asked)
@@ -75,7 +84,7 @@ def choose(
 
 
 def first_points(grid: Mapping[str, Sequence[Value]], trials: int) -> list[Point]:
-    """All points of the grid or, of more than `trials`, so many drawn without repetition."""
+    """Return all points of the grid or, if there are more than `trials`, that number drawn without repetition."""
     keys = sorted(grid)
     points = [dict(zip(keys, values, strict=True)) for values in itertools.product(*(grid[k] for k in keys))]
     if len(points) <= trials:
@@ -85,17 +94,17 @@ def first_points(grid: Mapping[str, Sequence[Value]], trials: int) -> list[Point
 
 
 def on_edge(value: Value, values: Sequence[Value]) -> bool:
-    """Whether a number is the smallest or the largest of several; never for words and truth values."""
+    """Return whether a number is the smallest or the largest of several; False for strings and booleans."""
     numbers = [float(each) for each in values if _is_number(each)]
     return _is_number(value) and len(numbers) > 1 and float(value) in (min(numbers), max(numbers))
 
 
 def next_value(value: Value, tried: Sequence[Value], grid: Sequence[Value] = ()) -> Value:
-    """The next number beyond `value`, the smallest or the largest of those tried.
+    """Return the next number beyond `value`, which is the smallest or the largest of those tried.
 
-    The nearest one of `grid` that lies there, if any. Else as far as from its neighbour, by ratio where both
-    are above zero and by difference where not, to three figures; whole numbers stay whole. E.g. 0.0333 after
-    0.001, 0.003, 0.01.
+    It is the nearest value of `grid` on that side, if any. Otherwise it is as far from `value` as `value` is from
+    its neighbour, by ratio if both are above zero and by difference if not, to three significant figures; e.g.
+    0.0333 after 0.001, 0.003, 0.01. Integers stay integers.
     """
     numbers = sorted(float(each) for each in tried if _is_number(each))
     edge, upwards = float(value), float(value) == numbers[-1]

@@ -1,4 +1,4 @@
-"""Compute one run: train its rounds, evaluate beside them, and go on where an earlier process was cut off."""
+"""Compute one run: train its rounds, evaluate in between, and continue where an earlier process was cut off."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,13 @@ Report = Callable[[str, float], None]
 
 
 class Execution:
-    """One run in its folder below `work`; `report` is called with what is done and the share that is."""
+    """One run in its folder.
+
+    Args:
+        run: The run.
+        work: The work folder of the study.
+        report: Called with what is being computed and the share of the run that is done.
+    """
 
     def __init__(self, run: RunSpec, work: Path, report: Report) -> None:
         self._run, self._report = run, report
@@ -55,9 +61,10 @@ class Execution:
         self._data = StudyData(work, run, self._clients, self._config.model, self._pipe, base_hash)
 
     def compute(self) -> dict[str, Any]:
-        """What the record holds beside the run itself.
+        """Compute the run, and return what its record holds in addition to the run itself.
 
-        Raises UserError when training failed, with the server's reason.
+        Raises:
+            UserError: Training failed; the message has the server's reason.
         """
         compute = {"base": self._base, "personal": self._personal}.get(self._run.kind, self._federated)
         return {"base": self._base_hash, "clients": self._told_clients(), **compute()}
@@ -132,7 +139,7 @@ class Execution:
             self._report(f"round {number}", share)
 
     def _rounds(self, record: RunRecord) -> dict[str, Any]:
-        # a baseline has no federation: what its messages would weigh says nothing
+        # a baseline is no federation: the size of its messages has no meaning
         counted = self._run.kind == "strategy"
         directions = ("up", "down") if counted else ()
         rounds: list[dict[str, Any]] = [
@@ -151,7 +158,7 @@ class Execution:
         return found
 
     def _evaluated(self, evaluator: Evaluator, number: int) -> dict[str, Any]:
-        """The losses of both modes after a round, by client; None where a mode has no model."""
+        """The losses of both modes after a round, by client; None for a mode without a model."""
         config = self._config
         held = load_checkpoint(config)
         if held is None or held.round != number:
@@ -183,7 +190,7 @@ class Execution:
         return found
 
     def _own(self, rule: Rule, shared: SharedState, client: StudyClient, number: int) -> SharedState:
-        """What the client's device would run by itself at the start of round `number`.
+        """The state that the client's device would run by itself at the start of round `number`.
 
         A new client has no memory, and the largest rank.
         """
@@ -242,7 +249,7 @@ class Execution:
         return {"evaluations": [{"round": count, "personal base": before, "personal": after}]}
 
     def _told_clients(self) -> list[dict[str, Any]]:
-        """Every client as the record tells it."""
+        """All clients as the record lists them."""
         ids = {client.index: at for at, client in enumerate(self._trained)}
         told = []
         for client in self._clients:
@@ -261,12 +268,12 @@ class Execution:
 
 
 def run_folder(work: Path, run: RunSpec) -> Path:
-    """Where a run keeps homes, checkpoint and log until it is done."""
+    """Return the folder in which a run keeps homes, checkpoint and log until it is done."""
     return work / "runs" / run.id
 
 
 def clear(run: RunSpec, work: Path) -> None:
-    """Drop what a finished run needs no more; the personal adapters of a "personal" job stay."""
+    """Delete what a finished run no longer needs; the personal adapters of a "personal" run stay."""
     folder = run_folder(work, run)
     shutil.rmtree(folder / "federation", ignore_errors=True)
     if run.kind != "personal":
@@ -274,12 +281,12 @@ def clear(run: RunSpec, work: Path) -> None:
 
 
 def _both_modes(found: Mapping[str, Any]) -> dict[str, Any]:
-    """None for a mode without a model; a device that runs what the edge runs has the edge's values."""
+    """Add the missing modes: None without any model, the edge's values for a device that runs the same model."""
     return {name: found.get(name, found.get("collaborative")) for name in ("collaborative", "device")}
 
 
 def _rounds_down(config: FederationConfig) -> bool:
-    """Whether devices get the state in another number format than the edge has it."""
+    """Whether devices receive the state in another number format than the edge holds."""
     return config.rounds.download_format != "float32"
 
 

@@ -1,4 +1,4 @@
-"""What a session of `fedaigc compare` shows on the terminal."""
+"""The terminal display of a session of `fedaigc compare`."""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +14,13 @@ from fedaigc.study.results.records import recorded
 
 
 class Bars:
-    """The display of a session: a bar for all runs, with the time that is left, and one for each running."""
+    """The display of a session: a bar for all runs, with the time left, and a bar for each run in progress.
+
+    Args:
+        console: The terminal.
+        study: The study.
+        seconds: The estimated seconds of each run that is left, by its hash.
+    """
 
     def __init__(self, console: Console, study: StudyConfig, seconds: dict[str, float]) -> None:
         self._study, self._seconds = study, seconds
@@ -33,7 +39,7 @@ class Bars:
         self._hashes: dict[str, str] = {}
 
     def planned(self, plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take note of what is left."""
+        """Update what is left, from the known runs and the records by hash."""
         runs = (*plan.runs, *plan.later)
         usual = self._total / max(1, len(self._seconds))
         self._left = sum(self._seconds.get(run.hash, usual) for run in runs if not recorded(records, run))
@@ -41,17 +47,22 @@ class Bars:
         self._hashes = {run.id: run.hash for run in plan.runs}
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays on the terminal."""
         self._console.print(text, markup=False)
 
     def update(self, done: int, running: Mapping[str, tuple[str, float]]) -> None:
-        """Move the bars."""
+        """Update the bars.
+
+        Args:
+            done: Number of runs that are done.
+            running: For each run in progress, by id, what it computes and the share that is done.
+        """
         begun = sum(
             share * self._seconds.get(self._hashes.get(id, ""), 0.0) for id, (_, share) in running.items()
         )
         left = max(0.0, self._left - begun)
         computed, passed = self._total - left, time.monotonic() - self._began
-        # as fast as until now; as estimated while little is known
+        # the pace so far; the estimate as long as little is done
         pace = passed / computed if computed > 0.1 * self._total else 1 / self._study.workers
         text = f"{done} of {self._count}, {told(left * pace)} left"
         self._progress.update(self._all, total=self._count, completed=done, text=text)

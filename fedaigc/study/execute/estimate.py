@@ -1,4 +1,4 @@
-"""How long a study will take: a few local steps and an evaluation measured here, times their number."""
+"""The time that a study will take: a few local steps and an evaluation, measured here, times their number."""
 
 import time
 from collections.abc import Iterable
@@ -16,8 +16,12 @@ _IMAGES = 16
 class Measured:
     """Seconds on this machine, with all workers computing at once.
 
-    start_s: of a process until its model is loaded. step_s: of a local step. evaluation_s: of one client
-    under one state. image_s: of rendering and encoding a picture. gallery_s: of a picture of a gallery.
+    Attributes:
+        start_s: From the start of a process until its model is loaded.
+        step_s: One local step.
+        evaluation_s: One client under one state.
+        image_s: Rendering and encoding one image.
+        gallery_s: Drawing one image of a gallery.
     """
 
     start_s: float
@@ -28,15 +32,15 @@ class Measured:
 
     @classmethod
     def mean(cls, measured: Iterable[dict[str, float]]) -> "Measured":
-        """Of what several workers measured side by side."""
+        """Return the mean of the values that several workers measured at the same time."""
         found = list(measured)
         return cls(**{name: sum(each[name] for each in found) / len(found) for name in found[0]})
 
 
 def measure(job: dict[str, Any]) -> dict[str, float]:
-    """The figures of `Measured` for the model, the training and the triples of the run in `job`.
+    """Measure the values of `Measured` for the model, the training and the triples of the run in `job`.
 
-    Call it in a fresh process: `start_s` counts from its start.
+    Call it in a fresh process: `start_s` counts from the start of the process.
     """
     import psutil
     import torch
@@ -100,9 +104,12 @@ def _gallery_seconds(run: RunSpec, pipe: Any, base_hash: str, trained: Any) -> f
 
 
 def run_seconds(run: RunSpec, measured: Measured, *, personal: bool = False) -> float:
-    """One run: its start, local steps, evaluations and gallery; `personal`: devices have models of their own.
+    """Estimate the seconds of one run: start, local steps, evaluations and gallery, without messages and aggregation.
 
-    The time of messages and of aggregation is not in it.
+    Args:
+        run: The run.
+        measured: The measured seconds.
+        personal: Whether devices have models of their own, which are evaluated as well.
     """
     states = 2 if personal else 1
     evaluations = len(run.evaluation.rounds) * run.data.number * states
@@ -115,7 +122,7 @@ def run_seconds(run: RunSpec, measured: Measured, *, personal: bool = False) -> 
 
 
 def data_seconds(runs: Iterable[RunSpec], measured: Measured) -> float:
-    """Pictures: once for each partition and seed, and for each split that is evaluated on."""
+    """Estimate the seconds for images: once for each partition and seed, and for each split that is evaluated."""
     made: dict[object, int] = {}
     for run in runs:
         key = run.data.model_dump_json()
@@ -125,7 +132,7 @@ def data_seconds(runs: Iterable[RunSpec], measured: Measured) -> float:
 
 
 def told(seconds: float) -> str:
-    """A duration for people, e.g. "2 h 05 min", "3 min 20 s" or "12 s"."""
+    """Format a duration, e.g. "2 h 05 min", "3 min 20 s" or "12 s"."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

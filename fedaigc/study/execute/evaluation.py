@@ -2,9 +2,10 @@
 
     L = (1 / M) sum_m mean over pixels of (f(x_t(m), t(m), c(m)) - target(m))^2
 
-with x_t and the target of `diffusion.training`, but no caption dropped and all noise levels weighed alike.
-The triples are the same for every strategy, seed and round, so that their luck cancels in differences. This
-is the evaluator's work, beside the federation: it reads devices' homes, and nothing of it is in a message.
+x_t and the target are those of `diffusion.training`, but no caption is dropped and all noise levels have equal
+weight. The triples are the same for every strategy, seed and round, so that their random variation cancels in
+differences. The evaluator does this outside of the federation: it reads the homes of the devices, and no
+message contains any of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,14 @@ _BATCH = 16
 
 @dataclass(frozen=True, eq=False)
 class Triples:
-    """What one client is evaluated on: rows of `data` [m], positions of timesteps [m], noise [m, c, h, w]."""
+    """The triples that one client is evaluated on.
+
+    Attributes:
+        data: The encoded images and captions.
+        rows: Row of `data` for each triple, [m].
+        drawn: Position of the timestep in the sampler's timesteps, [m].
+        noise: The noise, [m, c, h, w].
+    """
 
     data: EncodedImages
     rows: Tensor
@@ -38,10 +46,15 @@ class Triples:
 
 
 class Evaluator:
-    """Losses of states on the triples of every client of a study.
+    """Computes the losses of states on the triples of every client of a study.
 
-    pipe: whose adapters are replaced. data: the pictures of each client. count: triples a client. seed: of
-    the study's clients, the same for all runs.
+    Args:
+        pipe: The pipeline. The evaluator replaces its adapters.
+        data: The images of each client.
+        boundary_log_snr: The boundary t* as a log SNR; None for none.
+        count: Triples per client.
+        seed: Seed of the study's clients, the same for all runs.
+        stage: The stage whose noise levels are evaluated.
     """
 
     def __init__(
@@ -63,7 +76,7 @@ class Evaluator:
         self._known: dict[tuple[str, int], float] = {}
 
     def shared_loss(self, shared: SharedState | None, client: int) -> float:
-        """The loss of a shared state on one client's triples; of the untouched base for None."""
+        """Return the loss of a shared state on one client's triples; None stands for the untouched base model."""
         key = ("base" if shared is None else shared.hash(), client)
         if key not in self._known:
             put_adapters(self._pipe, shared, None)
@@ -71,12 +84,12 @@ class Evaluator:
         return self._known[key]
 
     def personal_loss(self, personal: Adapter | None, client: int) -> float:
-        """The loss of a personal adapter on one client's triples of the personal stage."""
+        """Return the loss of a personal adapter on one client's triples of the personal stage."""
         put_adapters(self._pipe, None, personal)
         return self._loss(client)
 
     def forget(self) -> None:
-        """Drop the losses of states that will not come back."""
+        """Drop the cached losses of states that do not occur again."""
         self._known = {}
 
     def _loss(self, client: int) -> float:
@@ -87,7 +100,7 @@ class Evaluator:
 def draw_triples(
     sampler: TimestepSampler, data: EncodedImages, count: int, generator: torch.Generator
 ) -> Triples:
-    """`count` triples: the images in turn, timesteps even over the stage, normal noise."""
+    """Draw `count` triples: the images in turn, timesteps uniform over the stage, normal noise."""
     rows = torch.arange(count) % len(data)
     drawn = sampler.draw(count, generator)
     noise = torch.randn((count, *data.latents.shape[1:]), generator=generator)
@@ -96,7 +109,7 @@ def draw_triples(
 
 @torch.no_grad()
 def mean_loss(pipe: "DiffusionPipeline", sampler: TimestepSampler, triples: Triples) -> float:
-    """The loss of what the pipeline runs now."""
+    """Return the loss of the pipeline with its current adapters."""
     network = next(denoiser(pipe).parameters())
     total = 0.0
     for start in range(0, len(triples.rows), _BATCH):

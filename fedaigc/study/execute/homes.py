@@ -1,7 +1,7 @@
-"""Homes of simulated devices and the pictures they are evaluated on, made once and shared by all runs.
+"""Homes of simulated devices and their evaluation images, made once and shared by all runs.
 
-What is made depends on names in its path alone, so that any process may make it, the first one does, and
-another machine makes the same.
+The content depends on the names in its path alone. Any process may create it, the first one does, and another
+machine creates the same content.
 """
 
 import hashlib
@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 
 
 class StudyData:
-    """The data of one partition of a study, below the study's work folder."""
+    """The data of one partition, below the study's work folder.
+
+    Args:
+        work: The work folder.
+        run: The run that needs the data.
+        clients: The clients of the partition.
+        model: The model section, for the size of an image.
+        pipe: The pipeline that encodes the images.
+        base_hash: Fingerprint of the base model.
+    """
 
     def __init__(
         self,
@@ -50,10 +59,10 @@ class StudyData:
         self._pipe, self._base_hash = pipe, base_hash
 
     def homes(self, target: Path) -> None:
-        """Put the homes of a run to `target`: 00, 01, ... for the clients that train, one home for "pooled".
+        """Put the homes of a run into `target`: 00, 01, ... for the clients that train, one home for "pooled".
 
-        Files that are never written again are links, so that a hundred runs take the room of one. Nothing
-        happens when `target` is there.
+        Files that are never written again are links, so that a hundred runs take the space of one. If `target` exists,
+        nothing is done.
         """
         seed = self._run.seed or 0
         pooled = self._run.kind == "pooled"
@@ -63,7 +72,7 @@ class StudyData:
         def fill(folder: Path) -> None:
             groups = [trained] if pooled else [[client] for client in trained]
             for client_id, group in enumerate(groups):
-                # the seed of a home is its client's, whoever else takes part
+                # the seed of a home depends on its client alone, not on the other participants
                 owner = "pooled" if pooled else str(group[0].index)
                 root = home_of(folder, client_id)
                 store = ImageStore(Home.open(root, derived_seed(seed, "device", owner)))
@@ -76,7 +85,7 @@ class StudyData:
         made_once(target, lambda folder: _link_tree(template, folder))
 
     def pictures(self, split: Split, count: int) -> list[EncodedImages]:
-        """What each client, new ones included, is evaluated on."""
+        """Return the evaluation images of each client, including new ones."""
         folder = self._folder / f"{split}-{count}"
 
         def fill(target: Path) -> None:
@@ -100,7 +109,7 @@ class StudyData:
 
 
 def made_once(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Have `fill` make a folder unless it is there; whole or not at all, and by one process."""
+    """Let `fill` create a folder unless it exists; the folder is complete or absent, and one process creates it."""
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -108,19 +117,19 @@ def made_once(folder: Path, fill: Callable[[Path], None]) -> None:
         if folder.exists():
             return
         temporary = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
         temporary.mkdir()
         fill(temporary)
         temporary.rename(folder)
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    # homes replace files and never write into one: a link is as good as a copy
+    # homes replace files and never write into one, so a link serves as a copy
     shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
 
 
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another file system
+    except OSError:  # on another file system
         shutil.copy2(source, target)

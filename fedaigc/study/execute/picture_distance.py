@@ -1,9 +1,10 @@
-"""How far the pictures that a state draws are from real ones of the same clients, as distributions.
+"""How far the images that a state draws are from real ones of the same clients, as distributions.
 
-A gallery is as many pictures for each client that trains, of captions of its own distribution, drawn by the
-shared stage under the state and by the personal stage of the base, which no rule touches. Captions and noise
-are the same for every row and seed, so that their luck cancels in differences. The real pictures are others
-of the same clients. All of it is the evaluator's work, beside the federation; no feature is in a message.
+A gallery has an equal number of images for each client that trains, from captions of the client's own
+distribution. They are drawn by the shared stage under the state and by the personal stage of the base model,
+which no rule changes. Captions and noise are the same for every row and seed, so that their random variation
+cancels in differences. The real images are others of the same clients. The evaluator does all of this outside
+of the federation, and no message contains a feature.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,8 +37,14 @@ _DISTANCES = {"frechet": frechet_distance, "kernel": kernel_distance}
 class Galleries:
     """Draws galleries of one study's clients and measures them.
 
-    pipe: whose adapters are replaced. clients: those that train. evaluation: how many pictures (`gallery`),
-    in how many steps, under which guidance. seed: of the study's clients, the same for all runs.
+    Args:
+        pipe: The pipeline. Its adapters are replaced.
+        base_hash: Fingerprint of the base model.
+        model: The model section, for the size of an image.
+        clients: The clients that train.
+        evaluation: The number of images (`gallery`), their denoising steps and their guidance scale.
+        boundary_log_snr: The boundary t* as a log SNR; None for none.
+        seed: Seed of the study's clients, the same for all runs.
     """
 
     def __init__(
@@ -70,7 +77,12 @@ class Galleries:
         states: Callable[[StudyClient], SharedState | None],
         progress: Callable[[float], None] = lambda share: None,
     ) -> list["Image.Image"]:
-        """One gallery: every client's pictures under its state, of the untouched base for None."""
+        """Draw one gallery.
+
+        Args:
+            states: The state of each client; None stands for the untouched base model.
+            progress: Called with the share of the images that is done.
+        """
         images: list[Image.Image] = []
         for client, count in self._counts.items():
             put_adapters(self._pipe, states(client), None)
@@ -85,12 +97,12 @@ class Galleries:
         return images
 
     def distances(self, images: Sequence["Image.Image"]) -> dict[str, float]:
-        """A gallery against as many real pictures: {"frechet": ..., "kernel": ...}."""
+        """Return the distances of a gallery to as many real images: {"frechet": ..., "kernel": ...}."""
         real, drawn = self._real("gallery"), judge_features(self._judge, images)
         return {name: far(real, drawn, min_images=2) for name, far in _DISTANCES.items()}
 
     def floor(self) -> dict[str, dict[str, float]]:
-        """Real pictures against real ones at the size of a gallery: see `real_floor`."""
+        """Return the distances between real images at the size of a gallery: see `real_floor`."""
         both = torch.cat([self._real("gallery"), self._real("gallery floor")])
         return {
             name: asdict(real_floor(both, far, seed=self._seed, min_images=2))

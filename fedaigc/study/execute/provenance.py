@@ -1,4 +1,4 @@
-"""What computes a run: fingerprints of the rule's code and of the base model, the commit, the machine."""
+"""The provenance of a run: fingerprints of the rule's code and of the base model, the commit, the machine."""
 
 import hashlib
 import json
@@ -17,18 +17,18 @@ from fedaigc.strategy.flower.rule import FLOWER_STRATEGIES
 from fedaigc.strategy.registry import describe
 
 _ROOT = Path(__file__).parents[3]
-# counted by hand: one more when a change of this package, beside the rules' own code, changes results
+# increased by hand when a change of this package, outside of the rules' own code, changes results
 RESULT_EPOCH = 1
-# records are committed while a study runs: they do not make its code another
+# records are committed while a study runs: they do not count as a change of its code
 _CODE = ("fedaigc", "strategies", "pyproject.toml")
 
 
 @cache
 def code_of(strategy: str) -> dict[str, str]:
-    """What decides the result of a rule's runs beside their configuration.
+    """Return what decides the result of a rule's runs besides their configuration.
 
-    `RESULT_EPOCH`, which stands for this package, and the fingerprint of the rule's code; of Flower's rules
-    the version of Flower, and our defaults: what adapts them is this package.
+    This is `RESULT_EPOCH`, which stands for this package, and the fingerprint of the rule's code. For Flower's
+    rules it is the version of Flower and our defaults in place of the fingerprint, since this package adapts them.
     """
     epoch = {"epoch": str(RESULT_EPOCH)}
     if strategy in FLOWER_STRATEGIES:
@@ -39,7 +39,7 @@ def code_of(strategy: str) -> dict[str, str]:
 
 @cache
 def model_fingerprint(name: str) -> str:
-    """SHA-256 over the files of a local pipeline folder; a hub name stands for itself."""
+    """Return the SHA-256 over the files of a local pipeline folder; a hub name is its own fingerprint."""
     folder = assets.path("model") if name == EMBEDDED else Path(name)
     if not folder.is_dir():
         return name
@@ -52,7 +52,7 @@ def model_fingerprint(name: str) -> str:
 
 @cache
 def commit() -> dict[str, Any]:
-    """The commit of the code and whether it was changed since; None and None outside of a checkout."""
+    """Return the commit of the code and whether the code has changed since; None and None outside of a checkout."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -68,7 +68,9 @@ def commit() -> dict[str, Any]:
 
 @cache
 def machine() -> dict[str, Any]:
-    """What times depend on, and the last bits of a decomposition; nothing that names the machine or its owner."""
+    """Return what determines the times and the last bits of a decomposition, and nothing that identifies the machine
+    or its owner.
+    """
     import psutil
     import torch
 

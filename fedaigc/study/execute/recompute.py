@@ -1,4 +1,4 @@
-"""`fedaigc compare --recompute`: recorded runs computed once more, and compared with their records."""
+"""`fedaigc compare --recompute`: compute recorded runs again and compare them with their records."""
 
 import shutil
 from collections.abc import Mapping
@@ -15,16 +15,27 @@ from fedaigc.study.execute.estimate import told
 from fedaigc.study.execute.scheduler import run_all
 from fedaigc.study.results.records import by_hash, is_done, read_records
 
-# what a run computes; times, machine and versions may differ
+# the computed part of a record; times, machine and versions may differ
 _COMPUTED = ("status", "base", "clients", "evaluations", "shared_hash")
 
 
 def recompute(console: Console, prepared: Prepared, plan: Plan, count: int, seed: int) -> int:
-    """Compute `count` recorded runs again, of as many rows as possible; 0 where all are bit for bit the same.
+    """Compute recorded runs again, of as many rows as possible.
 
-    Their records are written beside the study's work, and removed where they are the same.
+    The new records are written into the study's work folder, and removed if they are identical.
 
-    Raises UserError when fewer than `count` runs are recorded.
+    Args:
+        console: The terminal.
+        prepared: The study.
+        plan: The known runs of the study.
+        count: Number of runs to compute.
+        seed: Seed of the draw of the runs.
+
+    Returns:
+        0 if all runs are identical bit for bit, otherwise 1.
+
+    Raises:
+        UserError: Fewer than `count` runs are recorded.
     """
     before = by_hash(read_records(prepared.study.records_folder))
     chosen = _drawn([run for run in plan.runs if is_done(before.get(run.hash, {"status": ""}))], count, seed)
@@ -60,7 +71,11 @@ def recompute(console: Console, prepared: Prepared, plan: Plan, count: int, seed
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What two records of one run computed differently, and what explains it; empty where all is equal."""
+    """Return what two records of one run computed differently, and what may explain it.
+
+    The list is empty if all computed values are equal. Otherwise it also names the versions and properties of the
+    machine that differ.
+    """
     found = [f"{name} differs" for name in _COMPUTED if before.get(name) != after.get(name)]
     if not found:
         return []
@@ -75,7 +90,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 
 def _drawn(runs: list[RunSpec], count: int, seed: int) -> list[RunSpec]:
-    """One run of each row, then a second of each, until there are `count`; which ones is drawn."""
+    """Draw one run of each row, then a second of each, until there are `count`."""
     if count > len(runs):
         raise UserError(f"{len(runs)} runs are recorded, fewer than the {count} to compute again")
     random = numpy_rng(seed, "recompute")

@@ -1,4 +1,4 @@
-"""Keeps the workers of a study busy: one process a run, and an end in good order."""
+"""Schedules the workers of a study: one process per run, and an orderly end."""
 
 import os
 import signal
@@ -25,18 +25,29 @@ Records = Mapping[str, Mapping[str, Any]]
 
 @runtime_checkable
 class Display(Protocol):
-    """What is told while runs go on."""
+    """Where the progress of the runs is reported."""
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
 
     def update(self, done: int, running: Mapping[str, tuple[str, float]]) -> None:
-        """How many runs are done; of each running one its id, what it does, and the share done."""
+        """Report progress.
+
+        Args:
+            done: Number of runs that are done.
+            running: For each run in progress, by id, what it computes and the share that is done.
+        """
 
 
 @dataclass
 class Outcome:
-    """How a session ended. failed: ids with the error of each. stopped: by a signal, with runs left over."""
+    """How a session ended.
+
+    Attributes:
+        finished: Number of runs that are done, including diverged ones.
+        failed: The error of each run that failed, by its id.
+        stopped: Whether a signal ended the session with runs left over.
+    """
 
     finished: int = 0
     failed: dict[str, str] = field(default_factory=dict)
@@ -51,10 +62,15 @@ class _Running:
 
 
 def run_all(study: StudyConfig, plan: Callable[[Records], list[RunSpec]], display: Display) -> Outcome:
-    """Run what is not recorded, `study.workers` at a time, until nothing is left or a signal comes.
+    """Run what is not recorded, `study.workers` at a time, until nothing is left or a signal arrives.
 
-    plan: the runs that are known, given the records; asked again whenever a run ends. A run that fails is
-    recorded as failed and the others go on; it is tried again by the next command, not by this one.
+    A run that fails is recorded as failed and the others continue. The next command tries it again, this one does
+    not.
+
+    Args:
+        study: The study.
+        plan: Returns the runs that are known, given the records; called again whenever a run ends.
+        display: Where progress is reported.
     """
     outcome, running = Outcome(), dict[str, _Running]()
     with _stop_signals() as stopped:
@@ -86,7 +102,7 @@ def _standing(
     running: Mapping[str, _Running],
     outcome: Outcome,
 ) -> tuple[int, list[RunSpec]]:
-    """How many known runs are recorded, and those that wait for a worker; too slow for each poll."""
+    """The number of known runs that are recorded, and the runs that wait for a worker; too slow for each poll."""
     records = _records(study)
     runs = plan(records)
     waiting = [
@@ -112,8 +128,8 @@ def start(study: StudyConfig, run: RunSpec) -> "subprocess.Popen[bytes]":
 
 
 def start_worker(job: Path, log: Path) -> "subprocess.Popen[bytes]":
-    """A process for a job file, which ends when this process does, of whatever cause."""
-    # results repeat at equal threads only, and processes of one thread share the cores best
+    """Start a process for a job file; it ends when this process ends, for whatever cause."""
+    # results repeat at equal numbers of threads only, and single-threaded processes share the cores best
     one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -121,14 +137,14 @@ def start_worker(job: Path, log: Path) -> "subprocess.Popen[bytes]":
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Ctrl-C in a terminal reaches its whole group: this process alone is to answer it
+            # Ctrl-C in a terminal reaches its whole process group: only this process handles it
             start_new_session=True,
             env={**os.environ, **one, "TOKENIZERS_PARALLELISM": "false"},
         )
 
 
 def end(processes: Iterable["subprocess.Popen[bytes]"]) -> None:
-    """Stop processes, gently first; what they did up to their last whole round is kept."""
+    """Stop processes, gently first; their work up to the last complete round is kept."""
     held = list(processes)
     for process in held:
         process.terminate()
@@ -166,7 +182,7 @@ def _records(study: StudyConfig) -> dict[str, dict[str, Any]]:
 
 
 def _different(runs: list[RunSpec]) -> list[RunSpec]:
-    """The same result is computed once, whatever it is called."""
+    """Runs with the same result are computed once, whatever their names."""
     found: dict[str, RunSpec] = {}
     for run in runs:
         found.setdefault(run.hash, run)
@@ -180,7 +196,7 @@ def _at(study: StudyConfig, each: _Running) -> tuple[str, float]:
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM ask for an end, and do not interrupt what is being written."""
+    """SIGINT and SIGTERM request an end without interrupting a write."""
     came: list[int] = []
     before = {
         number: signal.signal(number, lambda number, frame: came.append(number))

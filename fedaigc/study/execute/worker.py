@@ -1,7 +1,7 @@
 """The process that computes one run: `python -m fedaigc.study.execute.worker JOB.json`.
 
-It ends with the process that started it, whose end of the pipe to standard input closes then, however that
-process died. Its own death at any moment leaves a run that goes on after its last whole round.
+It ends together with the process that started it: however that process dies, its end of the pipe to standard
+input closes. If the worker itself dies at any moment, the run can continue after its last complete round.
 """
 
 import argparse
@@ -25,7 +25,11 @@ LOG = "log.txt"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Compute the run or the measurement of a job file; the result is in the files that it names."""
+    """Compute the run or the measurement of a job file; the results are in the files that the job names.
+
+    Returns:
+        The exit status: 0 if the run is recorded as finished or diverged, 1 if it failed.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("job", type=Path)
     parser.add_argument("--unwatched", action="store_true", help="do not end with standard input")
@@ -35,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     job: dict[str, Any] = json.loads(given.job.read_text(encoding="utf-8"))
     warnings.filterwarnings("default", category=RuntimeWarning)
     if "measure" in job:
-        # imported here: torch and diffusers take seconds, the watch should not wait for them
+        # imported here: torch and diffusers take seconds, which would delay the watch of the parent
         from fedaigc.study.execute.estimate import measure
 
         write_json(Path(job["measure"]), measure(job))
@@ -63,7 +67,7 @@ def _run(job: dict[str, Any]) -> int:
             last = time.monotonic()
             write_json(folder / PROGRESS, {"label": label, "share": share})
 
-    # an orphan of a killed command may still be ending
+    # an orphaned worker of a killed command may still be ending
     with locked(folder / "lock"):
         try:
             values = Execution(run, work, report).compute()
@@ -85,7 +89,7 @@ def _run(job: dict[str, Any]) -> int:
 
 
 def _end_with_parent() -> None:
-    while os.read(sys.stdin.fileno(), 1):  # unbuffered: a lock of the buffer would hang the interpreter's end
+    while os.read(sys.stdin.fileno(), 1):  # unbuffered: a buffer's lock would block the exit
         pass
     os._exit(1)
 
@@ -100,7 +104,7 @@ def _finite(value: Any) -> bool:
 
 
 def _writable(value: Any) -> Any:
-    """JSON has no infinity: None in its place, and "diverged" says why."""
+    """Replace infinities, which JSON does not have, by None; the status "diverged" states the reason."""
     if isinstance(value, dict):
         return {key: _writable(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -109,7 +113,7 @@ def _writable(value: Any) -> Any:
 
 
 def _without_paths(text: str, work: Path) -> str:
-    """Records are committed: where they were made is nobody's business."""
+    """Remove local paths: records are committed and must not reveal where they were made."""
     return text.replace(str(work), "<work>").replace(str(Path.home()), "~")
 
 

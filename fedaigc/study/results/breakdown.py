@@ -1,4 +1,4 @@
-"""The differences of a table once more: with clients weighted by their pictures, and by what they hold."""
+"""The differences of a table again, with clients weighted by their number of images, and by their styles."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,12 +17,21 @@ _DIGITS = 4
 def breakdown_table(
     results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str
 ) -> Table | None:
-    """Differences of every complete row to the reference: clients alike, by pictures, and by style.
+    """Return the differences of every complete row to the reference: clients alike, by images, and by style.
 
-    The same runs as the table of the mode, in four means over the clients that train: all clients alike; each
-    weighted by its number of pictures; those whose pictures are of styles that the shipped model was trained
-    on; those that hold a style it never saw. Intervals are t intervals over seeds, paired; nothing is
-    corrected for several rows. None for one seed, and where the reference has no scores.
+    The runs are those of the mode's table. The four columns are means over the clients that train: all clients
+    alike; each weighted by its number of images; clients whose images all have styles that the shipped model was
+    trained on; clients that hold a style that it never saw. Intervals are t intervals over seeds, paired, without
+    a correction for several rows.
+
+    Args:
+        results: The results of one partition.
+        seeds: The seeds to compare.
+        mode: The mode whose losses are compared.
+        reference: The row that the others are compared with.
+
+    Returns:
+        The table; None for one seed, and if the reference or all other rows have no scores.
     """
     base = results.row(reference)
     if len(seeds) < 2 or not _scored(base, seeds, mode):
@@ -40,9 +49,14 @@ def breakdown_table(
 def difference(
     row: RowResults, base: RowResults, seeds: Sequence[int], mode: Mode, weighting: str
 ) -> Estimate | None:
-    """Row minus base in one of the means: "clients alike", "by pictures", "seen styles", "unseen styles".
+    """Return the estimate of row minus base in one of the means; None if it includes no client.
 
-    None where no client counts.
+    Args:
+        row: The row.
+        base: The row that it is compared with.
+        seeds: The seeds to compare.
+        mode: The mode whose losses are compared.
+        weighting: "clients alike", "by pictures", "seen styles" or "unseen styles".
     """
     found = seed_differences(row, base, seeds, mode, weighting)
     return None if found is None else over_seeds(found)
@@ -51,7 +65,7 @@ def difference(
 def seed_differences(
     row: RowResults, base: RowResults, seeds: Sequence[int], mode: Mode, weighting: str
 ) -> list[float] | None:
-    """Row minus base under each seed, in one of the means of `difference`; None where no client counts."""
+    """Return row minus base under each seed, in one of the means of `difference`; None if it includes no client."""
     weight = _WEIGHTS[weighting]
     found = []
     for seed in seeds:
@@ -66,7 +80,7 @@ def seed_differences(
 
 
 def _clients(row: RowResults, base: RowResults, seed: int) -> Record:
-    # the base has no seed, and its one record is there under each
+    # the base has no seed; its one record stands under each
     return base.records[seed] if row.name == "base" else row.records[seed]
 
 

@@ -1,4 +1,4 @@
-"""The tables of a comparison, as a reviewer asks for them: the gate first, then each mode apart."""
+"""The tables of a comparison, as a reviewer asks for them: first the gate, then each mode separately."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _GALLERY_DIGITS = 2
 
 
 def gate(results: PartitionResults, seeds: Sequence[int]) -> tuple[Table, str]:
-    """Base, pooled and local only, and whether training the shared stage together is worth anything.
+    """Return the table of base, pooled and local only, and the verdict whether shared training gains anything.
 
     The margin is that of pooled over base in standard deviations over seeds: see `margin_in_sds`.
     """
@@ -58,13 +58,13 @@ def gate(results: PartitionResults, seeds: Sequence[int]) -> tuple[Table, str]:
 
 
 def seed_losses(row: RowResults, seeds: Sequence[int], mode: Mode, at: int = -1) -> dict[int, float]:
-    """The mean over the clients that train, by seed."""
+    """Return the mean over the clients that train, by seed."""
     scores = row.scores(seeds, mode, at=at)
     return seed_means({(score.seed, score.client): score.value for score in scores})
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """Mean and 95 % t interval; of one seed, or of a row without a seed, the value alone."""
+    """Return the mean and 95 % t interval; for one seed, or a row without a seed, the value alone."""
     if len(values) < 2 or len(set(values)) == 1:
         return Estimate(values[0], values[0], values[0], len(values))
     return t_interval(values)
@@ -73,10 +73,13 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 def compared(
     results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str
 ) -> dict[str, Comparison]:
-    """Paired differences of every complete row to the reference; Holm's correction is over strategies alone.
+    """Return the paired differences of every complete row to the reference, by row.
 
-    Over all strategies of the study, also those that these seeds leave out: who got more seeds may have been
-    chosen by what fewer had shown. Empty when the reference has no scores, and for one seed.
+    Holm's correction is over strategies alone, not baselines. It covers all strategies of the study, including
+    those without these seeds: a strategy may have been given more seeds because of its result with fewer.
+
+    Returns:
+        The comparisons; empty if the reference has no scores, and for one seed.
     """
     if len(seeds) < 2:
         return {}
@@ -98,9 +101,9 @@ def compared(
 
 
 def mode_table(results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str) -> Table:
-    """All rows in one mode: loss, differences to the reference, worst tenth, new clients, bytes, time.
+    """Return all rows in one mode: loss, differences to the reference, worst tenth, new clients, bytes, time.
 
-    And epsilon, where a row has noise.
+    If a row has noise of differential privacy, there is a column for epsilon.
     """
     comparisons = compared(results, seeds, mode, reference)
     noisy = has_noise(results, seeds)
@@ -142,16 +145,16 @@ def mode_table(results: PartitionResults, seeds: Sequence[int], mode: Mode, refe
 
 
 def has_noise(results: PartitionResults, seeds: Sequence[int]) -> bool:
-    """Whether a row of the tables of these seeds has noise of differential privacy."""
+    """Return whether a row of the tables of these seeds has noise of differential privacy."""
     return any(_epsilon(row, seeds) != NONE for row in results.rows if row.complete(seeds))
 
 
 def gallery_table(
     results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str
 ) -> Table | None:
-    """The distances of every row's gallery to real pictures; None where the base has none.
+    """Return the distances of every row's gallery to real images; None if the base has none.
 
-    The first row is real pictures against real ones, with the standard deviation over random halves.
+    The first row compares real images with real ones, with the standard deviation over random halves.
     """
     base = next(iter(results.row("base").records.values()), None)
     if base is None or base["status"] != "finished" or "gallery" not in base["evaluations"][-1]:
@@ -191,7 +194,7 @@ def gallery_table(
 
 
 def _distances(row: RowResults, seeds: Sequence[int], mode: Mode) -> dict[str, list[float]] | None:
-    """Both distances by seed, of the base the same for every seed; None unless all are there."""
+    """Both distances by seed, the same for every seed of the base; None unless all exist."""
     if not row.complete(seeds):
         return None
     drawn = [row.records[seed]["evaluations"][-1].get("gallery") for seed in seeds]
@@ -202,9 +205,9 @@ def _distances(row: RowResults, seeds: Sequence[int], mode: Mode) -> dict[str, l
 
 
 def tuning_table(study: StudyConfig, results: PartitionResults) -> Table | None:
-    """What every row was tuned over and to, every value that was tried; None without tuning.
+    """Return the values that every row was tuned over and to; None without tuning.
 
-    A value that is chosen and the largest or smallest of those tried has a mark: the optimum may lie beyond.
+    A chosen value that is the largest or smallest of those tried has a mark: the optimum may lie beyond.
     """
     if study.tuning is None:
         return None
@@ -251,12 +254,12 @@ def tuning_table(study: StudyConfig, results: PartitionResults) -> Table | None:
 
 
 def _by_value(value: Value) -> tuple[int, float, str]:
-    """Numbers by size, then words."""
+    """Sort key: numbers by size, then strings."""
     return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, value)
 
 
 def clients_table(results: PartitionResults) -> Table | None:
-    """Who the clients are; None before the first run."""
+    """Return the description of the clients; None before the first run."""
     record = next(
         (r for row in results.rows if not row.baseline for r in row.records.values() if r["clients"]), None
     )
@@ -283,7 +286,7 @@ def clients_table(results: PartitionResults) -> Table | None:
 
 
 def personal_table(results: PartitionResults) -> Table | None:
-    """The personal stage, which is the same for every row; None where it was not trained apart."""
+    """Return the personal stage, which is the same for every row; None if it was not trained separately."""
     if not results.personal:
         return None
     rows = []
@@ -322,11 +325,11 @@ def _seconds(row: RowResults, seeds: Sequence[int]) -> str:
 
 
 def _epsilon(row: RowResults, seeds: Sequence[int]) -> str:
-    """The largest epsilon over the seeds; "none" where no epsilon holds; a dash without noise."""
+    """The largest epsilon over the seeds; "none" if no epsilon holds; a dash without noise."""
     records = [row.records[seed] for seed in seeds]
     if not any("dp" in record["run"]["federation"]["rounds"]["options"] for record in records):
         return NONE
-    # records of before the accountant have none: their noise followed from the run's seed
+    # records from before the accountant have none: their noise followed from the run's seed
     spent = [record.get("dp") for record in records]
     if any(dp is None or dp["epsilon"] is None for dp in spent):
         return "none"

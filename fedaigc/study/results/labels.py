@@ -1,4 +1,4 @@
-"""Where the names in a plot stand: beside what they name, without covering it or each other."""
+"""The positions of the names in a plot: next to what they name, without covering it or each other."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,21 @@ import numpy as np
 from jaxtyping import Float
 
 Offset = tuple[float, float]
-STEPS = 16  # directions in which a name may lie from its point
-FAR = (1.0, 1.7, 2.6, 4.0, 6.0, 9.0)  # distances, in multiples of the nearest one
+STEPS = 16  # directions from a point to its name
+FAR = (1.0, 1.7, 2.6, 4.0, 6.0, 9.0)  # distances, as multiples of the nearest one
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in pixels, with the number of the curve that it belongs to."""
+    """A rectangle in pixels.
+
+    Attributes:
+        x0: Left edge.
+        y0: Lower edge.
+        x1: Right edge.
+        y1: Upper edge.
+        owner: Number of the curve that the rectangle belongs to.
+    """
 
     x0: float
     y0: float
@@ -24,22 +32,22 @@ class Box:
     owner: int = -1
 
     def moved(self, offset: Offset) -> "Box":
-        """The same rectangle elsewhere."""
+        """Return the rectangle moved by an offset."""
         x, y = offset
         return Box(self.x0 + x, self.y0 + y, self.x1 + x, self.y1 + y, self.owner)
 
     def shared(self, other: "Box") -> float:
-        """Square pixels that both cover."""
+        """Return the area that both rectangles cover, in square pixels."""
         across = min(self.x1, other.x1) - max(self.x0, other.x0)
         along = min(self.y1, other.y1) - max(self.y0, other.y0)
         return max(across, 0.0) * max(along, 0.0)
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Heights from 0 to 1, at least `gap` apart, in the order of `wanted` and near it.
+    """Return heights from 0 to 1, at least `gap` apart, in the order of `wanted` and close to it.
 
-    Names that would touch form a block around the mean of what its members want; blocks that touch merge.
-    Where there is no room for all, they start at 0 and pass 1.
+    Names that would touch form a block around the mean of the wanted heights; blocks that touch merge. If the
+    names do not fit, they start at 0 and exceed 1.
     """
     blocks: list[list[int]] = []
 
@@ -60,17 +68,24 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
 def nearest_free(
     name: Box, point: tuple[float, float], taken: Sequence[Box], inside: Box, nearest: float
 ) -> Offset:
-    """How far to move `name`, which is centred on `point`, so that it covers nothing.
+    """Return how far to move `name` so that it covers nothing.
 
-    Of 16 directions and 6 distances, from `nearest` pixels on, the one with the least cost: a thousand for
-    each square pixel that lies on something or outside of `inside`, thirty for each place where the leader
-    to the point crosses what is another's, and the distance.
+    The candidates are 16 directions and 6 distances, from `nearest` pixels on. The one with the least cost wins:
+    1000 for each square pixel that covers something or lies outside of `inside`, 30 for each place where the
+    leader to the point crosses a box of another owner, and the distance in pixels.
+
+    Args:
+        name: The box of the name, centred on `point`.
+        point: The point that it names.
+        taken: The boxes that the name must not cover.
+        inside: The box in which the name should stay.
+        nearest: The smallest distance in pixels.
     """
     width, height = name.x1 - name.x0, name.y1 - name.y0
     offsets = _around(width, height, nearest)
     others = np.array([(box.x0, box.y0, box.x1, box.y1) for box in taken]).reshape(-1, 4)
     foreign = others[[box.owner != name.owner for box in taken]]
-    # a row for each place of the name, a column for each box, along the leader a third axis
+    # axes: positions of the name, boxes, and, for the leader, points along it
     low = offsets[:, None, :] + np.array([name.x0, name.y0])
     high = offsets[:, None, :] + np.array([name.x1, name.y1])
     shared = np.minimum(high, others[:, 2:]) - np.maximum(low, others[:, :2])
@@ -86,7 +101,7 @@ def nearest_free(
 def line_boxes(
     points: Sequence[tuple[float, float]], owner: int, *, half: float = 2.0, step: float = 4.0
 ) -> list[Box]:
-    """Small boxes along a line through `points`, all in pixels: what a name must not cover."""
+    """Return small boxes along a line through `points`, all in pixels, which a name must not cover."""
     boxes = []
     for (x0, y0), (x1, y1) in pairwise(points):
         count = max(1, math.ceil(math.hypot(x1 - x0, y1 - y0) / step))

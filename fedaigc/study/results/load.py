@@ -1,4 +1,4 @@
-"""The results of a study as its records have them, with the tuning that they say."""
+"""The results of a study from its records, with the tuning that follows from them."""
 
 from fedaigc.errors import UserError
 from fedaigc.study.design.missing_runs import Prepared, make_plan
@@ -7,7 +7,11 @@ from fedaigc.study.results.summary import PartitionResults, collect
 
 
 def read_results(prepared: Prepared) -> list[PartitionResults]:
-    """The results by partition. Raises UserError where nothing is recorded."""
+    """Return the results of a study, by partition.
+
+    Raises:
+        UserError: Nothing is recorded.
+    """
     folder = prepared.study.records_folder
     records = read_records(folder)
     if not records:

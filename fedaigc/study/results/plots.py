@@ -1,8 +1,8 @@
 """Plots of a comparison: loss against rounds, loss against bytes, and differences to a reference.
 
-Names stand beside what they name, without a legend. Colours are those of [Okabe08], which people with any
-colour vision tell apart, without the yellow, which is faint on white; beyond seven strategies the dashes or
-markers change too. matplotlib is in the `plots` extra.
+Names stand next to what they name, without a legend. The colours are those of [Okabe08], which remain distinct
+for people with any colour vision, without the yellow, which is faint on white. Beyond seven strategies, the
+dashes or markers change too. matplotlib is in the `plots` extra.
 
 Source: [Okabe08] M. Okabe, K. Ito, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/.
 """
@@ -28,16 +28,22 @@ GREY = "#777777"
 INK = "#222222"
 DPI = 150
 FONT_PT = 9.0
-LINE_PT = 1.35 * FONT_PT  # from one line of text to the next
-LOG_FROM = 20.0  # byte counts that span more are drawn on a logarithmic axis
+LINE_PT = 1.35 * FONT_PT  # distance between lines of text
+LOG_FROM = 20.0  # byte counts that span a larger ratio get a logarithmic axis
 BYTES_PER_MB = 1e6
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A strategy's estimates at increasing x: rounds done, or bytes sent since the start. One is a point.
+    """The estimates of a strategy at increasing x. A curve of length one is a point.
 
-    Raises ValueError for no points, or when the lengths differ.
+    Attributes:
+        name: Name of the strategy.
+        x: Rounds done, or bytes sent since the start.
+        y: Estimate at each x.
+
+    Raises:
+        ValueError: There are no points, or the lengths differ.
     """
 
     name: str
@@ -52,10 +58,15 @@ class Curve:
 
 
 def plot_loss_by_round(path: Path, curves: Sequence[Curve], *, quantity: str = "denoising loss") -> None:
-    """Mean loss against rounds, one curve a strategy, with its 95 % interval as a band.
+    """Plot mean loss against rounds, one curve per strategy, with its 95 % interval as a band.
 
-    The suffix of `path` is the format: .png, .pdf or .svg. Raises UserError for another one, for no curves,
-    and without matplotlib.
+    Args:
+        path: The file; its suffix is the format: .png, .pdf or .svg.
+        curves: The curves.
+        quantity: Name of the y axis.
+
+    Raises:
+        UserError: The suffix is another one, there are no curves, or matplotlib is missing.
     """
     figure, axes = _new(path, curves, height=max(3.6, 1.0 + 1.6 * len(curves) * LINE_PT / 72))
     for i, curve in enumerate(curves):
@@ -73,10 +84,10 @@ def plot_loss_by_round(path: Path, curves: Sequence[Curve], *, quantity: str = "
 
 
 def plot_loss_by_bytes(path: Path, curves: Sequence[Curve], *, quantity: str = "denoising loss") -> None:
-    """Mean loss against bytes, up and down together, in megabytes (10^6 bytes), with 95 % error bars.
+    """Plot mean loss against bytes, up and down together, in megabytes (10^6 bytes), with 95 % error bars.
 
-    A curve of one point is a dot: many strategies at the end of their runs make a scatter plot. The axis is
-    logarithmic when the bytes span more than a factor of 20. Errors as in `plot_loss_by_round`.
+    A curve of one point is a dot, so many strategies at the end of their runs make a scatter plot. The axis is
+    logarithmic if the bytes span more than a factor of 20. Arguments and errors are those of `plot_loss_by_round`.
     """
     figure, axes = _new(path, curves, height=max(4.2, 2.0 + 1.2 * len(curves) * LINE_PT / 72))
     for i, curve in enumerate(curves):
@@ -116,10 +127,17 @@ def plot_differences(
     quantity: str = "denoising loss",
     lower_is_better: bool = True,
 ) -> None:
-    """Paired differences to the reference with 95 % intervals, one row a strategy, the smallest on top.
+    """Plot paired differences to the reference with 95 % intervals, one row per strategy, the smallest on top.
 
-    Rows whose interval excludes zero are blue, the others grey; that is without correction for how many
-    are compared: see `statistics.holm`. Errors as in `plot_loss_by_round`.
+    Rows whose interval excludes zero are blue, the others grey. This has no correction for the number of
+    comparisons: see `statistics.holm`. Errors are those of `plot_loss_by_round`.
+
+    Args:
+        path: The file; its suffix is the format: .png, .pdf or .svg.
+        differences: The estimate of each strategy.
+        reference: Name of the reference.
+        quantity: Name of the quantity.
+        lower_is_better: Whether a difference below zero is better, for the label of the axis.
     """
     figure, axes = _new(path, list(differences), height=1.1 + len(differences) * 1.7 * LINE_PT / 72)
     names = sorted(differences, key=lambda name: differences[name].mean)
@@ -165,7 +183,7 @@ def _new(path: Path, shown: Sequence[object], height: float) -> "tuple[Figure, A
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("plots need matplotlib: `pip install 'fedaigc[plots]'`") from None
-    # a figure of its own, without pyplot: no state that other plots share
+    # a separate figure without pyplot, which would share state with other plots
     figure = Figure(figsize=(7.0, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -187,7 +205,7 @@ def _save(figure: "Figure", path: Path) -> None:
 
 
 def _name_ends(figure: "Figure", axes: "Axes", curves: Sequence[Curve]) -> None:
-    """Names in the right margin at the height of each curve's end, each behind a piece of its line."""
+    """Names in the right margin at the height of each curve's end, each after a piece of its line."""
     figure.draw_without_rendering()
     to_fraction = axes.transData + axes.transAxes.inverted()
     ends = [(curve.x[-1], curve.y[-1].mean) for curve in curves]
@@ -202,7 +220,7 @@ def _name_ends(figure: "Figure", axes: "Axes", curves: Sequence[Curve]) -> None:
 
 
 def _name_points(figure: "Figure", axes: "Axes", curves: Sequence[Curve]) -> None:
-    """Names beside each curve's last point, in the nearest place that covers no name, point, bar or line."""
+    """Names next to each curve's last point, at the nearest place that covers no name, point, bar or line."""
     figure.draw_without_rendering()
 
     def pixels(x: float, y: float) -> tuple[float, float]:
@@ -223,7 +241,7 @@ def _name_points(figure: "Figure", axes: "Axes", curves: Sequence[Curve]) -> Non
             curve.name,
             (curve.x[-1] / BYTES_PER_MB, curve.y[-1].mean),
             xytext=(0, 0),
-            textcoords="offset points",  # a pixel is another length in .svg and .pdf
+            textcoords="offset points",  # a pixel has another length in .svg and .pdf
             ha="center",
             va="center",
             fontsize=FONT_PT,
@@ -256,6 +274,6 @@ def _count(estimates: Iterable[Estimate]) -> str:
 
 
 def _digits(estimates: Sequence[Estimate]) -> int:
-    """Decimals that give the widest interval two figures."""
+    """The decimals that give the widest interval two significant figures."""
     widest = max(e.high - e.low for e in estimates)
     return max(0, 1 - math.floor(math.log10(widest))) if widest > 0 else 3

@@ -1,4 +1,4 @@
-"""The records of a study: one JSON file a run, written whole or not at all."""
+"""The records of a study: one JSON file per run, written completely or not at all."""
 
 import json
 import math
@@ -14,14 +14,18 @@ from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.provenance import commit, machine
 
 FORMAT = 1
-# a run that diverged would diverge again: it is done, with no loss
+# a run that diverged would diverge again: it is done, without a loss
 DONE = ("finished", "diverged")
 
 
 def write_record(folder: Path, run: RunSpec, status: str, **values: Any) -> None:
-    """Write the record of a run, with what computed it.
+    """Write the record of a run, with the provenance of its result.
 
-    status: "finished", "diverged" (training ended with values that are not finite) or "failed".
+    Args:
+        folder: The folder of the records.
+        run: The run.
+        status: "finished", "diverged" (training ended with values that are not finite) or "failed".
+        **values: Further entries, such as the evaluations.
     """
     record = {
         "format": FORMAT,
@@ -37,12 +41,16 @@ def write_record(folder: Path, run: RunSpec, status: str, **values: Any) -> None
     }
     name = record["run"]["federation"]["model"]
     if Path(name["name"]).is_dir():
-        name["name"] = Path(name["name"]).name  # where it was is nobody's business
+        name["name"] = Path(name["name"]).name  # records must not reveal local paths
     write_json(folder / f"{run.id}.json", record)
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All records, sorted by file name. Raises UserError, naming the file, for one that is none."""
+    """Read all records, sorted by file name.
+
+    Raises:
+        UserError: A file is not a record of this version; the message names the file.
+    """
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -56,31 +64,35 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def by_hash(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Records by what decided their result; of two, one that is done."""
+    """Return the records by the hash of what decided their result; of several, one that is done."""
     return {record["hash"]: record for record in sorted(records, key=is_done)}
 
 
 def is_done(record: Mapping[str, Any]) -> bool:
-    """Whether the run need not be run again."""
+    """Return whether the run need not be repeated."""
     return record["status"] in DONE
 
 
 def recorded(records: Mapping[str, Mapping[str, Any]], run: RunSpec) -> bool:
-    """Whether `records`, by hash, hold this run as done."""
+    """Return whether `records`, by hash, contain this run as done."""
     return run.hash in records and is_done(records[run.hash])
 
 
 def scored_mode(record: Mapping[str, Any]) -> str:
-    """The mode that a run is judged by: "device" where devices have shared-stage models of their own."""
+    """Return the mode that a run is judged by: "device" if devices have shared-stage models of their own."""
     if record["run"]["kind"] == "personal":
         return "personal"
     return "device" if record.get("traits", {}).get("personal") else "collaborative"
 
 
 def losses_of(record: Mapping[str, Any], mode: str, *, new: bool = False, at: int = -1) -> dict[int, float]:
-    """Loss by client in "collaborative" or "device" mode; empty where the mode has no model.
+    """Return the loss by client in one mode; empty if the mode has no model.
 
-    new: of the clients that never trained. at: position of the evaluation, by default the last.
+    Args:
+        record: The record of the run.
+        mode: "collaborative" or "device"; for a "personal" run "personal" or "personal base".
+        new: Whether to return the clients that never trained, in place of those that train.
+        at: Position of the evaluation, by default the last.
     """
     if not record["evaluations"]:
         return {}
@@ -93,7 +105,7 @@ def losses_of(record: Mapping[str, Any], mode: str, *, new: bool = False, at: in
 
 
 def final_loss(record: Mapping[str, Any]) -> float:
-    """The mean over the clients that train, in the run's `scored_mode`; infinite if it diverged."""
+    """Return the mean over the clients that train, in the run's `scored_mode`; infinite if it diverged."""
     if record["status"] != "finished":
         return math.inf
     losses = losses_of(record, scored_mode(record)) or losses_of(record, "device")

@@ -58,7 +58,7 @@ Tuned over fewer rounds than the {rounds} that are reported, which can choose va
 
 
 def write_report(study: StudyConfig, results: Sequence[PartitionResults]) -> Path:
-    """Write everything below the study's output; returns the path of report.md."""
+    """Write the report, tables and plots below the study's output, and return the path of report.md."""
     parts = [f"# {study.name}\n\n{_ABOUT}"]
     for result in results:
         parts += _partition_part(study, result, many=len(results) > 1)
@@ -118,7 +118,7 @@ def _about_galleries(study: StudyConfig) -> str:
 
 
 def _gate_seeds(study: StudyConfig, result: PartitionResults) -> tuple[int, ...]:
-    """All seeds that the baselines should have, once they have them."""
+    """All seeds that the baselines should have, once all are complete; until then, the study's seeds."""
     own = study.baselines.seeds or study.seeds
     whole = all(result.row(name).complete(own) for name in BASELINES)
     return own if whole else study.seeds
@@ -127,7 +127,7 @@ def _gate_seeds(study: StudyConfig, result: PartitionResults) -> tuple[int, ...]
 def _plots(
     study: StudyConfig, result: PartitionResults, seeds: Sequence[int], mode: Mode, suffix: str
 ) -> list[str]:
-    """Draw what there is to draw; the lines of the report that show it."""
+    """Draw the available plots, and return the lines of the report that show them."""
     trained = [row for row in result.rows if row.name != "base"]
     rows = [row for row in trained if row.complete(seeds) and row.scores(seeds, mode)]
     base = result.row("base")
@@ -154,14 +154,14 @@ def _plots(
         path = study.output / "plots" / f"{result.partition}-{mode}-{name}{suffix}.png"
         try:
             draw(path)
-        except UserError as error:  # matplotlib is an extra
+        except UserError as error:  # matplotlib is an optional dependency
             return [f"Plots: {error}\n"]
         parts.append(f"![{title}, {mode}](plots/{path.name})\n")
     return parts
 
 
 def _by_round(row: RowResults, seeds: Sequence[int], mode: Mode, start: dict[int, float]) -> Curve:
-    """The curve of a row; it starts from the base, which every run starts from."""
+    """The curve of a row, which starts at the base as every run does."""
     rounds = [int(each["round"]) for each in row.records[seeds[0]]["evaluations"]]
     estimates = [over_seeds(_at(row, seeds, mode, at)) for at in range(len(rounds))]
     if start and rounds[0] > 0:
@@ -170,7 +170,7 @@ def _by_round(row: RowResults, seeds: Sequence[int], mode: Mode, start: dict[int
 
 
 def _by_bytes(row: RowResults, seeds: Sequence[int], mode: Mode) -> Curve:
-    """Loss against the bytes of all messages since the start, the mean over seeds."""
+    """The mean over seeds of the loss, against the bytes of all messages since the start."""
     record = row.records[seeds[0]]
     rounds = [int(each["round"]) for each in record["evaluations"]]
     sent = [

@@ -1,15 +1,16 @@
 """Paired statistics of strategies over seeds and clients.
 
-Seeds pair: under one seed every strategy has the same data, initial weights and draws of clients, so the
-difference to the reference under that seed is one observation, and what the seeds share cancels.
+Seeds pair: under one seed every strategy has the same data, initial weights and draws of clients. The
+difference to the reference under that seed is one observation, and what the strategies share cancels.
 
-Two intervals of the same mean difference. The t interval is over seeds, one value each: report this one. The
-bootstrap draws seeds and clients, so it also speaks about other clients, but with the five to ten seeds of
-a usual table its percentiles are too narrow by about sqrt(1 - 1/n) and by the tails of t: read it beside
-the t interval, not instead.
+There are two intervals of the same mean difference. The t interval is over seeds, with one value each: report
+this one. The bootstrap draws seeds and clients, so it also makes a statement about other clients. With the
+five to ten seeds of a usual table, however, its percentiles are too narrow by about sqrt(1 - 1/n) and by the
+tails of t: read it in addition to the t interval, not in its place.
 
-Assumptions of both t interval and test: seeds independent, differences about normal; five seeds cannot show
-that they are not. A p value above 0.05 is no evidence that two strategies are equal: give the interval.
+Both the t interval and the test assume that seeds are independent and differences about normal; five seeds
+cannot show that they are not. A p value above 0.05 is no evidence that two strategies are equal: give the
+interval.
 """
 
 import math
@@ -23,13 +24,20 @@ from fedaigc.errors import UserError
 from fedaigc.metrics.intervals import LEVEL, Estimate
 from fedaigc.rng import numpy_rng
 
-GATE_SDS = 10.0  # what pooled training must gain over the base before strategies are compared
+GATE_SDS = 10.0  # the gain of pooled training over the base that a comparison of strategies needs
 WORST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Score:
-    """What one client scored under one strategy and one seed."""
+    """The score of one client under one strategy and one seed.
+
+    Attributes:
+        strategy: Name of the strategy.
+        seed: Seed of the run.
+        client: Name of the client.
+        value: The score, e.g. a loss.
+    """
 
     strategy: str
     seed: int
@@ -39,11 +47,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A strategy against the reference: strategy minus reference, so below zero is better for a loss.
+    """A strategy against the reference, as strategy minus reference: for a loss, below zero is better.
 
-    over_seeds: mean and 95 % t interval over seeds of the mean over clients, n the number of seeds.
-    over_clients: the same mean with the bootstrap over seeds and clients, n the number of pairs.
-    p_value: of the paired t test. p_holm: corrected for all strategies compared with the reference.
+    Attributes:
+        strategy: Name of the strategy.
+        reference: Name of the reference.
+        over_seeds: Mean and 95 % t interval over seeds of the mean over clients; n is the number of seeds.
+        over_clients: The same mean with the bootstrap over seeds and clients; n is the number of pairs.
+        p_value: The p of the paired t test.
+        p_holm: The same, corrected for all strategies that are compared with the reference.
     """
 
     strategy: str
@@ -62,11 +74,21 @@ def compare(
     seed: int = 0,
     resamples: int = 2000,
 ) -> list[Comparison]:
-    """Every other strategy against `reference`, by name. Clients count equally, however many images each has.
+    """Compare every other strategy with `reference`, by name.
 
-    hypotheses: how many comparisons p is corrected for, where these are the pick of more: see `holm`. `seed`
-    is that of the bootstrap. Raises UserError when a strategy lacks a (seed, client) that another has,
-    has one twice, when the reference is not among the strategies, and for fewer than two seeds.
+    Clients count equally, regardless of their number of images.
+
+    Args:
+        scores: The scores of all strategies.
+        reference: Name of the reference.
+        hypotheses: The number of comparisons that p is corrected for, if these are a selection of more: see
+            `holm`.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
+
+    Raises:
+        UserError: A strategy lacks a (seed, client) that another one has, or has one twice; the reference is not
+            among the strategies; or there are fewer than two seeds.
     """
     cells = _cells(scores)
     if reference not in cells:
@@ -98,7 +120,7 @@ def compare(
 
 
 def seed_means(values: Mapping[tuple[int, str], float]) -> dict[int, float]:
-    """The mean over clients under each seed, from values by (seed, client), sorted by seed."""
+    """Return the mean over clients under each seed, from values by (seed, client), sorted by seed."""
     by_seed: dict[int, list[float]] = defaultdict(list)
     for (seed, _), value in values.items():
         by_seed[seed].append(value)
@@ -106,9 +128,14 @@ def seed_means(values: Mapping[tuple[int, str], float]) -> dict[int, float]:
 
 
 def t_interval(values: Sequence[float]) -> Estimate:
-    """mean +- t(0.975, n - 1) s / sqrt(n), s with n - 1 in the denominator.
+    """Return the mean and its t interval:
 
-    For independent values, so one a seed. Raises UserError for fewer than two.
+        mean +- t(0.975, n - 1) s / sqrt(n),   s with n - 1 in the denominator
+
+    The values must be independent, so there is one per seed.
+
+    Raises:
+        UserError: There are fewer than two values.
     """
     from scipy.stats import t
 
@@ -118,10 +145,14 @@ def t_interval(values: Sequence[float]) -> Estimate:
 
 
 def paired_t_test(differences: Sequence[float]) -> float:
-    """Two-sided p of "the mean difference is zero": |mean| / (s / sqrt(n)) under t, n - 1 degrees of freedom.
+    """Return the two-sided p of "the mean difference is zero", with n - 1 degrees of freedom:
 
-    Differences that are all equal have s = 0: p is 1 where they are zero, as for two names of one rule,
-    else 0. Raises UserError for fewer than two.
+        t = |mean| / (s / sqrt(n))
+
+    If all differences are equal, s is 0: p is then 1 if they are zero, as for two names of one rule, otherwise 0.
+
+    Raises:
+        UserError: There are fewer than two differences.
     """
     from scipy.stats import t
 
@@ -132,17 +163,28 @@ def paired_t_test(differences: Sequence[float]) -> float:
 
 
 def holm(p_values: Mapping[str, float], hypotheses: int | None = None) -> dict[str, float]:
-    """Holm's step-down correction: with p sorted upwards, p_i' = max over j <= i of min(1, (m - j + 1) p_j).
+    """Apply Holm's step-down correction, with p sorted in ascending order:
 
-    It holds the chance of any false claim among the m at alpha, whatever the dependence between tests. m:
-    `hypotheses`, by default as many as there are p. It is larger where only the best of m were tested again:
-    the others then stand behind these with a p of 1.
+        p_i' = max over j <= i of min(1, (m - j + 1) p_j)
 
-    Worked: p = 0.005, 0.01, 0.03, 0.04, m = 4, gives 4 x 0.005 = 0.02, 3 x 0.01 = 0.03, 2 x 0.03 = 0.06, and
-    1 x 0.04 = 0.04, which rises to 0.06: a larger p cannot end below a smaller one. At 0.05 two claims stand.
+    It bounds the probability of any false claim among the m by alpha, regardless of the dependence between tests.
+
+    Worked: p = 0.005, 0.01, 0.03, 0.04 and m = 4 give
+
+        4 x 0.005 = 0.02,   3 x 0.01 = 0.03,   2 x 0.03 = 0.06,   1 x 0.04 = 0.04
+
+    and the last rises to 0.06, since a larger p cannot end below a smaller one. At 0.05 two claims stand.
 
     Source: S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of
-    Statistics 6(2), 1979. Raises ValueError for a p outside [0, 1] and for fewer hypotheses than p.
+    Statistics 6(2), 1979.
+
+    Args:
+        p_values: The p of each test, by name.
+        hypotheses: m, by default the number of p values. It is larger if only the best of m were tested again:
+            the others then rank behind these with a p of 1.
+
+    Raises:
+        ValueError: A p lies outside of [0, 1], or there are fewer hypotheses than p values.
     """
     count = len(p_values) if hypotheses is None else hypotheses
     if count < len(p_values):
@@ -161,14 +203,24 @@ def holm(p_values: Mapping[str, float], hypotheses: int | None = None) -> dict[s
 def two_way_bootstrap(
     values: Mapping[tuple[int, str], float], *, seed: int = 0, resamples: int = 2000
 ) -> Estimate:
-    """The mean of values by (seed, client); the percentile interval draws whole seeds and whole clients.
+    """Return the mean of values by (seed, client) with a percentile interval that draws whole seeds and whole clients.
 
-    For crossed factors, where client "3" is the same client under every seed; a cell weighs (times its seed
-    was drawn) x (times its client was drawn). It errs on the wide side when neither factor matters. Where
-    every seed has clients of its own, use `metrics.intervals.clustered_mean` with the seeds as clusters.
+    The factors are crossed: client "3" is the same client under every seed. The weight of a cell in a resample is
+
+        (times its seed was drawn) x (times its client was drawn)
+
+    The interval errs on the wide side if neither factor matters. If every seed has clients of its own, use
+    `metrics.intervals.clustered_mean` with the seeds as clusters.
 
     Source: A. Owen, "The Pigeonhole Bootstrap", Annals of Applied Statistics 1(2), 2007, arXiv:0712.1111.
-    Raises UserError unless there are two seeds and every seed has the same clients.
+
+    Args:
+        values: The values by (seed, client).
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
+
+    Raises:
+        UserError: There are fewer than two seeds, or seeds have different clients.
     """
     seeds = sorted({key[0] for key in values})
     clients = sorted({key[1] for key in values})
@@ -191,9 +243,10 @@ def two_way_bootstrap(
 
 
 def worst_tenth_mean(values: Sequence[float], *, higher_is_worse: bool = True) -> float:
-    """The mean over the worst ceil(n / 10) clients: of 8 the worst one, of 25 the worst three.
+    """Return the mean over the worst ceil(n / 10) clients: of 8 the worst one, of 25 the worst three.
 
-    Raises UserError for no clients.
+    Raises:
+        UserError: There are no clients.
     """
     if not values:
         raise UserError("no clients to take the worst tenth of")
@@ -203,13 +256,16 @@ def worst_tenth_mean(values: Sequence[float], *, higher_is_worse: bool = True) -
 
 
 def margin_in_sds(base: Mapping[int, float], pooled: Mapping[int, float]) -> float:
-    """By how many standard deviations over seeds pooled training beats the base: mean(d) / sd(d).
+    """Return by how many standard deviations over seeds pooled training beats the base:
 
-    d = base loss - pooled loss under each seed, sd with n - 1 in the denominator. The gate before any
-    comparison is `GATE_SDS`. It is a spread over seeds, not a standard error: more seeds do not raise it.
+        mean(d) / sd(d),   d = base loss - pooled loss under each seed, sd with n - 1 in the denominator
 
-    Raises UserError when the seeds differ, for fewer than two, and when all differences are equal, which says
-    that the seed was not used.
+    The gate before any comparison is `GATE_SDS`. The margin is relative to a spread over seeds, not to a standard
+    error: more seeds do not raise it.
+
+    Raises:
+        UserError: The seeds differ, there are fewer than two, or all differences are equal, which means that the
+            seed was not used.
     """
     if base.keys() != pooled.keys():
         odd = min(base.keys() ^ pooled.keys())

@@ -1,4 +1,4 @@
-"""What the records of a study say: scores by row, seed and client, and what is missing or odd about them."""
+"""The content of the records of a study: scores by row, seed and client, and notes on what is missing or unusual."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +16,13 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RowResults:
-    """The records of one row under one partition, by seed.
+    """The records of one row under one partition.
 
-    expected: the seeds that it should have. tuning: how its values were chosen, as the records of the trials
-    say now; None without tuning.
+    Attributes:
+        name: Name of the row.
+        expected: The seeds that the row should have.
+        records: The records by seed.
+        tuning: How the row's values are chosen by the current records of its trials; None without tuning.
     """
 
     name: str
@@ -33,11 +36,18 @@ class RowResults:
         return self.name in BASELINES
 
     def complete(self, seeds: Iterable[int]) -> bool:
-        """Whether every one of these seeds has finished."""
+        """Return whether every one of these seeds has finished."""
         return all(seed in self.records and self.records[seed]["status"] == "finished" for seed in seeds)
 
     def scores(self, seeds: Iterable[int], mode: Mode, *, new: bool = False, at: int = -1) -> list[Score]:
-        """Scores of the finished seeds among `seeds`; none where the mode has no model."""
+        """Return the scores of the finished seeds among `seeds`; none if the mode has no model.
+
+        Args:
+            seeds: The seeds.
+            mode: The mode.
+            new: Whether to return the clients that never trained, in place of those that train.
+            at: Position of the evaluation, by default the last.
+        """
         return [
             Score(self.name, seed, str(client), value)
             for seed in seeds
@@ -46,7 +56,7 @@ class RowResults:
         ]
 
     def missing(self, seeds: Sequence[int]) -> str:
-        """Why the row is not in the table of these seeds, e.g. "diverged under seeds 1, 2"."""
+        """Return why the row is not in the table of these seeds, e.g. "diverged under seed 1, 2"."""
         reasons: dict[str, list[str]] = {}
         for seed in seeds:
             status = self.records[seed]["status"] if seed in self.records else "not run"
@@ -57,7 +67,14 @@ class RowResults:
 
 @dataclass(frozen=True)
 class PartitionResults:
-    """All rows under one partition, in the order of a table; `personal` by seed, where it has a job."""
+    """All rows under one partition.
+
+    Attributes:
+        partition: Name of the partition.
+        rows: The rows, in the order of a table.
+        personal: The records of the personal stage by seed, if it has runs of its own.
+        notes: What a reader of the tables has to know in addition.
+    """
 
     partition: str
     rows: tuple[RowResults, ...]
@@ -65,11 +82,11 @@ class PartitionResults:
     notes: tuple[str, ...] = field(default=())
 
     def row(self, name: str) -> RowResults:
-        """A row by its name."""
+        """Return a row by its name."""
         return next(row for row in self.rows if row.name == name)
 
     def seed_sets(self, study: StudyConfig) -> list[tuple[int, ...]]:
-        """One table for each: the study's seeds, and larger sets that some rows have instead."""
+        """Return the seeds of each table: the study's, and larger sets that some rows have instead."""
         found = {row.expected for row in self.rows if set(row.expected) > set(study.seeds)}
         return [study.seeds, *sorted(found, key=len)]
 
@@ -80,14 +97,19 @@ def collect(
     expected: Mapping[tuple[str, str, int | None], str],
     choices: Mapping[tuple[str, str], Choice],
 ) -> list[PartitionResults]:
-    """The results of a study, by partition.
+    """Return the results of a study, by partition.
 
-    expected: the hash of the run of (row, partition, seed) as the code is now. A record with another hash
-    (older code, or values that were tuned since) stands in where that one is missing, and a note says so.
-    choices: the tuning by (row, partition).
+    If the run that the current code expects has no record, a record with another hash (older code, or values from
+    earlier tuning) takes its place, and a note states this.
+
+    Args:
+        study: The study.
+        records: All records.
+        expected: For (row, partition, seed), the hash of the run with the current code.
+        choices: The tuning by (row, partition).
     """
     done, found = by_hash(list(records)), []
-    # the latest of each; one that is done before one that failed
+    # the latest of each; a record that is done has precedence over a failed one
     named: dict[tuple[str, str, int | None], dict[str, Any]] = {}
     for record in sorted(records, key=lambda record: (is_done(record), record["written"])):
         run = record["run"]
@@ -132,13 +154,13 @@ def _expected_rows(study: StudyConfig) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _notes(result: PartitionResults, stale: Mapping[str, Sequence[str]]) -> list[str]:
-    """What a reader of the tables has to know beside them; stale: seeds by row."""
+    """What a reader of the tables has to know in addition to them; stale: seeds by row."""
     notes = []
     for row in result.rows:
         if not row.complete(row.expected):
             notes.append(f"{row.name}: {row.missing(row.expected)}.")
     if stale:
-        # the base has no seed, and is there once for each
+        # the base has no seed, and counts once for each
         told = [name if name == "base" else f"{name} (seed {', '.join(of)})" for name, of in stale.items()]
         notes.append(
             f"Made with other code or other tuned values than a new run would have: {'; '.join(told)}."
@@ -164,7 +186,7 @@ def _notes(result: PartitionResults, stale: Mapping[str, Sequence[str]]) -> list
 
 
 def _equal(result: PartitionResults) -> list[tuple[str, str]]:
-    """Pairs of rows that ended alike: equal by construction, or a mistake."""
+    """Pairs of rows with the same results: equal by construction, or a mistake."""
     ends: dict[tuple[Any, ...], str] = {}
     pairs = []
     for row in result.rows:

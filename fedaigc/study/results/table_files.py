@@ -21,14 +21,20 @@ LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
-    # at the start of a row these would be read as an argument of the line break before it
+    # at the start of a row LaTeX would read these as an argument of the preceding line break
     **{character: f"{{{character}}}" for character in "[]*"},
 }
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its header, where its cells stand, and the decimals of its estimates."""
+    """A column of a table.
+
+    Attributes:
+        header: The header, different for every column.
+        align: Alignment of the cells.
+        digits: Decimals of the estimates.
+    """
 
     header: str
     align: Align = "left"
@@ -37,9 +43,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows; a cell is text, or an estimate, shown as "mean [low, high]".
+    """A table of text and estimates; an estimate is shown as "mean [low, high]".
 
-    Raises ValueError for a row that is longer or shorter than the columns, and for two columns of one header.
+    Attributes:
+        columns: The columns.
+        rows: The cells of each row.
+
+    Raises:
+        ValueError: A row is longer or shorter than the columns, or two columns have the same header.
     """
 
     columns: tuple[Column, ...]
@@ -54,7 +65,7 @@ class Table:
             raise ValueError(f"two columns have one header: {', '.join(headers)}")
 
     def to_markdown(self) -> str:
-        """A GitHub table, padded so that it also reads as plain text."""
+        """Return a GitHub table, padded so that it is also readable as plain text."""
         header = [_markdown(column.header) for column in self.columns]
         body = [
             [_markdown(_shown(cell, column)) for cell, column in zip(row, self.columns, strict=True)]
@@ -75,9 +86,10 @@ class Table:
         return "".join(f"| {' | '.join(line)} |\n" for line in [padded[0], rules, *padded[1:]])
 
     def to_csv(self) -> str:
-        """Comma-separated values with a header. Numbers are exact: a float read back is the same float.
+        """Return comma-separated values with a header.
 
-        A column "loss" with an estimate becomes four: "loss" (the mean), "loss low", "loss high", "loss n".
+        Numbers are exact: a float that is read back is the same float. A column "loss" with an estimate becomes four:
+        "loss" (the mean), "loss low", "loss high", "loss n".
         """
         wide = [any(isinstance(row[i], Estimate) for row in self.rows) for i in range(len(self.columns))]
         header: list[str] = []
@@ -97,7 +109,7 @@ class Table:
         return text.getvalue()
 
     def to_latex(self) -> str:
-        r"""A `tabular` with the rules of booktabs (\usepackage{booktabs}); all text is escaped."""
+        r"""Return a `tabular` with the rules of booktabs (\usepackage{booktabs}); all text is escaped."""
         letters = "".join(column.align[0] for column in self.columns)
         header = [_latex(column.header) for column in self.columns]
         body = [
@@ -112,7 +124,11 @@ class Table:
         return "\n".join([rf"\begin{{tabular}}{{{letters}}}", *inside, r"\end{tabular}", ""])
 
     def write(self, path: Path) -> None:
-        """Write the table in the format of the suffix: .md, .csv or .tex. Raises UserError for another."""
+        """Write the table in the format of the suffix: .md, .csv or .tex.
+
+        Raises:
+            UserError: The suffix is another one.
+        """
         formats = {".md": self.to_markdown, ".csv": self.to_csv, ".tex": self.to_latex}
         if path.suffix not in formats:
             raise UserError(f"{path} ends in {path.suffix!r}: a table is written as {', '.join(formats)}")
