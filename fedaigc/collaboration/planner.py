@@ -104,7 +104,7 @@ def plan_assignments(
     repeated = sorted(task for task, count in tasks.items() if count > 1)
     if repeated or not tasks.keys() <= owners.keys():
         raise ValueError(
-            f"groups must client the tasks: repeated {repeated}, unowned {tasks.keys() - owners.keys()}"
+            f"each task must be in one group and have an owner: repeated {repeated}, without owner {tasks.keys() - owners.keys()}"
         )
     check_handoff(plan, num_shared_steps, boundary, handoff)
     later = tuple(

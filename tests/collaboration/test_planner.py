@@ -1,4 +1,4 @@
-"""The planner's laws: groups client the tasks, the order of arrival changes nothing, K stays before t*."""
+"""The planner's laws: groups partition the tasks, the order of arrival changes nothing, K stays before t*."""
 
 from collections import Counter
 

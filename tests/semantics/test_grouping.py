@@ -51,7 +51,7 @@ queues = st.dictionaries(task_ids, st.none() | disclosed | opened, max_size=12)
 def test_laws_of_groups(queue, max_distance, place_weight):
     taxonomy = Taxonomy.load()
     groups = group(queue, taxonomy, max_distance, place_weight)
-    # they client the tasks
+    # they partition the tasks
     members = [task_id for found in groups for task_id in found.members]
     assert sorted(members) == sorted(queue)
     for found in groups:
