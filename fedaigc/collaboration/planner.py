@@ -104,7 +104,8 @@ def plan_assignments(
     repeated = sorted(task for task, count in tasks.items() if count > 1)
     if repeated or not tasks.keys() <= owners.keys():
         raise ValueError(
-            f"each task must be in one group and have an owner: repeated {repeated}, without owner {tasks.keys() - owners.keys()}"
+            f"each task must be in one group and have an owner: repeated {repeated}, "
+            f"without owner {tasks.keys() - owners.keys()}"
         )
     check_handoff(plan, num_shared_steps, boundary, handoff)
     later = tuple(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .canaries import Canaries, Found, Search
-from .canary_device import FORMS, Secrets
+from tools.deployment.canaries import Canaries, Found, Search
+from tools.deployment.canary_device import FORMS, Secrets
 
 WORD = "zorblatique"
 PROMPT = f"a {WORD} apple on a table"

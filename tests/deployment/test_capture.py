@@ -21,9 +21,18 @@ import pytest
 
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.wire.messages import Ask
-
-from .canary_device import FAILING_ROUND, FORMS
-from .capture import FRUIT, MAMMAL, MODIFIER, NUM_DEVICES, RIVER, TABLE, Captures, capture, table
+from tools.deployment.canary_device import FAILING_ROUND, FORMS
+from tools.deployment.capture import (
+    FRUIT,
+    MAMMAL,
+    MODIFIER,
+    NUM_DEVICES,
+    RIVER,
+    TABLE,
+    Captures,
+    capture,
+    table,
+)
 
 pytestmark = pytest.mark.slow
 

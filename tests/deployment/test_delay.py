@@ -6,8 +6,7 @@ import time
 import pytest
 
 from fedaigc.deployment.processes import free_port
-
-from .delay import serve
+from tools.deployment.delay import serve
 
 SECONDS = 0.15
 

@@ -25,9 +25,8 @@ from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import read_record, read_services
 from fedaigc.federation.runtime.launcher import run_in_process
 from tests.federation.conftest import MakeRun
-
-from .rogue import LARGE_BYTES
-from .running import deployment, family, rounds_done, start_run, wait_for
+from tools.deployment.rogue import LARGE_BYTES
+from tools.deployment.running import deployment, family, rounds_done, start_run, wait_for
 
 pytestmark = pytest.mark.slow
 MB = 1_000_000

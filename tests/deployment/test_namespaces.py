@@ -17,8 +17,7 @@ from fedaigc.deployment.server.server import server_state
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
 from tests.federation.conftest import MakeRun
-
-from .namespaces import ADDRESS, DEVICES, SERVER, device, inside, namespaces, possible
+from tools.deployment.namespaces import ADDRESS, DEVICES, SERVER, device, inside, namespaces, possible
 
 pytestmark = [
     pytest.mark.slow,
@@ -100,7 +99,7 @@ def test_three_devices_over_slow_links_end_where_the_simulation_ends(
             for number in range(DEVICES):
                 home = config.home(number)
                 port = str(int(PORT) + 1 + number)
-                delay = [sys.executable, "-m", "tests.deployment.delay", ADDRESS, port, ADDRESS, PORT]
+                delay = [sys.executable, "-m", "tools.deployment.delay", ADDRESS, port, ADDRESS, PORT]
                 relays.append(subprocess.Popen(inside(SERVER, *delay, str(DELAY_S[number]))))
                 key = make_device_key(home / "keys")
                 on_server("server", "add", folder, key, "--name", f"device {number}")

@@ -22,8 +22,7 @@ from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfi
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.wire.messages import FAILURE, Ask, finish_record, values_of
 from tests.federation.conftest import MakeRun
-
-from .browser import Browser, browser, chromium
+from tools.deployment.browser import Browser, browser, chromium
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="needs a Chromium")
 SCRIPT = "<script>document.title = 'in'</script><img src=x onerror=\"document.title = 'in'\">"

@@ -27,9 +27,8 @@ from fedaigc.deployment.processes import free_port
 from fedaigc.deployment.server.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY, make_server_keys
 from fedaigc.federation.wire import messages
 from fedaigc.federation.wire.messages import Ask
-
-from .decoding import decoded
-from .recorder import Exchange, Half, Unreadable, halves, recording
+from tools.deployment.decoding import decoded
+from tools.deployment.recorder import Exchange, Half, Unreadable, halves, recording
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.privacy.correlation import Sequence, Template
+from tools.leaks.correlation import Sequence, Template
 
 
 def directly(template: np.ndarray, values: np.ndarray) -> float:

@@ -33,8 +33,7 @@ from fedaigc.federation.wire.messages import Ask
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.signature import Policy, Relation, Signature
 from fedaigc.strategy.fingerprint import strategy_code
-
-from .detector import Detector, Leak, Secrets, words_of
+from tools.leaks.detector import Detector, Leak, Secrets, words_of
 
 PROMPTS = ("a gleaming strawberry on a table", "a shiny apple on a table", "a xylophone beneath mahogany")
 PUBLIC_WORDS = words_of("a an the on near above of in table fruit")

@@ -35,8 +35,8 @@ from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.server_app import serve
 from fedaigc.federation.wire.messages import Ask
-from tests.deployment.running import deployment
 from tests.federation.conftest import MakeRun, images, make_run, small_model
+from tools.deployment.running import deployment
 
 __all__ = ["make_run", "small_model"]
 

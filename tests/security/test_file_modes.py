@@ -15,8 +15,8 @@ import pytest
 
 from fedaigc.deployment.server.runs import run_on_devices
 from fedaigc.federation.runtime.launcher import simulate
-from tests.deployment.running import deployment, wait_for
 from tests.federation.conftest import MakeRun, make_run, small_model
+from tools.deployment.running import deployment, wait_for
 
 __all__ = ["make_run", "small_model"]
 # certificates and public keys are made to be given out

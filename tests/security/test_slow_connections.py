@@ -25,7 +25,7 @@ DEVICE = {"flwr-node": "1"}
 def running() -> Iterator[tuple[int, int]]:
     """Port and process id of a door."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "tests.security.slow_door", str(port)])
+    process = subprocess.Popen([sys.executable, "-m", "tools.deployment.slow_door", str(port)])
     try:
         deadline = time.monotonic() + 60
         while True:

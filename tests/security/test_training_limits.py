@@ -79,7 +79,7 @@ def test_the_rank_of_what_is_received_is_looked_at(make_run: MakeRun) -> None:
 def test_the_default_configuration_and_that_of_the_soak_pass() -> None:
     """Ten rounds of the defaults in homes of 96 pictures; 80 of the soak's, whose devices limit no passes."""
     from fedaigc.device.limits import OwnerLimits
-    from tests.deployment.soak import configuration
+    from tools.deployment.soak import configuration
 
     limits = OwnerLimits()
     default = parse_config({"homes": "homes", "output": "out"})

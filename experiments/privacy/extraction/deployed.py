@@ -13,7 +13,7 @@ from experiments.privacy.extraction.candidates import candidates, draw_secrets
 from experiments.privacy.extraction.victim import Victim
 from fedaigc.deployment.server import runs
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
-from tests.deployment.running import Devices, deployment
+from tools.deployment.running import Devices, deployment
 
 _HONEST = 'serverapp = "fedaigc.federation.server.server_app:app"'
 _HOSTILE = f'serverapp = "{server_app.__name__}:app"'

@@ -1,6 +1,6 @@
 """A relay that delivers every byte late: the time that a signal takes, where the kernel cannot simulate it.
 
-    python -m tests.deployment.delay LISTEN_HOST LISTEN_PORT HOST PORT SECONDS
+    python -m tools.deployment.delay LISTEN_HOST LISTEN_PORT HOST PORT SECONDS
 
 Both ways, without limiting the rate: what is read is written so many seconds later, in order.
 """

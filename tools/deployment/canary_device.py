@@ -1,6 +1,6 @@
 """`fedaigc device start` on a device with canaries, honest or not.
 
-    python -m tests.deployment.canary_device WAY device start HOME ...
+    python -m tools.deployment.canary_device WAY device start HOME ...
 
 Its taxonomy has one more word, a leaf below the apple. WAY is "honest"; "failing", whose work fails with
 errors that quote prompts and captions; or "leaking", whose replies hold each canary in each form. Everything

@@ -52,7 +52,7 @@ class Devices:
         *,
         authority: Path | None = None,
         rogue: str = "",
-        rogues: str = "tests.deployment.rogue",
+        rogues: str = "tools.deployment.rogue",
     ) -> Path:
         """The same without waiting. rogues: the module that `rogue` is a way of."""
         home = self.config.home(client)

@@ -1,6 +1,6 @@
 """Training and generation for a long while, with devices that come and go: what grows, and what is lost.
 
-    python -m tests.deployment.soak [--minutes 30] [--output FILE]
+    python -m tools.deployment.soak [--minutes 30] [--output FILE]
 
 A server with TLS and keys and four devices are processes of this machine, with the embedded model. One run
 trains and serves prompts between its rounds. Prompts are queued at random times, also on devices that are

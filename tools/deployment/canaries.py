@@ -4,7 +4,7 @@
     base64, hexadecimal,  a word in what the bytes hold in that form, wherever it begins; where forms are
     gzip, zlib, zstd, zip   nested, the outermost is named
     token ids             three ids in a row of a prompt, one of them of a canary, as numbers of any width
-    embedding, latents    of prompts and pictures, by correlation (see `tests.privacy.correlation`)
+    embedding, latents    of prompts and pictures, by correlation (see `tools.leaks.correlation`)
     pixels                in rows, planes or grey, by correlation
     PNG, JPEG, ...        any picture file at all, with the correlation of what it shows
 
@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tests.privacy.correlation import Numbers, Sequence, Template, flat, layouts
-from tests.privacy.detector import (
+from tools.leaks.correlation import Numbers, Sequence, Template, flat, layouts
+from tools.leaks.detector import (
     CORRELATION,
     MAX_NESTING,
     TOKENS_IN_A_ROW,
@@ -33,7 +33,7 @@ from tests.privacy.detector import (
     in_bytes,
     private_grams,
 )
-from tests.privacy.unpacking import pictures, unpacked
+from tools.leaks.unpacking import pictures, unpacked
 
 _CORRELATED_VIEWS = ("u1", "i1", "<i2", "<f2", "<f4", "<f8")
 _TOKEN_VIEWS = ("<u2", "<i4", "<i8", "<f4", "<f8", ">u2", ">i4", ">i8")

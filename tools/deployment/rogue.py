@@ -1,6 +1,6 @@
 """A device that keeps to no rule: `fedaigc device start` with an agent whose answers are changed.
 
-    python -m tests.deployment.rogue WAY device start HOME ...
+    python -m tools.deployment.rogue WAY device start HOME ...
 
 WAY is a key of `WAYS`. Everything else is the real thing: key, SuperNode, relay, socket and home.
 """

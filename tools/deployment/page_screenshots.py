@@ -1,4 +1,4 @@
-"""Pictures of the device's page for the documentation: `python -m tests.deployment.page_screenshots FOLDER`.
+"""Pictures of the device's page for the documentation: `python -m tools.deployment.page_screenshots FOLDER`.
 
 Three devices draw their prompts with the embedded model, in groups, and one of them shows its page. A last
 prompt waits.

@@ -13,7 +13,7 @@ from fedaigc.device.device import Device
 from fedaigc.diffusion.encoding import encode_images, encode_text
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.preloaded import base_model
-from tests.privacy.detector import words_of
+from tools.leaks.detector import words_of
 
 from .canaries import Canaries, Found, Search
 from .canary_device import LEAF, LEAF_CONCEPT, canary_taxonomy
@@ -170,7 +170,7 @@ def _start(devices: Devices, recorder: Recorder, client: int, way: str) -> None:
     before = log.read_text(errors="replace").count("Activated node_id=")
     behind = devices.state
     devices.state = replace(behind, port=recorder.port)
-    home = devices.begin(client, rogue=way, rogues="tests.deployment.canary_device")
+    home = devices.begin(client, rogue=way, rogues="tools.deployment.canary_device")
     devices.state = behind
     wait_for(lambda: answers(home), _START_TIMEOUT_S)
     wait_for(lambda: log.read_text(errors="replace").count("Activated node_id=") > before, _START_TIMEOUT_S)

@@ -1,6 +1,6 @@
 """Where the seconds of a collaborative generation of three prompts go, on devices that are warm or cold.
 
-    python -m tests.deployment.latency [--repeats 5] [--output FILE]
+    python -m tools.deployment.latency [--repeats 5] [--output FILE]
 
 A server with TLS and keys and three devices are processes of this machine, with the embedded model. Measured:
 

@@ -1,0 +1,1 @@
+"""Programs beside the package: they run, watch and attack deployments, and search for leaks."""

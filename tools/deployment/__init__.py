@@ -1,0 +1,1 @@
+"""Deployments on this machine for tests and measurements: started, captured, slowed down, attacked."""

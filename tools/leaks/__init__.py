@@ -1,0 +1,1 @@
+"""Search for private content in what leaves a device."""
