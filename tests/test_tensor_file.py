@@ -95,6 +95,6 @@ def test_a_changed_header_or_value_is_found(tmp_path: Path) -> None:
         with pytest.raises(DamagedFile, match="not those written"):
             read_parts(path)
     save_file({"one/x": torch.ones(4)}, path)
-    with pytest.raises(DamagedFile, match="no file of weights of this version"):
+    with pytest.raises(DamagedFile, match="not a weight file of this version"):
         read_parts(path)
     assert read_header(path) is None

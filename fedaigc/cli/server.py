@@ -129,7 +129,7 @@ def cancel(folder: Folder) -> None:
     from fedaigc.deployment.server.runs import cancel_runs
 
     ended = cancel_runs(folder, _running(folder))
-    typer.echo(f"ended run {', '.join(ended)}" if ended else "no run goes on")
+    typer.echo(f"ended run {', '.join(ended)}" if ended else "no run in progress")
 
 
 def _running(folder: Path) -> "ServerState":

@@ -88,7 +88,7 @@ class LinkSettings(BaseModel):
     def _consistent(self) -> "LinkSettings":
         given = [n for n in ("bit_error_rate", "snr_db", "distance_m") if getattr(self, n) is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} say the same: give one of them")
+            raise ValueError(f"{' and '.join(given)} are mutually exclusive: set only one of them")
         if self.scheme not in _SCHEMES:
             raise ValueError(f"scheme {self.scheme!r}: expected one of {', '.join(_SCHEMES)}")
         if self.protected_planes and (self.number_format is None or self.protected_planes >= 8):
@@ -152,7 +152,8 @@ class LinkSettings(BaseModel):
         ):
             idle = [n for n in names if getattr(self, n) != type(self).model_fields[n].default]
             if idle and not there:
-                raise ValueError(f"{' and '.join(idle)} would change nothing here: needs {needed}")
+                has = "has" if len(idle) == 1 else "have"
+                raise ValueError(f"{' and '.join(idle)} {has} no effect here: required is {needed}")
 
     def _can_wait(self) -> None:
         if self.multicast:

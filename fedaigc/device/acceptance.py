@@ -75,11 +75,11 @@ def check_form(pipe: "DiffusionPipeline", shared: SharedState, *, residual: bool
     adapted, weighted = adapted_layers(pipe), weighted_layers(pipe)
     for layer, (down, up) in shared.lora.items():
         if layer not in adapted:
-            _refuse(f"it moves layer {layer!r:.120}, which takes no factors here")
+            _refuse(f"it changes layer {layer!r:.120}, which takes no factors here")
         _check_factors(layer, down, up, base_weight(adapted[layer]), max_rank=MAX_RANK)
     for layer, part in shared.residual.items():
         if layer not in weighted:
-            _refuse(f"it moves layer {layer!r:.120}, which this model does not have")
+            _refuse(f"it changes layer {layer!r:.120}, which this model does not have")
         weight = base_weight(weighted[layer])
         if isinstance(part, Tensor):
             if part.shape != weight.shape:

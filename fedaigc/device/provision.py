@@ -102,5 +102,5 @@ def provision_pool(
 def _new_home(homes: Path, client: int, seed: int) -> Home:
     root = home_of(homes, client)
     if root.exists():
-        raise UserError(f"{root} is there already: give a new folder, or remove it")
+        raise UserError(f"{root} already exists: choose a new folder, or remove it")
     return Home.open(root, derived_seed(seed, "device", client))

@@ -80,7 +80,7 @@ def encode_images(
     """
     if not images or len(images) != len(captions):
         raise UserError(
-            f"expected at least one image and a caption for each, got {len(images)}, {len(captions)}"
+            f"expected at least one image and one caption per image, got {len(images)}, {len(captions)}"
         )
     device = pipe._execution_device
     latents = []

@@ -36,7 +36,7 @@ def resolve_device(device: str) -> str:
         ) from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            f'device {device!r} was asked for, but torch sees no CUDA device here: use "cpu" or "auto"'
+            f'device {device!r} is not available: torch finds no CUDA device; use "cpu" or "auto"'
         )
     return device
 
@@ -83,11 +83,13 @@ def load_pipeline(
     location = str(assets.path("model")) if name == EMBEDDED else name
     if not Path(location).exists() and (location.startswith((".", "/", "~")) or location.count("/") != 1):
         raise UserError(
-            f"model {name!r}: there is no such folder. Expected {EMBEDDED!r}, the path of a diffusers "
+            f"model {name!r}: the folder does not exist; expected {EMBEDDED!r}, the path of a diffusers "
             'pipeline folder (with model_index.json), or a hub name such as "CompVis/stable-diffusion-v1-4"'
         )
     if Path(location).exists() and not (Path(location) / "model_index.json").is_file():
-        raise UserError(f"model {name!r}: the folder has no model_index.json, so it is no diffusers pipeline")
+        raise UserError(
+            f"model {name!r}: the folder has no model_index.json, so it is not a diffusers pipeline"
+        )
     options: dict[str, Any] = {"dtype": resolve_dtype(dtype)}
     try:
         with warnings.catch_warnings():

@@ -37,7 +37,7 @@ def read_json(text: object, *, max_characters: int, max_depth: int = MAX_JSON_DE
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_int=_whole, parse_float=_real)
     except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON, at character {error.pos}") from None
+        raise ValueError(f"invalid JSON at character {error.pos}") from None
 
 
 def _check_depth(text: str, max_depth: int) -> None:
@@ -55,7 +55,7 @@ def _check_depth(text: str, max_depth: int) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a JSON object names each key once")
+        raise ValueError("duplicate key in a JSON object")
     return found
 
 

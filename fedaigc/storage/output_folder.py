@@ -29,7 +29,7 @@ def fresh_folder(output: Path, marker: str) -> Iterator[None]:
             raise UserError(f"{output} is a file: give a folder with --output")
         if output.is_dir() and any(output.iterdir()):
             if not (output / marker).is_file():
-                raise UserError(f"{output} holds something else: give another folder with --output")
+                raise UserError(f"{output} contains other files: choose another folder with --output")
             if kept.exists():  # a killed process left incomplete content in `output`
                 shutil.rmtree(output)
             else:

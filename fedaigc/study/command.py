@@ -93,12 +93,12 @@ def _end(console: Console, prepared: Prepared, outcome: Outcome, seconds: float)
     console.print(f"{outcome.finished} runs done in {told(seconds)}")
     if outcome.stopped:
         console.print(
-            "stopped: the same command goes on, runs that were cut off after their last whole round"
+            "stopped: run the same command again to continue; interrupted runs resume after their last complete round"
         )
         return 130
     console.print(f"report: {_summarize(prepared)}")
     if outcome.failed:
-        console.print(f"{len(outcome.failed)} runs failed; the same command tries them again:")
+        console.print(f"{len(outcome.failed)} runs failed; run the same command again to retry them:")
         for name, error in outcome.failed.items():
             console.print(f"  {name}: {error}", markup=False)
         return 1
@@ -158,7 +158,7 @@ def _tell(
         f"evaluation of a client {measured.evaluation_s:.2f} s, a picture {measured.image_s * 1e3:.0f} ms, "
         f"a start {measured.start_s:.0f} s"
     )
-    extra = "" if study.tuning is None else ", and more where an optimum lies on the edge of its grid"
+    extra = "" if study.tuning is None else ", plus extensions if an optimum is on the edge of its grid"
     console.print(
         f"{len(left)} runs to do ({trials} trials{extra}), {done} recorded; {steps:.0f} local steps"
     )

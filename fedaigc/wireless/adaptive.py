@@ -26,7 +26,7 @@ def choose_scheme(
         UserError: If `block_error_rate` lies outside (0, 1), or `schemes` is empty.
     """
     if not 0 < block_error_rate < 1:
-        raise UserError(f"a block error rate to aim at lies in (0, 1), got {block_error_rate}")
+        raise UserError(f"the target block error rate must lie in (0, 1), got {block_error_rate}")
     if not schemes:
         raise UserError("no schemes to choose from")
     by_efficiency = sorted(schemes.values(), key=lambda scheme: scheme.efficiency)

@@ -112,14 +112,14 @@ def read_profile(path: Path) -> DeviceProfile:
             f"{path}: no profile there; make one with `fedaigc profile --output {path}`"
         ) from error
     except ValueError as error:
-        raise DamagedFile(f"{path}: this is no JSON: {error}") from error
+        raise DamagedFile(f"{path}: not valid JSON: {error}") from error
     names = {field.name for field in fields(DeviceProfile)}
     if not isinstance(values, dict) or values.keys() != names:
         raise DamagedFile(f"{path}: a profile has exactly the keys {', '.join(sorted(names))}")
     try:
         return DeviceProfile(**values)
     except TypeError as error:
-        raise DamagedFile(f"{path}: a figure of the profile is no number") from error
+        raise DamagedFile(f"{path}: a value of the profile is not a number") from error
 
 
 _PHONE_W = "assumed: 5 W, what a phone of this class sustains under load"

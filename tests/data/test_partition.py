@@ -193,5 +193,5 @@ def test_homes_share_out_one_pool_which_another_split_shares_out_otherwise(tmp_p
     assert held("again", PartitionSettings()) == by_style
     assert by_style != at_random
     assert sorted(chain(*by_style)) == sorted(chain(*at_random))
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         provision_pool(tmp_path / "style", 20, PartitionSettings(), 3, seed=5)

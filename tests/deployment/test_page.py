@@ -200,7 +200,7 @@ def test_a_prompt_is_added_for_good(home: Home, url: str) -> None:
         (b'{"text": ""}', 422, "the text is empty"),
         (b'{"text": " \\n "}', 422, "the text is empty"),
         (json.dumps({"text": "a" * 1001}).encode(), 422, "1,001 characters"),
-        (b'{"text": "a \\ud83d"}', 422, "broken character"),
+        (b'{"text": "a \\ud83d"}', 422, "invalid character"),
         (b'{"text": 5}', 422, "no text"),
         (b'{"words": "a dog"}', 422, "no text"),
         (b"text=a+dog", 422, "no text"),

@@ -42,7 +42,7 @@ def test_every_figure_needs_a_source(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fedaigc profile"):
         read_profile(tmp_path / "none.json")
     (tmp_path / "cut.json").write_text(PHONE.to_json()[:50])
-    with pytest.raises(DamagedFile, match="no JSON"):
+    with pytest.raises(DamagedFile, match="not valid JSON"):
         read_profile(tmp_path / "cut.json")
     values = json.loads(PHONE.to_json()) | {"step_s": "fast"}
     (tmp_path / "text.json").write_text(json.dumps(values))

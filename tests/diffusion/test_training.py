@@ -83,7 +83,7 @@ def test_encoding_is_what_the_pipeline_decodes(pipe: Any, data: EncodedImages) -
     back = EncodedImages.from_tensors(data.tensors())
     assert torch.equal(back.latents, data.latents)
     assert back.text.keys() == data.text.keys()
-    with pytest.raises(UserError, match="a caption for each"):
+    with pytest.raises(UserError, match="one caption per image"):
         encode_images(pipe, [Image.new("RGB", (8, 8))], [], height=64, width=64)
 
 

@@ -53,7 +53,9 @@ def test_the_wheel_carries_assets_and_notices_and_no_experiments(wheel: Path) ->
         assert wanted in names
     for notice in ("LICENSE", "NOTICE"):
         assert any(name.endswith(f"dist-info/licenses/{notice}") for name in names)
-    assert not any(name.startswith(("experiments", "tests", "benchmarks", "strategies", "tools")) for name in names)
+    assert not any(
+        name.startswith(("experiments", "tests", "benchmarks", "strategies", "tools")) for name in names
+    )
 
 
 @pytest.fixture(scope="module")

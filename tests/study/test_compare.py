@@ -172,7 +172,7 @@ def test_recorded_runs_are_computed_again_and_compared(write_study: WriteStudy) 
     total = len(list(study.records_folder.glob("*.json")))
     told = compare(path, "--recompute", str(total))
     assert told.returncode == 0, told.stdout
-    assert f"{total} of {total} runs give bit for bit what is recorded" in told.stdout
+    assert f"{total} of {total} runs reproduce their records bit for bit" in told.stdout
     record = next(study.records_folder.glob("fedit-*.json"))
     values = json.loads(record.read_text())
     values["shared_hash"] = "0" * 64

@@ -32,7 +32,7 @@ from .conftest import MakeStudy, WriteStudy
         ({"reference": "fedat"}, "the reference 'fedat' is none of fedit"),
         ({"tuning": {"seeds": [0]}}, "seed 0 is tuned on and reported"),
         ({"strategies": [{"name": "fedit"}] * 2}, "two strategies are called 'fedit'"),
-        ({"strategies": [{"name": "fedit", "label": "base"}]}, "'base' is a row that is always there"),
+        ({"strategies": [{"name": "fedit", "label": "base"}]}, "'base' is the label of a baseline"),
         ({"strategies": [{"name": "fedit", "mixed_ranks": True}]}, "mixed_ranks needs clients.ranks"),
         ({"strategies": []}, "the reference 'fedit' is none of"),
         ({"clients": {"new": [4]}}, "new: expected different clients from 0 to 3"),

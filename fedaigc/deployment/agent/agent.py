@@ -173,7 +173,7 @@ def listening(agent: Agent) -> Iterator[socketserver.BaseServer]:
 
 @contextlib.contextmanager
 def _only_agent(home: Home) -> Iterator[None]:
-    busy = f"an agent runs for {home.root} already: `fedaigc device stop {home.root}` ends it"
+    busy = f"an agent is already running for {home.root} already: `fedaigc device stop {home.root}` ends it"
     with locked(home.root / LOCK, busy=busy):
         yield
 

@@ -72,7 +72,7 @@ def page_app(home: Home, status: Status, *, token: str, port: int) -> Guard:
     @app.exception_handler(RequestValidationError)
     def misshapen(request: Request, error: RequestValidationError) -> Response:
         # the error itself quotes its input, which may not even be encodable as text
-        return JSONResponse({"error": "this is no text that can be kept"}, status_code=422)
+        return JSONResponse({"error": "the prompt is not valid text"}, status_code=422)
 
     return Guard(app, token=token, port=port, note=lambda text: note_error(home.root, text))
 

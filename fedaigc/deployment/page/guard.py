@@ -70,7 +70,7 @@ class Guard:
         except Exception:
             self._note(traceback.format_exc())
             if not begun:
-                failed = PlainTextResponse("this went wrong: see errors.log in the home\n", status_code=500)
+                failed = PlainTextResponse("internal error: see errors.log in the home\n", status_code=500)
                 await failed(scope, receive, send_with_headers)
 
     def _checked(self, scope: Scope) -> tuple[int | None, str]:
@@ -97,7 +97,7 @@ class Guard:
 
 _REFUSALS = {
     403: "403: `fedaigc device page HOME` prints the address of this page\n",
-    400: "400: this is no path\n",
-    411: "411: say how long this is\n",
-    413: "413: this is too long\n",
+    400: "400: invalid path\n",
+    411: "411: Content-Length is required\n",
+    413: "413: the request body is too large\n",
 }

@@ -77,7 +77,7 @@ def door(upstream: str, trusted: ssl.SSLContext | None, admission: Admission | N
     async def pass_on(request: Request) -> Response:
         path: str = request.scope["path"]
         if not _PATHS.fullmatch(path):
-            return PlainTextResponse("there is nothing here for devices\n", status_code=404)
+            return PlainTextResponse("not found\n", status_code=404)
         arrival = known.of(request.client)
         arrival.proven |= keys.signed(request.headers)
         client: httpx.AsyncClient = request.app.state.client
@@ -89,7 +89,7 @@ def door(upstream: str, trusted: ssl.SSLContext | None, admission: Admission | N
             # a body without a stated length counts as the longest one allowed
             length = MAX_BODY_BYTES if "transfer-encoding" in framed else _length(request)
             if length > MAX_BODY_BYTES:
-                raise _Refused(413, "this is too large")
+                raise _Refused(413, "the request body is too large")
             if arrival.proven and length:
                 await _room(known, arrival, length)
             content = _body(request, known, arrival) if framed else None
@@ -100,7 +100,7 @@ def door(upstream: str, trusted: ssl.SSLContext | None, admission: Admission | N
         except _Refused as refusal:
             return PlainTextResponse(f"{refusal}\n", status_code=refusal.status)
         except (httpx.HTTPError, ClientDisconnect):
-            return PlainTextResponse("the server is not there\n", status_code=503)
+            return PlainTextResponse("the server is unavailable\n", status_code=503)
         finally:
             arrival.body_bytes = 0
         if reply.is_success:
@@ -126,7 +126,7 @@ async def _room(admission: Admission, arrival: Arrival, length: int) -> None:
     try:
         while not admission.reserves(arrival, length):
             if time.monotonic() > until:
-                raise _Refused(503, "too much is under way: try again")
+                raise _Refused(503, "the server is busy: try again")
             await asyncio.sleep(_ROOM_POLL_S)
     finally:
         arrival.waits = False
@@ -139,9 +139,9 @@ async def _body(request: Request, admission: Admission, arrival: Arrival) -> Asy
     async for part in request.stream():
         length += len(part)
         if length > MAX_BODY_BYTES:
-            raise _Refused(413, "this is too large")
+            raise _Refused(413, "the request body is too large")
         if not (arrival.proven or admission.takes(arrival, len(part))):
-            raise _Refused(503, "too much is under way: try again")
+            raise _Refused(503, "the server is busy: try again")
         yield part
 
 

@@ -85,7 +85,7 @@ def make_device_key(folder: Path) -> Path:
     """
     path = folder / DEVICE_KEY
     if path.exists():
-        raise UserError(f"{path} is there already: a new key would be another device")
+        raise UserError(f"{path} already exists: a new key would make this a different device")
     private_folder(folder)
     key = ec.generate_private_key(ec.SECP384R1())
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)

@@ -87,7 +87,7 @@ def _register(
     try:
         node_id = int(json.loads(done.stdout[done.stdout.index("{") :])["node-id"])
     except (ValueError, KeyError) as error:
-        raise UserError(f"the server did not take the key:\n{(done.stdout + done.stderr).strip()}") from error
+        raise UserError(f"the server rejected the key:\n{(done.stdout + done.stderr).strip()}") from error
     device = KnownDevice(name, chosen, node_id)
     write_json(folder / DEVICES, [asdict(entry) for entry in [*held, device]])
     return device

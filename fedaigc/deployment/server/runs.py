@@ -86,7 +86,7 @@ def _run(
     before = run_ids(scratch, environment)
     if not config.resume and going_on(folder, state):
         raise UserError(
-            "a run goes on already: wait for its end, take it over with --resume, or end it with "
+            "another run is in progress: wait for it to finish, take it over with --resume, or end it with "
             f"`fedaigc server cancel {folder}`"
         )
     cancel_runs(folder, state)

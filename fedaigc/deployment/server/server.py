@@ -105,7 +105,7 @@ def start_server(folder: Path, host: str, port: int, *, insecure: bool = False) 
     if not insecure and not (folder / SERVER_CERTIFICATE).exists():
         raise UserError(f"{folder} has no keys: make them with `fedaigc keys server {folder} --host NAME`")
     if server_state(folder) is not None:
-        raise UserError(f"a server runs in {folder} already: `fedaigc server stop {folder}` ends it")
+        raise UserError(f"a server is already running in {folder}: `fedaigc server stop {folder}` ends it")
     _check_free(host, port)
     close_server_folder(folder)
     (folder / STATE).unlink(missing_ok=True)

@@ -70,7 +70,7 @@ def checked_prompt(text: str) -> str:
     try:
         prompt.encode()
     except UnicodeEncodeError:
-        raise UserError("the text holds a broken character: type it anew, in UTF-8") from None
+        raise UserError("the text contains an invalid character: enter it again, as UTF-8") from None
     return prompt
 
 
@@ -171,7 +171,7 @@ class PromptQueue:
             try:
                 task = self._read(path)
                 if path != self._path(task) or not isinstance(task.prompt, str):
-                    raise DamagedFile(f"{path} holds another task than its name says")
+                    raise DamagedFile(f"{path} does not contain the task that its file name states")
             except (OSError, LookupError, TypeError, ValueError, DamagedFile):
                 damaged.append(path)
             else:

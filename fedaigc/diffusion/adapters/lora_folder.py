@@ -83,7 +83,7 @@ def import_lora(pipe: "DiffusionPipeline", folder: Path) -> Adapter:
     prefix = f"{_part(pipe)}."
     foreign = sorted(name for name in state if not name.startswith(prefix))
     if foreign:
-        raise UserError(f"{folder} moves {foreign[0]}, only {prefix}* can be adapted here")
+        raise UserError(f"{folder} moves {foreign[0]}, only {prefix}* can be adapted")
     lora = {}
     known = adapted_layers(pipe)
     for name, down in state.items():

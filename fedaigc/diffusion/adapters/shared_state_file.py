@@ -35,5 +35,5 @@ def shared_state_of(path: Path, header: dict[str, Any], parts: dict[str, dict[st
         DamagedFile: If there is none.
     """
     if PART not in header:
-        raise DamagedFile(f"{path} holds no shared state: remove it")
+        raise DamagedFile(f"{path} contains no shared state: remove the file")
     return SharedState.from_tensors(header[PART], parts.get(PART, {}))

@@ -289,7 +289,9 @@ def _finite(tensor: Tensor, limit: float, how: Repair, what: str) -> Tensor:
     tensor = repair(tensor, limit, how)
     broken = int((~torch.isfinite(tensor)).sum())
     if broken:
-        raise PacketError(f"{broken} of {tensor.numel()} {what} are not finite: mend them, or send again")
+        raise PacketError(
+            f"{broken} of {tensor.numel()} {what} are not finite: choose a repair, or send the packet again"
+        )
     return tensor
 
 

@@ -94,11 +94,11 @@ class DenoisingPlan:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"this is no plan: {error}") from error
+            raise UserError(f"invalid plan: {error}") from error
         names = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or values.keys() != names:
             given = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise UserError(f"this is no plan: expected the keys {sorted(names)}, got {given}")
+            raise UserError(f"invalid plan: expected the keys {sorted(names)}, got {given}")
         values["timesteps"] = _numbers("timesteps", values["timesteps"])
         if values["sigmas"] is not None:
             values["sigmas"] = _numbers("sigmas", values["sigmas"])
@@ -106,7 +106,7 @@ class DenoisingPlan:
         for field in fields(cls):
             # not isinstance, which accepts True as an int
             if field.type in (str, int) and type(values[field.name]) is not field.type:
-                raise UserError(f"this is no plan: {field.name} is {values[field.name]!r:.80}")
+                raise UserError(f"invalid plan: {field.name} is {values[field.name]!r:.80}")
         return cls(**values)
 
 
@@ -218,10 +218,10 @@ def boundary_step(plan: DenoisingPlan, t_star_log_snr: float | None) -> int:
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:
     if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
-        raise UserError(f"this is no plan: {name} is {values!r:.80}, expected numbers")
+        raise UserError(f"invalid plan: {name} is {values!r:.80}, expected numbers")
     numbers = tuple(float(value) for value in values)
     if not all(math.isfinite(number) for number in numbers):
-        raise UserError(f"this is no plan: {name} holds a number that is not finite")
+        raise UserError(f"invalid plan: {name} holds a number that is not finite")
     return numbers
 
 

@@ -78,7 +78,7 @@ def state_header(text: str) -> dict[str, Any]:
     """
     header = read_json(text, max_characters=MAX_STATE_HEADER_CHARACTERS, max_depth=1)
     if not isinstance(header, dict) or header.keys() != {"base_hash", "rank", "alpha", "boundary_log_snr"}:
-        raise ValueError("the header of a shared state has other keys than one has")
+        raise ValueError("the header of a shared state has unexpected or missing keys")
     check_text("base_hash", header["base_hash"], FINGERPRINT)
     rank, alpha, boundary = header["rank"], header["alpha"], header["boundary_log_snr"]
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:

@@ -240,7 +240,7 @@ class StudyConfig(Section):
             if rows.count(row) > 1:
                 raise ValueError(f"two strategies are called {row!r}: give one of them another label")
             if row in BASELINES:
-                raise ValueError(f"{row!r} is a row that is always there: take another label")
+                raise ValueError(f"{row!r} is the label of a baseline: choose another one")
         if self.reference not in rows:
             raise ValueError(f"the reference {self.reference!r} is none of {', '.join(rows)}")
         for strategy in self.strategies:

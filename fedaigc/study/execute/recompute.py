@@ -62,7 +62,7 @@ def recompute(console: Console, prepared: Prepared, plan: Plan, count: int, seed
         console.print(f"{'differs' if different else 'same':<13} {run.id}  ({run.label})", markup=False)
         for line in different:
             console.print(f"              {line}", markup=False)
-    console.print(f"{same} of {count} runs give bit for bit what is recorded")
+    console.print(f"{same} of {count} runs reproduce their records bit for bit")
     if same == count:
         shutil.rmtree(folder, ignore_errors=True)
     else:
