@@ -58,7 +58,7 @@ def test_another_s_folder_or_file_is_never_touched(tmp_path: Path) -> None:
     output.mkdir()
     (output / "picture").write_text("mine")
     file.write_text("mine")
-    for path, told in ((output, "something else"), (file, "is a file"), (file / "in", "cannot be written")):
+    for path, told in ((output, "other files"), (file, "is a file"), (file / "in", "cannot be written")):
         with pytest.raises(UserError, match=told), fresh_folder(path, MARKER):
             pass
     assert (output / "picture").read_text() == file.read_text() == "mine"

@@ -16,6 +16,7 @@ from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.errors import UserError
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.records import GenerationRecord
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server import generation
@@ -87,7 +88,9 @@ class ServerTarget:
                 rule.seed, rule.num_clients, rule.clients_per_round = 0, 2, 2
                 run_rounds(roster, self.shared, rule, self.config, lambda done, _: records.append(vars(done)))
             else:
-                PromptService(roster, self.config, records.append).serve(self.shared, None)
+                served: list[GenerationRecord] = []
+                PromptService(roster, self.config, served.append).serve(self.shared, None)
+                records += [each.model_dump(mode="json") for each in served]
             records.append({"refused": [refusal.reason for refusal in roster.refused]})
             records.append({"software": roster.software})
         except UserError as error:

@@ -61,7 +61,7 @@ def generate(
     output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/generate"),
     model: Annotated[str, typer.Option(help='"embedded", a diffusers folder, or a hub name.')] = "embedded",
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps, N.")] = 11,
-    local_steps: Annotated[
+    shared_steps: Annotated[
         int | None, typer.Option(min=0, help="Steps that a group shares, K; default: 3, or all of fewer.")
     ] = None,
     guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance scale.")] = 5.0,
@@ -80,7 +80,7 @@ def generate(
         {"name": model, "device": device, "dtype": dtype, "height": size, "width": size},
         {
             "num_inference_steps": steps,
-            "num_shared_steps": min(3, steps) if local_steps is None else local_steps,
+            "num_shared_steps": min(3, steps) if shared_steps is None else shared_steps,
             "guidance_scale": guidance,
             "policy": policy,
         },

@@ -57,7 +57,7 @@ def ask(home: Path, kind: Ask, config: FederationConfig, content: RecordDict | N
 
 def test_an_agent_answers_what_the_federation_asks(home: Path, config: FederationConfig) -> None:
     told = values_of(ask(home, Ask.HELLO, config))
-    assert told["client"] == 0
+    assert told["partition"] == 0
     status = ask_agent(home, Request(STATUS), timeout_s=5).status
     assert status is not None
     assert status["base"] == told["base"]

@@ -124,5 +124,5 @@ def test_private_keys_are_their_owners_and_are_not_replaced(tmp_path: Path) -> N
     assert public.read_text().startswith("ecdsa-sha2-nistp384 ")
     with pytest.raises(UserError, match="already"):
         make_server_keys(tmp_path, ["edge.example"])
-    with pytest.raises(UserError, match="another device"):
+    with pytest.raises(UserError, match="a different device"):
         make_device_key(tmp_path / "keys")

@@ -201,12 +201,12 @@ def test_a_prompt_is_added_for_good(home: Home, url: str) -> None:
         (b'{"text": " \\n "}', 422, "the text is empty"),
         (json.dumps({"text": "a" * 1001}).encode(), 422, "1,001 characters"),
         (b'{"text": "a \\ud83d"}', 422, "invalid character"),
-        (b'{"text": 5}', 422, "no text"),
-        (b'{"words": "a dog"}', 422, "no text"),
-        (b"text=a+dog", 422, "no text"),
+        (b'{"text": 5}', 422, "not valid text"),
+        (b'{"words": "a dog"}', 422, "not valid text"),
+        (b"text=a+dog", 422, "not valid text"),
         (b"\xff", 400, "parsing"),
-        (b"", 422, "no text"),
-        (json.dumps({"text": "a" * 70_000}).encode(), 413, "too long"),
+        (b"", 422, "not valid text"),
+        (json.dumps({"text": "a" * 70_000}).encode(), 413, "too large"),
     ],
 )
 def test_what_is_no_prompt_is_refused_with_the_reason(

@@ -46,5 +46,5 @@ def test_every_figure_needs_a_source(tmp_path: Path) -> None:
         read_profile(tmp_path / "cut.json")
     values = json.loads(PHONE.to_json()) | {"step_s": "fast"}
     (tmp_path / "text.json").write_text(json.dumps(values))
-    with pytest.raises(DamagedFile, match="no number"):
+    with pytest.raises(DamagedFile, match="not a number"):
         read_profile(tmp_path / "text.json")
