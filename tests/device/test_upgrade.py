@@ -11,6 +11,7 @@ from fedaigc.device.home import upgrade
 from fedaigc.device.home.home import FORMAT, Home
 from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.diffusion.adapters.state import Adapter, SharedState
+from fedaigc.errors import DamagedFile
 
 FACTORS = {"unet.a.lora_A": torch.ones(2, 3), "unet.a.lora_B": torch.full((4, 2), 0.5)}
 SHARED = SharedState("f" * 64, {"unet.a": (torch.zeros(2, 3), torch.zeros(4, 2))}, 2, 4.0)
@@ -71,3 +72,27 @@ def test_an_upgrade_that_was_cut_off_goes_on(old_home: Path, monkeypatch: pytest
         with pytest.raises(KeyboardInterrupt):
             Home.open(old_home, seed=3)
     check(old_home)
+
+
+@pytest.mark.parametrize("left", ["header.json", "tensors.safetensors"])
+def test_a_folder_that_was_half_removed_is_removed(
+    old_home: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """A process dies after it wrote the new file and removed one of the two old ones."""
+
+    def dies(path: Path) -> None:
+        next(file for file in path.iterdir() if file.name != left).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upgrade.shutil, "rmtree", dies)
+        with pytest.raises(KeyboardInterrupt):
+            Home.open(old_home, seed=3)
+    check(old_home)
+
+
+def test_a_damaged_round_of_an_old_home_is_named(old_home: Path) -> None:
+    header = old_home / "adapters" / "rounds" / "run" / "000002" / "header.json"
+    header.write_text("{")
+    with pytest.raises(DamagedFile, match=r"000002.header\.json is damaged"):
+        Home.open(old_home, seed=3)

@@ -300,3 +300,23 @@ def test_node_ids_are_no_partition_ids(make_run: MakeRun) -> None:
     grid = LocalGrid(app, num_clients=3, run_config=config.to_run_config(), run_id=derived_seed(0, "x"))
     assert min(grid.get_node_ids()) > 1000
     assert replace(grid.run, run_id=0).run_id == 0
+
+
+def test_rounds_updates_and_tasks_are_data_frames(make_run: MakeRun) -> None:
+    record = simulate(make_run(num_clients=4))
+    rounds = record.rounds.to_pandas()
+    assert list(rounds["round"]) == [1, 2]
+    assert list(rounds["clients"]) == [4, 4]
+    first = record.rounds[0]
+    losses = [metrics["shared_loss"] for metrics in first.metrics.values()]
+    assert rounds["shared_loss"][0] == pytest.approx(sum(losses) / 4)
+    assert rounds["bytes_up"][0] == sum(first.sent_bytes["up"].values())
+    updates = record.rounds.updates_to_pandas()
+    assert list(updates["num_examples"]) == [2, 3, 4, 5] * 2
+    assert list(updates["weight"]) == list(updates["num_examples"])
+    tasks = record.tasks.to_pandas()
+    assert sorted(tasks["client"]) == [0, 1, 2, 3]
+    assert set(tasks["outcome"]) == {"shared"}
+    assert set(tasks["report_denoiser_calls"]) == {
+        task.report.denoiser_calls for task in record.tasks if task.report
+    }

@@ -80,7 +80,9 @@ def _register(
     chosen = client if client is not None else next(free)
     taken = [device for device in held if device.client == chosen or device.name == name]
     if taken:
-        raise UserError(f"{taken[0].name!r} has client {taken[0].client} already: choose others")
+        raise UserError(
+            f"{taken[0].name!r} is client {taken[0].client} already: choose another name and --client"
+        )
     _check_public(public_key)
     scratch, environment = control_environment(folder, state)
     done = ask_flwr(["supernode", "register", str(public_key.absolute())], scratch, environment)

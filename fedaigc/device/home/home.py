@@ -29,6 +29,7 @@ from filelock import lock_descriptor
 from fedaigc.bounds import MAX_NOTE_CHARACTERS
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.storage.atomic_file import json_bytes, sync_folder, write_file, write_new_file
+from fedaigc.storage.file_lock import locked
 from fedaigc.storage.private_files import PRIVATE_FILE, PRIVATE_FOLDER
 
 FORMAT = 2
@@ -88,9 +89,10 @@ class Home:
             # imported here: torch takes seconds to load, and a new home has nothing to upgrade
             from fedaigc.device.home.upgrade import upgrade_from_1
 
-            upgrade_from_1(root)
-            found["format"] = FORMAT
-            home.write_json(marker, found)
+            with locked(root / ".upgrade"):
+                upgrade_from_1(root)
+                found["format"] = FORMAT
+                home.write_json(marker, found)
         if found["format"] != FORMAT:
             raise UserError(f"{root} has home format {found['format']}, this version reads {FORMAT}")
         if seed is not None and found["seed"] != seed:
