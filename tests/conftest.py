@@ -1,5 +1,6 @@
-"""The embedded model and the knowledge graph, loaded once."""
+"""The embedded model, the small model and the knowledge graph, loaded once, and small runs."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,3 +34,21 @@ def taxonomy() -> Any:
     from fedaigc.semantics.concepts.taxonomy import Taxonomy
 
     return Taxonomy.load()
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: Any) -> Path:
+    """The folder of a pipeline of 60,000 weights at 32 x 32 pixels."""
+    from tests.small_run import save_small_model
+
+    folder: Path = tmp_path_factory.mktemp("model") / "small"
+    save_small_model(folder)
+    return folder
+
+
+@pytest.fixture
+def make_run(small_model: Path, tmp_path: Path) -> Any:
+    """See `tests.small_run.run_maker`: configurations and homes of runs, below a folder of the test."""
+    from tests.small_run import run_maker
+
+    return run_maker(small_model, tmp_path)

@@ -11,8 +11,7 @@ from fedaigc.device.replies import Failure, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.semantics.grouping import group
-
-from .peers import LocalPeers
+from tests.collaboration.peers import LocalPeers
 
 FRUITS = ("apple", "lemon", "pear", "strawberry", "pineapple", "lemon", "apple", "pear")
 

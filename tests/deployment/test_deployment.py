@@ -18,7 +18,7 @@ from fedaigc.deployment.server.roster_file import known_devices, nodes_online
 from fedaigc.deployment.server.runs import run_on_devices
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
-from tests.federation.conftest import MakeRun
+from tests.small_run import MakeRun
 from tools.deployment.running import deployment, pictures, wait_for
 
 pytestmark = pytest.mark.slow

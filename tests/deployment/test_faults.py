@@ -24,7 +24,7 @@ from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import read_record, read_services
 from fedaigc.federation.runtime.launcher import run_in_process
-from tests.federation.conftest import MakeRun
+from tests.small_run import MakeRun
 from tools.deployment.rogue import LARGE_BYTES
 from tools.deployment.running import deployment, family, rounds_done, start_run, wait_for
 

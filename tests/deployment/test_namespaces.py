@@ -16,7 +16,7 @@ from fedaigc.deployment.server.keys import AUTHORITY, make_device_key, make_serv
 from fedaigc.deployment.server.server import server_state
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
-from tests.federation.conftest import MakeRun
+from tests.small_run import MakeRun
 from tools.deployment.namespaces import ADDRESS, DEVICES, SERVER, device, inside, namespaces, possible
 
 pytestmark = [

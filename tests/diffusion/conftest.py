@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from .tiny_pipelines import tiny_pipeline
+from tests.diffusion.tiny_pipelines import tiny_pipeline
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from .tiny_pipelines import clip_tokenizer
+from tests.diffusion.tiny_pipelines import clip_tokenizer
 
 
 def stable_diffusion_14() -> Any:

@@ -27,8 +27,7 @@ from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.diffusion.training import TimestepSampler, TrainingSettings, denoising_loss, train_stage
 from fedaigc.errors import UserError
 from fedaigc.rng import rng
-
-from .tiny_pipelines import FAMILIES, SIZE, tiny_pipeline
+from tests.diffusion.tiny_pipelines import FAMILIES, SIZE, tiny_pipeline
 
 SETTINGS = TrainingSettings(batch_size=2, learning_rate=2e-3)
 

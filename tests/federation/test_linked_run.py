@@ -12,8 +12,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process, simulate
-
-from .conftest import MakeRun, images
+from tests.small_run import MakeRun, images
 
 LINKED = {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none", "delivery": "tolerant"}
 

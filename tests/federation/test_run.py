@@ -22,8 +22,7 @@ from fedaigc.federation.server.rounds import sample_clients
 from fedaigc.federation.server.server_app import initial_shared_state, serve
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, Ask
 from fedaigc.rng import derived_seed
-
-from .conftest import PROMPTS, MakeRun, images
+from tests.small_run import PROMPTS, MakeRun, images
 
 
 def personal(config: FederationConfig) -> dict[str, bytes]:

@@ -8,9 +8,8 @@ from flwr.app import Message
 from fedaigc.federation.runtime.launcher import simulate
 from fedaigc.federation.software import SOFTWARE, difference, own_software, told_software
 from fedaigc.federation.wire.messages import BODY, Ask
-
-from .conftest import MakeRun
-from .test_run import Tampering, serve_with
+from tests.federation.test_run import Tampering, serve_with
+from tests.small_run import MakeRun
 
 QUICK: dict[str, Any] = {"rounds": {"count": 0}, "generation": {"enabled": False}}
 

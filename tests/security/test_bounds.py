@@ -41,7 +41,7 @@ from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received, Update
 from tests.diffusion.schedulers import DIFFUSION, FLOW, MORE_DIFFUSION, scheduler_of
 from tests.diffusion.tiny_pipelines import SIZE, tiny_pipeline
-from tests.federation.conftest import MakeRun
+from tests.small_run import MakeRun
 
 SECOND = 1.0
 

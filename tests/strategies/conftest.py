@@ -15,7 +15,6 @@ from fedaigc.diffusion.loading import load_pipeline
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.rng import rng
-from tests.federation.conftest import make_run, small_model  # noqa: F401 (fixtures)
 
 MakeWork = Callable[..., SharedStageWork]
 
@@ -30,7 +29,7 @@ def _few_objects_to_collect() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def pipe(small_model: Path) -> Any:  # noqa: F811
+def pipe(small_model: Path) -> Any:
     return load_pipeline(str(small_model))
 
 

@@ -15,8 +15,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.wire.flat_arrays import flatten
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.sources import strategy_names
-
-from .quadratic import (
+from tests.strategies.quadratic import (
     CLIENTS,
     Client,
     Federation,

@@ -18,8 +18,7 @@ from fedaigc.errors import UserError
 from fedaigc.strategy.flower.rule import FLOWER_STRATEGIES
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Rule, Update
-
-from .test_general_servers import SIZES, close, fold, random_state, slow_mean, updates_for
+from tests.strategies.test_general_servers import SIZES, close, fold, random_state, slow_mean, updates_for
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -12,8 +12,7 @@ from fedaigc.diffusion.loading import load_pipeline
 from fedaigc.rng import rng
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received, Rule, Update
-
-from .test_general_servers import SIZES, close, fold, random_state, updates_for
+from tests.strategies.test_general_servers import SIZES, close, fold, random_state, updates_for
 
 
 def with_tables(updates: list[Update], tables: torch.Tensor) -> list[Update]:

@@ -17,10 +17,9 @@ from fedaigc.federation.runtime.launcher import simulate
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received
 from fedaigc.strategy.sources import strategy_names
-from tests.federation.conftest import MakeRun
-
-from .conftest import MakeWork
-from .quadratic import CLIENTS, Federation, effective, largest_difference
+from tests.small_run import MakeRun
+from tests.strategies.conftest import MakeWork
+from tests.strategies.quadratic import CLIENTS, Federation, effective, largest_difference
 
 README = Path(__file__).parents[2] / "strategies" / "README.md"
 

@@ -11,9 +11,8 @@ from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.rng import rng
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Rule, Update
-
-from . import reference
-from .quadratic import Shapes, effective, random_state
+from tests.strategies import reference
+from tests.strategies.quadratic import Shapes, effective, random_state
 
 sides = st.integers(1, 6)
 linear = st.tuples(sides, sides)

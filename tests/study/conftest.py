@@ -8,9 +8,6 @@ from typing import Any
 import pytest
 
 from fedaigc.study.design.config import StudyConfig, read_study
-from tests.federation.conftest import small_model
-
-__all__ = ["small_model"]
 
 # a client of 2 images, one of 5, one of 7, and a new one
 VALUES: dict[str, Any] = {

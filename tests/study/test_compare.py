@@ -13,8 +13,7 @@ import pytest
 
 from fedaigc.storage.tensor_file import read_tensors
 from fedaigc.study.design.config import read_study
-
-from .conftest import WriteStudy
+from tests.study.conftest import WriteStudy
 
 COMMAND = [sys.executable, "-m", "fedaigc.cli.main", "compare"]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}

@@ -1,0 +1,1 @@
+"""Where the pictures of the Scenes data set come from."""

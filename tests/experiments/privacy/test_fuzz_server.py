@@ -1,0 +1,21 @@
+"""A server under mutated replies: its readers refuse them, rounds and generations end, records stay sound.
+
+For ten minutes: `python -m experiments.privacy.fuzz --side server`.
+"""
+
+import pytest
+
+from experiments.privacy.fuzz import fuzz_server
+from tests.small_run import MakeRun
+
+SECONDS = 15.0
+
+
+@pytest.mark.parametrize("first_seed", [10_000])
+def test_a_server_stands_what_a_device_may_reply(make_run: MakeRun, first_seed: int) -> None:
+    config = make_run(num_clients=2, prompts=("an apple on a table", "a shiny lemon on a table"))
+    tally = fuzz_server(config, SECONDS, first_seed, say=lambda _: None)
+    assert tally.failures == {}
+    assert tally.growth_mb() < 100
+    assert sum(tally.counts.values()) >= 20
+    assert len(tally.counts) >= 5

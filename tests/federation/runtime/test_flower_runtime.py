@@ -1,0 +1,133 @@
+"""The launcher of Flower's own simulation.
+
+The app package, the environment, true status, nothing left behind.
+"""
+
+import contextlib
+import io
+import uuid
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from flwr.cli.build import build_fab_from_disk
+
+from fedaigc.errors import UserError
+from fedaigc.federation.output.records import read_record
+from fedaigc.federation.progress import Progress, Stage
+from fedaigc.federation.runtime.flower_runtime import LOG, stage_app
+from fedaigc.federation.runtime.launcher import run_in_process, simulate
+from fedaigc.federation.runtime.superlink import flower_environment
+from tests.federation.test_run import personal
+from tests.small_run import MakeRun, images
+
+
+def test_the_app_package_carries_no_code(tmp_path: Path) -> None:
+    """Flower's own builder accepts it, and the library is not shadowed by a copy."""
+    stage_app(tmp_path / "app")
+    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(tmp_path / "app"))) as package:
+        names = set(package.namelist())
+    assert {name.split("/")[0] for name in names} == {"pyproject.toml", ".info"}
+
+
+def test_flower_installs_nothing_reports_nothing_and_stays_offline(tmp_path: Path) -> None:
+    environment = flower_environment(tmp_path, threads=1)
+    expected = {
+        "FLWR_HOME": str(tmp_path / "flwr"),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    assert {name: environment[name] for name in expected} == expected
+
+
+MARK = "FEDAIGC_TEST"
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[int]]:
+    """Which processes are there that this test started, also those that detached themselves."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+
+    def found() -> set[int]:
+        pids = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) == mark:
+                    pids.add(process.pid)
+        return pids
+
+    return found
+
+
+def test_one_ray_worker_gives_the_run_that_this_process_gives(
+    make_run: MakeRun, monkeypatch: Any, started: Callable[[], set[int]]
+) -> None:
+    """Adapters and images, bit for bit; every reply is progress; no process and no folder is left."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    local, ray = make_run("local"), make_run("ray", backend="ray")
+    run_in_process(local)
+    steps: list[Progress] = []
+    seen: set[int] = set()
+
+    def note(told: Progress) -> None:
+        steps.append(told)
+        seen.update(started())
+
+    record = simulate(ray, note)
+    assert record.status == "finished"
+    assert record.shared_hash == read_record(local.output).shared_hash
+    assert images(ray) == images(local)
+    assert personal(ray) == personal(local)
+    assert Progress(Stage("hello"), 3, 3) in steps
+    assert Progress(Stage("round 2 of 2", 2), 3, 3) in steps
+    assert seen
+    assert not started()
+    log = (ray.output / LOG).read_text()
+    assert "shiny" not in log
+    home = next(word for word in log.split() if "/flwr/apps/" in word).partition("/flwr/apps/")[0]
+    assert not Path(home).exists()
+
+
+@pytest.mark.slow
+def test_two_ray_workers_give_the_same_run(make_run: MakeRun) -> None:
+    local, ray = make_run("local"), make_run("ray", backend="ray", workers=2)
+    run_in_process(local)
+    assert simulate(ray).shared_hash == read_record(local.output).shared_hash
+    assert images(ray) == images(local)
+    assert personal(ray) == personal(local)
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_an_error_with_the_server_s_reason(
+    make_run: MakeRun, started: Callable[[], set[int]]
+) -> None:
+    """`flwr run` itself exits 0 here."""
+    settings = {"num_inference_steps": 4, "num_shared_steps": 4, "scorer": "none"}
+    config = make_run(backend="ray", rounds={"count": 0}, generation=settings)
+    with pytest.raises(UserError, match="4"):
+        simulate(config)
+    assert read_record(config.output).status == "failed"
+    assert not started()
+
+
+@pytest.mark.slow
+def test_a_run_that_breaks_is_an_error_with_the_lines_that_tell_why(
+    make_run: MakeRun, monkeypatch: Any
+) -> None:
+    config = make_run(num_clients=1, backend="ray", rounds={"count": 0}, generation={"enabled": False})
+    good = config.to_run_config()
+
+    def broken(_: object) -> dict[str, str]:
+        return {name: text.replace('"seed":0', '"sead":0') for name, text in good.items()}
+
+    monkeypatch.setattr(type(config), "to_run_config", broken)
+    with pytest.raises(UserError, match="sead: unknown key; the nearest known one is 'seed'"):
+        simulate(config)
