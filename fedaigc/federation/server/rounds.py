@@ -41,61 +41,74 @@ def run_rounds(
     bounds: UpdateBounds | None = None,
     earlier: Callable[[], Checkpoint | None] = lambda: None,
 ) -> SharedState:
-    """Run rounds `first` to `config.rounds.count` from `shared` and return the state after the last.
+    """Run rounds `first` to `config.rounds.count`.
 
-    Updates are folded in client order as they come; one that is refused, late or lost leaves the round
-    without it. An aggregate that is beyond `bounds` is not taken: state and rule stay as they were.
-    `on_round` is called after each round, with its record and the new state. earlier: the checkpoint of the
-    state before `shared`, or None; it is taken up once, when more than half of the devices diverge from a
-    state that nobody has trained from yet.
+    Args:
+        roster: The clients, and the way to them.
+        shared: The state that round `first` starts from.
+        rule: The server half of the strategy.
+        config: Of the run.
+        on_round: Called after each round with its record and the new state.
+        first: Number of the first round.
+        bounds: How far updates and aggregates may move the state; default: those of the configuration.
+        earlier: Returns the checkpoint of the state before `shared`, or None. It is called once, when more
+            than half of the devices diverge from a state that no update has been made from yet.
 
-    Raises UserError when more than half of the clients have failed for a lasting reason since the last update
-    that could be used: fewer may be there to end the run.
+    Returns:
+        The state after the last round.
+
+    Raises:
+        UserError: More than half of the clients have failed for a lasting reason since the last update that
+            could be used; Diverged, if all of them diverged. Too few may be present to end the run.
     """
-    section = config.rounds
-    bounds = bounds if bounds is not None else UpdateBounds(section.max_norm_ratio)
-    lasting: dict[int, str] = {}
-    diverged: set[int] = set()
-    # tried: whether an update was made from the state
-    version, tried, fell_back = shared.hash(), False, False
-    for number in range(first, section.count + 1):
+    if bounds is None:
+        bounds = UpdateBounds(config.rounds.max_norm_ratio)
+    training = _Training(roster, shared, rule, config, bounds, earlier)
+    for number in range(first, config.rounds.count + 1):
+        record = training.round(number)
+        on_round(record, training.shared)
+    return training.shared
+
+
+class _Training:
+    """What a run's rounds hand on to each other.
+
+    Attributes:
+        shared: The shared state, and `version` its hash.
+        lasting: Clients that failed for a reason that would recur, since the last usable update, with the reason.
+        diverged: Those of them whose training diverged.
+        tried: Whether an update was made from the state.
+        fell_back: Whether the run has returned to its earlier checkpoint.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        shared: SharedState,
+        rule: Rule,
+        config: FederationConfig,
+        bounds: UpdateBounds,
+        earlier: Callable[[], Checkpoint | None],
+    ) -> None:
+        self._roster, self._rule, self._config, self._bounds = roster, rule, config, bounds
+        self._earlier = earlier
+        self.shared, self.version = shared, shared.hash()
+        self.lasting: dict[int, str] = {}
+        self.diverged: set[int] = set()
+        self.tried = self.fell_back = False
+
+    def round(self, number: int) -> RoundRecord:
+        """Run one round and return its record; raises UserError as `run_rounds` does."""
+        roster = self._roster
         roster.admit()
         began, sent_before = time.monotonic(), roster.ledger.totals()
-        sampled = sample_clients(roster.clients, config, number)
-        received, orders = _orders(shared, rule, config, sampled, number)
-        memory = {name: tensor.clone() for name, tensor in rule.state().items()}
-        rule.start(shared, number)
-        stage = Stage(f"round {number} of {section.count}", number)
-        replies = _asked(roster, orders, stage, section.deadline_s)
-        folded = _folded(replies, received, rule, roster, config, bounds)
-        lasting |= folded.lasting
-        diverged |= folded.diverged
-        found, rejected, fell_back_to = _finished(rule), None, None
-        if folded.num_examples:
-            lasting, diverged, tried = {}, set(), True
-            rejected = (
-                "the aggregate cannot be computed"
-                if found is None
-                else bounds.aggregate_problem(shared, found, rule.state())
-            )
-            if rejected is not None:
-                rule.load(memory)
-        if found is not None and rejected is None:
-            before, shared, version = version, found, found.hash()
-            tried = tried and version == before
-        bounds.end_round()
-        if 2 * len(diverged) > len(roster.clients) and not tried and not fell_back:
-            held = earlier()
-            if held is not None:
-                shared, version, fell_back_to = held.shared, held.shared.hash(), held.round
-                rule.load(held.rule_state)
-                bounds.load(held.bounds)
-                lasting, diverged, tried, fell_back = {}, set(), True, True
-        if 2 * len(lasting) > len(roster.clients):
-            reasons = "\n".join(f"  {lasting[client]}" for client in sorted(lasting))
-            kind = Diverged if set(lasting) <= diverged else UserError
-            raise kind(f"round {number}: no client sent an update that could be used:\n{reasons}")
-        record = RoundRecord(
+        sampled = sample_clients(roster.clients, self._config, number)
+        folded, rejected = self._step(sampled, number)
+        self._bounds.end_round()
+        fell_back_to = self._fall_back()
+        self._end_without_clients(number)
+        released = self._rule.released
+        return RoundRecord(
             round=number,
             sampled=tuple(sampled),
             refused=folded.refused,
@@ -103,14 +116,69 @@ def run_rounds(
             metrics=folded.metrics,
             sent_bytes=_increase(sent_before, roster.ledger.totals()),
             seconds=round(time.monotonic() - began, 3),
-            dp=RoundNoise.of(rule.released) if rule.released is not None else None,
-            shared_hash=version,
+            dp=RoundNoise.of(released) if released is not None else None,
+            shared_hash=self.version,
             capped=folded.capped,
             rejected=rejected,
             fell_back_to=fell_back_to,
         )
-        on_round(record, shared)
-    return shared
+
+    def _step(self, sampled: list[int], number: int) -> tuple["_Folded", str | None]:
+        """Have the clients train and aggregate their updates.
+
+        An aggregate beyond the bounds is not taken: state and rule stay as they were.
+
+        Returns:
+            What became of the replies, and why the aggregate was rejected, or None.
+        """
+        section, rule = self._config.rounds, self._rule
+        received, orders = _orders(self.shared, rule, self._config, sampled, number)
+        memory = {name: tensor.clone() for name, tensor in rule.state().items()}
+        rule.start(self.shared, number)
+        stage = Stage(f"round {number} of {section.count}", number)
+        replies = _asked(self._roster, orders, stage, section.deadline_s)
+        folded = _folded(replies, received, rule, self._roster, self._config, self._bounds)
+        self.lasting |= folded.lasting
+        self.diverged |= folded.diverged
+        aggregate, rejected = _finished(rule), None
+        if folded.num_examples:
+            self._restart_counts()
+            rejected = (
+                "the aggregate cannot be computed"
+                if aggregate is None
+                else self._bounds.aggregate_problem(self.shared, aggregate, rule.state())
+            )
+            if rejected is not None:
+                rule.load(memory)
+        if aggregate is not None and rejected is None:
+            before = self.version
+            self.shared, self.version = aggregate, aggregate.hash()
+            self.tried = self.tried and self.version == before
+        return folded, rejected
+
+    def _fall_back(self) -> int | None:
+        """Return to the earlier checkpoint if most devices diverge from an untried state; its round, or None."""
+        if self.tried or self.fell_back or 2 * len(self.diverged) <= len(self._roster.clients):
+            return None
+        checkpoint = self._earlier()
+        if checkpoint is None:
+            return None
+        self.shared, self.version = checkpoint.shared, checkpoint.shared.hash()
+        self._rule.load(checkpoint.rule_state)
+        self._bounds.load(checkpoint.bounds)
+        self._restart_counts()
+        self.fell_back = True
+        return checkpoint.round
+
+    def _restart_counts(self) -> None:
+        self.lasting, self.diverged, self.tried = {}, set(), True
+
+    def _end_without_clients(self, number: int) -> None:
+        if 2 * len(self.lasting) <= len(self._roster.clients):
+            return
+        reasons = "\n".join(f"  {self.lasting[client]}" for client in sorted(self.lasting))
+        kind = Diverged if set(self.lasting) <= self.diverged else UserError
+        raise kind(f"round {number}: no client sent an update that could be used:\n{reasons}")
 
 
 def _client_order(config: FederationConfig, client: int, number: int) -> ClientOrder:

@@ -3,6 +3,8 @@
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -74,86 +76,34 @@ def _end_with_parent() -> None:
 
 
 def serve(grid: Grid, config: FederationConfig, progress: OnProgress | None = None) -> None:
-    """Training rounds and generation, with a record of both in `config.output`.
+    """Run the training rounds and the generation, and keep the record of both in `config.output`.
 
-    `progress` is called with each reply that comes in.
+    Args:
+        grid: Flower's grid, through which the devices are reached.
+        config: Of the run.
+        progress: Called with each reply that comes in.
 
-    Raises UserError, which the record holds too, for a configuration that cannot work; and, with nothing
-    written, when another run writes to this output.
+    Raises:
+        UserError: The configuration cannot work, which the record says too; or, with nothing written, another
+            run writes to this output.
     """
     busy = f"another run writes to {config.output}: wait for its end, or give another output"
     # a run that was stopped for this one to go on with may need a moment to end
     with locked(config.output / _LOCK, busy=busy, patience_s=_PATIENCE_S if config.resume else 0.0):
-        _serve(grid, config, progress)
+        checkpoint = load_checkpoint(config) if config.resume else None
+        record = RunRecorder(config, kept_rounds=checkpoint.round if checkpoint is not None else 0)
+        with _status(record):
+            torch.set_num_threads(config.threads)
+            run = _Run(grid, config, record, checkpoint, progress)
+            run.train()
+            run.generate()
 
 
-def _serve(grid: Grid, config: FederationConfig, progress: OnProgress | None) -> None:
-    settings = config.generation
-    held = load_checkpoint(config) if config.resume else None
-    record = RunRecorder(config, kept_rounds=held.round if held is not None else 0)
+@contextmanager
+def _status(record: RunRecorder) -> Iterator[None]:
+    """Record how the block ended."""
     try:
-        torch.set_num_threads(config.threads)
-        rule, bounds = server_rule(config), UpdateBounds(config.rounds.max_norm_ratio)
-        if held is None:
-            shared = rule.initial(initial_shared_state(config, full_weights=rule.traits.full_weights))
-        else:
-            shared = held.shared
-            rule.load(held.rule_state)
-            bounds.load(held.bounds)
-            if held.damage is not None:
-                record.update(fell_back=FellBack(to_round=held.round, reason=held.damage))
-        if settings.enabled:
-            plan_generation(shared, config)  # a wrong number of shared steps is told before hours of training
-        roster = open_roster(
-            grid,
-            num_clients=config.num_clients,
-            base_hash=shared.base_hash,
-            progress=progress,
-            bindings=config.bindings,
-            folder=config.output,
-        )
-        record.update(base=shared.base_hash, **_attendance(roster))
-        finished = 0 if held is None else held.round
-        if held is None:
-            (config.output / GENERATIONS).unlink(missing_ok=True)
-            drop_checkpoints(config)
-        first = finished + 1
-
-        def served(values: GenerationRecord) -> None:
-            if settings.continuous:
-                ServiceRecord.of(values, finished).append(config.output)
-
-        service = PromptService(roster, config, served)
-        with Board(config.output, enabled=config.rounds.tensorboard, first=first) as board:
-
-            def on_round(done: RoundRecord, state: SharedState) -> None:
-                nonlocal finished
-                # the record first: a checkpoint without its round's record would leave a gap
-                record.add_round(done)
-                save_checkpoint(Checkpoint(done.round, state, rule.state(), bounds.state()), config)
-                board.add_round(done)
-                finished = done.round
-                # what waits after the last round is served below
-                if settings.enabled and settings.between_rounds and finished < config.rounds.count:
-                    service.serve(state)
-
-            shared = run_rounds(
-                roster,
-                shared,
-                rule,
-                config,
-                on_round,
-                first=first,
-                bounds=bounds,
-                earlier=lambda: load_earlier(config),
-            )
-        save_shared_state(shared, config.output)
-        record.update(shared_hash=shared.hash())
-        if settings.enabled:
-            record.update(generation=service.serve(shared))
-            service.serve_for(settings.serve_s, shared)
-        # devices that came late are in it now
-        record.update(sent_bytes=roster.ledger.totals(), **_attendance(roster))
+        yield
     except KeyboardInterrupt:
         record.update(status="stopped")
         raise
@@ -162,6 +112,91 @@ def _serve(grid: Grid, config: FederationConfig, progress: OnProgress | None) ->
         record.update(status="failed", error=f"{error}", error_kind=kind)
         raise
     record.update(status="finished")
+
+
+class _Run:
+    """A run from its start, or from a checkpoint, to its end."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        config: FederationConfig,
+        record: RunRecorder,
+        checkpoint: Checkpoint | None,
+        progress: OnProgress | None,
+    ) -> None:
+        self._config, self._record = config, record
+        self._rule, self._bounds = server_rule(config), UpdateBounds(config.rounds.max_norm_ratio)
+        self._finished = 0  # rounds
+        if checkpoint is None:
+            start = initial_shared_state(config, full_weights=self._rule.traits.full_weights)
+            self._shared = self._rule.initial(start)
+        else:
+            self._shared, self._finished = checkpoint.shared, checkpoint.round
+            self._rule.load(checkpoint.rule_state)
+            self._bounds.load(checkpoint.bounds)
+            if checkpoint.damage is not None:
+                record.update(fell_back=FellBack(to_round=checkpoint.round, reason=checkpoint.damage))
+        if config.generation.enabled:
+            plan_generation(
+                self._shared, config
+            )  # a wrong number of shared steps is told before hours of training
+        self._roster = open_roster(
+            grid,
+            num_clients=config.num_clients,
+            base_hash=self._shared.base_hash,
+            progress=progress,
+            bindings=config.bindings,
+            folder=config.output,
+        )
+        record.update(base=self._shared.base_hash, **_attendance(self._roster))
+        if checkpoint is None:
+            (config.output / GENERATIONS).unlink(missing_ok=True)
+            drop_checkpoints(config)
+        self._service = PromptService(self._roster, config, self._on_generation)
+
+    def train(self) -> None:
+        """Run the rounds that are left, and save the shared state after the last."""
+        config, first = self._config, self._finished + 1
+        with Board(config.output, enabled=config.rounds.tensorboard, first=first) as board:
+
+            def on_round(done: RoundRecord, state: SharedState) -> None:
+                # the record first: a checkpoint without its round's record would leave a gap
+                self._record.add_round(done)
+                save_checkpoint(
+                    Checkpoint(done.round, state, self._rule.state(), self._bounds.state()), config
+                )
+                board.add_round(done)
+                self._finished = done.round
+                # what waits after the last round is served by `generate`
+                settings = config.generation
+                if settings.enabled and settings.between_rounds and done.round < config.rounds.count:
+                    self._service.serve(state)
+
+            self._shared = run_rounds(
+                self._roster,
+                self._shared,
+                self._rule,
+                config,
+                on_round,
+                first=first,
+                bounds=self._bounds,
+                earlier=lambda: load_earlier(config),
+            )
+        save_shared_state(self._shared, config.output)
+        self._record.update(shared_hash=self._shared.hash())
+
+    def generate(self) -> None:
+        """Serve the prompts that wait, and those that arrive within the configured time."""
+        if self._config.generation.enabled:
+            self._record.update(generation=self._service.serve(self._shared))
+            self._service.serve_for(self._config.generation.serve_s, self._shared)
+        # devices that came late are in it now
+        self._record.update(sent_bytes=self._roster.ledger.totals(), **_attendance(self._roster))
+
+    def _on_generation(self, done: GenerationRecord) -> None:
+        if self._config.generation.continuous:
+            ServiceRecord.of(done, self._finished).append(self._config.output)
 
 
 def _attendance(roster: Roster) -> dict[str, Any]:
