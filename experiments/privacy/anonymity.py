@@ -25,7 +25,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
-from fedaigc.demo.run import CAST
+from fedaigc.demo.settings import CAST
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation, Role, drawn_nouns, render_prompt

@@ -37,7 +37,8 @@ def demo(
     ] = False,
 ) -> None:
     """Train on eight devices, generate images for eight prompts in groups, and write a report page."""
-    from fedaigc.demo.run import DemoSettings, run_demo
+    from fedaigc.demo.run import run_demo
+    from fedaigc.demo.settings import DemoSettings
 
     if backend not in ("ray", "in-process"):
         raise UserError(f'backend {backend!r} is unknown: expected "ray" or "in-process"')

@@ -92,30 +92,37 @@ class LinkView:
     pictures: tuple[tuple[str, str], ...]
 
 
-def render_page(
-    record: Mapping[str, Any],
-    groups: list[GroupView],
-    styles: list[StyleView],
-    link: LinkView | None,
-    target: Path,
-) -> None:
-    """Write the page.
+@dataclass(frozen=True)
+class Page:
+    """What the page shows beside the record.
 
-    Args:
-        record: Record of the demo; every figure on the page comes from it.
+    Attributes:
         groups: The groups with their tasks.
         styles: The effect of personal training per style.
         link: The radio link; None if no steps were shared.
-        target: File to write.
     """
-    import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fedaigc.demo", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.get_template("page.html.j2")
-    losses = [entry["shared_loss"] for entry in record["federation"]["rounds"]]
-    target.write_text(
-        template.render(record=record, groups=groups, styles=styles, link=link, loss_curve=curve(losses)),
-        encoding="utf-8",
-    )
+    groups: tuple[GroupView, ...]
+    styles: tuple[StyleView, ...]
+    link: LinkView | None
+
+    def render(self, record: Mapping[str, Any], target: Path) -> None:
+        """Write the page.
+
+        Args:
+            record: Record of the demo; every figure on the page comes from it.
+            target: File to write.
+        """
+        import jinja2
+
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("fedaigc.demo", "."),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+        )
+        template = environment.get_template("page.html.j2")
+        losses = [entry["shared_loss"] for entry in record["federation"]["rounds"]]
+        text = template.render(
+            record=record, groups=self.groups, styles=self.styles, link=self.link, loss_curve=curve(losses)
+        )
+        target.write_text(text, encoding="utf-8")

@@ -1,0 +1,66 @@
+"""The size of a demo, who takes part in it, and the configuration of its run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from fedaigc.federation.config.run_config import FederationConfig
+
+SNR_DB = 12.0
+# (style, prompt): the two held-out styles twice; three groups, and two tasks that run alone
+CAST = (
+    ("blob", "an apple on a table"),
+    ("openmoji", "a lemon on a table"),
+    ("noto", "a shiny pear on a table"),
+    ("fluent", "a car on a road"),
+    ("flat", "a bus on a road"),
+    ("emojione", "a dog near a river"),
+    ("twemoji", "a horse near a river"),
+    ("blob", "a cactus on a beach"),
+)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """The size of a demo. The defaults take about four minutes on two cores."""
+
+    output: Path
+    seed: int = 0
+    rounds: int = 3
+    num_images: int = 96
+    local_steps: int = 6
+    personal_steps: int = 20
+    num_inference_steps: int = 11
+    num_shared_steps: int = 3
+    backend: Literal["in-process", "ray"] = "ray"
+    workers: int = 2
+    cast: tuple[tuple[str, str], ...] = CAST
+
+
+def run_config(settings: DemoSettings) -> "FederationConfig":
+    """Return the configuration of the demo's run."""
+    # imported here: the command line reads the settings before it needs any of these
+    from fedaigc.federation.config.run_config import parse_config
+
+    return parse_config(
+        {
+            "homes": settings.output / "homes",
+            "output": settings.output / "federation",
+            "seed": settings.seed,
+            "num_clients": len(settings.cast),
+            "backend": settings.backend,
+            "workers": settings.workers,
+            "rounds": {"count": settings.rounds},
+            "training": {
+                "local_steps": settings.local_steps,
+                "personal_steps": settings.personal_steps,
+            },
+            "generation": {
+                "num_inference_steps": settings.num_inference_steps,
+                "num_shared_steps": settings.num_shared_steps,
+                "delivery": "tolerant",
+                "link": {"snr_db": SNR_DB, "max_transmissions": 3},
+            },
+        }
+    )
