@@ -63,9 +63,7 @@ def main() -> None:
             stock([prompt], steps)
 
     def packet() -> bytes:
-        return run_shared_steps(
-            pipe, GROUP_PROMPT, plan, shared_steps, noise_seed=0, boundary=plan.num_steps
-        ).packet
+        return run_shared_steps(pipe, GROUP_PROMPT, plan, shared_steps, noise_seed=0).packet
 
     def collaborative_one_by_one() -> None:
         received = packet()

@@ -62,7 +62,7 @@ class DeviceTarget:
         self.queue = PromptQueue(self.home)
         self.text = config.to_run_config()[RUN_CONFIG_KEY]
         self.shared = initial_shared_state(config)
-        self.plan, self.boundary = plan_generation(self.shared, config)
+        self.plan = plan_generation(self.shared, config)
         self._install(self.shared)
         pipe, _ = base_model(config.model)
         install(pipe, self.shared)
@@ -72,7 +72,6 @@ class DeviceTarget:
             self.plan,
             config.generation.num_shared_steps,
             noise_seed=3,
-            boundary=self.boundary,
         ).packet
         self._kept = self._content()
 

@@ -48,7 +48,7 @@ class ServerTarget:
         self.config = config.model_copy(update={"generation": settings, "rounds": rounds, "num_clients": 2})
         config.output.mkdir(parents=True, exist_ok=True)
         self.shared = initial_shared_state(self.config)
-        self.plan, _ = generation.plan_generation(self.shared, self.config)
+        self.plan = generation.plan_generation(self.shared, self.config)
         _, self.base_hash = base_model(config.model)
         self._runs = 0
         self._replies: dict[str, RecordDict] = {}
@@ -176,9 +176,7 @@ class ServerTarget:
             # the other device ran the shared steps
             pipe, _ = base_model(self.config.model)
             seen["steps"] = messages.shared_steps_record(
-                run_shared_steps(
-                    pipe, "a fruit on a table", self.plan, 2, noise_seed=1, boundary=self.plan.num_steps
-                )
+                run_shared_steps(pipe, "a fruit on a table", self.plan, 2, noise_seed=1)
             )
         self._replies |= seen
 

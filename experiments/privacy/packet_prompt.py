@@ -265,9 +265,7 @@ def main():
         attacker, hits, found, fits, costs, used = Attacker(pipe, plan, prompts), [], [], [], [], set()
         for number, row in enumerate(int(row) for row in chosen):
             seed = derived_seed(options.seed, "noise", number % NOISES)
-            packet = run_shared_steps(
-                pipe, prompts[row], plan, k, noise_seed=seed, boundary=plan.num_steps, handoff=handoff
-            ).packet
+            packet = run_shared_steps(pipe, prompts[row], plan, k, noise_seed=seed, handoff=handoff).packet
             state, header = unpack(packet, plan), told(packet)
             if "noise_seed" in header:
                 used.add("seed")

@@ -72,7 +72,6 @@ def plan_assignments(
     plan: DenoisingPlan,
     *,
     num_shared_steps: int,
-    boundary: int,
     seed: int | None,
     executor: Executor = Executor.EDGE,
     handoff: Handoff = "exact",
@@ -87,8 +86,6 @@ def plan_assignments(
         plan: Denoising plan of all groups.
         num_shared_steps: K for groups of two and more. A group of one runs alone, with K = 0 and its own
             prompt.
-        boundary: First step on the personal side of t*; the number of steps if there are no personal
-            adapters.
         seed: Seed of the run, from which the noise seeds are derived. None draws each noise seed from the
             operating system, and all of its bits count (`rng.noise_generator`): if others could guess the
             seed, they would have the noise.
@@ -107,11 +104,9 @@ def plan_assignments(
             f"each task must be in one group and have an owner: repeated {repeated}, "
             f"without owner {tasks.keys() - owners.keys()}"
         )
-    check_handoff(plan, num_shared_steps, boundary, handoff)
+    check_handoff(plan, num_shared_steps, handoff)
     later = tuple(
-        step
-        for step in range(num_shared_steps + 1, boundary + 1)
-        if can_hand_off(plan, step, boundary, handoff)
+        step for step in range(num_shared_steps + 1, plan.boundary + 1) if can_hand_off(plan, step, handoff)
     )
     burden: Counter[int] = Counter()
     assignments = []

@@ -39,7 +39,6 @@ def link_view(redraw: Redraw, groups: Sequence[GroupRecord], seed: int) -> LinkV
         redraw.plan,
         shared_by[0].num_shared_steps,
         noise_seed=shared_by[0].noise_seed,
-        boundary=redraw.boundary,
         number_format="fixed8-gray",
     )
     pictures = []

@@ -26,14 +26,12 @@ class Redraw:
         pipe: The diffusion pipeline.
         shared: Shared state of the run.
         plan: Denoising plan of the run.
-        boundary: First step on the personal side of t*.
         devices: The devices, indexed by client.
     """
 
     pipe: DiffusionPipeline
     shared: SharedState
     plan: DenoisingPlan
-    boundary: int
     devices: list[Device]
 
     def __init__(self, config: FederationConfig, generation: GenerationRecord) -> None:
@@ -48,12 +46,12 @@ class Redraw:
             width=config.model.width,
             base_hash=base_hash,
             shared_hash=self.shared.hash(),
+            boundary_log_snr=self.shared.boundary_log_snr,
         )
         if self.plan.fingerprint() != generation.plan:
             raise RuntimeError(
                 f"the report's plan {self.plan.fingerprint()} is not the run's {generation.plan}"
             )
-        self.boundary = generation.boundary_step
         self.devices = [
             Device(
                 config.home(client),
@@ -88,7 +86,7 @@ class Redraw:
         frames = []
         for step in range(self.plan.num_steps):
             text = group.prompt if step < group.num_shared_steps else prompt
-            state = run_stages(self.pipe, state, {"prompt": text}, self.plan, step + 1, self.boundary)
+            state = run_stages(self.pipe, state, {"prompt": text}, self.plan, step + 1)
             frames += decode(self.pipe, state, self.plan)
             if step + 1 == group.num_shared_steps:
                 state = self._received(state, task)
@@ -108,7 +106,7 @@ class Redraw:
         images = []
         for number, prompt in enumerate(prompts):
             state = initial_state(self.pipe, self.plan, seed + number)
-            images += finish_stages(self.pipe, state, {"prompt": prompt}, self.plan, self.boundary)
+            images += finish_stages(self.pipe, state, {"prompt": prompt}, self.plan)
         return images
 
     def _received(self, state: DenoisingState, task: TaskRecord) -> DenoisingState:

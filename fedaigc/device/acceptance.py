@@ -39,7 +39,7 @@ from fedaigc.diffusion.adapters.stages import (
 )
 from fedaigc.diffusion.sampling.segment import initial_state
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
-from fedaigc.diffusion.schedule.plan import boundary_step, build_plan
+from fedaigc.diffusion.schedule.plan import build_plan
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -194,13 +194,14 @@ def _draw(pipe: "DiffusionPipeline", base_hash: str, boundary: float | None) -> 
         height=PROBE_PIXELS,
         width=PROBE_PIXELS,
         base_hash=base_hash,
+        boundary_log_snr=boundary,
     )
     # personal steps run without the owner's adapter, since the probe concerns only what the server sent
     remove(pipe, Stage.PERSONAL)
     state = initial_state(pipe, plan, PROBE_SEED)
     conditioning: Mapping[str, Any] = {"prompt": PROBE_PROMPT}
     with torch.no_grad():
-        state = run_stages(pipe, state, conditioning, plan, plan.num_steps, boundary_step(plan, boundary))
+        state = run_stages(pipe, state, conditioning, plan, plan.num_steps)
     return state.latents.float().cpu()
 
 

@@ -44,7 +44,7 @@ from fedaigc.diffusion.sampling.segment import (
     initial_state,
     latents_shape,
 )
-from fedaigc.diffusion.schedule.plan import DenoisingPlan, boundary_step, even_steps
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, even_steps
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.semantics.concepts.parser import parse
@@ -246,14 +246,13 @@ class Device:
         state.
         """
         task = self.prompts.get(task_id)
-        boundary = self._prepare(plan, personal=False)
+        plan = self._prepare(plan, personal=False)
         steps = run_shared_steps(
             self._pipe,
             group_prompt,
             plan,
             stop,
             noise_seed=noise_seed,
-            boundary=boundary,
             handoff=handoff,
             number_format=number_format,
         )
@@ -287,34 +286,34 @@ class Device:
         Raises PacketError for a damaged packet or one of another plan, UserError for a hand-off past t*,
         UnknownTask for a task that does not wait, DeviceError as `share`.
         """
-        boundary = self._prepare(plan, personal=True)
+        plan = self._prepare(plan, personal=True)
         state = unpack(packet, plan, delivery, latents_shape(self._pipe, plan))
         if delivery == "tolerant":
             state = mended(state, plan, mend)
         else:
             check_magnitude(state, plan)
-        check_handoff(plan, state.step, boundary)
+        check_handoff(plan, state.step)
         task = self.prompts.begin_attempt(task_id)
         if errors is not None and delivery == "tolerant" and errors.rate > 0:
-            return self._resume(task, state, plan, boundary, errors)
+            return self._resume(task, state, plan, errors)
         # samplers that draw noise: each member continues with its own stream, whatever the packet contains
         state = replace(state, noise_seed=noise_seed, draw_count=0)
-        return self._complete(task, state, plan, boundary, strip_steps)
+        return self._complete(task, state, plan, strip_steps)
 
     def alone(
         self, task_id: str, noise_seed: int, plan: DenoisingPlan, *, strip_steps: Sequence[int] = ()
     ) -> FinishReport:
         """Run all steps of a task here, from the noise of `noise_seed`, and otherwise as `finish`."""
-        boundary = self._prepare(plan, personal=True)
+        plan = self._prepare(plan, personal=True)
         state = initial_state(self._pipe, plan, noise_seed)
-        return self._complete(self.prompts.begin_attempt(task_id), state, plan, boundary, strip_steps)
+        return self._complete(self.prompts.begin_attempt(task_id), state, plan, strip_steps)
 
-    def _prepare(self, plan: DenoisingPlan, *, personal: bool) -> int:
-        """Install the plan's weights in the pipeline and return the first step on the personal side of t*."""
+    def _prepare(self, plan: DenoisingPlan, *, personal: bool) -> DenoisingPlan:
+        """Install the plan's weights in the pipeline and return the plan with their t*."""
         self._check_base(plan.base_hash, "plan")
         shared = self.versions.shared(plan.shared_hash) if plan.shared_hash else None
         put_adapters(self._pipe, shared, self.versions.current_personal() if personal else None)
-        return boundary_step(plan, shared.boundary_log_snr if shared is not None else None)
+        return replace(plan, boundary_log_snr=shared.boundary_log_snr if shared is not None else None)
 
     def _check_base(self, base_hash: str, what: str) -> None:
         if base_hash != self.base_hash:
@@ -328,24 +327,23 @@ class Device:
         task: Task,
         state: DenoisingState,
         plan: DenoisingPlan,
-        boundary: int,
         strip_steps: Sequence[int],
     ) -> FinishReport:
         start = state.step
         asked = strip_steps or even_steps(start, plan.num_steps, self._strip_pictures)
         shown = tuple(sorted({step for step in asked if start <= step < plan.num_steps}))
         if shown:
-            self.gallery.begin(Begun(task.task_id, start, plan.num_steps, boundary, shown))
+            self.gallery.begin(Begun(task.task_id, start, plan.num_steps, plan.boundary, shown))
         with DenoiserCount(self._pipe) as count, flushed_denormals():
             for number, stop in enumerate(shown):
-                state = run_stages(self._pipe, state, {"prompt": task.prompt}, plan, stop, boundary)
+                state = run_stages(self._pipe, state, {"prompt": task.prompt}, plan, stop)
                 (part,) = decode(self._pipe, state, plan)
                 self.gallery.save_part(task.task_id, number, part)
-            (image,) = finish_stages(self._pipe, state, {"prompt": task.prompt}, plan, boundary)
-        return self._keep(task, image, count, plan, boundary, start, shown)
+            (image,) = finish_stages(self._pipe, state, {"prompt": task.prompt}, plan)
+        return self._keep(task, image, count, plan, start, shown)
 
     def _resume(
-        self, task: Task, state: DenoisingState, plan: DenoisingPlan, boundary: int, errors: BitErrors
+        self, task: Task, state: DenoisingState, plan: DenoisingPlan, errors: BitErrors
     ) -> FinishReport:
         gain, variance = expected_error(plan, state.step, errors)
         with DenoiserCount(self._pipe) as count, flushed_denormals():
@@ -356,9 +354,8 @@ class Device:
                 plan,
                 gain=gain,
                 error_variance=variance,
-                boundary=boundary,
             )
-        return self._keep(task, image, count, plan, boundary, max(0, plan.num_steps - taken), ())
+        return self._keep(task, image, count, plan, max(0, plan.num_steps - taken), ())
 
     def _keep(
         self,
@@ -366,14 +363,13 @@ class Device:
         image: Any,
         count: DenoiserCount,
         plan: DenoisingPlan,
-        boundary: int,
         start: int,
         shown: tuple[int, ...],
     ) -> FinishReport:
         confidence = self._confidence(task, image)
         report = FinishReport(
-            shared_stage_steps=max(0, boundary - start),
-            personal_stage_steps=plan.num_steps - max(start, boundary),
+            shared_stage_steps=max(0, plan.boundary - start),
+            personal_stage_steps=plan.num_steps - max(start, plan.boundary),
             denoiser_calls=count.calls,
             denoiser_samples=count.samples,
             object_confidence=None if confidence.object is None else coarse(confidence.object),
@@ -384,7 +380,7 @@ class Device:
             task.prompt,
             start,
             plan.num_steps,
-            boundary,
+            plan.boundary,
             plan.fingerprint(),
             asdict(report),
             shown,

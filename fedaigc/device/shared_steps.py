@@ -21,7 +21,6 @@ def run_shared_steps(
     stop: int,
     *,
     noise_seed: int,
-    boundary: int,
     handoff: Handoff = "exact",
     number_format: FormatName | None = None,
     later: Sequence[int] = (),
@@ -36,7 +35,6 @@ def run_shared_steps(
         plan: Denoising plan.
         stop: Number of shared steps.
         noise_seed: Seed of the initial noise.
-        boundary: First step on the personal side of t*.
         handoff: Hand-off mode.
         number_format: Number format of the packet; None for bits as computed.
         later: Ascending steps past `stop` to continue to; the state is packed before each of them.
@@ -46,11 +44,11 @@ def run_shared_steps(
             if latents alone cannot resume there.
     """
     for step in (stop, *later):
-        check_handoff(plan, step, boundary, handoff)
+        check_handoff(plan, step, handoff)
     packets = []
     with DenoiserCount(pipe) as count:
         state = initial_state(pipe, plan, noise_seed)
         for step in (stop, *later):
-            state = run_stages(pipe, state, {"prompt": group_prompt}, plan, step, boundary)
+            state = run_stages(pipe, state, {"prompt": group_prompt}, plan, step)
             packets.append(pack(state, plan, handoff, number_format))
     return SharedSteps(packets[0], count.calls, count.samples, tuple(packets[1:]))

@@ -34,6 +34,7 @@ from fedaigc.federation.wire.messages import Ask, shared_steps_record, values_of
 from fedaigc.rng import derived_seed
 from fedaigc.semantics.grouping import Group
 from tests.collaboration.peers import LocalPeers
+from tests.plans import with_boundary
 from tests.small_run import MakeRun
 
 
@@ -150,7 +151,6 @@ def edge_of(pipe: Any, damage: bool = False) -> Any:
             order.plan,
             order.stop,
             noise_seed=order.noise_seed,
-            boundary=order.plan.num_steps,
         )
         if not damage:
             return steps
@@ -164,7 +164,7 @@ def edge_of(pipe: Any, damage: bool = False) -> Any:
 def test_a_member_that_refused_its_packet_runs_from_other_noise(party: Any) -> None:
     """It may have kept the packet: at b8a6c4d it was then sent the seed of it."""
     pipe, plan, devices, owners, group = party
-    assignments = plan_assignments([group], owners, plan, num_shared_steps=2, boundary=4, seed=3)
+    assignments = plan_assignments([group], owners, with_boundary(plan, 4), num_shared_steps=2, seed=3)
     seed = assignments[0].noise_seed
     peers = Recording(devices)
     (result,) = carry_out(assignments, owners, plan, peers, edge_of(pipe, damage=True))
@@ -176,7 +176,7 @@ def test_a_member_that_refused_its_packet_runs_from_other_noise(party: Any) -> N
 
 def test_a_member_without_any_packet_has_the_noise_of_its_group(party: Any) -> None:
     pipe, plan, devices, owners, group = party
-    (assignment,) = plan_assignments([group], owners, plan, num_shared_steps=2, boundary=4, seed=3)
+    (assignment,) = plan_assignments([group], owners, with_boundary(plan, 4), num_shared_steps=2, seed=3)
     peers = Recording(devices)
     # a helper that is not there
     away = replace(assignment, executor=7)
@@ -199,7 +199,7 @@ def test_a_member_s_own_stream_comes_with_its_order_and_draws_the_same_picture(
         plan = build_plan(
             pipe, num_inference_steps=4, guidance_scale=5.0, height=32, width=32, base_hash=plan.base_hash
         )
-    assignments = plan_assignments([group], owners, plan, num_shared_steps=2, boundary=4, seed=3)
+    assignments = plan_assignments([group], owners, with_boundary(plan, 4), num_shared_steps=2, seed=3)
     seed = assignments[0].noise_seed
     peers = Recording(devices)
     carry_out(assignments, owners, plan, peers, edge_of(pipe))
@@ -229,7 +229,7 @@ def test_noise_of_a_deployment_follows_from_nothing_that_can_be_guessed(party: A
     _, plan, _, owners, group = party
 
     def drawn() -> int:
-        (found,) = plan_assignments([group], owners, plan, num_shared_steps=2, boundary=4, seed=None)
+        (found,) = plan_assignments([group], owners, with_boundary(plan, 4), num_shared_steps=2, seed=None)
         return found.noise_seed
 
     seeds = {drawn() for _ in range(20)}

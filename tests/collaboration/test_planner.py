@@ -10,6 +10,7 @@ from fedaigc.collaboration.planner import EDGE, Executor, plan_assignments, plan
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.errors import UserError
 from fedaigc.semantics.grouping import Group
+from tests.plans import with_boundary
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +38,13 @@ def _groups(sizes: list[int]) -> tuple[list[Group], dict[str, int]]:
 )
 def test_every_task_is_assigned_once_whatever_the_order_of_arrival(plan, sizes, shuffler, executor):
     groups, owners = _groups(sizes)
-    options = {"num_shared_steps": 3, "boundary": 5, "seed": 9, "executor": executor}
-    expected = plan_assignments(groups, owners, plan, **options)
+    options = {"num_shared_steps": 3, "seed": 9, "executor": executor}
+    expected = plan_assignments(groups, owners, with_boundary(plan, 5), **options)
     mixed = [Group(tuple(shuffler.sample(g.members, len(g.members))), g.prompt, g.signature) for g in groups]
     shuffler.shuffle(mixed)
     arrived = list(owners.items())
     shuffler.shuffle(arrived)
-    again = plan_assignments(mixed, dict(arrived), plan, **options)
+    again = plan_assignments(mixed, dict(arrived), with_boundary(plan, 5), **options)
     assert [(a.executor, a.num_shared_steps, a.noise_seed) for a in again] == [
         (a.executor, a.num_shared_steps, a.noise_seed) for a in expected
     ]
@@ -63,7 +64,7 @@ def test_members_take_turns_as_helpers(plan):
     # 5 groups of 5 tasks, each with one task of every client: nobody helps twice
     groups, owners = _groups([5] * 5)
     assignments = plan_assignments(
-        groups, owners, plan, num_shared_steps=3, boundary=5, seed=0, executor=Executor.MEMBER
+        groups, owners, with_boundary(plan, 5), num_shared_steps=3, seed=0, executor=Executor.MEMBER
     )
     assert Counter(a.executor for a in assignments) == Counter(range(5))
 
@@ -72,24 +73,22 @@ def test_members_take_turns_as_helpers(plan):
 def test_a_hand_off_past_the_boundary_or_outside_the_plan_is_refused(plan, steps):
     groups, owners = _groups([2])
     with pytest.raises(UserError, match=str(steps)):
-        plan_assignments(groups, owners, plan, num_shared_steps=steps, boundary=5, seed=0)
+        plan_assignments(groups, owners, with_boundary(plan, 5), num_shared_steps=steps, seed=0)
 
 
 def test_without_personal_adapters_any_hand_off_is_legal(plan):
     groups, owners = _groups([2])
     for steps in range(plan.num_steps + 1):
-        (assignment,) = plan_assignments(
-            groups, owners, plan, num_shared_steps=steps, boundary=plan.num_steps, seed=0
-        )
+        (assignment,) = plan_assignments(groups, owners, plan, num_shared_steps=steps, seed=0)
         assert assignment.num_shared_steps == steps
 
 
 def test_a_task_in_two_groups_or_without_owner_is_an_error(plan):
     groups, owners = _groups([2])
     with pytest.raises(ValueError, match=r"repeated \['t000', 't001'\]"):
-        plan_assignments(groups * 2, owners, plan, num_shared_steps=3, boundary=5, seed=0)
+        plan_assignments(groups * 2, owners, with_boundary(plan, 5), num_shared_steps=3, seed=0)
     with pytest.raises(ValueError, match="t001"):
-        plan_assignments(groups, {"t000": 0}, plan, num_shared_steps=3, boundary=5, seed=0)
+        plan_assignments(groups, {"t000": 0}, with_boundary(plan, 5), num_shared_steps=3, seed=0)
 
 
 def test_planned_evaluations_by_hand():

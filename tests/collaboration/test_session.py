@@ -12,6 +12,7 @@ from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.semantics.grouping import group
 from tests.collaboration.peers import LocalPeers
+from tests.plans import with_boundary
 
 FRUITS = ("apple", "lemon", "pear", "strawberry", "pineapple", "lemon", "apple", "pear")
 
@@ -48,7 +49,6 @@ def _edge(pipe):
             order.plan,
             order.stop,
             noise_seed=order.noise_seed,
-            boundary=order.plan.num_steps,
         )
 
     return run
@@ -64,9 +64,7 @@ def test_a_group_of_u_costs_k_plus_u_times_the_rest(pipe, plan, party, size, exe
     # N = 4, K = 2: 4, 6, 10 and 18 evaluations for groups of 1 (which shares nothing), 2, 4 and 8
     devices, owners, groups = party([f"a {fruit} on a table" for fruit in FRUITS[:size]])
     assert [len(found.members) for found in groups] == [size]
-    assignments = plan_assignments(
-        groups, owners, plan, num_shared_steps=2, boundary=plan.num_steps, seed=0, executor=executor
-    )
+    assignments = plan_assignments(groups, owners, plan, num_shared_steps=2, seed=0, executor=executor)
     (result,) = carry_out(assignments, owners, plan, LocalPeers(devices), _edge(pipe))
     shared_steps = 2 if size > 1 else 0
     assert (
@@ -86,7 +84,7 @@ def test_a_group_of_one_is_the_stock_pipeline_s_image(pipe, plan, party):
     import torch
 
     devices, owners, groups = party(["a dog on a bed"])
-    (assignment,) = plan_assignments(groups, owners, plan, num_shared_steps=2, boundary=4, seed=5)
+    (assignment,) = plan_assignments(groups, owners, with_boundary(plan, 4), num_shared_steps=2, seed=5)
     carry_out([assignment], owners, plan, LocalPeers(devices), _edge(pipe))
     stock = pipe(
         "a dog on a bed",
@@ -108,7 +106,7 @@ def test_who_computes_and_in_which_order_changes_no_pixel(pipe, plan, party):
         devices, owners, groups = party(prompts, name)
         owners = dict(list(owners.items())[::backwards])
         assignments = plan_assignments(
-            groups[::backwards], owners, plan, num_shared_steps=2, boundary=4, seed=3, executor=executor
+            groups[::backwards], owners, with_boundary(plan, 4), num_shared_steps=2, seed=3, executor=executor
         )
         carry_out(assignments, owners, plan, LocalPeers(devices), _edge(pipe))
         runs.append(_images(devices, owners))
@@ -119,7 +117,7 @@ def test_who_computes_and_in_which_order_changes_no_pixel(pipe, plan, party):
 
 def test_members_that_share_end_with_pictures_of_their_own(pipe, plan, party):
     devices, owners, groups = party(["an apple on a table", "a lemon on a table"])
-    assignments = plan_assignments(groups, owners, plan, num_shared_steps=1, boundary=4, seed=0)
+    assignments = plan_assignments(groups, owners, with_boundary(plan, 4), num_shared_steps=1, seed=0)
     carry_out(assignments, owners, plan, LocalPeers(devices), _edge(pipe))
     first, second = _images(devices, owners).values()
     assert not np.array_equal(first, second)
@@ -128,7 +126,7 @@ def test_members_that_share_end_with_pictures_of_their_own(pipe, plan, party):
 def test_a_member_that_fails_loses_its_own_task_only(pipe, plan, party):
     devices, owners, groups = party([f"a {fruit} on a table" for fruit in FRUITS[:3]])
     del devices[1]
-    assignments = plan_assignments(groups, owners, plan, num_shared_steps=2, boundary=4, seed=0)
+    assignments = plan_assignments(groups, owners, with_boundary(plan, 4), num_shared_steps=2, seed=0)
     (result,) = carry_out(assignments, owners, plan, LocalPeers(devices), _edge(pipe))
     ends = {task.client: (task.outcome, task.failure) for task in result.tasks}
     assert ends == {
@@ -142,7 +140,7 @@ def test_a_member_that_fails_loses_its_own_task_only(pipe, plan, party):
 def test_when_the_helper_fails_the_others_run_alone_from_the_same_noise(pipe, plan, party):
     devices, owners, groups = party([f"a {fruit} on a table" for fruit in FRUITS[:3]])
     assignments = plan_assignments(
-        groups, owners, plan, num_shared_steps=2, boundary=4, seed=0, executor=Executor.MEMBER
+        groups, owners, with_boundary(plan, 4), num_shared_steps=2, seed=0, executor=Executor.MEMBER
     )
     del devices[assignments[0].executor]
     (result,) = carry_out(assignments, owners, plan, LocalPeers(devices), _edge(pipe))
@@ -154,7 +152,7 @@ def test_when_the_helper_fails_the_others_run_alone_from_the_same_noise(pipe, pl
 
 def test_a_damaged_packet_is_refused_and_its_tasks_run_alone(pipe, plan, party):
     devices, owners, groups = party(["an apple on a table", "a lemon on a table"])
-    assignments = plan_assignments(groups, owners, plan, num_shared_steps=2, boundary=4, seed=0)
+    assignments = plan_assignments(groups, owners, with_boundary(plan, 4), num_shared_steps=2, seed=0)
 
     def damaged(order: ShareOrder) -> SharedSteps:
         steps = _edge(pipe)(order)

@@ -177,7 +177,7 @@ class TestPlans:
     ) -> None:
         """8,000 x 8,000 pixels kept a device for minutes and took 5.4 GB; 1e8 timesteps as much."""
         shared = initial_shared_state(config)
-        plan, _ = generation.plan_generation(shared, config)
+        plan = generation.plan_generation(shared, config)
         order = messages.FinishOrder(0, "0123456789abcdef", plan, 1, None)
         record = messages.finish_record(order)
         holder = "plan" if "plan" in record else BODY
@@ -352,7 +352,7 @@ def open_signature(number: int) -> OpenSignature:
 class TestPackets:
     @pytest.fixture
     def plan(self, config: FederationConfig) -> Any:
-        return generation.plan_generation(initial_shared_state(config), config)[0]
+        return generation.plan_generation(initial_shared_state(config), config)
 
     @pytest.fixture
     def pipe(self, config: FederationConfig) -> Any:
@@ -430,7 +430,7 @@ class TestMessages:
 
     def good(self, config: FederationConfig) -> dict[str, tuple[RecordDict, Callable[[RecordDict], Any]]]:
         shared = initial_shared_state(config)
-        plan, _ = generation.plan_generation(shared, config)
+        plan = generation.plan_generation(shared, config)
         share = messages.ShareOrder(0, "0" * 16, "a fruit on a table", 3, plan, 2)
         finish = messages.FinishOrder(0, "0" * 16, plan, 3, b"packet")
 

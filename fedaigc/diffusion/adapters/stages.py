@@ -235,10 +235,9 @@ def run_stages(
     conditioning: Mapping[str, Any],
     plan: DenoisingPlan,
     stop: int,
-    boundary: int,
     progress: Callable[[int], None] | None = None,
 ) -> DenoisingState:
-    """Run steps [state.step, stop): shared weights before step `boundary`, personal weights from there on.
+    """Run steps [state.step, stop): shared weights before `plan.boundary`, personal weights from there on.
 
     The result is bit-exact against one unsplit run when both stages hold the same weights.
 
@@ -248,15 +247,15 @@ def run_stages(
         conditioning: Keyword arguments of the pipeline call, as in `run_segment`.
         plan: The plan that the state belongs to.
         stop: The step to stop before.
-        boundary: The first step on the personal side of t* (`boundary_step`).
         progress: Called after each step with the number of plan steps done.
 
     Returns:
         The state at `stop`.
     """
-    if state.step < min(stop, boundary):
+    shared_stop = min(stop, plan.boundary)
+    if state.step < shared_stop:
         activate(pipe, Stage.SHARED)
-        state = run_segment(pipe, state, conditioning, plan, min(stop, boundary), progress)
+        state = run_segment(pipe, state, conditioning, plan, shared_stop, progress)
     if state.step < stop:
         activate(pipe, Stage.PERSONAL)
         state = run_segment(pipe, state, conditioning, plan, stop, progress)
@@ -268,13 +267,12 @@ def finish_stages(
     state: DenoisingState,
     conditioning: Mapping[str, Any],
     plan: DenoisingPlan,
-    boundary: int,
     progress: Callable[[int], None] | None = None,
 ) -> list[Image]:
     """Run all remaining steps as `run_stages` does, and return one image per latent."""
-    if boundary < plan.num_steps:
-        state = run_stages(pipe, state, conditioning, plan, max(state.step, boundary), boundary, progress)
-    activate(pipe, Stage.SHARED if boundary >= plan.num_steps else Stage.PERSONAL)
+    if plan.boundary < plan.num_steps:
+        state = run_stages(pipe, state, conditioning, plan, max(state.step, plan.boundary), progress)
+    activate(pipe, Stage.SHARED if plan.boundary >= plan.num_steps else Stage.PERSONAL)
     return finish_segment(pipe, state, conditioning, plan, progress)
 
 

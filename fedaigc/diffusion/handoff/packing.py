@@ -86,14 +86,12 @@ _KEYS = frozenset(
 _STREAM_KEYS = frozenset(["noise_seed", "draw_count"])
 
 
-def check_handoff(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff = "exact") -> None:
+def check_handoff(plan: DenoisingPlan, k: int, handoff: Handoff = "exact") -> None:
     """Check that step `k` of the plan is a legal hand-off step.
 
     Args:
         plan: The plan.
         k: The hand-off step.
-        boundary: The first step on the personal side of t* (`boundary_step`), or the number of steps if
-            nobody has a personal adapter.
         handoff: The hand-off mode.
 
     Raises:
@@ -102,10 +100,10 @@ def check_handoff(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff =
     """
     if not 0 <= k <= plan.num_steps:
         raise UserError(f"hand-off at step {k}: the plan has steps 0 to {plan.num_steps}")
-    if k > boundary:
+    if k > plan.boundary:
         raise UserError(
-            f"hand-off at step {k}, past the stage boundary at step {boundary}: the personal adapter never "
-            f"leaves its device, so share at most {boundary} steps"
+            f"hand-off at step {k}, past the stage boundary at step {plan.boundary}: the personal adapter never "
+            f"leaves its device, so share at most {plan.boundary} steps"
         )
     refusal = restart_refusal(plan, k) if handoff == "latents" else None
     if refusal is not None:
@@ -114,10 +112,10 @@ def check_handoff(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff =
         )
 
 
-def can_hand_off(plan: DenoisingPlan, k: int, boundary: int, handoff: Handoff = "exact") -> bool:
+def can_hand_off(plan: DenoisingPlan, k: int, handoff: Handoff = "exact") -> bool:
     """Return whether `check_handoff` accepts step `k`."""
     try:
-        check_handoff(plan, k, boundary, handoff)
+        check_handoff(plan, k, handoff)
     except UserError:
         return False
     return True
@@ -159,7 +157,7 @@ def pack(
         raise UserError(
             f"this state belongs to plan {state.plan_fingerprint}, not to plan {plan.fingerprint()}"
         )
-    check_handoff(plan, state.step, plan.num_steps, handoff)
+    check_handoff(plan, state.step, handoff)
     header = {
         "plan": plan.fingerprint(),
         "base": plan.base_hash,

@@ -104,7 +104,6 @@ def resume_noise_matched(
     *,
     gain: float,
     error_variance: float,
-    boundary: int | None = None,
 ) -> tuple[list[Image], int]:
     """Resume received latents at their own noise level.
 
@@ -118,7 +117,6 @@ def resume_noise_matched(
         plan: The plan that the state belongs to, with N steps.
         gain: The gain g (see `expected_error`).
         error_variance: The variance v of the error d.
-        boundary: The first step on the personal side of t*. None if no stage has adapters.
 
     Returns:
         The images, and the number of denoiser steps taken. For a state sent at step K this is N - K without
@@ -140,7 +138,7 @@ def resume_noise_matched(
     scaled = state.latents / gain / math.sqrt(signal**2 + noise**2 + error_variance / gain**2)
     left = [level for level in levels if level > matched and not math.isclose(level, matched)]
     path = [matched, *left]
-    limit = math.inf if boundary is None or boundary >= plan.num_steps else levels[boundary]
+    limit = math.inf if plan.boundary >= plan.num_steps else levels[plan.boundary]
     shared, personal = [x for x in path if x < limit], [x for x in path if x >= limit]
     output: Any = scaled
     for stage, part, following in (
@@ -149,8 +147,7 @@ def resume_noise_matched(
     ):
         if not part:
             continue
-        if boundary is not None:
-            activate(pipe, stage)
+        activate(pipe, stage)
         last = not following
         output = _run(pipe, output, conditioning, plan, part, following, "pil" if last else "latent")
     return list(output), len(path)

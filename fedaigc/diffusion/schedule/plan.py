@@ -7,7 +7,8 @@ because a personal adapter never leaves its device.
 import hashlib
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline, call_arguments, dtype_name
@@ -35,6 +36,8 @@ class DenoisingPlan:
         base_hash: Version of the base model.
         shared_hash: Version of the shared state, "" if there is none.
         num_inference_steps: The argument of the pipeline call. `num_steps` may be larger.
+        boundary_log_snr: The stage boundary t* as a log-SNR, None if there is none. It belongs to the shared
+            state, which `shared_hash` names, so it is not part of the JSON, the fingerprint or a comparison.
 
     Raises:
         UserError: If the plan has no steps, fewer sigmas than timesteps, a scheduler config that is not a
@@ -53,6 +56,7 @@ class DenoisingPlan:
     base_hash: str
     shared_hash: str
     num_inference_steps: int
+    boundary_log_snr: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.timesteps or self.num_inference_steps < 1:
@@ -75,9 +79,14 @@ class DenoisingPlan:
         """N, the number of denoiser evaluations. Guidance doubles the samples, not the evaluations."""
         return len(self.timesteps)
 
+    @cached_property
+    def boundary(self) -> int:
+        """The first step on the personal side of t*: see `boundary_step`."""
+        return boundary_step(self, self.boundary_log_snr)
+
     def to_json(self) -> str:
         """Return canonical JSON: sorted keys, no spaces, exact floats."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {each.name: getattr(self, each.name) for each in _agreed()}
         return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def fingerprint(self) -> str:
@@ -95,7 +104,7 @@ class DenoisingPlan:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UserError(f"invalid plan: {error}") from error
-        names = {field.name for field in fields(cls)}
+        names = {each.name for each in _agreed()}
         if not isinstance(values, dict) or values.keys() != names:
             given = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise UserError(f"invalid plan: expected the keys {sorted(names)}, got {given}")
@@ -103,11 +112,16 @@ class DenoisingPlan:
         if values["sigmas"] is not None:
             values["sigmas"] = _numbers("sigmas", values["sigmas"])
         (values["guidance_scale"],) = _numbers("guidance_scale", [values["guidance_scale"]])
-        for field in fields(cls):
+        for each in _agreed():
             # not isinstance, which accepts True as an int
-            if field.type in (str, int) and type(values[field.name]) is not field.type:
-                raise UserError(f"invalid plan: {field.name} is {values[field.name]!r:.80}")
+            if each.type in (str, int) and type(values[each.name]) is not each.type:
+                raise UserError(f"invalid plan: {each.name} is {values[each.name]!r:.80}")
         return cls(**values)
+
+
+def _agreed() -> list[Field[Any]]:
+    """Return the fields on which both machines must agree."""
+    return [each for each in fields(DenoisingPlan) if each.compare]
 
 
 def build_plan(
@@ -120,6 +134,7 @@ def build_plan(
     negative_prompt: str = "",
     base_hash: str,
     shared_hash: str = "",
+    boundary_log_snr: float | None = None,
 ) -> DenoisingPlan:
     """Return the plan of a pipeline call with these settings.
 
@@ -136,6 +151,7 @@ def build_plan(
         negative_prompt: Negative prompt of the pipeline call. An empty one means none.
         base_hash: Version of the base model (`base_fingerprint`).
         shared_hash: Version of the shared state, "" if there is none.
+        boundary_log_snr: The stage boundary t* of the shared state, None if there is none.
 
     Raises:
         UserError: If `num_inference_steps` is below 1, if `guidance_scale` is not finite, if the steps start
@@ -176,6 +192,7 @@ def build_plan(
         base_hash=base_hash,
         shared_hash=shared_hash,
         num_inference_steps=num_inference_steps,
+        boundary_log_snr=boundary_log_snr,
     )
 
 

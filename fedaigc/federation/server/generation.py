@@ -19,7 +19,7 @@ from fedaigc.diffusion.adapters.stages import SharedState, install
 from fedaigc.diffusion.handoff.packing import PacketError, check_magnitude, unpack
 from fedaigc.diffusion.sampling.noise_matched import check_matched
 from fedaigc.diffusion.sampling.segment import latents_shape
-from fedaigc.diffusion.schedule.plan import DenoisingPlan, boundary_step, build_plan
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import GenerationRecord, GroupRecord, TaskRecord
 from fedaigc.federation.preloaded import base_model, taxonomy
@@ -80,8 +80,8 @@ class FlowerPeers:
         return [_parsed(reply, messages.read_report) for reply in replies]
 
 
-def plan_generation(shared: SharedState, config: FederationConfig) -> tuple[DenoisingPlan, int]:
-    """The plan of every task under this shared state, and the first step on the personal side of t*.
+def plan_generation(shared: SharedState, config: FederationConfig) -> DenoisingPlan:
+    """Return the plan of every task under this shared state.
 
     Raises UserError when the number of shared steps lies past t* or the plan, or cannot be resumed under the
     hand-off.
@@ -96,12 +96,12 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> tuple[Deno
         width=config.model.width,
         base_hash=base_hash,
         shared_hash=shared.hash(),
+        boundary_log_snr=shared.boundary_log_snr,
     )
     if settings.link is not None and settings.link.known_errors is not None:
         check_matched(plan)
-    boundary = boundary_step(plan, shared.boundary_log_snr)
-    _assign([], {}, plan, boundary, config)  # of no groups: a wrong number of shared steps is refused here
-    return plan, boundary
+    _assign([], {}, plan, config)  # of no groups: a wrong number of shared steps is refused here
+    return plan
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ def generate(
         roster.ask(Ask.INSTALL, states, Stage("shared state"), settings.deadline_s)
     with watch.timing("groups and plan"):
         groups = group(signatures, taxonomy(), settings.max_distance)
-        plan, boundary = plan_generation(shared, config)
-        assignments = _assign(groups, owners, plan, boundary, config)
+        plan = plan_generation(shared, config)
+        assignments = _assign(groups, owners, plan, config)
 
     def edge(order: ShareOrder) -> SharedSteps:
         with watch.timing("shared steps"):
@@ -159,7 +159,6 @@ def generate(
                 order.plan,
                 order.stop,
                 noise_seed=order.noise_seed,
-                boundary=boundary,
                 handoff=settings.handoff,
                 number_format=settings.link.number_format if settings.link is not None else None,
                 later=order.later,
@@ -172,7 +171,7 @@ def generate(
         policy=settings.policy.value,
         plan=plan.fingerprint(),
         num_steps=plan.num_steps,
-        boundary_step=boundary,
+        boundary_step=plan.boundary,
         refused=waiting.refused,
         unreadable=waiting.unreadable,
         seconds={"signatures": waiting.seconds} | watch.seconds,
@@ -196,7 +195,6 @@ def _assign(
     groups: Sequence[Group],
     owners: Mapping[str, int],
     plan: DenoisingPlan,
-    boundary: int,
     config: FederationConfig,
 ) -> list[Assignment]:
     settings = config.generation
@@ -205,7 +203,6 @@ def _assign(
         owners,
         plan,
         num_shared_steps=settings.num_shared_steps,
-        boundary=boundary,
         seed=None if config.seeded_noise is False else config.seed,
         executor=settings.executor,
         handoff=settings.handoff,

@@ -18,7 +18,7 @@ from torch import Tensor
 from fedaigc.device.training.local_round import put_adapters
 from fedaigc.diffusion.adapters.stages import SharedState, finish_stages
 from fedaigc.diffusion.sampling.segment import initial_state
-from fedaigc.diffusion.schedule.plan import boundary_step, build_plan
+from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.federation.config.run_config import ModelSection
 from fedaigc.metrics.distribution import frechet_distance, judge_features, kernel_distance, real_floor
 from fedaigc.metrics.judge import Judge
@@ -66,8 +66,8 @@ class Galleries:
             height=model.height,
             width=model.width,
             base_hash=base_hash,
+            boundary_log_snr=boundary_log_snr,
         )
-        self._boundary = boundary_step(self._plan, boundary_log_snr)
         self._judge = Judge.load()
         size, many = evaluation.gallery, len(clients)
         self._counts = {client: size // many + (place < size % many) for place, client in enumerate(clients)}
@@ -92,7 +92,7 @@ class Galleries:
                 batch = captions[start : start + _BATCH]
                 noise = derived_seed(self._seed, "gallery noise", client.index, start)
                 state = initial_state(self._pipe, self._plan, noise, len(batch))
-                images += finish_stages(self._pipe, state, {"prompt": batch}, self._plan, self._boundary)
+                images += finish_stages(self._pipe, state, {"prompt": batch}, self._plan)
                 progress(len(images) / sum(self._counts.values()))
         return images
 

@@ -25,7 +25,7 @@ from fedaigc.diffusion.loading import load_pipeline
 from fedaigc.diffusion.sampling.pipeline_call import denoiser
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
-from fedaigc.diffusion.schedule.plan import boundary_step, build_plan
+from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.errors import UserError
 from fedaigc.rng import rng
 
@@ -280,15 +280,22 @@ def test_run_stages_switches_at_the_boundary(pipe: Any) -> None:
     log_snr = boundary_log_snr(pipe, 500)
     state = state_of(shared, boundary_log_snr=log_snr)
     plan = build_plan(
-        pipe, num_inference_steps=6, guidance_scale=3.0, height=64, width=64, base_hash="b", shared_hash="s"
+        pipe,
+        num_inference_steps=6,
+        guidance_scale=3.0,
+        height=64,
+        width=64,
+        base_hash="b",
+        shared_hash="s",
+        boundary_log_snr=log_snr,
     )
-    boundary = boundary_step(plan, log_snr)
+    boundary = plan.boundary
     assert 0 < boundary < plan.num_steps
     install(pipe, state)
     install_personal(pipe, personal)
     prompt = {"prompt": "a cat on a table"}
     start = initial_state(pipe, plan, seed=0)
-    found = run_stages(pipe, start, prompt, plan, plan.num_steps, boundary)
+    found = run_stages(pipe, start, prompt, plan, plan.num_steps)
 
     activate(pipe, Stage.SHARED)
     by_hand = run_segment(pipe, start, prompt, plan, boundary)
@@ -299,6 +306,6 @@ def test_run_stages_switches_at_the_boundary(pipe: Any) -> None:
     assert not torch.allclose(found.latents, shared_only.latents)
 
     for split in range(plan.num_steps + 1):
-        first = run_stages(pipe, start, prompt, plan, split, boundary)
-        second = run_stages(pipe, first, prompt, plan, plan.num_steps, boundary)
+        first = run_stages(pipe, start, prompt, plan, split)
+        second = run_stages(pipe, first, prompt, plan, plan.num_steps)
         assert torch.equal(second.latents, found.latents)

@@ -420,13 +420,13 @@ class TestHandOffOfLatents:
         plan = plan_of(pipe, scheduler)
         state = run_segment(pipe, initial_state(pipe, plan, 5), PROMPT, plan, step)
         for attempt in (
-            lambda: check_handoff(plan, step, plan.num_steps, "latents"),
+            lambda: check_handoff(plan, step, "latents"),
             lambda: pack(state, plan, "latents"),
             lambda: run_segment(pipe, replace(state, history=None), PROMPT, plan, plan.num_steps),
         ):
             with pytest.raises(UserError, match=reason):
                 attempt()
-        check_handoff(plan, step, plan.num_steps, "exact")
+        check_handoff(plan, step, "exact")
 
     def test_a_lost_history_cannot_be_handed_on_as_exact(self):
         with pytest.raises(UserError, match="latents only"):

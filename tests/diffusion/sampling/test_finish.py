@@ -29,6 +29,7 @@ from fedaigc.errors import UserError
 from fedaigc.rng import rng
 from tests.diffusion.schedulers import scheduler_of
 from tests.diffusion.tiny_pipelines import FAMILIES, SIZE, tiny_pipeline
+from tests.plans import with_boundary
 
 PROMPT = {"prompt": "an apple on a table"}
 CASES = [(family, "FlowMatchEuler" if family in ("sd3", "flux") else "DDIM") for family in FAMILIES] + [
@@ -130,15 +131,15 @@ def test_what_run_segment_refuses_is_refused_at_every_step(tiny: Any) -> None:
 def test_stages_finish_with_the_weights_that_they_run_with(family: str, boundary: int) -> None:
     """Boundary at the start, in the middle, and at the end, where no step is the personal stage's."""
     pipe = tiny_pipeline(family)
-    plan = plan_of(pipe)
+    plan = with_boundary(plan_of(pipe), boundary)
     install(pipe, SharedState("base", **moved(pipe, "shared")))
     install_personal(pipe, new_adapter(pipe, generator=rng(0, "personal")))
     start = initial_state(pipe, plan, 5)
     ends: dict[int, list[bytes]] = {}
     for k in range(plan.num_steps + 1):
-        state = run_stages(pipe, start, PROMPT, plan, k, boundary)
-        by_two_calls = run_stages(pipe, state, PROMPT, plan, plan.num_steps, boundary)
-        ends[k] = pixels(finish_stages(pipe, state, PROMPT, plan, boundary))
+        state = run_stages(pipe, start, PROMPT, plan, k)
+        by_two_calls = run_stages(pipe, state, PROMPT, plan, plan.num_steps)
+        ends[k] = pixels(finish_stages(pipe, state, PROMPT, plan))
         assert ends[k] == pixels(decode(pipe, by_two_calls, plan)), k
     activate(pipe, Stage.SHARED)
     all_shared = pixels(finish_segment(pipe, start, PROMPT, plan))

@@ -23,6 +23,7 @@ from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
 from fedaigc.errors import UserError
 from tests.diffusion.schedulers import scheduler_of
 from tests.diffusion.tiny_pipelines import SIZE
+from tests.plans import with_boundary
 
 PLAN = DenoisingPlan(
     scheduler_class="DDIMScheduler",
@@ -240,11 +241,13 @@ def test_a_boundary_outside_of_training_is_refused(timestep):
 
 @given(k=st.integers(-2, 6), boundary=st.integers(0, 3))
 def test_hand_offs_are_legal_up_to_the_boundary(k, boundary):
+    plan = with_boundary(PLAN, boundary)
+    assert plan.boundary == boundary
     if 0 <= k <= boundary:
-        check_handoff(PLAN, k, boundary)
+        check_handoff(plan, k)
     else:
         with pytest.raises(UserError, match=str(k)):
-            check_handoff(PLAN, k, boundary)
+            check_handoff(plan, k)
 
 
 def test_boundary_agrees_with_training(tiny):
@@ -258,7 +261,7 @@ def test_boundary_agrees_with_training(tiny):
     for t_star in (999, 500, 481, 1):
         boundary = boundary_log_snr(pipe, t_star)
         personal = set(TimestepSampler(pipe, Stage.PERSONAL, boundary).timesteps.tolist())
-        first = boundary_step(plan, boundary)
+        first = replace(plan, boundary_log_snr=boundary).boundary
         assert [timestep in personal for timestep in plan.timesteps] == [
             step >= first for step in range(plan.num_steps)
         ]
