@@ -5,16 +5,17 @@ agent and in a test. It sees group prompts, packets and reports; prompts and ima
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from fedaigc.collaboration.link import LinkReport, Member, SimulatedLink
-from fedaigc.collaboration.planner import EDGE, Assignment
+from fedaigc.collaboration.planner import EDGE, Assignment, planned_evaluations
+from fedaigc.collaboration.results import GroupRecord, Outcome, TaskRecord
 from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.schedule.noise_draws import draws_noise
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.rng import derived_seed
+from fedaigc.semantics.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -79,74 +80,6 @@ class Peers(Protocol):
         ...
 
 
-class Outcome(StrEnum):
-    """How a task ended."""
-
-    SHARED = "shared"
-    ALONE = "alone"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """The result of one task.
-
-    Attributes:
-        task_id: The task.
-        client: Client number of its device.
-        outcome: How the task ended.
-        report: Report of the device; None if the task failed.
-        failure: Kind of failure; None unless the task failed.
-        link: Transmission of its packet over the simulated link, even if the device did not finish from the
-            packet. None if nothing was sent or no link is simulated.
-        handoff_step: Step before which its packet was packed; None without a packet.
-        packet_bytes: Size of the packet; 0 without a packet.
-    """
-
-    task_id: str
-    client: int
-    outcome: Outcome
-    report: FinishReport | None
-    failure: Failure | None
-    link: LinkReport | None = None
-    handoff_step: int | None = None
-    packet_bytes: int = 0
-
-
-@dataclass(frozen=True)
-class GroupResult:
-    """The result of one group.
-
-    Attributes:
-        assignment: The work of the group.
-        tasks: Results of its tasks, in task order.
-        shared: Work of the executor; None if nothing was shared.
-        share_failure: Why the executor failed. The members were then served alone.
-    """
-
-    assignment: Assignment
-    tasks: tuple[TaskResult, ...]
-    shared: SharedSteps | None
-    share_failure: Failure | None
-
-    @property
-    def evaluations(self) -> int:
-        """Measured denoiser evaluations: forward passes of the executor and of all members that finished."""
-        done = self.shared.denoiser_calls if self.shared else 0
-        return done + sum(task.report.denoiser_calls for task in self.tasks if task.report)
-
-    @property
-    def samples(self) -> int:
-        """Measured denoiser samples: twice the evaluations under classifier-free guidance."""
-        done = self.shared.denoiser_samples if self.shared else 0
-        return done + sum(task.report.denoiser_samples for task in self.tasks if task.report)
-
-    @property
-    def packet_bytes(self) -> int:
-        """Total size of the packets from which members finished."""
-        return sum(task.packet_bytes for task in self.tasks if task.outcome is Outcome.SHARED)
-
-
 def carry_out(
     assignments: Sequence[Assignment],
     owners: Mapping[str, int],
@@ -154,7 +87,8 @@ def carry_out(
     peers: Peers,
     edge: Callable[[ShareOrder], SharedSteps],
     link: SimulatedLink | None = None,
-) -> list[GroupResult]:
+    signatures: Mapping[str, Signature | None] | None = None,
+) -> list[GroupRecord]:
     """Serve every task of every group.
 
     A device that fails loses only its own task. A device that did not finish from its packet runs the task
@@ -169,9 +103,10 @@ def carry_out(
         peers: The devices.
         edge: Runs the shared steps of one order on the edge server.
         link: Link that the packets cross to the members; None delivers them unchanged.
+        signatures: What was disclosed of each task, for the records.
 
     Returns:
-        Results in the order of the assignments.
+        Records in the order of the assignments.
     """
     departures = [_departures(link, assignment, owners) for assignment in assignments]
     shared = _share(assignments, departures, owners, plan, peers, edge)
@@ -195,18 +130,13 @@ def carry_out(
             orders[index] = _alone(orders[index], seeds[orders[index].task_id])
         for index, reply in zip(refused, peers.finish([orders[i] for i in refused]), strict=True):
             replies[index] = reply
-    results = [
-        _task_result(order, reply, *sent.get(order.task_id, (None, None, 0)))
+    disclosed = signatures or {}
+    tasks = {
+        order.task_id: _task_record(order, reply, disclosed.get(order.task_id), sent.get(order.task_id))
         for order, reply in zip(orders, replies, strict=True)
-    ]
-    by_task = {result.task_id: result for result in results}
+    }
     return [
-        GroupResult(
-            assignment,
-            tuple(by_task[task_id] for task_id in sorted(assignment.group.members)),
-            steps if isinstance(steps, SharedSteps) else None,
-            steps if isinstance(steps, Failure) else None,
-        )
+        _group_record(assignment, steps, tasks, {task: size for task, (_, _, size) in sent.items()}, plan)
         for assignment, steps in zip(assignments, shared, strict=True)
     ]
 
@@ -289,14 +219,50 @@ def _alone(order: FinishOrder, group_seed: int) -> FinishOrder:
     return replace(order, packet=None, noise_seed=noise_seed)
 
 
-def _task_result(
+def _task_record(
     order: FinishOrder,
     reply: FinishReport | Failure,
-    link: LinkReport | None,
-    handoff_step: int | None,
-    packet_bytes: int,
-) -> TaskResult:
-    alone = order.packet is None
-    outcome = Outcome.FAILED if isinstance(reply, Failure) else Outcome.ALONE if alone else Outcome.SHARED
-    report, failure = (None, reply) if isinstance(reply, Failure) else (reply, None)
-    return TaskResult(order.task_id, order.client, outcome, report, failure, link, handoff_step, packet_bytes)
+    signature: Signature | None,
+    sent: tuple[LinkReport | None, int, int] | None,
+) -> TaskRecord:
+    failed, alone = isinstance(reply, Failure), order.packet is None
+    return TaskRecord(
+        task_id=order.task_id,
+        client=order.client,
+        disclosed=asdict(signature) if signature is not None else None,
+        outcome=Outcome.FAILED if failed else Outcome.ALONE if alone else Outcome.SHARED,
+        report=None if isinstance(reply, Failure) else reply,
+        failure=reply if isinstance(reply, Failure) else None,
+        handoff_step=sent[1] if sent is not None else None,
+        link=sent[0] if sent is not None else None,
+    )
+
+
+def _group_record(
+    assignment: Assignment,
+    steps: SharedSteps | Failure | None,
+    records: Mapping[str, TaskRecord],
+    sizes: Mapping[str, int],
+    plan: DenoisingPlan,
+) -> GroupRecord:
+    """Return the record of a group, with measured evaluations: those of the executor and of all members."""
+    tasks = [records[task_id] for task_id in sorted(assignment.group.members)]
+    # a task whose device waited for its channel left later
+    leaving = [
+        assignment.num_shared_steps if task.handoff_step is None else task.handoff_step for task in tasks
+    ]
+    reports = [task.report for task in tasks if task.report is not None]
+    shared = steps if isinstance(steps, SharedSteps) else None
+    return GroupRecord(
+        prompt=assignment.group.prompt,
+        executor=assignment.executor,
+        num_shared_steps=assignment.num_shared_steps,
+        noise_seed=assignment.noise_seed,
+        evaluations=(shared.denoiser_calls if shared else 0) + sum(each.denoiser_calls for each in reports),
+        planned_evaluations=planned_evaluations(leaving, plan.num_steps),
+        solo_evaluations=len(tasks) * plan.num_steps,
+        samples=(shared.denoiser_samples if shared else 0) + sum(each.denoiser_samples for each in reports),
+        packet_bytes=sum(sizes[task.task_id] for task in tasks if task.outcome is Outcome.SHARED),
+        share_failure=steps if isinstance(steps, Failure) else None,
+        tasks=tuple(tasks),
+    )

@@ -5,12 +5,12 @@ from dataclasses import asdict
 
 from fedaigc.collaboration.link import Member, SimulatedLink
 from fedaigc.collaboration.link_settings import LinkSettings
+from fedaigc.collaboration.results import GroupRecord
 from fedaigc.demo.page import LinkView
 from fedaigc.demo.pictures import data_uri
 from fedaigc.demo.redraw import Redraw
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.adapters.stages import install
-from fedaigc.federation.output.records import GroupRecord
 
 ERROR_RATES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 

@@ -5,6 +5,7 @@ from PIL import Image
 
 from fedaigc.collaboration.link import Member, SimulatedLink
 from fedaigc.collaboration.link_settings import LinkSettings
+from fedaigc.collaboration.results import GroupRecord, TaskRecord
 from fedaigc.device.device import Device
 from fedaigc.device.training.local_round import put_adapters
 from fedaigc.diffusion.adapters.stages import SharedState, finish_stages, run_stages
@@ -13,7 +14,7 @@ from fedaigc.diffusion.sampling.segment import DenoisingState, decode, initial_s
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.recorder import load_shared_state
-from fedaigc.federation.output.records import GenerationRecord, GroupRecord, TaskRecord
+from fedaigc.federation.output.records import GenerationRecord
 from fedaigc.federation.preloaded import base_model, scene_scorer, taxonomy
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from fedaigc.collaboration.results import GroupRecord, TaskRecord
 from fedaigc.data.sprites import HELD_OUT_STYLES
 from fedaigc.demo.link import link_view
 from fedaigc.demo.page import GroupView, MemberView, Page, StyleView
@@ -18,7 +19,7 @@ from fedaigc.demo.settings import DemoSettings
 from fedaigc.demo.verdicts import Wanted, accuracies, in_words
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.recorder import versions
-from fedaigc.federation.output.records import GenerationRecord, GroupRecord, RunRecord, TaskRecord
+from fedaigc.federation.output.records import GenerationRecord, RunRecord
 from fedaigc.federation.progress import OnProgress, Progress, Stage
 from fedaigc.metrics.judge import Judge, Verdict
 from fedaigc.semantics.concepts.vocabulary import Role, public_nouns

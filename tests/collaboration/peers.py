@@ -8,10 +8,15 @@ from fedaigc.device.replies import Failure, FinishReport, SharedSteps, failure_o
 
 
 class LocalPeers:
-    """Asks the devices one after the other; a client that is not there is unreachable."""
+    """Asks the devices one after the other; a client that is not there is unreachable.
+
+    Attributes:
+        orders: All orders to finish so far.
+    """
 
     def __init__(self, devices: Mapping[int, Device]) -> None:
         self._devices = devices
+        self.orders: list[FinishOrder] = []
 
     def share(self, orders: Sequence[ShareOrder]) -> list[SharedSteps | Failure]:
         """The helpers' packets."""
@@ -19,6 +24,7 @@ class LocalPeers:
 
     def finish(self, orders: Sequence[FinishOrder]) -> list[FinishReport | Failure]:
         """The members' reports."""
+        self.orders += orders
         return [self._finish(order) for order in orders]
 
     def _share(self, order: ShareOrder) -> SharedSteps | Failure:

@@ -4,7 +4,7 @@ At b8a6c4d every packet's header and every order to finish carried the group's n
 run the 720 prompts of Scenes from the known noise and found the executor's, 20 of 20 after one step.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +15,10 @@ from flwr.app import Context, Message
 from flwr.common.serde import recorddict_to_proto
 
 from fedaigc.collaboration.planner import plan_assignments
-from fedaigc.collaboration.session import FinishOrder, Outcome, ShareOrder, carry_out
+from fedaigc.collaboration.results import Outcome
+from fedaigc.collaboration.session import ShareOrder, carry_out
 from fedaigc.device.device import Device
-from fedaigc.device.replies import Failure, FinishReport, SharedSteps
+from fedaigc.device.replies import SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.handoff.packing import PacketError, pack, unpack
 from fedaigc.diffusion.sampling.segment import finish_segment, initial_state, run_segment
@@ -113,18 +114,6 @@ def test_no_byte_of_a_group_s_seed_reaches_a_member(make_run: MakeRun, executor:
     assert finishing == sum(len(group.tasks) for group in shared)
 
 
-class Recording(LocalPeers):
-    """Devices of this process, and the orders that they were given."""
-
-    def __init__(self, devices: Mapping[int, Device]) -> None:
-        super().__init__(devices)
-        self.orders: list[FinishOrder] = []
-
-    def finish(self, orders: Any) -> list[FinishReport | Failure]:
-        self.orders += orders
-        return super().finish(orders)
-
-
 @pytest.fixture
 def party(make_run: MakeRun) -> tuple[Any, DenoisingPlan, dict[int, Device], dict[str, int], Group]:
     """Two devices with a prompt each, in one group."""
@@ -166,7 +155,7 @@ def test_a_member_that_refused_its_packet_runs_from_other_noise(party: Any) -> N
     pipe, plan, devices, owners, group = party
     assignments = plan_assignments([group], owners, with_boundary(plan, 4), num_shared_steps=2, seed=3)
     seed = assignments[0].noise_seed
-    peers = Recording(devices)
+    peers = LocalPeers(devices)
     (result,) = carry_out(assignments, owners, plan, peers, edge_of(pipe, damage=True))
     assert [task.outcome for task in result.tasks] == [Outcome.ALONE, Outcome.ALONE]
     alone = {order.task_id: order.noise_seed for order in peers.orders if order.packet is None}
@@ -177,7 +166,7 @@ def test_a_member_that_refused_its_packet_runs_from_other_noise(party: Any) -> N
 def test_a_member_without_any_packet_has_the_noise_of_its_group(party: Any) -> None:
     pipe, plan, devices, owners, group = party
     (assignment,) = plan_assignments([group], owners, with_boundary(plan, 4), num_shared_steps=2, seed=3)
-    peers = Recording(devices)
+    peers = LocalPeers(devices)
     # a helper that is not there
     away = replace(assignment, executor=7)
     carry_out([away], owners, plan, peers, edge_of(pipe))
@@ -201,7 +190,7 @@ def test_a_member_s_own_stream_comes_with_its_order_and_draws_the_same_picture(
         )
     assignments = plan_assignments([group], owners, with_boundary(plan, 4), num_shared_steps=2, seed=3)
     seed = assignments[0].noise_seed
-    peers = Recording(devices)
+    peers = LocalPeers(devices)
     carry_out(assignments, owners, plan, peers, edge_of(pipe))
     for order in peers.orders:
         own = derived_seed(seed, "member", order.task_id) if ancestral else 0

@@ -11,11 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic import ConfigDict, Field, RootModel, ValidationError
 
-from fedaigc.collaboration.link import LinkReport
-from fedaigc.collaboration.session import Outcome
-from fedaigc.device.replies import Failure, FinishReport
+from fedaigc.collaboration.results import GroupRecord, Record, TaskRecord
+from fedaigc.device.replies import Failure
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.strategy.accountant import Release, Spent
@@ -26,65 +25,6 @@ if TYPE_CHECKING:
 RECORD = "record.json"
 # of continuous generation: a line for each service
 GENERATIONS = "generations.jsonl"
-
-
-class _Record(BaseModel):
-    # what a later version adds is no error
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class TaskRecord(_Record):
-    """One prompt that was served.
-
-    Attributes:
-        task_id: The device's name for the prompt.
-        client: The number of the device that holds it.
-        disclosed: The signature that the device sent, as JSON values; None for a prompt served alone.
-        outcome: How the task ended.
-        report: What its device reported; None when it failed.
-        failure: Why it failed; None when it did not.
-        handoff_step: The denoising step before which its packet was packed; None without a packet.
-        link: What its packet took on the simulated link; None without one.
-    """
-
-    task_id: str
-    client: int
-    disclosed: dict[str, str] | None
-    outcome: Outcome
-    report: FinishReport | None
-    failure: Failure | None
-    handoff_step: int | None
-    link: LinkReport | None
-
-
-class GroupRecord(_Record):
-    """Tasks that shared their first denoising steps.
-
-    Attributes:
-        prompt: The public prompt of the shared steps.
-        executor: Who ran them: "edge", or the number of a client.
-        num_shared_steps: K; 0 for a task that is alone.
-        noise_seed: The seed of the noise that the group started from.
-        evaluations: Denoising steps that all machines took together.
-        planned_evaluations: As many as the plan has.
-        solo_evaluations: As many as the tasks would have taken one by one.
-        samples: Samples of the denoiser's forward passes; guidance doubles them.
-        packet_bytes: Bytes of all packets that were sent.
-        share_failure: Why the executor failed, where it did; its members were then served alone.
-        tasks: The members.
-    """
-
-    prompt: str
-    executor: int | str
-    num_shared_steps: int
-    noise_seed: int
-    evaluations: int
-    planned_evaluations: int
-    solo_evaluations: int
-    samples: int
-    packet_bytes: int
-    share_failure: Failure | None
-    tasks: tuple[TaskRecord, ...]
 
 
 class Tasks(RootModel[tuple[TaskRecord, ...]]):
@@ -109,7 +49,7 @@ class Tasks(RootModel[tuple[TaskRecord, ...]]):
         return json_normalize([{k: v for k, v in row.items() if v is not None} for row in rows], sep="_")
 
 
-class GenerationRecord(_Record):
+class GenerationRecord(Record):
     """One service of all prompts that waited.
 
     Attributes:
@@ -177,7 +117,7 @@ def read_services(output: Path) -> tuple[ServiceRecord, ...]:
         raise DamagedFile(f"{path} is damaged: remove it") from None
 
 
-class RoundNoise(_Record):
+class RoundNoise(Record):
     """A mean with noise, and what the run has spent by then: see `strategy.accountant`."""
 
     clients: int
@@ -204,7 +144,7 @@ class RoundNoise(_Record):
         return cls(**asdict(release), **so_far)
 
 
-class RoundRecord(_Record):
+class RoundRecord(Record):
     """What happened in a training round.
 
     Attributes:
@@ -231,7 +171,7 @@ class RoundRecord(_Record):
     seconds: float
     shared_hash: str
     dp: RoundNoise | None = None
-    capped: dict[int, int] = {}
+    capped: dict[int, int] = Field(default_factory=dict)
     rejected: str | None = None
     fell_back_to: int | None = None
 
@@ -292,21 +232,21 @@ class Rounds(RootModel[tuple[RoundRecord, ...]]):
         return DataFrame(rows)
 
 
-class RefusalRecord(_Record):
+class RefusalRecord(Record):
     """A node that takes no part; client: the number that it claimed, where it is believed."""
 
     client: int | None
     reason: str
 
 
-class FellBack(_Record):
+class FellBack(Record):
     """A resumed run that could not use its newest checkpoint."""
 
     to_round: int
     reason: str
 
 
-class RunRecord(_Record):
+class RunRecord(Record):
     """A run.
 
     Attributes:
@@ -338,13 +278,13 @@ class RunRecord(_Record):
     clients: tuple[int, ...] = ()
     absent: tuple[int, ...] = ()
     refused: tuple[RefusalRecord, ...] = ()
-    client_versions: dict[int, dict[str, str | None]] = {}
+    client_versions: dict[int, dict[str, str | None]] = Field(default_factory=dict)
     version_warning: str | None = None
     fell_back: FellBack | None = None
     shared_hash: str | None = None
     generation: GenerationRecord | None = None
     earlier_generations: tuple[GenerationRecord, ...] = ()
-    sent_bytes: dict[str, dict[str, int]] = {}
+    sent_bytes: dict[str, dict[str, int]] = Field(default_factory=dict)
     error: str | None = None
     error_kind: str | None = None
     dp: Spent | None = None

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -11,8 +11,8 @@ from flwr.app import RecordDict
 
 from fedaigc.bounds import MAX_TASKS
 from fedaigc.collaboration.link import SimulatedLink
-from fedaigc.collaboration.planner import Assignment, plan_assignments, planned_evaluations
-from fedaigc.collaboration.session import FinishOrder, GroupResult, ShareOrder, TaskResult, carry_out
+from fedaigc.collaboration.planner import Assignment, plan_assignments
+from fedaigc.collaboration.session import FinishOrder, ShareOrder, carry_out
 from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.adapters.stages import SharedState, install
@@ -21,7 +21,7 @@ from fedaigc.diffusion.sampling.noise_matched import check_matched
 from fedaigc.diffusion.sampling.segment import latents_shape
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.output.records import GenerationRecord, GroupRecord, TaskRecord
+from fedaigc.federation.output.records import GenerationRecord
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.roster import Roster
@@ -146,9 +146,8 @@ def generate(
     with watch.timing("shared state"):
         roster.ask(Ask.INSTALL, states, Stage("shared state"), settings.deadline_s)
     with watch.timing("groups and plan"):
-        groups = group(signatures, taxonomy(), settings.max_distance)
         plan = plan_generation(shared, config)
-        assignments = _assign(groups, owners, plan, config)
+        assignments = _assign(group(signatures, taxonomy(), settings.max_distance), owners, plan, config)
 
     def edge(order: ShareOrder) -> SharedSteps:
         with watch.timing("shared steps"):
@@ -166,7 +165,7 @@ def generate(
 
     link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
     peers = FlowerPeers(roster, settings.deadline_s, watch, latents_shape(pipe, plan))
-    results = carry_out(assignments, owners, plan, peers, edge, link=link)
+    groups = carry_out(assignments, owners, plan, peers, edge, link, signatures)
     return GenerationRecord(
         policy=settings.policy.value,
         plan=plan.fingerprint(),
@@ -175,7 +174,7 @@ def generate(
         refused=waiting.refused,
         unreadable=waiting.unreadable,
         seconds={"signatures": waiting.seconds} | watch.seconds,
-        groups=tuple(_group_record(result, signatures, plan.num_steps) for result in results),
+        groups=tuple(groups),
     )
 
 
@@ -234,43 +233,6 @@ def _signatures(replies: dict[int, RecordDict | Failure], policy: Policy) -> Wai
         owners = {task_id: owner for task_id, owner in owners.items() if task_id in taken}
         signatures = {task_id: told for task_id, told in signatures.items() if task_id in taken}
     return WaitingTasks(signatures, owners, failures, unreadable)
-
-
-def _group_record(
-    result: GroupResult, signatures: dict[str, Signature | None], num_steps: int
-) -> GroupRecord:
-    assignment = result.assignment
-    # a task whose device waited for its channel left later
-    leaving = [
-        assignment.num_shared_steps if task.handoff_step is None else task.handoff_step
-        for task in result.tasks
-    ]
-    return GroupRecord(
-        prompt=assignment.group.prompt,
-        executor=assignment.executor,
-        num_shared_steps=assignment.num_shared_steps,
-        noise_seed=assignment.noise_seed,
-        evaluations=result.evaluations,
-        planned_evaluations=planned_evaluations(leaving, num_steps),
-        solo_evaluations=len(assignment.group.members) * num_steps,
-        samples=result.samples,
-        packet_bytes=result.packet_bytes,
-        share_failure=result.share_failure,
-        tasks=tuple(_task_record(task, signatures[task.task_id]) for task in result.tasks),
-    )
-
-
-def _task_record(task: TaskResult, signature: Signature | None) -> TaskRecord:
-    return TaskRecord(
-        task_id=task.task_id,
-        client=task.client,
-        disclosed=asdict(signature) if signature is not None else None,
-        outcome=task.outcome,
-        report=task.report,
-        failure=task.failure,
-        handoff_step=task.handoff_step,
-        link=task.link,
-    )
 
 
 def _parsed(reply: RecordDict | Failure, read: Callable[[RecordDict], T]) -> T | Failure:
