@@ -1,4 +1,13 @@
-"""Seeded, independent random streams: randomness is an argument, never module state."""
+r"""Seeded, independent random streams: randomness is an argument, never module state.
+
+A run draws from two seeds. Those of the server (`FederationConfig.seed`): initial factors, sampled clients,
+dropouts, rounding on the wire, noise of groups and of tasks that run alone, the simulated link, and what
+strategies draw. Those of each device (`Home.open`): its images' order, timesteps, noise and new factors in
+training, and its task ids. `grep -rn "rng(\|derived_seed("` lists them all.
+
+Not from any seed: the noise of differential privacy (`strategy.secret_noise`), noise seeds of groups on
+separate machines (`collaboration.planner`), and the seed of a home that is opened without one.
+"""
 
 import hashlib
 

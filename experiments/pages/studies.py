@@ -16,7 +16,7 @@ from fedaigc.errors import UserError
 from fedaigc.metrics.intervals import Estimate
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.study.design.config import StudyConfig, read_study
-from fedaigc.study.design.missing_runs import prepare
+from fedaigc.study.design.planned_runs import prepare
 from fedaigc.study.results import comparison_tables as result_tables
 from fedaigc.study.results.breakdown import breakdown_table
 from fedaigc.study.results.comparison_tables import seed_losses

@@ -10,9 +10,9 @@ Adjacency: the number K of updates of a round is public, and the noise is scaled
 added or removed. `epsilon` compares one client's updates with none at all in their places (zero-out: S = C /
 K), `epsilon_replace_one` with any others in their places (S = 2 C / K, twice mu).
 
-There is no amplification by sampling: clients are drawn by the run's seed, which all of them receive, so
-participation in a round is not secret. Every round counts for every client. Rounds that are repeated after an
-interruption count each time they run.
+There is no amplification by sampling: clients are drawn by the run's seed, which in a simulation all of them
+receive, so participation in a round is not secret. Every round counts for every client. Rounds that are
+repeated after an interruption count each time they run.
 
 Not covered: other runs on the same data, including tuning, whose epsilons add up; numbers of examples,
 losses, and participation; and what floating-point noise reveals (Mironov 2012, doi:10.1145/2382196.2382264).

@@ -32,7 +32,7 @@ class LocalResult:
 
     Attributes:
         upload: Tensors to send.
-        memory: Tensors that the device keeps for its next round and never sends.
+        memory: Tensors that the device keeps for its next round and never sends (`device.home.versions`).
         rank: Rank of the factors in `upload`, if the client chose another than it received.
     """
 

@@ -2,7 +2,8 @@
 
 A strategy is a file in `strategies/` with a class `Strategy` that extends `Rule`; `strategy = "fedit"` in a
 configuration selects strategies/fedit.py. Its client half runs on every device, its server half with the
-aggregation. The defaults are plain training and, in `download`, sending the state unchanged.
+aggregation. The defaults are plain training and, in `download`, sending the state unchanged. "Rule" always
+means both halves. `strategies/README.md` shows how to write one, from the docstring to the tests.
 """
 
 from abc import ABC, abstractmethod
@@ -67,7 +68,7 @@ class Traits:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What one client sent after a round, validated.
+    """What one client sends after a round: made by the device, and again by `wire.read_update`, which validates it.
 
     Attributes:
         client: Client number.

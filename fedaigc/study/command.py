@@ -13,7 +13,7 @@ from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.storage.file_lock import locked
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.study.design.config import StudyConfig, read_study
-from fedaigc.study.design.missing_runs import Plan, Prepared, make_plan, prepare
+from fedaigc.study.design.planned_runs import Plan, Prepared, make_plan, prepare
 from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.display import Bars
 from fedaigc.study.execute.estimate import Measured, data_seconds, run_seconds, told

@@ -9,6 +9,8 @@ Fixed point with range c has 256 cells of width d = c / 128 and decodes to the m
     q = clip(floor((x + c) / d), 0, 255)        x' = (q + 1/2) d - c
 
 On the air, q has its binary digits ("fixed8") or those of its Gray code q xor (q >> 1) ("fixed8-gray").
+
+These are the formats of the latents of a packet. Those of updates and states are in `federation.wire.codec`.
 """
 
 import math

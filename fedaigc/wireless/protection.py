@@ -1,7 +1,8 @@
 """Unequal protection: the significant bits of every value use a more robust scheme than the others.
 
 A payload is laid out in bit planes, the most significant bit of all values first
-(`diffusion.handoff.packet`). The planes of one class are therefore contiguous bits.
+(`diffusion.handoff.packet`). The planes of one class are therefore contiguous bits. `collaboration.link` chooses
+the planes and both schemes. No receiver is told: a `Channel` is both ends of the link.
 """
 
 from collections.abc import Sequence

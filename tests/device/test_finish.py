@@ -20,7 +20,7 @@ from fedaigc.collaboration.session import FinishOrder
 from fedaigc.deployment.agent.agent import Agent, AgentSettings
 from fedaigc.deployment.agent.reply_time import RATIO, held_back, rung
 from fedaigc.device.home.home import Home
-from fedaigc.device.home.prompts import MAX_ATTEMPTS, PromptQueue, TaskStatus
+from fedaigc.device.home.prompts import MAX_DEVICE_ATTEMPTS, PromptQueue, TaskStatus
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.replies import FinishReport, UnknownTask
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
@@ -145,7 +145,7 @@ def test_a_task_has_two_attempts_whoever_asks_and_however_often_the_agent_starts
     monkeypatch.setattr(device, "finish_stages", broken)
     (task_id, *_) = waiting(start(config), config)
     order = finish_record(FinishOrder(0, task_id, plan_of(config), noise_seed=1, packet=None))
-    for attempt in range(MAX_ATTEMPTS):
+    for attempt in range(MAX_DEVICE_ATTEMPTS):
         again = start(config)
         assert task_id in waiting(again, config)
         run = config.model_copy(update={"name": f"another{attempt}"})
@@ -167,7 +167,7 @@ def test_a_task_has_two_attempts_whoever_asks_and_however_often_the_agent_starts
 def test_an_attempt_is_on_the_disk_before_it_begins(tmp_path: Path) -> None:
     queue = PromptQueue(Home.open(tmp_path))
     task_id = queue.add("an apple on a table")
-    for attempt in range(1, MAX_ATTEMPTS + 1):
+    for attempt in range(1, MAX_DEVICE_ATTEMPTS + 1):
         queue.begin_attempt(task_id)
         assert PromptQueue(Home.open(tmp_path)).get(task_id).attempts == attempt
     with pytest.raises(UnknownTask):

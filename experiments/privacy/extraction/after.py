@@ -30,7 +30,7 @@ from experiments.privacy.extraction.outcome import summary
 from experiments.privacy.extraction.search import control, search
 from experiments.privacy.extraction.victim import Victim
 from fedaigc.deployment.agent.reply_time import RATIO
-from fedaigc.device.home.prompts import MAX_ATTEMPTS
+from fedaigc.device.home.prompts import MAX_DEVICE_ATTEMPTS
 from fedaigc.device.replies import Failure
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.federation.wire.messages import Ask, body, failure_in, read_signatures, shared_state_record
@@ -80,7 +80,7 @@ def believe(lab: Lab, classes: Sequence[np.ndarray], tasks: Sequence[str], put: 
         seen = known(*_orders(lab, 0, [lab.prompts[int(index)] for index in drawn]))
         meaning[str(side)] = dict(Counter(seen))
     kinds = {outcome for counts in meaning.values() for outcome in counts}
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(MAX_DEVICE_ATTEMPTS):
         for number, task in enumerate(tasks):
             (outcome,) = put(*_orders(lab, number, [task]))
             beliefs.seen[number].append(outcome)
@@ -182,7 +182,7 @@ def record_over(found: dict[str, Any], secrets: Sequence[int], seconds: float, w
         posteriors.append(posterior)
     outcomes = {outcome for row in found["seen"] for outcome in row}
     pairs = Counter(" then ".join(row) for row in found["seen"])
-    bits = MAX_ATTEMPTS * math.log2(len(outcomes))
+    bits = MAX_DEVICE_ATTEMPTS * math.log2(len(outcomes))
     return {
         "attack": "two orders a task with factors that overflow for half of its signature's candidates",
         "code": "present",
@@ -195,7 +195,7 @@ def record_over(found: dict[str, Any], secrets: Sequence[int], seconds: float, w
         "outcomes": dict(pairs),
         "outcomes_of_known_prompts": found["meaning"],
         **summary(posteriors, secrets, guess),
-        "mean_orders_a_prompt": MAX_ATTEMPTS,
+        "mean_orders_a_prompt": MAX_DEVICE_ATTEMPTS,
         "seconds": round(seconds, 1),
     }
 

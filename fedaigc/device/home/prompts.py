@@ -16,7 +16,7 @@ from fedaigc.rng import derived_seed
 from fedaigc.semantics.signature import Signature
 
 # a failure may depend on the prompt: each attempt can reveal a bit of it to the sender of the order
-MAX_ATTEMPTS = 2
+MAX_DEVICE_ATTEMPTS = 2
 _TASK_ID = re.compile(TASK_ID)
 
 
@@ -86,7 +86,8 @@ class PromptQueue:
         """Queue a prompt and return its task id.
 
         The id is 63 random bits that depend on the device's seed and the task's number in the queue, never on
-        the text.
+        the text. The number counts the files of the queue, so none of them may ever be removed: a later
+        prompt would get the id, and with it the disclosures and the picture, of an earlier one.
 
         Raises:
             UserError: As `checked_prompt`.
@@ -127,7 +128,7 @@ class PromptQueue:
             raise UnknownTask("this task does not wait")
         attempts = task.attempts + 1
         # the last attempt counts as failed until it completes: a process that dies cannot record a failure
-        status = TaskStatus.FAILED if attempts >= MAX_ATTEMPTS else TaskStatus.WAITING
+        status = TaskStatus.FAILED if attempts >= MAX_DEVICE_ATTEMPTS else TaskStatus.WAITING
         begun = replace(task, attempts=attempts, status=status)
         self._replace(begun)
         return begun

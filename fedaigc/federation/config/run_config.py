@@ -16,7 +16,7 @@ from fedaigc.collaboration.planner import Executor
 from fedaigc.device.home.home import home_of
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
-from fedaigc.federation.wire.codec import Format
+from fedaigc.federation.wire.codec import WireFormat
 from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.signature import Policy
 from fedaigc.strategy.sources import is_file
@@ -107,8 +107,8 @@ class RoundsSection(_Section):
     options: dict[str, bool | int | float | str] = {}
     clients: Annotated[int, Field(ge=1)] | None = None
     deadline_s: Annotated[float, Field(gt=0)] | None = None
-    upload_format: Format = "float32"
-    download_format: Format = "float32"
+    upload_format: WireFormat = "float32"
+    download_format: WireFormat = "float32"
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     tensorboard: bool = False
     max_norm_ratio: Annotated[float, Field(ge=1)] | None = 5.0
@@ -199,7 +199,8 @@ class FederationConfig(_Section):
         homes: Folder with one device home per client.
         output: Folder for what the server writes.
         name: Name of the run in the homes; a run of the same name repeats its rounds from where they began.
-        seed: Seed of the run.
+        seed: Seed of the server's draws: initial factors, sampled clients, noise of the images, link. Each home
+            has a seed of its own (`device.json`), from which its training and its task ids follow.
         num_clients: Number of clients.
         backend: "in-process" runs the clients one by one in this process, "ray" in `workers` processes.
         workers: Number of worker processes.

@@ -18,7 +18,7 @@ from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.generation import SIGNATURES, WaitingTasks, generate, waiting_tasks
 from fedaigc.federation.server.roster import Roster
 
-MAX_ATTEMPTS = 3
+MAX_SERVER_ATTEMPTS = 3
 _POLL_S = 2.0
 _MAX_COUNTED = 16 * MAX_TASKS
 # of the device or its way here, not of the task
@@ -64,7 +64,7 @@ class PromptService:
     def _waiting(self, stage: Stage | None) -> WaitingTasks:
         """What waits, without the tasks that failed too often."""
         found = waiting_tasks(self._roster, self._config, stage)
-        tried = {task for task, count in self._attempts.items() if count >= MAX_ATTEMPTS}
+        tried = {task for task, count in self._attempts.items() if count >= MAX_SERVER_ATTEMPTS}
         return replace(
             found,
             signatures={task: told for task, told in found.signatures.items() if task not in tried},

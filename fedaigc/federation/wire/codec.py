@@ -5,6 +5,8 @@
 The mean of q scale is x (unbiased), and the error is at most one scale. The lossy formats carry an update as
 its difference from what the client received, where a tensor of the same name and shape exists: otherwise a
 small step would be lost in the rounding of a large weight.
+
+These are the formats of updates and states. Those of the latents of a packet are in `wireless.number_format`.
 """
 
 import itertools
@@ -19,9 +21,9 @@ from torch import Tensor
 
 from fedaigc.federation.wire.flat_arrays import Manifest, copied, flatten, manifest_of, split
 
-Format = Literal["float32", "float16", "bfloat16", "int8"]
-BYTES_PER_VALUE: Mapping[Format, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-_DTYPES: Mapping[Format, Any] = {
+WireFormat = Literal["float32", "float16", "bfloat16", "int8"]
+BYTES_PER_VALUE: Mapping[WireFormat, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+_DTYPES: Mapping[WireFormat, Any] = {
     "float32": np.float32,
     "float16": np.float16,
     "bfloat16": np.uint16,  # the bits: NumPy has no bfloat16, and Flower's arrays are NumPy's
@@ -31,21 +33,21 @@ _INT8_MAX = 127
 
 
 def encode(
-    tensors: Mapping[str, Tensor], format: Format, random: np.random.Generator
+    tensors: Mapping[str, Tensor], format: WireFormat, random: np.random.Generator | None = None
 ) -> tuple[np.ndarray, bytes]:
     """Encode tensors as one flat array.
 
     Args:
         tensors: float32 tensors by name.
         format: Number format on the wire.
-        random: Generator for the rounding; used by int8 only.
+        random: Generator for the rounding of int8; None for other formats.
 
     Returns:
         The flat array in the format's dtype, and the scales as bytes: one little-endian float32 per tensor
         for int8, else empty.
 
     Raises:
-        TypeError: If a tensor is not float32.
+        TypeError: If a tensor is not float32, or if int8 has no generator.
         ValueError: If a lossy format cannot hold a value: non-finite values, and values that would overflow
             in float16.
     """
@@ -63,6 +65,8 @@ def encode(
         if not np.isfinite(half).all():
             raise ValueError(f"float16 ends at 65504, the largest value is {np.abs(flat).max():.4g}")
         return half, b""
+    if random is None:
+        raise TypeError("int8 is rounded at random: expected a generator")
     quantized, scales = np.empty(flat.size, np.int8), []
     for part, chunk in zip(_parts(manifest_of(tensors)), _chunks(flat, manifest_of(tensors)), strict=True):
         scale = np.float32(np.abs(chunk).max(initial=0.0) / _INT8_MAX)
@@ -76,7 +80,7 @@ def encode(
     return quantized, np.array(scales, "<f4").tobytes()
 
 
-def decode(array: np.ndarray, manifest: Manifest, format: Format, scales: bytes) -> dict[str, Tensor]:
+def decode(array: np.ndarray, manifest: Manifest, format: WireFormat, scales: bytes) -> dict[str, Tensor]:
     """Decode what `encode` returned into float32 tensors.
 
     Args:

@@ -29,7 +29,7 @@ from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
-from fedaigc.federation.wire.codec import BYTES_PER_VALUE, Format, decode, differences, encode
+from fedaigc.federation.wire.codec import BYTES_PER_VALUE, WireFormat, decode, differences, encode
 from fedaigc.federation.wire.flat_arrays import Manifest, array_of, manifest_of
 from fedaigc.federation.wire.message_bounds import (
     check_length,
@@ -40,7 +40,6 @@ from fedaigc.federation.wire.message_bounds import (
     state_header,
 )
 from fedaigc.flower_private import recorddict_to_proto
-from fedaigc.rng import numpy_rng
 from fedaigc.semantics.signature import LEAST_FIRST, Policy, Signature
 from fedaigc.strategy.rule import Received, Update
 
@@ -59,14 +58,20 @@ CLIENT = "partition"
 _TENSORS: Mapping[str, type] = {"manifest": str, "format": str, "scales": bytes}
 # the part of an order for one client only: key in the message, type, and field of `ClientOrder`
 _OWN: Mapping[str, tuple[type, str]] = {
-    "shared_steps": (int, "local_steps"),
+    "shared_steps": (int, "local_steps"),  # the name of older devices; not the steps of a packet
     "upload_seed": (int, "upload_seed"),
     "dropped_out": (bool, "dropped_out"),
 }
 
 
 class Ask(StrEnum):
-    """The message types that a client answers."""
+    """The message types that a client answers.
+
+    A new one needs: a record and its strict reader here; a handler in `client.handlers`; what the owner allows
+    (`device.limits`); the floor of reply times, if the reply may depend on private data (`deployment.agent`);
+    and its place in `tools.deployment.decoding`, in `tests/security/test_bounds.py` and in the run that
+    `test_privacy.py` and `test_capture.py` record. Door, relay and client app carry it without change.
+    """
 
     HELLO = "query.hello"
     TRAIN = "train"
@@ -98,12 +103,12 @@ def failure_in(record: RecordDict) -> Failure | None:
 
 def tensors_record(
     tensors: Mapping[str, Tensor],
-    format: Format = "float32",
+    format: WireFormat = "float32",
     random: np.random.Generator | None = None,
     **values: Any,
 ) -> RecordDict:
     """Return a message with tensors as one flat array, their manifest and format, and further values."""
-    array, scales = encode(tensors, format, random or numpy_rng(0, "unused"))
+    array, scales = encode(tensors, format, random)
     record = body(manifest=manifest_of(tensors).to_json(), format=format, scales=scales, **values)
     record[ARRAYS] = ArrayRecord({FLAT: Array(array)})
     return record
@@ -155,7 +160,7 @@ class ClientOrder:
 
 def train_record(
     received: Received,
-    format: Format,
+    format: WireFormat,
     random: np.random.Generator,
     strategy_code: str,
     order: ClientOrder | None = None,
@@ -213,7 +218,7 @@ def read_train(record: RecordDict) -> Received:
 
 
 def update_record(
-    update: Update, received: Received, format: Format, random: np.random.Generator
+    update: Update, received: Received, format: WireFormat, random: np.random.Generator
 ) -> RecordDict:
     """Return a client's update: weights in one flat array, counts, and metrics as numbers."""
     tensors = update.tensors

@@ -22,7 +22,7 @@ from fedaigc.bounds import (
 from fedaigc.bounds import (
     METRICS as METRIC_NAMES,
 )
-from fedaigc.federation.wire.codec import BYTES_PER_VALUE, Format, decode, sums
+from fedaigc.federation.wire.codec import BYTES_PER_VALUE, WireFormat, decode, sums
 from fedaigc.federation.wire.flat_arrays import Manifest, array_of
 from fedaigc.federation.wire.message_bounds import quoted
 from fedaigc.federation.wire.messages import ARRAYS, BODY, CLIENT, FLAT, METRICS, values_of
@@ -42,7 +42,7 @@ class RefusedUpdate(ValueError):
 
 
 def read_update(
-    record: RecordDict, client: int, received: Received, rule: Rule, format: Format, *, num_steps: int
+    record: RecordDict, client: int, received: Received, rule: Rule, format: WireFormat, *, num_steps: int
 ) -> Update:
     """Read and validate the update in a train reply.
 

@@ -28,7 +28,8 @@ points from wrapping a strategy directly:
 - The norm grows while more updates are clipped than wanted. Flower's shrinks.
 
 `insecure_seed` makes the noise a function of that number and of the run's seed, for runs that must repeat.
-Every device receives both and can subtract the noise, so no epsilon holds, and the record states so.
+Whoever has both can subtract the noise: every device of a simulation, and anyone who sees the configuration.
+No epsilon holds, and the record states so.
 
 This is central privacy: the server is trusted. It does not cover n_k, losses and participation.
 `Privacy.released` holds what a round spends, and `accountant` adds it up.

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from fedaigc.study.design.config import StudyConfig
-from fedaigc.study.design.missing_runs import Plan
+from fedaigc.study.design.planned_runs import Plan
 from fedaigc.study.execute.estimate import told
 from fedaigc.study.results.records import recorded
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from fedaigc.errors import UserError
 from fedaigc.rng import numpy_rng
-from fedaigc.study.design.missing_runs import Plan, Prepared
+from fedaigc.study.design.planned_runs import Plan, Prepared
 from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.display import Bars
 from fedaigc.study.execute.estimate import told

@@ -1,7 +1,7 @@
 """The results of a study from its records, with the tuning that follows from them."""
 
 from fedaigc.errors import UserError
-from fedaigc.study.design.missing_runs import Prepared, make_plan
+from fedaigc.study.design.planned_runs import Prepared, make_plan
 from fedaigc.study.results.records import by_hash, read_records
 from fedaigc.study.results.summary import PartitionResults, collect
 

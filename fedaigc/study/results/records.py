@@ -74,7 +74,11 @@ def is_done(record: Mapping[str, Any]) -> bool:
 
 
 def recorded(records: Mapping[str, Mapping[str, Any]], run: RunSpec) -> bool:
-    """Return whether `records`, by hash, contain this run as done."""
+    """Return whether `records`, by hash, contain this run as done, so that it is not computed again.
+
+    The hash covers all that decides the result, the rule's code included (`study.design.runs`). Tables still
+    show records of other code, with a note.
+    """
     return run.hash in records and is_done(records[run.hash])
 
 

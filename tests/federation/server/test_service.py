@@ -25,7 +25,7 @@ from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server import server_app
 from fedaigc.federation.server.roster import Roster, open_roster
 from fedaigc.federation.server.server_app import initial_shared_state
-from fedaigc.federation.server.service import MAX_ATTEMPTS, PromptService
+from fedaigc.federation.server.service import MAX_SERVER_ATTEMPTS, PromptService
 from fedaigc.federation.wire.messages import Ask
 from tests.small_run import PROMPTS, MakeRun
 
@@ -90,12 +90,12 @@ def test_a_task_that_fails_on_its_device_is_tried_twice_and_then_left_to_its_own
     with in_process_run(config) as run_id:
         shared = initial_shared_state(config)
         service = PromptService(roster_of(config, run_id), config, lambda record: None)
-        for _ in range(prompts.MAX_ATTEMPTS):
+        for _ in range(prompts.MAX_DEVICE_ATTEMPTS):
             (group,) = service.serve(shared).groups
             assert [task.failure for task in group.tasks] == ["not_finished"]
         assert service.serve(shared).groups == ()
         (task,) = queue(config, 0).all()
-        assert (task.status, task.attempts) == (TaskStatus.FAILED, prompts.MAX_ATTEMPTS)
+        assert (task.status, task.attempts) == (TaskStatus.FAILED, prompts.MAX_DEVICE_ATTEMPTS)
         home.gallery.unlink()
         queue(config, 0).retry(task.task_id)
         (group,) = service.serve(shared).groups
@@ -111,7 +111,7 @@ def test_a_task_that_its_device_names_for_ever_is_given_up(make_run: MakeRun) ->
     with in_process_run(config) as run_id:
         shared = initial_shared_state(config)
         service = PromptService(roster_of(config, run_id), config, lambda record: None)
-        for _ in range(MAX_ATTEMPTS):
+        for _ in range(MAX_SERVER_ATTEMPTS):
             assert service.serve(shared).groups
             for path in home.prompts.glob("*.json"):
                 forgot = json.loads(path.read_text()) | {"attempts": 0, "status": "waiting"}

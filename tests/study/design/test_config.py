@@ -7,7 +7,7 @@ import pytest
 
 from fedaigc.errors import UserError
 from fedaigc.study.design.config import read_study
-from fedaigc.study.design.missing_runs import make_plan, prepare
+from fedaigc.study.design.planned_runs import make_plan, prepare
 from tests.study.conftest import MakeStudy, WriteStudy
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from fedaigc.strategy.fingerprint import _fingerprint, _text
 from fedaigc.study.design.config import StudyConfig, read_study
-from fedaigc.study.design.missing_runs import make_plan, prepare
+from fedaigc.study.design.planned_runs import make_plan, prepare
 from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.provenance import code_of, model_fingerprint
 from fedaigc.study.results.records import by_hash, read_records, recorded

@@ -6,7 +6,7 @@ import pytest
 
 from fedaigc.errors import UserError
 from fedaigc.study.design.config import StudyConfig, grid_of
-from fedaigc.study.design.missing_runs import make_plan, prepare
+from fedaigc.study.design.planned_runs import make_plan, prepare
 from fedaigc.study.results.comparison_tables import EDGE_MARK, tuning_table
 from fedaigc.study.results.summary import collect
 from tests.study.conftest import MakeStudy

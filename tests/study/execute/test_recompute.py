@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fedaigc.study.design.missing_runs import make_plan, prepare
+from fedaigc.study.design.planned_runs import make_plan, prepare
 from fedaigc.study.execute.recompute import _drawn, differences
 from tests.study.conftest import MakeStudy
 

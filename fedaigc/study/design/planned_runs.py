@@ -1,4 +1,7 @@
-"""The runs that a study still needs: trials first, then runs with the values that the trials chose."""
+"""All runs of a study, done or not: trials first, then runs with the values that the trials chose.
+
+Whether a run is done, and need not be computed again, is decided by `study.results.records.recorded`.
+"""
 
 import math
 from collections.abc import Mapping
