@@ -1,10 +1,90 @@
-"""fedaigc: federated learning for collaborative diffusion, on Flower."""
+"""fedaigc: federated learning for collaborative diffusion, on Flower.
+
+    import fedaigc as fa
+
+gives everything that a researcher needs; no deeper import is part of the public interface.
+
+Model and denoising:   load_pipeline, plan, start, unpack, Denoising, install, export_lora, import_lora
+Homes and runs:        scenes, Device, simulate, Run, read_record
+Strategies:            Rule, AveragingRule, Traits, Update, Received, LocalResult, LocalWork, SharedState,
+                       strategy_names
+Comparing them:        compare, Study
+Errors:                Error
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedaigc.api.denoising import Denoising as Denoising
+    from fedaigc.api.denoising import plan as plan
+    from fedaigc.api.denoising import start as start
+    from fedaigc.api.denoising import unpack as unpack
+    from fedaigc.api.runs import Run as Run
+    from fedaigc.api.runs import scenes as scenes
+    from fedaigc.api.runs import simulate as simulate
+    from fedaigc.api.studies import Study as Study
+    from fedaigc.api.studies import compare as compare
+    from fedaigc.device.device import Device as Device
+    from fedaigc.diffusion.adapters.lora_folder import export_lora as export_lora
+    from fedaigc.diffusion.adapters.lora_folder import import_lora as import_lora
+    from fedaigc.diffusion.adapters.stages import install as install
+    from fedaigc.diffusion.loading import load_pipeline as load_pipeline
+    from fedaigc.errors import Error as Error
+    from fedaigc.federation.output.records import read_record as read_record
+    from fedaigc.strategy.rule import AveragingRule as AveragingRule
+    from fedaigc.strategy.rule import LocalResult as LocalResult
+    from fedaigc.strategy.rule import LocalWork as LocalWork
+    from fedaigc.strategy.rule import Received as Received
+    from fedaigc.strategy.rule import Rule as Rule
+    from fedaigc.strategy.rule import SharedState as SharedState
+    from fedaigc.strategy.rule import Traits as Traits
+    from fedaigc.strategy.rule import Update as Update
+    from fedaigc.strategy.sources import strategy_names as strategy_names
+
+# where each public name lives: nothing is imported before it is asked for
+_PUBLIC = {
+    "Denoising": "api.denoising",
+    "plan": "api.denoising",
+    "start": "api.denoising",
+    "unpack": "api.denoising",
+    "Run": "api.runs",
+    "scenes": "api.runs",
+    "simulate": "api.runs",
+    "Study": "api.studies",
+    "compare": "api.studies",
+    "Device": "device.device",
+    "export_lora": "diffusion.adapters.lora_folder",
+    "import_lora": "diffusion.adapters.lora_folder",
+    "install": "diffusion.adapters.stages",
+    "load_pipeline": "diffusion.loading",
+    "Error": "errors",
+    "read_record": "federation.output.records",
+    "AveragingRule": "strategy.rule",
+    "LocalResult": "strategy.rule",
+    "LocalWork": "strategy.rule",
+    "Received": "strategy.rule",
+    "Rule": "strategy.rule",
+    "SharedState": "strategy.rule",
+    "Traits": "strategy.rule",
+    "Update": "strategy.rule",
+    "strategy_names": "strategy.sources",
+}
+__all__ = sorted([*_PUBLIC, "__version__"])
 
 
-def __getattr__(name: str) -> str:
-    if name != "__version__":
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        # read late: it takes longer than the rest of `fedaigc --help`
+        from importlib.metadata import version
+
+        return version("fedaigc")
+    if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # read late: it takes longer than the rest of `fedaigc --help`
-    from importlib.metadata import version
+    found = getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    globals()[name] = found
+    return found
 
-    return version("fedaigc")
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,11 @@
-"""Errors that a user can fix."""
+"""The errors of this project."""
 
 
-class UserError(Exception):
+class Error(Exception):
+    """Base of all errors that leave a function of this project on purpose: `except fedaigc.Error` catches them."""
+
+
+class UserError(Error):
     """A user's mistake. The message names what was given, what was expected and what to do.
 
     The command line prints it and exits with status 2, without a traceback.

@@ -20,6 +20,7 @@ LAYERS = (
     ("federation",),
     ("study", "deployment"),
     ("generate",),
+    ("api",),
     ("demo",),
     ("cli",),
 )

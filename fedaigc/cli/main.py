@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedaigc.cli.device import device_app
-from fedaigc.cli.progress import progress_bars, tell_run
+from fedaigc.cli.run_report import tell_run
 from fedaigc.cli.server import keys_app, server_app
 from fedaigc.errors import UserError
 from fedaigc.storage.private_files import only_for_this_user
@@ -39,6 +39,7 @@ def demo(
     """Train on eight devices, generate images for eight prompts in groups, and write a report page."""
     from fedaigc.demo.run import run_demo
     from fedaigc.demo.settings import DemoSettings
+    from fedaigc.federation.progress_bars import progress_bars
 
     if backend not in ("ray", "in-process"):
         raise UserError(f'backend {backend!r} is unknown: expected "ray" or "in-process"')
@@ -73,6 +74,7 @@ def generate(
     seed: int = 0,
 ) -> None:
     """Generate images for prompts: those with similar meaning share their early denoising steps."""
+    from fedaigc.federation.progress_bars import progress_bars
     from fedaigc.generate import GenerateSettings, run_generate
 
     settings = GenerateSettings(
@@ -104,6 +106,7 @@ def simulate(
 ) -> None:
     """Run the federation of a TOML file: training rounds, then generation for the waiting prompts."""
     from fedaigc.federation.config.run_config import packet_warnings, read_config
+    from fedaigc.federation.progress_bars import progress_bars
     from fedaigc.federation.runtime.launcher import simulate as run
 
     settings = read_config(config)

@@ -105,9 +105,10 @@ def run(
     ] = False,
 ) -> None:
     """Run the federation of a TOML file on the devices: training rounds, then the waiting prompts."""
-    from fedaigc.cli.progress import progress_bars, tell_run
+    from fedaigc.cli.run_report import tell_run
     from fedaigc.deployment.server.runs import run_on_devices
     from fedaigc.federation.config.run_config import packet_warnings, read_config
+    from fedaigc.federation.progress_bars import progress_bars
 
     settings = read_config(config)
     for warning in packet_warnings(settings):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fedaigc.diffusion.handoff.packing import PacketError
-from fedaigc.errors import DamagedFile, UserError
+from fedaigc.errors import DamagedFile, Error, UserError
 
 # one decimal: a confidence shows whether a concept was drawn, not which image it was
 SCORE_STEP = 0.1
@@ -41,11 +41,11 @@ class Failure(StrEnum):
     INTERNAL = "internal"
 
 
-class UnknownTask(LookupError):
+class UnknownTask(Error, LookupError):
     """The device has no task with this id."""
 
 
-class DeviceError(Exception):
+class DeviceError(Error):
     """An error whose kind a device may report; its message is not sent."""
 
     def __init__(self, failure: Failure, message: str) -> None:

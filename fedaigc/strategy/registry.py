@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedaigc.errors import UserError
+from fedaigc.strategy.carried import SUFFIX
 from fedaigc.strategy.flower.rule import FLOWER_STRATEGIES, flower_options, flower_rule
 from fedaigc.strategy.rule import WEIGHTINGS, Rule, Traits
 from fedaigc.strategy.sources import strategy_class, strategy_module
@@ -93,8 +94,9 @@ def describe(name: str) -> StrategyInfo:
     if name in FLOWER_STRATEGIES:
         about, options = "Flower's own", flower_options(name)
     else:
-        about = " ".join((strategy_module(name).__doc__ or "").partition("\n\n")[0].split())
         strategy: Any = strategy_class(name)
+        text = strategy.__doc__ if name.endswith(SUFFIX) else strategy_module(name).__doc__
+        about = " ".join((text or "").partition("\n\n")[0].split())
         fields = dataclasses.fields(strategy)
         options = {
             field.name: field.default

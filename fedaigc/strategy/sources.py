@@ -1,8 +1,9 @@
-"""Where strategies come from: built-in modules, installed packages, and any Python file.
+"""Where strategies come from: built-in modules, installed packages, any Python file, and notebooks.
 
 `strategy = "fedit"` is the module `fedaigc.strategy.builtin.fedit`, or else the entry point `fedit` in the
 group `fedaigc.strategies` of an installed package, which names a module or a class. `strategy = "my/rule.py"`
-is that file. A module has a class `Strategy`, or exactly one class that extends `Rule`.
+is that file. A module has a class `Strategy`, or exactly one class that extends `Rule`. A class of a notebook
+is carried in a file of its own (`carried`).
 """
 
 import dataclasses
@@ -18,8 +19,9 @@ from types import ModuleType
 
 from fedaigc.errors import UserError
 from fedaigc.strategy import builtin
+from fedaigc.strategy.carried import SUFFIX, carried_class
 from fedaigc.strategy.flower.rule import FLOWER_STRATEGIES
-from fedaigc.strategy.rule import Rule
+from fedaigc.strategy.rule import Rule, Traits
 from fedaigc.validation import nearest
 
 ENTRY_POINTS = "fedaigc.strategies"
@@ -35,7 +37,7 @@ def strategy_names() -> list[str]:
 
 def is_file(name: str) -> bool:
     """Return whether a strategy is named by its file rather than by a name of `strategy_names`."""
-    return name.endswith(".py")
+    return name.endswith((".py", SUFFIX))
 
 
 def strategy_module(name: str) -> ModuleType:
@@ -69,6 +71,8 @@ def strategy_class(name: str) -> type[Rule]:
     Raises:
         UserError: As `strategy_module`, or if the module has no such class.
     """
+    if name.endswith(SUFFIX):
+        return checked_class(carried_class(Path(name)), name)
     module = strategy_module(name)
     entry = None if is_file(name) or name in _builtin() else _installed()[name]
     if entry is not None and entry.attr:
@@ -80,10 +84,26 @@ def strategy_class(name: str) -> type[Rule]:
             if inspect.isclass(value) and issubclass(value, Rule) and value.__module__ == module.__name__
         ]
         found = getattr(module, "Strategy", own[0] if len(own) == 1 else None)
-    if not (inspect.isclass(found) and issubclass(found, Rule) and dataclasses.is_dataclass(found)):
+    if not (inspect.isclass(found) and issubclass(found, Rule)):
         raise UserError(
-            f"strategy {name!r}: {module.__file__} has no class `Strategy` that is a dataclass and extends Rule"
+            f"strategy {name!r}: {module.__file__} has no class `Strategy`, and not exactly one that extends Rule"
         )
+    return checked_class(found, name)
+
+
+def checked_class(found: type[Rule], name: str) -> type[Rule]:
+    """Return the class of a strategy as a dataclass, whose fields are its options.
+
+    Raises:
+        UserError: If it declares no traits, or is abstract.
+    """
+    if "__dataclass_fields__" not in vars(found):
+        found = dataclasses.dataclass(found)
+    if not isinstance(getattr(found, "traits", None), Traits):
+        raise UserError(f"strategy {name!r} declares no traits: add `traits = Traits(...)` to its class")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise UserError(f"strategy {name!r} lacks {missing}: extend AveragingRule, or write them")
     return found
 
 

@@ -50,8 +50,27 @@ def compare(
     Raises:
         UserError: The configuration cannot work, or another process runs the same study.
     """
+    return compare_study(
+        read_study(path),
+        estimate_only=estimate_only,
+        list_only=list_only,
+        tables_only=tables_only,
+        recompute_count=recompute_count,
+        recompute_seed=recompute_seed,
+    )
+
+
+def compare_study(
+    study: StudyConfig,
+    *,
+    estimate_only: bool = False,
+    list_only: bool = False,
+    tables_only: bool = False,
+    recompute_count: int = 0,
+    recompute_seed: int = 0,
+) -> int:
+    """Do what `compare` does, with a configuration in place of its file."""
     console = Console(soft_wrap=True, highlight=False)
-    study = read_study(path)
     prepared = prepare(study)
     records = by_hash(read_records(study.records_folder))
     plan = make_plan(prepared, records)

@@ -71,8 +71,8 @@ def test_a_package_adds_a_strategy_by_its_module_or_its_class(install: Install) 
     ("text", "expected"),
     [
         ("import nothing_of_this_name\n", r"package broken cannot be imported: .*nothing_of_this_name"),
-        ("Strategy = 3\n", r"broken\.py has no class `Strategy` that is a dataclass and extends Rule"),
-        ("class Strategy:\n    pass\n", "has no class `Strategy` that is a dataclass and extends Rule"),
+        ("Strategy = 3\n", r"broken\.py has no class `Strategy`, and not exactly one that extends Rule"),
+        ("class Strategy:\n    pass\n", "has no class `Strategy`, and not exactly one that extends Rule"),
     ],
 )
 def test_a_package_that_holds_no_strategy_is_named(install: Install, text: str, expected: str) -> None:

@@ -38,7 +38,7 @@ from fedaigc.bounds import (
     MAX_PACKET_HEADER_BYTES,
     MAX_SMALL_VALUES,
 )
-from fedaigc.errors import UserError
+from fedaigc.errors import Error, UserError
 from fedaigc.storage.bounded_json import read_json
 from fedaigc.storage.tensor_file import aligned
 from fedaigc.wireless.number_format import FormatName, NumberFormat
@@ -53,7 +53,7 @@ _DTYPES = {
 }
 
 
-class PacketError(ValueError):
+class PacketError(Error, ValueError):
     """A packet that is damaged, or not meant for this plan and model. The message names both values."""
 
 

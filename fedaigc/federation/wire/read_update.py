@@ -22,6 +22,7 @@ from fedaigc.bounds import (
 from fedaigc.bounds import (
     METRICS as METRIC_NAMES,
 )
+from fedaigc.errors import Error
 from fedaigc.federation.wire.codec import BYTES_PER_VALUE, WireFormat, decode, sums
 from fedaigc.federation.wire.flat_arrays import Manifest, array_of
 from fedaigc.federation.wire.message_bounds import quoted
@@ -31,7 +32,7 @@ from fedaigc.strategy.rule import Received, Rule, Update
 _KEYS = {"manifest", "format", "scales", CLIENT, "num_examples", "num_steps", "rank"}
 
 
-class RefusedUpdate(ValueError):
+class RefusedUpdate(Error, ValueError):
     """A reply that takes no part in the round; the text names the client and both values.
 
     The text enters the server's record and log, truncated and with the client's own strings escaped.

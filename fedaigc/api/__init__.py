@@ -1,0 +1,1 @@
+"""What `import fedaigc` offers; see `fedaigc.__init__` for the names."""

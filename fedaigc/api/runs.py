@@ -1,0 +1,206 @@
+"""Homes of simulated devices, a run over them, and its results."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from fedaigc.api.denoising import default_side
+from fedaigc.api.strategies import Strategy, named_strategy
+from fedaigc.data.partition import PartitionSettings
+from fedaigc.device.home.gallery import Gallery
+from fedaigc.device.home.home import Home, home_of
+from fedaigc.device.home.images import ImageStore
+from fedaigc.device.provision import provision_pool, provision_scenes, scene_clients
+from fedaigc.diffusion.adapters.stages import SharedState
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.errors import UserError
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.output.recorder import load_shared_state
+from fedaigc.federation.output.records import Rounds, RunRecord, Tasks
+from fedaigc.federation.progress import OnProgress
+from fedaigc.federation.progress_bars import progress_bars
+from fedaigc.federation.runtime.launcher import simulate as run_federation
+from fedaigc.rng import derived_seed
+from fedaigc.validation import validated
+
+
+def scenes(
+    homes: str | Path,
+    *,
+    clients: int = 8,
+    images: int = 96,
+    partition: str | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    exist_ok: bool = False,
+) -> Path:
+    """Create homes of simulated devices with images of Scenes, as `fedaigc scenes` does.
+
+    Args:
+        homes: Folder for the homes.
+        clients: Number of devices.
+        images: Images of a device, on average.
+        partition: How one pool of images is divided: a kind ("style", "object", "dirichlet", "pathological",
+            "iid"), or the settings of `PartitionSettings`. None: no pool, and each device draws in one style.
+        seed: Seed of images and division.
+        exist_ok: Whether to keep the homes of an earlier call with the same arguments.
+
+    Returns:
+        The folder of the homes.
+
+    Raises:
+        UserError: If homes exist and were made with other arguments, or `exist_ok` is False.
+    """
+    folder = Path(homes)
+    settings = None
+    if partition is not None:
+        values = {"kind": partition} if isinstance(partition, str) else partition
+        settings = validated(PartitionSettings, values, "the partition")
+    if exist_ok and home_of(folder, 0).is_dir():
+        _check_same(folder, clients, images * clients, seed)
+        return folder
+    if settings is None:
+        provision_scenes(folder, scene_clients(clients, images), seed)
+    else:
+        provision_pool(folder, clients * images, settings, clients, seed)
+    return folder
+
+
+def _check_same(folder: Path, clients: int, images: int, seed: int) -> None:
+    found = count_homes(folder)
+    stored = 0
+    for client in range(found):
+        home = Home.open(home_of(folder, client), derived_seed(seed, "device", client))
+        stored += len(ImageStore(home))
+    if (found, stored) != (clients, images):
+        raise UserError(
+            f"{folder} has {found} homes with {stored} images, asked for were {clients} with {images}: "
+            "choose a new folder, or remove it"
+        )
+
+
+def count_homes(folder: Path) -> int:
+    """Return the number of homes 00, 01, ... in a folder."""
+    count = 0
+    while home_of(folder, count).is_dir():
+        count += 1
+    return count
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        config: Its configuration.
+        record: All its figures.
+    """
+
+    config: FederationConfig
+    record: RunRecord
+
+    @property
+    def output(self) -> Path:
+        """The folder of the run, with record.json and the shared state."""
+        return self.config.output
+
+    @property
+    def rounds(self) -> Rounds:
+        """The training rounds; `rounds.to_pandas()` has one row a round."""
+        return self.record.rounds
+
+    @property
+    def tasks(self) -> Tasks:
+        """The prompts that were served; `tasks.to_pandas()` has one row a prompt."""
+        return self.record.tasks
+
+    @cached_property
+    def shared(self) -> SharedState:
+        """The shared state after the last round; `fa.install(pipe, run.shared)` puts it into a pipeline."""
+        return load_shared_state(self.output)
+
+    def images(self) -> dict[str, Image.Image]:
+        """Return the images of all devices by task id, which only the owner of all devices can do."""
+        found = {}
+        for task in self.tasks:
+            if task.failure is None:
+                home = Home.open(self.config.home(task.client))
+                found[task.task_id] = Gallery(home).image(task.task_id)
+        return found
+
+
+def simulate(
+    homes: str | Path,
+    *,
+    strategy: Strategy = "fedavg",
+    rounds: int = 3,
+    output: str | Path | None = None,
+    seed: int = 0,
+    model: str | Pipeline | None = None,
+    workers: int | None = None,
+    progress: bool | OnProgress = True,
+    **settings: Any,
+) -> Run:
+    """Run a federation over the homes in a folder: training rounds, then the prompts that wait there.
+
+    The same call with the same homes repeats the run: its rounds begin anew.
+
+    Args:
+        homes: Folder of the homes 00, 01, ...
+        strategy: A name, a file, or a class or an instance of your own.
+        rounds: Number of rounds; 0: no training.
+        output: Folder for the results; default: the folder of the homes with "-run" appended.
+        seed: Seed of the run.
+        model: "embedded", a diffusers folder, a hub name, or a pipeline, which is saved in `output` first.
+            Default: the name in `settings`, or "embedded".
+        workers: Number of worker processes under Ray; None: one client after the other in this process.
+        progress: Whether to show progress bars, or a function that is called with each step.
+        **settings: Further keys of the configuration: sections as dicts, such as `training={"local_steps": 5}`,
+            and values, such as `name="first"`. `fedaigc config` prints them all.
+
+    Raises:
+        UserError: If a setting is wrong, or the run failed.
+    """
+    folder = Path(homes)
+    target = Path(f"{folder}-run") if output is None else Path(output)
+    clients = count_homes(folder)
+    if not clients:
+        raise UserError(f"no homes in {folder}: expected folders 00, 01, ...; `scenes` creates some")
+    name, options = named_strategy(strategy, target / "strategies")
+    values: dict[str, Any] = {"num_clients": clients, **settings}
+    section = dict(values.get("rounds") or {})
+    values["rounds"] = {"count": rounds, "strategy": name, **section}
+    values["rounds"]["options"] = {**options, **section.get("options", {})}
+    if model is not None:
+        where = model if isinstance(model, str) else str(saved(model, target / "model"))
+        values["model"] = {**model_size(model), **dict(values.get("model") or {}), "name": where}
+    if workers is not None:
+        values |= {"backend": "ray", "workers": workers}
+    config = parse_config({"homes": folder, "output": target, "seed": seed, **values})
+    with _reporting(progress) as told:
+        record = run_federation(config, told)
+    return Run(config.absolute(), record)
+
+
+def _reporting(progress: bool | OnProgress) -> Any:
+    if progress is True:
+        return progress_bars()
+    return nullcontext(None if progress is False else progress)
+
+
+def saved(pipe: Pipeline, folder: Path) -> Path:
+    """Save a pipeline into a folder that worker processes can load, and return the folder."""
+    pipe.save_pretrained(folder)
+    return folder
+
+
+def model_size(model: str | Pipeline) -> dict[str, Any]:
+    """Return the `height` and `width` of a pipeline's images, as the section `model` takes them."""
+    if isinstance(model, str):
+        return {}
+    side = default_side(model)
+    return {"height": side, "width": side}
