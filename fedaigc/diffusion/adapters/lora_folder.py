@@ -1,36 +1,63 @@
-"""Read and write adapters as standard peft / diffusers LoRA folders, for `pipe.load_lora_weights(folder)`."""
+"""Read and write adapters as standard LoRA folders: diffusers' `pipe.load_lora_weights(folder)` reads them."""
 
+import json
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from fedaigc.diffusion.adapters.stages import Adapter, SharedState, adapted_layers
+from fedaigc.diffusion.adapters.stages import Adapter, SharedState, adapted_layers, base_weight
+from fedaigc.diffusion.adapters.state import Factors
 from fedaigc.errors import UserError
+from fedaigc.storage.atomic_file import write_tensors
+from fedaigc.storage.tensor_file import read_tensors
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-_FILE = "pytorch_lora_weights.safetensors"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+_PEFT_CONFIG, _PEFT_FILE, _PEFT_PREFIX = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "base_model.model.",
+)
+# among the metadata of the weight file: the adapter's configuration, under diffusers' own key, and our base
+_CONFIG_KEY = "lora_adapter_metadata"
+_BASE_KEY = "fedaigc_base_model"
+# of peft: what changes a layer by something else than (alpha / rank) B A. Off in an ordinary LoRA
+_EXTENSIONS = ("use_dora", "use_rslora", "lora_bias", "alpha_pattern")
 
 
-def export_lora(pipe: "DiffusionPipeline", adapter: Adapter | SharedState, folder: Path) -> Path:
+def export_lora(
+    pipe: "DiffusionPipeline",
+    adapter: Adapter | SharedState,
+    folder: Path,
+    *,
+    base_hash: str | None = None,
+    exist_ok: bool = False,
+) -> Path:
     """Write a personal adapter or a shared state as a LoRA folder for this kind of pipeline.
 
-    In a stock pipeline the exported adapter acts at all noise levels, because LoRA files cannot express t*.
+    In a stock pipeline the exported adapter acts at all noise levels, because LoRA files cannot express t*. The
+    file is written atomically.
 
     Args:
         pipe: A pipeline of the kind that the adapter belongs to.
         adapter: The adapter, or a shared state without a residual.
         folder: The folder to write. It is created if necessary.
+        base_hash: Fingerprint of the base model, which the file then names. None for a shared state takes its
+            own.
+        exist_ok: Write into a folder that has content; only an earlier weight file is replaced.
 
     Returns:
         The path of the weight file.
 
     Raises:
-        UserError: If the shared state holds a residual, which is not a LoRA, or if the pipeline does not
-            support LoRA files.
+        UserError: If the shared state holds a residual, which is not a LoRA, if the adapter does not fit the
+            pipeline, if the pipeline does not support LoRA files, or if the folder has content.
     """
     if isinstance(adapter, SharedState):
         if adapter.residual:
@@ -38,9 +65,12 @@ def export_lora(pipe: "DiffusionPipeline", adapter: Adapter | SharedState, folde
                 f"the shared state moves {len(adapter.residual)} layers by a residual, "
                 "which a LoRA folder cannot hold"
             )
+        base_hash = adapter.base_hash if base_hash is None else base_hash
         adapter = adapter.adapter
     if not hasattr(pipe, "save_lora_weights"):
         raise UserError(f"{type(pipe).__name__} cannot write LoRA folders")
+    check_lora_folder(folder, exist_ok=exist_ok)
+    _check_fits(pipe, adapter.lora, "the adapter")
     from peft import LoraConfig
 
     config = LoraConfig(
@@ -56,50 +86,111 @@ def export_lora(pipe: "DiffusionPipeline", adapter: Adapter | SharedState, folde
         f"{part}_lora_adapter_metadata": _metadata(config),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    pipe.save_lora_weights(str(folder), **options)
-    return folder / _FILE
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as whole:
+        pipe.save_lora_weights(whole, **options)
+        metadata, tensors = read_tensors(Path(whole) / LORA_FILE)
+    if base_hash is not None:
+        metadata = {**metadata, _BASE_KEY: base_hash}
+    write_tensors(folder / LORA_FILE, tensors, metadata)
+    return folder / LORA_FILE
 
 
-def import_lora(pipe: "DiffusionPipeline", folder: Path) -> Adapter:
+def check_lora_folder(folder: Path, *, exist_ok: bool = False) -> None:
+    """Check that `export_lora` may write to a folder.
+
+    Raises:
+        UserError: If it is a file, or if it has content and `exist_ok` is False.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder for the LoRA")
+    if not exist_ok and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty: give a new folder, or --force to replace its {LORA_FILE}")
+
+
+def import_lora(pipe: "DiffusionPipeline", folder: Path, *, base_hash: str | None = None) -> Adapter:
     """Read a LoRA folder or file written by `export_lora`, by peft, or by the training scripts of diffusers.
+
+    Only safetensors files are read.
 
     Args:
         pipe: The pipeline that the adapter is for.
         folder: The LoRA folder or file.
+        base_hash: Fingerprint of the pipeline's base model. A file of `export_lora` for another one is refused.
 
     Returns:
         The adapter, with float32 factors.
 
     Raises:
-        UserError: If the folder does not exist or is not a LoRA folder for this pipeline, if it changes the
-            text encoder or layers outside of `adapted_layers`, or if its layers differ in rank.
+        UserError: If the folder does not exist or is not a LoRA folder for this pipeline, if it is for another
+            base model, if it changes the text encoder or layers outside of `adapted_layers`, if a factor does
+            not fit its layer or is not finite, if its layers differ in rank or alpha, or if it is an
+            extension of LoRA such as DoRA.
     """
     if not folder.exists():
-        raise UserError(f"no LoRA folder {folder}: expected a folder with {_FILE}")
-    try:
-        state, alphas, metadata = _read(pipe, folder)
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder} is not a LoRA folder for {type(pipe).__name__}: {error}") from None
+        raise UserError(f"no LoRA folder {folder}: expected a folder with {LORA_FILE}")
+    state, alphas, config, base = _read(pipe, folder)
+    if base is not None and base_hash is not None and base != base_hash:
+        raise UserError(f"{folder} is for base model {base}, this pipeline has {base_hash}")
     prefix = f"{_part(pipe)}."
     foreign = sorted(name for name in state if not name.startswith(prefix))
     if foreign:
         raise UserError(f"{folder} moves {foreign[0]}, only {prefix}* can be adapted")
-    lora = {}
-    known = adapted_layers(pipe)
-    for name, down in state.items():
-        layer, marker, _ = name.removeprefix(prefix).partition(".lora_A")
-        if not marker:
-            continue
-        if layer not in known:
-            raise UserError(f"{folder} moves layer {layer!r}, which is not among the adapted layers")
-        up = state[f"{prefix}{layer}.lora_B.weight"]
-        lora[layer] = (down.to(torch.float32), up.to(torch.float32))
+    extended = [name for name in _EXTENSIONS if config.get(f"{prefix}{name}")]
+    if extended:
+        raise UserError(f"{folder} is not an ordinary LoRA: it was trained with {extended[0]}")
+    lora = _factors(folder, {name.removeprefix(prefix): tensor for name, tensor in state.items()})
+    _check_fits(pipe, lora, str(folder))
     ranks = {down.shape[0] for down, _ in lora.values()}
     if len(ranks) != 1:
         raise UserError(f"{folder} has layers of ranks {sorted(ranks)}, expected one rank")
+    scales = set(alphas.values())
+    if len(scales) > 1:
+        raise UserError(f"{folder} has layers of alphas {sorted(scales)}, expected one alpha")
     rank = ranks.pop()
-    alpha = (metadata or {}).get(f"{prefix}lora_alpha", next(iter((alphas or {}).values()), rank))
+    alpha = config.get(f"{prefix}lora_alpha", next(iter(scales), rank))
     return Adapter(dict(sorted(lora.items())), rank, float(alpha))
+
+
+def _factors(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Factors]:
+    """Return A and B of each layer in float32."""
+    kinds: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        for kind in ("lora_A", "lora_B"):
+            layer, marker, rest = name.partition(f".{kind}.weight")
+            if marker and not rest:
+                kinds.setdefault(layer, {})[kind] = tensor.to(torch.float32)
+                break
+        else:
+            raise UserError(
+                f"{folder} holds {name!r}, expected names that end in .lora_A.weight or .lora_B.weight"
+            )
+    for layer, parts in kinds.items():
+        if len(parts) < 2:
+            raise UserError(
+                f"{folder} has only {next(iter(parts))} of layer {layer!r}, expected lora_A and lora_B"
+            )
+        if not all(bool(tensor.isfinite().all()) for tensor in parts.values()):
+            raise UserError(f"{folder} has values of layer {layer!r} that are not finite")
+    if not kinds:
+        raise UserError(f"{folder} holds no LoRA factors")
+    return {layer: (parts["lora_A"], parts["lora_B"]) for layer, parts in kinds.items()}
+
+
+def _check_fits(pipe: "DiffusionPipeline", lora: Mapping[str, Factors], what: str) -> None:
+    known = adapted_layers(pipe)
+    for layer, (down, up) in lora.items():
+        if layer not in known:
+            raise UserError(
+                f"{what} moves layer {layer!r}, which is not among the adapted layers of {type(pipe).__name__}"
+            )
+        weight = base_weight(known[layer])
+        rank = down.shape[0] if down.dim() else 0
+        needed = (rank, *weight.shape[1:]), (weight.shape[0], rank, *[1] * (weight.dim() - 2))
+        if (tuple(down.shape), tuple(up.shape)) != needed:
+            raise UserError(
+                f"{what}: {layer} has factors A {tuple(down.shape)} and B {tuple(up.shape)}, "
+                f"expected A {needed[0]} and B {needed[1]}"
+            )
 
 
 def _part(pipe: "DiffusionPipeline") -> str:
@@ -113,17 +204,43 @@ def _metadata(config: Any) -> dict[str, Any]:
     }
 
 
-def _read(
-    pipe: Any, folder: Path
-) -> tuple[dict[str, Tensor], dict[str, float] | None, dict[str, Any] | None]:
-    """Return the state dict, the alphas of older formats, and the metadata.
+def _read(pipe: Any, folder: Path) -> tuple[dict[str, Tensor], dict[str, float], dict[str, Any], str | None]:
+    """Return the state dict, the alphas of older formats, the configuration, and the base model, if named."""
+    file = _weight_file(folder)
+    metadata, tensors = read_tensors(file)
+    dora = sorted(name for name in tensors if "dora_scale" in name or "lora_magnitude" in name)
+    if dora:
+        raise UserError(f"{folder} is not an ordinary LoRA: it holds {dora[0]!r}, of DoRA")
+    try:
+        if file.name == _PEFT_FILE:
+            part = _part(pipe)
+            given = json.loads((file.parent / _PEFT_CONFIG).read_text(encoding="utf-8"))
+            config = {f"{part}.{name}": value for name, value in dict(given).items()}
+            tensors = {f"{part}.{name.removeprefix(_PEFT_PREFIX)}": value for name, value in tensors.items()}
+            return tensors, {}, config, None
+        config = dict(json.loads(metadata.get(_CONFIG_KEY, "{}")))
+        # reads the names of other tools, too
+        options = {"unet_config": pipe.unet.config} if _part(pipe) == "unet" else {"return_alphas": True}
+        found = pipe.lora_state_dict(tensors, return_lora_metadata=True, **options)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(f"{folder} is not a LoRA folder for {type(pipe).__name__}: {error}") from None
+    alphas = found[1] if len(found) == 3 else None
+    return (
+        found[0],
+        {name: float(value) for name, value in (alphas or {}).items()},
+        config,
+        metadata.get(_BASE_KEY),
+    )
 
-    Pipelines return two or three of them.
-    """
-    options: dict[str, Any] = {"return_lora_metadata": True}
-    if _part(pipe) == "unet":
-        options["unet_config"] = pipe.unet.config
-    else:
-        options["return_alphas"] = True
-    found = pipe.lora_state_dict(str(folder), **options)
-    return (found[0], None, found[1]) if len(found) == 2 else found
+
+def _weight_file(folder: Path) -> Path:
+    if folder.is_file():
+        return folder
+    for name in (LORA_FILE, _PEFT_FILE):
+        if (folder / name).is_file():
+            return folder / name
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) != 1:
+        held = ", ".join(file.name for file in files) or "no safetensors file"
+        raise UserError(f"{folder} is not a LoRA folder: it has {held}, expected {LORA_FILE}")
+    return files[0]
