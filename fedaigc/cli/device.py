@@ -202,7 +202,7 @@ def page_address(home: Annotated[Path, typer.Argument(help="The device's home.")
     from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
     from fedaigc.deployment.page.serving import PAGE_URL
 
-    _existing(home)
+    existing_home(home)
     # a killed agent may have left an outdated address
     ask_agent(home, Request(STATUS), timeout_s=5.0)
     path = home / PAGE_URL
@@ -217,7 +217,7 @@ def status(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> 
     from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
     from fedaigc.deployment.agent.connection import connection
 
-    _existing(home)
+    existing_home(home)
     found = ask_agent(home, Request(STATUS), timeout_s=5.0).status or {}
     for name, value in found.items():
         typer.echo(f"{name}: {value}")
@@ -230,7 +230,7 @@ def stop(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> No
     from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
     from fedaigc.deployment.processes import alive
 
-    _existing(home)
+    existing_home(home)
     pid = int((ask_agent(home, Request(STATUS), timeout_s=5.0).status or {})["pid"])
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_TIMEOUT_S
@@ -245,7 +245,7 @@ def queue(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> N
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.prompts import PromptQueue
 
-    _existing(home)
+    existing_home(home)
     prompts = PromptQueue(Home.open(home))
     tasks, damaged = prompts.readable()
     for task in tasks:
@@ -265,7 +265,7 @@ def retry(
     from fedaigc.device.home.prompts import PromptQueue
     from fedaigc.device.replies import UnknownTask
 
-    _existing(home)
+    existing_home(home)
     try:
         PromptQueue(Home.open(home)).retry(task)
     except UnknownTask:
@@ -279,7 +279,7 @@ def disclosures(home: Annotated[Path, typer.Argument(help="The device's home.")]
     from fedaigc.device.home.disclosures import DisclosureLog
     from fedaigc.device.home.home import Home
 
-    _existing(home)
+    existing_home(home)
     for entry in DisclosureLog(Home.open(home)).entries():
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.time))
         typer.echo(f"{when}  {entry.task_id}  {entry.policy:<7}  {entry.signature}")
@@ -291,7 +291,7 @@ def gallery(home: Annotated[Path, typer.Argument(help="The device's home.")]) ->
     from fedaigc.device.home.gallery import Gallery
     from fedaigc.device.home.home import Home
 
-    _existing(home)
+    existing_home(home)
     opened = Home.open(home)
     for entry in Gallery(opened).all():
         own = entry.num_steps - entry.received_step
@@ -299,6 +299,7 @@ def gallery(home: Annotated[Path, typer.Argument(help="The device's home.")]) ->
         typer.echo(f"{path}  {entry.prompt!r}  {own} of {entry.num_steps} steps here")
 
 
-def _existing(home: Path) -> None:
+def existing_home(home: Path) -> None:
+    """Raise UserError if there is no device's home in this folder."""
     if not (home / "device.json").exists():
         raise UserError(f"{home} is no device's home: `fedaigc device add-prompt {home} TEXT` makes one")

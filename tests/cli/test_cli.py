@@ -29,7 +29,8 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     """The time that matters is what is imported: no torch, no Flower, no diffusers."""
     probe = (
         "import sys; from typer.testing import CliRunner; from fedaigc.cli.main import app; "
-        "result = CliRunner().invoke(app, ['--help']); print(result.output); "
+        "helps = [['--help'], ['adapter', '--help'], ['adapter', 'import', '--help']]; "
+        "print(*(CliRunner().invoke(app, each).output for each in helps)); "
         "heavy = {'torch', 'flwr', 'diffusers', 'datasets', 'ray', 'numpy'}; "
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
@@ -39,6 +40,8 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     assert "HEAVY []" in shown
     for command in ("demo", "generate", "simulate", "compare", "strategies", "config", "disclose", "device"):
         assert command in shown
+    for told in ("export", "--dtype"):
+        assert told in shown
 
 
 def test_every_strategy_is_listed_with_its_options() -> None:

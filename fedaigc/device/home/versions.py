@@ -18,9 +18,10 @@ from torch import Tensor
 from fedaigc.bounds import MAX_ROUND
 from fedaigc.device.home.home import OWNER_FILE, Home
 from fedaigc.device.replies import DeviceError, Failure
-from fedaigc.diffusion.adapters.shared_state_file import read_shared_state, write_shared_state
+from fedaigc.diffusion.adapters.shared_state_file import PART, read_shared_state, write_shared_state
 from fedaigc.diffusion.adapters.stages import Adapter, SharedState
-from fedaigc.storage.tensor_file import read_parts, write_parts
+from fedaigc.rng import derived_seed
+from fedaigc.storage.tensor_file import read_header, read_parts, write_parts
 
 # a repeated round needs the version before it, and one more if a server falls back by two rounds
 KEPT_ROUNDS = 3
@@ -73,6 +74,21 @@ class AdapterVersions:
             if old not in kept and old != self._current_file():
                 old.unlink()
         self._drop_old_runs(run)
+
+    def save_imported(self, personal: Adapter) -> None:
+        """Store a personal adapter that the owner imported; it becomes the current one.
+
+        It does not belong to a federated run: no round starts from it. A run that trains a personal adapter
+        makes that one the current one.
+        """
+        # a version of a run whose name no server can guess: none could find out whether there is one
+        run = f"imported-{derived_seed(self._home.seed, 'imported adapters'):016x}"
+        self.save_round(run, self.last_round(run) + 1, personal)
+
+    def base_models(self) -> set[str]:
+        """Return the base models of the shared states that are kept; none before the first one arrived."""
+        headers = [read_header(path) for path in self._shared.glob("*.safetensors")]
+        return {str(header[PART]["base_hash"]) for header in headers if header is not None and PART in header}
 
     def check_follows(self, run: str, round: int) -> None:
         """Check that a round follows what is kept of its run; nothing is written.
