@@ -19,7 +19,7 @@ LAYERS = (
     ("collaboration",),
     ("federation",),
     ("study", "deployment"),
-    ("generate",),
+    ("generate", "score"),
     ("api",),
     ("demo",),
     ("cli",),

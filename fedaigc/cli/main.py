@@ -10,6 +10,7 @@ import typer
 from fedaigc.cli.adapter import adapter_app
 from fedaigc.cli.device import device_app
 from fedaigc.cli.run_report import tell_run
+from fedaigc.cli.score import score
 from fedaigc.cli.server import keys_app, server_app
 from fedaigc.errors import UserError
 from fedaigc.storage.private_files import only_for_this_user
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(device_app, name="device")
 app.add_typer(adapter_app, name="adapter")
+app.command()(score)
 app.add_typer(server_app, name="server")
 app.add_typer(keys_app, name="keys")
 

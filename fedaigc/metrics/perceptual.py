@@ -5,6 +5,7 @@ trained on photographs at 224x224. The judge (`metrics.judge`) was trained on Sc
 """
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -77,14 +78,24 @@ class ClipScore:
         """Return one score per image, from 0 to 100.
 
         Raises:
-            UserError: If the number of captions differs from the number of images.
+            UserError: If the number of captions differs from the number of images, or if a caption has more
+                tokens than the model reads. Cut off, it would lose the end token, whose embedding is the text's.
         """
         _check_numbers(images, captions, "captions")
+        limit = self._metric.model.config.text_config.max_position_embeddings
+        for caption in captions:
+            tokens = len(self._metric.processor.tokenizer(caption)["input_ids"])
+            if tokens > limit:
+                raise UserError(
+                    f"the caption {caption!r:.80} has {tokens} tokens, this CLIP model reads {limit} at most"
+                )
         scores = []
         for image, caption in zip(images, captions, strict=True):
             # the metric averages over its updates, so each score needs a single update
             self._metric.reset()
-            with torch.inference_mode():
+            with torch.inference_mode(), warnings.catch_warnings():
+                # torchmetrics pads single captions: the length that the processor was saved with has no use
+                warnings.filterwarnings("ignore", "`max_length` is ignored")
                 self._metric.update(_bytes(image), caption)
                 scores.append(float(self._metric.compute()))
         return scores

@@ -29,7 +29,7 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     """The time that matters is what is imported: no torch, no Flower, no diffusers."""
     probe = (
         "import sys; from typer.testing import CliRunner; from fedaigc.cli.main import app; "
-        "helps = [['--help'], ['adapter', '--help'], ['adapter', 'import', '--help']]; "
+        "helps = [['--help'], ['adapter', '--help'], ['adapter', 'import', '--help'], ['score', '--help']]; "
         "print(*(CliRunner().invoke(app, each).output for each in helps)); "
         "heavy = {'torch', 'flwr', 'diffusers', 'datasets', 'ray', 'numpy'}; "
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
@@ -40,7 +40,7 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     assert "HEAVY []" in shown
     for command in ("demo", "generate", "simulate", "compare", "strategies", "config", "disclose", "device"):
         assert command in shown
-    for told in ("export", "--dtype"):
+    for told in ("export", "--dtype", "--clip"):
         assert told in shown
 
 

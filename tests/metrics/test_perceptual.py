@@ -4,10 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fedaigc import assets
 from fedaigc.data.scenes import draw_scenes
 from fedaigc.errors import UserError
 from fedaigc.metrics.perceptual import ClipScore, Lpips
+from tests.metrics.small_clip import save_small_clip
 
 
 @pytest.fixture(scope="module")
@@ -18,30 +18,8 @@ def scenes() -> list[Image.Image]:
 @pytest.fixture(scope="module")
 def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real CLIP, very small and untrained, in a folder."""
-    from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
-
-    tokenizer = AutoTokenizer.from_pretrained(str(assets.path("model") / "tokenizer"))
-    layers = {
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "projection_dim": 16,
-    }
-    tokens = {"vocab_size": len(tokenizer), "max_position_embeddings": 16}
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    torch.manual_seed(0)
-    clip = CLIPModel(
-        CLIPConfig(
-            text_config={**layers, **tokens, **ends},
-            vision_config={**layers, "image_size": 32, "patch_size": 8},
-            projection_dim=16,
-        )
-    )
-    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     folder = tmp_path_factory.mktemp("clip")
-    clip.save_pretrained(folder)
-    CLIPProcessor(pictures, tokenizer).save_pretrained(folder)
+    save_small_clip(folder)
     return folder
 
 
@@ -69,6 +47,9 @@ def test_a_score_does_not_depend_on_the_other_pictures(small_clip: Path, scenes:
     assert metric.score([], []) == []
     with pytest.raises(UserError, match="3 pictures for 1 captions"):
         metric.score(scenes, ["an apple"])
+    # its 16 positions: cut off, a text would be embedded at a wrong token
+    with pytest.raises(UserError, match=r"dog.* tokens, .* 16"):
+        metric.score(scenes[:1], ["a dog " * 30])
 
 
 def test_missing_weights_are_named_and_nothing_is_downloaded(

@@ -19,10 +19,17 @@ CAPTIONS = "captions.jsonl"
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """An RGB image and its caption."""
+    """An RGB image and its caption.
+
+    Attributes:
+        image: The image.
+        caption: Its caption.
+        file: The name of its file, where it came from a folder.
+    """
 
     image: Image.Image
     caption: str
+    file: str = ""
 
 
 class ImageStore:
@@ -55,7 +62,7 @@ class ImageStore:
     def all(self) -> list[CaptionedImage]:
         """Return every image, in the order in which they were added."""
         return [
-            CaptionedImage(_decoded(self._home.images / entry["file"]), entry["caption"])
+            CaptionedImage(read_picture(self._home.images / entry["file"]), entry["caption"], entry["file"])
             for entry in self._entries()
         ]
 
@@ -102,7 +109,7 @@ def read_folder(folder: Path) -> list[CaptionedImage]:
     for path in files:
         if path.suffix == ".txt" or path.name in (CAPTIONS, "metadata.jsonl"):
             continue
-        image = _decoded(path)
+        image = read_picture(path)
         sidecar = sidecars.pop(path.stem, None)
         caption = captions.pop(path.name, None)
         if caption is None and sidecar is not None:
@@ -111,7 +118,7 @@ def read_folder(folder: Path) -> list[CaptionedImage]:
             raise UserError(
                 f"{path} has no caption: add a line to {CAPTIONS} or write {path.stem}.txt beside it"
             )
-        found.append(CaptionedImage(image, _checked_caption(caption, path)))
+        found.append(CaptionedImage(image, _checked_caption(caption, path), path.name))
     orphans = [str(path) for path in sidecars.values()] + [
         f"{folder / name} in {CAPTIONS}" for name in captions
     ]
@@ -144,6 +151,19 @@ def read_rows(
                 f"column {image!r} of row {number} holds {type(row[image]).__name__}, not a picture"
             )
         yield CaptionedImage(row[image].convert("RGB"), _checked_caption(str(row[caption]), f"row {number}"))
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Return the image in RGB, upright.
+
+    Raises:
+        UserError: If the file is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise UserError(f"{path} is not a picture: remove it from the folder, or convert it to PNG") from None
 
 
 def _checked_caption(caption: str, where: Path | str) -> str:
@@ -179,12 +199,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except ValueError:
         raise UserError(f"{path} is not a UTF-8 text file: save it as UTF-8") from None
-
-
-def _decoded(path: Path) -> Image.Image:
-    """Return the image in RGB, upright; raise UserError if the file is not an image."""
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise UserError(f"{path} is not a picture: remove it from the folder, or convert it to PNG") from None

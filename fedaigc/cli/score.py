@@ -1,0 +1,82 @@
+"""`fedaigc score`: pictures with captions, scored by CLIP, by the judge of Scenes, or against references."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fedaigc.score import Scores
+
+
+class Backbone(StrEnum):
+    """The networks whose features LPIPS compares."""
+
+    ALEX = "alex"
+    VGG = "vgg"
+    SQUEEZE = "squeeze"
+
+
+def score(
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="Pictures with captions (captions.jsonl, metadata.jsonl, or cat.txt beside cat.png), or a "
+            "device's home: its gallery with the prompts."
+        ),
+    ],
+    clip: Annotated[
+        str | None,
+        typer.Option(help="CLIP score: folder of a CLIP model, or hub name in the local cache."),
+    ] = None,
+    judge: Annotated[
+        bool,
+        typer.Option(
+            "--judge", help="The shipped judge: are object and place of the caption shown? For Scenes alone."
+        ),
+    ] = False,
+    lpips: Annotated[
+        Backbone | None, typer.Option(help="LPIPS to the references, with this network; needs torchvision.")
+    ] = None,
+    references: Annotated[
+        Path | None, typer.Option(help="Folder with a reference picture of each name.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write them there as well, as .csv or .json.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output file.")] = False,
+) -> None:
+    """Score pictures with their captions: a row a picture, and the mean with its 95 % interval."""
+    from fedaigc.score import ScoreSettings, check_output, score_pictures, write_scores
+
+    if output is not None:
+        check_output(output, exist_ok=force)
+    found = score_pictures(
+        images, ScoreSettings(clip, judge, None if lpips is None else lpips.value, references)
+    )
+    _show(found)
+    if output is not None:
+        write_scores(found, output, exist_ok=force)
+        typer.echo(f"scores in {output}")
+
+
+def _show(scores: "Scores") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for header in ("file", "caption"):
+        table.add_column(header, overflow="fold")
+    for name in scores.measures:
+        table.add_column(name.replace("_", " "), justify="right", overflow="fold")
+    for each in scores.pictures:
+        values = ("" if value is None else f"{value:.3f}" for value in each.values.values())
+        # Text: a caption in brackets is no markup
+        table.add_row(Text(each.file), Text(each.caption), *values)
+    means = scores.means()
+    if means:
+        table.add_section()
+        cells = (means.get(name) for name in scores.measures)
+        shown = ("" if it is None else f"{it.mean:.3f} [{it.low:.3f}, {it.high:.3f}]" for it in cells)
+        table.add_row("mean [95 %]", f"{len(scores.pictures)} pictures", *map(Text, shown))
+    Console().print(table)

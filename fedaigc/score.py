@@ -1,0 +1,224 @@
+"""`fedaigc score`: how well pictures fit their captions, and how far they are from references."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fedaigc.errors import UserError
+
+if TYPE_CHECKING:
+    from fedaigc.device.home.images import CaptionedImage
+    from fedaigc.metrics.intervals import Estimate
+    from fedaigc.study.results.table_files import Table
+
+CLIP_SCORE = "clip_score"
+OBJECT, PLACE = "object_probability", "place_probability"
+LPIPS = "lpips"
+OUTPUTS = (".csv", ".json")
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What `score_pictures` computes; every measure is left out unless it is asked for.
+
+    Attributes:
+        clip: Folder of a CLIP model, or its hub name in the local cache, for the CLIP score.
+        judge: The shipped judge's probability that a picture shows the object and the place of its caption. For
+            pictures of Scenes alone: it knows nothing else.
+        lpips: Backbone of LPIPS, the distance of each picture from its reference.
+        references: Folder with a reference for every picture, under the same file name.
+    """
+
+    clip: str | None = None
+    judge: bool = False
+    lpips: Literal["alex", "vgg", "squeeze"] | None = None
+    references: Path | None = None
+
+
+@dataclass(frozen=True)
+class PictureScores:
+    """The scores of one picture.
+
+    Attributes:
+        file: Name of its file.
+        caption: Its caption.
+        values: The score by measure; None where a measure says nothing, such as the judge about a caption
+            without a place.
+    """
+
+    file: str
+    caption: str
+    values: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of all pictures.
+
+    Attributes:
+        pictures: One entry a picture.
+    """
+
+    pictures: tuple[PictureScores, ...]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The names of the measures."""
+        return tuple(self.pictures[0].values)
+
+    def means(self) -> "dict[str, Estimate]":
+        """Return mean and 95 % t interval of each measure that has a value for two pictures or more.
+
+        Pictures count as independent. Several pictures of one caption are not, and the interval is then too
+        narrow.
+        """
+        from fedaigc.study.results.statistics import t_interval
+
+        found = {}
+        for name in self.measures:
+            values = [value for each in self.pictures if (value := each.values[name]) is not None]
+            if len(values) > 1:
+                found[name] = t_interval(values)
+        return found
+
+    def table(self) -> "Table":
+        """Return a table with a row a picture, and below them the means, where there are any."""
+        from fedaigc.study.results.table_files import Cell, Column, Table
+
+        columns = (Column("file"), Column("caption"), *(Column(name, "right") for name in self.measures))
+        rows: list[tuple[Cell, ...]] = [
+            (
+                each.file,
+                each.caption,
+                *("" if value is None else repr(value) for value in each.values.values()),
+            )
+            for each in self.pictures
+        ]
+        if means := self.means():
+            rows.append(("mean", "", *(means.get(name, "") for name in self.measures)))
+        return Table(columns, tuple(rows))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the scores and their means as JSON values."""
+        return {
+            "pictures": [
+                {"file": each.file, "caption": each.caption, **each.values} for each in self.pictures
+            ],
+            "mean": {name: estimate.as_dict() for name, estimate in self.means().items()},
+        }
+
+
+def score_pictures(folder: Path, settings: ScoreSettings) -> Scores:
+    """Score the pictures of a folder against their captions and references.
+
+    Args:
+        folder: Pictures with captions, as `read_folder` reads them, or a device's home: the finished images of
+            its gallery, with their prompts as captions.
+        settings: The measures.
+
+    Raises:
+        UserError: If no measure is chosen, if a picture, a caption, a reference or the weights of a measure are
+            missing, or if the judge knows neither object nor place of any caption.
+    """
+    if not (settings.clip or settings.judge or settings.lpips):
+        raise UserError("nothing to score with: give --clip FOLDER, --judge or --lpips NET with --references")
+    if (settings.lpips is None) != (settings.references is None):
+        raise UserError(
+            "LPIPS compares pictures with references: give both --lpips NET and --references FOLDER"
+        )
+    pictures = _pictures(folder)
+    references = _references(pictures, settings.references)
+    images, captions = [each.image for each in pictures], [each.caption for each in pictures]
+    columns: dict[str, Sequence[float | None]] = {}
+    if settings.clip:
+        from fedaigc.metrics.perceptual import ClipScore
+
+        columns[CLIP_SCORE] = ClipScore.load(settings.clip).score(images, captions)
+    if settings.judge:
+        columns |= _judged(pictures)
+    if settings.lpips:
+        from fedaigc.metrics.perceptual import Lpips
+
+        columns[LPIPS] = Lpips.load(settings.lpips).distances(images, references)
+    return Scores(
+        tuple(
+            PictureScores(each.file, each.caption, {name: column[i] for name, column in columns.items()})
+            for i, each in enumerate(pictures)
+        )
+    )
+
+
+def write_scores(scores: Scores, path: Path, *, exist_ok: bool = False) -> None:
+    """Write scores to a file, as its name says: .csv or .json.
+
+    Raises:
+        UserError: As `check_output`.
+    """
+    from fedaigc.storage.atomic_file import json_bytes, write_file
+
+    check_output(path, exist_ok=exist_ok)
+    csv = path.suffix == ".csv"
+    data = scores.table().to_csv().encode() if csv else json_bytes(scores.as_dict())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, data)
+
+
+def check_output(path: Path, *, exist_ok: bool = False) -> None:
+    """Check a name for scores before they are computed.
+
+    Raises:
+        UserError: If it ends in something else than .csv or .json, or if the file exists.
+    """
+    if path.suffix not in OUTPUTS:
+        raise UserError(f"{path} ends in {path.suffix!r}: scores are written as {' or '.join(OUTPUTS)}")
+    if path.exists() and not exist_ok:
+        raise UserError(f"{path} exists: give another name, or --force to replace it")
+
+
+def _pictures(folder: Path) -> "list[CaptionedImage]":
+    from fedaigc.device.home.gallery import Gallery
+    from fedaigc.device.home.home import Home
+    from fedaigc.device.home.images import CaptionedImage, read_folder
+
+    if not (folder / "device.json").is_file():
+        return read_folder(folder)
+    gallery = Gallery(Home.open(folder))
+    entries = gallery.all()
+    if not entries:
+        raise UserError(f"no finished pictures in the gallery of {folder}")
+    return [
+        CaptionedImage(gallery.image(entry.task_id), entry.prompt, gallery.path(entry.task_id).name)
+        for entry in entries
+    ]
+
+
+def _references(pictures: "Sequence[CaptionedImage]", folder: Path | None) -> list[Any]:
+    from fedaigc.device.home.images import read_picture
+
+    if folder is None:
+        return []
+    for each in pictures:
+        if not (folder / each.file).is_file():
+            raise UserError(f"no reference {folder / each.file}: every picture needs one of its name")
+    return [read_picture(folder / each.file) for each in pictures]
+
+
+def _judged(pictures: "Sequence[CaptionedImage]") -> dict[str, list[float | None]]:
+    from fedaigc.device.scoring import SceneScorer
+    from fedaigc.semantics.concepts.parser import parse
+    from fedaigc.semantics.concepts.taxonomy import Taxonomy
+
+    taxonomy, scorer = Taxonomy.load(), SceneScorer()
+    found: dict[str, list[float | None]] = {OBJECT: [], PLACE: []}
+    for each in pictures:
+        parsed = parse(each.caption, taxonomy)
+        confidence = scorer(each.image, parsed.object, parsed.place)
+        found[OBJECT].append(confidence.object)
+        found[PLACE].append(confidence.place)
+    if not any(value is not None for column in found.values() for value in column):
+        raise UserError(
+            f"the judge knows the objects and places of Scenes alone, and no caption names one: "
+            f"{pictures[0].caption!r}; leave out --judge"
+        )
+    return found
