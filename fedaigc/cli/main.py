@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fedaigc.cli.adapter import adapter_app
 from fedaigc.cli.device import device_app
+from fedaigc.cli.lora import lora_app
 from fedaigc.cli.run_report import tell_run
 from fedaigc.cli.score import score
 from fedaigc.cli.server import keys_app, server_app
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(device_app, name="device")
-app.add_typer(adapter_app, name="adapter")
+app.add_typer(lora_app, name="lora")
 app.command()(score)
 app.add_typer(server_app, name="server")
 app.add_typer(keys_app, name="keys")

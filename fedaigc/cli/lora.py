@@ -1,4 +1,4 @@
-"""`fedaigc adapter`: LoRA folders, as diffusers and peft read them, from runs and homes, and into homes."""
+"""`fedaigc lora`: LoRA folders, as diffusers and peft read them, from runs and homes, and into homes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
     from fedaigc.diffusion.adapters.stages import Adapter
 
-adapter_app = typer.Typer(help="Adapters as LoRA folders for diffusers and peft.", no_args_is_help=True)
+lora_app = typer.Typer(help="Adapters as LoRA folders for diffusers and peft.", no_args_is_help=True)
 _HOME = "device.json"
 
 
-@adapter_app.command("export")
+@lora_app.command("export")
 def export_adapter(
     source: Annotated[
         Path,
@@ -49,7 +49,7 @@ def export_adapter(
         raise UserError(f"no folder {source}: give the output folder of a run, or a device's home")
 
 
-@adapter_app.command("import")
+@lora_app.command("import")
 def import_adapter(
     home: Annotated[Path, typer.Argument(help="The device's home.")],
     folder: Annotated[Path, typer.Argument(help="LoRA folder or safetensors file.")],
@@ -71,7 +71,7 @@ def import_adapter(
     versions = AdapterVersions(Home.open(home))
     if versions.current_personal() is not None and not force:
         raise UserError(
-            f"{home} has a personal adapter: keep it with `fedaigc adapter export {home} FOLDER`, "
+            f"{home} has a personal adapter: keep it with `fedaigc lora export {home} FOLDER`, "
             "then give --force to draw with the imported one"
         )
     from fedaigc.diffusion.adapters.lora_folder import import_lora

@@ -38,7 +38,7 @@ def trained(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Fede
 
 
 def command(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["adapter", *map(str, arguments)])
+    return CliRunner().invoke(app, ["lora", *map(str, arguments)])
 
 
 def refused(*arguments: object) -> str:
@@ -245,7 +245,7 @@ def test_a_folder_of_peft_is_imported_as_peft_applies_it(trained: FederationConf
 def test_the_real_command_writes_files_of_its_user_alone(trained: FederationConfig, tmp_path: Path) -> None:
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "fedaigc.cli.main", "adapter", *map(str, arguments)],
+            [sys.executable, "-m", "fedaigc.cli.main", "lora", *map(str, arguments)],
             capture_output=True,
             text=True,
             timeout=120,
