@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest, mannwhitneyu
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 import fedaigc
@@ -35,7 +35,7 @@ from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.diffusion.training import TimestepSampler, TrainingSettings, denoising_loss
-from fedaigc.metrics.intervals import clustered_mean
+from fedaigc.metrics.intervals import clustered_mean, proportion
 from fedaigc.rng import derived_seed, rng
 
 SIZE = 64
@@ -123,9 +123,8 @@ def mean_of(
 
 def rate(hits: list[bool]) -> dict[str, float]:
     """Return the share with Wilson's 95 % interval."""
-    interval = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
-    share = sum(hits) / len(hits)
-    return {"hits": sum(hits), "trials": len(hits), "rate": share, "low": interval.low, "high": interval.high}
+    found = proportion(hits)
+    return {"hits": sum(hits), "trials": found.n, "rate": found.mean, "low": found.low, "high": found.high}
 
 
 def main() -> None:

@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 
 import fedaigc
 from fedaigc.data.scenes import Scene, combinations
@@ -38,6 +37,7 @@ from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
 from fedaigc.diffusion.sampling.segment import DenoisingState, initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
+from fedaigc.metrics.intervals import proportion
 from fedaigc.rng import derived_seed, numpy_rng
 
 STEPS, GUIDANCE, SIZE = 11, 5.0, 64
@@ -207,11 +207,8 @@ def told(packet):
 
 def rate(hits):
     """Return the share with Wilson's 95 % interval."""
-    interval = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
-    return {"hits": sum(hits), "trials": len(hits), "rate": sum(hits) / len(hits)} | {
-        "low": interval.low,
-        "high": interval.high,
-    }
+    found = proportion(hits)
+    return {"hits": sum(hits), "trials": found.n, "rate": found.mean, "low": found.low, "high": found.high}
 
 
 def save(record, path):
