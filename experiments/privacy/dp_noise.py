@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 from rich.progress import Progress
-from scipy import stats
 
 from fedaigc.data.scenes import STYLES, scenes_dataset
 from fedaigc.device.device import Device
@@ -41,6 +40,7 @@ from fedaigc.rng import numpy_rng
 from fedaigc.strategy.flower.rule import FlowerRule
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.study.execute.provenance import commit
+from fedaigc.study.results.statistics import t_interval
 
 CLIENTS, ATTACKER = 3, 0
 OPTIONS = {"dp": "server-fixed", "noise_multiplier": 1.0, "clipping_norm": 0.02}
@@ -139,10 +139,8 @@ def attack(grid: Listening, seed_offset: int = 0) -> np.ndarray:
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
     """Return the mean correlation with a 95 % t interval over runs, and the share of successes with Wilson's."""
-    mean = float(np.mean(values))
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return {
-        "correlation": {"mean": mean, "low": mean - half, "high": mean + half, "n": len(values)},
+        "correlation": t_interval(values).as_dict(),
         "success": proportion([value > SUCCESS for value in values]).as_dict(),
         "correlations": [round(value, 6) for value in values],
     }

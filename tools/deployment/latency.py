@@ -21,15 +21,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.provision import provision_scenes, scene_clients
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.output.records import GenerationRecord, read_record, read_services
 from fedaigc.federation.runtime.launcher import simulate
+from fedaigc.study.results.statistics import t_interval
 
 from .running import Devices, answers, deployment, pictures, start_run, wait_for
 
@@ -115,11 +113,10 @@ def by_phase(generation: GenerationRecord | None, whole: float) -> dict[str, flo
 
 
 def interval(values: list[float]) -> str:
-    mean = float(np.mean(values))
     if len(values) < 2:
-        return f"{mean:.2f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return f"{mean:.2f} ± {half:.2f}"
+        return f"{values[0]:.2f}"
+    estimate = t_interval(values)
+    return f"{estimate.mean:.2f} ± {estimate.high - estimate.mean:.2f}"
 
 
 def main(repeats: int, say: Callable[[str], object] = print) -> dict[str, Any]:

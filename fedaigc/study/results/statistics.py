@@ -13,7 +13,6 @@ cannot show that they are not. A p value above 0.05 is no evidence that two stra
 interval.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,11 +136,13 @@ def t_interval(values: Sequence[float]) -> Estimate:
     Raises:
         UserError: There are fewer than two values.
     """
-    from scipy.stats import t
-
     n, mean, sd = _moments(values)
-    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
-    return Estimate(mean, mean - half, mean + half, n)
+    if sd == 0:
+        return Estimate(mean, mean, mean, n)
+    from scipy.stats import ttest_1samp
+
+    ends = ttest_1samp(values, 0).confidence_interval(LEVEL)
+    return Estimate(mean, float(ends.low), float(ends.high), n)
 
 
 def paired_t_test(differences: Sequence[float]) -> float:
@@ -154,12 +155,12 @@ def paired_t_test(differences: Sequence[float]) -> float:
     Raises:
         UserError: There are fewer than two differences.
     """
-    from scipy.stats import t
-
-    n, mean, sd = _moments(differences)
+    _, mean, sd = _moments(differences)
     if sd == 0:
         return 1.0 if mean == 0 else 0.0
-    return float(2 * t.sf(abs(mean) / (sd / math.sqrt(n)), n - 1))
+    from scipy.stats import ttest_1samp
+
+    return float(ttest_1samp(differences, 0).pvalue)
 
 
 def holm(p_values: Mapping[str, float], hypotheses: int | None = None) -> dict[str, float]:
