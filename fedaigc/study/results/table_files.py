@@ -1,14 +1,15 @@
 """A table of results, written as Markdown for documents, CSV for programs and LaTeX for papers."""
 
-import csv
-import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fedaigc.errors import UserError
 from fedaigc.metrics.intervals import Estimate
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Align = Literal["left", "right", "centre"]
 Cell = str | Estimate
@@ -85,33 +86,31 @@ class Table:
         ]
         return "".join(f"| {' | '.join(line)} |\n" for line in [padded[0], rules, *padded[1:]])
 
-    def to_csv(self) -> str:
-        """Return comma-separated values with a header.
+    def to_pandas(self) -> "DataFrame":
+        """Return a data frame; a column "loss" of estimates becomes "loss", "loss low", "loss high" and "loss n"."""
+        from pandas import DataFrame
 
-        Numbers are exact: a float that is read back is the same float. A column "loss" with an estimate becomes four:
-        "loss" (the mean), "loss low", "loss high", "loss n".
+        values: dict[str, list[object]] = {}
+        for at, column in enumerate(self.columns):
+            cells = [row[at] for row in self.rows]
+            values[column.header] = [cell.mean if isinstance(cell, Estimate) else cell for cell in cells]
+            if any(isinstance(cell, Estimate) for cell in cells):
+                for part in ("low", "high", "n"):
+                    values[f"{column.header} {part}"] = [getattr(cell, part, None) for cell in cells]
+        # no column is converted: a whole number beside a gap would become a float
+        return DataFrame(values, dtype=object)
+
+    def to_csv(self) -> str:
+        """Return the columns of `to_pandas` as comma-separated values with a header.
+
+        Numbers are exact: a float that is read back is the same float.
         """
-        wide = [any(isinstance(row[i], Estimate) for row in self.rows) for i in range(len(self.columns))]
-        header: list[str] = []
-        for column, four in zip(self.columns, wide, strict=True):
-            header += [column.header + part for part in (("", " low", " high", " n") if four else ("",))]
-        lines: list[list[str]] = [header]
-        for row in self.rows:
-            line: list[str] = []
-            for cell, four in zip(row, wide, strict=True):
-                if isinstance(cell, Estimate):
-                    line += [repr(cell.mean), repr(cell.low), repr(cell.high), str(cell.n)]
-                else:
-                    line += [cell, "", "", ""] if four else [cell]
-            lines.append(line)
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(lines)
-        return text.getvalue()
+        return self.to_pandas().to_csv(index=False, lineterminator="\n")
 
     def to_latex(self) -> str:
         r"""Return a `tabular` with the rules of booktabs (\usepackage{booktabs}); all text is escaped."""
-        letters = "".join(column.align[0] for column in self.columns)
-        header = [_latex(column.header) for column in self.columns]
+        from pandas import DataFrame
+
         body = [
             [
                 _latex_estimate(cell, column) if isinstance(cell, Estimate) else _latex(cell)
@@ -119,9 +118,9 @@ class Table:
             ]
             for row in self.rows
         ]
-        lines = [rf"{' & '.join(line)} \\" for line in [header, *body]]
-        inside = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
-        return "\n".join([rf"\begin{{tabular}}{{{letters}}}", *inside, r"\end{tabular}", ""])
+        frame = DataFrame(body, columns=[_latex(column.header) for column in self.columns], dtype=object)
+        letters = "".join(column.align[0] for column in self.columns)
+        return frame.style.hide(axis="index").to_latex(column_format=letters, hrules=True)
 
     def write(self, path: Path) -> None:
         """Write the table in the format of the suffix: .md, .csv or .tex.

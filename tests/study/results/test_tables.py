@@ -87,6 +87,13 @@ def test_text_never_breaks_the_form_of_a_table(rows: list[tuple[str | Estimate, 
         assert line.replace("\\&", "").count("&") == 1
 
 
+def test_a_data_frame_holds_numbers_and_text() -> None:
+    frame = TABLE.to_pandas()
+    assert list(frame) == ["strategy", "loss", "loss low", "loss high", "loss n", "note"]
+    assert list(frame["loss"]) == [-0.0123, "-", -0.00001]
+    assert list(frame["loss n"]) == [5, None, 5]
+
+
 def test_the_suffix_chooses_the_format(tmp_path: Path) -> None:
     for suffix, text in ((".md", TABLE.to_markdown()), (".csv", TABLE.to_csv()), (".tex", TABLE.to_latex())):
         path = tmp_path / "deep" / f"table{suffix}"
