@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from fedaigc.metrics.intervals import Estimate
-from fedaigc.study.results.table_files import Cell, Table
+from fedaigc.study.results.table_files import Table, decimals, shown
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -23,20 +23,6 @@ def selected(table: Table, headers: Sequence[str], names: Mapping[str, str] | No
     places = [[column.header for column in table.columns].index(header) for header in headers]
     rows = [[shown(row[at], table.columns[at].digits) for at in places] for row in table.rows]
     return markdown([(names or {}).get(header, header) for header in headers], rows)
-
-
-def shown(cell: Cell, digits: int) -> str:
-    """Return a cell: text, or an estimate as "mean [low, high]"."""
-    if isinstance(cell, str):
-        return cell
-    mean, low, high = (decimals(value, digits) for value in (cell.mean, cell.low, cell.high))
-    return f"{mean} [{low}, {high}]"
-
-
-def decimals(value: float, digits: int) -> str:
-    """Format a number with `digits` decimals, without "-0.000"."""
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def share(value: Estimate | float, digits: int = 2) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments.pages.markdown import decimals, markdown, shown
+from experiments.pages.markdown import markdown
 from experiments.pages.records import record
 from experiments.pages.registry import claim, figure, table
 from experiments.pages.studies import Recorded, comparison, diff, not_run, recorded
@@ -12,6 +12,7 @@ from fedaigc.strategy.accountant import shown as shown_epsilon
 from fedaigc.study.results.breakdown import seed_differences
 from fedaigc.study.results.comparison_tables import NONE, over_seeds, seed_losses
 from fedaigc.study.results.statistics import paired_t_test
+from fedaigc.study.results.table_files import decimals, shown
 
 UNIFORM = "fedit, uniform"
 # rules that do not weight clients by their pictures, which alone may explain their gains

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
 
-from experiments.pages.markdown import markdown, selected, shown
+from experiments.pages.markdown import markdown, selected
 from experiments.pages.records import ROOT
 from experiments.pages.registry import figure, table
 from fedaigc.errors import UserError
@@ -24,7 +24,7 @@ from fedaigc.study.results.load import read_results
 from fedaigc.study.results.records import read_records
 from fedaigc.study.results.statistics import Comparison
 from fedaigc.study.results.summary import Mode, PartitionResults, RowResults
-from fedaigc.study.results.table_files import Table
+from fedaigc.study.results.table_files import Table, shown
 
 MODES: dict[str, Mode] = {"edge": "collaborative", "device": "device"}
 # a word of a mark, and the header of the column in the comparison

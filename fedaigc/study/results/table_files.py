@@ -69,7 +69,7 @@ class Table:
         """Return a GitHub table, padded so that it is also readable as plain text."""
         header = [_markdown(column.header) for column in self.columns]
         body = [
-            [_markdown(_shown(cell, column)) for cell, column in zip(row, self.columns, strict=True)]
+            [_markdown(shown(cell, column.digits)) for cell, column in zip(row, self.columns, strict=True)]
             for row in self.rows
         ]
         widths = [max(3, *(len(line[i]) for line in [header, *body])) for i in range(len(self.columns))]
@@ -135,16 +135,18 @@ class Table:
         path.write_text(formats[path.suffix](), encoding="utf-8")
 
 
-def _shown(cell: Cell, column: Column) -> str:
+def shown(cell: Cell, digits: int) -> str:
+    """Return a cell as text: an estimate as "mean [low, high]" with `digits` decimals."""
     if isinstance(cell, str):
         return cell
-    mean, low, high = (_rounded(value, column.digits) for value in (cell.mean, cell.low, cell.high))
+    mean, low, high = (decimals(value, digits) for value in (cell.mean, cell.low, cell.high))
     return f"{mean} [{low}, {high}]"
 
 
-def _rounded(value: float, digits: int) -> str:
+def decimals(value: float, digits: int) -> str:
+    """Format a number with `digits` decimals, without "-0.000"."""
     text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text  # no "-0.000"
+    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def _padded(text: str, width: int, align: Align) -> str:
@@ -161,5 +163,5 @@ def _latex(text: str) -> str:
 
 def _latex_estimate(cell: Estimate, column: Column) -> str:
     # math mode turns the hyphen of a negative number into a minus sign
-    mean, low, high = (f"${_rounded(value, column.digits)}$" for value in (cell.mean, cell.low, cell.high))
+    mean, low, high = (f"${decimals(value, column.digits)}$" for value in (cell.mean, cell.low, cell.high))
     return f"{mean} [{low}, {high}]"
