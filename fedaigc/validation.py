@@ -1,9 +1,9 @@
-"""Validation of user configurations: TOML files checked against a model, with all mistakes in one error."""
+"""Validation of what is read: user configurations, with all mistakes in one error, and JSON of our own files."""
 
 import difflib
 import functools
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,8 @@ from fedaigc.bounds import MAX_KEY_CHARACTERS, MAX_MISTAKE_CHARACTERS, MAX_TOLD_
 from fedaigc.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
+Value = TypeVar("Value")
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
 def validated(model: type[Model], values: Mapping[str, Any], what: str = "the configuration") -> Model:
@@ -42,6 +44,22 @@ def validated_json(model: type[Model], text: str, what: str = "the configuration
         return model.model_validate_json(text)
     except ValidationError as error:
         raise _told(model, error, what) from None
+
+
+def typed_json(kind: type[Value], text: str | bytes) -> Value:
+    """Return the value of a JSON text with exactly the types of `kind`: a string is no number, nor is `true`.
+
+    Raises:
+        ValidationError: If the text is anything else; see `first_mistake`.
+    """
+    value: Value = _adapter(kind).validate_json(text, strict=True)
+    return value
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Return the first mistake that a validation found, as one line: the key, and what was expected."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import ConfigDict, NonNegativeInt, with_config
+
 from fedaigc.device.home.home import Home
 from fedaigc.errors import DamagedFile
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class SharedWork:
     """The shared steps of one group that this device ran.
@@ -17,7 +20,7 @@ class SharedWork:
     """
 
     task_id: str
-    steps: int
+    steps: NonNegativeInt
 
 
 class SharedWorkLog:
@@ -40,12 +43,9 @@ class SharedWorkLog:
         found, damaged = [], []
         for path in sorted(self._files()):
             try:
-                work = SharedWork(**self._home.read_json(path))
-            except (OSError, TypeError, DamagedFile):
+                found.append(self._home.read(path, SharedWork))
+            except (OSError, DamagedFile):
                 damaged.append(path)
-                continue
-            sound = type(work.steps) is int and work.steps >= 0
-            (found.append(work) if sound else damaged.append(path))
         return found, damaged
 
     def _files(self) -> list[Path]:

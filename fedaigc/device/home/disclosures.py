@@ -11,16 +11,21 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, ValidationError, with_config
 
 from fedaigc.device.home.home import Home
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.signature import Signature, says_all_of
+from fedaigc.validation import typed_json
 
 LOG_NAME = "disclosures.jsonl"
 # the year 5138, a time that the system can print
 _LATEST = 1e11
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Disclosure:
     """One line of the log.
@@ -32,7 +37,7 @@ class Disclosure:
         signature: JSON of the signature, see `Signature.to_json`.
     """
 
-    time: float
+    time: Annotated[float, Field(ge=0, lt=_LATEST)]
     task_id: str
     policy: str
     signature: str
@@ -97,20 +102,13 @@ class DisclosureLog:
         self._size = len(content) - len(torn)
         for line in lines:
             try:
-                self._note(_checked(Disclosure(**json.loads(line))))
-            except (TypeError, ValueError):
+                self._note(typed_json(Disclosure, line))
+            except ValidationError:
                 self._damaged += 1
 
     def _note(self, entry: Disclosure) -> None:
         self._entries.append(entry)
         self._most[entry.task_id] = most_disclosed((*self._most.get(entry.task_id, ()), entry.signature))
-
-
-def _checked(entry: Disclosure) -> Disclosure:
-    texts = (entry.task_id, entry.policy, entry.signature)
-    if not all(isinstance(text, str) for text in texts) or not 0 <= entry.time < _LATEST:
-        raise ValueError("no line of the log")
-    return entry
 
 
 def most_disclosed(signatures: Iterable[str]) -> tuple[str, ...]:

@@ -21,21 +21,31 @@ import contextlib
 import json
 import os
 import secrets
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import lock_descriptor
+from pydantic import ValidationError
 
 from fedaigc.bounds import MAX_NOTE_CHARACTERS
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.storage.atomic_file import json_bytes, sync_folder, write_file, write_new_file
 from fedaigc.storage.file_lock import locked
 from fedaigc.storage.private_files import PRIVATE_FILE, PRIVATE_FOLDER
+from fedaigc.validation import typed_json
 
 FORMAT = 2
 OWNER_FILE = PRIVATE_FILE
 OWNER_FOLDER = PRIVATE_FOLDER
 MAX_LOG_BYTES = 1_000_000
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class _Marker:
+    format: int
+    seed: int
 
 
 def home_of(homes: Path, client: int) -> Path:
@@ -82,27 +92,27 @@ class Home:
         home.folder(root)
         for path in (home.images, home.prompts, home.adapters, home.gallery, home.cache):
             home.folder(path)
-        first = {"format": FORMAT, "seed": secrets.randbits(62) if seed is None else seed}
-        home.write_new_json(marker, first)
-        found = home.read_json(marker)
-        if found["format"] == 1:
+        first = _Marker(FORMAT, secrets.randbits(62) if seed is None else seed)
+        home.write_new_json(marker, asdict(first))
+        found = home.read(marker, _Marker)
+        if found.format == 1:
             # imported here: torch takes seconds to load, and a new home has nothing to upgrade
             from fedaigc.device.home.upgrade import upgrade_from_1
 
             with locked(root / ".upgrade"):
                 upgrade_from_1(root)
-                found["format"] = FORMAT
-                home.write_json(marker, found)
-        if found["format"] != FORMAT:
-            raise UserError(f"{root} has home format {found['format']}, this version reads {FORMAT}")
-        if seed is not None and found["seed"] != seed:
-            raise UserError(f"{root} was made with seed {found['seed']}, not {seed}: use another folder")
+                found = replace(found, format=FORMAT)
+                home.write_json(marker, asdict(found))
+        if found.format != FORMAT:
+            raise UserError(f"{root} has home format {found.format}, this version reads {FORMAT}")
+        if seed is not None and found.seed != seed:
+            raise UserError(f"{root} was made with seed {found.seed}, not {seed}: use another folder")
         return home
 
     @property
     def seed(self) -> int:
         """Seed of this device's own random streams; it never leaves the device."""
-        return int(self.read_json(self.root / "device.json")["seed"])
+        return self.read(self.root / "device.json", _Marker).seed
 
     def folder(self, path: Path) -> Path:
         """Create the folder `path` and its parents inside the home, for the owner only."""
@@ -163,7 +173,22 @@ class Home:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            raise DamagedFile(f"{path} is damaged: restore it from a copy, or remove it") from None
+            raise _damaged(path) from None
+
+    def read(self, path: Path, kind: type[Value]) -> Value:
+        """Return the value in `path`, a JSON file of exactly the types of `kind`.
+
+        Raises:
+            DamagedFile: If the content is anything else.
+        """
+        try:
+            return typed_json(kind, path.read_bytes())
+        except ValidationError:
+            raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> DamagedFile:
+    return DamagedFile(f"{path} is damaged: restore it from a copy, or remove it")
 
 
 def note_error(root: Path, text: str) -> None:

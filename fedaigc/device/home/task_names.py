@@ -8,6 +8,7 @@ task; the task is offered again at the next poll.
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedaigc.bounds import MAX_POLLS_KEPT
@@ -16,6 +17,14 @@ from fedaigc.errors import DamagedFile
 from fedaigc.rng import derived_seed
 
 FILE_NAME = "task_names.json"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The number of polls so far, and the task id of each name of the latest ones."""
+
+    polls: int
+    names: list[dict[str, str]]
 
 
 class TaskNames:
@@ -58,9 +67,8 @@ class TaskNames:
 
     def _read(self) -> tuple[int, list[dict[str, str]]]:
         try:
-            table = self._home.read_json(self._path)
-            polls = [{str(name): str(task_id) for name, task_id in poll.items()} for poll in table["names"]]
-            return int(table["polls"]), polls
+            table = self._home.read(self._path, _Table)
         # without the table, all names are unknown, and the next poll gives new ones
-        except (OSError, LookupError, TypeError, ValueError, AttributeError, DamagedFile):
+        except (OSError, DamagedFile):
             return 0, []
+        return table.polls, table.names

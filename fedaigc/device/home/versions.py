@@ -10,6 +10,7 @@ them.
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ KEPT_RUNS = 8
 # key in the header of a round: the version that it started from, 0 for none
 _FOLLOWS = "follows"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class _Current:
+    run: str
+    round: int
 
 
 class AdapterVersions:
@@ -67,7 +74,7 @@ class AdapterVersions:
         path = self._home.folder(self._run_folder(run)) / _file_of(round)
         write_parts(path, header, {"personal": factors, "memory": memory or {}}, OWNER_FILE)
         if personal is not None:
-            self._home.write_json(self._current, {"run": run, "round": round})
+            self._home.write_json(self._current, asdict(_Current(run, round)))
         held = self._rounds(run)
         kept = [path for number, path in held if number <= round][-KEPT_ROUNDS:]
         for _, old in held:
@@ -165,7 +172,7 @@ class AdapterVersions:
 
     def _drop_old_runs(self, run: str) -> None:
         """Keep the latest `KEPT_RUNS` other runs, and the run of the current personal adapter."""
-        current = self._home.read_json(self._current)["run"] if self._current.exists() else run
+        current = self._home.read(self._current, _Current).run if self._current.exists() else run
         others = [
             path for path in (self._home.adapters / "rounds").iterdir() if path.name not in (run, current)
         ]
@@ -175,8 +182,8 @@ class AdapterVersions:
     def _current_file(self) -> Path | None:
         if not self._current.exists():
             return None
-        current = self._home.read_json(self._current)
-        return self._run_folder(current["run"]) / _file_of(current["round"])
+        current = self._home.read(self._current, _Current)
+        return self._run_folder(current.run) / _file_of(current.round)
 
     def _run_folder(self, run: str) -> Path:
         # the name comes from another machine and must not be able to leave the home

@@ -11,9 +11,10 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import ConfigDict, Field, NonNegativeInt, with_config
 from torch import Tensor
 
 from fedaigc.device.home.home import Home
@@ -21,7 +22,6 @@ from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.replies import DeviceError, Failure
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.diffusion.training import TrainingSettings
-from fedaigc.errors import DamagedFile
 from fedaigc.strategy.client_rule import Received
 
 # latest orders that a server may repeat without a new count, if it or the device died in the round
@@ -31,6 +31,26 @@ _HOURS_A_DAY = 24
 # with the learning rate and not with the batch
 PASS_LEARNING_RATE = 1e-3
 PASS_BATCH_SIZE = 8
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass
+class _Counts:
+    """What a home counts.
+
+    Attributes:
+        rounds: All rounds so far.
+        pictures: Private images that servers trained on, with repetition.
+        hours: Rounds by hour since 1970.
+        orders: Images that each of the latest orders took, by its digest.
+        latest: The digests of these orders, oldest first.
+    """
+
+    rounds: NonNegativeInt
+    pictures: NonNegativeInt
+    hours: dict[Annotated[str, Field(pattern="^[0-9]+$")], NonNegativeInt]
+    orders: dict[str, NonNegativeInt]
+    latest: list[str]
 
 
 @dataclass(frozen=True)
@@ -143,21 +163,21 @@ class RoundBudget:
         """
         self._num_images, self._digest = num_images, self._order.digest(memory)
         counts = self._read()
-        if self._digest in counts["orders"]:
+        if self._digest in counts.orders:
             return
-        if counts["rounds"] >= self._limits.max_rounds:
-            raise _refused(f"{counts['rounds']} rounds are all that the owner permits")
+        if counts.rounds >= self._limits.max_rounds:
+            raise _refused(f"{counts.rounds} rounds are all that the owner permits")
         hour = int(_now_s() // 3600)
         # hours later than now still count, in case the clock was set back
-        recent = {at: n for at, n in counts["hours"].items() if int(at) > hour - _HOURS_A_DAY}
+        recent = {at: n for at, n in counts.hours.items() if int(at) > hour - _HOURS_A_DAY}
         if sum(recent.values()) >= self._limits.max_rounds_a_day:
             raise _refused(f"{sum(recent.values())} rounds within 24 hours are all that the owner permits")
-        counts["hours"] = recent | {str(hour): recent.get(str(hour), 0) + 1}
-        counts["rounds"] += 1
-        counts["orders"][self._digest] = 0
-        counts["latest"] = [*counts["latest"], self._digest][-_REPEATABLE:]
-        counts["orders"] = {digest: counts["orders"][digest] for digest in counts["latest"]}
-        self._home.write_json(self._path, counts)
+        counts.hours = recent | {str(hour): recent.get(str(hour), 0) + 1}
+        counts.rounds += 1
+        counts.orders[self._digest] = 0
+        counts.latest = [*counts.latest, self._digest][-_REPEATABLE:]
+        counts.orders = {digest: counts.orders[digest] for digest in counts.latest}
+        self._home.write_json(self._path, asdict(counts))
 
     def take(self, steps: int, gain: float = 1.0) -> None:
         """Count steps of the shared stage, or gradient batches, before they are computed.
@@ -181,39 +201,26 @@ class RoundBudget:
         weight = max(1.0, training.learning_rate / PASS_LEARNING_RATE * gain)
         self._taken += math.ceil(steps * max(training.batch_size, PASS_BATCH_SIZE) * weight)
         counts = self._read()
-        before = counts["orders"].get(self._digest, 0)
+        before = counts.orders.get(self._digest, 0)
         if self._taken <= before:
             return  # a repeated order trains on the same images again
-        pictures = counts["pictures"] + self._taken - before
+        pictures = counts.pictures + self._taken - before
         if pictures > self._limits.max_passes * self._num_images:
             raise _refused(
                 f"this would be {pictures / self._num_images:.1f} passes over the private pictures in all, "
                 f"the owner permits {self._limits.max_passes}"
             )
-        counts["pictures"], counts["orders"][self._digest] = pictures, self._taken
-        self._home.write_json(self._path, counts)
+        counts.pictures, counts.orders[self._digest] = pictures, self._taken
+        self._home.write_json(self._path, asdict(counts))
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> _Counts:
         if not self._path.exists():
-            return {"rounds": 0, "pictures": 0, "hours": {}, "orders": {}, "latest": []}
-        found = self._home.read_json(self._path)
-        if not _sound(found):
-            raise DamagedFile(f"{self._path} is damaged: restore it from a copy")
-        return found
+            return _Counts(0, 0, {}, {}, [])
+        return self._home.read(self._path, _Counts)
 
 
 def _now_s() -> float:
     return time.time()
-
-
-def _sound(counts: Any) -> bool:
-    kinds = {"rounds": int, "pictures": int, "hours": dict, "orders": dict, "latest": list}
-    if not isinstance(counts, dict) or {name: type(value) for name, value in counts.items()} != kinds:
-        return False
-    numbers = [counts["rounds"], counts["pictures"], *counts["hours"].values(), *counts["orders"].values()]
-    return all(type(number) is int and number >= 0 for number in numbers) and all(
-        hour.isdecimal() for hour in counts["hours"]
-    )
 
 
 def _refused(text: str) -> DeviceError:

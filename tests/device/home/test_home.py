@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedaigc.device.home.home import MAX_LOG_BYTES, Home, note_error
-from fedaigc.errors import UserError
+from fedaigc.errors import DamagedFile, UserError
 
 
 def _open_to_others(root: Path) -> list[Path]:
@@ -66,6 +66,16 @@ def test_what_is_no_home_is_refused_by_name(tmp_path, kind):
         Home.open(root, seed=2)
     if kind == "foreign folder":
         assert [path.name for path in root.iterdir()] == ["thesis.doc"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"format": "2", "seed": 1}', '{"format": 2, "seed": true}']
+)
+def test_a_marker_that_is_none_is_damaged(tmp_path, content):
+    Home.open(tmp_path)
+    (tmp_path / "device.json").write_text(content)
+    with pytest.raises(DamagedFile, match=r"device\.json is damaged"):
+        Home.open(tmp_path)
 
 
 def test_another_process_reads_what_this_one_wrote(tmp_path):

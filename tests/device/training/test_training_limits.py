@@ -221,7 +221,9 @@ def test_a_count_that_cannot_be_read_is_no_new_beginning(make_run: MakeRun) -> N
     agent, shared = agent_of(config), start(config)
     update(asked(agent, config, shared, 1))
     path = config.home(0) / "training.json"
-    for damaged in ("{", "[]", json.dumps(json.loads(path.read_text()) | {"rounds": -5})):
+    counts = json.loads(path.read_text())
+    changes = ({"rounds": -5}, {"pictures": True}, {"hours": {"now": 1}}, {"more": 0})
+    for damaged in ("{", "[]", *(json.dumps(counts | change) for change in changes)):
         path.write_text(damaged)
         assert kind(asked(agent, config, shared, 2)) == "storage"
 
