@@ -4,15 +4,17 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import checked_prompt
 from fedaigc.errors import DamagedFile, UserError
+from fedaigc.validation import typed_json
 
 CAPTIONS = "captions.jsonl"
 
@@ -30,6 +32,21 @@ class CaptionedImage:
     image: Image.Image
     caption: str
     file: str = ""
+
+
+class _Listed(BaseModel):
+    """A line of a folder's list; numbers are read as text."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    file: str = Field(validation_alias=AliasChoices("file", "file_name"))
+    caption: str = Field(validation_alias=AliasChoices("caption", "text"))
+
+
+@dataclass(frozen=True)
+class _Stored:
+    file: str
+    caption: str
 
 
 class ImageStore:
@@ -54,15 +71,15 @@ class ImageStore:
             encoded = io.BytesIO()
             picture.image.convert("RGB").save(encoded, format="PNG")
             self._home.write(self._home.images / name, encoded.getvalue())
-            entries.append({"file": name, "caption": picture.caption})
-        lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+            entries.append(_Stored(name, picture.caption))
+        lines = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
         self._home.write(self._index, lines.encode())
         return len(entries) - before
 
     def all(self) -> list[CaptionedImage]:
         """Return every image, in the order in which they were added."""
         return [
-            CaptionedImage(read_picture(self._home.images / entry["file"]), entry["caption"], entry["file"])
+            CaptionedImage(read_picture(self._home.images / entry.file), entry.caption, entry.file)
             for entry in self._entries()
         ]
 
@@ -73,16 +90,16 @@ class ImageStore:
         """
         total = hashlib.sha256()
         for entry in self._entries():
-            total.update(entry["caption"].encode() + b"\0")
-            total.update(hashlib.sha256((self._home.images / entry["file"]).read_bytes()).digest())
+            total.update(entry.caption.encode() + b"\0")
+            total.update(hashlib.sha256((self._home.images / entry.file).read_bytes()).digest())
         return total.hexdigest()
 
-    def _entries(self) -> list[dict[str, str]]:
+    def _entries(self) -> list[_Stored]:
         if not self._index.exists():
             return []
         try:
-            return [json.loads(line) for line in self._index.read_text(encoding="utf-8").splitlines()]
-        except ValueError:
+            return [typed_json(_Stored, line) for line in self._index.read_bytes().splitlines()]
+        except ValidationError:
             raise DamagedFile(f"{self._index} is damaged: expected one JSON object a line") from None
 
 
@@ -183,14 +200,12 @@ def _listed_captions(folder: Path) -> dict[str, str]:
             if not line.strip():
                 continue
             try:
-                entry = json.loads(line)
-                name = entry["file"] if "file" in entry else entry["file_name"]
-                caption = entry["caption"] if "caption" in entry else entry["text"]
-            except (ValueError, KeyError, TypeError):
+                entry = _Listed.model_validate_json(line)
+            except ValidationError:
                 raise UserError(
                     f'{path}, line {number}: expected {{"file": "cat.png", "caption": "a cat on a sofa"}}'
                 ) from None
-            captions[str(name)] = str(caption)
+            captions[entry.file] = entry.caption
     return captions
 
 
