@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+
+from fedaigc.validation import typed_json
 
 _MARK = "fedaigc progress: "
 
@@ -34,8 +35,7 @@ class Progress:
         _, mark, text = line.partition(_MARK)
         if not mark:
             return None
-        values: dict[str, Any] = json.loads(text)
-        return cls(**(values | {"stage": Stage(**values["stage"])}))
+        return typed_json(cls, text)
 
 
 OnProgress = Callable[[Progress], None]

@@ -8,6 +8,7 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from fedaigc.deployment.server.server import ServerState, control_environment
 from fedaigc.errors import DamagedFile, UserError
@@ -20,6 +21,7 @@ DEVICES = "devices.json"
 _LOCK = ".devices.lock"
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class KnownDevice:
     """A registered device.
@@ -35,6 +37,9 @@ class KnownDevice:
     node_id: int
 
 
+_DEVICES = TypeAdapter(list[KnownDevice])
+
+
 def known_devices(folder: Path) -> list[KnownDevice]:
     """Return the devices of a server, sorted by client.
 
@@ -45,8 +50,8 @@ def known_devices(folder: Path) -> list[KnownDevice]:
     if not path.exists():
         return []
     try:
-        found = [KnownDevice(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError) as error:
+        found = _DEVICES.validate_json(path.read_bytes(), strict=True)
+    except ValidationError as error:
         raise DamagedFile(f"{path} is damaged: restore it from a copy") from error
     return sorted(found, key=lambda device: device.client)
 
@@ -64,8 +69,8 @@ def register_device(
         client: Number of the client; None: the lowest free number.
 
     Raises:
-        UserError: If another device has this client or name, the file is not a suitable public key, or Flower
-            refuses it (with Flower's output).
+        UserError: If another device has this client or name, the name cannot be printed, the file is not a
+            suitable public key, or Flower refuses it (with Flower's output).
     """
     # of two concurrent calls, the second sees what the first wrote
     with private_files(), locked(folder / _LOCK):
@@ -75,6 +80,9 @@ def register_device(
 def _register(
     folder: Path, state: ServerState, public_key: Path, name: str, client: int | None
 ) -> KnownDevice:
+    # a name that is no text, e.g. an argument in another encoding, could not be read again
+    if not name.isprintable():
+        raise UserError(f"the name {name!r} has characters that cannot be printed: choose another name")
     held = known_devices(folder)
     free = (number for number in count() if number not in {device.client for device in held})
     chosen = client if client is not None else next(free)

@@ -4,7 +4,6 @@ The folder of a server holds its keys, the database of the SuperLink, the client
 of the running process. A SuperLink that dies is restarted with its database.
 """
 
-import json
 import os
 import resource
 import shutil
@@ -19,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+from pydantic import ConfigDict, ValidationError, with_config
 
 from fedaigc.deployment.processes import (
     alive,
@@ -42,6 +42,7 @@ from fedaigc.storage.private_files import (
     private_files,
     private_folder,
 )
+from fedaigc.validation import typed_json
 
 STATE = "server.json"
 LOG = "server.log"
@@ -52,6 +53,7 @@ _STOP_TIMEOUT_S = 30.0
 _LONGEST_PAUSE_S = 30.0
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class ServerState:
     """A running server.
@@ -81,10 +83,10 @@ def server_state(folder: Path) -> ServerState | None:
     """
     path = folder / STATE
     try:
-        state = ServerState(**json.loads(path.read_text(encoding="utf-8")))
+        state = typed_json(ServerState, path.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except ValidationError as error:
         raise DamagedFile(f"{path} is damaged: remove it") from error
     return state if alive(state.pid, state.began) else None
 
