@@ -7,11 +7,14 @@ state so.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from pydantic import ConfigDict, ValidationError, with_config
+
 from fedaigc.errors import DamagedFile, UserError
+from fedaigc.validation import first_mistake, typed_json
 from fedaigc.wireless.link_budget import RadioPower
 
 Origin = Literal["measured", "datasheet", "assumed"]
@@ -29,6 +32,7 @@ _NUMBERS = (
 )
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class DeviceProfile:
     """Figures of one device with one model.
@@ -106,20 +110,13 @@ def read_profile(path: Path) -> DeviceProfile:
         DamagedFile: If the file is not a profile.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return typed_json(DeviceProfile, path.read_bytes())
     except OSError as error:
         raise UserError(
             f"{path}: no profile there; make one with `fedaigc profile --output {path}`"
         ) from error
-    except ValueError as error:
-        raise DamagedFile(f"{path}: not valid JSON: {error}") from error
-    names = {field.name for field in fields(DeviceProfile)}
-    if not isinstance(values, dict) or values.keys() != names:
-        raise DamagedFile(f"{path}: a profile has exactly the keys {', '.join(sorted(names))}")
-    try:
-        return DeviceProfile(**values)
-    except TypeError as error:
-        raise DamagedFile(f"{path}: a value of the profile is not a number") from error
+    except ValidationError as error:
+        raise DamagedFile(f"{path} is not a profile: {first_mistake(error)}") from error
 
 
 _PHONE_W = "assumed: 5 W, what a phone of this class sustains under load"

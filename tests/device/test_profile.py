@@ -42,9 +42,15 @@ def test_every_figure_needs_a_source(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fedaigc profile"):
         read_profile(tmp_path / "none.json")
     (tmp_path / "cut.json").write_text(PHONE.to_json()[:50])
-    with pytest.raises(DamagedFile, match="not valid JSON"):
+    with pytest.raises(DamagedFile, match=r"cut\.json is not a profile: Invalid JSON"):
         read_profile(tmp_path / "cut.json")
-    values = json.loads(PHONE.to_json()) | {"step_s": "fast"}
-    (tmp_path / "text.json").write_text(json.dumps(values))
-    with pytest.raises(DamagedFile, match="not a number"):
-        read_profile(tmp_path / "text.json")
+    values = json.loads(PHONE.to_json())
+    for wrong, told in (
+        (values | {"step_s": "fast"}, "step_s: .*number"),
+        (values | {"watts": 5.0}, "watts: Unexpected"),
+        ({name: value for name, value in values.items() if name != "text_j"}, "text_j: .*required"),
+        ([], "is not a profile: "),
+    ):
+        (tmp_path / "wrong.json").write_text(json.dumps(wrong))
+        with pytest.raises(DamagedFile, match=told):
+            read_profile(tmp_path / "wrong.json")

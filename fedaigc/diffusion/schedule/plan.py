@@ -11,14 +11,18 @@ from dataclasses import Field, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
+from pydantic import ConfigDict, ValidationError, with_config
+
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline, call_arguments, dtype_name
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr, noise_levels, signal_and_noise
 from fedaigc.diffusion.schedule.stock_schedule import canonical_config, named_scheduler, requested_schedule
 from fedaigc.errors import UserError
+from fedaigc.validation import first_mistake, typed_json
 
 __all__ = ["DenoisingPlan", "boundary_log_snr", "boundary_step", "build_plan", "latents_std", "log_snr"]
 
 
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class DenoisingPlan:
     """One complete denoising run of `num_steps` denoiser evaluations.
@@ -101,22 +105,12 @@ class DenoisingPlan:
             UserError: If the text does not contain exactly the keys and types of a plan.
         """
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"invalid plan: {error}") from error
-        names = {each.name for each in _agreed()}
-        if not isinstance(values, dict) or values.keys() != names:
-            given = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise UserError(f"invalid plan: expected the keys {sorted(names)}, got {given}")
-        values["timesteps"] = _numbers("timesteps", values["timesteps"])
-        if values["sigmas"] is not None:
-            values["sigmas"] = _numbers("sigmas", values["sigmas"])
-        (values["guidance_scale"],) = _numbers("guidance_scale", [values["guidance_scale"]])
-        for each in _agreed():
-            # not isinstance, which accepts True as an int
-            if each.type in (str, int) and type(values[each.name]) is not each.type:
-                raise UserError(f"invalid plan: {each.name} is {values[each.name]!r:.80}")
-        return cls(**values)
+            plan = typed_json(cls, text)
+        except ValidationError as error:
+            raise UserError(f"invalid plan: {first_mistake(error)}") from error
+        if plan.boundary_log_snr is not None:
+            raise UserError("invalid plan: boundary_log_snr is no key of it, but of the shared state")
+        return plan
 
 
 def _agreed() -> list[Field[Any]]:
@@ -231,15 +225,6 @@ def boundary_step(plan: DenoisingPlan, t_star_log_snr: float | None) -> int:
         return plan.num_steps
     levels = log_snr(plan)
     return next((step for step, level in enumerate(levels) if level >= t_star_log_snr), plan.num_steps)
-
-
-def _numbers(name: str, values: Any) -> tuple[float, ...]:
-    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
-        raise UserError(f"invalid plan: {name} is {values!r:.80}, expected numbers")
-    numbers = tuple(float(value) for value in values)
-    if not all(math.isfinite(number) for number in numbers):
-        raise UserError(f"invalid plan: {name} holds a number that is not finite")
-    return numbers
 
 
 def even_steps(start: int, stop: int, count: int) -> tuple[int, ...]:
