@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from fedaigc.errors import UserError
+from fedaigc.federation.config.choices import Dtype
+from fedaigc.semantics.signature import Policy
 
 device_app = typer.Typer(
     help="A device: its home with private images and prompts, and its agent.", no_args_is_help=True
@@ -75,14 +77,14 @@ def start(
     ] = False,
     model: Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')] = "embedded",
     device: Annotated[str, typer.Option(help='"cpu", "cuda", or "auto".')] = "cpu",
-    dtype: Annotated[str, typer.Option(help='"float32", "float16" or "bfloat16".')] = "float32",
+    dtype: Dtype = "float32",
     policy: Annotated[
-        str,
+        Policy,
         typer.Option(
             help='The most to disclose of a prompt: see `disclose`. Under "open" the server is told prompts, '
             "and the packets of a group tell its other members one of them."
         ),
-    ] = "kind",
+    ] = Policy.KIND,
     min_public_prompts: Annotated[
         int,
         typer.Option(
@@ -148,13 +150,9 @@ def start(
     from fedaigc.deployment.agent.resident import run_device
     from fedaigc.device.limits import OwnerLimits
     from fedaigc.federation.config.run_config import ModelSection
-    from fedaigc.semantics.signature import Policy
     from fedaigc.validation import validated
 
-    known = [member.value for member in Policy]
-    if policy not in known:
-        raise UserError(f"policy {policy!r} is unknown: expected one of {', '.join(known)}")
-    if policy == Policy.OPEN:
+    if policy is Policy.OPEN:
         typer.echo(
             "warning: under this policy the server is told the prompts, and members of a group find them",
             err=True,
@@ -163,7 +161,7 @@ def start(
         home,
         client=client,
         model=validated(ModelSection, {"name": model, "device": device, "dtype": dtype}, "the model"),
-        policy=Policy(policy),
+        policy=policy,
         min_public_prompts=min_public_prompts,
         scores=scores,
         threads=threads,

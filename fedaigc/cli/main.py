@@ -12,7 +12,11 @@ from fedaigc.cli.lora import lora_app
 from fedaigc.cli.run_report import tell_run
 from fedaigc.cli.score import score
 from fedaigc.cli.server import keys_app, server_app
+from fedaigc.data.kinds import Kind
+from fedaigc.data.scene_words import Label
 from fedaigc.errors import UserError
+from fedaigc.federation.config.choices import Backend, Dtype
+from fedaigc.semantics.signature import Policy
 from fedaigc.storage.private_files import only_for_this_user
 
 app = typer.Typer(
@@ -35,7 +39,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="The same seed repeats the run.")] = 0,
     rounds: Annotated[int, typer.Option(min=0, help="Federated rounds.")] = 3,
     images: Annotated[int, typer.Option(min=1, help="Private pictures a device.")] = 96,
-    backend: Annotated[str, typer.Option(help='"ray" (worker processes) or "in-process".')] = "ray",
+    backend: Annotated[Backend, typer.Option(help="ray: in worker processes.")] = "ray",
     small: Annotated[
         bool, typer.Option("--small", help="One round of one step: shows the path, in a minute.")
     ] = False,
@@ -45,15 +49,7 @@ def demo(
     from fedaigc.demo.settings import DemoSettings
     from fedaigc.federation.progress_bars import progress_bars
 
-    if backend not in ("ray", "in-process"):
-        raise UserError(f'backend {backend!r} is unknown: expected "ray" or "in-process"')
-    settings = DemoSettings(
-        output=output,
-        seed=seed,
-        rounds=rounds,
-        num_images=images,
-        backend="ray" if backend == "ray" else "in-process",
-    )
+    settings = DemoSettings(output=output, seed=seed, rounds=rounds, num_images=images, backend=backend)
     if small:
         settings = replace(settings, rounds=1, num_images=8, local_steps=1, personal_steps=1)
     with progress_bars() as progress:
@@ -71,10 +67,12 @@ def generate(
         int | None, typer.Option(min=0, help="Steps that a group shares, K; default: 3, or all of fewer.")
     ] = None,
     guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance scale.")] = 5.0,
-    policy: Annotated[str, typer.Option(help="What devices disclose: see `fedaigc disclose`.")] = "kind",
+    policy: Annotated[
+        Policy, typer.Option(help="What devices disclose: see `fedaigc disclose`.")
+    ] = Policy.KIND,
     size: Annotated[int, typer.Option(min=8, help="Height and width in pixels.")] = 64,
     device: Annotated[str, typer.Option(help='"cpu", "cuda", or "auto".')] = "auto",
-    dtype: Annotated[str, typer.Option(help='"float32", "float16" or "bfloat16".')] = "float32",
+    dtype: Dtype = "float32",
     seed: int = 0,
 ) -> None:
     """Generate images for prompts: those with similar meaning share their early denoising steps."""
@@ -203,12 +201,11 @@ def config(
 def disclose(
     prompt: str,
     policy: Annotated[
-        str,
+        Policy,
         typer.Option(
-            help='"kind", "general", "exact", "silent" or, by name only, "open": the prompt itself, '
-            "which the members of its group can then find as well, by their packets."
+            help="open: the prompt itself, which the members of its group can then find as well, by their packets."
         ),
-    ] = "kind",
+    ] = Policy.KIND,
     min_public_prompts: Annotated[
         int,
         typer.Option(
@@ -221,17 +218,12 @@ def disclose(
     from fedaigc.device.home.prompts import checked_prompt
     from fedaigc.semantics.concepts.parser import parse
     from fedaigc.semantics.concepts.taxonomy import Taxonomy
-    from fedaigc.semantics.signature import Policy, disclose
+    from fedaigc.semantics.signature import disclose
 
-    known = [member.value for member in Policy]
-    if policy not in known:
-        raise UserError(f"policy {policy!r} is unknown: expected one of {', '.join(known)}")
     taxonomy = Taxonomy.load()
-    signature = disclose(
-        parse(checked_prompt(prompt), taxonomy), Policy(policy), taxonomy, min_public_prompts
-    )
+    signature = disclose(parse(checked_prompt(prompt), taxonomy), policy, taxonomy, min_public_prompts)
     typer.echo("nothing: the task runs alone" if signature is None else signature.to_json())
-    if policy == Policy.OPEN:
+    if policy is Policy.OPEN:
         typer.echo(
             "warning: under this policy a group's shared steps may run on this prompt itself, and the packet "
             "then tells the other members of the group which it is",
@@ -278,17 +270,16 @@ def scenes(
     clients: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 8,
     images: Annotated[int, typer.Option(min=1, help="Private pictures a device, on average.")] = 96,
     partition: Annotated[
-        str | None,
+        Kind | None,
         typer.Option(
-            help='How one pool of pictures is split: "style", "object", "dirichlet", "pathological", "iid". '
-            "Default: no pool, every device draws in one style."
+            help="How one pool of pictures is split. Default: no pool, every device draws in one style."
         ),
     ] = None,
     column: Annotated[
-        str, typer.Option(help='Of "dirichlet" and "pathological": object, relation, place or style.')
+        Label, typer.Option(help="Of dirichlet and pathological: what the classes are.")
     ] = "object",
-    alpha: Annotated[float, typer.Option(help='Of "dirichlet": the smaller, the more unequal.')] = 0.5,
-    classes: Annotated[int, typer.Option(min=1, help='Of "pathological": classes a device.')] = 2,
+    alpha: Annotated[float, typer.Option(help="Of dirichlet: the smaller, the more unequal.")] = 0.5,
+    classes: Annotated[int, typer.Option(min=1, help="Of pathological: classes a device.")] = 2,
     seed: int = 0,
 ) -> None:
     """Create homes of simulated devices with images of Scenes."""

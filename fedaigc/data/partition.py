@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fedaigc.data.kinds import Kind
 from fedaigc.errors import UserError
 from fedaigc.rng import derived_seed, numpy_rng
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import datasets
     from flwr_datasets.partitioner import Partitioner
 
-Kind = Literal["style", "object", "dirichlet", "pathological", "iid"]
 RowNumbers = Int[np.ndarray, "_"]
 SizeSkew = Literal["equal", "linear", "square", "exponential"]
 # the kinds that read a setting. For other kinds it must keep its default, so that it is not silently ignored

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal, get_args
 
 from fedaigc import assets
 
@@ -47,6 +48,8 @@ GENERAL_PLACE_NOUNS = _table()["general_places"]
 OBJECTS = tuple(noun.word for noun in OBJECT_NOUNS)
 PLACES = tuple(noun.word for noun in PLACE_NOUNS)
 RELATIONS = ("on", "near", "above")
+Label = Literal["object", "relation", "place", "style"]
+LABELS: tuple[Label, ...] = get_args(Label)
 
 
 def held_out(word: str, place: str) -> bool:

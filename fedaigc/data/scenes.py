@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fedaigc.data.places import SCALE, SIZE, paint
-from fedaigc.data.scene_words import OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES, RELATIONS, held_out
+from fedaigc.data.scene_words import LABELS, OBJECT_NOUNS, OBJECTS, PLACE_NOUNS, PLACES, RELATIONS, held_out
 from fedaigc.data.sprites import SPRITE_PX, STYLES, sprites
 from fedaigc.errors import UserError
 from fedaigc.rng import numpy_rng
@@ -136,13 +136,11 @@ def scenes_dataset(
     """
     import datasets
 
-    columns: dict[str, list[object]] = {
-        key: [] for key in ("image", "caption", "object", "relation", "place", "style")
-    }
+    columns: dict[str, list[object]] = {key: [] for key in ("image", "caption", *LABELS)}
     for scene, image in draw_scenes(n, seed, styles=styles, triples=triples):
         columns["image"].append(image)
         columns["caption"].append(scene.caption)
-        for key in ("object", "relation", "place", "style"):
+        for key in LABELS:
             columns[key].append(getattr(scene, key))
     features = datasets.Features(
         {"image": datasets.Image(), **{key: datasets.Value("string") for key in list(columns)[1:]}}

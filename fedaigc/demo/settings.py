@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from fedaigc.federation.config.choices import Backend
 
 if TYPE_CHECKING:
     from fedaigc.federation.config.run_config import FederationConfig
@@ -33,7 +35,7 @@ class DemoSettings:
     personal_steps: int = 20
     num_inference_steps: int = 11
     num_shared_steps: int = 3
-    backend: Literal["in-process", "ray"] = "ray"
+    backend: Backend = "ray"
     workers: int = 2
     cast: tuple[tuple[str, str], ...] = CAST
 

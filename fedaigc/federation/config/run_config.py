@@ -16,6 +16,7 @@ from fedaigc.collaboration.planner import Executor
 from fedaigc.device.home.home import home_of
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
+from fedaigc.federation.config.choices import Backend, Dtype
 from fedaigc.federation.wire.codec import WireFormat
 from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.signature import Policy
@@ -60,7 +61,7 @@ class ModelSection(_Section):
 
     name: str = "embedded"
     device: str = "cpu"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     height: Annotated[int, Field(ge=8)] = 64
     width: Annotated[int, Field(ge=8)] = 64
 
@@ -218,7 +219,7 @@ class FederationConfig(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "run"
     seed: int = 0
     num_clients: Annotated[int, Field(ge=1)] = 8
-    backend: Literal["in-process", "ray"] = "in-process"
+    backend: Backend = "in-process"
     workers: Annotated[int, Field(ge=1)] = 1
     threads: Annotated[int, Field(ge=1)] = 1
     resume: bool = False

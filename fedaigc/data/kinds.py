@@ -1,0 +1,5 @@
+"""The ways to partition a pool of rows, in a module that loads fast: the command line lists them."""
+
+from typing import Literal
+
+Kind = Literal["style", "object", "dirichlet", "pathological", "iid"]
