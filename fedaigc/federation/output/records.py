@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, RootModel, ValidationError
 
@@ -25,21 +25,26 @@ if TYPE_CHECKING:
 RECORD = "record.json"
 # of continuous generation: a line for each service
 GENERATIONS = "generations.jsonl"
+Row = TypeVar("Row")
 
 
-class Tasks(RootModel[tuple[TaskRecord, ...]]):
-    """Tasks in the order in which they were served."""
+class _Rows(RootModel[tuple[Row, ...]], Generic[Row]):
+    """Records of one kind, as a sequence."""
 
     model_config = ConfigDict(frozen=True)
 
-    def __iter__(self) -> Iterator[TaskRecord]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Row]:  # type: ignore[override]
         return iter(self.root)
 
     def __len__(self) -> int:
         return len(self.root)
 
-    def __getitem__(self, index: int) -> TaskRecord:
+    def __getitem__(self, index: int) -> Row:
         return self.root[index]
+
+
+class Tasks(_Rows[TaskRecord]):
+    """Tasks in the order in which they were served."""
 
     def to_pandas(self) -> "DataFrame":
         """One row per task; the columns of reports and links begin with `report_` and `link_`."""
@@ -182,19 +187,8 @@ class RoundRecord(Record):
         return {name: sum(found) / len(found) for name, found in values.items()}
 
 
-class Rounds(RootModel[tuple[RoundRecord, ...]]):
+class Rounds(_Rows[RoundRecord]):
     """The rounds of a run."""
-
-    model_config = ConfigDict(frozen=True)
-
-    def __iter__(self) -> Iterator[RoundRecord]:  # type: ignore[override]
-        return iter(self.root)
-
-    def __len__(self) -> int:
-        return len(self.root)
-
-    def __getitem__(self, index: int) -> RoundRecord:
-        return self.root[index]
 
     def to_pandas(self) -> "DataFrame":
         """One row per round: clients, refusals, mean losses, bytes up and down, seconds, state's hash."""
