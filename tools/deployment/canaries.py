@@ -14,7 +14,7 @@ they are printed in a text.
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tools.leaks.correlation import Numbers, Sequence, Template, flat, layouts
+from tools.leaks.correlation import Numbers, Template, correlated, flat, layouts, scalars
 from tools.leaks.detector import (
-    CORRELATION,
     MAX_NESTING,
     TOKENS_IN_A_ROW,
     TOKENS_IN_A_ROW_OF_BYTES,
@@ -125,12 +124,12 @@ class Search:
 
     def _plain(self, value: Any, path: str) -> Iterator[Found]:
         if isinstance(value, dict):
-            yield from self._numbers(_scalars(value.values()), path)
+            yield from self._numbers(scalars(value.values()), path)
             for key, item in value.items():
                 yield from self._plain(str(key), f"{path} key")
                 yield from self._plain(item, f"{path}.{key}")
         elif isinstance(value, list | tuple):
-            yield from self._numbers(_scalars(value), path)
+            yield from self._numbers(scalars(value), path)
             for index, item in enumerate(value):
                 yield from self._plain(item, f"{path}[{index}]")
         elif isinstance(value, str):
@@ -176,13 +175,8 @@ class Search:
         yield from self._correlations(values, path)
 
     def _correlations(self, values: Numbers, path: str) -> Iterator[Found]:
-        if self._shortest is None or len(values) < self._shortest:
-            return
-        sequence = Sequence(values)
-        for template in self._templates:
-            correlation = template.largest_correlation(sequence)
-            if correlation > CORRELATION:
-                yield Found(path, template.form, f"correlation {correlation:.2f}")
+        for form, found in correlated(self._templates, values):
+            yield Found(path, form, found)
 
     def _likeness(self, picture: Image.Image) -> float:
         """The largest correlation of a picture with a canary's, in grey and at its size."""
@@ -197,10 +191,6 @@ def _views(data: bytes) -> Iterator[Numbers]:
             usable = len(data) - (len(data) - shift) % width
             with np.errstate(all="ignore"):
                 yield np.frombuffer(data[shift:usable], dtype=kind).astype(np.float64)
-
-
-def _scalars(values: Iterable[Any]) -> Numbers:
-    return np.array([value for value in values if isinstance(value, int | float)], dtype=np.float64)
 
 
 def _correlation(picture: Image.Image, canary: npt.NDArray[Any]) -> float:

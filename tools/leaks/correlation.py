@@ -4,6 +4,7 @@ Correlated are differences of neighbours. Of plain values, the means of channels
 pictures make slopes, and both are alike in any data; differences have neither: what is left is its own.
 """
 
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from scipy import fft
 
 Numbers = npt.NDArray[np.float64]
+CORRELATION = 0.5
 # estimates beyond this are computed anew; what is found lies above
 _CHECKED = 0.4
 
@@ -78,6 +80,22 @@ class Template:
         lengths = np.linalg.norm(centred, axis=1)
         products = np.abs(centred @ self._values)
         return float((products[lengths > 0] / lengths[lengths > 0]).max(initial=0.0))
+
+
+def correlated(templates: Collection[Template], values: Numbers) -> Iterator[tuple[str, str]]:
+    """The form of each template that is among the values, and how well it correlates there."""
+    if len(values) < min((len(template) for template in templates), default=1):
+        return
+    sequence = Sequence(values)
+    for template in templates:
+        found = template.largest_correlation(sequence)
+        if found > CORRELATION:
+            yield template.form, f"correlation {found:.2f}"
+
+
+def scalars(values: Iterable[Any]) -> Numbers:
+    """The plain numbers among the values, in order."""
+    return np.array([value for value in values if isinstance(value, int | float)], dtype=np.float64)
 
 
 def flat(array: npt.NDArray[Any]) -> Numbers:

@@ -26,14 +26,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .correlation import Numbers, Sequence, Template, flat, layouts
+from .correlation import Numbers, Template, correlated, flat, layouts, scalars
 from .unpacking import pictures, unpacked
 
 MIN_WORD_IN_BYTES = 6
 TOKENS_IN_A_ROW = 3
 # bytes read as single numbers repeat by chance: 256 values, not 65,536
 TOKENS_IN_A_ROW_OF_BYTES = 5
-CORRELATION = 0.5
 MAX_NESTING = 3
 _CONCEPT = re.compile(r"n\d{8}")
 _CORRELATED_VIEWS = ("u1", "i1", "<i2", "<f2", "<f4", "<f8")
@@ -126,7 +125,7 @@ class Detector:
 
     def _search(self, value: Any, path: str) -> Iterator[Leak]:
         if isinstance(value, dict):
-            yield from self._numbers(_scalars(value.values()), path)
+            yield from self._numbers(scalars(value.values()), path)
             for key, item in value.items():
                 yield from self._text(key, f"{path} key")
                 yield from self._search(item, f"{path}.{key}")
@@ -138,7 +137,7 @@ class Detector:
             yield from self._numbers(value.astype(np.float64).ravel(), path)
             yield from self._bytes(value.tobytes(), path, MAX_NESTING)
         elif isinstance(value, list | tuple):
-            yield from self._numbers(_scalars(value), path)
+            yield from self._numbers(scalars(value), path)
             for index, item in enumerate(value):
                 yield from self._search(item, f"{path}[{index}]")
         elif value is not None and not isinstance(value, int | float):
@@ -190,18 +189,8 @@ class Detector:
             yield Leak(path, "token ids", f"{row} in a row")
 
     def _correlations(self, values: Numbers, path: str) -> Iterator[Leak]:
-        if len(values) < min((len(template) for template in self._templates), default=1):
-            return
-        sequence = Sequence(values)
-        for template in self._templates:
-            found = template.largest_correlation(sequence)
-            if found > CORRELATION:
-                yield Leak(path, template.form, f"correlation {found:.2f}")
-
-
-def _scalars(values: Iterable[Any]) -> Numbers:
-    """The plain numbers among the values, in order."""
-    return np.array([value for value in values if isinstance(value, int | float)], dtype=np.float64)
+        for form, found in correlated(self._templates, values):
+            yield Leak(path, form, found)
 
 
 def _contains(values: Numbers, gram: tuple[int, ...]) -> bool:
