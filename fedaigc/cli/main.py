@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from fedaigc.cli.device import device_app
+from fedaigc.cli.follow_run import follow_run
 from fedaigc.cli.lora import lora_app
-from fedaigc.cli.run_report import tell_run
 from fedaigc.cli.score import score
 from fedaigc.cli.server import keys_app, server_app
 from fedaigc.data.kinds import Kind
@@ -107,24 +107,9 @@ def simulate(
     ] = False,
 ) -> None:
     """Run the federation of a TOML file: training rounds, then generation for the waiting prompts."""
-    from fedaigc.federation.config.run_config import packet_warnings, read_config
-    from fedaigc.federation.progress_bars import progress_bars
     from fedaigc.federation.runtime.launcher import simulate as run
 
-    settings = read_config(config)
-    for warning in packet_warnings(settings):
-        typer.echo(f"warning: {warning}", err=True)
-    if resume:
-        settings = settings.model_copy(update={"resume": True})
-    try:
-        with progress_bars() as progress:
-            run(settings, progress)
-    except KeyboardInterrupt:
-        typer.echo(
-            f"stopped: `fedaigc simulate {config} --resume` goes on after the last whole round", err=True
-        )
-        raise typer.Exit(130) from None
-    tell_run(settings.output)
+    follow_run(config, run, resume=resume, command=f"fedaigc simulate {config}")
 
 
 @app.command()

@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedaigc.cli.follow_run import follow_run
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
     from fedaigc.deployment.server.server import ServerState
+    from fedaigc.federation.config.run_config import FederationConfig
+    from fedaigc.federation.progress import OnProgress
 
 server_app = typer.Typer(help="A server of devices on other machines.", no_args_is_help=True)
 keys_app = typer.Typer(help="Certificates of a server, and the key of a device.", no_args_is_help=True)
@@ -105,23 +108,12 @@ def run(
     ] = False,
 ) -> None:
     """Run the federation of a TOML file on the devices: training rounds, then the waiting prompts."""
-    from fedaigc.cli.run_report import tell_run
     from fedaigc.deployment.server.runs import run_on_devices
-    from fedaigc.federation.config.run_config import packet_warnings, read_config
-    from fedaigc.federation.progress_bars import progress_bars
 
-    settings = read_config(config)
-    for warning in packet_warnings(settings):
-        typer.echo(f"warning: {warning}", err=True)
-    if resume:
-        settings = settings.model_copy(update={"resume": True})
-    try:
-        with progress_bars() as progress:
-            run_on_devices(folder, _running(folder), settings, progress)
-    except KeyboardInterrupt:
-        typer.echo(f"stopped: `fedaigc server run {folder} {config} --resume` goes on", err=True)
-        raise typer.Exit(130) from None
-    tell_run(settings.output)
+    def on_devices(settings: "FederationConfig", progress: "OnProgress") -> None:
+        run_on_devices(folder, _running(folder), settings, progress)
+
+    follow_run(config, on_devices, resume=resume, command=f"fedaigc server run {folder} {config}")
 
 
 @server_app.command()
