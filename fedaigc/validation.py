@@ -62,18 +62,42 @@ def first_mistake(error: ValidationError) -> str:
     return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     """Read the values of a TOML file.
 
+    Args:
+        path: The file.
+        changes: Values that replace those of the file, such as "rounds.count=5": a key with its sections, and
+            a value as TOML writes it. A text needs no quotes.
+
     Raises:
-        UserError: If the file does not exist, cannot be read or is not TOML.
+        UserError: If the file does not exist, cannot be read or is not TOML, or a change is not of this form.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"no configuration {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a TOML file: {error}") from None
+    for change in changes:
+        _apply(change, values)
+    return values
+
+
+def _apply(change: str, values: dict[str, Any]) -> None:
+    key, equals, text = change.partition("=")
+    *sections, name = parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise UserError(f"--set {change!r}: expected KEY=VALUE, such as rounds.count=5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {change!r}: {section} is not a section of the file")
+    values[name] = value
 
 
 def nearest(given: str, known: Sequence[str]) -> str:

@@ -1,8 +1,9 @@
 """A run that is followed on the command line: progress bars, and how it ended."""
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,15 +11,28 @@ if TYPE_CHECKING:
     from fedaigc.federation.config.run_config import FederationConfig
     from fedaigc.federation.progress import OnProgress
 
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Another value for a key of the file: rounds.count=5. Repeatable."
+    ),
+]
+
 
 def follow_run(
-    config: Path, run: "Callable[[FederationConfig, OnProgress], object]", *, resume: bool, command: str
+    config: Path,
+    run: "Callable[[FederationConfig, OnProgress], object]",
+    *,
+    changes: Sequence[str],
+    resume: bool,
+    command: str,
 ) -> None:
     """Run the federation of a TOML file with progress bars, and print how it ended.
 
     Args:
         config: The TOML file.
         run: Runs it.
+        changes: Values that replace those of the file.
         resume: Whether to continue a run that was cut off.
         command: The command that ran it, for the hint after Ctrl-C.
 
@@ -28,7 +42,7 @@ def follow_run(
     from fedaigc.federation.config.run_config import packet_warnings, read_config
     from fedaigc.federation.progress_bars import progress_bars
 
-    settings = read_config(config)
+    settings = read_config(config, changes)
     for warning in packet_warnings(settings):
         typer.echo(f"warning: {warning}", err=True)
     if resume:
@@ -37,7 +51,8 @@ def follow_run(
         with progress_bars() as progress:
             run(settings, progress)
     except KeyboardInterrupt:
-        typer.echo(f"stopped: `{command} --resume` goes on after the last whole round", err=True)
+        again = " ".join([command, *(f"--set {shlex.quote(change)}" for change in changes), "--resume"])
+        typer.echo(f"stopped: `{again}` goes on after the last whole round", err=True)
         raise typer.Exit(130) from None
     _tell_run(settings.output)
 

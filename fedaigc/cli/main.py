@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedaigc.cli.device import device_app
-from fedaigc.cli.follow_run import follow_run
+from fedaigc.cli.follow_run import Changes, follow_run
 from fedaigc.cli.lora import lora_app
 from fedaigc.cli.score import score
 from fedaigc.cli.server import keys_app, server_app
@@ -21,7 +21,6 @@ from fedaigc.storage.private_files import only_for_this_user
 
 app = typer.Typer(
     name="fedaigc",
-    help="Federated learning for collaborative diffusion: shared early denoising steps, private late ones.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,6 +30,23 @@ app.add_typer(lora_app, name="lora")
 app.command()(score)
 app.add_typer(server_app, name="server")
 app.add_typer(keys_app, name="keys")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import fedaigc
+
+        typer.echo(fedaigc.__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Federated learning for collaborative diffusion: shared early denoising steps, private late ones."""
 
 
 @app.command()
@@ -105,11 +121,12 @@ def simulate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on after the last whole round of a run that was cut off.")
     ] = False,
+    changes: Changes = None,
 ) -> None:
     """Run the federation of a TOML file: training rounds, then generation for the waiting prompts."""
     from fedaigc.federation.runtime.launcher import simulate as run
 
-    follow_run(config, run, resume=resume, command=f"fedaigc simulate {config}")
+    follow_run(config, run, changes=changes or (), resume=resume, command=f"fedaigc simulate {config}")
 
 
 @app.command()
@@ -126,6 +143,7 @@ def compare(
         int, typer.Option(min=0, help="Compute this many recorded runs again; do they equal their records?")
     ] = 0,
     recompute_seed: Annotated[int, typer.Option(help="Which runs --recompute draws.")] = 0,
+    changes: Changes = None,
 ) -> None:
     """Compare strategies: run strategies x seeds x partitions, skip recorded runs, and write tables."""
     from fedaigc.study.command import compare as run
@@ -133,6 +151,7 @@ def compare(
     raise typer.Exit(
         run(
             config,
+            changes=changes or (),
             estimate_only=estimate,
             list_only=list_runs,
             tables_only=tables,

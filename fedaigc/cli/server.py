@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedaigc.cli.follow_run import follow_run
+from fedaigc.cli.follow_run import Changes, follow_run
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on after the last whole round of a run that was cut off.")
     ] = False,
+    changes: Changes = None,
 ) -> None:
     """Run the federation of a TOML file on the devices: training rounds, then the waiting prompts."""
     from fedaigc.deployment.server.runs import run_on_devices
@@ -113,7 +114,8 @@ def run(
     def on_devices(settings: "FederationConfig", progress: "OnProgress") -> None:
         run_on_devices(folder, _running(folder), settings, progress)
 
-    follow_run(config, on_devices, resume=resume, command=f"fedaigc server run {folder} {config}")
+    command = f"fedaigc server run {folder} {config}"
+    follow_run(config, on_devices, changes=changes or (), resume=resume, command=command)
 
 
 @server_app.command()

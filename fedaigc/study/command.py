@@ -1,7 +1,7 @@
 """`fedaigc compare`: the time estimate, the runs that are missing, then tables, plots and the report."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from fedaigc.study.results.report import write_report
 def compare(
     path: Path,
     *,
+    changes: Sequence[str] = (),
     estimate_only: bool = False,
     list_only: bool = False,
     tables_only: bool = False,
@@ -37,6 +38,7 @@ def compare(
 
     Args:
         path: The TOML file of the study.
+        changes: Values that replace those of the file; see `read_toml`.
         estimate_only: Print the estimated time only.
         list_only: Print the runs and their status only.
         tables_only: Write the report from the records only.
@@ -51,7 +53,7 @@ def compare(
         UserError: The configuration cannot work, or another process runs the same study.
     """
     return compare_study(
-        read_study(path),
+        read_study(path, changes),
         estimate_only=estimate_only,
         list_only=list_only,
         tables_only=tables_only,

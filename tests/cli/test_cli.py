@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,19 @@ def test_an_unknown_key_is_answered_with_the_nearest(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "num_cliens" in done.stderr
     assert "num_clients" in done.stderr
+
+
+def test_an_option_changes_a_key_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('homes = "homes"\noutput = "out"\n')
+    done = run("simulate", "run.toml", "--set", "num_cliens=2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "num_clients" in done.stderr
+    done = run("simulate", "run.toml", "--set", "homes=others", cwd=tmp_path)
+    assert str(tmp_path / "others") in done.stderr
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version").stdout.strip() == version("fedaigc")
 
 
 def test_the_printed_configuration_holds_the_defaults_and_is_accepted(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ Flower's run config holds scalars only, so the configuration travels as one JSON
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -351,13 +351,17 @@ def parse_config(values: Mapping[str, Any]) -> FederationConfig:
     return validated(FederationConfig, values)
 
 
-def read_config(path: Path) -> FederationConfig:
-    """Read a TOML file; relative paths in it count from its folder.
+def read_config(path: Path, changes: Sequence[str] = ()) -> FederationConfig:
+    """Read a TOML file; relative paths in it and in `changes` count from its folder.
+
+    Args:
+        path: The file.
+        changes: Values that replace those of the file, such as "rounds.count=5"; see `read_toml`.
 
     Raises:
-        UserError: If the file cannot be read or is not a valid configuration.
+        UserError: If the file cannot be read, or is not a valid configuration with the changes.
     """
-    values = read_toml(path)
+    values = read_toml(path, changes)
     try:
         config = parse_config(values)
     except UserError as error:

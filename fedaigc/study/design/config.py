@@ -1,6 +1,6 @@
 """The configuration of a study: strategies x seeds x partitions, read from TOML into one frozen, validated object."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -285,16 +285,17 @@ class StudyConfig(Section):
         return [name for name, rounds in rows.items() if rounds < self.rounds.count]
 
 
-def read_study(path: Path) -> StudyConfig:
+def read_study(path: Path, changes: Sequence[str] = ()) -> StudyConfig:
     """Read the study of a TOML file.
 
     Args:
         path: The file. Relative paths in it are resolved against its folder.
+        changes: Values that replace those of the file, such as "rounds.count=5"; see `read_toml`.
 
     Raises:
         UserError: The file cannot be read, or its content is not valid.
     """
-    study = validated(StudyConfig, read_toml(path), str(path))
+    study = validated(StudyConfig, read_toml(path, changes), str(path))
     folder = path.absolute().parent
     changed: dict[str, Any] = {"output": folder / study.output}
     if study.records is not None:

@@ -82,6 +82,33 @@ def test_paths_in_a_file_count_from_its_folder(tmp_path):
     assert config.rounds.count == 1
 
 
+def test_a_change_replaces_a_value_of_the_file(tmp_path):
+    (tmp_path / "run.toml").write_text('homes = "a"\noutput = "b"\n[rounds]\ncount = 1\nclients = 2\n')
+    changes = ["rounds.count=5", "output = elsewhere", "generation.link.snr_db=9", 'name="second"', "seed=-1"]
+    config = read_config(tmp_path / "run.toml", changes)
+    assert (config.rounds.count, config.rounds.clients, config.name, config.seed) == (5, 2, "second", -1)
+    assert config.generation.link is not None
+    assert config.generation.link.snr_db == 9
+    # a path of a change counts from the file's folder too
+    assert (config.homes, config.output) == (tmp_path / "a", tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("rounds.count", "expected KEY=VALUE, such as rounds.count=5"),
+        ("rounds.=5", "expected KEY=VALUE"),
+        ("rounds.count.more=5", "count is not a section of the file"),
+        ("rounds.cout=5", "the nearest known one is 'count'"),
+        ("rounds.count=many", "rounds.count"),
+    ],
+)
+def test_a_change_of_another_form_is_refused(tmp_path, change, told):
+    (tmp_path / "run.toml").write_text('homes = "a"\noutput = "b"\n[rounds]\ncount = 1\n')
+    with pytest.raises(UserError, match=told):
+        read_config(tmp_path / "run.toml", [change])
+
+
 def test_a_file_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no configuration .*missing\.toml"):
         read_config(tmp_path / "missing.toml")
