@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from scipy.integrate import quad
 
-from fedaigc.cli.progress import tell_run
+from fedaigc.cli.follow_run import _tell_run as tell_run
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.strategy.accountant import Release, account, epsilon, told
