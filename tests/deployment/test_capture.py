@@ -101,7 +101,7 @@ def test_the_errors_that_quote_what_is_private_happened_and_stayed(captures: Cap
         "query.finish failure": {"kind", "padding"},
     }
     refused = read_record(captures.config.output).rounds[FAILING_ROUND - 1].refused
-    assert list(refused) == [str(NUM_DEVICES - 1)]
+    assert list(refused) == [NUM_DEVICES - 1]
 
 
 def test_a_device_that_leaks_is_caught_in_each_form(captures: Captures) -> None:

@@ -197,5 +197,5 @@ def test_rules_without_noise_leave_no_trace(make_run: MakeRun):
     config = make_run(rounds={"count": 1, "strategy": "fedavg"}, generation=QUIET)
     run_in_process(config)
     record = read_record(config.output)
-    assert "dp" not in record
+    assert record.dp is None
     assert record.rounds[0].dp is None
