@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 
 from fedaigc import assets
-from fedaigc.data.scenes import STYLES, scenes_dataset
+from fedaigc.data.scenes import scenes_dataset
+from fedaigc.data.sprites import STYLES
 from fedaigc.device.device import Device
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.output.records import GenerationRecord, RunRecord
 from fedaigc.federation.preloaded import base_model, taxonomy
 
 PROMPTS = ("an apple on a table", "a shiny lemon on a table", "a dog near a river", "a cat near a river")
@@ -34,7 +36,7 @@ def save_small_model(folder: Path) -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    pipe = StableDiffusionPipeline(
+    pipe: Any = StableDiffusionPipeline(
         vae=AutoencoderTiny(
             encoder_block_out_channels=(8, 8),
             decoder_block_out_channels=(8, 8),
@@ -99,6 +101,12 @@ def run_maker(small_model: Path, parent: Path) -> MakeRun:
         return config
 
     return make
+
+
+def generation_of(record: RunRecord) -> GenerationRecord:
+    """What a run drew; the test fails if it drew nothing."""
+    assert record.generation is not None
+    return record.generation
 
 
 def images(config: FederationConfig) -> dict[str, bytes]:

@@ -30,6 +30,7 @@ class LocalPeers:
     def _share(self, order: ShareOrder) -> SharedSteps | Failure:
         if order.client not in self._devices:
             return Failure.UNREACHABLE
+        assert isinstance(order.client, int)
         try:
             return self._devices[order.client].share(
                 order.task_id, order.group_prompt, order.plan, order.stop, noise_seed=order.noise_seed

@@ -1,14 +1,13 @@
 """A federation in this process in which one device, or all, change what they send."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.output.records import read_record
+from fedaigc.federation.output.records import RunRecord, read_record
 from fedaigc.federation.runtime.launcher import in_process_run
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.server_app import serve
@@ -32,7 +31,7 @@ class HostileGrid(LocalGrid):
         return Message(content, reply_to=message)
 
 
-def run_with(config: FederationConfig, change: Change) -> dict[str, Any]:
+def run_with(config: FederationConfig, change: Change) -> RunRecord:
     """Carry a run out and return its record."""
     with in_process_run(config) as run_id:
         grid = HostileGrid(

@@ -26,8 +26,9 @@ def agent_of(config: FederationConfig, **limits: Any) -> Agent:
     """
     agent = Agent(config.home(0), AgentSettings(0, config.model))
     # at b8a6c4d an owner had no limits
-    if getattr(agent, "limits", None) is not None:
-        agent.limits = replace(agent.limits, **({"max_learning_rate": 1e-2, "max_passes": 1e6} | limits))
+    before = getattr(agent, "limits", None)
+    if before is not None:
+        agent.limits = replace(before, **({"max_learning_rate": 1e-2, "max_passes": 1e6} | limits))
     return agent
 
 
