@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,18 +22,18 @@ from fedaigc.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def pipe() -> StableDiffusionPipeline:
+def pipe() -> Any:
     return StableDiffusionPipeline.from_pretrained(assets.path("model"))
 
 
-def test_it_loads_and_draws_without_arguments(pipe: StableDiffusionPipeline) -> None:
+def test_it_loads_and_draws_without_arguments(pipe: Any) -> None:
     torch.manual_seed(0)
     (image,) = pipe("a lemon on a table", num_inference_steps=4).images
     assert image.size == (64, 64)
     assert np.asarray(image).std() > 10
 
 
-def test_another_prompt_draws_another_picture(pipe: StableDiffusionPipeline) -> None:
+def test_another_prompt_draws_another_picture(pipe: Any) -> None:
     drawn = [
         np.asarray(pipe(prompt, num_inference_steps=4, generator=torch.Generator().manual_seed(0)).images[0])
         for prompt in ("a lemon on a table", "a bus on a road")
@@ -40,7 +41,7 @@ def test_another_prompt_draws_another_picture(pipe: StableDiffusionPipeline) -> 
     assert np.abs(drawn[0].astype(float) - drawn[1]).mean() > 10
 
 
-def test_no_plain_caption_is_cut(pipe: StableDiffusionPipeline) -> None:
+def test_no_plain_caption_is_cut(pipe: Any) -> None:
     nouns = ((*OBJECT_NOUNS, *GENERAL_OBJECT_NOUNS), (*PLACE_NOUNS, *GENERAL_PLACE_NOUNS))
     for thing, relation, place in itertools.product(nouns[0], RELATIONS, nouns[1]):
         tokens = pipe.tokenizer(f"{thing.phrase} {relation} {place.phrase}").input_ids
@@ -52,7 +53,8 @@ def test_it_is_small() -> None:
 
 
 def test_the_fingerprint_follows_the_weights() -> None:
-    first, second = load_pipeline(), load_pipeline()
+    first: Any = load_pipeline()
+    second: Any = load_pipeline()
     assert base_fingerprint(first) == base_fingerprint(second)
     with torch.no_grad():
         next(second.unet.parameters()).view(-1)[0] += 1e-3

@@ -16,17 +16,17 @@ NOUNS = (*OBJECT_NOUNS, *PLACE_NOUNS, *GENERAL_OBJECT_NOUNS, *GENERAL_PLACE_NOUN
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(assets.path("model") / "tokenizer")
 
 
 @pytest.mark.parametrize(
     "word", sorted({*RELATIONS, *(part for noun in NOUNS for part in noun.word.split())})
 )
-def test_a_public_word_is_one_token(tokenizer, word):
+def test_a_public_word_is_one_token(tokenizer: CLIPTokenizer, word: str) -> None:
     assert tokenizer.tokenize(word) == [f"{word}</w>"]
 
 
-def test_an_unknown_word_is_spelled_and_nothing_is_lost(tokenizer):
+def test_an_unknown_word_is_spelled_and_nothing_is_lost(tokenizer: CLIPTokenizer) -> None:
     ids = tokenizer("a zyzzyva on a table").input_ids
     assert "zyzzyva" in tokenizer.decode(ids)

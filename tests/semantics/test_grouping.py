@@ -1,6 +1,8 @@
 """Signatures to groups: a client, whatever the order, within the distance, under a prompt true of all."""
 
 import random
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,12 +20,12 @@ MAMMAL, ANIMAL, PLANT, FRUIT, OBJECT = "n01864419", "n00015568", "n00017402", "n
 TABLE, DESK, BED, FURNITURE = "n04386330", "n03184367", "n02821967", "n03410635"
 
 
-def signatures(prompts, policy=Policy.KIND):
+def signatures(prompts: Iterable[str], policy: Policy = Policy.KIND) -> dict[str, Any]:
     taxonomy = Taxonomy.load()
     return {f"t{i}": disclose(parse(prompt, taxonomy), policy, taxonomy) for i, prompt in enumerate(prompts)}
 
 
-def closed(thing, place, relation=Relation.ON):
+def closed(thing: str, place: str, relation: Relation = Relation.ON) -> Signature:
     return Signature(thing, relation, place, Policy.KIND)
 
 
@@ -48,7 +50,7 @@ queues = st.dictionaries(task_ids, st.none() | disclosed | opened, max_size=12)
 
 @law
 @given(queues, st.sampled_from([0.0, 0.25, 1.0, 20.0]), st.sampled_from([0.0, 1.0, 10.0]))
-def test_laws_of_groups(queue, max_distance, place_weight):
+def test_laws_of_groups(queue: Any, max_distance: float, place_weight: float) -> None:
     taxonomy = Taxonomy.load()
     groups = group(queue, taxonomy, max_distance, place_weight)
     # they partition the tasks
@@ -60,6 +62,7 @@ def test_laws_of_groups(queue, max_distance, place_weight):
             assert found == Group(found.members, "", None)
             assert len(said) == 1
             continue
+        assert found.signature is not None
         for a in said:
             assert a.relation == found.signature.relation
             assert isinstance(a, OpenSignature) == isinstance(found.signature, OpenSignature)
@@ -78,7 +81,7 @@ def test_laws_of_groups(queue, max_distance, place_weight):
 
 @law
 @given(queues, st.randoms(use_true_random=False))
-def test_order_of_arrival_changes_nothing(queue, shuffler: random.Random):
+def test_order_of_arrival_changes_nothing(queue: Any, shuffler: random.Random) -> None:
     taxonomy = Taxonomy.load()
     items = list(queue.items())
     shuffler.shuffle(items)
@@ -87,7 +90,7 @@ def test_order_of_arrival_changes_nothing(queue, shuffler: random.Random):
 
 @law
 @given(queues)
-def test_equal_signatures_share_a_group(queue):
+def test_equal_signatures_share_a_group(queue: Any) -> None:
     taxonomy = Taxonomy.load()
     home = {task_id: i for i, found in enumerate(group(queue, taxonomy, 0)) for task_id in found.members}
     for a, said in queue.items():
@@ -98,13 +101,13 @@ def test_equal_signatures_share_a_group(queue):
 
 @law
 @given(disclosed, disclosed, st.sampled_from([0.0, 1.0, 10.0]))
-def test_distance_is_symmetric_and_zero_for_the_same(a, b, place_weight):
+def test_distance_is_symmetric_and_zero_for_the_same(a: Any, b: Any, place_weight: float) -> None:
     taxonomy = Taxonomy.load()
     assert distance(a, b, taxonomy, place_weight) == distance(b, a, taxonomy, place_weight) >= 0
     assert distance(a, a, taxonomy, place_weight) == 0
 
 
-def test_distances_by_hand(taxonomy):
+def test_distances_by_hand(taxonomy: Taxonomy) -> None:
     # depths: animal 7, mammal 10, plant 7, physical entity 2 (their lowest common public word: "a thing")
     assert distance(closed(MAMMAL, DESK), closed(ANIMAL, DESK), taxonomy) == pytest.approx(1 - 14 / 17)
     assert distance(closed(PLANT, DESK), closed(ANIMAL, DESK), taxonomy) == pytest.approx(1 - 4 / 14)
@@ -119,7 +122,7 @@ def test_distances_by_hand(taxonomy):
     assert distance(bird, dog, taxonomy) == pytest.approx(1 - 18 / 24) == MAX_DISTANCE
 
 
-def test_prompts_of_the_paper(taxonomy):
+def test_prompts_of_the_paper(taxonomy: Taxonomy) -> None:
     prompts = ["an apple on a table", "a lemon on a table", "a bird on the desk", "a dog on the desk"]
     prompts += ["a tree near a river", "a cup on a book", "a shiny zorblax on a table"]
     queue = {
@@ -142,41 +145,43 @@ def test_prompts_of_the_paper(taxonomy):
     ]
 
 
-def test_open_groups_share_one_members_prompt(taxonomy):
+def test_open_groups_share_one_members_prompt(taxonomy: Taxonomy) -> None:
     prompts = ["a shiny apple on a table", "a lemon on a table", "a dog on a table", "a cat on a table"]
     groups = group(signatures(prompts, Policy.OPEN), taxonomy)
     assert [found.members for found in groups] == [("t0", "t1"), ("t2", "t3")]
     assert groups[0].prompt in prompts[:2]
+    assert groups[0].signature is not None
     assert groups[0].signature.policy is Policy.OPEN
 
 
-def test_open_and_closed_never_share(taxonomy):
+def test_open_and_closed_never_share(taxonomy: Taxonomy) -> None:
     queue = signatures(["an apple on a table"]) | {
         "u": disclose(parse("an apple on a table", taxonomy), Policy.OPEN, taxonomy)
     }
     assert [found.members for found in group(queue, taxonomy, max_distance=100)] == [("t0",), ("u",)]
 
 
-def test_places_meet_when_they_weigh_less(taxonomy):
+def test_places_meet_when_they_weigh_less(taxonomy: Taxonomy) -> None:
     queue = {"a": closed(FRUIT, DESK), "b": closed(FRUIT, BED)}
     assert len(group(queue, taxonomy)) == 2
     # desk and bed meet at furniture, 10, 10 and 8 deep: 0.2 apart
     (found,) = group(queue, taxonomy, place_weight=1)
     assert found.prompt == "a fruit on furniture"
+    assert found.signature is not None
     assert found.signature.place == FURNITURE
 
 
-def test_complete_linkage_does_not_chain(taxonomy):
+def test_complete_linkage_does_not_chain(taxonomy: Taxonomy) -> None:
     # vehicle - object 0.17, object - device 0.17, vehicle - device 0.29: one pair, not all three
     queue = {"a": closed("n03105141", DESK), "b": closed(OBJECT, DESK), "c": closed("n03187746", DESK)}
     sizes = sorted(len(found.members) for found in group(queue, taxonomy))
     assert sizes == [1, 2]
 
 
-def test_groups_do_not_depend_on_task_ids(taxonomy):
+def test_groups_do_not_depend_on_task_ids(taxonomy: Taxonomy) -> None:
     said = signatures(["a car on a road", "a cup on a road", "a dog on a road", "a bird on a road"]).values()
 
-    def shape(ids):
+    def shape(ids: list[str]) -> set[frozenset[int]]:
         return {
             frozenset(ids.index(task_id) for task_id in found.members)
             for found in group(dict(zip(ids, said, strict=True)), taxonomy)
@@ -185,7 +190,7 @@ def test_groups_do_not_depend_on_task_ids(taxonomy):
     assert shape(["a", "b", "c", "d"]) == shape(["d", "c", "b", "a"]) == shape(["c", "a", "d", "b"])
 
 
-def test_regrouping_adds_tasks_as_they_come(taxonomy):
+def test_regrouping_adds_tasks_as_they_come(taxonomy: Taxonomy) -> None:
     queue = signatures(["an apple on a table", "a dog on a desk"])
     before = group(queue, taxonomy)
     later = group(
@@ -195,7 +200,7 @@ def test_regrouping_adds_tasks_as_they_come(taxonomy):
     assert [found.members for found in later] == [("t0", "t9"), ("t1",)]
 
 
-def test_no_tasks_no_groups_and_no_negative_distance(taxonomy):
+def test_no_tasks_no_groups_and_no_negative_distance(taxonomy: Taxonomy) -> None:
     assert group({}, taxonomy) == []
     with pytest.raises(ValueError, match="not negative"):
         group({}, taxonomy, max_distance=-1)

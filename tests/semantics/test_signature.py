@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS
+from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS, Noun
 from fedaigc.semantics.concepts.parser import ParsedPrompt, parse
 from fedaigc.semantics.concepts.taxonomy import ROOT, Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation, Role, public_nouns, render_prompt
@@ -20,7 +21,7 @@ TABLE, WATER, FURNITURE = "n04386330", "n09248053", "n03410635"
 GOOD = Signature(FRUIT, Relation.ON, TABLE, Policy.KIND)
 
 
-def said(prompt, policy=Policy.KIND, minimum=3):
+def said(prompt: str, policy: Policy = Policy.KIND, minimum: int = 3) -> str | None:
     taxonomy = Taxonomy.load()
     signature = disclose(parse(prompt, taxonomy), policy, taxonomy, minimum)
     return render_prompt(signature.object, signature.relation, signature.place) if signature else None
@@ -44,13 +45,13 @@ def said(prompt, policy=Policy.KIND, minimum=3):
         ("a lizard on a road", "a thing on a road", "a thing on a place"),
     ],
 )
-def test_what_the_policies_say(prompt, kind, general):
+def test_what_the_policies_say(prompt: str, kind: str, general: str) -> None:
     assert said(prompt, Policy.KIND) == kind
     assert said(prompt, Policy.EXACT) == kind
     assert said(prompt, Policy.GENERAL) == general
 
 
-def test_a_minimum_of_one_says_what_the_policy_says():
+def test_a_minimum_of_one_says_what_the_policy_says() -> None:
     assert said("a red apple on a table", Policy.EXACT, minimum=1) == "an apple on a table"
     assert said("a poodle on an armchair", Policy.EXACT, minimum=1) == "a dog on a chair"
     assert said("a lizard on a desk", Policy.EXACT, minimum=1) == "an animal on a desk"
@@ -58,7 +59,7 @@ def test_a_minimum_of_one_says_what_the_policy_says():
     assert said("a bird on a sofa", Policy.GENERAL, minimum=1) == "an animal on a seat"
 
 
-def test_words_are_merged_as_the_minimum_grows():
+def test_words_are_merged_as_the_minimum_grows() -> None:
     # 5 fruits and 5 mammals; 4 plants; 3 vehicles
     for prompt, word, most in (
         ("an apple near a river", "a fruit", 5),
@@ -80,16 +81,16 @@ def test_words_are_merged_as_the_minimum_grows():
 @pytest.mark.parametrize(
     "prompt", ["an apple", "a zorblax on a table", "an apple on a zorblax", "an apple under a table"]
 )
-def test_what_is_not_understood_runs_alone(prompt, policy):
+def test_what_is_not_understood_runs_alone(prompt: str, policy: Policy) -> None:
     taxonomy = Taxonomy.load()
     assert disclose(parse(prompt, taxonomy), policy, taxonomy) is None
 
 
-def test_silent_says_nothing(taxonomy):
+def test_silent_says_nothing(taxonomy: Taxonomy) -> None:
     assert disclose(parse("an apple on a table", taxonomy), Policy.SILENT, taxonomy) is None
 
 
-def test_open_carries_the_prompt_and_says_so(taxonomy):
+def test_open_carries_the_prompt_and_says_so(taxonomy: Taxonomy) -> None:
     signature = disclose(parse("a shiny apple on a table", taxonomy), Policy.OPEN, taxonomy)
     assert isinstance(signature, OpenSignature)
     assert signature.prompt == "a shiny apple on a table"
@@ -98,21 +99,23 @@ def test_open_carries_the_prompt_and_says_so(taxonomy):
     assert Signature.from_json(signature.to_json()) == signature
 
 
-def test_the_default_policy_of_nobody_is_open(taxonomy):
+def test_the_default_policy_of_nobody_is_open(taxonomy: Taxonomy) -> None:
     for policy in CLOSED:
         signature = disclose(parse("a shiny apple on a table", taxonomy), policy, taxonomy)
         assert type(signature) is Signature
         assert "prompt" not in asdict(signature)
 
 
-def test_minimum_must_be_positive(taxonomy):
+def test_minimum_must_be_positive(taxonomy: Taxonomy) -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         disclose(parse("an apple on a table", taxonomy), Policy.KIND, taxonomy, 0)
 
 
 @law
 @given(concepts, concepts, st.sampled_from(Relation), st.sampled_from(CLOSED), st.integers(1, 10))
-def test_what_is_disclosed_is_true_and_public_and_nothing_else(thing, place, relation, policy, minimum):
+def test_what_is_disclosed_is_true_and_public_and_nothing_else(
+    thing: str, place: str, relation: Relation, policy: Policy, minimum: int
+) -> None:
     taxonomy = Taxonomy.load()
     parsed = ParsedPrompt("sesquipedalian wombat", thing, relation, place, ("sesquipedalian",))
     signature = disclose(parsed, policy, taxonomy, minimum)
@@ -128,8 +131,8 @@ def test_what_is_disclosed_is_true_and_public_and_nothing_else(thing, place, rel
     assert says_all_of(signature, disclose(parsed, policy, taxonomy, minimum + 1) or signature, taxonomy)
 
 
-def test_which_signature_says_more_of_a_prompt(taxonomy):
-    def of(policy, minimum=3):
+def test_which_signature_says_more_of_a_prompt(taxonomy: Taxonomy) -> None:
+    def of(policy: Policy, minimum: int = 3) -> Any:
         return disclose(parse("an apple on a table", taxonomy), policy, taxonomy, minimum)
 
     ordered = [of(Policy.OPEN), of(Policy.EXACT, 1), of(Policy.EXACT), of(Policy.KIND), of(Policy.GENERAL)]
@@ -156,12 +159,16 @@ LEAVES = [noun.word for noun in (*OBJECT_NOUNS, *PLACE_NOUNS)]
     st.lists(st.sampled_from(MODIFIERS), max_size=3),
     st.sampled_from(CLOSED),
 )
-def test_no_word_of_the_prompt_is_in_the_signature(thing, place, modifiers, policy):
+def test_no_word_of_the_prompt_is_in_the_signature(
+    thing: Noun, place: Noun, modifiers: list[str], policy: Policy
+) -> None:
     taxonomy = Taxonomy.load()
     prompt = f"a {' '.join(modifiers)} {thing.word} near my {' '.join(modifiers)} {place.word}"
     parsed = parse(prompt, taxonomy)
     assert parsed.modifiers == (*modifiers, *modifiers)
-    text = disclose(parsed, policy, taxonomy).to_json()
+    signature = disclose(parsed, policy, taxonomy)
+    assert signature is not None
+    text = signature.to_json()
     words = set(json.loads(text).values())
     assert not words & {*MODIFIERS, *LEAVES}
     # the object's own concept neither: one object alone produces it
@@ -191,7 +198,7 @@ FIELDS = asdict(GOOD)
         {"object": "n07721676" + " " * 200},
     ],
 )
-def test_from_json_refuses(change):
+def test_from_json_refuses(change: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (enums, JSON and the schema each have their own message)
         Signature.from_json(json.dumps(FIELDS | change))
 
@@ -212,12 +219,12 @@ def test_from_json_refuses(change):
         "x" * 20_000,
     ],
 )
-def test_from_json_refuses_other_text(text):
+def test_from_json_refuses_other_text(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         Signature.from_json(text)
 
 
-def test_refusals_do_not_repeat_what_was_refused():
+def test_refusals_do_not_repeat_what_was_refused() -> None:
     for fields in (FIELDS | {"object": "secretword"}, FIELDS | {"secretword": "n07721676"}):
         with pytest.raises(ValueError) as caught:  # noqa: PT011
             Signature.from_json(json.dumps(fields))
@@ -233,20 +240,21 @@ def test_refusals_do_not_repeat_what_was_refused():
         {"object": "n99999999"},
     ],
 )
-def test_open_signatures_are_checked_too(fields):
+def test_open_signatures_are_checked_too(fields: Any) -> None:
     good = {**FIELDS, "policy": "open", "prompt": "an apple on a table"}
     assert isinstance(Signature.from_json(json.dumps(good)), OpenSignature)
     with pytest.raises(ValueError):  # noqa: PT011
         Signature.from_json(json.dumps(good | fields))
 
 
-def test_a_long_open_prompt_of_any_script_comes_through(taxonomy):
+def test_a_long_open_prompt_of_any_script_comes_through(taxonomy: Taxonomy) -> None:
     prompt = ("an apple on a table, " + "🍎" * 979)[:1000]
     signature = disclose(parse(prompt, taxonomy), Policy.OPEN, taxonomy)
+    assert signature is not None
     assert Signature.from_json(signature.to_json()) == signature
 
 
-def test_concepts_cannot_be_constructed_past_the_schema():
+def test_concepts_cannot_be_constructed_past_the_schema() -> None:
     with pytest.raises(ValueError, match="public concept"):
         Signature("an apple on a table", Relation.ON, TABLE, Policy.KIND)
     with pytest.raises(ValueError, match="cannot have the policy 'open'"):
@@ -255,7 +263,7 @@ def test_concepts_cannot_be_constructed_past_the_schema():
         OpenSignature(FRUIT, Relation.ON, TABLE, Policy.KIND, "an apple on a table")
 
 
-def test_render_prompt():
+def test_render_prompt() -> None:
     assert render_prompt(FRUIT, Relation.ON, TABLE) == "a fruit on a table"
     assert render_prompt("n07571428", Relation.NEAR, WATER) == "food near water"
     assert render_prompt(ROOT, Relation.ABOVE, ROOT) == "a thing above a place"

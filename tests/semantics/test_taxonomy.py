@@ -25,12 +25,12 @@ DIAMOND = Taxonomy(
 )
 
 
-def test_depth_is_the_longest_path():
+def test_depth_is_the_longest_path() -> None:
     # counted with "entity" above the root: root 2, a 3, b 4, c 3, d 5 (not 4, by way of c), e 4
     assert [DIAMOND.depth(concept) for concept in (ROOT, *"abcde")] == [2, 3, 4, 3, 5, 4]
 
 
-def test_wu_palmer_on_the_diamond():
+def test_wu_palmer_on_the_diamond() -> None:
     assert DIAMOND.lowest_common_ancestor("d", "e") == "c"
     assert DIAMOND.wu_palmer("d", "e") == pytest.approx(2 * 3 / (5 + 4))
     assert DIAMOND.wu_palmer("b", "d") == pytest.approx(2 * 4 / (4 + 5))
@@ -55,14 +55,16 @@ def test_wu_palmer_on_the_diamond():
         ("desk", "bed", FURNITURE, (10, 10, 8)),
     ],
 )
-def test_wu_palmer_derived_by_hand(taxonomy, a, b, meet, depths):
+def test_wu_palmer_derived_by_hand(
+    taxonomy: Taxonomy, a: str, b: str, meet: str, depths: tuple[int, int, int]
+) -> None:
     first, second, common = depths
     assert taxonomy.lowest_common_ancestor(WORDS[a], WORDS[b]) == meet
     assert (taxonomy.depth(WORDS[a]), taxonomy.depth(WORDS[b]), taxonomy.depth(meet)) == depths
     assert taxonomy.wu_palmer(WORDS[a], WORDS[b]) == pytest.approx(2 * common / (first + second))
 
 
-def test_apple_and_lemon_meet_at_fruit(taxonomy):
+def test_apple_and_lemon_meet_at_fruit(taxonomy: Taxonomy) -> None:
     # edible fruit (10) > apple (11) and > citrus (11) > lemon (12): 20 / 23. By first parents alone apple is
     # as deep as pome, and the similarity would exceed 1
     apple, lemon = WORDS["apple"], WORDS["lemon"]
@@ -72,7 +74,7 @@ def test_apple_and_lemon_meet_at_fruit(taxonomy):
 
 @law
 @given(concepts, concepts)
-def test_wu_palmer_laws(a, b):
+def test_wu_palmer_laws(a: str, b: str) -> None:
     taxonomy = Taxonomy.load()
     similarity = taxonomy.wu_palmer(a, b)
     assert 0 < similarity <= 1
@@ -82,7 +84,7 @@ def test_wu_palmer_laws(a, b):
 
 @law
 @given(concepts)
-def test_every_concept_stands_below_the_root_and_its_ancestors(concept):
+def test_every_concept_stands_below_the_root_and_its_ancestors(concept: str) -> None:
     taxonomy = Taxonomy.load()
     assert taxonomy.is_a(concept, ROOT)
     assert concept in taxonomy.lineage(concept)
@@ -92,7 +94,7 @@ def test_every_concept_stands_below_the_root_and_its_ancestors(concept):
     assert taxonomy.lineage(concept) == nx.descendants(taxonomy.graph, concept) | {concept}
 
 
-def test_graph_is_acyclic_and_small(taxonomy):
+def test_graph_is_acyclic_and_small(taxonomy: Taxonomy) -> None:
     assert nx.is_directed_acyclic_graph(taxonomy.graph)
     assert 15_000 < len(taxonomy.graph) < 25_000
     assert taxonomy.depth(ROOT) == ROOT_DEPTH
@@ -102,7 +104,7 @@ def test_graph_is_acyclic_and_small(taxonomy):
     assert "Princeton University" in assets.path("licenses/WordNet.txt").read_text()
 
 
-def test_senses_keep_the_order_of_wordnet(taxonomy):
+def test_senses_keep_the_order_of_wordnet(taxonomy: Taxonomy) -> None:
     # mouse: the rodent, a timid person, the device; a black eye, the other sense, is no concrete noun
     assert taxonomy.senses("mouse") == ("n02332897", "n10355276", "n03799022")
     # the first sense of table is a set of data
@@ -112,7 +114,7 @@ def test_senses_keep_the_order_of_wordnet(taxonomy):
     assert taxonomy.senses("freedom") == taxonomy.senses("") == taxonomy.senses("zorblax") == ()
 
 
-def test_unknown_concept_is_named():
+def test_unknown_concept_is_named() -> None:
     for ask in (DIAMOND.depth, DIAMOND.lineage):
         with pytest.raises(ValueError, match="no concept 'n99999999'"):
             ask("n99999999")
@@ -120,7 +122,7 @@ def test_unknown_concept_is_named():
 
 
 @pytest.mark.parametrize("role", list(Role))
-def test_public_words_form_a_chain_above_each_drawn_noun(taxonomy, role):
+def test_public_words_form_a_chain_above_each_drawn_noun(taxonomy: Taxonomy, role: Role) -> None:
     assert ROOT in general_nouns(role)
     for concept in drawn_nouns(role):
         above = sorted(taxonomy.ancestors(concept) & public_nouns(role).keys(), key=taxonomy.depth)
@@ -128,7 +130,7 @@ def test_public_words_form_a_chain_above_each_drawn_noun(taxonomy, role):
             assert taxonomy.is_a(special, general)
 
 
-def test_loading_is_fast_in_a_fresh_process():
+def test_loading_is_fast_in_a_fresh_process() -> None:
     code = (
         "import time; t = time.perf_counter(); from fedaigc.semantics.concepts.taxonomy import Taxonomy; "
         "import sys; assert 'networkx' not in sys.modules and 'torch' not in sys.modules; "

@@ -12,9 +12,10 @@ from fedaigc.rng import numpy_rng
 from fedaigc.wireless.adaptive import choose_scheme
 from fedaigc.wireless.block_code import MCS, PAYLOAD_BITS, Scheme
 from fedaigc.wireless.block_table import block_table, block_tables
+from fedaigc.wireless.channel import Channel
 from fedaigc.wireless.fading import Fading
 from fedaigc.wireless.fast_radio import FastRadioChannel
-from fedaigc.wireless.modulation import MODULATIONS
+from fedaigc.wireless.modulation import MODULATIONS, Modulation
 from fedaigc.wireless.radio import RadioChannel, Transmission
 
 BLOCKS = 120
@@ -22,7 +23,7 @@ BLOCKS = 120
 BOUND = 0.01 / (3 * 4)
 
 
-def blocks_wrong(channel, blocks: int, seed: int) -> tuple[np.ndarray, int]:
+def blocks_wrong(channel: Channel, blocks: int, seed: int) -> tuple[np.ndarray, int]:
     """Bit errors of each block, and the bits on air."""
     random = numpy_rng(seed, "fast against full")
     sent = random.integers(0, 2, blocks * PAYLOAD_BITS, dtype=np.uint8)
@@ -86,7 +87,7 @@ def test_retransmission_over_fades_as_in_the_full_chain() -> None:
 
 
 @pytest.mark.parametrize("modulation", MODULATIONS)
-def test_uncoded_bits_over_fades(modulation: str) -> None:
+def test_uncoded_bits_over_fades(modulation: Modulation) -> None:
     """Mean error rates over 2,000 fades against the closed form for Rayleigh."""
     from fedaigc.wireless.modulation import BITS_PER_SYMBOL, bit_error_rates
 

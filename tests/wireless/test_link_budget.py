@@ -1,5 +1,7 @@
 """Powers, seconds and joules by hand."""
 
+from typing import Any
+
 import pytest
 
 from fedaigc.errors import UserError
@@ -34,6 +36,6 @@ def test_time_and_energy_by_hand() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"distance_m": 0.5}, {"tx_power_w": 0.0}, {"overhead": 1.0}, {"bandwidth_hz": float("nan")}]
 )
-def test_what_is_refused(wrong: dict[str, float]) -> None:
+def test_what_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         RadioLink(**({"distance_m": 10.0, "tx_power_w": 0.1} | wrong))

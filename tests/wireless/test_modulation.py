@@ -7,7 +7,7 @@ from scipy.stats import norm
 from fedaigc.rng import numpy_rng
 from fedaigc.wireless.block_code import Scheme
 from fedaigc.wireless.fading import Fading
-from fedaigc.wireless.modulation import BITS_PER_SYMBOL, MODULATIONS, bit_error_rates
+from fedaigc.wireless.modulation import BITS_PER_SYMBOL, MODULATIONS, Modulation, bit_error_rates
 from fedaigc.wireless.radio import RadioChannel, Transmission
 
 SNRS_DB = (0.0, 3.0, 6.0, 9.0, 12.0, 15.0)
@@ -19,7 +19,7 @@ BOUND = norm.isf(0.01 / 2 / COMPARISONS)
 
 @pytest.mark.parametrize("rayleigh", [False, True], ids=["awgn", "rayleigh"])
 @pytest.mark.parametrize("modulation", MODULATIONS)
-def test_error_rates_of_every_bit(modulation: str, rayleigh: bool) -> None:
+def test_error_rates_of_every_bit(modulation: Modulation, rayleigh: bool) -> None:
     width = BITS_PER_SYMBOL[modulation]
     # a fade a symbol: then the errors of different symbols are independent, and the interval is binomial
     fading = Fading(1 if rayleigh else None)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedaigc.errors import UserError
 from fedaigc.rng import numpy_rng, rng
-from fedaigc.wireless.number_format import FORMAT_NAMES, LOADING, NumberFormat
+from fedaigc.wireless.number_format import FORMAT_NAMES, LOADING, FormatName, NumberFormat
 
 FIXED = ("fixed8", "fixed8-gray")
 
@@ -20,7 +20,7 @@ def gaussian(count: int = 4096) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", FIXED)
-def test_a_hand_derived_code(name: str) -> None:
+def test_a_hand_derived_code(name: FormatName) -> None:
     """Range 4: cells of 1/32. 0.5 is cell 144 = 10010000, in Gray 11011000; its middle is 0.5 + 1/64."""
     number_format = NumberFormat(name, 4.0)
     bits = number_format.to_bits(torch.tensor([0.5]))
@@ -38,7 +38,7 @@ def test_the_significance_of_float_bits() -> None:
     arrays.arrays(np.float32, st.integers(1, 40), elements=st.floats(-100, 100, width=32)),
     st.sampled_from(FORMAT_NAMES),
 )
-def test_without_errors_only_rounding_is_lost(values: np.ndarray, name: str) -> None:
+def test_without_errors_only_rounding_is_lost(values: np.ndarray, name: FormatName) -> None:
     number_format = NumberFormat(name, 4.0)
     sent = torch.from_numpy(values)
     received = number_format.from_bits(number_format.to_bits(sent))
@@ -54,7 +54,9 @@ def test_without_errors_only_rounding_is_lost(values: np.ndarray, name: str) -> 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.sampled_from(FIXED), st.floats(0.01, 1e6))
-def test_fixed_point_is_finite_at_any_bit_error_rate(seed: int, rate: float, name: str, limit: float) -> None:
+def test_fixed_point_is_finite_at_any_bit_error_rate(
+    seed: int, rate: float, name: FormatName, limit: float
+) -> None:
     number_format = NumberFormat(name, limit)
     random = np.random.default_rng(seed)
     bits = number_format.to_bits(gaussian(64) * limit)
@@ -75,7 +77,7 @@ def bit_flip_error(number_format: NumberFormat, values: Tensor, rates: np.ndarra
 
 @pytest.mark.parametrize("name", FIXED)
 @pytest.mark.parametrize("rate", [0.0, 0.005, 0.02, 0.1, 0.5])
-def test_the_error_of_bit_flips_equals_theory(name: str, rate: float) -> None:
+def test_the_error_of_bit_flips_equals_theory(name: FormatName, rate: float) -> None:
     """The mean of 200 transmissions lies within 4 standard errors of the transition matrix's expectation."""
     number_format, values = NumberFormat(name, LOADING), gaussian(2048)
     bits = number_format.to_bits(values)
@@ -115,7 +117,7 @@ def test_the_range_that_serves_a_gaussian_best_is_near_the_one_used() -> None:
 
 
 @pytest.mark.parametrize("name", FIXED)
-def test_an_erased_tail_leaves_the_middle_of_its_interval(name: str) -> None:
+def test_an_erased_tail_leaves_the_middle_of_its_interval(name: FormatName) -> None:
     """Bits 2 on erased of a value in [2, 4): the middle of the upper quarter is 3, one cell above by half."""
     number_format = NumberFormat(name, 4.0)
     bits = number_format.to_bits(torch.tensor([2.1, -0.3]))
@@ -126,7 +128,7 @@ def test_an_erased_tail_leaves_the_middle_of_its_interval(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)
-def test_filling_changes_nothing_that_arrived(name: str) -> None:
+def test_filling_changes_nothing_that_arrived(name: FormatName) -> None:
     number_format = NumberFormat(name, 4.0)
     bits = number_format.to_bits(gaussian(64))
     assert np.array_equal(number_format.fill_erased(bits, np.zeros(bits.shape, bool)), bits)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fedaigc.errors import UserError
 from fedaigc.rng import numpy_rng
 from fedaigc.wireless.block_code import BLOCK_BITS, MCS, PAYLOAD_BITS, Scheme, block_code, to_blocks
-from fedaigc.wireless.channel import BinarySymmetricChannel, PerfectChannel
+from fedaigc.wireless.channel import BinarySymmetricChannel, Channel, PerfectChannel
 from fedaigc.wireless.fading import Fading, coherence_time_s
 from fedaigc.wireless.modulation import demapper, mapper
 from fedaigc.wireless.protection import UnequalChannel
@@ -21,7 +21,7 @@ def random_bits(count: int, seed: int = 0) -> np.ndarray:
     return numpy_rng(seed, "bits").integers(0, 2, count, dtype=np.uint8)
 
 
-CHANNELS = {
+CHANNELS: dict[str, Channel] = {
     "perfect": PerfectChannel(),
     "symmetric": BinarySymmetricChannel(0.02),
     "qpsk": RadioChannel(Transmission(Scheme("qpsk", None)), 4.0),
@@ -52,13 +52,13 @@ def test_the_contract_of_every_channel(name: str) -> None:
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 3000), st.sampled_from(["perfect", "still", "loud"]))
 def test_without_noise_a_channel_is_the_identity(count: int, name: str) -> None:
-    channel = {
+    channels: dict[str, Channel] = {
         "perfect": PerfectChannel(),
         "still": BinarySymmetricChannel(0.0),
         "loud": RadioChannel(Transmission(Scheme("64qam", None)), 60.0),
-    }[name]
+    }
     bits = random_bits(count)
-    assert np.array_equal(channel.send(bits, numpy_rng(1, "loud")).bits, bits)
+    assert np.array_equal(channels[name].send(bits, numpy_rng(1, "loud")).bits, bits)
 
 
 def test_flips_come_at_their_rate() -> None:
@@ -73,9 +73,11 @@ def test_every_scheme_carries_its_blocks_at_a_good_snr(index: int) -> None:
     bits = random_bits(2500)
     channel = RadioChannel(Transmission(MCS[index]), 28.0)
     reception = channel.send(bits, numpy_rng(0, "good"))
+    code_rate = MCS[index].code_rate
+    assert code_rate is not None
     assert np.array_equal(reception.bits, bits)
     assert reception.bits_on_air == 3 * MCS[index].coded_bits
-    assert MCS[index].coded_bits == pytest.approx(BLOCK_BITS / MCS[index].code_rate, abs=8)
+    assert MCS[index].coded_bits == pytest.approx(BLOCK_BITS / code_rate, abs=8)
 
 
 def test_stopping_early_finds_what_all_iterations_find() -> None:

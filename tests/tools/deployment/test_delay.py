@@ -11,14 +11,14 @@ from tools.deployment.delay import serve
 SECONDS = 0.15
 
 
-async def echo(reader, writer):
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(1 << 16):
         writer.write(data)
         await writer.drain()
     writer.close()
 
 
-async def round_trip(size):
+async def round_trip(size: int) -> tuple[bytes, bytes, float]:
     target, port = free_port(), free_port()
     async with await asyncio.start_server(echo, "127.0.0.1", target):
         relay = asyncio.create_task(serve(("127.0.0.1", port), ("127.0.0.1", target), SECONDS))
@@ -35,15 +35,15 @@ async def round_trip(size):
 
 
 @pytest.mark.parametrize("size", [1, 3_000_000])
-def test_bytes_come_late_complete_and_in_order(size):
+def test_bytes_come_late_complete_and_in_order(size: int) -> None:
     sent, received, seconds = asyncio.run(round_trip(size))
     assert received == sent
     # there and back; no upper limit: this machine may be busy
     assert seconds >= 2 * SECONDS
 
 
-def test_nobody_there_ends_the_connection():
-    async def refused():
+def test_nobody_there_ends_the_connection() -> None:
+    async def refused() -> None:
         port = free_port()
         relay = asyncio.create_task(serve(("127.0.0.1", port), ("127.0.0.1", free_port()), SECONDS))
         await asyncio.sleep(0.1)
