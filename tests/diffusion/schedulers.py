@@ -6,7 +6,8 @@ from typing import Any
 import diffusers
 
 # class and what is set beside the family's own noise schedule
-DIFFUSION = {
+Table = dict[str, tuple[str, dict[str, Any]]]
+DIFFUSION: Table = {
     "DDIM": ("DDIMScheduler", {}),
     "PNDM": ("PNDMScheduler", {"skip_prk_steps": True}),
     "Euler": ("EulerDiscreteScheduler", {}),
@@ -16,7 +17,7 @@ DIFFUSION = {
     "Heun": ("HeunDiscreteScheduler", {}),
 }
 # not asked for by anyone yet: the same technique carries them
-MORE_DIFFUSION = {
+MORE_DIFFUSION: Table = {
     "DDPM": ("DDPMScheduler", {}),
     "PNDM-Runge-Kutta": ("PNDMScheduler", {"skip_prk_steps": False}),
     "Euler-Karras": ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
@@ -29,7 +30,7 @@ MORE_DIFFUSION = {
     "LCM": ("LCMScheduler", {}),
 }
 _FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
-FLOW = {
+FLOW: dict[str, Table] = {
     "sd3": {
         "FlowMatchEuler": ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
         "FlowMatchEuler-dynamic": ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True}),

@@ -16,7 +16,7 @@ from tests.diffusion.tiny_pipelines import clip_tokenizer
 def stable_diffusion_14() -> Any:
     """The pipeline, float32 on the CPU."""
     torch.manual_seed(14)
-    unet = UNet2DConditionModel(
+    unet: Any = UNet2DConditionModel(
         act_fn="silu",
         attention_head_dim=8,
         block_out_channels=(320, 640, 1280, 1280),
@@ -35,7 +35,7 @@ def stable_diffusion_14() -> Any:
         sample_size=64,
         up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
     )
-    vae = AutoencoderKL(
+    vae: Any = AutoencoderKL(
         act_fn="silu",
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -47,7 +47,7 @@ def stable_diffusion_14() -> Any:
         sample_size=512,
         up_block_types=("UpDecoderBlock2D",) * 4,
     )
-    text_encoder = CLIPTextModel(
+    text_encoder: Any = CLIPTextModel(
         CLIPTextConfig(
             bos_token_id=0,
             eos_token_id=1,
@@ -71,7 +71,7 @@ def stable_diffusion_14() -> Any:
         for name, parameter in unet.named_parameters():
             if "attn2" in name:
                 parameter.mul_(2)
-    pipe = StableDiffusionPipeline(
+    pipe: Any = StableDiffusionPipeline(
         vae=vae.eval(),
         text_encoder=text_encoder.eval(),
         tokenizer=tokenizer,

@@ -199,13 +199,13 @@ def distance(first: Adapter, second: Adapter) -> float:
 
 
 def test_the_base_fingerprint_is_the_same_after_training(data: EncodedImages) -> None:
-    pipe = load_pipeline()
+    pipe: Any = load_pipeline()
     before = base_fingerprint(pipe)
     fresh(pipe)
     run(pipe, data, steps=1)
     for stage in (Stage.SHARED, Stage.PERSONAL):
         remove(pipe, stage)
-    clean = load_pipeline()
+    clean: Any = load_pipeline()
     for name, value in clean.unet.state_dict().items():
         found = pipe.unet.state_dict()
         assert torch.equal(found.get(name, found.get(_wrapped(name))), value)

@@ -5,6 +5,7 @@ weights that carry the prompt and the answer are scaled up until latents and pro
 """
 
 import string
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,11 +43,14 @@ _DIFFUSION = {
     "clip_sample": False,
 }
 
+# the pipeline of a family
+Tiny = Callable[[str], Any]
+
 
 def tiny_pipeline(family: str) -> Any:
     """One of FAMILIES, float32 on the CPU, the same weights at every call."""
     torch.manual_seed(FAMILIES.index(family))
-    pipe = {
+    pipe: Any = {
         "sd1": lambda: _stable_diffusion("epsilon"),
         "sd2": lambda: _stable_diffusion("v_prediction"),
         "sdxl": _sdxl,
@@ -105,8 +109,8 @@ def _t5(width: int) -> T5EncoderModel:
     return T5EncoderModel(config).eval()
 
 
-def _vae(channels: int) -> AutoencoderKL:
-    return AutoencoderKL(
+def _vae(channels: int) -> Any:
+    vae: Any = AutoencoderKL(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -115,10 +119,11 @@ def _vae(channels: int) -> AutoencoderKL:
         sample_size=SIZE,
         scaling_factor=0.5,
         shift_factor=0.1,
-    ).eval()
+    )
+    return vae.eval()
 
 
-def _unet(**options: Any) -> UNet2DConditionModel:
+def _unet(**options: Any) -> Any:
     config = {
         "sample_size": SIZE // 2,
         "block_out_channels": (8, 16),
@@ -129,7 +134,8 @@ def _unet(**options: Any) -> UNet2DConditionModel:
         "cross_attention_dim": _WIDTH,
         "attention_head_dim": 4,
     }
-    unet = UNet2DConditionModel(**(config | options)).eval()
+    unet: Any = UNet2DConditionModel(**(config | options))
+    unet.eval()
     _scale(unet, "attn2", 3.0)
     _scale(unet, "conv_out", 3.0)
     return unet
@@ -170,7 +176,7 @@ def _sdxl() -> StableDiffusionXLPipeline:
 
 
 def _sd3() -> StableDiffusion3Pipeline:
-    transformer = SD3Transformer2DModel(
+    transformer: Any = SD3Transformer2DModel(
         sample_size=SIZE // 2,
         patch_size=1,
         in_channels=4,
@@ -182,7 +188,8 @@ def _sd3() -> StableDiffusion3Pipeline:
         caption_projection_dim=32,
         pooled_projection_dim=2 * _WIDTH,
         pos_embed_max_size=SIZE,
-    ).eval()
+    )
+    transformer.eval()
     _scale(transformer, "proj_out", 5.0)
     _scale(transformer, "context_embedder", 5.0)
     return StableDiffusion3Pipeline(
@@ -199,7 +206,7 @@ def _sd3() -> StableDiffusion3Pipeline:
 
 
 def _flux() -> FluxPipeline:
-    transformer = FluxTransformer2DModel(
+    transformer: Any = FluxTransformer2DModel(
         patch_size=1,
         in_channels=16,
         num_layers=1,
@@ -210,7 +217,8 @@ def _flux() -> FluxPipeline:
         pooled_projection_dim=_WIDTH,
         guidance_embeds=True,
         axes_dims_rope=(4, 4, 8),
-    ).eval()
+    )
+    transformer.eval()
     _scale(transformer, "proj_out", 5.0)
     _scale(transformer, "context_embedder", 5.0)
     return FluxPipeline(

@@ -105,9 +105,10 @@ def test_the_layer_moves_by_s_b_a(pipe: Any) -> None:
     assert adapter.scale == 0.5
     install(pipe, state_of(adapter))
     with_adapter = answer(pipe)
-    reference = load_pipeline()
+    reference: Any = load_pipeline()
     with torch.no_grad():
-        for name, layer in adapted_layers(reference).items():
+        layers: dict[str, Any] = adapted_layers(reference)
+        for name, layer in layers.items():
             down, up = adapter.lora[name]
             delta = adapter.scale * (up.flatten(1) @ down.flatten(1))
             layer.weight += delta.reshape(layer.weight.shape)
@@ -117,7 +118,7 @@ def test_the_layer_moves_by_s_b_a(pipe: Any) -> None:
 def residuals(pipe: Any) -> dict[str, Any]:
     """A dense residual on a linear layer and on a convolution, and a low-rank pair on another layer."""
     noise = rng(2, "residual")
-    layers = adapted_layers(pipe)
+    layers: dict[str, Any] = adapted_layers(pipe)
     linear = next(name for name in layers if name.endswith("to_q"))
     other = next(name for name in layers if name.endswith("to_k"))
     convolution = next(name for name in layers if name.endswith("conv1"))
@@ -138,11 +139,12 @@ def test_a_residual_acts_in_the_shared_stage_only(pipe: Any) -> None:
     residual = residuals(pipe)
     install(pipe, state_of(fresh, residual=residual))
     moved = answer(pipe)
-    reference = load_pipeline()
+    reference: Any = load_pipeline()
+    layers: dict[str, Any] = adapted_layers(reference)
     with torch.no_grad():
         for name, value in residual.items():
             dense = value if isinstance(value, Tensor) else value[1] @ value[0]
-            adapted_layers(reference)[name].weight += dense
+            layers[name].weight += dense
     torch.testing.assert_close(answer(reference), moved, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(moved, base)
     for stage in (Stage.BASE, Stage.PERSONAL):
@@ -153,13 +155,15 @@ def test_a_residual_acts_in_the_shared_stage_only(pipe: Any) -> None:
 
 
 def test_w0_is_never_written_to(pipe: Any) -> None:
-    weights = {name: layer.weight.detach().clone() for name, layer in adapted_layers(pipe).items()}
+    layers: dict[str, Any] = adapted_layers(pipe)
+    weights = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     install(pipe, state_of(trained(pipe, "shared"), residual=residuals(pipe)))
     install_personal(pipe, trained(pipe, "personal"))
     answer(pipe)
     remove(pipe, Stage.SHARED)
     remove(pipe, Stage.PERSONAL)
-    for name, layer in adapted_layers(pipe).items():
+    after: dict[str, Any] = adapted_layers(pipe)
+    for name, layer in after.items():
         assert torch.equal(layer.weight, weights[name])
 
 
@@ -223,7 +227,7 @@ def test_an_exported_folder_is_an_ordinary_lora_folder(pipe: Any, tmp_path: Any)
         activate(pipe, stage)
         expected = answer(pipe)
         export_lora(pipe, kind, tmp_path / stage.value)
-        stranger = load_pipeline()
+        stranger: Any = load_pipeline()
         stranger.load_lora_weights(str(tmp_path / stage.value))
         assert torch.equal(answer(stranger), expected)
         imported = import_lora(load_pipeline(), tmp_path / stage.value)
@@ -236,7 +240,7 @@ def test_a_folder_that_another_tool_wrote_can_be_imported(pipe: Any, tmp_path: A
     """As peft and diffusers' training scripts write it: their own add_adapter and save_lora_adapter."""
     from peft import LoraConfig
 
-    other = load_pipeline()
+    other: Any = load_pipeline()
     other.unet.add_adapter(
         LoraConfig(r=4, lora_alpha=2, target_modules=["to_q", "to_v"]), adapter_name="default"
     )

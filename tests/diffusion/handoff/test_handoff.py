@@ -4,6 +4,7 @@ import hashlib
 import json
 import struct
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from jaxtyping import TypeCheckError
 
 from fedaigc.diffusion.handoff.packet import write_packet
 from fedaigc.diffusion.handoff.packing import (
+    Delivery,
+    Handoff,
     PacketError,
     check_handoff,
     pack,
@@ -20,11 +23,11 @@ from fedaigc.diffusion.handoff.packing import (
     unpack,
 )
 from fedaigc.diffusion.sampling.segment import DenoisingState, initial_state, run_segment
-from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
 from tests.diffusion.schedule.test_plan import PLAN
 from tests.diffusion.schedulers import scheduler_of
-from tests.diffusion.tiny_pipelines import SIZE
+from tests.diffusion.tiny_pipelines import SIZE, Tiny
 
 PROMPT = {"prompt": "an apple on a table"}
 PREFIX = 42
@@ -52,7 +55,7 @@ EXACT = pack(STATE, PLAN, "exact", noise_stream=True)
 LATENTS = pack(STATE, replace(PLAN), "latents", noise_stream=True)
 
 
-def same(one, other):
+def same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
     if isinstance(one, dict):
@@ -62,14 +65,14 @@ def same(one, other):
     return type(one) is type(other) and one == other
 
 
-def plan_of(pipe, scheduler, steps=4):
+def plan_of(pipe: Any, scheduler: str, steps: int = 4) -> DenoisingPlan:
     pipe.scheduler = scheduler_of("sd1", scheduler)
     return build_plan(
         pipe, num_inference_steps=steps, guidance_scale=4.0, height=SIZE, width=SIZE, base_hash="base"
     )
 
 
-def forged(**changes):
+def forged(**changes: Any) -> bytes:
     """A packet of other header entries, with checksums that fit: a faulty or hostile machine's."""
     length = struct.unpack_from("<I", EXACT, 6)[0]
     header = json.loads(EXACT[PREFIX : PREFIX + length])
@@ -80,14 +83,14 @@ def forged(**changes):
     return sealed(json.dumps(header).encode(), EXACT[PREFIX + length :])
 
 
-def sealed(header, body, version=1):
+def sealed(header: bytes, body: bytes, version: int = 1) -> bytes:
     prefix = struct.pack("<4sHI", b"FAGC", version, len(header))
     return prefix + hashlib.sha256(prefix + header).digest() + header + body
 
 
 class TestRoundTrip:
     @pytest.mark.parametrize("delivery", ["strict", "tolerant"])
-    def test_an_exact_packet_returns_the_state(self, delivery):
+    def test_an_exact_packet_returns_the_state(self, delivery: Delivery) -> None:
         state = unpack(EXACT, PLAN, delivery)
         assert same(state.latents, STATE.latents)
         assert same(state.history, STATE.history)
@@ -95,7 +98,7 @@ class TestRoundTrip:
             assert getattr(state, name) == getattr(STATE, name)
 
     @pytest.mark.parametrize("delivery", ["strict", "tolerant"])
-    def test_a_packet_of_latents_drops_the_history_and_nothing_else(self, delivery):
+    def test_a_packet_of_latents_drops_the_history_and_nothing_else(self, delivery: Delivery) -> None:
         state = unpack(LATENTS, PLAN, delivery)
         assert same(state.latents, STATE.latents)
         assert state.history is None
@@ -105,7 +108,7 @@ class TestRoundTrip:
         bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40),
         kind=st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64]),
     )
-    def test_every_bit_pattern_survives(self, bits, kind):
+    def test_every_bit_pattern_survives(self, bits: list[int], kind: torch.dtype) -> None:
         """Also infinities and every NaN, which a number format would merge."""
         size = kind.itemsize
         raw = torch.tensor(bits, dtype=torch.int64).to({2: torch.int16, 4: torch.int32, 8: torch.int64}[size])
@@ -114,23 +117,23 @@ class TestRoundTrip:
         assert back.dtype == kind
         assert torch.equal(back.view(raw.dtype).flatten(), raw)
 
-    def test_latents_that_are_not_contiguous(self):
+    def test_latents_that_are_not_contiguous(self) -> None:
         turned = STATE.latents.permute(0, 2, 3, 1)
         assert not turned.is_contiguous()
         assert torch.equal(unpack(pack(replace(STATE, latents=turned), PLAN), PLAN).latents, turned)
 
-    def test_the_same_state_is_the_same_packet(self):
+    def test_the_same_state_is_the_same_packet(self) -> None:
         assert pack(STATE, PLAN, noise_stream=True) == EXACT
         assert pack(unpack(EXACT, PLAN), PLAN, noise_stream=True) == EXACT
 
-    def test_the_state_may_be_written_to(self):
+    def test_the_state_may_be_written_to(self) -> None:
         """The bytes of a packet are shared by all members; their states are not."""
         one, other = unpack(EXACT, PLAN), unpack(EXACT, PLAN)
         one.latents.zero_()
         assert torch.equal(other.latents, STATE.latents)
 
     @pytest.mark.parametrize("handoff", ["exact", "latents"])
-    def test_the_noise_stream_is_carried_only_when_it_is_asked_for(self, handoff):
+    def test_the_noise_stream_is_carried_only_when_it_is_asked_for(self, handoff: Handoff) -> None:
         """The header of a packet names neither seed nor draws; the rest of the state is the same."""
         packet = pack(STATE, PLAN, handoff)
         state = unpack(packet, PLAN)
@@ -140,12 +143,12 @@ class TestRoundTrip:
         assert b"noise" not in packet
         assert b"draw" not in packet
 
-    def test_a_stream_that_did_not_come_cannot_be_handed_on(self):
+    def test_a_stream_that_did_not_come_cannot_be_handed_on(self) -> None:
         with pytest.raises(UserError, match="without its noise stream"):
             pack(unpack(pack(STATE, PLAN), PLAN), PLAN, noise_stream=True)
 
     @pytest.mark.parametrize("scheduler", ["EulerAncestral", "DDIM"])
-    def test_without_a_stream_no_step_may_draw(self, tiny, scheduler):
+    def test_without_a_stream_no_step_may_draw(self, tiny: Tiny, scheduler: str) -> None:
         pipe = tiny("sd1")
         plan = plan_of(pipe, scheduler)
         state = run_segment(pipe, initial_state(pipe, plan, 5), PROMPT, plan, 2)
@@ -157,13 +160,13 @@ class TestRoundTrip:
             run_segment(pipe, received, PROMPT, plan, 4)
         run_segment(pipe, received.with_noise_stream(7), PROMPT, plan, 4)
 
-    def test_a_history_that_cannot_be_written_is_refused(self):
+    def test_a_history_that_cannot_be_written_is_refused(self) -> None:
         with pytest.raises(TypeError, match="hook as a function"):
             pack(replace(STATE, history={"hook": lambda: 0}), PLAN)
 
 
 class TestLayout:
-    def test_bytes_are_counted(self):
+    def test_bytes_are_counted(self) -> None:
         """Latents 2 x 4 x 4 x 4 x 4 bytes = 512; history one more such tensor and one of half the width."""
         layout = packet_layout(EXACT)
         assert layout.header == (0, len(EXACT) - 1280)
@@ -172,25 +175,27 @@ class TestLayout:
         first, end = packet_layout(LATENTS).latents
         assert (end - first, packet_layout(LATENTS).history) == (512, (len(LATENTS), len(LATENTS)))
 
-    def test_the_latents_lie_where_the_span_says(self):
+    def test_the_latents_lie_where_the_span_says(self) -> None:
         first, end = packet_layout(EXACT).latents
         assert EXACT[first:end] == STATE.latents.numpy().astype("<f4").tobytes()
 
-    def test_nothing_in_it_is_executable(self):
+    def test_nothing_in_it_is_executable(self) -> None:
         """Header in JSON, body in plain numbers: the bytes are accounted for to the last one."""
         length = struct.unpack_from("<I", EXACT, 6)[0]
         header = json.loads(EXACT[PREFIX : PREFIX + length])
         assert len(EXACT) == PREFIX + length + header["body_bytes"]
+        history = STATE.history
+        assert history is not None
         numbers = [
             STATE.latents,
-            STATE.history["model_outputs"][1],
-            STATE.history["sample"].view(torch.int16),
+            history["model_outputs"][1],
+            history["sample"].view(torch.int16),
         ]
         assert EXACT[PREFIX + length :] == b"".join(tensor.numpy().tobytes() for tensor in numbers)
 
 
 @st.composite
-def damaged(draw, packet):
+def damaged(draw: st.DrawFn, packet: bytes) -> bytes:
     """A packet after flips, a cut, an insertion, or two pieces swapped; never the packet itself."""
     data = bytearray(packet)
     position = st.integers(0, len(data) - 1)
@@ -219,14 +224,14 @@ def damaged(draw, packet):
 
 @pytest.mark.parametrize("packet", [EXACT, LATENTS], ids=["exact", "latents"])
 class TestDamage:
-    def test_strict_refuses_every_flipped_bit(self, packet):
+    def test_strict_refuses_every_flipped_bit(self, packet: bytes) -> None:
         for position in range(len(packet)):
             data = bytearray(packet)
             data[position] ^= 1 << position % 8
             with pytest.raises(PacketError):
                 unpack(bytes(data), PLAN, "strict")
 
-    def test_tolerant_refuses_flips_in_the_header_and_no_others(self, packet):
+    def test_tolerant_refuses_flips_in_the_header_and_no_others(self, packet: bytes) -> None:
         start = packet_layout(packet).header[1]
         for position in range(len(packet)):
             data = bytearray(packet)
@@ -239,13 +244,15 @@ class TestDamage:
 
     @given(data=st.data())
     @settings(max_examples=300, deadline=None)
-    def test_strict_refuses_every_damaged_packet(self, packet, data):
+    def test_strict_refuses_every_damaged_packet(self, packet: bytes, data: st.DataObject) -> None:
         with pytest.raises(PacketError):
             unpack(data.draw(damaged(packet)), PLAN, "strict")
 
     @given(data=st.data())
     @settings(max_examples=300, deadline=None)
-    def test_tolerant_refuses_a_damaged_header_or_length_and_nothing_else(self, packet, data):
+    def test_tolerant_refuses_a_damaged_header_or_length_and_nothing_else(
+        self, packet: bytes, data: st.DataObject
+    ) -> None:
         broken = data.draw(damaged(packet))
         start = packet_layout(packet).header[1]
         if broken[:start] == packet[:start] and len(broken) == len(packet):
@@ -256,7 +263,7 @@ class TestDamage:
             with pytest.raises(PacketError):
                 unpack(broken, PLAN, "tolerant")
 
-    def test_a_body_of_another_length_is_refused_with_both_lengths(self, packet):
+    def test_a_body_of_another_length_is_refused_with_both_lengths(self, packet: bytes) -> None:
         first, end = packet_layout(packet).latents[0], len(packet)
         for broken, length in ((packet[:-1], end - first - 1), (packet + b"\0", end - first + 1)):
             for delivery in ("strict", "tolerant"):
@@ -264,7 +271,7 @@ class TestDamage:
                     unpack(broken, PLAN, delivery)
 
 
-def test_bit_errors_in_the_body_reach_the_latents_as_they_are():
+def test_bit_errors_in_the_body_reach_the_latents_as_they_are() -> None:
     """Bit 30 of the first value, its highest exponent bit, is flipped: nothing else changes."""
     data = bytearray(EXACT)
     data[packet_layout(EXACT).latents[0] + 3] ^= 0x40
@@ -281,22 +288,25 @@ class TestPacketsOfSomethingElse:
         ("field", "words"),
         [("base_hash", "base model"), ("shared_hash", "shared state"), ("guidance_scale", "plan")],
     )
-    def test_another_base_shared_state_or_plan_is_refused_with_both_named(self, field, words, delivery):
-        other = replace(PLAN, **{field: 1.5 if field == "guidance_scale" else "f" * 64})
+    def test_another_base_shared_state_or_plan_is_refused_with_both_named(
+        self, field: str, words: str, delivery: Delivery
+    ) -> None:
+        changed: Any = {field: 1.5 if field == "guidance_scale" else "f" * 64}
+        other = replace(PLAN, **changed)
         given, expected = (
             (PLAN.fingerprint(), other.fingerprint()) if words == "plan" else (getattr(PLAN, field), "f" * 64)
         )
         with pytest.raises(PacketError, match=f"{words} '{given}', expected {words} '{expected}'"):
             unpack(EXACT, other, delivery)
 
-    def test_another_version_is_refused_with_both_named(self):
+    def test_another_version_is_refused_with_both_named(self) -> None:
         length = struct.unpack_from("<I", EXACT, 6)[0]
         packet = sealed(EXACT[PREFIX : PREFIX + length], EXACT[PREFIX + length :], version=2)
         with pytest.raises(PacketError, match="version 2, this build reads version 1"):
             unpack(packet, PLAN, "tolerant")
 
     @pytest.mark.parametrize("data", [b"", b"FAGC", b"\x80\x04pickle" * 20, bytes(1000)])
-    def test_other_bytes(self, data):
+    def test_other_bytes(self, data: bytes) -> None:
         with pytest.raises(PacketError):
             unpack(data, PLAN)
 
@@ -330,27 +340,27 @@ class TestPacketsOfSomethingElse:
         ],
         ids=str,
     )
-    def test_headers_with_good_checksums_and_bad_content(self, changes):
+    def test_headers_with_good_checksums_and_bad_content(self, changes: Any) -> None:
         with pytest.raises(PacketError):
             unpack(forged(**changes), PLAN, "tolerant")
 
     @pytest.mark.parametrize(
         "header", [b"[]", b"{", b"\xff", b"[" * 100_000, b'{"step": ' + b"9" * 5000 + b"}"]
     )
-    def test_headers_that_are_no_object(self, header):
+    def test_headers_that_are_no_object(self, header: bytes) -> None:
         with pytest.raises(PacketError):
             unpack(sealed(header, b""), PLAN)
 
-    def test_an_unknown_delivery_is_a_programming_error(self):
+    def test_an_unknown_delivery_is_a_programming_error(self) -> None:
         with pytest.raises((TypeCheckError, ValueError)):
-            unpack(EXACT, PLAN, "loose")
+            unpack(EXACT, PLAN, "loose")  # type: ignore[arg-type]
 
 
 class TestHandOffOfLatents:
     """Relative error of the end against the stock run, with the history dropped at K."""
 
     @pytest.mark.parametrize("scheduler", ["DDIM", "Euler", "EulerAncestral", "DDPM", "LCM"])
-    def test_one_step_schedulers_lose_nothing(self, tiny, scheduler):
+    def test_one_step_schedulers_lose_nothing(self, tiny: Tiny, scheduler: str) -> None:
         pipe = tiny("sd1")
         plan = plan_of(pipe, scheduler)
         start = initial_state(pipe, plan, 5)
@@ -361,7 +371,9 @@ class TestHandOffOfLatents:
             assert torch.equal(run_segment(pipe, state, PROMPT, plan, plan.num_steps).latents, whole)
 
     @pytest.mark.parametrize(("scheduler", "steps"), [("Heun", 4), ("KDPM2Ancestral", 3)])
-    def test_two_evaluation_schedulers_lose_nothing_between_their_steps(self, tiny, scheduler, steps):
+    def test_two_evaluation_schedulers_lose_nothing_between_their_steps(
+        self, tiny: Tiny, scheduler: str, steps: int
+    ) -> None:
         pipe = tiny("sd1")
         plan = plan_of(pipe, scheduler, steps)
         state = start = initial_state(pipe, plan, 5)
@@ -376,7 +388,7 @@ class TestHandOffOfLatents:
                     pack(state, plan, "latents")
 
     @pytest.mark.parametrize("scheduler", ["PNDM", "DPM++2M", "UniPC", "DEIS", "DPM++3M-Karras"])
-    def test_multistep_schedulers_restart_at_first_order(self, tiny, scheduler):
+    def test_multistep_schedulers_restart_at_first_order(self, tiny: Tiny, scheduler: str) -> None:
         """The end differs from the unsplit run, and by less than another prompt makes."""
         pipe = tiny("sd1")
         plan = plan_of(pipe, scheduler, steps=8)
@@ -392,7 +404,7 @@ class TestHandOffOfLatents:
             error = (restarted - whole).norm()
             assert 1e-4 * whole.norm() < error < (other - whole).norm()
 
-    def test_the_restarted_step_is_of_first_order(self, tiny):
+    def test_the_restarted_step_is_of_first_order(self, tiny: Tiny) -> None:
         """PNDM without history takes DDIM's step, x' = a x - b e(x), from the same latents."""
         pipe = tiny("sd1")
         plan = plan_of(pipe, "PNDM", steps=8)
@@ -415,7 +427,9 @@ class TestHandOffOfLatents:
             ("DPM-singlestep", 2, "nothing is known"),
         ],
     )
-    def test_where_latents_alone_cannot_go_on(self, tiny, scheduler, step, reason):
+    def test_where_latents_alone_cannot_go_on(
+        self, tiny: Tiny, scheduler: str, step: int, reason: str
+    ) -> None:
         pipe = tiny("sd1")
         plan = plan_of(pipe, scheduler)
         state = run_segment(pipe, initial_state(pipe, plan, 5), PROMPT, plan, step)
@@ -428,7 +442,7 @@ class TestHandOffOfLatents:
                 attempt()
         check_handoff(plan, step, "exact")
 
-    def test_a_lost_history_cannot_be_handed_on_as_exact(self):
+    def test_a_lost_history_cannot_be_handed_on_as_exact(self) -> None:
         with pytest.raises(UserError, match="latents only"):
             pack(unpack(LATENTS, PLAN), PLAN, "exact")
 
@@ -445,7 +459,7 @@ class TestHandOffOfLatents:
         ("PNDM", 4),
     ],
 )
-def test_what_the_history_costs(tiny, scheduler, kept):
+def test_what_the_history_costs(tiny: Tiny, scheduler: str, kept: int) -> None:
     """Whole latents beside the latents: none for one-step methods, two inside Heun's pair, four for PNDM."""
     pipe = tiny("sd1")
     plan = plan_of(pipe, scheduler, steps=8)
@@ -455,7 +469,7 @@ def test_what_the_history_costs(tiny, scheduler, kept):
     assert history == kept * latents
 
 
-def test_write_packet_lists_history_in_name_order():
+def test_write_packet_lists_history_in_name_order() -> None:
     """So that the same history, gathered in another order, is the same packet."""
     latents = torch.ones(1, 4)
     values = {"a": torch.zeros(32), "b": torch.ones(32)}

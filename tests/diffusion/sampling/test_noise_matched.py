@@ -1,24 +1,30 @@
 """Received latents resumed at their own noise level."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, PNDMScheduler
+from PIL import Image
 
 from fedaigc.diffusion.handoff.packing import number_format_at
 from fedaigc.diffusion.sampling.noise_matched import matched_log_snr, resume_noise_matched
-from fedaigc.diffusion.sampling.segment import finish_segment, initial_state, run_segment
-from fedaigc.diffusion.schedule.plan import build_plan, latents_std, log_snr
+from fedaigc.diffusion.sampling.segment import DenoisingState, finish_segment, initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan, latents_std, log_snr
 from fedaigc.errors import UserError
 from fedaigc.rng import numpy_rng, rng
 
 PROMPTS = {"prompt": [f"{noun} on a table" for noun in ("a dog", "a lemon", "a cup", "a tree")]}
 
+Images = list[Image.Image]
+Sent = tuple[DenoisingState, DenoisingPlan, Images]
+
 
 @pytest.fixture(params=["ddim", "euler"])
-def sent(request, pipe):
+def sent(request: pytest.FixtureRequest, pipe: Any) -> Iterator[Sent]:
     """Four states after 5 of 11 steps, their plan, and the images without any error."""
     stock = pipe.scheduler
     if request.param == "euler":
@@ -29,12 +35,12 @@ def sent(request, pipe):
     pipe.scheduler = stock
 
 
-def distance(images, expected) -> float:
+def distance(images: Images, expected: Images) -> float:
     pairs = zip(images, expected, strict=True)
     return float(np.mean([np.square(np.asarray(a, float) - np.asarray(b, float)).mean() for a, b in pairs]))
 
 
-def test_without_errors_it_is_the_plan_itself(pipe, sent) -> None:
+def test_without_errors_it_is_the_plan_itself(pipe: Any, sent: Sent) -> None:
     """Up to a timestep of 1 in 1,000, by which DDIM's own steps miss the next timestep of its list."""
     state, plan, expected = sent
     images, steps = resume_noise_matched(pipe, state, PROMPTS, plan, gain=1.0, error_variance=0.0)
@@ -42,7 +48,7 @@ def test_without_errors_it_is_the_plan_itself(pipe, sent) -> None:
     assert distance(images, expected) < 4.0
 
 
-def test_gaussian_errors_hurt_less_than_without(pipe, sent) -> None:
+def test_gaussian_errors_hurt_less_than_without(pipe: Any, sent: Sent) -> None:
     state, plan, expected = sent
     variance = latents_std(plan, 5) ** 2
     noise = torch.randn(state.latents.shape, generator=rng(0, "errors")) * variance**0.5
@@ -53,7 +59,7 @@ def test_gaussian_errors_hurt_less_than_without(pipe, sent) -> None:
     assert distance(matched, expected) < distance(naive, expected)
 
 
-def test_bit_flips_hurt_less_than_without(pipe, sent) -> None:
+def test_bit_flips_hurt_less_than_without(pipe: Any, sent: Sent) -> None:
     """At 6 % in plain fixed point: gain 1 - 2 p, for a bit keeps its sign 1 - p of the time."""
     state, plan, expected = sent
     number_format = number_format_at("fixed8", plan, 5)
@@ -71,7 +77,7 @@ def test_bit_flips_hurt_less_than_without(pipe, sent) -> None:
     assert distance(matched, expected) < distance(naive, expected)
 
 
-def test_the_level_by_hand(sent) -> None:
+def test_the_level_by_hand(sent: Sent) -> None:
     """Errors as strong as the noise itself cost ln 2; those of no bound lead to the first step."""
     _, plan, _ = sent
     level = log_snr(plan)[5]
@@ -80,13 +86,13 @@ def test_the_level_by_hand(sent) -> None:
     assert matched_log_snr(plan, 5, 1.0, float(noise)) == pytest.approx(level - np.log(2), abs=1e-6)
 
 
-def test_errors_without_bound_cost_all_steps_again(pipe, sent) -> None:
+def test_errors_without_bound_cost_all_steps_again(pipe: Any, sent: Sent) -> None:
     state, plan, _ = sent
     _, steps = resume_noise_matched(pipe, state, PROMPTS, plan, gain=1.0, error_variance=1e9)
     assert steps == plan.num_steps
 
 
-def test_what_is_refused(pipe, sent) -> None:
+def test_what_is_refused(pipe: Any, sent: Sent) -> None:
     state, plan, _ = sent
     broken = replace(state, latents=torch.full_like(state.latents, float("nan")))
     with pytest.raises(UserError, match="not finite"):

@@ -2,8 +2,11 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -12,17 +15,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedaigc.diffusion.handoff.packing import pack, unpack
-from fedaigc.diffusion.sampling.segment import DenoiserCount, decode, initial_state, run_segment
-from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.diffusion.sampling.segment import (
+    DenoiserCount,
+    DenoisingState,
+    decode,
+    initial_state,
+    run_segment,
+)
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
 from tests.diffusion.schedulers import scheduler_of
-from tests.diffusion.tiny_pipelines import SIZE, tiny_pipeline
+from tests.diffusion.tiny_pipelines import SIZE, Tiny, tiny_pipeline
 
 PROMPT = {"prompt": "an apple on a table"}
 OTHER = {"prompt": "a lemon near a bed"}
+Conditioning = Mapping[str, Any]
 
 
-def set_up(pipe, family, scheduler, steps=4, guidance_scale=4.0, **options):
+def set_up(
+    pipe: Any, family: str, scheduler: str, steps: int = 4, guidance_scale: float = 4.0, **options: Any
+) -> DenoisingPlan:
     pipe.scheduler = scheduler_of(family, scheduler)
     return build_plan(
         pipe,
@@ -35,7 +47,9 @@ def set_up(pipe, family, scheduler, steps=4, guidance_scale=4.0, **options):
     )
 
 
-def stock(pipe, plan, conditioning, seed, **options):
+def stock(
+    pipe: Any, plan: DenoisingPlan, conditioning: Conditioning, seed: int, **options: Any
+) -> torch.Tensor:
     return pipe(
         **conditioning,
         num_inference_steps=plan.num_inference_steps,
@@ -48,7 +62,9 @@ def stock(pipe, plan, conditioning, seed, **options):
     ).images
 
 
-def whole(pipe, plan, conditioning, seed, batch=1):
+def whole(
+    pipe: Any, plan: DenoisingPlan, conditioning: Conditioning, seed: int, batch: int = 1
+) -> DenoisingState:
     return run_segment(pipe, initial_state(pipe, plan, seed, batch), conditioning, plan, plan.num_steps)
 
 
@@ -64,7 +80,9 @@ def whole(pipe, plan, conditioning, seed, batch=1):
         ("flux", "FlowMatchEuler", 4.0, 4, 4),
     ],
 )
-def test_calls_and_samples_are_counted_apart(tiny, family, scheduler, guidance_scale, calls, samples):
+def test_calls_and_samples_are_counted_apart(
+    tiny: Tiny, family: str, scheduler: str, guidance_scale: float, calls: int, samples: int
+) -> None:
     pipe = tiny(family)
     plan = set_up(pipe, family, scheduler, guidance_scale=guidance_scale)
     with DenoiserCount(pipe) as count:
@@ -77,7 +95,7 @@ def test_calls_and_samples_are_counted_apart(tiny, family, scheduler, guidance_s
     assert count.calls == calls  # counting has ended
 
 
-def test_true_guidance_of_flux_runs_the_network_twice_a_step(tiny):
+def test_true_guidance_of_flux_runs_the_network_twice_a_step(tiny: Tiny) -> None:
     pipe = tiny("flux")
     plan = set_up(pipe, "flux", "FlowMatchEuler", negative_prompt="blurry")
     with DenoiserCount(pipe) as count:
@@ -85,7 +103,7 @@ def test_true_guidance_of_flux_runs_the_network_twice_a_step(tiny):
     assert (count.calls, count.samples) == (8, 8)
 
 
-def test_a_group_costs_its_shared_steps_once(tiny):
+def test_a_group_costs_its_shared_steps_once(tiny: Tiny) -> None:
     """K + U (N - K) evaluations: 3 + 4 x 1 = 7 for four members, where solo runs take 16."""
     pipe = tiny("sd1")
     plan = set_up(pipe, "sd1", "DDIM", guidance_scale=1.0)
@@ -97,10 +115,10 @@ def test_a_group_costs_its_shared_steps_once(tiny):
 
 
 @pytest.mark.parametrize("scheduler", ["DDIM", "PNDM", "Heun", "EulerAncestral"])
-def test_progress_is_told_in_steps_of_the_plan(tiny, scheduler):
+def test_progress_is_told_in_steps_of_the_plan(tiny: Tiny, scheduler: str) -> None:
     pipe = tiny("sd1")
     plan = set_up(pipe, "sd1", scheduler)
-    told = []
+    told: list[int] = []
     state = run_segment(pipe, initial_state(pipe, plan, 1), PROMPT, plan, 2, told.append)
     run_segment(pipe, state, PROMPT, plan, plan.num_steps, told.append)
     assert told == list(range(1, plan.num_steps + 1))
@@ -108,7 +126,7 @@ def test_progress_is_told_in_steps_of_the_plan(tiny, scheduler):
 
 @pytest.mark.parametrize("scheduler", ["PNDM", "EulerAncestral", "UniPC"])
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_a_batch_is_the_batch_of_the_stock_pipeline(tiny, family, scheduler):
+def test_a_batch_is_the_batch_of_the_stock_pipeline(tiny: Tiny, family: str, scheduler: str) -> None:
     pipe = tiny(family)
     plan = set_up(pipe, family, scheduler, negative_prompt="blurry")
     both = {"prompt": [PROMPT["prompt"], OTHER["prompt"]]}
@@ -118,7 +136,7 @@ def test_a_batch_is_the_batch_of_the_stock_pipeline(tiny, family, scheduler):
 
 
 @pytest.mark.parametrize("scheduler", ["DDIM", "PNDM", "DPM++2M", "UniPC", "Heun"])
-def test_members_finished_as_one_batch_agree_with_members_finished_alone(tiny, scheduler):
+def test_members_finished_as_one_batch_agree_with_members_finished_alone(tiny: Tiny, scheduler: str) -> None:
     """Across batch sizes the kernels differ, so 5e-6 of the latents' size instead of equality."""
     pipe = tiny("sd1")
     plan = set_up(pipe, "sd1", scheduler)
@@ -130,7 +148,7 @@ def test_members_finished_as_one_batch_agree_with_members_finished_alone(tiny, s
         assert (row - alone).abs().max() <= 5e-6 * alone.abs().max()
 
 
-def test_resuming_a_state_twice_gives_the_same_twice(tiny):
+def test_resuming_a_state_twice_gives_the_same_twice(tiny: Tiny) -> None:
     """Some schedulers add to their stored tensors in place; the state is not theirs."""
     pipe = tiny("sd1")
     for scheduler in ("PNDM", "PNDM-Runge-Kutta", "Heun", "UniPC", "LMS"):
@@ -145,7 +163,7 @@ def test_resuming_a_state_twice_gives_the_same_twice(tiny):
 
 class TestNoiseStreams:
     @pytest.mark.parametrize("scheduler", ["EulerAncestral", "DDPM", "LCM", "KDPM2Ancestral", "DPM++2M-SDE"])
-    def test_the_carried_stream_goes_on_where_it_was(self, tiny, scheduler):
+    def test_the_carried_stream_goes_on_where_it_was(self, tiny: Tiny, scheduler: str) -> None:
         pipe = tiny("sd1")
         plan = set_up(pipe, "sd1", scheduler)
         expected = stock(pipe, plan, PROMPT, 5)
@@ -165,7 +183,7 @@ class TestNoiseStreams:
         assert drawn[-1] > 1
         assert drawn == sorted(drawn)
 
-    def test_another_member_takes_its_own_stream_after_k(self, tiny):
+    def test_another_member_takes_its_own_stream_after_k(self, tiny: Tiny) -> None:
         """Reference: the stock pipeline, its generator seeded anew in the callback after step K."""
         pipe = tiny("sd1")
         plan = set_up(pipe, "sd1", "EulerAncestral")
@@ -174,7 +192,9 @@ class TestNoiseStreams:
         for own in (6, 7):
             generator = torch.Generator().manual_seed(5)
 
-            def reseed(_, index, __, ___, generator=generator, own=own):
+            def reseed(
+                _: Any, index: int, __: Any, ___: Any, generator: torch.Generator = generator, own: int = own
+            ) -> dict[str, Any]:
                 if index + 1 == 2:
                     generator.manual_seed(own)
                 return {}
@@ -195,7 +215,7 @@ class TestNoiseStreams:
             for other in ends:
                 assert torch.equal(ends[one], ends[other]) == (one == other)
 
-    def test_ddim_with_noise(self, tiny):
+    def test_ddim_with_noise(self, tiny: Tiny) -> None:
         pipe = tiny("sd1")
         plan = set_up(pipe, "sd1", "DDIM")
         expected = stock(pipe, plan, PROMPT, 5, eta=0.7)
@@ -204,7 +224,7 @@ class TestNoiseStreams:
             state = run_segment(pipe, state, PROMPT | {"eta": 0.7}, plan, plan.num_steps)
             assert torch.equal(state.latents, expected)
 
-    def test_a_pipeline_that_passes_no_generator_draws_from_the_stream_all_the_same(self, tiny):
+    def test_a_pipeline_that_passes_no_generator_draws_from_the_stream_all_the_same(self, tiny: Tiny) -> None:
         """SD3 leaves a stochastic scheduler to the global stream; here seed and state decide alone."""
         pipe = tiny("sd3")
         pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, stochastic_sampling=True)
@@ -222,7 +242,7 @@ class TestNoiseStreams:
 
 
 @pytest.mark.parametrize("scheduler", ["DDIM", "PNDM", "EulerAncestral", "UniPC"])
-def test_bfloat16_is_exact_too(scheduler):
+def test_bfloat16_is_exact_too(scheduler: str) -> None:
     pipe = tiny_pipeline("sd1").to(torch.bfloat16)
     plan = set_up(pipe, "sd1", scheduler)
     assert plan.dtype == "bfloat16"
@@ -237,7 +257,7 @@ def test_bfloat16_is_exact_too(scheduler):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("scheduler", ["DDIM", "PNDM", "EulerAncestral", "UniPC", "Heun"])
-def test_on_a_gpu(scheduler):
+def test_on_a_gpu(scheduler: str) -> None:
     pipe = tiny_pipeline("sd1").to("cuda")
     plan = set_up(pipe, "sd1", scheduler)
     expected = stock(pipe, plan, PROMPT, 5)
@@ -249,7 +269,7 @@ def test_on_a_gpu(scheduler):
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])
-def test_embeddings_stand_for_the_prompt(tiny, family):
+def test_embeddings_stand_for_the_prompt(tiny: Tiny, family: str) -> None:
     from fedaigc.diffusion.encoding import encode_text
 
     pipe = tiny(family)
@@ -261,16 +281,17 @@ def test_embeddings_stand_for_the_prompt(tiny, family):
     assert images[0][0].tobytes() == images[1][0].tobytes()
 
 
-def test_a_plan_from_another_machine_is_followed_to_its_last_bit(tiny):
+def test_a_plan_from_another_machine_is_followed_to_its_last_bit(tiny: Tiny) -> None:
     """exp and log differ in the last place between processors; then the plan's values are used."""
     pipe = tiny("sd1")
     plan = set_up(pipe, "sd1", "Euler")
-    theirs = replace(plan, sigmas=(math.nextafter(plan.sigmas[0], 99), *plan.sigmas[1:]))
-    theirs = replace(theirs, sigmas=(theirs.sigmas[0], plan.sigmas[1] * (1 + 1e-6), *plan.sigmas[2:]))
+    sigmas = plan.sigmas
+    assert sigmas is not None
+    theirs = replace(plan, sigmas=(math.nextafter(sigmas[0], 99), sigmas[1] * (1 + 1e-6), *sigmas[2:]))
     ours, followed = whole(pipe, plan, PROMPT, 5), whole(pipe, theirs, PROMPT, 5)
     assert not torch.equal(ours.latents, followed.latents)
     assert torch.allclose(ours.latents, followed.latents, rtol=1e-4, atol=1e-3)
-    other = replace(plan, sigmas=(plan.sigmas[0] * 1.01, *plan.sigmas[1:]))
+    other = replace(plan, sigmas=(sigmas[0] * 1.01, *sigmas[1:]))
     with pytest.raises(UserError, match="takes other steps than the plan: sigmas"):
         whole(pipe, other, PROMPT, 5)
     with pytest.raises(UserError, match="takes other steps than the plan: timesteps"):
@@ -280,7 +301,7 @@ def test_a_plan_from_another_machine_is_followed_to_its_last_bit(tiny):
 class TestTheStockPipelineIsLeftAsItWas:
     @given(k=st.integers(0, 4))
     @settings(max_examples=5, deadline=None)
-    def test_after_a_segment(self, tiny, k):
+    def test_after_a_segment(self, tiny: Tiny, k: int) -> None:
         pipe = tiny("sd1")
         plan = set_up(pipe, "sd1", "UniPC")
         scheduler, config = pipe.scheduler, json.dumps(pipe.config, default=str)
@@ -290,12 +311,12 @@ class TestTheStockPipelineIsLeftAsItWas:
         assert {name: str(value) for name, value in vars(scheduler).items()} == inner
         assert json.dumps(pipe.config, default=str) == config
 
-    def test_after_an_error_in_the_middle(self, tiny):
+    def test_after_an_error_in_the_middle(self, tiny: Tiny) -> None:
         pipe = tiny("sd1")
         plan = set_up(pipe, "sd1", "PNDM")
         scheduler, bar = pipe.scheduler, dict(pipe._progress_bar_config)
 
-        def stop(_):
+        def stop(_: object) -> None:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
@@ -305,7 +326,7 @@ class TestTheStockPipelineIsLeftAsItWas:
 
 
 class TestRefusals:
-    def test_a_state_of_another_plan(self, tiny):
+    def test_a_state_of_another_plan(self, tiny: Tiny) -> None:
         pipe = tiny("sd1")
         plan = set_up(pipe, "sd1", "DDIM")
         other = replace(plan, guidance_scale=2.0)
@@ -319,7 +340,7 @@ class TestRefusals:
                 attempt()
 
     @pytest.mark.parametrize("stop", [-1, 1, 5])
-    def test_a_stop_before_the_state_or_past_the_end(self, tiny, stop):
+    def test_a_stop_before_the_state_or_past_the_end(self, tiny: Tiny, stop: int) -> None:
         pipe = tiny("sd1")
         plan = set_up(pipe, "sd1", "DDIM")
         state = run_segment(pipe, initial_state(pipe, plan, 1), PROMPT, plan, 2)
@@ -338,37 +359,38 @@ class TestRefusals:
         ],
         ids=["none", "fixed", "counting", "unknown", "two", "three"],
     )
-    def test_conditioning_that_does_not_fit(self, tiny, conditioning, message):
+    def test_conditioning_that_does_not_fit(self, tiny: Tiny, conditioning: Any, message: str) -> None:
         pipe = tiny("sd1")
         plan = set_up(pipe, "sd1", "DDIM")
         with pytest.raises(UserError, match=message):
             run_segment(pipe, initial_state(pipe, plan, 1), conditioning, plan, 1)
 
-    def test_skipped_layers_of_sd3(self, tiny):
+    def test_skipped_layers_of_sd3(self, tiny: Tiny) -> None:
         pipe = tiny("sd3")
         plan = set_up(pipe, "sd3", "FlowMatchEuler")
         with pytest.raises(UserError, match="counts steps"):
             whole(pipe, plan, PROMPT | {"skip_guidance_layers": [0]}, 1)
 
-    def test_another_dtype(self, tiny):
+    def test_another_dtype(self, tiny: Tiny) -> None:
         pipe = tiny("sd1")
         plan = replace(set_up(pipe, "sd1", "DDIM"), dtype="float16")
         with pytest.raises(UserError, match="float32, the plan in float16"):
             initial_state(pipe, plan, 1)
 
     @pytest.mark.parametrize("name", ["sigmas", "step", "_window", "_internal_dict", "a.b", "__class__"])
-    def test_a_history_that_reaches_past_the_running_values(self, tiny, name):
+    def test_a_history_that_reaches_past_the_running_values(self, tiny: Tiny, name: str) -> None:
         """Histories come from other machines: they may not replace methods, tables or configs."""
         pipe = tiny("sd1")
         plan = set_up(pipe, "sd1", "Euler")
         state = run_segment(pipe, initial_state(pipe, plan, 1), PROMPT, plan, 1)
+        assert state.history is not None
         state = replace(state, history={**state.history, name: 0})
         with pytest.raises(UserError, match="no running value"):
             run_segment(pipe, state, PROMPT, plan, 2)
 
 
 @pytest.mark.slow
-def test_stable_diffusion_1_4_in_its_true_configuration(tmp_path):
+def test_stable_diffusion_1_4_in_its_true_configuration(tmp_path: Path) -> None:
     """860 M random weights at 128 px, N = 4 (five evaluations of PNDM), from the shipped defaults of v1-4."""
     from tests.diffusion.stable_diffusion_14 import stable_diffusion_14
 
@@ -379,7 +401,7 @@ def test_stable_diffusion_1_4_in_its_true_configuration(tmp_path):
     assert plan.num_steps == 5
     latents = []
 
-    def keep(_, __, ___, values):
+    def keep(_: Any, __: Any, ___: Any, values: dict[str, torch.Tensor]) -> dict[str, Any]:
         latents.append(values["latents"].clone())
         return {}
 

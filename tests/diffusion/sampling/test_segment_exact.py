@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ from safetensors.torch import load_file
 
 from fedaigc.diffusion.handoff.packing import pack
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
-from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from tests.diffusion.schedulers import MORE_DIFFUSION, Case, cases, scheduler_of
-from tests.diffusion.tiny_pipelines import FAMILIES, SIZE
+from tests.diffusion.tiny_pipelines import FAMILIES, SIZE, Tiny
 
 SHARED, OWN = "an apple on a table", "a lemon near a bed"
 STEPS = 4
@@ -48,11 +49,18 @@ class Runs:
     second_image: np.ndarray | None = None
 
 
-def stock_run(pipe, case, prompt, swap_at=None, swap_to=None, output_type="latent"):
+def stock_run(
+    pipe: Any,
+    case: Case,
+    prompt: str,
+    swap_at: int | None = None,
+    swap_to: str | None = None,
+    output_type: str = "latent",
+) -> tuple[list[torch.Tensor], Any]:
     """Latents after each step of the unmodified pipeline, and its output."""
     latents = []
 
-    def keep(_, index, __, values):
+    def keep(_: Any, index: int, __: Any, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         latents.append(values["latents"].clone())
         return swapped_embeddings(pipe, case, swap_to) if index + 1 == swap_at else {}
 
@@ -70,7 +78,7 @@ def stock_run(pipe, case, prompt, swap_at=None, swap_to=None, output_type="laten
     return latents, output
 
 
-def swapped_embeddings(pipe, case, prompt):
+def swapped_embeddings(pipe: Any, case: Case, prompt: str | None) -> dict[str, torch.Tensor]:
     """What the callback hands to a pipeline so that it goes on with another prompt."""
     more = {"prompt_2": None, "prompt_3": None} if case.family == "sd3" else {}
     parts = pipe.encode_prompt(
@@ -84,13 +92,13 @@ def swapped_embeddings(pipe, case, prompt):
     return dict(zip(names.get(case.family, ("prompt_embeds",)), joined, strict=True))
 
 
-def conditioning(case, prompt):
+def conditioning(case: Case, prompt: str) -> dict[str, Any]:
     """The call arguments that the plan does not fix."""
     extra = {key: value for key, value in case.guidance.items() if key != "guidance_scale"}
     return {"prompt": prompt} | extra
 
 
-def plan_for(pipe, case, steps=STEPS):
+def plan_for(pipe: Any, case: Case, steps: int = STEPS) -> DenoisingPlan:
     return build_plan(
         pipe,
         num_inference_steps=steps,
@@ -103,12 +111,13 @@ def plan_for(pipe, case, steps=STEPS):
 
 
 @pytest.fixture(scope="module")
-def runs(tiny, tmp_path_factory):
+def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[Case, Runs]:
     """Every case, run once; a fixture of the module, so that one fresh process serves all tests."""
     folder = tmp_path_factory.mktemp("exact")
     for family in FAMILIES:
         tiny(family).save_pretrained(folder / "pipelines" / family)
-    jobs, made = [], {}
+    jobs: list[dict[str, Any]] = []
+    made: dict[Case, Runs] = {}
     for case in CASES:
         pipe = tiny(case.family)
         pipe.scheduler = scheduler_of(case.family, case.scheduler)
@@ -151,7 +160,7 @@ def runs(tiny, tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_comparison_has_power(runs, case):
+def test_the_comparison_has_power(runs: dict[Case, Runs], case: Case) -> None:
     """Latents change at every step by a thousand units in the last place, with the prompt by far more."""
     result = runs[case]
     changes = [
@@ -162,7 +171,7 @@ def test_the_comparison_has_power(runs, case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_first_part_is_that_of_the_stock_pipeline(runs, case):
+def test_first_part_is_that_of_the_stock_pipeline(runs: dict[Case, Runs], case: Case) -> None:
     result = runs[case]
     assert sorted(result.first) == list(range(len(result.stock) + 1))
     wrong = [k for k, stock in enumerate(result.stock, start=1) if not torch.equal(result.first[k], stock)]
@@ -170,14 +179,18 @@ def test_first_part_is_that_of_the_stock_pipeline(runs, case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_second_part_in_a_fresh_process_ends_as_the_stock_pipeline(runs, case):
+def test_second_part_in_a_fresh_process_ends_as_the_stock_pipeline(
+    runs: dict[Case, Runs], case: Case
+) -> None:
     result = runs[case]
     wrong = [k for k in result.first if not torch.equal(result.second[k, SHARED], result.stock[-1])]
     assert not wrong
 
 
 @pytest.mark.parametrize("case", SWAPPING, ids=str)
-def test_prompt_changed_at_k_ends_as_the_stock_pipeline_with_swapped_embeddings(runs, case):
+def test_prompt_changed_at_k_ends_as_the_stock_pipeline_with_swapped_embeddings(
+    runs: dict[Case, Runs], case: Case
+) -> None:
     result = runs[case]
     assert torch.equal(result.second[0, OWN], result.other[-1])
     wrong = [k for k, stock in result.swapped.items() if not torch.equal(result.second[k, OWN], stock)]
@@ -187,14 +200,15 @@ def test_prompt_changed_at_k_ends_as_the_stock_pipeline_with_swapped_embeddings(
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_images_are_those_of_the_stock_pipeline(runs, case):
+def test_images_are_those_of_the_stock_pipeline(runs: dict[Case, Runs], case: Case) -> None:
     result = runs[case]
+    assert result.second_image is not None
     assert np.array_equal(result.second_image, result.image)
     assert result.image.std() > 1
 
 
 @pytest.mark.parametrize("name", MORE_DIFFUSION)
-def test_other_schedulers_are_exact_too(tiny, name):
+def test_other_schedulers_are_exact_too(tiny: Tiny, name: str) -> None:
     case = Case("sd1", name, guided=True)
     pipe = tiny("sd1")
     pipe.scheduler = scheduler_of("sd1", name)

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import diffusers
 import pytest
@@ -22,7 +23,7 @@ from fedaigc.diffusion.schedule.plan import (
 from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
 from fedaigc.errors import UserError
 from tests.diffusion.schedulers import scheduler_of
-from tests.diffusion.tiny_pipelines import SIZE
+from tests.diffusion.tiny_pipelines import SIZE, Tiny
 from tests.plans import with_boundary
 
 PLAN = DenoisingPlan(
@@ -41,8 +42,8 @@ PLAN = DenoisingPlan(
 )
 
 
-def plan_of(pipe, **options):
-    settings = {
+def plan_of(pipe: Any, **options: Any) -> DenoisingPlan:
+    settings: dict[str, Any] = {
         "num_inference_steps": 11,
         "guidance_scale": 7.5,
         "height": SIZE,
@@ -56,7 +57,7 @@ def plan_of(pipe, **options):
     ("name", "steps"),
     [("DDIM", 11), ("PNDM", 12), ("Euler", 11), ("DPM++2M", 11), ("UniPC", 11), ("Heun", 21)],
 )
-def test_steps_are_denoiser_evaluations(tiny, name, steps):
+def test_steps_are_denoiser_evaluations(tiny: Tiny, name: str, steps: int) -> None:
     pipe = tiny("sd1")
     pipe.scheduler = scheduler_of("sd1", name)
     plan = plan_of(pipe)
@@ -69,7 +70,7 @@ def test_steps_are_denoiser_evaluations(tiny, name, steps):
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
-def test_dynamic_shifting_follows_the_image_size(tiny, family):
+def test_dynamic_shifting_follows_the_image_size(tiny: Tiny, family: str) -> None:
     """The timesteps of the stock pipeline, which shifts them by the number of image tokens."""
     pipe = tiny(family)
     pipe.scheduler = scheduler_of(family, "FlowMatchEuler-dynamic")
@@ -80,7 +81,7 @@ def test_dynamic_shifting_follows_the_image_size(tiny, family):
     assert small.timesteps != large.timesteps
 
 
-def test_json_round_trip_keeps_every_bit(tiny):
+def test_json_round_trip_keeps_every_bit(tiny: Tiny) -> None:
     for family in ("sd1", "sdxl", "sd3", "flux"):
         plan = plan_of(tiny(family), negative_prompt="ü")
         assert DenoisingPlan.from_json(plan.to_json()) == plan
@@ -88,7 +89,7 @@ def test_json_round_trip_keeps_every_bit(tiny):
         assert hash(plan) == hash(DenoisingPlan.from_json(plan.to_json()))
 
 
-def test_a_scheduler_config_with_infinities_survives(tiny):
+def test_a_scheduler_config_with_infinities_survives(tiny: Tiny) -> None:
     """DPM-Solver's lambda_min_clipped is minus infinity by default."""
     pipe = tiny("sd1")
     pipe.scheduler = scheduler_of("sd1", "DPM++2M")
@@ -115,7 +116,7 @@ def test_a_scheduler_config_with_infinities_survives(tiny):
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_every_field_changes_the_fingerprint(change):
+def test_every_field_changes_the_fingerprint(change: Any) -> None:
     assert replace(PLAN, **change).fingerprint() != PLAN.fingerprint()
 
 
@@ -141,7 +142,7 @@ def test_every_field_changes_the_fingerprint(change):
         json.dumps(json.loads(PLAN.to_json()) | {"num_inference_steps": 0}),
     ],
 )
-def test_what_is_no_plan_is_refused(text):
+def test_what_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(UserError):
         DenoisingPlan.from_json(text)
 
@@ -149,12 +150,12 @@ def test_what_is_no_plan_is_refused(text):
 @pytest.mark.parametrize(
     "name", ["Scheduler", "StableDiffusionPipeline", "os.system", "UNet2DConditionModel"]
 )
-def test_a_plan_cannot_name_anything_but_a_scheduler(name):
+def test_a_plan_cannot_name_anything_but_a_scheduler(name: str) -> None:
     with pytest.raises(UserError, match="scheduler"):
         log_snr(replace(PLAN, scheduler_class=name))
 
 
-def test_impossible_settings_are_refused(tiny):
+def test_impossible_settings_are_refused(tiny: Tiny) -> None:
     pipe = tiny("sd1")
     pipe.scheduler = scheduler_of("sd1", "DDIM")
     for options in (
@@ -168,7 +169,7 @@ def test_impossible_settings_are_refused(tiny):
 
 
 @pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"])
-def test_steps_that_start_before_the_first_timestep_of_training_are_refused(tiny, name):
+def test_steps_that_start_before_the_first_timestep_of_training_are_refused(tiny: Tiny, name: str) -> None:
     """Leading spacing: timesteps are 0 to 999 and an offset; where sigmas are kept none is looked up."""
     pipe = tiny("sd1")
     for offset in (0, 1):
@@ -181,7 +182,7 @@ def test_steps_that_start_before_the_first_timestep_of_training_are_refused(tiny
             plan_of(pipe, num_inference_steps=1000)
 
 
-def test_a_scheduler_that_its_config_does_not_describe_is_refused(tiny):
+def test_a_scheduler_that_its_config_does_not_describe_is_refused(tiny: Tiny) -> None:
     pipe = tiny("sd3")
     pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
     plan_of(pipe)
@@ -190,7 +191,7 @@ def test_a_scheduler_that_its_config_does_not_describe_is_refused(tiny):
         plan_of(pipe)
 
 
-def test_log_snr_of_a_schedule_computed_by_hand():
+def test_log_snr_of_a_schedule_computed_by_hand() -> None:
     """betas of 1/2 give alpha^2 = 1/2, 1/4, 1/8 and sigma^2 = 1/2, 3/4, 7/8: ratios 1, 1/3, 1/7."""
     expected = (-math.log(7), -math.log(3), 0.0)
     assert log_snr(PLAN) == pytest.approx(expected, abs=1e-6)
@@ -199,7 +200,7 @@ def test_log_snr_of_a_schedule_computed_by_hand():
     assert log_snr(half_way) == pytest.approx(expected, abs=1e-6)
 
 
-def test_log_snr_of_flow_matching_by_hand(tiny):
+def test_log_snr_of_flow_matching_by_hand(tiny: Tiny) -> None:
     """x = (1 - s) x_0 + s e: s = 1 is only noise, s = 3/4 has (1/4 : 3/4)^2 = 1/9, s = 1/2 has 1."""
     pipe = tiny("sd3")
     pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
@@ -210,7 +211,7 @@ def test_log_snr_of_flow_matching_by_hand(tiny):
 
 
 @pytest.mark.parametrize("name", ["DDIM", "PNDM", "Euler", "DPM++2M", "UniPC", "Heun"])
-def test_log_snr_rises_and_agrees_with_the_sigmas(tiny, name):
+def test_log_snr_rises_and_agrees_with_the_sigmas(tiny: Tiny, name: str) -> None:
     pipe = tiny("sd1")
     pipe.scheduler = scheduler_of("sd1", name)
     plan = plan_of(pipe)
@@ -222,7 +223,7 @@ def test_log_snr_rises_and_agrees_with_the_sigmas(tiny, name):
         assert levels == pytest.approx(by_sigma, abs=0.02)
 
 
-def test_boundary_step_is_the_first_clean_step():
+def test_boundary_step_is_the_first_clean_step() -> None:
     """Levels -ln 7 = -1.95, -ln 3 = -1.10, 0."""
     for boundary, step in ((None, 3), (-5.0, 0), (-1.5, 1), (-1.0, 2), (0.5, 3), (math.inf, 3)):
         assert boundary_step(PLAN, boundary) == step
@@ -234,13 +235,13 @@ def test_boundary_step_is_the_first_clean_step():
 
 
 @pytest.mark.parametrize("timestep", [-1, 1000, math.nan])
-def test_a_boundary_outside_of_training_is_refused(timestep):
+def test_a_boundary_outside_of_training_is_refused(timestep: float) -> None:
     with pytest.raises(UserError, match="0 to 999"):
         boundary_log_snr(diffusers.DDIMScheduler(), timestep)
 
 
 @given(k=st.integers(-2, 6), boundary=st.integers(0, 3))
-def test_hand_offs_are_legal_up_to_the_boundary(k, boundary):
+def test_hand_offs_are_legal_up_to_the_boundary(k: int, boundary: int) -> None:
     plan = with_boundary(PLAN, boundary)
     assert plan.boundary == boundary
     if 0 <= k <= boundary:
@@ -250,7 +251,7 @@ def test_hand_offs_are_legal_up_to_the_boundary(k, boundary):
             check_handoff(plan, k)
 
 
-def test_boundary_agrees_with_training(tiny):
+def test_boundary_agrees_with_training(tiny: Tiny) -> None:
     """What `training` counts as personal timesteps is what a plan runs with the personal adapter."""
     from fedaigc.diffusion.adapters.stages import Stage
     from fedaigc.diffusion.training import TimestepSampler
