@@ -11,7 +11,7 @@ its objects alone ("expected"); the rest of a difference is due to places, relat
 
 import argparse
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.progress import Progress
@@ -117,7 +117,7 @@ def add_expected(record: Record) -> None:
         row["expected of these objects"] = round(float(np.mean([np.mean(rates[name]) for name in drawn])), 4)
 
 
-def object_pairs(pairs: dict[str, Sequence[str]]) -> list[tuple[str, str]]:
+def object_pairs(pairs: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     """Return target and other object of each picture, from the second word of each prompt."""
     return [
         (own.split()[1], other.split()[1]) for own, other in zip(pairs["own"], pairs["other"], strict=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fedaigc.data.scenes import STYLES, scenes_dataset
+from fedaigc.data.scenes import scenes_dataset
+from fedaigc.data.sprites import STYLES
 from fedaigc.device.training.local_round import SharedStageWork
 from fedaigc.diffusion.adapters.stages import SharedState, new_adapter
 from fedaigc.diffusion.encoding import EncodedImages, encode_images

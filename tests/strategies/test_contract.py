@@ -4,12 +4,14 @@ import gc
 import weakref
 from dataclasses import replace
 from itertools import accumulate, combinations
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
+from torch import Tensor
 
 from fedaigc.errors import UserError
 from fedaigc.federation.wire.flat_arrays import flatten
@@ -51,7 +53,7 @@ def clients_of(name: str) -> tuple[Client, ...]:
 @every
 @few
 @given(seed=seeds, order=st.permutations(range(len(CLIENTS))))
-def test_the_order_of_clients_changes_nothing(name, seed, order):
+def test_the_order_of_clients_changes_nothing(name: str, seed: int, order: list[int]) -> None:
     """The same updates under permuted client ids, which is another order at the server."""
     federation = Federation(name, clients_of(name), seed=seed)
     federation.play()
@@ -68,7 +70,7 @@ def test_the_order_of_clients_changes_nothing(name, seed, order):
 @declaring(averaging=True)
 @few
 @given(seed=seeds)
-def test_equal_updates_are_a_fixed_point_and_one_client_is_the_identity(name, seed):
+def test_equal_updates_are_a_fixed_point_and_one_client_is_the_identity(name: str, seed: int) -> None:
     federation = Federation(name, seed=seed)
     federation.play()
     received = federation.received(CLIENTS[1])
@@ -87,7 +89,7 @@ def test_equal_updates_are_a_fixed_point_and_one_client_is_the_identity(name, se
             assert largest_difference(sent, update.tensors) < SAME
 
 
-def mean_of_products(federation: Federation) -> tuple[dict, dict]:
+def mean_of_products(federation: Federation) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The effective weights after a round, and sum_k p_k of the clients' own."""
     models, weights = [], []
     updates = []
@@ -111,7 +113,9 @@ def mean_of_products(federation: Federation) -> tuple[dict, dict]:
 @declaring(exact=True)
 @few
 @given(seed=seeds, rounds=st.integers(0, 3))
-def test_the_effective_weight_of_exact_rules_moves_by_the_mean_product(name, seed, rounds):
+def test_the_effective_weight_of_exact_rules_moves_by_the_mean_product(
+    name: str, seed: int, rounds: int
+) -> None:
     federation = Federation(name, clients_of(name), seed=seed)
     federation.play(rounds)
     found, expected = mean_of_products(federation)
@@ -119,7 +123,7 @@ def test_the_effective_weight_of_exact_rules_moves_by_the_mean_product(name, see
 
 
 @declaring(exact=False)
-def test_rules_that_are_not_exact_show_a_counterexample(name):
+def test_rules_that_are_not_exact_show_a_counterexample(name: str) -> None:
     federation = Federation(name, clients_of(name))
     federation.play()
     found, expected = mean_of_products(federation)
@@ -127,7 +131,7 @@ def test_rules_that_are_not_exact_show_a_counterexample(name):
 
 
 @declaring(stateless=True)
-def test_a_fresh_instance_of_a_stateless_rule_goes_on_the_same(name):
+def test_a_fresh_instance_of_a_stateless_rule_goes_on_the_same(name: str) -> None:
     federation = Federation(name, clients_of(name))
     federation.play(2)
     assert federation.rule.state() == {}
@@ -137,14 +141,14 @@ def test_a_fresh_instance_of_a_stateless_rule_goes_on_the_same(name):
 
 
 @declaring(stateless=False)
-def test_what_is_not_stateless_does_remember(name):
+def test_what_is_not_stateless_does_remember(name: str) -> None:
     federation = Federation(name, clients_of(name))
     federation.play()
     assert federation.rule.state() or any(federation.memories.values())
 
 
 @every
-def test_state_and_load_continue_bit_for_bit(name):
+def test_state_and_load_continue_bit_for_bit(name: str) -> None:
     """Through a file, at every round of four, as a killed run resumes; the clients' memories too."""
     straight = Federation(name, clients_of(name))
     resumed = Federation(name, clients_of(name))
@@ -163,7 +167,7 @@ def test_state_and_load_continue_bit_for_bit(name):
 
 
 @every
-def test_no_update_changes_nothing(name):
+def test_no_update_changes_nothing(name: str) -> None:
     federation = Federation(name, clients_of(name))
     for _ in range(2):
         before = federation.rule.state()
@@ -176,7 +180,7 @@ def test_no_update_changes_nothing(name):
 
 @every
 @pytest.mark.parametrize("size", [0.0, 1.0, 1e3])
-def test_the_result_is_finite(name, size):
+def test_the_result_is_finite(name: str, size: float) -> None:
     """Also for updates of zeros, which have no norm and no direction."""
     federation = Federation(name, clients_of(name))
     for _ in range(2):
@@ -192,7 +196,7 @@ def test_the_result_is_finite(name, size):
 
 
 @declaring(any_rank=True)
-def test_any_rank_takes_part_at_the_same_scale(name):
+def test_any_rank_takes_part_at_the_same_scale(name: str) -> None:
     ranks = (2, 4, 8, 16, 16)
     clients = tuple(replace(client, rank=rank) for client, rank in zip(CLIENTS, ranks, strict=True))
     federation = Federation(name, clients, rank=16)
@@ -208,7 +212,7 @@ def test_any_rank_takes_part_at_the_same_scale(name):
 
 
 @declaring(any_rank=False)
-def test_other_rules_refuse_another_rank(name):
+def test_other_rules_refuse_another_rank(name: str) -> None:
     federation = Federation(name, rank=4)
     for rank in (2, 8):
         with pytest.raises(ValueError, match=f"{rank}"):
@@ -216,14 +220,14 @@ def test_other_rules_refuse_another_rank(name):
 
 
 @every
-def test_an_update_of_a_higher_rank_is_refused(name):
+def test_an_update_of_a_higher_rank_is_refused(name: str) -> None:
     federation = Federation(name, rank=4)
     with pytest.raises(ValueError, match="5"):
         federation.rule.expected(federation.received(CLIENTS[0]), 5)
 
 
 @every
-def test_what_is_given_is_not_written_to(name):
+def test_what_is_given_is_not_written_to(name: str) -> None:
     federation = Federation(name, clients_of(name))
     for _ in range(3):
         given = dict(federation.shared.tensors())
@@ -238,7 +242,7 @@ def test_what_is_given_is_not_written_to(name):
 
 
 @declaring(averaging=True)
-def test_averaging_keeps_no_update(name):
+def test_averaging_keeps_no_update(name: str) -> None:
     """The tensors of an update may be views of one buffer: none may keep it alive."""
     federation = Federation(name, clients_of(name))
     updates = federation.updates()
@@ -261,14 +265,14 @@ def test_averaging_keeps_no_update(name):
         assert alive() is None
 
 
-def outcome(name: str) -> list[dict]:
+def outcome(name: str) -> list[dict[str, Tensor]]:
     """The global model and those of the devices after two rounds of many steps."""
     federation = Federation(name, [replace(client, num_steps=8 * client.num_steps) for client in CLIENTS])
     federation.play(2)
     return [effective(federation.shared), *(effective(model) for model in federation.own())]
 
 
-def test_two_strategies_differ_unless_they_declare_that_they_are_equal():
+def test_two_strategies_differ_unless_they_declare_that_they_are_equal() -> None:
     """FedAvg among them. What is equal by construction appears once in a table."""
     results = {name: outcome(name) for name in NAMES}
     equal = {name: load_strategy(name).equals or name for name in NAMES}
@@ -282,7 +286,7 @@ def test_two_strategies_differ_unless_they_declare_that_they_are_equal():
 
 
 @every
-def test_only_personal_rules_give_a_device_a_model_of_its_own(name):
+def test_only_personal_rules_give_a_device_a_model_of_its_own(name: str) -> None:
     federation = Federation(name, clients_of(name))
     federation.play(2)
     differences = [
@@ -293,7 +297,7 @@ def test_only_personal_rules_give_a_device_a_model_of_its_own(name):
 
 
 @declaring(edge=False)
-def test_without_a_common_model_the_edge_would_run_the_base(name):
+def test_without_a_common_model_the_edge_would_run_the_base(name: str) -> None:
     federation = Federation(name)
     federation.play(2)
     assert largest_difference(effective(federation.shared), {}) == 0
@@ -303,10 +307,10 @@ FILES = [name for name in NAMES if type(load_strategy(name)).__module__ == f"fed
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_says_what_it_is(name):
+def test_a_file_says_what_it_is(name: str) -> None:
     """Its paper or whose it is, its client, what the edge runs, its traits and its options."""
     strategy = type(load_strategy(name))
-    text = " ".join(__import__(strategy.__module__, fromlist=["Strategy"]).__doc__.split())
+    text = " ".join((__import__(strategy.__module__, fromlist=["Strategy"]).__doc__ or "").split())
     assert "arXiv:" in text or "Ours" in text or "baseline" in text
     assert f"Keeps: {TRAITS[name].keeps}" in text
     assert "edge" in text

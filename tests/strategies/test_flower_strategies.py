@@ -3,6 +3,7 @@
 import random
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from fedaigc.errors import UserError
 from fedaigc.strategy.flower.rule import FLOWER_STRATEGIES
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Rule, Update
+from tests.global_random import global_numbers
 from tests.strategies.test_general_servers import SIZES, close, fold, random_state, slow_mean, updates_for
 
 Arrays = Mapping[str, np.ndarray]
@@ -128,7 +130,7 @@ class Reference:
 @pytest.mark.filterwarnings("ignore:round .* too few")
 @settings(deadline=None, max_examples=8)
 @given(sizes=SIZES, seed=st.integers(0, 10**6))
-def test_three_rounds_are_the_formulas(name, sizes, seed):
+def test_three_rounds_are_the_formulas(name: str, sizes: list[tuple[int, int]], seed: int) -> None:
     rule, reference, x = load_strategy(name), Reference(name), random_state(seed)
     for round in (1, 2, 3):
         updates = updates_for(rule, x, sizes, seed + round)
@@ -147,7 +149,7 @@ def play(rule: Rule, x: SharedState, rounds: tuple[int, ...], seed: int = 0) -> 
 
 
 @pytest.mark.parametrize("name", FLOWER_STRATEGIES)
-def test_a_resumed_server_goes_on_bit_for_bit(name):
+def test_a_resumed_server_goes_on_bit_for_bit(name: str) -> None:
     straight = play(load_strategy(name), random_state(0), (1, 2, 3, 4))
     first = load_strategy(name)
     x = play(first, random_state(0), (1, 2))
@@ -159,13 +161,20 @@ def test_a_resumed_server_goes_on_bit_for_bit(name):
 
 
 @pytest.mark.parametrize("name", FLOWER_STRATEGIES)
-def test_nothing_of_ours_is_written_to_and_no_global_random_is_drawn(name, monkeypatch):
+def test_nothing_of_ours_is_written_to_and_no_global_random_is_drawn(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn: list[int] = []  # beartype draws from `random` itself, so that its state tells nothing
-    monkeypatch.setattr(random, "sample", lambda population, k: drawn.append(k) or [])
+
+    def sample(population: object, k: int) -> list[object]:
+        drawn.append(k)
+        return []
+
+    monkeypatch.setattr(random, "sample", sample)
     rule, x = load_strategy(name), random_state(0)
     updates = updates_for(rule, x, [(3, 1), (5, 2), (1, 1), (8, 1)], 0)
     before = [{n: t.clone() for n, t in update.tensors.items()} for update in updates]
-    states = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    states = global_numbers(), torch.get_rng_state().tolist()
     digest = x.hash()
     rule.start(x, 1)
     for update in updates:
@@ -174,19 +183,21 @@ def test_nothing_of_ours_is_written_to_and_no_global_random_is_drawn(name, monke
     assert x.hash() == digest
     for update, copies in zip(updates, before, strict=True):
         assert all(torch.equal(update.tensors[n], copy) for n, copy in copies.items())
-    assert states == (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
+    assert states == (global_numbers(), torch.get_rng_state().tolist())
     assert drawn == [0]  # Flower draws its clients, none, from `random`
 
 
 @pytest.mark.parametrize(("name", "malicious", "clients"), [("bulyan", 0, 2), ("bulyan", 1, 6)])
-def test_bulyan_with_too_few_replies_changes_nothing_and_says_so(name, malicious, clients):
+def test_bulyan_with_too_few_replies_changes_nothing_and_says_so(
+    name: str, malicious: int, clients: int
+) -> None:
     rule, x = load_strategy(name, {"num_malicious_nodes": malicious}), random_state(0)
     with pytest.warns(RuntimeWarning, match=f"Bulyan: {clients} updates are too few"):
         found = fold(rule, x, updates_for(rule, x, [(1, 1)] * clients, 0))
     assert found.hash() == x.hash()
 
 
-def test_bulyan_leaves_out_two_attackers_of_each_side():
+def test_bulyan_leaves_out_two_attackers_of_each_side() -> None:
     rule, x = load_strategy("bulyan", {"num_malicious_nodes": 1}), random_state(0)
     updates = updates_for(rule, x, [(1, 1)] * 7, 0)
     for tensor in updates[3].tensors.values():
@@ -195,7 +206,7 @@ def test_bulyan_leaves_out_two_attackers_of_each_side():
     assert max(float(tensor.abs().max()) for tensor in found.tensors().values()) < 10
 
 
-def test_krum_tells_small_changes_of_large_weights_apart():
+def test_krum_tells_small_changes_of_large_weights_apart() -> None:
     """Distances in float32 lose changes of 0.01 on weights of 1000; Flower finds them from the changes."""
     x = random_state(0)
     x = x.with_tensors({name: tensor + 1000 for name, tensor in x.tensors().items()})
@@ -221,7 +232,7 @@ def test_krum_tells_small_changes_of_large_weights_apart():
     assert np.abs(distances - exact).max() > exact.max()
 
 
-def test_qfedavg_leaves_out_a_client_without_a_loss():
+def test_qfedavg_leaves_out_a_client_without_a_loss() -> None:
     rule, x = load_strategy("qfedavg"), random_state(0)
     updates = updates_for(rule, x, [(1, 1), (2, 1), (3, 1)], 0)
     expected = fold(load_strategy("qfedavg"), x, updates[:2])
@@ -232,7 +243,7 @@ def test_qfedavg_leaves_out_a_client_without_a_loss():
         assert found.hash() == expected.hash()
 
 
-def test_metrics_that_clients_make_up_do_not_stop_a_round():
+def test_metrics_that_clients_make_up_do_not_stop_a_round() -> None:
     """Flower refuses a round whose replies have other keys."""
     rule, x = load_strategy("fedavg"), random_state(0)
     updates = updates_for(rule, x, [(1, 1), (2, 1)], 0)
@@ -240,7 +251,7 @@ def test_metrics_that_clients_make_up_do_not_stop_a_round():
     assert fold(rule, x, [updates[0], odd]).hash() == fold(rule, x, updates).hash()
 
 
-def test_defaults_that_would_make_a_strategy_another_are_changed():
+def test_defaults_that_would_make_a_strategy_another_are_changed() -> None:
     x = random_state(0)
     updates = updates_for(load_strategy("fedavg"), x, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)], 0)
     assert (
@@ -274,12 +285,12 @@ def test_defaults_that_would_make_a_strategy_another_are_changed():
         ("fedtrimmedavg", {"beta": 0.5}, r"`beta` must be in the range \[0, 0.5\)"),
     ],
 )
-def test_options_are_checked(name, options, reason):
+def test_options_are_checked(name: str, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         load_strategy(name, options)
 
 
-def test_a_whole_number_may_stand_for_a_number():
+def test_a_whole_number_may_stand_for_a_number() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert play(load_strategy("fedadam", {"eta": 1}), random_state(0), (1, 2))

@@ -4,15 +4,18 @@ With plain SGD and one step, y = x - rate (g + term): g is the gradient that `wo
 same random stream, so that every formula can be done again by hand.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from fedaigc.device.training.local_round import local_round
+from fedaigc.device.training.local_round import SharedStageWork, local_round
 from fedaigc.diffusion.adapters.stages import (
+    Adapter,
+    SharedState,
     Stage,
     activate,
     adapted_layers,
@@ -22,16 +25,20 @@ from fedaigc.diffusion.adapters.stages import (
     weighted_layers,
     zero_residual,
 )
+from fedaigc.diffusion.encoding import EncodedImages
 from fedaigc.diffusion.training import TimestepSampler, TrainingSettings, denoising_loss
 from fedaigc.errors import UserError
 from fedaigc.rng import rng
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received, in_parts
+from tests.strategies.conftest import MakeWork
 
 RATE = 0.05
 
 
-def gradient(work, at, wanted, stream="shared") -> Mapping[str, Tensor]:
+def gradient(
+    work: SharedStageWork, at: SharedState, wanted: Callable[[str], bool], stream: str = "shared"
+) -> Mapping[str, Tensor]:
     (found,) = work.gradients(at, wanted=wanted, batches=1, stream=stream)
     return found
 
@@ -48,16 +55,18 @@ def random_like(tensors: Mapping[str, Tensor], seed: int, size: float = 0.01) ->
 def close(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], atol: float = 1e-6) -> None:
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(
-            found[name], tensor, rtol=1e-4, atol=atol, msg=lambda m, n=name: f"{n}: {m}"
-        )
+
+        def message(default: str, name: str = name) -> str:
+            return f"{name}: {default}"
+
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=atol, msg=message)
 
 
 def equal(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
     return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
 
 
-def test_fedprox_adds_half_mu_times_the_squared_distance(make_work, start):
+def test_fedprox_adds_half_mu_times_the_squared_distance(make_work: MakeWork, start: SharedState) -> None:
     """Its gradient is mu (w - w_global): zero in the first step. Without the square it has length mu / 2."""
     mu, steps = 3.0, 3
     received = Received(start, 1)
@@ -79,7 +88,7 @@ def test_fedprox_adds_half_mu_times_the_squared_distance(make_work, start):
         assert max(float((found[n] - t).abs().max()) for n, t in other.tensors().items()) > 1e-5
 
 
-def test_scaffold_corrects_each_gradient_and_keeps_its_mean(make_work, start):
+def test_scaffold_corrects_each_gradient_and_keeps_its_mean(make_work: MakeWork, start: SharedState) -> None:
     rule = load_strategy("scaffold")
     x = start.tensors()
     c, c_k = random_like(x, 1), random_like(x, 2)
@@ -94,7 +103,9 @@ def test_scaffold_corrects_each_gradient_and_keeps_its_mean(make_work, start):
     close({n: result.upload[f"control/{n}"] for n in x}, {n: g[n] - c_k[n] for n in x})
 
 
-def test_scaffold_s_mean_gradient_is_option_two_under_plain_sgd(make_work, start):
+def test_scaffold_s_mean_gradient_is_option_two_under_plain_sgd(
+    make_work: MakeWork, start: SharedState
+) -> None:
     """c_k' = c_k - c + (x - y) / (K eta), after more than one step."""
     steps, x = 4, start.tensors()
     c, c_k = random_like(x, 1), random_like(x, 2)
@@ -105,14 +116,14 @@ def test_scaffold_s_mean_gradient_is_option_two_under_plain_sgd(make_work, start
     close(result.memory, option_two, atol=2e-5)
 
 
-def test_scaffold_s_first_round_is_fedit_s(make_work, start):
+def test_scaffold_s_first_round_is_fedit_s(make_work: MakeWork, start: SharedState) -> None:
     rule = load_strategy("scaffold")
     found = rule.client(make_work(2), rule.download(start, 0, 2, 1), {}).upload
     expected = load_strategy("fedit").client(make_work(2), Received(start, 1), {}).upload
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-def test_ditto_trains_a_second_model_near_the_received_one(make_work, start):
+def test_ditto_trains_a_second_model_near_the_received_one(make_work: MakeWork, start: SharedState) -> None:
     mu = 0.5
     rule = load_strategy("ditto", {"mu": mu})
     received, w = Received(start, 3), start.tensors()
@@ -132,7 +143,7 @@ def test_ditto_trains_a_second_model_near_the_received_one(make_work, start):
     close(first.memory, {n: w[n] - RATE * g[n] for n in w})
 
 
-def test_ditto_stays_nearer_with_a_larger_mu(make_work, start):
+def test_ditto_stays_nearer_with_a_larger_mu(make_work: MakeWork, start: SharedState) -> None:
     def away(mu: float) -> float:
         found = load_strategy("ditto", {"mu": mu, "personal_steps": 6}).client(
             make_work(2), Received(start, 1), {}
@@ -142,7 +153,7 @@ def test_ditto_stays_nearer_with_a_larger_mu(make_work, start):
     assert away(0.0) > away(5.0) > away(15.0)
 
 
-def test_fedala_learns_the_mix_and_trains_from_it(make_work, start):
+def test_fedala_learns_the_mix_and_trains_from_it(make_work: MakeWork, start: SharedState) -> None:
     rule = load_strategy("fedala", {"rate": 40.0, "first_steps": 1, "layers": "up_blocks"})
     x, round = start.tensors(), 2
     local = {
@@ -167,19 +178,19 @@ def test_fedala_learns_the_mix_and_trains_from_it(make_work, start):
     assert again.memory.keys() == result.memory.keys()
 
 
-def test_fedala_s_first_round_is_fedit_s(make_work, start):
+def test_fedala_s_first_round_is_fedit_s(make_work: MakeWork, start: SharedState) -> None:
     result = load_strategy("fedala").client(make_work(2), Received(start, 1), {})
     assert equal(result.upload, load_strategy("fedit").client(make_work(2), Received(start, 1), {}).upload)
 
 
-def test_fedala_refuses_layers_that_are_not_there(start):
+def test_fedala_refuses_layers_that_are_not_there(start: SharedState) -> None:
     with pytest.raises(
         UserError, match="'up_block' fits none; they lie in down_blocks, mid_block, up_blocks"
     ):
         load_strategy("fedala", {"layers": "up_block"}).initial(start)
 
 
-def test_fedrep_trains_the_personal_layers_first(make_work, start):
+def test_fedrep_trains_the_personal_layers_first(make_work: MakeWork, start: SharedState) -> None:
     rule = load_strategy("fedrep")
     shared = rule.initial(start)
     assert shared.lora
@@ -199,14 +210,14 @@ def test_fedrep_trains_the_personal_layers_first(make_work, start):
     assert rule.own(received, {}).tensors().keys() == shared.tensors().keys()
 
 
-def test_fedrep_s_first_round_makes_fresh_personal_factors(make_work, start):
+def test_fedrep_s_first_round_makes_fresh_personal_factors(make_work: MakeWork, start: SharedState) -> None:
     rule = load_strategy("fedrep")
     result = rule.client(make_work(2), Received(rule.initial(start), 1), {})
     assert {name for name in start.tensors() if "up_blocks" in name} == set(result.memory)
     assert all(float(tensor.abs().max()) > 0 for tensor in result.memory.values())
 
 
-def test_fedrep_without_personal_layers_is_fedit(make_work, start):
+def test_fedrep_without_personal_layers_is_fedit(make_work: MakeWork, start: SharedState) -> None:
     rule = load_strategy("fedrep", {"personal": ""})
     shared = rule.initial(start)
     result = rule.client(make_work(3), Received(shared, 1), {})
@@ -217,12 +228,14 @@ def test_fedrep_without_personal_layers_is_fedit(make_work, start):
 @pytest.mark.parametrize(
     ("personal", "reason"), [("up", "no layer"), ("up_blocks down_blocks mid_block", "every")]
 )
-def test_fedrep_refuses_parts_that_divide_nothing(start, personal, reason):
+def test_fedrep_refuses_parts_that_divide_nothing(start: SharedState, personal: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         load_strategy("fedrep", {"personal": personal}).initial(start)
 
 
-def test_where_the_personal_stage_alone_stays_fedper_fedrep_and_fedbabu_are_fedit(pipe, data, start):
+def test_where_the_personal_stage_alone_stays_fedper_fedrep_and_fedbabu_are_fedit(
+    pipe: Any, data: EncodedImages, start: SharedState
+) -> None:
     """What is shared ends bit for bit the same, whatever happens to the personal stage, and when.
 
     FedBABU freezes the head, FedRep trains it first, FedPer and FedIT train it too: the head is the
@@ -231,7 +244,7 @@ def test_where_the_personal_stage_alone_stays_fedper_fedrep_and_fedbabu_are_fedi
     settings = TrainingSettings(batch_size=2, personal_steps=0)
     received, rule = Received(start, 1), load_strategy("fedit")
 
-    def one_round(personal, personal_steps: int):
+    def one_round(personal: Adapter | None, personal_steps: int) -> Any:
         changed = replace(settings, personal_steps=personal_steps)
         return local_round(pipe, received, personal, {}, rule, data, changed, seed=3, local_steps=2, rank=2)
 
@@ -262,7 +275,7 @@ def test_where_the_personal_stage_alone_stays_fedper_fedrep_and_fedbabu_are_fedi
     remove(pipe, Stage.PERSONAL)
 
 
-def test_local_only_goes_on_from_its_own_factors(make_work, start):
+def test_local_only_goes_on_from_its_own_factors(make_work: MakeWork, start: SharedState) -> None:
     rule = load_strategy("local_only")
     received = rule.download(start, 0, 2, 1)
     first = rule.client(make_work(), received, {})
@@ -280,21 +293,24 @@ def test_local_only_goes_on_from_its_own_factors(make_work, start):
     assert all(min(tensor.shape[:2]) == 1 for tensor in trained.values())
 
 
-def test_full_weights_trains_the_residual_of_every_layer_and_leaves_w0(make_work, start, pipe):
+def test_full_weights_trains_the_residual_of_every_layer_and_leaves_w0(
+    make_work: MakeWork, start: SharedState, pipe: Any
+) -> None:
     rule = load_strategy("full_weights")
     shared = rule.initial(replace(start, residual=zero_residual(pipe)))
     assert not shared.lora
     assert set(shared.residual) == set(weighted_layers(pipe)) > set(adapted_layers(pipe))
-    derived = rule.initial(start)
-    assert {n: r.shape for n, r in derived.residual.items()} == {
-        n: shared.residual[n].shape for n in start.lora
-    }
+    derived: dict[str, Any] = dict(rule.initial(start).residual)
+    whole: dict[str, Any] = dict(shared.residual)
+    assert {n: r.shape for n, r in derived.items()} == {n: whole[n].shape for n in start.lora}
     received = Received(shared, 1)
     remove(pipe, Stage.SHARED)
-    before = {name: layer.weight.detach().clone() for name, layer in weighted_layers(pipe).items()}
+    layers: dict[str, Any] = weighted_layers(pipe)
+    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     g = gradient(make_work(), shared, lambda name: True)
     found = rule.client(make_work(), received, {}).upload
     assert {n: tuple(t.shape) for n, t in found.items()} == rule.expected(received, 2)
     close(found, {n: -RATE * g[n] for n in found})
     remove(pipe, Stage.SHARED)
-    assert equal({name: layer.weight for name, layer in weighted_layers(pipe).items()}, before)
+    after: dict[str, Any] = weighted_layers(pipe)
+    assert equal({name: layer.weight for name, layer in after.items()}, before)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -65,13 +66,17 @@ def slow_mean(updates: list[Update], value: Callable[[Update, str], Tensor], nam
     ).sum(0)
 
 
+def change_from(start: Mapping[str, Tensor]) -> Callable[[Update, str], Tensor]:
+    return lambda update, name: update.tensors[name] - start[name]
+
+
 SIZES = st.lists(st.tuples(st.integers(1, 500), st.integers(1, 40)), min_size=1, max_size=6)
 
 
 @settings(deadline=None, max_examples=20)
 @given(SIZES, st.integers(0, 10**6), st.integers(1, 4))
 @pytest.mark.parametrize("name", MEANS)
-def test_the_mean_of_what_is_sent(name, sizes, seed, rank):
+def test_the_mean_of_what_is_sent(name: str, sizes: list[tuple[int, int]], seed: int, rank: int) -> None:
     rule = load_strategy(name)
     shared = rule.initial(random_state(seed, rank))
     updates = updates_for(rule, shared, sizes, seed)
@@ -85,17 +90,17 @@ def test_the_mean_of_what_is_sent(name, sizes, seed, rank):
 
 @settings(deadline=None, max_examples=20)
 @given(SIZES, st.integers(0, 10**6), st.integers(0, 10), st.floats(0.1, 2.0))
-def test_scaffold_s_server(sizes, seed, absent, rate):
+def test_scaffold_s_server(sizes: list[tuple[int, int]], seed: int, absent: int, rate: float) -> None:
     """x + eta_g sum p (y - x), and c + (|S| / N) sum p (c_k' - c_k), over two rounds."""
     rule = load_strategy("scaffold", {"server_learning_rate": rate})
     rule.num_clients = len(sizes) + absent
     x = random_state(seed)
     c = {f"control/{name}": torch.zeros_like(value).double() for name, value in x.tensors().items()}
     for round in (1, 2):
-        updates = updates_for(rule, x, sizes, seed + round)
+        updates, before = updates_for(rule, x, sizes, seed + round), x.tensors()
         expected = {
-            name: value.double() + rate * slow_mean(updates, lambda u, n, v=value: u.tensors[n] - v, name)
-            for name, value in x.tensors().items()
+            name: value.double() + rate * slow_mean(updates, change_from(before), name)
+            for name, value in before.items()
         }
         share = len(sizes) / rule.num_clients
         c = {
@@ -111,7 +116,7 @@ def test_scaffold_s_server(sizes, seed, absent, rate):
     assert all(torch.equal(t, rule.state()[n]) for n, t in resumed.download(x, 0, 2, 3).extra.items())
 
 
-def test_scaffold_by_hand():
+def test_scaffold_by_hand() -> None:
     """Two clients of four, n = 1 and 3, y = 1 and 5, c_k' - c_k = 8 and 0.
 
     x = 1/4 + 15/4 = 4 and c = 2/4 (1/4 8) = 1; then the same again: c = 2.
@@ -139,14 +144,14 @@ def test_scaffold_by_hand():
 
 @settings(deadline=None, max_examples=30)
 @given(SIZES, st.integers(0, 10**6))
-def test_fednova_s_server(sizes, seed):
+def test_fednova_s_server(sizes: list[tuple[int, int]], seed: int) -> None:
     rule, x = load_strategy("fednova"), random_state(seed)
     updates = updates_for(rule, x, sizes, seed)
     total = sum(update.num_examples for update in updates)
     tau = sum(update.num_examples * update.num_steps for update in updates) / total
     expected = {
         name: value.double()
-        + tau * slow_mean(updates, lambda u, n, v=value: (u.tensors[n] - v).double() / u.num_steps, name)
+        + tau * slow_mean(updates, lambda u, n: (u.tensors[n] - x.tensors()[n]).double() / u.num_steps, name)
         for name, value in x.tensors().items()
     }
     found = fold(rule, x, updates)
@@ -156,14 +161,14 @@ def test_fednova_s_server(sizes, seed):
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=6), st.integers(1, 40), st.integers(0, 10**6))
-def test_fednova_at_equal_steps_is_fedit(sizes, steps, seed):
+def test_fednova_at_equal_steps_is_fedit(sizes: list[int], steps: int, seed: int) -> None:
     x = random_state(seed)
     updates = updates_for(load_strategy("fedit"), x, [(size, steps) for size in sizes], seed)
     nova, fedit = (fold(load_strategy(name), x, updates) for name in ("fednova", "fedit"))
     close(nova.tensors(), fedit.tensors())
 
 
-def test_fednova_by_hand():
+def test_fednova_by_hand() -> None:
     """From x = 0, n alike: y = 2 after 1 step, y = 4 after 4. tau = 5/2, steps 2 and 1: x = 5/2 3/2 = 15/4.
 
     The mean would be 3. Two equal updates y = 2 after 1 and 4 steps: 5/2 (2 + 1/2) / 2 = 25/8, not 2.
@@ -179,7 +184,7 @@ def test_fednova_by_hand():
         assert found.lora["l"][0].tolist() == [[expected]]
 
 
-def test_full_weights_are_exact_and_start_at_zero():
+def test_full_weights_are_exact_and_start_at_zero() -> None:
     """The weight of each layer moves by sum_k p_k R_k."""
     rule = load_strategy("full_weights")
     shared = rule.initial(random_state(0))
@@ -191,7 +196,7 @@ def test_full_weights_are_exact_and_start_at_zero():
     assert not any(tensor.any() for tensor in shared.tensors().values())
 
 
-def test_local_only_changes_nothing():
+def test_local_only_changes_nothing() -> None:
     rule, shared = load_strategy("local_only"), random_state(0)
     updates = updates_for(rule, shared, [(3, 1), (4, 2)], 0)
     assert all(not update.tensors for update in updates)
@@ -200,7 +205,7 @@ def test_local_only_changes_nothing():
         rule.download(shared, 0, 3, 1)
 
 
-def test_fedrep_s_global_state_has_no_personal_layers():
+def test_fedrep_s_global_state_has_no_personal_layers() -> None:
     rule = load_strategy("fedrep")
     shared = rule.initial(random_state(0))
     assert list(shared.lora) == ["down_blocks.0.to_q", "mid_block.conv1"]
@@ -224,12 +229,12 @@ def test_fedrep_s_global_state_has_no_personal_layers():
         ("interval_fisher", "shuffled", 1, "shuffled: expected bool"),
     ],
 )
-def test_options_are_checked(name, option, value, reason):
+def test_options_are_checked(name: str, option: str, value: Any, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         load_strategy(name, {option: value})
 
 
-def test_parts_are_whole_words_of_a_name():
+def test_parts_are_whole_words_of_a_name() -> None:
     name = "up_blocks.1.attentions.0.to_q"
     assert in_parts(name, "up_blocks")
     assert in_parts(name, "mid_block attentions")
@@ -238,7 +243,7 @@ def test_parts_are_whole_words_of_a_name():
         assert not in_parts(name, parts)
 
 
-def test_a_weighted_mean_refuses_other_shapes():
+def test_a_weighted_mean_refuses_other_shapes() -> None:
     mean = WeightedMean()
     mean.add(1, {"x": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match="other names or shapes"):

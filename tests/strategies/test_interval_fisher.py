@@ -1,6 +1,7 @@
 """The merge in which each noise interval counts alike: objective, solution, control, and bytes."""
 
 import math
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from fedaigc.diffusion.loading import load_pipeline
 from fedaigc.rng import rng
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received, Rule, Update
+from tests.strategies.conftest import MakeWork
 from tests.strategies.test_general_servers import SIZES, close, fold, random_state, updates_for
 
 
@@ -50,7 +52,7 @@ def slow_merge(updates: list[Update], tables: torch.Tensor, names: list[str]) ->
 
 @settings(deadline=None, max_examples=30)
 @given(SIZES, st.integers(0, 10**6), st.integers(1, 5))
-def test_the_merge_is_the_formula(sizes, seed, intervals):
+def test_the_merge_is_the_formula(sizes: list[tuple[int, int]], seed: int, intervals: int) -> None:
     rule, shared = load_strategy("interval_fisher", {"intervals": intervals}), random_state(seed)
     names = list(shared.tensors())
     tables = random_tables(seed, len(sizes), intervals, len(names))
@@ -58,7 +60,7 @@ def test_the_merge_is_the_formula(sizes, seed, intervals):
     close(fold(rule, shared, updates).tensors(), slow_merge(updates, tables, names))
 
 
-def test_the_merge_minimises_the_objective():
+def test_the_merge_minimises_the_objective() -> None:
     """Gradient zero at the solution, by autograd on the objective as the docstring states it."""
     rule, shared = load_strategy("interval_fisher", {"intervals": 3}), random_state(0)
     names = list(shared.tensors())
@@ -83,7 +85,7 @@ def test_the_merge_minimises_the_objective():
     assert all(float(t.grad.abs().max()) < 1e-5 * scale for t in theta.values() if t.grad is not None)
 
 
-def test_by_hand():
+def test_by_hand() -> None:
     """Two clients with n = 1, theta = 0 and 10, two intervals whose gradients differ by 10^6, and one tensor.
 
     F_1 = (1, 3 10^6), F_2 = (3, 1 10^6): Z = (2, 2 10^6), w_1 ~ 1/2 + 3/2 = 2 = w_2: theta = 5. The plain
@@ -108,7 +110,7 @@ def test_by_hand():
 
 @settings(deadline=None, max_examples=20)
 @given(SIZES, st.integers(0, 10**6))
-def test_one_interval_is_the_plain_fisher_merge(sizes, seed):
+def test_one_interval_is_the_plain_fisher_merge(sizes: list[tuple[int, int]], seed: int) -> None:
     """w_k ~ p_k F_k: Z cancels."""
     rule, shared = load_strategy("interval_fisher", {"intervals": 1}), random_state(seed)
     names = list(shared.tensors())
@@ -123,7 +125,7 @@ def test_one_interval_is_the_plain_fisher_merge(sizes, seed):
     close(fold(rule, shared, updates).tensors(), expected)
 
 
-def test_equal_tables_are_fedit_and_zero_tables_too():
+def test_equal_tables_are_fedit_and_zero_tables_too() -> None:
     rule, shared = load_strategy("interval_fisher"), random_state(0)
     names = list(shared.tensors())
     updates = updates_for(rule, shared, [(1, 1), (4, 2), (2, 1)], 0)
@@ -137,7 +139,7 @@ def _without_rows(update: Update, names: list[str]) -> Update:
     return Update(update.client, update.num_examples, 1, {n: update.tensors[n] for n in names}, update.rank)
 
 
-def test_one_zero_table_or_interval_leaves_the_others():
+def test_one_zero_table_or_interval_leaves_the_others() -> None:
     rule, shared = load_strategy("interval_fisher", {"intervals": 2}), random_state(0)
     names = list(shared.tensors())
     tables = random_tables(0, 2, 2, len(names))
@@ -155,12 +157,14 @@ def test_one_zero_table_or_interval_leaves_the_others():
     close(found.tensors(), fold(one, shared, fewer).tensors())
 
 
-def table_of(rule: Rule, upload) -> torch.Tensor:
+def table_of(rule: Rule, upload: Mapping[str, torch.Tensor]) -> torch.Tensor:
     rows = [name for name in upload if name.startswith("root_fisher/")]
     return torch.stack([upload[name] for name in rows]) ** 2
 
 
-def test_a_client_sends_its_mean_squared_gradients_of_each_interval(make_work, start):
+def test_a_client_sends_its_mean_squared_gradients_of_each_interval(
+    make_work: MakeWork, start: SharedState
+) -> None:
     rule = load_strategy("interval_fisher", {"intervals": 3, "batches": 2})
     received = Received(start, 1)
     result = rule.client(make_work(2), received, {})
@@ -181,7 +185,9 @@ def test_a_client_sends_its_mean_squared_gradients_of_each_interval(make_work, s
         torch.testing.assert_close(table_of(rule, result.upload)[interval], found, rtol=1e-4, atol=1e-12)
 
 
-def test_shuffled_counts_the_same_batches_for_other_intervals(make_work, start):
+def test_shuffled_counts_the_same_batches_for_other_intervals(
+    make_work: MakeWork, start: SharedState
+) -> None:
     options = {"intervals": 2, "batches": 3}
     plain, shuffled = (load_strategy("interval_fisher", {**options, "shuffled": s}) for s in (False, True))
     first = table_of(plain, plain.client(make_work(), plain.download(start, 0, 2, 1), {}).upload)
@@ -200,7 +206,7 @@ def test_shuffled_counts_the_same_batches_for_other_intervals(make_work, start):
     torch.testing.assert_close(table.sum(0), first.sum(0), rtol=1e-4, atol=1e-12)
 
 
-def test_shuffled_tends_to_the_plain_fisher_merge():
+def test_shuffled_tends_to_the_plain_fisher_merge() -> None:
     """Of many permuted batches every interval has the same table, and the weights are those of M = 1."""
     intervals, batches, tensors, clients = 3, 2000, 6, 2
     noise = rng(0, "shuffled")
@@ -222,7 +228,7 @@ def test_shuffled_tends_to_the_plain_fisher_merge():
 
 
 @pytest.mark.parametrize("rank", [2, 8])
-def test_the_table_costs_less_than_one_percent_of_the_shipped_model_s_factors(rank):
+def test_the_table_costs_less_than_one_percent_of_the_shipped_model_s_factors(rank: int) -> None:
     adapter = new_adapter(load_pipeline(), generator=rng(0, "a"), rank=rank)
     shared = SharedState("base", adapter.lora, rank, float(rank))
     rule = load_strategy("interval_fisher")

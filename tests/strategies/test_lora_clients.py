@@ -1,21 +1,25 @@
 """The client halves of the LoRA-aware rules on a real pipeline: what is trained, sent, kept and pruned."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fedaigc.device.training.local_round import SharedStageWork
 from fedaigc.diffusion.adapters.stages import SharedState, Stage, read_adapter, read_shared, remove
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received
+from tests.strategies.conftest import MakeWork
 
 
-def kinds(tensors) -> set[str]:
+def kinds(tensors: Iterable[str]) -> set[str]:
     return {name.rpartition(".")[2] for name in tensors}
 
 
-def moved(before, after) -> set[str]:
+def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:
     """Which kinds of tensor differ at all, and of those that do, that every layer's does."""
     found = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
     for kind in kinds(found):
@@ -23,7 +27,7 @@ def moved(before, after) -> set[str]:
     return kinds(found)
 
 
-def without_factors(pipe) -> None:
+def without_factors(pipe: Any) -> None:
     """The pipeline as it came: no LoRA layer is there when a round begins."""
     for stage in Stage:
         if stage is not Stage.BASE:
@@ -31,7 +35,7 @@ def without_factors(pipe) -> None:
     assert not any("lora" in name for name, _ in pipe.unet.named_parameters())
 
 
-def in_the_pipeline(pipe, received: SharedState) -> dict:
+def in_the_pipeline(pipe: Any, received: SharedState) -> dict[str, Tensor]:
     """The factors that training left behind in the network, whatever was sent."""
     return dict(read_adapter(pipe, Stage.SHARED).tensors())
 
@@ -51,7 +55,9 @@ def in_the_pipeline(pipe, received: SharedState) -> dict:
         ("flexlora", 1, {"lora_A", "lora_B"}),
     ],
 )
-def test_what_is_not_trained_does_not_move_in_the_network(pipe, start, make_work, name, round, trained):
+def test_what_is_not_trained_does_not_move_in_the_network(
+    pipe: Any, start: SharedState, make_work: MakeWork, name: str, round: int, trained: set[str]
+) -> None:
     """Into a pipeline without LoRA layers: a freeze that runs before they are there freezes nothing.
 
     Read from the network itself, for a factor that moves and is not sent would spoil the one that is.
@@ -67,7 +73,9 @@ def test_what_is_not_trained_does_not_move_in_the_network(pipe, start, make_work
     assert result.memory == {}
 
 
-def test_fedsa_keeps_b_on_the_device_and_goes_on_from_it(pipe, start, make_work):
+def test_fedsa_keeps_b_on_the_device_and_goes_on_from_it(
+    pipe: Any, start: SharedState, make_work: MakeWork
+) -> None:
     rule = load_strategy("fedsa_lora")
     shared = rule.initial(start)
     first = rule.client(make_work(3, optimizer="adamw"), Received(shared, 1), {})
@@ -88,7 +96,9 @@ def test_fedsa_keeps_b_on_the_device_and_goes_on_from_it(pipe, start, make_work)
     assert any(not torch.equal(forgetful.memory[name], value) for name, value in second.memory.items())
 
 
-def test_flora_trains_from_the_merged_weights_and_leaves_them(pipe, start, make_work):
+def test_flora_trains_from_the_merged_weights_and_leaves_them(
+    pipe: Any, start: SharedState, make_work: MakeWork
+) -> None:
     """After a round R is in the network, and what a client trains on top starts at B = 0."""
     rule = load_strategy("flora")
     shared = rule.initial(start)
@@ -111,8 +121,8 @@ def test_flora_trains_from_the_merged_weights_and_leaves_them(pipe, start, make_
     assert set(shared.residual) == set(shared.lora)
 
 
-def test_fresh_factors_are_those_of_the_run_s_seed_the_round_and_the_client(start):
-    def fresh(seed: int, round: int, client: int):
+def test_fresh_factors_are_those_of_the_run_s_seed_the_round_and_the_client(start: SharedState) -> None:
+    def fresh(seed: int, round: int, client: int) -> Tensor:
         rule = load_strategy("flora")
         rule.seed = seed
         down, _ = rule.download(rule.initial(start), client, 2, round).shared.lora[next(iter(start.lora))]
@@ -124,13 +134,15 @@ def test_fresh_factors_are_those_of_the_run_s_seed_the_round_and_the_client(star
         assert not torch.equal(fresh(0, 1, 0), fresh(*other))
 
 
-def update(client, upload, rank, size=3):
+def update(client: int, upload: Mapping[str, Tensor], rank: int, size: int = 3) -> Any:
     from fedaigc.strategy.rule import Update
 
     return Update(client, size, 2, dict(upload), rank)
 
 
-def test_hetlora_prunes_what_shrinks_and_gets_no_more_afterwards(start, make_work):
+def test_hetlora_prunes_what_shrinks_and_gets_no_more_afterwards(
+    start: SharedState, make_work: MakeWork
+) -> None:
     """A strong penalty shrinks the last row: the rank falls from 2 to 1, and stays there after a resume."""
     rule = load_strategy("hetlora", {"gamma": 0.5, "regularisation": 1e3})
     received = rule.download(start, 3, 2, 1)
@@ -154,7 +166,9 @@ def test_hetlora_prunes_what_shrinks_and_gets_no_more_afterwards(start, make_wor
     ("options", "from_zero"),
     [({"gamma": 1.0, "regularisation": 1e3}, False), ({"gamma": 0.5, "regularisation": 0.0}, True)],
 )
-def test_hetlora_keeps_its_rank_without_gamma_and_in_the_first_round(start, make_work, options, from_zero):
+def test_hetlora_keeps_its_rank_without_gamma_and_in_the_first_round(
+    start: SharedState, make_work: MakeWork, options: dict[str, Any], from_zero: bool
+) -> None:
     rule = load_strategy("hetlora", options)
     if from_zero:  # the last row grows from nothing
         start = replace(start, lora={layer: (a, torch.zeros_like(b)) for layer, (a, b) in start.lora.items()})
@@ -163,7 +177,9 @@ def test_hetlora_keeps_its_rank_without_gamma_and_in_the_first_round(start, make
     assert all(bool(tensor.isfinite().all()) for tensor in result.upload.values())
 
 
-def test_hetlora_s_penalty_is_the_product_of_the_last_rows_norms(start, make_work):
+def test_hetlora_s_penalty_is_the_product_of_the_last_rows_norms(
+    start: SharedState, make_work: MakeWork
+) -> None:
     """One SGD step by hand: the gradient of |a| |b| in a is a |b| / |a|, where row and column are cut."""
     strength, rate = 0.7, 0.05
     rule = load_strategy("hetlora", {"gamma": 0.5, "regularisation": strength})
@@ -193,12 +209,12 @@ def test_hetlora_s_penalty_is_the_product_of_the_last_rows_norms(start, make_wor
         ("fedsvd", {"period": 0}),
     ],
 )
-def test_options_that_cannot_be_are_refused(name, options):
+def test_options_that_cannot_be_are_refused(name: str, options: dict[str, Any]) -> None:
     from fedaigc.errors import UserError
 
     with pytest.raises(UserError, match=f"'{name}'.*{next(iter(options))}"):
         load_strategy(name, options)
 
 
-def test_the_work_of_these_tests_is_the_device_s(make_work):
+def test_the_work_of_these_tests_is_the_device_s(make_work: MakeWork) -> None:
     assert isinstance(make_work(), SharedStageWork)

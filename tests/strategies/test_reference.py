@@ -1,11 +1,14 @@
 """Every LoRA-aware rule against a second implementation, on random ranks, shapes, scales and weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.rng import rng
@@ -61,7 +64,7 @@ def cases(draw: st.DrawFn) -> Case:
 several = settings(deadline=None, max_examples=40)
 
 
-def numbers(lora: dict) -> reference.Lora:
+def numbers(lora: Mapping[str, tuple[Tensor, Tensor]]) -> reference.Lora:
     return {layer: (A.double().numpy(), B.double().numpy()) for layer, (A, B) in lora.items()}
 
 
@@ -76,21 +79,21 @@ def fold(rule: Rule, state: SharedState, updates: list[Update], round: int) -> S
     return rule.finish()
 
 
-def close(found, expected) -> None:
+def close(found: Any, expected: Any) -> None:
     expected = np.asarray(expected)
     np.testing.assert_allclose(
         np.asarray(found), expected, rtol=1e-4, atol=1e-4 * (1 + np.abs(expected).max())
     )
 
 
-def same_factors(found: SharedState, layer: str, expected) -> None:
+def same_factors(found: SharedState, layer: str, expected: Any) -> None:
     for tensor, numbers_ in zip(found.lora[layer], expected, strict=True):
         close(tensor, numbers_)
 
 
 @several
 @given(case=cases())
-def test_fedit(case):
+def test_fedit(case: Case) -> None:
     case = case.equal_ranks()
     updates = case.updates(1)
     found = fold(load_strategy("fedit"), case.state, updates, 1)
@@ -100,7 +103,7 @@ def test_fedit(case):
 
 @several
 @given(case=cases(), round=st.integers(1, 4))
-def test_ffa_lora_and_rolora(case, round):
+def test_ffa_lora_and_rolora(case: Case, round: int) -> None:
     case = case.equal_ranks()
     before, both = numbers(case.state.lora), clients_of(case.updates(round))
     for name, kind, expected in (
@@ -114,7 +117,7 @@ def test_ffa_lora_and_rolora(case, round):
 
 @several
 @given(case=cases())
-def test_flora_over_rounds(case):
+def test_flora_over_rounds(case: Case) -> None:
     """R grows from round to round, stacked or dense; the clients' ranks are what they like."""
     rule = load_strategy("flora")
     state = rule.initial(case.state)
@@ -140,7 +143,7 @@ def test_flora_over_rounds(case):
 
 @several
 @given(case=cases())
-def test_fedex_lora_over_rounds(case):
+def test_fedex_lora_over_rounds(case: Case) -> None:
     case = case.equal_ranks()
     rule, state = load_strategy("fedex_lora"), case.state
     expected = {layer: np.zeros(weight.shape) for layer, weight in effective(state).items()}
@@ -157,7 +160,7 @@ def test_fedex_lora_over_rounds(case):
 
 @several
 @given(case=cases())
-def test_flexlora_at_every_rank(case):
+def test_flexlora_at_every_rank(case: Case) -> None:
     rule = load_strategy("flexlora")
     updates = case.updates(1)
     state = fold(rule, case.state, updates, 1)
@@ -171,7 +174,7 @@ def test_flexlora_at_every_rank(case):
 
 @several
 @given(case=cases())
-def test_hetlora(case):
+def test_hetlora(case: Case) -> None:
     updates = case.updates(1)
     found = fold(load_strategy("hetlora"), case.state, updates, 1)
     for layer in case.state.lora:
@@ -180,7 +183,7 @@ def test_hetlora(case):
 
 @several
 @given(case=cases(), regularisation=st.floats(1e-3, 10))
-def test_lora_fair(case, regularisation):
+def test_lora_fair(case: Case, regularisation: float) -> None:
     case = case.equal_ranks()
     updates = case.updates(1)
     rule = load_strategy("lora_fair", {"regularisation": regularisation})
@@ -191,7 +194,7 @@ def test_lora_fair(case, regularisation):
 
 @several
 @given(case=cases(), period=st.integers(1, 3), round=st.integers(1, 6))
-def test_fedsvd(case, period, round):
+def test_fedsvd(case: Case, period: int, round: int) -> None:
     """The weight is that of the mean of B; after a factoring A's rows are orthonormal, and B A sorted."""
     case = case.equal_ranks()
     both = clients_of(case.updates(round))
@@ -215,7 +218,7 @@ def test_fedsvd(case, period, round):
 
 @several
 @given(case=cases())
-def test_fedsa_lora(case):
+def test_fedsa_lora(case: Case) -> None:
     case = case.equal_ranks()
     rule = load_strategy("fedsa_lora")
     state = rule.initial(case.state)

@@ -1,5 +1,8 @@
 """Bulyan's selection: Krum's choice, one after the other among those that are left."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, RecordDict
@@ -16,7 +19,7 @@ def contents(points: np.ndarray) -> list[RecordDict]:
     return [RecordDict({"arrays": ArrayRecord({"x": Array(point)})}) for point in points]
 
 
-def chosen(points: np.ndarray, rule, f: int, count: int) -> list[int]:
+def chosen(points: np.ndarray, rule: Callable[..., list[RecordDict]], f: int, count: int) -> list[int]:
     given_contents = contents(points)
     selected = rule(given_contents, f, count)
     return [next(i for i, each in enumerate(given_contents) if each is one) for one in selected]
@@ -37,7 +40,8 @@ def test_it_is_krum_again_and_again(seed: int, f: int) -> None:
     """Against the definition, while a score counts two neighbours: of one, mutual neighbours tie."""
     points = np.random.default_rng(seed).normal(size=(4 * f + 5, 6))
     count = len(points) - 2 * f
-    left, expected = list(range(len(points))), []
+    left = list(range(len(points)))
+    expected: list[int] = []
     while len(expected) < count and len(left) - f - 2 > 1:
         best = left[slow_krum(points[left], f)]
         expected.append(best)
@@ -63,7 +67,9 @@ def test_one_pass_and_repeated_selection_differ() -> None:
 
 
 def test_the_option_chooses_and_is_a_truth_value() -> None:
-    assert load_strategy("bulyan")._strategy.selection_rule is iterated_krum
-    assert load_strategy("bulyan", {"iterated": False})._strategy.selection_rule is select_multikrum
+    plain: Any = load_strategy("bulyan")
+    one_pass: Any = load_strategy("bulyan", {"iterated": False})
+    assert plain._strategy.selection_rule is iterated_krum
+    assert one_pass._strategy.selection_rule is select_multikrum
     with pytest.raises(UserError, match="iterated is true or false, got 1"):
         load_strategy("bulyan", {"iterated": 1})

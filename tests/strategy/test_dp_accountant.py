@@ -5,19 +5,25 @@ None of it was there at commit b8a6c4d: nothing told z = 0.01 (epsilon 51,348) f
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from scipy import stats
 from scipy.integrate import quad
 
 from fedaigc.cli.follow_run import _tell_run as tell_run
+from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
-from fedaigc.strategy.accountant import Release, account, epsilon, told
+from fedaigc.strategy.accountant import Release, Spent, account, epsilon, told
 from fedaigc.strategy.registry import load_strategy
 from tests.small_run import MakeRun
 
-DP = {"dp": "server-fixed", "noise_multiplier": 1.0, "clipping_norm": 0.1}
+DP: dict[str, float | int | bool | str] = {
+    "dp": "server-fixed",
+    "noise_multiplier": 1.0,
+    "clipping_norm": 0.1,
+}
 QUIET = {"enabled": False}
 
 
@@ -41,11 +47,11 @@ def delta_of(found: float, mu: float) -> float:
 
 @pytest.mark.parametrize("z", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("delta", [1e-3, 1e-5, 1e-8])
-def test_one_release_is_the_definition(z, delta):
+def test_one_release_is_the_definition(z: float, delta: float) -> None:
     assert delta_of(epsilon([1 / z], delta), 1 / z) == pytest.approx(delta, rel=1e-5)
 
 
-def test_one_release_by_balle_and_wang():
+def test_one_release_by_balle_and_wang() -> None:
     """Their equation: Phi(1 / (2 z) - epsilon z) - e^epsilon Phi(-1 / (2 z) - epsilon z) = delta."""
     for z in (0.3, 1.0, 10.0):
         found = epsilon([1 / z], 1e-5)
@@ -57,7 +63,7 @@ def test_one_release_by_balle_and_wang():
 @pytest.mark.parametrize(
     ("z", "rounds", "exact", "renyi"), [(1.0, 10, 17.857, 20.174), (0.01, 10, 51_347.7, 51_517.4)]
 )
-def test_the_values_of_the_audit(z, rounds, exact, renyi):
+def test_the_values_of_the_audit(z: float, rounds: int, exact: float, renyi: float) -> None:
     """It found 20 and 51,500 at delta 1e-5: ten rounds, by the bound of Renyi DP that is common.
 
     min over a of a mu^2 / 2 + log(1 / delta) / (a - 1) = mu^2 / 2 + mu sqrt(2 log(1 / delta)), with mu^2 =
@@ -74,7 +80,7 @@ def test_the_values_of_the_audit(z, rounds, exact, renyi):
     assert exact < accountant.get_epsilon(1e-5) < renyi
 
 
-def test_rounds_compose_whatever_their_noise():
+def test_rounds_compose_whatever_their_noise() -> None:
     """mu = 3, 4 and 12 are together 13."""
     assert epsilon([3.0, 4.0, 12.0], 1e-5) == pytest.approx(epsilon([13.0], 1e-5))
     assert epsilon([], 1e-5) == 0.0
@@ -83,13 +89,13 @@ def test_rounds_compose_whatever_their_noise():
 RELEASE = Release(5, 1.0, 0.2, 1.0, 1e-5)
 
 
-def test_another_client_in_the_place_counts_twice():
+def test_another_client_in_the_place_counts_twice() -> None:
     found = account([RELEASE])
     assert found is not None
     assert found.epsilon_replace_one == pytest.approx(epsilon([2.0], 1e-5))
 
 
-def test_one_round_without_a_bound_leaves_the_run_without():
+def test_one_round_without_a_bound_leaves_the_run_without() -> None:
     found = account([RELEASE, replace(RELEASE, no_epsilon="the clients clip")])
     assert found is not None
     assert found.epsilon is None
@@ -97,6 +103,12 @@ def test_one_round_without_a_bound_leaves_the_run_without():
     assert told(found) == "no epsilon holds for the noise of this run: the clients clip"
     assert account([]) is None
     assert told(None) == ""
+
+
+def spent_by(config: FederationConfig) -> Spent:
+    spent = read_record(config.output).dp
+    assert spent is not None
+    return spent
 
 
 @pytest.mark.parametrize(
@@ -107,14 +119,19 @@ def test_one_round_without_a_bound_leaves_the_run_without():
         ({"dp": "client-fixed"}, 'under dp = "client-fixed" the clients clip, and one that does not'),
     ],
 )
-def test_a_run_without_a_bound_says_why_and_calls_nothing_private(make_run: MakeRun, capsys, options, reason):
+def test_a_run_without_a_bound_says_why_and_calls_nothing_private(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], options: dict[str, Any], reason: str
+) -> None:
     rounds = {"count": 1, "strategy": "fedavg", "options": DP | options}
     config = make_run(rounds=rounds, generation=QUIET)
     run_in_process(config)
     record = read_record(config.output)
-    assert record.dp.epsilon is None
-    assert record.dp.no_epsilon.startswith(reason)
-    assert record.rounds[0].dp.epsilon is None
+    spent, noise = record.dp, record.rounds[0].dp
+    assert spent is not None
+    assert noise is not None
+    assert spent.epsilon is None
+    assert spent.no_epsilon.startswith(reason)
+    assert noise.epsilon is None
     tell_run(config.output)
     out, err = capsys.readouterr()
     assert f"warning: no epsilon holds for the noise of this run: {reason}" in err
@@ -122,14 +139,17 @@ def test_a_run_without_a_bound_says_why_and_calls_nothing_private(make_run: Make
     assert "privac" not in record.model_dump_json().lower()
 
 
-def test_epsilon_is_in_the_record_and_in_the_last_line(make_run: MakeRun, capsys):
+def test_epsilon_is_in_the_record_and_in_the_last_line(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     rounds = {"count": 3, "strategy": "fedavgm", "options": DP | {"noise_multiplier": 2.0, "delta": 1e-6}}
     config = make_run(rounds=rounds, generation=QUIET)
     run_in_process(config)
     record = read_record(config.output)
-    by_round = [done.dp.epsilon for done in record.rounds]
+    by_round = [done.dp.epsilon if done.dp is not None else None for done in record.rounds]
     assert by_round == pytest.approx([epsilon([0.5] * n, 1e-6) for n in (1, 2, 3)])
     dp = record.dp
+    assert dp is not None
     assert (dp.epsilon, dp.delta, dp.means, dp.repeated) == (by_round[-1], 1e-6, 3, 0)
     assert dp.adjacency.startswith("zero-out")
     assert dp.sampling.startswith("no amplification")
@@ -141,7 +161,9 @@ def test_epsilon_is_in_the_record_and_in_the_last_line(make_run: MakeRun, capsys
     )
 
 
-def test_an_epsilon_that_bounds_nothing_is_told_as_one(make_run: MakeRun, capsys):
+def test_an_epsilon_that_bounds_nothing_is_told_as_one(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     rounds = {"count": 1, "strategy": "fedavg", "options": DP | {"noise_multiplier": 0.01}}
     config = make_run(rounds=rounds, generation=QUIET)
     run_in_process(config)
@@ -153,7 +175,9 @@ def test_an_epsilon_that_bounds_nothing_is_told_as_one(make_run: MakeRun, capsys
     assert "privacy" not in line
 
 
-def test_rounds_that_are_run_again_are_paid_again(make_run: MakeRun, capsys):
+def test_rounds_that_are_run_again_are_paid_again(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A run of two rounds whose checkpoint falls back to the first: the second is run again."""
     rounds = {"count": 1, "strategy": "fedavg", "options": DP}
     config = make_run(rounds=rounds, generation=QUIET)
@@ -162,23 +186,24 @@ def test_rounds_that_are_run_again_are_paid_again(make_run: MakeRun, capsys):
     first = checkpoint.read_bytes()
     more = config.model_copy(update={"resume": True, "rounds": config.rounds.model_copy(update={"count": 2})})
     run_in_process(more)
-    assert read_record(config.output).dp.means == 2  # nothing is repeated in a run that goes on
+    assert spent_by(config).means == 2  # nothing is repeated in a run that goes on
     checkpoint.write_bytes(first)
     run_in_process(more)
     record = read_record(config.output)
     assert [done.round for done in record.rounds] == [1, 2]
-    assert (record.dp.means, record.dp.repeated) == (3, 1)
-    assert record.dp.epsilon == pytest.approx(epsilon([1.0] * 3, 1e-5))
+    spent = spent_by(config)
+    assert (spent.means, spent.repeated) == (3, 1)
+    assert spent.epsilon == pytest.approx(epsilon([1.0] * 3, 1e-5))
     # once more, from nothing at all
     for path in config.output.glob("checkpoint*"):
         path.unlink()
     run_in_process(more)
-    assert read_record(config.output).dp.means == 5
+    assert spent_by(config).means == 5
     tell_run(config.output)
     assert "over 5 noisy means, 3 of them of rounds that were run again" in capsys.readouterr().out
 
 
-def test_a_round_in_which_nobody_answers_costs_nothing():
+def test_a_round_in_which_nobody_answers_costs_nothing() -> None:
     rule = load_strategy("fedavg", DP)
     from tests.strategies.test_general_servers import random_state, updates_for
 
@@ -193,7 +218,7 @@ def test_a_round_in_which_nobody_answers_costs_nothing():
     assert rule.released is None
 
 
-def test_rules_without_noise_leave_no_trace(make_run: MakeRun):
+def test_rules_without_noise_leave_no_trace(make_run: MakeRun) -> None:
     config = make_run(rounds={"count": 1, "strategy": "fedavg"}, generation=QUIET)
     run_in_process(config)
     record = read_record(config.output)

@@ -5,6 +5,7 @@ which every device is sent: `test_a_device_cannot_compute_the_noise` found a cor
 """
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,11 +20,16 @@ from fedaigc.rng import numpy_rng, rng
 from fedaigc.strategy.flower import privacy as flower_privacy
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Rule, Update
+from tests.global_random import global_numbers
 
 CLIENTS, SEED = 5, 7
 NORM = 0.5
 KINDS = ("server-fixed", "client-fixed", "server-adaptive", "client-adaptive")
-FIXED = {"dp": "server-fixed", "noise_multiplier": 1.0, "clipping_norm": NORM}
+FIXED: dict[str, float | int | bool | str] = {
+    "dp": "server-fixed",
+    "noise_multiplier": 1.0,
+    "clipping_norm": NORM,
+}
 
 
 def options_of(dp: str) -> dict[str, float | int | bool | str]:
@@ -87,7 +93,7 @@ def noise_of_b8a6c4d(seed: int, round: int, deviation: float) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def test_a_device_cannot_compute_the_noise():
+def test_a_device_cannot_compute_the_noise() -> None:
     sent = changes()
     true = NORM * np.mean([flat(change) for change in sent], axis=0)
     _, found = after_a_round(FIXED, sent)
@@ -97,7 +103,7 @@ def test_a_device_cannot_compute_the_noise():
     assert abs(correlation(moved(found) - noise, true)) < 0.05
 
 
-def test_the_attack_works_where_the_seed_is_known():
+def test_the_attack_works_where_the_seed_is_known() -> None:
     """The same with `insecure_seed`: what the tests above cannot find would be found."""
     sent = changes()
     true = NORM * np.mean([flat(change) for change in sent], axis=0)
@@ -108,7 +114,7 @@ def test_the_attack_works_where_the_seed_is_known():
 
 
 @pytest.mark.parametrize("dp", KINDS)
-def test_noise_repeats_under_an_insecure_seed_alone(dp):
+def test_noise_repeats_under_an_insecure_seed_alone(dp: str) -> None:
     sent = changes()
     assert after_a_round(options_of(dp), sent)[1].hash() != after_a_round(options_of(dp), sent)[1].hash()
     seeded = options_of(dp) | {"insecure_seed": 3}
@@ -120,19 +126,19 @@ def test_noise_repeats_under_an_insecure_seed_alone(dp):
 
 
 @pytest.mark.parametrize("dp", KINDS)
-def test_numpy_s_global_generator_draws_nothing(dp, monkeypatch):
+def test_numpy_s_global_generator_draws_nothing(dp: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its state follows from some of its values, so a seed from the system's entropy would not be enough."""
     for name in ("normal", "standard_normal", "randn", "rand", "random", "uniform", "seed"):
         monkeypatch.setattr(np.random, name, lambda *a, name=name, **k: pytest.fail(f"np.random.{name}"))
-    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    before = global_numbers()
     after_a_round(options_of(dp), changes())
-    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+    assert global_numbers() == before
 
 
 @pytest.mark.parametrize("dp", KINDS)
-def test_noise_that_flower_would_draw_itself_is_an_error(dp, monkeypatch):
+def test_noise_that_flower_would_draw_itself_is_an_error(dp: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a release that draws it in a method of another name."""
-    base = flower_privacy._WRAPPERS[dp].__mro__[2]
+    base: Any = flower_privacy._WRAPPERS[dp].__mro__[2]
     monkeypatch.setitem(
         flower_privacy._WRAPPERS,
         dp,
@@ -150,7 +156,7 @@ def test_noise_that_flower_would_draw_itself_is_an_error(dp, monkeypatch):
 
 @pytest.mark.parametrize("clients", [1, 2, 5])
 @pytest.mark.parametrize("dp", ["server-fixed", "server-adaptive"])
-def test_noise_and_sensitivity_are_those_of_the_updates_that_came(dp, clients):
+def test_noise_and_sensitivity_are_those_of_the_updates_that_came(dp: str, clients: int) -> None:
     """Of ten that were asked: every client moves the mean by C / K at most, and the noise is z C / K.
 
     An attacker among them sends a thousand times C. Adaptive clipping has z' for z, and C is the norm that
@@ -188,7 +194,7 @@ def test_noise_and_sensitivity_are_those_of_the_updates_that_came(dp, clients):
     assert rule.released.mu == pytest.approx(1.0)
 
 
-def test_a_norm_that_clips_too_many_grows():
+def test_a_norm_that_clips_too_many_grows() -> None:
     """All ten are clipped where half are wanted: C e^(0.2 (1 - 1/2)); in Flower it shrinks by as much."""
     options = options_of("server-adaptive") | {"noise_multiplier": 0.0, "clipped_count_stddev": 0.0}
     rule, _ = after_a_round(options, changes(10, norm=9.0))
@@ -197,7 +203,7 @@ def test_a_norm_that_clips_too_many_grows():
     assert rule.state()["clipping_norm"].item() == pytest.approx(NORM * math.exp(-0.1))
 
 
-def test_the_count_of_clipped_updates_has_its_noise():
+def test_the_count_of_clipped_updates_has_its_noise() -> None:
     """log C' - log C = -0.2 (-(count + N(0, s^2)) / K + 1 / 2), with s = 1 here, over 400 rounds."""
     logs = []
     sent = [{name: value * 9 for name, value in change.items()} for change in changes(4)]
@@ -210,14 +216,14 @@ def test_the_count_of_clipped_updates_has_its_noise():
 
 
 @pytest.mark.parametrize("byte", [b"\0", b"\xff"])
-def test_the_ends_of_the_entropy_are_finite(byte, monkeypatch):
+def test_the_ends_of_the_entropy_are_finite(byte: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     from fedaigc.strategy import secret_noise
 
-    monkeypatch.setattr(secret_noise.os, "urandom", lambda count: byte * count)
+    monkeypatch.setattr(os, "urandom", lambda count: byte * count)
     assert np.abs(secret_noise.secret_normal(3)) == pytest.approx([8.2095] * 3, abs=1e-3)
 
 
-def test_secret_noise_is_standard_normal_and_never_the_same():
+def test_secret_noise_is_standard_normal_and_never_the_same() -> None:
     from fedaigc.strategy.secret_noise import secret_normal
 
     drawn = secret_normal(200_001)
@@ -227,7 +233,7 @@ def test_secret_noise_is_standard_normal_and_never_the_same():
     assert not np.isin(secret_normal(1000), drawn).any()
 
 
-def test_a_delta_that_gives_one_client_away_is_refused():
+def test_a_delta_that_gives_one_client_away_is_refused() -> None:
     rule = load_strategy("fedavg", FIXED | {"delta": 0.1})
     rule.num_clients = 10
     with pytest.raises(UserError, match=r"delta is 0\.1 for 10 clients: expected less than 1 / 10"):

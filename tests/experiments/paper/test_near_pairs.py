@@ -1,5 +1,8 @@
 """What two draws of near pairs would show by their objects alone."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from experiments.paper.near_pairs import ALL, FIGURE, PROMPTS, add_expected, every_pair, object_pairs
@@ -19,14 +22,14 @@ def test_every_ordered_pair_of_one_kind_is_there_as_often() -> None:
 def test_a_draw_is_expected_to_show_the_rates_of_its_objects() -> None:
     """A cat before a dog is seen in 1 of 2, a dog before a cat in 2 of 2: one of each gives 3 / 4."""
 
-    def pairs(*names: tuple[str, str]) -> dict[str, list[str]]:
+    def pairs(*names: tuple[str, str]) -> dict[str, Sequence[str]]:
         return {
             "own": [f"a {own} on a bed" for own, _ in names],
             "other": [f"a {other} on a bed" for _, other in names],
         }
 
     cat, dog = ("cat", "dog"), ("dog", "cat")
-    record = {
+    record: dict[str, Any] = {
         "prompt pairs": {ALL: pairs(cat, cat, dog, dog), FIGURE: pairs(cat, dog), PROMPTS: pairs(dog)},
         "rows": [
             {"pairs": ALL, "each": {"judge": {"object": [1, 0, 1, 1]}}},

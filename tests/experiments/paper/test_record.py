@@ -4,11 +4,12 @@ import argparse
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments.paper import fig2, fig3, fig5, fig6, near_pairs
-from experiments.paper.record import Comparison, dumps, report, stored, summarise
+from experiments.paper.record import Comparison, Record, dumps, report, summarise
 from experiments.quality import shared_prompts
 from experiments.wireless import handoffs, protection, waiting
 
@@ -32,7 +33,7 @@ WITH_VALUES = [
 ]
 
 
-def record() -> dict:
+def record() -> Record:
     """Two runs of six pictures with three objects; the first is right where the second is, and twice more."""
     return {
         "rows": [
@@ -44,7 +45,11 @@ def record() -> dict:
     }
 
 
-def options(**given) -> argparse.Namespace:
+def never(_: argparse.Namespace) -> Record:
+    raise AssertionError("the model was run")
+
+
+def options(**given: Any) -> argparse.Namespace:
     return argparse.Namespace(**({"record": None, "images": None, "recompute": False} | given))
 
 
@@ -93,7 +98,7 @@ def test_a_comparison_needs_exactly_one_row_of_each() -> None:
         summarise(record(), [Comparison({"run": "x"}, {"run": "a"}, ("ssim",))])
 
 
-def test_a_record_is_recomputed_without_measuring(tmp_path, capsys) -> None:
+def test_a_record_is_recomputed_without_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "record.json"
     comparisons = [Comparison({"run": "a"}, {"run": "b"}, ("ssim",))]
     report(options(record=path), lambda _: record(), comparisons)
@@ -103,13 +108,10 @@ def test_a_record_is_recomputed_without_measuring(tmp_path, capsys) -> None:
     spoiled["comparisons"] = []
     path.write_text(json.dumps(spoiled))
 
-    def measure(_):
-        raise AssertionError("the model was run")
-
     drawn = []
     report(
         options(record=path, recompute=True, images=tmp_path),
-        measure,
+        never,
         comparisons,
         draw=lambda rows, folder: drawn.append((len(rows), folder)),
     )
@@ -118,19 +120,21 @@ def test_a_record_is_recomputed_without_measuring(tmp_path, capsys) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_what_was_measured_is_kept_when_computing_fails(tmp_path) -> None:
+def test_what_was_measured_is_kept_when_computing_fails(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     with pytest.raises(ValueError, match="0 rows have"):
         report(options(record=path), lambda _: record(), [Comparison({"run": "x"}, {"run": "a"}, ("ssim",))])
     assert json.loads(path.read_text()) == record()
 
 
-def test_a_row_without_values_keeps_its_estimate_and_says_so(tmp_path, capsys) -> None:
+def test_a_row_without_values_keeps_its_estimate_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "record.json"
     row = {"run": "old", "ssim": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 6}}
     path.write_text(json.dumps({"intervals": "of before", "rows": [row]}))
     report(
-        options(record=path, recompute=True), stored, [Comparison({"run": "old"}, {"run": "old"}, ("ssim",))]
+        options(record=path, recompute=True), never, [Comparison({"run": "old"}, {"run": "old"}, ("ssim",))]
     )
     assert "1 of 1 rows hold no values of single pictures" in capsys.readouterr().err
     assert json.loads(path.read_text()) == {"intervals": "of before", "comparisons": [], "rows": [row]}
@@ -143,13 +147,13 @@ def test_a_row_without_values_keeps_its_estimate_and_says_so(tmp_path, capsys) -
         (lambda path: path.write_text("{"), "this is no JSON"),
     ],
 )
-def test_what_cannot_be_recomputed_is_said_in_one_line(tmp_path, make, message) -> None:
+def test_what_cannot_be_recomputed_is_said_in_one_line(tmp_path: Path, make: Any, message: str) -> None:
     path = tmp_path / "record.json"
     make(path)
     with pytest.raises(SystemExit, match=message):
-        report(options(record=path, recompute=True), stored)
+        report(options(record=path, recompute=True), never)
     with pytest.raises(SystemExit, match="give both"):
-        report(options(recompute=True), stored)
+        report(options(recompute=True), never)
 
 
 def test_compact_json_is_the_same_json() -> None:

@@ -10,8 +10,9 @@ tasks waited on, and every prompt was the only candidate left after 6 questions 
 orders of a form that b8a6c4d did not know.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_bisection_by_overflow_learns_nothing(small_model: Path, tmp_path: Path)
     assert found.unanswered == sum(found.orders)
 
 
-def _present_oracle(victim: Victim):  # type: ignore[no-untyped-def]
+def _present_oracle(victim: Victim) -> Callable[[np.ndarray, Sequence[int]], list[bool | None]]:
     """The same states and schedulers in today's form of an order, where a strategy declares a residual."""
     from experiments.privacy.extraction.orders import Genes, Lab
 
@@ -66,7 +67,7 @@ def _present_oracle(victim: Victim):  # type: ignore[no-untyped-def]
         state = overflowing_state(victim.pipe, victim.agent.base_hash(), question)
         victim.ask(Ask.INSTALL, shared_state_record(state), config)
         kinds = [victim.ask(Ask.FINISH, lab.finish(genes, victim.tasks[i]), config).record for i in prompts]
-        meaning = {Failure.INTERNAL: True, Failure.PLAN_REFUSED: False}
+        meaning: dict[Failure | None, bool] = {Failure.INTERNAL: True, Failure.PLAN_REFUSED: False}
         answers = [meaning.get(before.kind_of(reply)) for reply in kinds]
         # told apart by anything else than a kind that was known before? then it is an answer too
         return [index > 0 for index in _numbers(kinds)] if len(set(_numbers(kinds))) > 1 else answers
@@ -83,7 +84,7 @@ def _numbers(replies: Sequence[RecordDict]) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def lab(small_model: Path):  # type: ignore[no-untyped-def]
+def lab(small_model: Path) -> Any:
     orders = pytest.importorskip("experiments.privacy.extraction.orders")
     from fedaigc.federation.config.run_config import ModelSection
     from fedaigc.federation.preloaded import base_model
@@ -91,7 +92,7 @@ def lab(small_model: Path):  # type: ignore[no-untyped-def]
     return orders.Lab(*base_model(ModelSection(name=str(small_model))), CANDIDATES)
 
 
-HOSTILE = (
+HOSTILE: tuple[dict[str, Any], ...] = (
     {},
     {"packet": "noise", "step": 1},
     {"state": "overflow", "steps": 1},
@@ -102,7 +103,7 @@ HOSTILE = (
 )
 
 
-def test_no_reply_differs_between_prompts(lab, small_model: Path) -> None:  # type: ignore[no-untyped-def]
+def test_no_reply_differs_between_prompts(lab: Any, small_model: Path) -> None:
     """Three times each, over restarts and runs: kind, size, content, and what waits afterwards."""
     from experiments.privacy.extraction.orders import Genes
     from experiments.privacy.extraction.search import observe
@@ -115,7 +116,7 @@ def test_no_reply_differs_between_prompts(lab, small_model: Path) -> None:  # ty
         assert all(len(row) >= 3 for row in seen.replies), values
 
 
-def test_the_search_sees_a_planted_leak(lab, small_model: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_search_sees_a_planted_leak(lab: Any, small_model: Path) -> None:
     from experiments.privacy.extraction.orders import Genes
     from experiments.privacy.extraction.search import observe, planted_leak
 
@@ -124,8 +125,8 @@ def test_the_search_sees_a_planted_leak(lab, small_model: Path) -> None:  # type
         assert observe(lab, Genes("honest"), prompts, model=str(small_model)).leaks
 
 
-def test_training_keeps_nothing_of_the_prompt_that_was_drawn_before(  # type: ignore[no-untyped-def]
-    lab, small_model: Path, tmp_path: Path
+def test_training_keeps_nothing_of_the_prompt_that_was_drawn_before(
+    lab: Any, small_model: Path, tmp_path: Path
 ) -> None:
     from experiments.privacy.extraction.orders import Genes
     from fedaigc.data.scenes import scenes_dataset
@@ -136,7 +137,7 @@ def test_training_keeps_nothing_of_the_prompt_that_was_drawn_before(  # type: ig
     from fedaigc.strategy.fingerprint import strategy_code
     from fedaigc.strategy.rule import Received
 
-    replies = []
+    replies: list[tuple[str, Any]] = []
     for prompt in (CANDIDATES[0], CANDIDATES[-1]):
         home = tmp_path / str(len(replies))
         device = Device(home, lab.pipe, base_hash=lab.base_hash, taxonomy=taxonomy(), seed=1)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,10 +16,9 @@ def played(
     """Tuning to its end: what was chosen, and every point in the order in which it was tried."""
     known: dict[str, float] = {}
     order: list[Point] = []
+    settings: dict[str, Any] = {"trials": 4, "extensions": 1} | options
     while True:
-        choice = choose(
-            grid, lambda point: known.get(repr(point)), **{"trials": 4, "extensions": 1} | options
-        )
+        choice = choose(grid, lambda point: known.get(repr(point)), **settings)
         if not choice.waiting:
             return choice, order
         for point in choice.waiting:

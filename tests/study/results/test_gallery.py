@@ -85,8 +85,8 @@ def result(**rows: list[dict[str, float] | None]) -> PartitionResults:
 
 def test_the_table_of_galleries_by_hand() -> None:
     """Differences of 1, 2 and 3: 2 +- 4.303 / sqrt(3), t(0.975, 2) = 4.303 in tables."""
-    fedit = [{"frechet": 2.0, "kernel": 0.2}] * 3
-    other = [{"frechet": 2.0 + d, "kernel": 0.2} for d in (1, 2, 3)]
+    fedit: list[dict[str, float] | None] = [{"frechet": 2.0, "kernel": 0.2}] * 3
+    other: list[dict[str, float] | None] = [{"frechet": 2.0 + d, "kernel": 0.2} for d in (1, 2, 3)]
     table = gallery_table(result(fedit=fedit, other=other, edgeless=[None] * 3), (0, 1, 2), "device", "fedit")
     assert table is not None
     rows = {row[0]: row[1:] for row in table.rows}

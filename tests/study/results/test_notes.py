@@ -32,7 +32,9 @@ def record(label: str, seed: int | None) -> dict[str, Any]:
 
 def test_rows_of_other_code_are_named_once_with_their_seeds() -> None:
     records = [record("base", None), *(record(row, seed) for row in ("fedit", "flora") for seed in (0, 1, 2))]
-    expected = {("flora", "style", seed): f"flora-{seed}" for seed in (0, 2)}
+    expected: dict[tuple[str, str, int | None], str] = {
+        ("flora", "style", seed): f"flora-{seed}" for seed in (0, 2)
+    }
     (found,) = collect(STUDY, records, expected, {})
     assert found.notes == (
         "pooled: not run under seed 0, 1, 2.",

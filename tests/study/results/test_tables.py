@@ -66,8 +66,8 @@ def test_csv_gives_back_every_text_and_every_exact_number(rows: list[tuple[str |
         for column, cell in zip(table.columns, row, strict=True):
             name = column.header
             if isinstance(cell, Estimate):
-                values = [float(found[name + part]) for part in ("", " low", " high")]
-                assert Estimate(*values, int(found[name + " n"])) == cell
+                mean, low, high = (float(found[name + part]) for part in ("", " low", " high"))
+                assert Estimate(mean, low, high, int(found[name + " n"])) == cell
             else:
                 assert found[name] == cell
                 assert not found.get(name + " low")
