@@ -3,23 +3,30 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from diffusers import DPMSolverMultistepScheduler
 
+from fedaigc.collaboration.link import LinkReport
+from fedaigc.collaboration.results import TaskRecord
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process, simulate
-from tests.small_run import MakeRun, images
+from tests.small_run import MakeRun, generation_of, images
 
 LINKED = {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none", "delivery": "tolerant"}
 
 
-def sent_packets(config: FederationConfig) -> list[dict[str, Any]]:
-    groups = read_record(config.output).generation.groups
+def sent_packets(config: FederationConfig) -> list[TaskRecord]:
+    groups = generation_of(read_record(config.output)).groups
     return [task for group in groups for task in group.tasks if group.num_shared_steps]
+
+
+def links_of(packets: list[TaskRecord]) -> list[LinkReport]:
+    links = [task.link for task in packets if task.link is not None]
+    assert len(links) == len(packets)
+    return links
 
 
 def test_packets_cross_the_link_of_the_run(make_run: MakeRun) -> None:
@@ -36,12 +43,12 @@ def test_packets_cross_the_link_of_the_run(make_run: MakeRun) -> None:
     assert [task.link for task in packets] == [task.link for task in sent_packets(again)]
     for task in packets:
         assert task.outcome == "shared"
-        assert 0 < task.link.bit_errors < 0.1 * task.link.information_bits
-    assert all(task.link.bit_errors == 0 for task in sent_packets(clean))
+    assert all(0 < link.bit_errors < 0.1 * link.information_bits for link in links_of(packets))
+    assert all(link.bit_errors == 0 for link in links_of(sent_packets(clean)))
     # the wire of the federation carries the same bytes: the record's packets, eight bits each
-    groups = read_record(noisy.output).generation.groups
+    groups = generation_of(read_record(noisy.output)).groups
     sent = sum(group.packet_bytes for group in groups)
-    assert sum(task.link.serialized_bits for task in packets) == 8 * sent
+    assert sum(link.serialized_bits for link in links_of(packets)) == 8 * sent
 
 
 def test_strict_devices_refuse_what_the_link_damaged_and_run_alone(make_run: MakeRun) -> None:
@@ -49,7 +56,7 @@ def test_strict_devices_refuse_what_the_link_damaged_and_run_alone(make_run: Mak
     config = make_run(rounds={"count": 0}, generation=strict)
     run_in_process(config)
     assert {task.outcome for task in sent_packets(config)} == {"alone"}
-    assert all(task.link.bit_errors > 0 for task in sent_packets(config))
+    assert all(link.bit_errors > 0 for link in links_of(sent_packets(config)))
 
 
 def test_noise_matched_devices_resume_earlier_and_report_the_steps(make_run: MakeRun) -> None:
@@ -66,7 +73,8 @@ def test_noise_matched_devices_resume_earlier_and_report_the_steps(make_run: Mak
         run_in_process(config)
         packets = sent_packets(config)
         assert {task.outcome for task in packets} == {"shared"}
-        reports = [task.report for task in packets]
+        reports = [task.report for task in packets if task.report is not None]
+        assert len(reports) == len(packets)
         own.append(sum(r.shared_stage_steps + r.personal_stage_steps for r in reports))
         assert all(7 <= r.shared_stage_steps + r.personal_stage_steps <= 13 for r in reports)
         drawn.append(images(config))
@@ -100,12 +108,14 @@ def test_an_edge_waits_out_fades_and_counts_the_steps(make_run: MakeRun) -> None
         "waits", rounds={"count": 0}, generation={**LINKED, "num_shared_steps": 1, "link": link}
     )
     record = simulate(config)
-    groups = [group for group in record.generation.groups if group.num_shared_steps]
-    boundary = record.generation.boundary_step
+    groups = [group for group in generation_of(record).groups if group.num_shared_steps]
+    boundary = generation_of(record).boundary_step
+    assert boundary is not None
     for group in groups:
-        leaving = [task.handoff_step for task in group.tasks]
+        leaving = [task.handoff_step for task in group.tasks if task.handoff_step is not None]
+        assert len(leaving) == len(group.tasks)
         assert all(1 <= step <= min(3, boundary) for step in leaving)
         # the executor's steps, and each member's own from where its packet left
         assert group.evaluations == group.planned_evaluations
         assert group.evaluations == max(leaving) + sum(4 - step for step in leaving)
-    assert any(task.handoff_step > 1 for group in groups for task in group.tasks)
+    assert any((task.handoff_step or 0) > 1 for group in groups for task in group.tasks)

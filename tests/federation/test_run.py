@@ -14,7 +14,7 @@ from fedaigc.errors import Diverged, UserError
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.recorder import load_shared_state
-from fedaigc.federation.output.records import read_record
+from fedaigc.federation.output.records import RunRecord, read_record
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process, simulate
 from fedaigc.federation.runtime.local_grid import LocalGrid
@@ -22,7 +22,7 @@ from fedaigc.federation.server.rounds import sample_clients
 from fedaigc.federation.server.server_app import initial_shared_state, serve
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, Ask
 from fedaigc.rng import derived_seed
-from tests.small_run import PROMPTS, MakeRun, images
+from tests.small_run import PROMPTS, MakeRun, generation_of, images
 
 
 def personal(config: FederationConfig) -> dict[str, bytes]:
@@ -46,7 +46,7 @@ def test_a_run_trains_groups_shares_and_finishes(make_run: MakeRun) -> None:
     assert len({initial_shared_state(config).hash(), *hashes}) == 3
     assert load_shared_state(config.output).hash() == record.shared_hash == hashes[-1]
 
-    generation = record.generation
+    generation = generation_of(record)
     assert generation.policy == "kind"
     assert len(generation.groups) == 2  # fruit on a table, animals near a river
     for group in generation.groups:
@@ -121,7 +121,7 @@ def test_a_member_can_run_the_shared_steps_and_the_images_are_the_same(make_run:
     member = make_run("member", generation=settings)
     run_in_process(edge)
     run_in_process(member)
-    executors = {group.executor for group in read_record(member.output).generation.groups}
+    executors = {group.executor for group in generation_of(read_record(member.output)).groups}
     assert executors & {0, 1, 2}
     assert images(member) == images(edge)
 
@@ -130,7 +130,7 @@ def test_the_open_policy_says_so_in_the_record(make_run: MakeRun) -> None:
     settings = {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none", "policy": "open"}
     config = make_run(rounds={"count": 0}, generation=settings)
     run_in_process(config)
-    generation = read_record(config.output).generation
+    generation = generation_of(read_record(config.output))
     assert generation.policy == "open"
     assert {group.prompt for group in generation.groups} <= set(PROMPTS)
 
@@ -156,7 +156,7 @@ class Tampering:
         return reply
 
 
-def serve_with(config: FederationConfig, client: Any) -> dict[str, Any]:
+def serve_with(config: FederationConfig, client: Any) -> RunRecord:
     """Run the server against another client app."""
     with in_process_run(config) as run_id:
         grid = LocalGrid(
@@ -171,13 +171,14 @@ def test_a_client_with_another_base_is_refused_with_both_fingerprints(make_run: 
 
     def other_base(kind: str, reply: Message) -> None:
         if kind == Ask.HELLO:
-            reply.content[BODY]["base"] = "f" * 64
+            reply.content.config_records[BODY]["base"] = "f" * 64
 
     record = serve_with(config, Tampering(1, other_base))
     assert record.clients == (0, 2)
     (refused,) = record.refused
     assert refused.client == 1
     assert "f" * 64 in refused.reason
+    assert record.base is not None
     assert record.base in refused.reason
     assert record.rounds[0].sampled == (0, 2)
 
@@ -187,7 +188,7 @@ def test_a_second_node_with_the_same_partition_is_refused(make_run: MakeRun) -> 
 
     def claim_zero(kind: str, reply: Message) -> None:
         if kind == Ask.HELLO:
-            reply.content[BODY]["partition"] = 0
+            reply.content.config_records[BODY]["partition"] = 0
 
     record = serve_with(config, Tampering(2, claim_zero))
     assert record.clients == (0, 1)
@@ -197,7 +198,7 @@ def test_a_second_node_with_the_same_partition_is_refused(make_run: MakeRun) -> 
 def poison(kind: str, reply: Message) -> None:
     """Not a number among the weights."""
     if kind == Ask.TRAIN:
-        values = reply.content[ARRAYS][FLAT].numpy().copy()
+        values = reply.content.array_records[ARRAYS][FLAT].numpy().copy()
         values[3] = float("nan")
         reply.content[ARRAYS] = ArrayRecord({FLAT: Array(values)})
 
@@ -221,6 +222,7 @@ def test_a_round_without_any_usable_update_ends_the_run(make_run: MakeRun) -> No
     assert not isinstance(caught.value, Diverged)
     record = read_record(config.output)
     assert record.status == "failed"
+    assert record.error is not None
     assert "client 0" in record.error
 
 
@@ -236,7 +238,10 @@ def test_a_client_that_talks_nonsense_does_not_stop_the_others(make_run: MakeRun
     record = serve_with(config, Tampering(0, nonsense))
     assert record.status == "finished"
     finished = {
-        task.client for group in record.generation.groups for task in group.tasks if task.outcome != "failed"
+        task.client
+        for group in generation_of(record).groups
+        for task in group.tasks
+        if task.outcome != "failed"
     }
     assert finished == {1, 2}
 

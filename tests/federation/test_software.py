@@ -29,10 +29,14 @@ def test_what_is_no_version_is_not_kept(value: Any) -> None:
 
 
 def test_a_difference_names_what_where_and_the_server_s() -> None:
-    own = own_software() | {"torch": "2.6.0", "flwr": "1.41.0"}
+    own: dict[str, str | None] = {**own_software(), "torch": "2.6.0", "flwr": "1.41.0"}
     assert difference({0: own, 1: own}, own) is None
     assert difference({}, own) is None
-    others = {2: own | {"torch": "2.5.1"}, 0: own | {"torch": "2.5.1", "flwr": None}, 1: own}
+    others: dict[int, dict[str, str | None]] = {
+        2: own | {"torch": "2.5.1"},
+        0: own | {"torch": "2.5.1", "flwr": None},
+        1: own,
+    }
     assert difference(others, own) == (
         "clients compute with other versions: torch 2.5.1 on 0, 2 (server 2.6.0); "
         "flwr unknown on 0 (server 1.41.0)"
@@ -48,7 +52,7 @@ def test_equal_versions_are_in_the_record_without_a_warning(make_run: MakeRun) -
 def test_other_versions_take_part_and_the_record_says_so_once(make_run: MakeRun) -> None:
     def older(kind: str, reply: Message) -> None:
         if kind == Ask.HELLO:
-            reply.content[BODY]["torch"] = "2.5.1+cpu"
+            reply.content.config_records[BODY]["torch"] = "2.5.1+cpu"
 
     config = make_run(**QUICK)
     record = serve_with(config, Tampering(1, older))
@@ -56,6 +60,7 @@ def test_other_versions_take_part_and_the_record_says_so_once(make_run: MakeRun)
     assert record.clients == (0, 1, 2)
     assert record.refused == ()
     assert record.client_versions[1]["torch"] == "2.5.1+cpu"
+    assert record.version_warning is not None
     assert "torch 2.5.1+cpu on 1 (server " in record.version_warning
     assert (config.output / "record.json").read_text().count("other versions") == 1
 
@@ -63,9 +68,9 @@ def test_other_versions_take_part_and_the_record_says_so_once(make_run: MakeRun)
 def test_text_in_the_place_of_a_version_never_comes_into_the_record(make_run: MakeRun) -> None:
     def telling(kind: str, reply: Message) -> None:
         if kind == Ask.HELLO:
-            reply.content[BODY]["torch"] = "a crimson zeppelin"
-            reply.content[BODY]["note"] = "crimson"
-            del reply.content[BODY]["python"]
+            reply.content.config_records[BODY]["torch"] = "a crimson zeppelin"
+            reply.content.config_records[BODY]["note"] = "crimson"
+            del reply.content.config_records[BODY]["python"]
 
     record = serve_with(make_run(**QUICK), Tampering(0, telling))
     assert record.clients == (0, 1, 2)

@@ -18,14 +18,15 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.deployment.agent.agent import Agent, AgentSettings
 from fedaigc.device.home.home import Home, note_error
-from fedaigc.device.replies import FinishReport, SharedSteps
+from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.handoff.packing import PacketError, pack, unpack
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
-from fedaigc.federation.preloaded import taxonomy
+from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.server import generation
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.wire import messages
@@ -178,10 +179,10 @@ class TestPlans:
         """8,000 x 8,000 pixels kept a device for minutes and took 5.4 GB; 1e8 timesteps as much."""
         shared = initial_shared_state(config)
         plan = generation.plan_generation(shared, config)
-        order = messages.FinishOrder(0, "0123456789abcdef", plan, 1, None)
+        order = FinishOrder(0, "0123456789abcdef", plan, 1, None)
         record = messages.finish_record(order)
         holder = "plan" if "plan" in record else BODY
-        fields = dict(record[holder])
+        fields: dict[str, Any] = dict(record.config_records[holder])
         if holder == BODY:  # b8a6c4d sent the whole plan as JSON
             inner = json.loads(str(fields["plan"]))
             if "num_train_timesteps" in values:
@@ -325,7 +326,7 @@ class TestTasks:
         assert len(things) * len(places) < 500
 
     def test_a_generation_takes_a_bounded_number_of_each_in_turn(self) -> None:
-        replies = {
+        replies: dict[int, RecordDict | Failure] = {
             client: signatures([], [], [f"{client:04x}{number:012x}" for number in range(1_024)])
             for client in range(9)
         }
@@ -333,7 +334,8 @@ class TestTasks:
         try:
             found = generation._signatures(replies, Policy.KIND)
         except TypeError:
-            found = generation._signatures(replies)
+            older: Any = generation._signatures
+            found = older(replies)
         assert len(found.owners) == 8_192
         # whoever has a single task is served beside those that have a thousand
         assert "0009" + "0" * 12 in found.owners
@@ -356,7 +358,7 @@ class TestPackets:
 
     @pytest.fixture
     def pipe(self, config: FederationConfig) -> Any:
-        return generation.base_model(config.model)[0]
+        return base_model(config.model)[0]
 
     def helper(
         self, pipe: Any, plan: Any, config: FederationConfig, latents: Any, history: Any = None
@@ -364,12 +366,13 @@ class TestPackets:
         """The server's reading of a helper's packet of these latents."""
         state = replace(initial_state(pipe, plan, 1), step=2, latents=latents, history=history or {})
         record = messages.shared_steps_record(SharedSteps(pack(state, plan), 2, 4))
-        order = messages.ShareOrder(0, "0" * 16, "a fruit on a table", 1, plan, 2)
+        order = ShareOrder(0, "0" * 16, "a fruit on a table", 1, plan, 2)
         shape = tuple(initial_state(pipe, plan, 1).latents.shape)
         try:
             return generation._shared_steps(record, order, shape)
         except TypeError:  # b8a6c4d
-            return generation._shared_steps(record, order)
+            older: Any = generation._shared_steps
+            return older(record, order)
 
     @pytest.mark.parametrize(
         "latents",
@@ -414,7 +417,7 @@ class TestPackets:
         agent.answer(Ask.INSTALL, changed(config), messages.shared_state_record(shared))
         (task_id, *_) = agent.open_device().waiting()
         state = replace(initial_state(pipe, plan, 1), step=2, latents=torch.zeros(1, 4, 256, 256))
-        order = messages.FinishOrder(0, task_id, plan, 1, pack(state, plan))
+        order = FinishOrder(0, task_id, plan, 1, pack(state, plan))
         told = agent.answer(Ask.FINISH, changed(config), messages.finish_record(order))
         assert FAILURE in told
         assert "shape [1, 4, 256, 256]" in (config.home(0) / "errors.log").read_text()
@@ -431,8 +434,8 @@ class TestMessages:
     def good(self, config: FederationConfig) -> dict[str, tuple[RecordDict, Callable[[RecordDict], Any]]]:
         shared = initial_shared_state(config)
         plan = generation.plan_generation(shared, config)
-        share = messages.ShareOrder(0, "0" * 16, "a fruit on a table", 3, plan, 2)
-        finish = messages.FinishOrder(0, "0" * 16, plan, 3, b"packet")
+        share = ShareOrder(0, "0" * 16, "a fruit on a table", 3, plan, 2)
+        finish = FinishOrder(0, "0" * 16, plan, 3, b"packet")
 
         def order(read: Callable[..., Any]) -> Callable[[RecordDict], Any]:
             """b8a6c4d read the plan itself; now the device builds it."""
@@ -458,7 +461,7 @@ class TestMessages:
     def test_exactly_their_keys_and_types(self, config: FederationConfig, name: str) -> None:
         record, read = self.good(config)[name]
         read(record)
-        values = dict(record[BODY])
+        values: dict[str, Any] = dict(record.config_records[BODY])
         for key in values:
             for other in ("text", 1.5, True, b"bytes", [1]):
                 if type(other) is not type(values[key]):
@@ -500,7 +503,7 @@ class TestMessages:
         self, config: FederationConfig, name: str, values: dict[str, Any]
     ) -> None:
         record, read = self.good(config)[name]
-        record[BODY] = ConfigRecord({**record[BODY], **values})
+        record[BODY] = ConfigRecord({**record.config_records[BODY], **values})
         with pytest.raises(ValueError, match=r"expected|length|form"):
             read(record)
 
@@ -521,7 +524,7 @@ class TestMessages:
         self, config: FederationConfig, header: dict[str, Any]
     ) -> None:
         record, read = self.good(config)["state"]
-        values = dict(record[BODY])
+        values: dict[str, Any] = dict(record.config_records[BODY])
         values["header"] = json.dumps(json.loads(str(values["header"])) | header)
         record[BODY] = ConfigRecord(values)
         with pytest.raises(ValueError, match=r"rank|alpha|boundary|base_hash|header"):
@@ -596,7 +599,7 @@ class TestRecords:
         self, config: FederationConfig, values: dict[str, Any]
     ) -> None:
         record, received = self.update(config)
-        record[BODY] = ConfigRecord({**record[BODY], **values})
+        record[BODY] = ConfigRecord({**record.config_records[BODY], **values})
         with pytest.raises(RefusedUpdate) as told:
             self.read(record, received)
         assert len(str(told.value)) < 400

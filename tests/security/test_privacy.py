@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 
@@ -31,7 +32,9 @@ from fedaigc.federation.wire.codec import decode
 from fedaigc.federation.wire.flat_arrays import flatten, manifest_of
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.semantics.concepts.parser import parse
-from fedaigc.semantics.signature import Policy, Relation, Signature
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.concepts.vocabulary import Relation
+from fedaigc.semantics.signature import Policy, Signature
 from fedaigc.strategy.fingerprint import strategy_code
 from tools.leaks.detector import Detector, Leak, Secrets, words_of
 
@@ -74,7 +77,7 @@ CLOSED_TYPES = (FinishReport, SharedSteps, Signature)
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> FederationConfig:
+def config(tmp_path_factory: pytest.TempPathFactory) -> FederationConfig:
     root = tmp_path_factory.mktemp("federation")
     return parse_config(
         {
@@ -95,7 +98,7 @@ def config(tmp_path_factory) -> FederationConfig:
 
 
 @pytest.fixture(scope="module")
-def devices(config, taxonomy) -> dict[int, Device]:
+def devices(config: FederationConfig, taxonomy: Taxonomy) -> dict[int, Device]:
     pipe, base_hash = base_model(config.model)
     made = {}
     for client, prompt in enumerate(PROMPTS):
@@ -106,8 +109,8 @@ def devices(config, taxonomy) -> dict[int, Device]:
 
 
 @pytest.fixture(scope="module")
-def secrets(config, devices, taxonomy) -> Secrets:
-    pipe, _ = base_model(config.model)
+def secrets(config: FederationConfig, devices: dict[int, Device], taxonomy: Taxonomy) -> Secrets:
+    pipe: Any = base_model(config.model)[0]
     pictures = [item for device in devices.values() for item in device.images.all()]
     images, captions = [item.image for item in pictures], [item.caption for item in pictures]
     encoded = encode_images(pipe, images, captions, height=64, width=64)
@@ -129,7 +132,9 @@ def secrets(config, devices, taxonomy) -> Secrets:
 
 
 @pytest.fixture(scope="module")
-def detector(config, devices, secrets, taxonomy) -> Detector:
+def detector(
+    config: FederationConfig, devices: dict[int, Device], secrets: Secrets, taxonomy: Taxonomy
+) -> Detector:
     shared = initial_shared_state(config)
     enums = [kind.value for enum in (Ask, Failure, Policy, Relation) for kind in enum]
     tasks = [task.task_id for device in devices.values() for task in device.prompts.all()]
@@ -174,7 +179,7 @@ class RecordingGrid(LocalGrid):
 
 
 @pytest.fixture(scope="module")
-def recorded(config, devices) -> list[tuple[str, dict[str, Any]]]:
+def recorded(config: FederationConfig, devices: dict[int, Device]) -> list[tuple[str, dict[str, Any]]]:
     """A whole run, training and generation, and then messages that a client cannot obey."""
     with in_process_run(config) as run_id:
         run_config = config.to_run_config()
@@ -215,14 +220,21 @@ def _plan(config: FederationConfig) -> Any:
     )
 
 
-def test_a_whole_run_leaks_nothing(recorded, detector, secrets, config):
+def test_a_whole_run_leaks_nothing(
+    recorded: list[tuple[str, dict[str, Any]]], detector: Detector, secrets: Secrets, config: FederationConfig
+) -> None:
     final = json.loads((config.output / "record.json").read_text())["shared_hash"]
     allowed = detector.also_allowing([final])
     assert {kind for kind, _ in recorded} == {ask.value for ask in Ask}
     assert [leak for kind, message in recorded for leak in allowed.leaks(message, kind)] == []
 
 
-def test_the_finished_pictures_stay_as_well(recorded, detector, secrets, devices):
+def test_the_finished_pictures_stay_as_well(
+    recorded: list[tuple[str, dict[str, Any]]],
+    detector: Detector,
+    secrets: Secrets,
+    devices: dict[int, Device],
+) -> None:
     drawn = [
         device.gallery.image(entry.task_id) for device in devices.values() for entry in device.gallery.all()
     ]
@@ -232,7 +244,9 @@ def test_the_finished_pictures_stay_as_well(recorded, detector, secrets, devices
     assert [leak for leak in found if leak.form == "pixels"] == []
 
 
-def test_the_run_did_what_it_should_so_that_there_was_something_to_leak(recorded, devices):
+def test_the_run_did_what_it_should_so_that_there_was_something_to_leak(
+    recorded: list[tuple[str, dict[str, Any]]], devices: dict[int, Device]
+) -> None:
     assert all(not device.prompts.waiting() for device in devices.values())
     kinds = [kind for kind, message in recorded if "failure" not in message]
     assert kinds.count(Ask.SHARE.value) == 1  # apple and strawberry share, the xylophone runs alone
@@ -249,7 +263,7 @@ def test_the_run_did_what_it_should_so_that_there_was_something_to_leak(recorded
         assert signature["place"] in str(recorded)
 
 
-def test_the_secrets_are_there_to_be_found(secrets):
+def test_the_secrets_are_there_to_be_found(secrets: Secrets) -> None:
     assert {"shiny", "apple", "gleaming", "strawberry", "xylophone", "mahogany"} <= secrets.words
     assert not secrets.words & {"table", "fruit"}
     assert all(len(ids) >= 3 for ids in secrets.token_ids)
@@ -279,7 +293,9 @@ class Mutant(Device):
         return self.prompts.all()[0].prompt
 
     def _token_ids(self) -> list[int]:
-        return self._pipe.tokenizer(self._prompt(), add_special_tokens=False).input_ids
+        pipe: Any = self._pipe
+        ids: list[int] = pipe.tokenizer(self._prompt(), add_special_tokens=False).input_ids
+        return ids
 
     def _embedding(self) -> np.ndarray:
         return encode_text(self._pipe, [self._prompt()])["prompt_embeds"][0].numpy()
@@ -313,14 +329,15 @@ class Mutant(Device):
         }.get(self.form, bytes)()
 
     def _in_numbers(self) -> np.ndarray:
-        return {
+        forms: dict[str, Callable[[], np.ndarray]] = {
             "token ids as weights": lambda: np.array(self._token_ids(), np.float32),
             "embedding as weights": lambda: 0.01 * self._embedding().ravel(),
             "pixels as weights": lambda: (
                 (1e-3 * self._pixels().transpose(2, 0, 1)).ravel().astype(np.float32)
             ),
             "latents as weights": lambda: 0.01 * self._latents().ravel() + 1,
-        }.get(self.form, lambda: np.zeros(0, np.float32))()
+        }
+        return forms.get(self.form, lambda: np.zeros(0, np.float32))()
 
     def _in_metrics(self) -> dict[str, float]:
         return {
@@ -387,25 +404,41 @@ def _train(config: FederationConfig) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("form", IN_PACKETS)
-def test_a_device_that_leaks_behind_its_packet_is_caught(form, config, devices, detector, monkeypatch):
+def test_a_device_that_leaks_behind_its_packet_is_caught(
+    form: str,
+    config: FederationConfig,
+    devices: dict[int, Device],
+    detector: Detector,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     devices[0].receive(initial_shared_state(config))
     monkeypatch.setattr(client_app, "Device", type("Leaking", (Mutant,), {"form": form}))
     assert IN_PACKETS[form] in _forms(detector.leaks(_share(config, devices[0])))
 
 
 @pytest.mark.parametrize("form", IN_UPDATES)
-def test_a_device_that_leaks_in_its_update_is_caught(form, config, devices, detector, monkeypatch):
+def test_a_device_that_leaks_in_its_update_is_caught(
+    form: str,
+    config: FederationConfig,
+    devices: dict[int, Device],
+    detector: Detector,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(client_app, "Device", type("Leaking", (Mutant,), {"form": form}))
     assert IN_UPDATES[form] in _forms(detector.leaks(_train(config)))
 
 
-def test_the_same_messages_of_an_honest_device_are_clean(config, devices, detector):
+def test_the_same_messages_of_an_honest_device_are_clean(
+    config: FederationConfig, devices: dict[int, Device], detector: Detector
+) -> None:
     devices[0].receive(initial_shared_state(config))
     assert detector.leaks(_share(config, devices[0])) == []
     assert detector.leaks(_train(config)) == []
 
 
-def test_a_device_that_discloses_more_than_its_policy_is_caught(config, devices, detector, monkeypatch):
+def test_a_device_that_discloses_more_than_its_policy_is_caught(
+    config: FederationConfig, devices: dict[int, Device], detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Talkative(Device):
         def signature(self, task_id: str, policy: Policy = Policy.KIND, **options: Any) -> Any:
             return super().signature(task_id, Policy.EXACT, min_public_prompts=1)
@@ -417,8 +450,8 @@ def test_a_device_that_discloses_more_than_its_policy_is_caught(config, devices,
 
 
 def test_a_hello_tells_the_closed_list_of_versions_and_a_prompt_among_them_is_caught(
-    config, devices, detector, monkeypatch
-):
+    config: FederationConfig, devices: dict[int, Device], detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     honest = _ask(config, Ask.HELLO, messages.body())
     assert set(honest["body"]) == {"partition", "base", "num_examples", *SOFTWARE}
     assert detector.leaks(honest) == []
@@ -429,7 +462,9 @@ def test_a_hello_tells_the_closed_list_of_versions_and_a_prompt_among_them_is_ca
     assert "words" in _forms(detector.leaks(_ask(config, Ask.HELLO, messages.body())))
 
 
-def test_the_text_of_an_error_is_caught(config, devices, detector, monkeypatch):
+def test_the_text_of_an_error_is_caught(
+    config: FederationConfig, devices: dict[int, Device], detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Telling(Device):
         def signature(self, task_id: str, *args: Any, **options: Any) -> Any:
             raise RuntimeError(f"cannot parse {self.prompts.get(task_id).prompt!r}")

@@ -1,6 +1,7 @@
 """The configuration: validated once, nearest name for an unknown key, one string through Flower."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -21,7 +22,9 @@ PATHS = {"homes": "homes", "output": "out"}
         ({"adapter": {"boundary": 3}}, "adapter.boundary", "boundary_timestep"),
     ],
 )
-def test_an_unknown_key_is_an_error_that_names_the_nearest(values, where, nearest):
+def test_an_unknown_key_is_an_error_that_names_the_nearest(
+    values: dict[str, Any], where: str, nearest: str
+) -> None:
     with pytest.raises(UserError, match=f"{where}: unknown key; the nearest known one is '{nearest}'"):
         parse_config({**PATHS, **values})
 
@@ -37,26 +40,28 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest(values, where, neares
         ({"name": "../other"}, "name"),
     ],
 )
-def test_a_wrong_value_is_an_error_that_names_the_key_and_the_value(values, message):
+def test_a_wrong_value_is_an_error_that_names_the_key_and_the_value(
+    values: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         parse_config({**PATHS, **values})
 
 
-def test_a_missing_path_is_an_error():
+def test_a_missing_path_is_an_error() -> None:
     with pytest.raises(UserError, match="homes: Field required"):
         parse_config({"output": "out"})
 
 
-def test_the_default_policy_is_not_the_open_one():
+def test_the_default_policy_is_not_the_open_one() -> None:
     assert parse_config(PATHS).generation.policy is Policy.KIND
 
 
-def test_the_config_is_frozen():
+def test_the_config_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         parse_config(PATHS).seed = 3
 
 
-def test_the_whole_config_travels_as_one_string():
+def test_the_whole_config_travels_as_one_string() -> None:
     config = parse_config(
         {**PATHS, "seed": 7, "training": {"batch_size": 2}, "generation": {"strip_steps": [3, 5]}}
     )
@@ -65,7 +70,7 @@ def test_the_whole_config_travels_as_one_string():
     assert config_from_run(run_config) == config
 
 
-def test_a_bare_flwr_run_is_told_what_to_do():
+def test_a_bare_flwr_run_is_told_what_to_do() -> None:
     for run_config in ({}, {"config": ""}):
         with pytest.raises(UserError, match="fedaigc simulate"):
             config_from_run(run_config)
@@ -73,7 +78,7 @@ def test_a_bare_flwr_run_is_told_what_to_do():
         config_from_run({"config": "{}"})
 
 
-def test_paths_in_a_file_count_from_its_folder(tmp_path):
+def test_paths_in_a_file_count_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text('homes = "devices"\noutput = "/elsewhere"\n[rounds]\ncount = 1\n')
     config = read_config(tmp_path / "run.toml")
     assert config.homes == tmp_path / "devices"
@@ -82,7 +87,7 @@ def test_paths_in_a_file_count_from_its_folder(tmp_path):
     assert config.rounds.count == 1
 
 
-def test_a_change_replaces_a_value_of_the_file(tmp_path):
+def test_a_change_replaces_a_value_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text('homes = "a"\noutput = "b"\n[rounds]\ncount = 1\nclients = 2\n')
     changes = ["rounds.count=5", "output = elsewhere", "generation.link.snr_db=9", 'name="second"', "seed=-1"]
     config = read_config(tmp_path / "run.toml", changes)
@@ -103,13 +108,13 @@ def test_a_change_replaces_a_value_of_the_file(tmp_path):
         ("rounds.count=many", "rounds.count"),
     ],
 )
-def test_a_change_of_another_form_is_refused(tmp_path, change, told):
+def test_a_change_of_another_form_is_refused(tmp_path: Path, change: str, told: str) -> None:
     (tmp_path / "run.toml").write_text('homes = "a"\noutput = "b"\n[rounds]\ncount = 1\n')
     with pytest.raises(UserError, match=told):
         read_config(tmp_path / "run.toml", [change])
 
 
-def test_a_file_that_is_none_is_refused(tmp_path):
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no configuration .*missing\.toml"):
         read_config(tmp_path / "missing.toml")
     (tmp_path / "broken.toml").write_text("seed = ")
@@ -122,7 +127,7 @@ def test_a_file_that_is_none_is_refused(tmp_path):
         read_config(tmp_path / "wrong.toml")
 
 
-def test_a_local_model_is_found_from_anywhere(tmp_path, monkeypatch):
+def test_a_local_model_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     config = parse_config({**PATHS, "model": {"name": "mine"}}).absolute()

@@ -71,6 +71,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_bad_one(make_run: MakeRun, s
     hashes = [[done.shared_hash for done in record.rounds] for record in (expected, found)]
     assert hashes[0] == hashes[1]
     if spoil is not Path.unlink:
+        assert found.fell_back is not None
         assert found.fell_back.to_round == 1
         assert any("went on from round 1" in line for line in refusals(found))
 

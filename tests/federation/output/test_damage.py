@@ -12,7 +12,7 @@ from fedaigc.federation.output.recorder import SHARED_STATE, load_shared_state, 
 from fedaigc.federation.output.records import RECORD, read_record
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.runtime.launcher import simulate
-from tests.small_run import MakeRun
+from tests.small_run import MakeRun, generation_of
 
 NO_PROMPTS = {"generation": {"enabled": False}}
 
@@ -78,23 +78,23 @@ def test_a_damaged_prompt_is_told_and_the_others_are_drawn(make_run: MakeRun) ->
     record = simulate(config)
     (told,) = refusals(record)
     assert told.startswith("1 prompt(s) of client 1 cannot be read")
-    drawn = {task.client for group in record.generation.groups for task in group.tasks}
+    drawn = {task.client for group in generation_of(record).groups for task in group.tasks}
     assert drawn == {0, 2}
 
 
 def test_what_an_earlier_generation_drew_stays_told(make_run: MakeRun) -> None:
     config = make_run(rounds={"count": 1})
-    first = simulate(config).generation
+    first = generation_of(simulate(config))
     assert first.groups
     again = simulate(resumed(config, 1))
     assert again.earlier_generations == (first,)
-    assert again.generation.groups == ()
+    assert generation_of(again).groups == ()
     pipe, base_hash = base_model(config.model)
     device = Device(config.home(0), pipe, base_hash=base_hash, taxonomy=taxonomy())
     device.add_prompt("a cat on a sofa")
     third = simulate(resumed(config, 1))
     assert third.earlier_generations == (first,)
-    assert len(third.generation.groups) == 1
+    assert len(generation_of(third).groups) == 1
     assert read_record(config.output) == third
 
 

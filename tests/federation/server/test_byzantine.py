@@ -75,7 +75,7 @@ def make(make_run: MakeRun, folder: str = "run", **rounds: Any) -> FederationCon
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_hostile_update_takes_no_part_and_is_named(make_run, attack):
+def test_a_hostile_update_takes_no_part_and_is_named(make_run: MakeRun, attack: str) -> None:
     record = run_with(make(make_run), ATTACKS[attack])
     assert record.status == "finished"
     for done in record.rounds:
@@ -86,14 +86,14 @@ def test_a_hostile_update_takes_no_part_and_is_named(make_run, attack):
     assert record.shared_hash == alone.shared_hash
 
 
-def test_a_device_that_is_drawn_alone_does_not_end_the_run(make_run):
+def test_a_device_that_is_drawn_alone_does_not_end_the_run(make_run: MakeRun) -> None:
     """Before: UserError, "no client sent an update that could be used", in the round that drew it."""
     record = run_with(make(make_run, clients=1, count=6), on_train(manifest="none"))
     assert record.status == "finished"
     assert any(done.sampled == (HOSTILE,) for done in record.rounds)
 
 
-def test_when_most_clients_fail_for_good_the_run_ends(make_run):
+def test_when_most_clients_fail_for_good_the_run_ends(make_run: MakeRun) -> None:
     def change(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
         return with_values(content, manifest="none") if kind == Ask.TRAIN else content
 
@@ -105,7 +105,9 @@ def test_when_most_clients_fail_for_good_the_run_ends(make_run):
     ("claimed", "refused", "capped"),
     [(10**12, True, {}), (10**7, False, {1: 40}), (3, False, {})],
 )
-def test_a_lie_at_hello_buys_ten_median_devices(make_run, claimed, refused, capped):
+def test_a_lie_at_hello_buys_ten_median_devices(
+    make_run: MakeRun, claimed: int, refused: bool, capped: dict[int, int]
+) -> None:
     """Devices have 2, 3, 4 and 5 pictures; the hostile one has 3, and shows what it claims."""
 
     def change(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
@@ -119,14 +121,14 @@ def test_a_lie_at_hello_buys_ten_median_devices(make_run, claimed, refused, capp
     assert bool(refusals(record)) == (refused or bool(capped))
 
 
-def test_more_than_was_shown_counts_as_what_was_shown(make_run):
+def test_more_than_was_shown_counts_as_what_was_shown(make_run: MakeRun) -> None:
     record = run_with(make(make_run), on_train(num_examples=20))
     assert [done.capped for done in record.rounds] == [{1: 3}, {1: 3}]
     honest = run_with(make(make_run, "honest"), on_train(num_examples=3))
     assert record.shared_hash == honest.shared_hash
 
 
-def test_honest_runs_are_the_same_bit_for_bit_with_and_without_bounds(make_run):
+def test_honest_runs_are_the_same_bit_for_bit_with_and_without_bounds(make_run: MakeRun) -> None:
     """Also where clients differ in steps and ranks."""
     for name, rest in {
         "fedit": {"clients": {"local_steps": [1, 2, 3, 4]}},
@@ -148,7 +150,7 @@ def test_honest_runs_are_the_same_bit_for_bit_with_and_without_bounds(make_run):
         assert found[5.0].shared_hash == found[None].shared_hash
 
 
-def test_a_resumed_run_refuses_what_an_uninterrupted_one_does(make_run):
+def test_a_resumed_run_refuses_what_an_uninterrupted_one_does(make_run: MakeRun) -> None:
     straight = run_with(make(make_run, "straight", count=3), flip(10))
     cut = make(make_run, "cut", count=1)
     run_with(cut, flip(10))
@@ -159,7 +161,9 @@ def test_a_resumed_run_refuses_what_an_uninterrupted_one_does(make_run):
 
 
 @pytest.mark.parametrize("factor", [1e30, 1e4, float("nan")])
-def test_a_refused_aggregate_leaves_state_and_memory_as_they_were(make_run, monkeypatch, factor):
+def test_a_refused_aggregate_leaves_state_and_memory_as_they_were(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, factor: float
+) -> None:
     scaffold = strategy_module("scaffold")
 
     real = scaffold.Strategy.finish
@@ -197,7 +201,7 @@ def test_a_refused_aggregate_leaves_state_and_memory_as_they_were(make_run, monk
 
 def test_partitions_of_scenes_keep_their_weights_by_default() -> None:
     """The splits of `fedaigc scenes` at its defaults, and Dirichlet ones by style."""
-    from fedaigc.data.scenes import STYLES
+    from fedaigc.data.sprites import STYLES
     from fedaigc.federation.server.weighting import weight_limits
     from fedaigc.study.design.clients import DataSpec, split_clients
 
@@ -348,7 +352,7 @@ def robust(strategy: str, clients: int, attackers: int, **options: float) -> Fed
     ("strategy", "least"),
     [("fedmedian", 3), ("fedtrimmedavg", 3), ("krum", 5), ("multikrum", 5), ("bulyan", 7)],
 )
-def test_robust_rules_take_their_attackers_from_the_configuration(strategy, least):
+def test_robust_rules_take_their_attackers_from_the_configuration(strategy: str, least: int) -> None:
     from fedaigc.federation.server.server_rule import server_rule
 
     rule = server_rule(robust(strategy, least, 1))
@@ -368,8 +372,10 @@ def test_robust_rules_take_their_attackers_from_the_configuration(strategy, leas
 def test_an_option_goes_before_and_other_rules_withstand_none() -> None:
     from fedaigc.federation.server.server_rule import server_rule
 
-    assert server_rule(robust("krum", 3, 1, num_malicious_nodes=0))._strategy.num_malicious_nodes == 0
-    assert server_rule(robust("krum", 8, 2))._strategy.num_malicious_nodes == 2
+    given: Any = server_rule(robust("krum", 3, 1, num_malicious_nodes=0))
+    computed: Any = server_rule(robust("krum", 8, 2))
+    assert given._strategy.num_malicious_nodes == 0
+    assert computed._strategy.num_malicious_nodes == 2
     for strategy in ("fedavg", "fedit"):
         with pytest.raises(UserError, match="withstands none: leave it at 0, or choose one of fedmedian"):
             server_rule(robust(strategy, 8, 1))
@@ -389,7 +395,7 @@ def test_too_few_updates_for_the_attackers_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("clients", range(3, 40))
-def test_a_trimmed_mean_cuts_all_attackers_whatever_is_rounded(clients):
+def test_a_trimmed_mean_cuts_all_attackers_whatever_is_rounded(clients: int) -> None:
     from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 
     attackers = (clients - 1) // 2
@@ -404,7 +410,9 @@ def test_the_loss_of_qfedavg_is_bounded_by_the_others() -> None:
 
 
 @pytest.mark.parametrize(("dp", "refused"), [("server-fixed", []), ("client-fixed", [HOSTILE])])
-def test_what_the_server_clips_is_not_refused_by_the_norms_of_others(make_run, dp, refused):
+def test_what_the_server_clips_is_not_refused_by_the_norms_of_others(
+    make_run: MakeRun, dp: str, refused: list[int]
+) -> None:
     """Noise covers what one clipped update moves, not that another update is let in or kept out by it."""
     options = {"dp": dp, "noise_multiplier": 0.01, "clipping_norm": 0.5}
     record = run_with(make(make_run, strategy="fedavg", options=options, count=1), flip(10))
@@ -423,7 +431,7 @@ def test_devices_are_not_told_how_far_an_update_may_go() -> None:
 
 
 @pytest.mark.parametrize("name", ["fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold", "hetlora"])
-def test_a_rule_forgets_a_round_that_was_not_taken(name):
+def test_a_rule_forgets_a_round_that_was_not_taken(name: str) -> None:
     """Before, `load` of the memory before the first round, which is empty, left the first round's."""
     rule = load_strategy(name)
     start = SharedState("base", {"l": (torch.ones(1, 2), torch.zeros(2, 1))}, 1, 1.0)

@@ -1,23 +1,27 @@
 """Rounds beyond the main path: formats, dropouts, deadlines, resuming, and the bytes that they cost."""
 
 import time
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import pytest
-from flwr.app import Array, ArrayRecord, Error, Message
+from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_to_proto
 
 from fedaigc.errors import UserError
 from fedaigc.federation.client.client_app import app
+from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.checkpoint import load_checkpoint
 from fedaigc.federation.output.recorder import load_shared_state
-from fedaigc.federation.output.records import read_record
+from fedaigc.federation.output.records import RunRecord, read_record
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.server_app import serve
 from fedaigc.federation.wire.ledger import Ledger
 from fedaigc.federation.wire.messages import ARRAYS, FLAT
 from fedaigc.storage.file_lock import locked
+from tests.small_run import MakeRun
 
 QUIET = {"enabled": False}
 
@@ -27,14 +31,14 @@ class CutOffGrid(LocalGrid):
 
     away = 0
 
-    def _answer(self, message):
+    def _answer(self, message: Message) -> Message:
         if message.metadata.message_type == "train" and self.away:
             self.away -= 1
             return Message(Error(ErrorCode.NODE_UNAVAILABLE), reply_to=message)
         return super()._answer(message)
 
 
-def run_cut_off(config, away):
+def run_cut_off(config: FederationConfig, away: int) -> RunRecord:
     with in_process_run(config) as run_id:
         grid = CutOffGrid(
             app, num_clients=config.num_clients, run_config=config.to_run_config(), run_id=run_id
@@ -50,17 +54,17 @@ class ListeningGrid(LocalGrid):
     As a SuperLink does, it has an error for an order whose time is over, whether the node replied or not.
     """
 
-    def __init__(self, *args, mute=(), **options):
+    def __init__(self, *args: Any, mute: Collection[int] = (), **options: Any) -> None:
         super().__init__(*args, **options)
-        self.contents = {"down": [], "up": []}
+        self.contents: dict[str, list[tuple[str, RecordDict]]] = {"down": [], "up": []}
         self._mute = set(mute)
 
-    def push_messages(self, messages):
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
         messages = list(messages)
         self.contents["down"] += [(m.metadata.message_type, m.content) for m in messages]
         return super().push_messages(messages)
 
-    def pull_messages(self, message_ids):
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         wanted = [
             message_id
             for message_id in message_ids
@@ -76,15 +80,15 @@ class ListeningGrid(LocalGrid):
         self.contents["up"] += [(m.metadata.message_type, m.content) for m in replies]
         return replies
 
-    def _over(self, message_id):
+    def _over(self, message_id: str) -> bool:
         order = self._waiting.get(message_id)
         return order is not None and time.time() > order.metadata.created_at + order.metadata.ttl
 
-    def _partition(self, message):
+    def _partition(self, message: Message) -> Any:
         return self._contexts[message.metadata.dst_node_id].node_config["partition-id"]
 
 
-def run(config, **options):
+def run(config: FederationConfig, **options: Any) -> ListeningGrid:
     with in_process_run(config) as run_id:
         grid = ListeningGrid(
             app, num_clients=config.num_clients, run_config=config.to_run_config(), run_id=run_id, **options
@@ -93,7 +97,7 @@ def run(config, **options):
     return grid
 
 
-def test_the_ledger_counts_what_flower_serializes(make_run):
+def test_the_ledger_counts_what_flower_serializes(make_run: MakeRun) -> None:
     config = make_run()
     grid = run(config)
     record = read_record(config.output)
@@ -111,13 +115,13 @@ def test_the_ledger_counts_what_flower_serializes(make_run):
     assert sum(rounds) == record.sent_bytes["up"]["weights"]
 
 
-def test_an_empty_ledger_has_every_kind():
+def test_an_empty_ledger_has_every_kind() -> None:
     totals = Ledger().totals()
     assert totals["up"] == totals["down"] == dict.fromkeys(totals["up"], 0)
 
 
 @pytest.mark.parametrize("format", ["float16", "bfloat16", "int8"])
-def test_a_lossy_format_costs_fewer_bytes_and_ends_nearby(make_run, format):
+def test_a_lossy_format_costs_fewer_bytes_and_ends_nearby(make_run: MakeRun, format: str) -> None:
     exact = make_run("exact", generation=QUIET)
     lossy = make_run(
         "lossy",
@@ -138,7 +142,7 @@ def test_a_lossy_format_costs_fewer_bytes_and_ends_nearby(make_run, format):
 
 
 @pytest.mark.parametrize("late", [0, 1])
-def test_a_client_that_is_late_leaves_the_round_without_its_update(make_run, late):
+def test_a_client_that_is_late_leaves_the_round_without_its_update(make_run: MakeRun, late: int) -> None:
     """And no other's: who answered in time is counted, also after the one whose turn came first was late."""
     config = make_run(generation=QUIET, rounds={"count": 2, "deadline_s": 2.0})
     began = time.monotonic()
@@ -154,7 +158,7 @@ class SpoiledGrid(LocalGrid):
 
     spoiled = ""
 
-    def _answer(self, message):
+    def _answer(self, message: Message) -> Message:
         reply = super()._answer(message)
         node = self._contexts[message.metadata.dst_node_id].node_config["partition-id"]
         if message.metadata.message_type == "train" and node == 0:
@@ -165,7 +169,7 @@ class SpoiledGrid(LocalGrid):
 
 
 @pytest.mark.parametrize("spoiled", ["message", "shape"])
-def test_an_update_that_cannot_be_read_costs_no_other(make_run, spoiled):
+def test_an_update_that_cannot_be_read_costs_no_other(make_run: MakeRun, spoiled: str) -> None:
     config = make_run(generation=QUIET)
     with in_process_run(config) as run_id:
         grid = SpoiledGrid(
@@ -180,7 +184,7 @@ def test_an_update_that_cannot_be_read_costs_no_other(make_run, spoiled):
         assert sorted(done.num_examples) == [1, 2]
 
 
-def test_a_round_without_anybody_waits_for_the_devices_until_its_deadline(make_run):
+def test_a_round_without_anybody_waits_for_the_devices_until_its_deadline(make_run: MakeRun) -> None:
     config = make_run(rounds={"count": 2, "deadline_s": 60.0}, generation=QUIET)
     undisturbed = make_run("twin", rounds={"count": 2}, generation=QUIET)
     run_in_process(undisturbed)
@@ -199,7 +203,7 @@ def test_a_round_without_anybody_waits_for_the_devices_until_its_deadline(make_r
     assert none.rounds[0].seconds < 30
 
 
-def test_clients_drop_out_from_the_seed_and_a_round_may_lose_all(make_run):
+def test_clients_drop_out_from_the_seed_and_a_round_may_lose_all(make_run: MakeRun) -> None:
     rounds = {"count": 3, "dropout_rate": 0.7}
     first, second = (make_run(name, generation=QUIET, rounds=rounds) for name in ("first", "second"))
     run_in_process(first)
@@ -212,7 +216,7 @@ def test_clients_drop_out_from_the_seed_and_a_round_may_lose_all(make_run):
         assert all(reason.endswith("dropped_out") for reason in done.refused.values())
 
 
-def test_a_resumed_run_ends_like_an_uninterrupted_one(make_run):
+def test_a_resumed_run_ends_like_an_uninterrupted_one(make_run: MakeRun) -> None:
     straight = make_run("straight", generation=QUIET, rounds={"count": 3})
     cut = make_run("cut", generation=QUIET, rounds={"count": 1})
     run_in_process(straight)
@@ -227,7 +231,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(make_run):
     assert found.shared_hash == expected.shared_hash
 
 
-def test_a_run_is_not_resumed_with_another_configuration(make_run):
+def test_a_run_is_not_resumed_with_another_configuration(make_run: MakeRun) -> None:
     config = make_run(generation=QUIET, rounds={"count": 1})
     run_in_process(config)
     other = config.model_copy(update={"seed": config.seed + 1, "resume": True})
@@ -236,13 +240,13 @@ def test_a_run_is_not_resumed_with_another_configuration(make_run):
     assert read_record(config.output).status == "finished"
 
 
-def test_resuming_where_nothing_was_begins_anew(make_run):
+def test_resuming_where_nothing_was_begins_anew(make_run: MakeRun) -> None:
     config = make_run(generation=QUIET, rounds={"count": 1}, resume=True)
     run_in_process(config)
     assert len(read_record(config.output).rounds) == 1
 
 
-def test_one_run_at_a_time_writes_to_an_output(make_run):
+def test_one_run_at_a_time_writes_to_an_output(make_run: MakeRun) -> None:
     config = make_run(rounds={"count": 1}, generation=QUIET)
     with locked(config.output / ".run.lock"), pytest.raises(UserError, match="another run writes to"):
         run_in_process(config)

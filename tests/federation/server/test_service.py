@@ -27,7 +27,7 @@ from fedaigc.federation.server.roster import Roster, open_roster
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.server.service import MAX_SERVER_ATTEMPTS, PromptService
 from fedaigc.federation.wire.messages import Ask
-from tests.small_run import PROMPTS, MakeRun
+from tests.small_run import PROMPTS, MakeRun, generation_of
 
 
 def with_generation(config: FederationConfig, **values: Any) -> FederationConfig:
@@ -55,7 +55,7 @@ def test_prompts_are_served_between_rounds_and_once(make_run: MakeRun) -> None:
     assert sum(len(group.tasks) for group in first.groups) == len(PROMPTS)
     assert others == []
     record = read_record(config.output)
-    assert record.generation.groups == ()
+    assert generation_of(record).groups == ()
     assert [entry.round for entry in record.rounds] == [1, 2, 3]
     assert not [task for client in range(3) for task in queue(config, client).waiting()]
     # a new run of the same output does not go on in the old file
@@ -155,7 +155,7 @@ def test_a_bound_device_that_comes_late_joins_the_next_round(
     assert record.client_versions.keys() == {0, 1, 2}
     assert "not there: the device of client 3" in refusals(record)
     # its prompts are served with the others'
-    drawn = {task.client for group in record.generation.groups for task in group.tasks}
+    drawn = {task.client for group in generation_of(record).groups for task in group.tasks}
     assert drawn == {0, 1, 2}
 
 
@@ -199,13 +199,15 @@ def test_a_helper_with_a_packet_of_its_own_making_costs_the_sharing_only(make_ru
             reply = app(message, context)
             if bad == "cut":
                 body = reply.content.config_records["body"]
-                body["packet"] = body["packet"][:40]
+                packet = body["packet"]
+                assert isinstance(packet, bytes)
+                body["packet"] = packet[:40]
             return reply
 
         with in_process_run(config) as run_id:
             grid = LocalGrid(spoiling, num_clients=2, run_config=config.to_run_config(), run_id=run_id)
             server_app.serve(grid, config)
-        groups = read_record(config.output).generation.groups
+        groups = generation_of(read_record(config.output)).groups
         shares = [group for group in groups if len(group.tasks) > 1]
         assert shares
         assert {group.share_failure for group in shares} == {Failure.PACKET_REFUSED.value}

@@ -25,7 +25,7 @@ from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.server.service import PromptService
 from fedaigc.federation.wire.messages import Ask, body, failure_in, finish_record, values_of
 from fedaigc.semantics.signature import Policy
-from tests.small_run import MakeRun
+from tests.small_run import MakeRun, generation_of
 
 # what the policy lets a device say of the first two, and what is not understood
 PROMPTS = ("an apple on a table", "a dog near a river", "a tango", "a shiny zorblax", "a pear")
@@ -147,7 +147,7 @@ def test_a_silent_run_serves_every_prompt_alone_and_repeats(make_run: MakeRun) -
     for folder in ("one", "two"):
         config = asking(make_run(folder, num_clients=2, prompts=PROMPTS, rounds={"count": 0}), Policy.SILENT)
         run_in_process(config)
-        groups = read_record(config.output).generation.groups
+        groups = generation_of(read_record(config.output)).groups
         records.append([(task.task_id, task.outcome) for group in groups for task in group.tasks])
         tasks = [task for client in range(2) for task in PromptQueue(Home.open(config.home(client))).all()]
         assert all(task.status is TaskStatus.FINISHED for task in tasks)
@@ -164,6 +164,6 @@ def test_a_silent_run_serves_every_prompt_alone_and_repeats(make_run: MakeRun) -
 
 def test_a_simulation_keeps_its_ids_under_other_policies(config: FederationConfig) -> None:
     run_in_process(config)
-    groups = read_record(config.output).generation.groups
+    groups = generation_of(read_record(config.output)).groups
     told = {task.task_id for group in groups for task in group.tasks}
     assert told == {task.task_id for task in queue(config).all()}

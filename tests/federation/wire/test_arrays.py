@@ -1,5 +1,7 @@
 """Tensors through one flat buffer and back."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ NAMES = st.from_regex(TENSOR_NAME, fullmatch=True)
 @given(
     st.dictionaries(NAMES, array_shapes(min_dims=0, max_dims=4, max_side=3), max_size=5), st.integers(0, 99)
 )
-def test_every_state_survives_bit_for_bit(shapes, seed):
+def test_every_state_survives_bit_for_bit(shapes: dict[str, tuple[int, ...]], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     manifest = Manifest.from_json(manifest_of(tensors).to_json())
@@ -29,14 +31,14 @@ def test_every_state_survives_bit_for_bit(shapes, seed):
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
-def test_the_buffer_is_the_tensors_one_after_the_other():
+def test_the_buffer_is_the_tensors_one_after_the_other() -> None:
     tensors = {"b": torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T, "a": torch.tensor(5.0)}
     assert flatten(tensors).tolist() == [1.0, 3.0, 2.0, 4.0, 5.0]
     assert manifest_of(tensors).to_json() == '[["b", [2, 2]], ["a", []]]'
     assert manifest_of(tensors).num_values == 5
 
 
-def test_nothing_is_rounded_or_cut_silently():
+def test_nothing_is_rounded_or_cut_silently() -> None:
     with pytest.raises(TypeError, match=r"half: expected float32, got torch\.bfloat16"):
         flatten({"half": torch.zeros(2, dtype=torch.bfloat16)})
     with pytest.raises(ValueError, match=r"an array \(3,\) of float32, expected \(4,\)"):
@@ -44,7 +46,7 @@ def test_nothing_is_rounded_or_cut_silently():
 
 
 @given(offset=st.integers(0, 63), sizes=st.lists(st.integers(0, 40), min_size=1, max_size=6))
-def test_where_a_message_lies_in_memory_does_not_show(offset, sizes):
+def test_where_a_message_lies_in_memory_does_not_show(offset: int, sizes: list[int]) -> None:
     """Tensors are copies in memory that starts on a cache line, wherever the bytes of the message were."""
     total = sum(sizes)
     raw = bytearray(4 * total + 64)
@@ -78,14 +80,14 @@ def test_where_a_message_lies_in_memory_does_not_show(offset, sizes):
         "[[1, [2]]]",
     ],
 )
-def test_what_is_no_manifest_is_refused(text):
+def test_what_is_no_manifest_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="manifest"):
         Manifest.from_json(text)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint16, np.int8])
 @pytest.mark.parametrize("size", [0, 1, 7, 100_000])
-def test_an_array_is_read_from_flower_s_bytes_without_a_copy(dtype, size):
+def test_an_array_is_read_from_flower_s_bytes_without_a_copy(dtype: Any, size: int) -> None:
     wanted = np.arange(size).astype(dtype)
     data = Array(wanted).data
     found = array_of(data)
@@ -96,7 +98,7 @@ def test_an_array_is_read_from_flower_s_bytes_without_a_copy(dtype, size):
         assert not found.flags.writeable
 
 
-def test_bytes_that_are_no_array_are_refused():
+def test_bytes_that_are_no_array_are_refused() -> None:
     data = Array(np.arange(9, dtype=np.float32)).data
     for wrong in (b"", data[:5], data[:40], data[:-1], b"x" + data[1:], data[:6] + b"\3" + data[7:]):
         with pytest.raises(ValueError):  # noqa: PT011 (numpy's own texts)

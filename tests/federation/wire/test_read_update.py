@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def read(record: RecordDict) -> Update:
     return read_update(record, 4, RECEIVED, load_strategy("fedit"), "float32", num_steps=5)
 
 
-def test_an_update_survives_the_message():
+def test_an_update_survives_the_message() -> None:
     found = read(update_record(update(4, 7, shared_loss=0.25)))
     assert (found.client, found.num_examples, found.num_steps, found.metrics) == (
         4,
@@ -71,9 +72,9 @@ def with_array(array: Array) -> RecordDict:
     return record
 
 
-def with_body(**values: object) -> RecordDict:
+def with_body(**values: Any) -> RecordDict:
     record = update_record(update(4))
-    record[BODY] = ConfigRecord({**record[BODY], **values})
+    record[BODY] = ConfigRecord({**record.config_records[BODY], **values})
     return record
 
 
@@ -145,7 +146,7 @@ LENGTH = EXPECTED.num_values
         ),
     ],
 )
-def test_a_wrong_reply_is_refused_with_its_partition_named(record, reason):
+def test_a_wrong_reply_is_refused_with_its_partition_named(record: Any, reason: str) -> None:
     with pytest.raises(RefusedUpdate, match="client 4: ") as caught:
         read(record)
     assert caught.match(reason)
@@ -158,7 +159,7 @@ def fold(rule: Rule, updates: Sequence[Update]) -> SharedState:
     return rule.finish()
 
 
-def test_fedavg_by_hand():
+def test_fedavg_by_hand() -> None:
     """p = 1/4 and 3/4: A = 1/4 [[1, 2]] + 3/4 [[5, 6]] = [[4, 5]], B = 1/4 [[8]] + 3/4 [[0]] = [[2]]."""
 
     def one(client: int, down: list[list[float]], up: list[list[float]], num_examples: int) -> Update:
@@ -178,7 +179,7 @@ def test_fedavg_by_hand():
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=6))
-def test_flower_s_fedavg_on_factors_is_fedit(sizes):
+def test_flower_s_fedavg_on_factors_is_fedit(sizes: list[int]) -> None:
     """One row in a table: under the client `stage` the two are the same rule, up to rounding."""
     updates = [update(client, size) for client, size in enumerate(sizes)]
     flower, ours = fold(load_strategy("fedavg"), updates), fold(load_strategy("fedit"), updates)
@@ -188,7 +189,7 @@ def test_flower_s_fedavg_on_factors_is_fedit(sizes):
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedit"])
-def test_equal_updates_are_a_fixed_point_and_no_update_changes_nothing(name):
+def test_equal_updates_are_a_fixed_point_and_no_update_changes_nothing(name: str) -> None:
     same = [replace(update(0, size), client=client) for client, size in enumerate((3, 5, 11))]
     for name_, tensor in fold(load_strategy(name), same).tensors().items():
         torch.testing.assert_close(tensor, same[0].tensors[name_])
@@ -196,7 +197,7 @@ def test_equal_updates_are_a_fixed_point_and_no_update_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedit"])
-def test_averaging_factors_is_not_exact(name):
+def test_averaging_factors_is_not_exact(name: str) -> None:
     """The counterexample: two clients whose products cancel, while the product of the means does not."""
     ones = torch.ones(1, 1)
     rule = load_strategy(name)
@@ -210,7 +211,7 @@ def test_averaging_factors_is_not_exact(name):
     assert float(delta) == pytest.approx(2 * (1 / 3))
 
 
-def test_strategies_are_found_by_name():
+def test_strategies_are_found_by_name() -> None:
     assert load_strategy("fedit").__class__.__module__ == "fedaigc.strategy.builtin.fedit"
     with pytest.raises(UserError, match=r"'fedti' is unknown; did you mean 'fedit'"):
         load_strategy("fedti")

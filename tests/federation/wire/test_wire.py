@@ -1,19 +1,21 @@
 """Number formats on the wire: what survives, how far it is off, and what is refused."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.federation.wire.codec import BYTES_PER_VALUE, decode, differences, encode, sums
+from fedaigc.federation.wire.codec import BYTES_PER_VALUE, WireFormat, decode, differences, encode, sums
 from fedaigc.federation.wire.flat_arrays import manifest_of
 from fedaigc.rng import numpy_rng, rng
 
 FORMATS = tuple(BYTES_PER_VALUE)
 
 
-def tensors(seed, scale=1.0):
+def tensors(seed: int, scale: float = 1.0) -> dict[str, torch.Tensor]:
     noise = rng(seed, "wire test")
     return {
         "a.lora_A": scale * torch.randn((2, 3), generator=noise),
@@ -22,14 +24,14 @@ def tensors(seed, scale=1.0):
     }
 
 
-def through(values, format, seed=0):
+def through(values: Mapping[str, torch.Tensor], format: WireFormat, seed: int = 0) -> dict[str, torch.Tensor]:
     array, scales = encode(values, format, numpy_rng(seed, "int8"))
     return decode(array, manifest_of(values), format, scales)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10**6), st.sampled_from(FORMATS), st.floats(1e-6, 100))
-def test_a_format_is_off_by_no_more_than_its_resolution(seed, format, scale):
+def test_a_format_is_off_by_no_more_than_its_resolution(seed: int, format: WireFormat, scale: float) -> None:
     """float32: nothing. float16 and bfloat16: 11 and 8 bits, half a unit. int8: one step of max / 127."""
     values = tensors(seed, scale)
     for name, found in through(values, format, seed).items():
@@ -44,7 +46,7 @@ def test_a_format_is_off_by_no_more_than_its_resolution(seed, format, scale):
         assert bool(((found - x).abs() <= allowed).all())
 
 
-def test_int8_is_unbiased():
+def test_int8_is_unbiased() -> None:
     """The mean over 4,000 draws lies within 4.5 standard errors; a step's variance is at most step^2 / 4."""
     x = {"x": torch.tensor([1.27, 0.005, -0.3333])}
     step, n = 0.01, 4000
@@ -52,7 +54,7 @@ def test_int8_is_unbiased():
     assert bool(((mean - x["x"]).abs() < 4.5 * step / 2 / n**0.5).all())
 
 
-def test_int8_by_hand():
+def test_int8_by_hand() -> None:
     """Steps of 2 / 127: 2 is 127 steps; 1 is 63.5 steps, so 63 or 64; zero stays zero."""
     values = {"x": torch.tensor([2.0, 1.0, 0.0])}
     array, scales = encode(values, "int8", numpy_rng(0, "x"))
@@ -62,18 +64,18 @@ def test_int8_by_hand():
     assert np.frombuffer(scales, "<f4").tolist() == [np.float32(2 / 127)]
 
 
-def test_the_same_seed_rounds_alike():
+def test_the_same_seed_rounds_alike() -> None:
     first, second = through(tensors(1), "int8", 3), through(tensors(1), "int8", 3)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_buffer_has_the_bytes_that_the_format_promises(format):
+def test_the_buffer_has_the_bytes_that_the_format_promises(format: WireFormat) -> None:
     array, _ = encode(tensors(0), format, numpy_rng(0, "x"))
     assert array.nbytes == BYTES_PER_VALUE[format] * (6 + 8 + 12)
 
 
-def test_a_small_step_on_a_large_weight_survives_as_a_difference():
+def test_a_small_step_on_a_large_weight_survives_as_a_difference() -> None:
     """1000 + 0.01 is 1000 in float16 (its spacing there is 0.5); the difference 0.01 arrives."""
     before, after = {"w": torch.full((4,), 1000.0)}, {"w": torch.full((4,), 1000.01)}
     direct = through(after, "float16")["w"]
@@ -82,24 +84,24 @@ def test_a_small_step_on_a_large_weight_survives_as_a_difference():
     torch.testing.assert_close(found, after["w"], rtol=0, atol=1e-4)
 
 
-def test_a_tensor_without_a_reference_of_its_shape_is_sent_whole():
+def test_a_tensor_without_a_reference_of_its_shape_is_sent_whole() -> None:
     values, reference = {"a": torch.ones(2), "b": torch.ones(3)}, {"a": torch.ones(4)}
     assert all(torch.equal(differences(values, reference)[name], values[name]) for name in values)
 
 
 @pytest.mark.parametrize("format", ["float16", "bfloat16", "int8"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_lossy_formats_refuse_what_is_not_finite(format, value):
+def test_lossy_formats_refuse_what_is_not_finite(format: WireFormat, value: float) -> None:
     with pytest.raises(ValueError, match="not finite"):
         encode({"x": torch.tensor([1.0, value])}, format, numpy_rng(0, "x"))
 
 
-def test_float16_refuses_to_overflow():
+def test_float16_refuses_to_overflow() -> None:
     with pytest.raises(ValueError, match="65504"):
         encode({"x": torch.tensor([1e6])}, "float16", numpy_rng(0, "x"))
 
 
-def test_a_damaged_message_is_refused():
+def test_a_damaged_message_is_refused() -> None:
     values = tensors(0)
     array, scales = encode(values, "int8", numpy_rng(0, "x"))
     manifest = manifest_of(values)
