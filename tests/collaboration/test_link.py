@@ -14,7 +14,7 @@ from fedaigc.diffusion.schedule.plan import build_plan
 
 
 @pytest.fixture(scope="module")
-def packet(pipe) -> bytes:
+def packet(pipe: Any) -> bytes:
     plan = build_plan(pipe, num_inference_steps=11, guidance_scale=5.0, height=64, width=64, base_hash="b")
     return pack(initial_state(pipe, plan, 0), plan, "latents", "fixed8-gray")
 
@@ -43,7 +43,7 @@ def test_a_perfect_link_by_default(packet: bytes) -> None:
     ],
     ids=str,
 )
-def test_a_link_repeats_for_a_task_and_differs_between_tasks(packet: bytes, settings: dict) -> None:
+def test_a_link_repeats_for_a_task_and_differs_between_tasks(packet: bytes, settings: dict[str, Any]) -> None:
     link = SimulatedLink(LinkSettings(**settings), 3)
     first, report = send(link, packet, "one")
     assert send(link, packet, "one") == (first, report)
@@ -60,6 +60,7 @@ def test_distance_costs_rate_and_energy(packet: bytes) -> None:
         for metres in (30.0, 300.0)
     )
     assert near.snr_db is not None
+    assert far.snr_db is not None
     assert near.snr_db - far.snr_db == pytest.approx(21)
     assert far.bits_on_air > near.bits_on_air
     assert far.latency_s > near.latency_s
@@ -69,7 +70,7 @@ def test_distance_costs_rate_and_energy(packet: bytes) -> None:
 
 def test_a_multicast_goes_once_at_its_worst_members_rate(packet: bytes) -> None:
     """30 m, 100 m and 300 m: three packets of their own, or one that all hear."""
-    settings = {"distance_m": (30.0, 100.0, 300.0), "tx_power_w": 0.01, "bandwidth_hz": 2e6}
+    settings: dict[str, Any] = {"distance_m": (30.0, 100.0, 300.0), "tx_power_w": 0.01, "bandwidth_hz": 2e6}
     members = [Member(f"task {client}", client) for client in range(3)]
     apart, together = (
         [
@@ -149,7 +150,7 @@ def test_a_packet_that_waited_crosses_the_fade_it_waited_for(packet: bytes) -> N
         ({"distance_m": [30, True]}, "valid number"),
     ],
 )
-def test_what_is_refused(wrong: dict, told: str) -> None:
+def test_what_is_refused(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         LinkSettings(**wrong)
 

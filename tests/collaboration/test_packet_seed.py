@@ -36,7 +36,7 @@ from fedaigc.rng import derived_seed
 from fedaigc.semantics.grouping import Group
 from tests.collaboration.peers import LocalPeers
 from tests.plans import with_boundary
-from tests.small_run import MakeRun
+from tests.small_run import MakeRun, generation_of
 
 
 def forms_of(number: int) -> Iterator[bytes]:
@@ -44,7 +44,7 @@ def forms_of(number: int) -> Iterator[bytes]:
     yield str(number).encode()
     yield f"{number & (2**64 - 1):x}".encode()
     for order in ("little", "big"):
-        yield (number & (2**64 - 1)).to_bytes(8, order)  # type: ignore[arg-type]
+        yield (number & (2**64 - 1)).to_bytes(8, order)
     for value in (number & (2**64 - 1), ((number << 1) ^ (number >> 63)) & (2**64 - 1)):
         digits = bytearray()
         while value > 0x7F:
@@ -97,7 +97,7 @@ def test_no_byte_of_a_group_s_seed_reaches_a_member(make_run: MakeRun, executor:
         },
     )
     seen = messages_of(config)
-    shared = [g for g in read_record(config.output).generation.groups if g.num_shared_steps]
+    shared = [g for g in generation_of(read_record(config.output)).groups if g.num_shared_steps]
     assert shared
     finishing = 0
     for group in shared:
@@ -236,7 +236,7 @@ def test_such_noise_passes_through_the_messages_of_a_run(make_run: MakeRun, exec
         generation={"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none", "executor": executor},
     )
     seen = messages_of(config)
-    groups = read_record(config.output).generation.groups
+    groups = generation_of(read_record(config.output)).groups
     outcomes = {task.outcome for group in groups for task in group.tasks}
     assert outcomes == {"shared", "alone"}
     assert all(group.noise_seed < 0 for group in groups)

@@ -1,20 +1,22 @@
 """The planner's laws: groups partition the tasks, the order of arrival changes nothing, K stays before t*."""
 
 from collections import Counter
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedaigc.collaboration.planner import EDGE, Executor, plan_assignments, planned_evaluations
-from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
 from fedaigc.semantics.grouping import Group
 from tests.plans import with_boundary
 
 
 @pytest.fixture(scope="module")
-def plan(pipe, base_hash):
+def plan(pipe: Any, base_hash: str) -> DenoisingPlan:
     return build_plan(
         pipe, num_inference_steps=11, guidance_scale=5.0, height=64, width=64, base_hash=base_hash
     )
@@ -22,7 +24,8 @@ def plan(pipe, base_hash):
 
 def _groups(sizes: list[int]) -> tuple[list[Group], dict[str, int]]:
     """Groups of these sizes; the tasks t000, t001, ... belong to clients 0 to 4 in turn."""
-    groups, owners = [], {}
+    groups: list[Group] = []
+    owners: dict[str, int] = {}
     for size in sizes:
         members = tuple(f"t{len(owners) + i:03d}" for i in range(size))
         owners |= {task: int(task[1:]) % 5 for task in members}
@@ -36,9 +39,11 @@ def _groups(sizes: list[int]) -> tuple[list[Group], dict[str, int]]:
     st.randoms(use_true_random=False),
     st.sampled_from(Executor),
 )
-def test_every_task_is_assigned_once_whatever_the_order_of_arrival(plan, sizes, shuffler, executor):
+def test_every_task_is_assigned_once_whatever_the_order_of_arrival(
+    plan: DenoisingPlan, sizes: list[int], shuffler: Random, executor: Executor
+) -> None:
     groups, owners = _groups(sizes)
-    options = {"num_shared_steps": 3, "seed": 9, "executor": executor}
+    options: dict[str, Any] = {"num_shared_steps": 3, "seed": 9, "executor": executor}
     expected = plan_assignments(groups, owners, with_boundary(plan, 5), **options)
     mixed = [Group(tuple(shuffler.sample(g.members, len(g.members))), g.prompt, g.signature) for g in groups]
     shuffler.shuffle(mixed)
@@ -60,7 +65,7 @@ def test_every_task_is_assigned_once_whatever_the_order_of_arrival(plan, sizes, 
             assert assignment.executor in {owners[task] for task in assignment.group.members}
 
 
-def test_members_take_turns_as_helpers(plan):
+def test_members_take_turns_as_helpers(plan: DenoisingPlan) -> None:
     # 5 groups of 5 tasks, each with one task of every client: nobody helps twice
     groups, owners = _groups([5] * 5)
     assignments = plan_assignments(
@@ -70,20 +75,20 @@ def test_members_take_turns_as_helpers(plan):
 
 
 @pytest.mark.parametrize("steps", [6, 12, -1])
-def test_a_hand_off_past_the_boundary_or_outside_the_plan_is_refused(plan, steps):
+def test_a_hand_off_past_the_boundary_or_outside_the_plan_is_refused(plan: DenoisingPlan, steps: int) -> None:
     groups, owners = _groups([2])
     with pytest.raises(UserError, match=str(steps)):
         plan_assignments(groups, owners, with_boundary(plan, 5), num_shared_steps=steps, seed=0)
 
 
-def test_without_personal_adapters_any_hand_off_is_legal(plan):
+def test_without_personal_adapters_any_hand_off_is_legal(plan: DenoisingPlan) -> None:
     groups, owners = _groups([2])
     for steps in range(plan.num_steps + 1):
         (assignment,) = plan_assignments(groups, owners, plan, num_shared_steps=steps, seed=0)
         assert assignment.num_shared_steps == steps
 
 
-def test_a_task_in_two_groups_or_without_owner_is_an_error(plan):
+def test_a_task_in_two_groups_or_without_owner_is_an_error(plan: DenoisingPlan) -> None:
     groups, owners = _groups([2])
     with pytest.raises(ValueError, match=r"repeated \['t000', 't001'\]"):
         plan_assignments(groups * 2, owners, with_boundary(plan, 5), num_shared_steps=3, seed=0)
@@ -91,7 +96,7 @@ def test_a_task_in_two_groups_or_without_owner_is_an_error(plan):
         plan_assignments(groups, {"t000": 0}, with_boundary(plan, 5), num_shared_steps=3, seed=0)
 
 
-def test_planned_evaluations_by_hand():
+def test_planned_evaluations_by_hand() -> None:
     # U = 8, N = 20, K = 10: 10 shared + 8 x 10 own = 90, against 8 x 20 = 160 solo
     assert planned_evaluations([10] * 8, 20) == 90
     assert planned_evaluations([0], 20) == 20

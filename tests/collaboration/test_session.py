@@ -1,5 +1,9 @@
 """Plans carried out by real devices on the embedded model: costs, failures, order."""
 
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,27 +14,33 @@ from fedaigc.collaboration.session import ShareOrder, carry_out
 from fedaigc.device.device import Device
 from fedaigc.device.replies import Failure, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
-from fedaigc.diffusion.schedule.plan import build_plan
-from fedaigc.semantics.grouping import group
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.grouping import Group, group
 from tests.collaboration.peers import LocalPeers
 from tests.plans import with_boundary
 
 FRUITS = ("apple", "lemon", "pear", "strawberry", "pineapple", "lemon", "apple", "pear")
 
+Party = tuple[dict[int, Device], dict[str, int], list[Group]]
+MakeParty = Callable[..., Party]
+
 
 @pytest.fixture(scope="module")
-def plan(pipe, base_hash):
+def plan(pipe: Any, base_hash: str) -> DenoisingPlan:
     return build_plan(
         pipe, num_inference_steps=4, guidance_scale=5.0, height=64, width=64, base_hash=base_hash
     )
 
 
 @pytest.fixture
-def party(tmp_path, pipe, base_hash, taxonomy):
+def party(tmp_path: Path, pipe: Any, base_hash: str, taxonomy: Taxonomy) -> MakeParty:
     """Devices by client, one prompt each; with the owners of the tasks, and their groups."""
 
-    def make(prompts, name="party"):
-        devices, owners, signatures = {}, {}, {}
+    def make(prompts: Sequence[str], name: str = "party") -> Party:
+        devices: dict[int, Device] = {}
+        owners: dict[str, int] = {}
+        signatures = {}
         for client, prompt in enumerate(prompts):
             home = tmp_path / name / str(client)
             device = Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy, seed=100 + client)
@@ -42,7 +52,7 @@ def party(tmp_path, pipe, base_hash, taxonomy):
     return make
 
 
-def _edge(pipe):
+def _edge(pipe: Any) -> Callable[[ShareOrder], SharedSteps]:
     def run(order: ShareOrder) -> SharedSteps:
         return run_shared_steps(
             pipe,
@@ -55,13 +65,15 @@ def _edge(pipe):
     return run
 
 
-def _images(devices, owners) -> dict[int, np.ndarray]:
+def _images(devices: Mapping[int, Device], owners: Mapping[str, int]) -> dict[int, np.ndarray]:
     return {owner: np.asarray(devices[owner].gallery.image(task)) for task, owner in owners.items()}
 
 
 @pytest.mark.parametrize("executor", list(Executor))
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_a_group_of_u_costs_k_plus_u_times_the_rest(pipe, plan, party, size, executor):
+def test_a_group_of_u_costs_k_plus_u_times_the_rest(
+    pipe: Any, plan: DenoisingPlan, party: MakeParty, size: int, executor: Executor
+) -> None:
     # N = 4, K = 2: 4, 6, 10 and 18 evaluations for groups of 1 (which shares nothing), 2, 4 and 8
     devices, owners, groups = party([f"a {fruit} on a table" for fruit in FRUITS[:size]])
     assert [len(found.members) for found in groups] == [size]
@@ -84,7 +96,9 @@ def test_a_group_of_u_costs_k_plus_u_times_the_rest(pipe, plan, party, size, exe
     assert len(sizes) == (size if size > 1 else 0)
 
 
-def test_a_group_of_one_is_the_stock_pipeline_s_image(pipe, plan, party):
+def test_a_group_of_one_is_the_stock_pipeline_s_image(
+    pipe: Any, plan: DenoisingPlan, party: MakeParty
+) -> None:
     import torch
 
     devices, owners, groups = party(["a dog on a bed"])
@@ -99,7 +113,9 @@ def test_a_group_of_one_is_the_stock_pipeline_s_image(pipe, plan, party):
     assert np.array_equal(_images(devices, owners)[0], np.asarray(stock))
 
 
-def test_who_computes_and_in_which_order_changes_no_pixel(pipe, plan, party):
+def test_who_computes_and_in_which_order_changes_no_pixel(
+    pipe: Any, plan: DenoisingPlan, party: MakeParty
+) -> None:
     prompts = ["an apple on a table", "a car near a road", "a lemon on a table", "a bus near a road", "x y z"]
     runs = []
     for name, executor, backwards in (
@@ -119,7 +135,9 @@ def test_who_computes_and_in_which_order_changes_no_pixel(pipe, plan, party):
         assert np.array_equal(image, runs[2][client])
 
 
-def test_members_that_share_end_with_pictures_of_their_own(pipe, plan, party):
+def test_members_that_share_end_with_pictures_of_their_own(
+    pipe: Any, plan: DenoisingPlan, party: MakeParty
+) -> None:
     devices, owners, groups = party(["an apple on a table", "a lemon on a table"])
     assignments = plan_assignments(groups, owners, with_boundary(plan, 4), num_shared_steps=1, seed=0)
     carry_out(assignments, owners, plan, LocalPeers(devices), _edge(pipe))
@@ -127,7 +145,9 @@ def test_members_that_share_end_with_pictures_of_their_own(pipe, plan, party):
     assert not np.array_equal(first, second)
 
 
-def test_a_member_that_fails_loses_its_own_task_only(pipe, plan, party):
+def test_a_member_that_fails_loses_its_own_task_only(
+    pipe: Any, plan: DenoisingPlan, party: MakeParty
+) -> None:
     devices, owners, groups = party([f"a {fruit} on a table" for fruit in FRUITS[:3]])
     del devices[1]
     assignments = plan_assignments(groups, owners, with_boundary(plan, 4), num_shared_steps=2, seed=0)
@@ -141,19 +161,25 @@ def test_a_member_that_fails_loses_its_own_task_only(pipe, plan, party):
     assert result.evaluations == 2 + 2 * (4 - 2)
 
 
-def test_when_the_helper_fails_the_others_run_alone_from_the_same_noise(pipe, plan, party):
+def test_when_the_helper_fails_the_others_run_alone_from_the_same_noise(
+    pipe: Any, plan: DenoisingPlan, party: MakeParty
+) -> None:
     devices, owners, groups = party([f"a {fruit} on a table" for fruit in FRUITS[:3]])
     assignments = plan_assignments(
         groups, owners, with_boundary(plan, 4), num_shared_steps=2, seed=0, executor=Executor.MEMBER
     )
-    del devices[assignments[0].executor]
+    helper = assignments[0].executor
+    assert isinstance(helper, int)
+    del devices[helper]
     (result,) = carry_out(assignments, owners, plan, LocalPeers(devices), _edge(pipe))
     assert result.share_failure is Failure.UNREACHABLE
     assert sorted(task.outcome for task in result.tasks) == [Outcome.ALONE, Outcome.ALONE, Outcome.FAILED]
     assert result.evaluations == 2 * 4
 
 
-def test_a_damaged_packet_is_refused_and_its_tasks_run_alone(pipe, plan, party):
+def test_a_damaged_packet_is_refused_and_its_tasks_run_alone(
+    pipe: Any, plan: DenoisingPlan, party: MakeParty
+) -> None:
     devices, owners, groups = party(["an apple on a table", "a lemon on a table"])
     assignments = plan_assignments(groups, owners, with_boundary(plan, 4), num_shared_steps=2, seed=0)
 

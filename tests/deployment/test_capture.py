@@ -21,6 +21,7 @@ import pytest
 
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.wire.messages import Ask
+from tests.small_run import generation_of
 from tools.deployment.canary_device import FAILING_ROUND, FORMS
 from tools.deployment.capture import (
     FRUIT,
@@ -48,7 +49,7 @@ def test_the_run_was_the_one_that_is_meant(captures: Captures) -> None:
     record = read_record(captures.config.output)
     assert record.status == "finished"
     assert len(record.rounds) == 3
-    groups = {group.prompt: [task.outcome for task in group.tasks] for group in record.generation.groups}
+    groups = {group.prompt: [task.outcome for task in group.tasks] for group in generation_of(record).groups}
     assert groups.pop("") == ["failed"]
     assert groups == {"a fruit on a table": ["shared"] * 3, "a mammal near a river": ["shared"] * 3}
 

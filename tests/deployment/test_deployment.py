@@ -16,9 +16,9 @@ from fedaigc.deployment.processes import alive
 from fedaigc.deployment.server.keys import AUTHORITY, make_device_key, make_server_keys
 from fedaigc.deployment.server.roster_file import known_devices, nodes_online
 from fedaigc.deployment.server.runs import run_on_devices
-from fedaigc.federation.output.records import read_record
+from fedaigc.federation.output.records import RunRecord, read_record
 from fedaigc.federation.runtime.launcher import run_in_process
-from tests.small_run import MakeRun
+from tests.small_run import MakeRun, generation_of
 from tools.deployment.running import deployment, pictures, wait_for
 
 pytestmark = pytest.mark.slow
@@ -43,10 +43,10 @@ def test_devices_behind_tls_and_keys_end_where_the_simulation_ends(make_run: Mak
     assert ours.clients == (0, 1, 2)
     assert [r.shared_hash for r in ours.rounds] == [r.shared_hash for r in theirs.rounds]
 
-    def groups(record: dict[str, Any]) -> list[Any]:
+    def groups(record: RunRecord) -> list[Any]:
         return [
             (group.prompt, [(task.task_id, task.outcome) for task in group.tasks])
-            for group in record.generation.groups
+            for group in generation_of(record).groups
         ]
 
     assert groups(ours) == groups(theirs)

@@ -24,7 +24,7 @@ from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import read_record, read_services
 from fedaigc.federation.runtime.launcher import run_in_process
-from tests.small_run import MakeRun
+from tests.small_run import MakeRun, generation_of
 from tools.deployment.rogue import LARGE_BYTES
 from tools.deployment.running import deployment, family, rounds_done, start_run, wait_for
 
@@ -74,7 +74,7 @@ def test_a_device_that_dies_in_a_round_costs_its_update_only(make_run: MakeRun, 
         assert record.rounds[-1].num_examples.keys() >= {0}
         # its prompts are all there, each answered once or still waiting
         assert len(list((homes[1] / "prompts").glob("*.json"))) == queued
-        outcomes = [t.outcome for g in record.generation.groups for t in g.tasks]
+        outcomes = [t.outcome for g in generation_of(record).groups for t in g.tasks]
         assert "failed" not in outcomes
 
 
@@ -269,7 +269,7 @@ def test_a_full_disk_costs_updates_and_loses_nothing(make_run: MakeRun, tmp_path
         assert 1 in record.rounds[-1].num_examples
         assert all(0 in entry.num_examples for entry in record.rounds)
         assert statuses(homes[1]) == [TaskStatus.FINISHED] * 2
-        outcomes = [task.outcome for group in record.generation.groups for task in group.tasks]
+        outcomes = [task.outcome for group in generation_of(record).groups for task in group.tasks]
         assert "failed" not in outcomes
 
 
@@ -329,7 +329,7 @@ def test_devices_that_keep_to_no_rule_cost_their_own_updates(make_run: MakeRun, 
     assert peaks[3] < peaks[0] + LARGE_BYTES
     outcomes = {
         task.client: (task.outcome, group.share_failure)
-        for group in record.generation.groups
+        for group in generation_of(record).groups
         for task in group.tasks
     }
     assert outcomes[2] == outcomes[3] == ("alone", "packet_refused")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fedaigc.deployment.server.keys import AUTHORITY, make_device_key, make_serv
 from fedaigc.deployment.server.server import server_state
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
-from tests.small_run import MakeRun
+from tests.small_run import MakeRun, generation_of
 from tools.deployment.namespaces import ADDRESS, DEVICES, SERVER, device, inside, namespaces, possible
 
 pytestmark = [
@@ -110,7 +111,7 @@ def test_three_devices_over_slow_links_end_where_the_simulation_ends(
                 with (tmp_path / f"device{number}.log").open("wb") as log:
                     process = subprocess.Popen(inside(device(number), *start), stdout=log, stderr=log)
                 devices.append(process)
-                wait_for(lambda home=home: status(home))
+                wait_for(partial(status, home))
             agents = [int(status(config.home(number))["pid"]) for number in range(DEVICES)]
             spaces = {namespace_of(pid) for pid in [state.pid, *agents]}
             assert len(set(agents)) == DEVICES
@@ -130,7 +131,7 @@ def test_three_devices_over_slow_links_end_where_the_simulation_ends(
     assert [r.shared_hash for r in ours.rounds] == [r.shared_hash for r in theirs.rounds]
     assert len(ours.rounds) == 3
     groups = [
-        sorted((g.prompt, tuple(t.task_id for t in g.tasks)) for g in r.generation.groups)
+        sorted((g.prompt, tuple(t.task_id for t in g.tasks)) for g in generation_of(r).groups)
         for r in (ours, theirs)
     ]
     assert groups[0] == groups[1]

@@ -3,10 +3,13 @@
 import json
 import stat
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from fedaigc.data.scenes import scenes_dataset
@@ -16,28 +19,29 @@ from fedaigc.device.home.versions import KEPT_RUNS
 from fedaigc.device.replies import DeviceError, Failure, UnknownTask, failure_of
 from fedaigc.device.scoring import Confidence
 from fedaigc.diffusion.adapters.shared_state_file import write_shared_state
-from fedaigc.diffusion.adapters.stages import SharedState, new_adapter
+from fedaigc.diffusion.adapters.stages import Adapter, SharedState, new_adapter
 from fedaigc.diffusion.handoff.packing import PacketError
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
-from fedaigc.diffusion.schedule.plan import boundary_step, build_plan, even_steps
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, boundary_step, build_plan, even_steps
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import DamagedFile, UserError
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.storage.tensor_file import read_parts
 from fedaigc.strategy.registry import load_strategy
-from fedaigc.strategy.rule import Received
+from fedaigc.strategy.rule import Received, Update
 
 SETTINGS = TrainingSettings(local_steps=2, personal_steps=2, batch_size=2, learning_rate=1e-2)
-SIZE = {"height": 64, "width": 64}
+SIZE: dict[str, Any] = {"height": 64, "width": 64}
 
 
 @pytest.fixture(scope="module")
-def shared(pipe, base_hash):
+def shared(pipe: Any, base_hash: str) -> SharedState:
     factors = new_adapter(pipe, generator=torch.Generator().manual_seed(0), rank=2)
     return SharedState(base_hash, factors.lora, 2, 2.0, boundary_log_snr=boundary_log_snr(pipe, 500))
 
 
 @pytest.fixture(scope="module")
-def plan(pipe, base_hash, shared):
+def plan(pipe: Any, base_hash: str, shared: SharedState) -> DenoisingPlan:
     return build_plan(
         pipe,
         num_inference_steps=4,
@@ -49,23 +53,27 @@ def plan(pipe, base_hash, shared):
 
 
 @pytest.fixture
-def device(tmp_path, pipe, base_hash, taxonomy):
+def device(tmp_path: Path, pipe: Any, base_hash: str, taxonomy: Taxonomy) -> Device:
     made = Device(tmp_path / "home", pipe, base_hash=base_hash, taxonomy=taxonomy, seed=1)
     made.add_images(scenes_dataset(styles=("noto",), n=4, seed=0))
     return made
 
 
-def _train(device, shared, round, run="run"):
+def _train(device: Device, shared: SharedState, round: int, run: str = "run") -> Update:
     rule = load_strategy("fedit")
     return device.train(run, Received(shared, round), rule, SETTINGS, local_steps=2, personal_rank=2, **SIZE)
 
 
-def _equal(left, right):
-    left, right = left.tensors(), right.tensors()
+def _equal(one: Adapter | None, other: Adapter | None) -> bool:
+    assert one is not None
+    assert other is not None
+    left, right = one.tensors(), other.tensors()
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def test_training_sends_the_shared_factors_and_keeps_the_personal_ones(device, shared):
+def test_training_sends_the_shared_factors_and_keeps_the_personal_ones(
+    device: Device, shared: SharedState
+) -> None:
     update = _train(device, shared, 1)
     assert update.tensors.keys() == shared.adapter.tensors().keys()
     assert (update.num_examples, update.num_steps) == (4, 2)
@@ -74,12 +82,13 @@ def test_training_sends_the_shared_factors_and_keeps_the_personal_ones(device, s
     ]
     assert moved
     personal = device.versions.current_personal()
+    assert personal is not None
     for name, tensor in personal.tensors().items():
         assert not (tensor.any() and torch.equal(tensor, update.tensors[name]))
     assert any(tensor.any() for name, tensor in personal.tensors().items() if name.endswith("lora_B"))
 
 
-def test_a_repeated_round_starts_from_the_version_before_it(device, shared):
+def test_a_repeated_round_starts_from_the_version_before_it(device: Device, shared: SharedState) -> None:
     first = _train(device, shared, 1)
     after_first = device.versions.current_personal()
     second = _train(device, shared, 2)
@@ -94,7 +103,7 @@ def test_a_repeated_round_starts_from_the_version_before_it(device, shared):
     assert _equal(device.versions.current_personal(), after_first)
 
 
-def test_old_versions_are_dropped_and_the_disk_stays_bounded(device, shared):
+def test_old_versions_are_dropped_and_the_disk_stays_bounded(device: Device, shared: SharedState) -> None:
     for round in range(1, 6):
         device.versions.save_round("run", round, shared.adapter)
         device.receive(replace(shared, alpha=float(round)))
@@ -103,7 +112,9 @@ def test_old_versions_are_dropped_and_the_disk_stays_bounded(device, shared):
     assert len(list((device._home.adapters / "shared").iterdir())) == 2
 
 
-def test_old_runs_are_dropped_but_never_the_one_that_the_current_adapter_is_from(device, shared):
+def test_old_runs_are_dropped_but_never_the_one_that_the_current_adapter_is_from(
+    device: Device, shared: SharedState
+) -> None:
     device.versions.save_round("first", 1, shared.adapter)
     for number in range(KEPT_RUNS + 3):
         # a strategy without a personal stage: the current adapter stays that of the first run
@@ -113,7 +124,7 @@ def test_old_runs_are_dropped_but_never_the_one_that_the_current_adapter_is_from
     assert _equal(device.versions.current_personal(), shared.adapter)
 
 
-def test_latents_are_computed_once_and_again_when_the_images_change(device, pipe):
+def test_latents_are_computed_once_and_again_when_the_images_change(device: Device, pipe: Any) -> None:
     first = device.encoded_images(**SIZE)
     (cached,) = device._home.cache.iterdir()
     written = cached.stat().st_mtime_ns
@@ -127,8 +138,8 @@ def test_latents_are_computed_once_and_again_when_the_images_change(device, pipe
 
 
 def test_a_home_reopened_goes_on_and_everything_in_it_is_private(
-    device, pipe, base_hash, taxonomy, shared, plan
-):
+    device: Device, pipe: Any, base_hash: str, taxonomy: Taxonomy, shared: SharedState, plan: DenoisingPlan
+) -> None:
     task_id = device.add_prompt("an apple on a table")
     _train(device, shared, 1)
     again = Device(device._home.root, pipe, base_hash=base_hash, taxonomy=taxonomy)
@@ -143,7 +154,9 @@ def test_a_home_reopened_goes_on_and_everything_in_it_is_private(
     assert not [path for path in (root, *root.rglob("*")) if stat.S_IMODE(path.stat().st_mode) & 0o077]
 
 
-def test_shared_and_own_steps_are_counted_on_either_side_of_the_boundary(device, shared, plan):
+def test_shared_and_own_steps_are_counted_on_either_side_of_the_boundary(
+    device: Device, shared: SharedState, plan: DenoisingPlan
+) -> None:
     boundary = boundary_step(plan, shared.boundary_log_snr)
     assert boundary == 2  # trailing timesteps 999, 749, 499, 249: the first two are noisier than 500
     _train(device, shared, 1)
@@ -156,7 +169,7 @@ def test_shared_and_own_steps_are_counted_on_either_side_of_the_boundary(device,
     assert report.object_confidence is None
 
 
-def test_showing_a_strip_changes_no_pixel(device, shared, plan):
+def test_showing_a_strip_changes_no_pixel(device: Device, shared: SharedState, plan: DenoisingPlan) -> None:
     device.receive(shared)
     task_id = device.add_prompt("an apple on a table")
     device.alone(task_id, 7, plan)
@@ -167,8 +180,14 @@ def test_showing_a_strip_changes_no_pixel(device, shared, plan):
 
 
 def test_the_personal_adapter_serves_its_own_device_only(
-    device, tmp_path, pipe, base_hash, taxonomy, shared, plan
-):
+    device: Device,
+    tmp_path: Path,
+    pipe: Any,
+    base_hash: str,
+    taxonomy: Taxonomy,
+    shared: SharedState,
+    plan: DenoisingPlan,
+) -> None:
     other = Device(tmp_path / "other", pipe, base_hash=base_hash, taxonomy=taxonomy, seed=1)
     pictures = []
     for trains in (False, True):
@@ -186,11 +205,11 @@ def test_the_personal_adapter_serves_its_own_device_only(
 
 
 def test_the_scorer_sees_the_private_concepts_and_tells_tenths(
-    device, shared, plan, pipe, base_hash, taxonomy
-):
+    device: Device, shared: SharedState, plan: DenoisingPlan, pipe: Any, base_hash: str, taxonomy: Taxonomy
+) -> None:
     seen = []
 
-    def score(image, object, place):
+    def score(image: Image.Image, object: str | None, place: str | None) -> Confidence:
         seen.append((object, place))
         return Confidence(0.449, None)
 
@@ -201,7 +220,15 @@ def test_the_scorer_sees_the_private_concepts_and_tells_tenths(
     assert seen[0][0] == "n07755101"  # apple
 
 
-def test_what_does_not_fit_is_refused_by_kind(device, shared, plan, pipe, base_hash, taxonomy, tmp_path):
+def test_what_does_not_fit_is_refused_by_kind(
+    device: Device,
+    shared: SharedState,
+    plan: DenoisingPlan,
+    pipe: Any,
+    base_hash: str,
+    taxonomy: Taxonomy,
+    tmp_path: Path,
+) -> None:
     task_id = device.add_prompt("an apple on a table")
     with pytest.raises(DeviceError) as missing:
         device.alone(task_id, 7, plan)
@@ -227,7 +254,9 @@ def test_what_does_not_fit_is_refused_by_kind(device, shared, plan, pipe, base_h
     assert device.waiting() == [task_id]
 
 
-def test_names_from_outside_cannot_leave_the_home(device, shared, plan):
+def test_names_from_outside_cannot_leave_the_home(
+    device: Device, shared: SharedState, plan: DenoisingPlan
+) -> None:
     task_id = device.add_prompt("an apple on a table")
     with pytest.raises(DeviceError):
         _train(device, shared, 1, run="../../escape")
@@ -235,7 +264,9 @@ def test_names_from_outside_cannot_leave_the_home(device, shared, plan):
         device.alone(task_id, 7, replace(plan, shared_hash="../prompts"))
 
 
-def test_a_state_that_changed_on_the_disk_is_not_used(device, shared, plan):
+def test_a_state_that_changed_on_the_disk_is_not_used(
+    device: Device, shared: SharedState, plan: DenoisingPlan
+) -> None:
     version = device.receive(shared)
     path = device._home.adapters / "shared" / f"{version}.safetensors"
     header, parts = read_parts(path)
@@ -249,7 +280,7 @@ def test_a_state_that_changed_on_the_disk_is_not_used(device, shared, plan):
         device.alone(device.add_prompt("an apple on a table"), 7, plan)
 
 
-def test_every_error_has_a_kind_and_no_kind_has_a_text():
+def test_every_error_has_a_kind_and_no_kind_has_a_text() -> None:
     assert failure_of(ValueError("an apple on a table")) is Failure.INTERNAL
     assert failure_of(OSError(28, "No space left on device")) is Failure.STORAGE
     assert failure_of(UnknownTask()) is Failure.UNKNOWN_TASK
@@ -257,8 +288,14 @@ def test_every_error_has_a_kind_and_no_kind_has_a_text():
 
 
 def test_a_device_keeps_the_way_that_its_owner_asks_for_and_draws_the_same(
-    device, pipe, base_hash, taxonomy, shared, plan, tmp_path
-):
+    device: Device,
+    pipe: Any,
+    base_hash: str,
+    taxonomy: Taxonomy,
+    shared: SharedState,
+    plan: DenoisingPlan,
+    tmp_path: Path,
+) -> None:
     """Four steps from the packet's step 1, two pictures: before step 1, as received, and before step 2."""
     device.receive(shared)
     task_id = device.add_prompt("an apple on a table")
@@ -281,7 +318,7 @@ def test_a_device_keeps_the_way_that_its_owner_asks_for_and_draws_the_same(
     assert entries[asked].strip_steps == (3,)
 
 
-def test_steps_of_the_way_are_even_and_begin_with_the_first():
+def test_steps_of_the_way_are_even_and_begin_with_the_first() -> None:
     assert even_steps(3, 11, 4) == (3, 5, 7, 9)
     assert even_steps(0, 2, 4) == (0, 1)
     assert even_steps(4, 4, 2) == ()

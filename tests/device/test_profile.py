@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,13 +12,13 @@ from fedaigc.errors import DamagedFile, UserError
 from fedaigc.wireless.profiles import EDGE_SERVER, PHONE, DeviceProfile, read_profile
 
 
-def measured(pipe, counter: Path) -> DeviceProfile:
+def measured(pipe: Any, counter: Path) -> DeviceProfile:
     return measure_profile(
         pipe, model="embedded", height=64, width=64, guidance_scale=5.0, watts=20, repeats=1, counter=counter
     )
 
 
-def test_this_machine(pipe, tmp_path: Path) -> None:
+def test_this_machine(pipe: Any, tmp_path: Path) -> None:
     found = measured(pipe, tmp_path / "no counter")
     assert found.step_s > 0
     assert found.step_j == pytest.approx(20 * found.step_s)

@@ -1,6 +1,7 @@
 """The shipped judge as a device's scorer, and the closed form of what it may tell."""
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,11 @@ APPLE, CAR, GALAXY = "n07755101", "n02961779", "n08288753"
 
 
 @pytest.fixture(scope="module")
-def scorer():
+def scorer() -> SceneScorer:
     return SceneScorer()
 
 
-def test_clean_scenes_are_recognised_by_their_own_concepts_only(scorer):
+def test_clean_scenes_are_recognised_by_their_own_concepts_only(scorer: SceneScorer) -> None:
     table = next(noun.concept for noun in PLACE_NOUNS if noun.word == "table")
     road = next(noun.concept for noun in PLACE_NOUNS if noun.word == "road")
     pictures = [render(Scene("apple", "on", "table", "noto"), numpy_rng(i, "scene")) for i in range(8)]
@@ -34,14 +35,14 @@ def test_clean_scenes_are_recognised_by_their_own_concepts_only(scorer):
     assert np.mean([found.place for found in wrong]) < 0.1
 
 
-def test_a_concept_that_the_judge_does_not_know_has_no_score(scorer):
+def test_a_concept_that_the_judge_does_not_know_has_no_score(scorer: SceneScorer) -> None:
     picture = render(Scene("apple", "on", "table", "noto"), numpy_rng(0, "scene"))
     found = scorer(picture, GALAXY, None)
     assert (found.object, found.place) == (None, None)
 
 
 @given(st.floats(0, 1))
-def test_a_coarse_score_is_the_nearest_of_eleven_values(score):
+def test_a_coarse_score_is_the_nearest_of_eleven_values(score: float) -> None:
     assert coarse(score) in {step / 10 for step in range(11)}
     assert abs(coarse(score) - score) <= 0.05 + 1e-9
 
@@ -57,7 +58,7 @@ def test_a_coarse_score_is_the_nearest_of_eleven_values(score):
         {"denoiser_samples": True},
     ],
 )
-def test_a_report_holds_counts_and_tenths_only(wrong):
+def test_a_report_holds_counts_and_tenths_only(wrong: dict[str, Any]) -> None:
     values = {"shared_stage_steps": 1, "personal_stage_steps": 2, "denoiser_calls": 3, "denoiser_samples": 6}
     report = FinishReport(**values, object_confidence=0.3)
     fields = asdict(report) | wrong

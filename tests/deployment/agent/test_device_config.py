@@ -35,7 +35,7 @@ from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.server_app import serve
 from fedaigc.federation.wire.messages import Ask
-from tests.small_run import MakeRun, images
+from tests.small_run import MakeRun, generation_of, images
 from tools.deployment.running import deployment
 
 SEED = 7309183746512
@@ -230,4 +230,4 @@ def test_a_real_deployment_runs_without_telling_its_devices(make_run: MakeRun, t
     assert record.status == "finished"
     assert len(record.client_versions) == len(nodes) == 2
     assert record.config["seed"] == SEED
-    assert all(group.noise_seed < 0 for group in record.generation.groups)
+    assert all(group.noise_seed < 0 for group in generation_of(record).groups)

@@ -335,7 +335,13 @@ def test_the_devices_own_profile_is_used_and_the_phones_is_called_assumed(home: 
     (home.root / "profile.json").write_text(json.dumps(values))
     assert state(url)["sums"]["energy_j"] == pytest.approx(51.0)
     assert "2 J a step of embedded (measured: the processor's counter)" in state(url)["sums"]["source"]
-    for wrong in ({"step_j": float("inf")}, {"step_j": "2"}, {"step_j": -1}, {"sources": []}):
+    wrongs: list[dict[str, object]] = [
+        {"step_j": float("inf")},
+        {"step_j": "2"},
+        {"step_j": -1},
+        {"sources": []},
+    ]
+    for wrong in wrongs:
         (home.root / "profile.json").write_text(json.dumps(values | wrong))
         assert state(url)["damaged"] == ["profile.json"]
         assert state(url)["sums"]["energy_j"] == pytest.approx(231.8)

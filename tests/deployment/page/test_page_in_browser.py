@@ -71,8 +71,9 @@ class Served:
     def draw(self, task_id: str, group_prompt: str | None) -> None:
         """Draw a prompt in four steps: two of them shared on `group_prompt`, or all alone."""
         pipe, base_hash = base_model(self.config.model)
-        size = {"height": 32, "width": 32}
-        plan = build_plan(pipe, num_inference_steps=4, guidance_scale=1.0, base_hash=base_hash, **size)
+        plan = build_plan(
+            pipe, num_inference_steps=4, guidance_scale=1.0, base_hash=base_hash, height=32, width=32
+        )
         packet = b""
         if group_prompt is not None:
             device = self.agent.open_device()

@@ -14,8 +14,9 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
+from fedaigc.bounds import MAX_BODY_BYTES
 from fedaigc.deployment.processes import free_port
-from fedaigc.deployment.server.door import MAX_BODY_BYTES, door
+from fedaigc.deployment.server.door import door
 from fedaigc.deployment.server.keys import (
     AUTHORITY,
     DEVICE_KEY,

@@ -109,7 +109,11 @@ def page_status(page: Guard, path: str, method: str = "GET", body: bytes = b"", 
             replies.append(message)
 
         headers = [(b"host", b"127.0.0.1:1234"), (b"content-type", kind)]
-        scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1"}
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+        }
         scope |= {"method": method, "path": path, "raw_path": b"", "query_string": b"", "root_path": ""}
         scope |= {"scheme": "http", "headers": headers, "client": ("127.0.0.1", 1), "server": None}
         await page(scope, receive, send)

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from fedaigc.deployment.processes import MAX_LOG_BYTES, alive, birth, free_port,
 from fedaigc.errors import UserError
 
 
-def test_a_process_is_known_by_its_number_and_its_birth():
+def test_a_process_is_known_by_its_number_and_its_birth() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         began = birth(process.pid)
         assert alive(process.pid)
@@ -23,7 +24,7 @@ def test_a_process_is_known_by_its_number_and_its_birth():
     assert alive(os.getpid(), birth(os.getpid()))
 
 
-def test_a_log_begins_anew_while_its_writer_has_it_open(tmp_path):
+def test_a_log_begins_anew_while_its_writer_has_it_open(tmp_path: Path) -> None:
     log = tmp_path / "relay.log"
     with log.open("ab", buffering=0) as writer:
         writer.write(b"x" * MAX_LOG_BYTES)
@@ -37,7 +38,7 @@ def test_a_log_begins_anew_while_its_writer_has_it_open(tmp_path):
     keep_short(tmp_path / "none.log")
 
 
-def test_a_port_is_waited_for_while_its_process_lives_and_no_longer_than_is_said():
+def test_a_port_is_waited_for_while_its_process_lives_and_no_longer_than_is_said() -> None:
     port = free_port()
     late = f"import socket, time; time.sleep(0.5); s = socket.create_server(('127.0.0.1', {port})); input()"
     with subprocess.Popen([sys.executable, "-c", late], stdin=subprocess.PIPE) as process:

@@ -1,6 +1,8 @@
 """The gallery and the log of shared work: what is damaged costs the rest nothing."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,7 +15,7 @@ ENTRY = Finished("0" * 16, "an apple on a table", 3, 11, 8, "plan", {}, (3, 7))
 
 
 @pytest.fixture
-def gallery(tmp_path):
+def gallery(tmp_path: Path) -> Gallery:
     return Gallery(Home.open(tmp_path))
 
 
@@ -31,7 +33,9 @@ def gallery(tmp_path):
         {"more": 1},
     ],
 )
-def test_an_entry_that_makes_no_sense_is_named_and_the_others_are_read(gallery, wrong):
+def test_an_entry_that_makes_no_sense_is_named_and_the_others_are_read(
+    gallery: Gallery, wrong: dict[str, Any]
+) -> None:
     gallery.save(ENTRY, Image.new("RGB", (8, 8)))
     name = "1" * 16
     path = gallery._home.gallery / f"{name}.json"
@@ -39,7 +43,7 @@ def test_an_entry_that_makes_no_sense_is_named_and_the_others_are_read(gallery, 
     assert gallery.readable() == ([ENTRY], [path])
 
 
-def test_a_picture_that_was_begun_is_known_until_it_is_finished(gallery):
+def test_a_picture_that_was_begun_is_known_until_it_is_finished(gallery: Gallery) -> None:
     begun = Begun(ENTRY.task_id, 3, 11, 8, (3, 7))
     assert gallery.begun(ENTRY.task_id) is None
     gallery.begin(begun)
@@ -52,7 +56,7 @@ def test_a_picture_that_was_begun_is_known_until_it_is_finished(gallery):
     assert gallery.begun(ENTRY.task_id) is None
 
 
-def test_shared_work_is_counted_order_by_order(tmp_path):
+def test_shared_work_is_counted_order_by_order(tmp_path: Path) -> None:
     log = SharedWorkLog(Home.open(tmp_path))
     assert log.readable() == ([], [])
     for steps in (3, 3, 2):

@@ -18,7 +18,7 @@ def _open_to_others(root: Path) -> list[Path]:
     return [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077]
 
 
-def test_everything_is_readable_by_the_owner_only_whatever_the_umask(tmp_path):
+def test_everything_is_readable_by_the_owner_only_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o000)
     try:
         home = Home.open(tmp_path / "nested" / "home")
@@ -29,14 +29,14 @@ def test_everything_is_readable_by_the_owner_only_whatever_the_umask(tmp_path):
     assert _open_to_others(home.root) == []
 
 
-def test_a_home_that_was_open_to_others_is_closed_when_opened(tmp_path):
+def test_a_home_that_was_open_to_others_is_closed_when_opened(tmp_path: Path) -> None:
     root = tmp_path / "home"
     root.mkdir(mode=0o755)
     Home.open(root)
     assert _open_to_others(root) == []
 
 
-def test_write_new_lets_one_writer_win(tmp_path):
+def test_write_new_lets_one_writer_win(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     target = home.prompts / "one"
     assert home.write_new(target, b"first")
@@ -44,14 +44,14 @@ def test_write_new_lets_one_writer_win(tmp_path):
     assert target.read_bytes() == b"first"
 
 
-def test_seeded_homes_repeat_and_unseeded_ones_differ(tmp_path):
+def test_seeded_homes_repeat_and_unseeded_ones_differ(tmp_path: Path) -> None:
     assert Home.open(tmp_path / "a", seed=7).seed == 7
     assert Home.open(tmp_path / "a").seed == 7
     assert Home.open(tmp_path / "b").seed != Home.open(tmp_path / "c").seed
 
 
 @pytest.mark.parametrize("kind", ["file", "foreign folder", "other format", "other seed"])
-def test_what_is_no_home_is_refused_by_name(tmp_path, kind):
+def test_what_is_no_home_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     root = tmp_path / "place"
     if kind == "file":
         root.write_text("x")
@@ -71,14 +71,14 @@ def test_what_is_no_home_is_refused_by_name(tmp_path, kind):
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"format": "2", "seed": 1}', '{"format": 2, "seed": true}']
 )
-def test_a_marker_that_is_none_is_damaged(tmp_path, content):
+def test_a_marker_that_is_none_is_damaged(tmp_path: Path, content: str) -> None:
     Home.open(tmp_path)
     (tmp_path / "device.json").write_text(content)
     with pytest.raises(DamagedFile, match=r"device\.json is damaged"):
         Home.open(tmp_path)
 
 
-def test_another_process_reads_what_this_one_wrote(tmp_path):
+def test_another_process_reads_what_this_one_wrote(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home", seed=3)
     home.write_json(home.gallery / "x.json", {"ü": [1, 2]})
     script = (
@@ -90,7 +90,7 @@ def test_another_process_reads_what_this_one_wrote(tmp_path):
     assert json.loads(answer.stdout) == [3, {"ü": [1, 2]}]
 
 
-def test_errors_are_kept_for_the_owner_only_and_do_not_fill_the_disk(tmp_path):
+def test_errors_are_kept_for_the_owner_only_and_do_not_fill_the_disk(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "home")
     note_error(home.root, "cannot parse 'a shiny apple'\n")
     assert "shiny" in (home.root / "errors.log").read_text()

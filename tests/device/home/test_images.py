@@ -2,6 +2,8 @@
 
 import json
 import stat
+from collections.abc import Iterator
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -17,7 +19,7 @@ def _picture(shade: int, size: tuple[int, int] = (8, 6)) -> Image.Image:
     return Image.new("RGB", size, (shade, 255 - shade, 7))
 
 
-def test_a_folder_with_a_list_and_sidecars_is_read_in_name_order(tmp_path):
+def test_a_folder_with_a_list_and_sidecars_is_read_in_name_order(tmp_path: Path) -> None:
     for name, shade in (("b.png", 10), ("a.jpg", 200), ("c.webp", 90)):
         _picture(shade).save(tmp_path / name)
     (tmp_path / "captions.jsonl").write_text(
@@ -45,7 +47,7 @@ def test_a_folder_with_a_list_and_sidecars_is_read_in_name_order(tmp_path):
         ("picture.txt", b"\xff\xfe\x00", "picture.txt"),
     ],
 )
-def test_a_wrong_file_is_named(tmp_path, name, content, named):
+def test_a_wrong_file_is_named(tmp_path: Path, name: str, content: bytes, named: str) -> None:
     _picture(1).save(tmp_path / "picture.png")
     (tmp_path / "picture.txt").write_text("a ball on a bed")
     (tmp_path / name).write_bytes(content)
@@ -53,7 +55,7 @@ def test_a_wrong_file_is_named(tmp_path, name, content, named):
         read_folder(tmp_path)
 
 
-def test_missing_empty_and_uncaptioned_folders_are_refused(tmp_path):
+def test_missing_empty_and_uncaptioned_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder"):
         read_folder(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no pictures"):
@@ -63,7 +65,7 @@ def test_missing_empty_and_uncaptioned_folders_are_refused(tmp_path):
         read_folder(tmp_path)
 
 
-def test_rows_of_a_data_set_are_read_and_wrong_ones_named():
+def test_rows_of_a_data_set_are_read_and_wrong_ones_named() -> None:
     features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
     rows = datasets.Dataset.from_dict(
         {"image": [_picture(5)], "caption": ["a bus on a road"]}, features=features
@@ -77,7 +79,7 @@ def test_rows_of_a_data_set_are_read_and_wrong_ones_named():
         list(read_rows([{"image": "picture.png", "caption": "a bus"}]))
 
 
-def test_stored_pictures_keep_every_pixel_and_are_closed_to_others(tmp_path):
+def test_stored_pictures_keep_every_pixel_and_are_closed_to_others(tmp_path: Path) -> None:
     home = Home.open(tmp_path)
     store = ImageStore(home)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
@@ -89,17 +91,17 @@ def test_stored_pictures_keep_every_pixel_and_are_closed_to_others(tmp_path):
     assert {stat.S_IMODE(path.stat().st_mode) for path in home.images.iterdir()} == {0o600}
 
 
-def test_the_digest_follows_pictures_and_captions(tmp_path):
+def test_the_digest_follows_pictures_and_captions(tmp_path: Path) -> None:
     stores = [ImageStore(Home.open(tmp_path / name)) for name in "abc"]
     for store, caption in zip(stores, ("a ball", "a ball", "a bus"), strict=True):
         store.add([CaptionedImage(_picture(3), caption)])
     assert stores[0].digest() == stores[1].digest() != stores[2].digest()
 
 
-def test_an_error_half_way_adds_nothing(tmp_path):
+def test_an_error_half_way_adds_nothing(tmp_path: Path) -> None:
     store = ImageStore(Home.open(tmp_path))
 
-    def pictures():
+    def pictures() -> Iterator[CaptionedImage]:
         yield CaptionedImage(_picture(3), "a bus on a road")
         raise UserError("row 1 does not hold a picture")
 

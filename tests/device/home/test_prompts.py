@@ -1,17 +1,19 @@
 """The queue: ids say nothing about the prompt, bad prompts are refused, nothing is lost."""
 
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedaigc.device.home.home import Home
-from fedaigc.device.home.prompts import PromptQueue, TaskStatus, UnknownTask, checked_prompt
+from fedaigc.device.home.prompts import PromptQueue, TaskStatus, checked_prompt
+from fedaigc.device.replies import UnknownTask
 from fedaigc.errors import UserError
 
 
-def test_tasks_keep_their_order_and_status_across_reopening(tmp_path):
+def test_tasks_keep_their_order_and_status_across_reopening(tmp_path: Path) -> None:
     queue = PromptQueue(Home.open(tmp_path))
     first, second = queue.add("an apple on a table"), queue.add("a  dog\n on a bed ")
     queue.finish(first)
@@ -21,7 +23,7 @@ def test_tasks_keep_their_order_and_status_across_reopening(tmp_path):
     assert again.get(first).status is TaskStatus.FINISHED
 
 
-def test_ids_depend_on_seed_and_number_but_never_on_the_text(tmp_path):
+def test_ids_depend_on_seed_and_number_but_never_on_the_text(tmp_path: Path) -> None:
     one, two, other = (
         PromptQueue(Home.open(tmp_path / name, seed)) for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
@@ -32,7 +34,7 @@ def test_ids_depend_on_seed_and_number_but_never_on_the_text(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", " \n\t ", "a" * 1001, " " * 10_000, "a" * 10_000, "a \ud83d"])
-def test_empty_overlong_and_broken_prompts_are_refused(tmp_path, text):
+def test_empty_overlong_and_broken_prompts_are_refused(tmp_path: Path, text: str) -> None:
     queue = PromptQueue(Home.open(tmp_path))
     with pytest.raises(UserError):
         queue.add(text)
@@ -41,7 +43,7 @@ def test_empty_overlong_and_broken_prompts_are_refused(tmp_path, text):
 
 @settings(max_examples=50)
 @given(st.text(max_size=1000))
-def test_a_checked_prompt_has_single_spaces_and_is_stable(text):
+def test_a_checked_prompt_has_single_spaces_and_is_stable(text: str) -> None:
     try:
         prompt = checked_prompt(text)
     except UserError:
@@ -52,14 +54,14 @@ def test_a_checked_prompt_has_single_spaces_and_is_stable(text):
 
 
 @pytest.mark.parametrize("task_id", ["*", "../../etc/passwd", "0" * 16, "", "[0-9]" * 3])
-def test_an_id_from_outside_cannot_name_another_file(tmp_path, task_id):
+def test_an_id_from_outside_cannot_name_another_file(tmp_path: Path, task_id: str) -> None:
     queue = PromptQueue(Home.open(tmp_path))
     queue.add("an apple on a table")
     with pytest.raises(UnknownTask):
         queue.get(task_id)
 
 
-def test_writers_at_the_same_time_lose_no_prompt(tmp_path):
+def test_writers_at_the_same_time_lose_no_prompt(tmp_path: Path) -> None:
     Home.open(tmp_path)
 
     def add_ten(name: int) -> None:
@@ -89,7 +91,7 @@ def test_writers_at_the_same_time_lose_no_prompt(tmp_path):
         b'{"task_id": "0123456789abcdef", "number": 1, "prompt": 5, "status": "waiting", "disclosed": null}',
     ],
 )
-def test_a_damaged_file_costs_the_other_tasks_nothing(tmp_path, content):
+def test_a_damaged_file_costs_the_other_tasks_nothing(tmp_path: Path, content: bytes) -> None:
     queue = PromptQueue(Home.open(tmp_path))
     first = queue.add("an apple on a table")
     damaged = tmp_path / "prompts" / "000001-0123456789abcdef.json"

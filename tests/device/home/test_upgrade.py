@@ -1,13 +1,14 @@
 """A home of format 1, as earlier versions laid it out, keeps its adapters when this version opens it."""
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from fedaigc.device.home import upgrade
 from fedaigc.device.home.home import FORMAT, Home
 from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.diffusion.adapters.state import Adapter, SharedState
@@ -17,7 +18,7 @@ FACTORS = {"unet.a.lora_A": torch.ones(2, 3), "unet.a.lora_B": torch.full((4, 2)
 SHARED = SharedState("f" * 64, {"unet.a": (torch.zeros(2, 3), torch.zeros(4, 2))}, 2, 4.0)
 
 
-def old_folder(folder: Path, header: dict[str, object], tensors: dict[str, torch.Tensor]) -> None:
+def old_folder(folder: Path, header: Mapping[str, object], tensors: dict[str, torch.Tensor]) -> None:
     folder.mkdir(parents=True)
     save_file(tensors, folder / "tensors.safetensors")
     (folder / "header.json").write_text(json.dumps(header))
@@ -66,9 +67,9 @@ def test_an_upgrade_that_was_cut_off_goes_on(old_home: Path, monkeypatch: pytest
             raise KeyboardInterrupt
         remove(path)
 
-    remove = upgrade.shutil.rmtree
+    remove = shutil.rmtree
     with monkeypatch.context() as patch:
-        patch.setattr(upgrade.shutil, "rmtree", dies)
+        patch.setattr(shutil, "rmtree", dies)
         with pytest.raises(KeyboardInterrupt):
             Home.open(old_home, seed=3)
     check(old_home)
@@ -85,7 +86,7 @@ def test_a_folder_that_was_half_removed_is_removed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(upgrade.shutil, "rmtree", dies)
+        patch.setattr(shutil, "rmtree", dies)
         with pytest.raises(KeyboardInterrupt):
             Home.open(old_home, seed=3)
     check(old_home)
