@@ -186,7 +186,7 @@ def cell(rule: str, attackers: int, attack: str, losses: Evaluator, work: Path) 
         found["loss"] = _loss(losses, state)
         rounds = read_record(config.output).rounds
         found["rounds"] = [
-            {key: done.get(key) for key in ("refused", "capped", "rejected", "fell_back_to")}
+            {key: getattr(done, key) for key in ("refused", "capped", "rejected", "fell_back_to")}
             for done in rounds
         ]
     return found | {"seconds": round(time.monotonic() - began, 1)}

@@ -67,7 +67,7 @@ def service(devices: Devices, config: FederationConfig, repeats: int) -> list[di
     running = start_run(devices, serving)
     try:
         wait_for((config.output / "record.json").exists)
-        wait_for(lambda: "generation" in read_record(config.output))
+        wait_for(lambda: read_record(config.output).generation is not None)
         # the first comes to processes that have not drawn yet
         for _ in range(repeats + 1):
             before, services = len(pictures(config.homes)), len(read_services(config.output))
