@@ -32,11 +32,13 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     pipe = pipeline()
     total = sum(parameter.numel() for parameter in pipe.unet.parameters())
-    counts = {"full weights": [layer.weight.numel() for layer in weighted_layers(pipe).values()]}
+    layers: dict[str, Any] = weighted_layers(pipe)
+    adapted: dict[str, Any] = adapted_layers(pipe)
+    counts = {"full weights": [layer.weight.numel() for layer in layers.values()]}
     for rank in RANKS:
         counts[f"rank {rank}"] = [
             size
-            for layer in adapted_layers(pipe).values()
+            for layer in adapted.values()
             for size in (rank * layer.weight[0].numel(), layer.weight.shape[0] * rank)
         ]
     scales = {"int8": 4}

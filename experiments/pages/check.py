@@ -194,8 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (ROOT / path).write_text(done.text, encoding="utf-8")
         if options.others:
             for number in done.others:
-                line = done.page.text.splitlines()[done.page.line_of(number.start) - 1]
-                print(f"{path}:{done.page.line_of(number.start)}: {number.text} in: {line.strip():.110}")
+                at = done.page.line_of(number.start)
+                text = done.page.text.splitlines()[at - 1].strip()
+                print(f"{path}:{at}: {number.text} in: {text:.110}")
     print(_summary(checked))
     failed = any(done.errors for done in checked)
     left = any(done.differences for done in checked)

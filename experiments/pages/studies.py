@@ -22,7 +22,7 @@ from fedaigc.study.results.breakdown import breakdown_table
 from fedaigc.study.results.comparison_tables import seed_losses
 from fedaigc.study.results.load import read_results
 from fedaigc.study.results.records import read_records
-from fedaigc.study.results.statistics import Comparison
+from fedaigc.study.results.statistics import Comparison, margin_in_sds
 from fedaigc.study.results.summary import Mode, PartitionResults, RowResults
 from fedaigc.study.results.table_files import Table, shown
 
@@ -300,7 +300,7 @@ def gate(study: str, what: str, seeds: int = 0) -> float:
     gain = fmean(base.values()) - fmean(pooled.values())
     if what not in ("gain", "sds"):
         raise UserError(f"expected gain or sds, got {what!r}")
-    return gain if what == "gain" else result_tables.margin_in_sds(base, pooled)
+    return gain if what == "gain" else margin_in_sds(base, pooled)
 
 
 @figure

@@ -9,6 +9,7 @@ N = 15 alone costs the device 15 steps.
 import argparse
 from textwrap import wrap
 
+from PIL import Image
 from rich.progress import Progress
 
 from experiments.paper.pairs import DISTANCES, MODES, draw_pairs
@@ -35,7 +36,7 @@ def measure(options: argparse.Namespace) -> Record:
     setting = open_setting(options)
     short, long = setting.plan(LOCAL), setting.plan(LOCAL + SHARED)
     pairs = draw_pairs(options.pairs, options.seed, minimum=options.min_public_prompts)
-    pictures: dict[str, list] = {name: [] for name in (SHORT, *SHARED_RUNS.values(), LONG)}
+    pictures: dict[str, list[Image.Image]] = {name: [] for name in (SHORT, *SHARED_RUNS.values(), LONG)}
     with Progress(console=PROGRESS_CONSOLE) as progress:
         task = progress.add_task("pictures", total=len(pairs))
         for numbers in batches(len(pairs)):

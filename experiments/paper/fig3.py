@@ -11,15 +11,18 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.progress import Progress
 from scipy.special import ndtri
 
 from experiments.paper.pairs import DISTANCES, MODES, draw_pairs
 from experiments.paper.record import Comparison, Record, Row, columns, new_record, report
 from experiments.paper.setting import (
+    Panel,
     arguments,
     batches,
     curves,
@@ -33,17 +36,18 @@ from experiments.quality.sampling import PROGRESS_CONSOLE
 from fedaigc.diffusion.handoff.packing import number_format_at
 from fedaigc.diffusion.sampling.noise_matched import resume_noise_matched
 from fedaigc.diffusion.sampling.segment import DenoisingState, finish_segment, run_segment
-from fedaigc.diffusion.schedule.plan import latents_std
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, latents_std
 from fedaigc.rng import numpy_rng
 from fedaigc.wireless.block_code import MCS
 from fedaigc.wireless.channel import BinarySymmetricChannel, Channel
+from fedaigc.wireless.number_format import FormatName
 from fedaigc.wireless.radio import RadioChannel, Transmission
-from fedaigc.wireless.repair import repair
+from fedaigc.wireless.repair import Repair, repair
 
 STEPS, SHARED = 11, 5
 RATES = (0.0, 0.005, 0.01, 0.02, 0.04, 0.06, 0.10)
 # name: number format, receiver, coded
-VARIANTS = {
+VARIANTS: dict[str, tuple[FormatName, Repair | Literal["match"], bool]] = {
     "fixed8": ("fixed8", "nothing", False),
     "fixed8-gray": ("fixed8-gray", "nothing", False),
     "fixed8, noise-matched": ("fixed8", "match", False),
@@ -85,7 +89,7 @@ def channel_at(rate: float, coded: bool) -> Channel:
 
 
 def received(
-    state: DenoisingState, plan, name: str, rate: float, rows: Sequence[int], seed: int
+    state: DenoisingState, plan: DenoisingPlan, name: str, rate: float, rows: Sequence[int], seed: int
 ) -> tuple[DenoisingState, list[bool], float]:
     """Return the state after the channel, which of its samples are finite, and bits on air per information bit."""
     format_name, how, coded = VARIANTS[name]
@@ -106,7 +110,7 @@ def received(
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
     """Plot similarity and the judge's scores against the bit error rate, from the rows of a record."""
-    panels = [
+    panels: list[Panel] = [
         ("against the error-free picture, open", "SSIM", {}),
         ("the judge, open", "object seen", {}),
     ]
@@ -126,24 +130,24 @@ def measure(options: argparse.Namespace) -> Record:
     setting = open_setting(options)
     plan = setting.plan(STEPS)
     pairs = draw_pairs(options.pairs, options.seed, minimum=options.min_public_prompts)
-    pictures: dict[tuple[str, str, float], list] = {}
+    pictures: dict[tuple[str, str, float], list[Image.Image]] = {}
     lost: dict[tuple[str, str, float], int] = {}
     expansion: dict[str, float] = {}
-    clean: dict[str, list] = {mode: [] for mode in MODES}
+    clean: dict[str, list[Image.Image]] = {mode: [] for mode in MODES}
     with Progress(console=PROGRESS_CONSOLE) as progress:
         task = progress.add_task("pictures", total=len(MODES) * len(pairs))
         for mode in MODES:
-            for rows in batches(len(pairs)):
-                chunk = [pairs[i] for i in rows]
+            for numbers in batches(len(pairs)):
+                chunk = [pairs[i] for i in numbers]
                 shared = {"prompt": [pair.shared_prompt(mode) for pair in chunk]}
                 own = {"prompt": [pair.own for pair in chunk]}
                 state = run_segment(
-                    setting.pipe, starts(setting, plan, rows, options.seed), shared, plan, SHARED
+                    setting.pipe, starts(setting, plan, numbers, options.seed), shared, plan, SHARED
                 )
                 clean[mode] += finish_segment(setting.pipe, state, own, plan)
                 for name in VARIANTS:
                     for rate in RATES:
-                        arrived, finite, ratio = received(state, plan, name, rate, rows, options.seed)
+                        arrived, finite, ratio = received(state, plan, name, rate, numbers, options.seed)
                         expansion[name] = ratio
                         if VARIANTS[name][1] == "match" and rate > 0:
                             number_format = number_format_at("fixed8", plan, SHARED)
@@ -159,7 +163,7 @@ def measure(options: argparse.Namespace) -> Record:
                         key = (mode, name, rate)
                         lost[key] = lost.get(key, 0) + finite.count(False)
                 progress.update(task, advance=len(chunk))
-    rows = [
+    rows: list[Row] = [
         {
             **_key(mode, name, rate),
             "bits on air by information bits": round(expansion[name], 3),

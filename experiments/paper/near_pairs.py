@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from PIL import Image
 from rich.progress import Progress
 
 from experiments.paper.pairs import Pair, draw_pairs
@@ -64,9 +65,12 @@ def drawn_pairs(options: argparse.Namespace) -> dict[str, list[Pair]]:
     }
 
 
-def pictures_of(setting: Setting, pairs: Sequence[Pair], seed: int, noise: str, progress: Progress) -> list:
+def pictures_of(
+    setting: Setting, pairs: Sequence[Pair], seed: int, noise: str, progress: Progress
+) -> list[Image.Image]:
     """Draw a picture for each pair, with the first steps on the other member's prompt."""
-    plan, found = setting.plan(STEPS), []
+    plan = setting.plan(STEPS)
+    found: list[Image.Image] = []
     task = progress.add_task("pictures", total=len(pairs))
     for numbers in batches(len(pairs)):
         chunk = [pairs[i] for i in numbers]

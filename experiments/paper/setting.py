@@ -156,12 +156,16 @@ SHARES = (
 )
 
 
+# title, y label, {curve: [(x, estimate), ...]}
+Panel = tuple[str, str, dict[str, list[tuple[float, dict[str, float]]]]]
+
+
 def curves(
-    panels: Sequence[tuple[str, str, dict[str, list[tuple[float, dict[str, float]]]]]],
+    panels: Sequence[Panel],
     xlabel: str,
     target: Path,
 ) -> None:
-    """Plot panels of (title, y label, {curve: [(x, estimate), ...]}), each with its 95 % intervals."""
+    """Plot the panels, each with its 95 % intervals."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -45,7 +45,7 @@ def _sweep(
             pairs = draw_pairs(options.pairs, options.seed, distance, minimum=options.min_public_prompts)
             drawn[distance] = columns(pairs)
             for mode in MODES:
-                pictures: dict[int, list] = {k: [] for k in range(STEPS + 1)}
+                pictures: dict[int, list[Image.Image]] = {k: [] for k in range(STEPS + 1)}
                 for numbers in batches(len(pairs)):
                     chunk = [pairs[i] for i in numbers]
                     shared = {"prompt": [pair.shared_prompt(mode) for pair in chunk]}

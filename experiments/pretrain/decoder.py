@@ -7,7 +7,6 @@ becomes sharper.
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny
 
 from experiments.pretrain import loop, recipe
 from experiments.pretrain.scenes import Pictures
@@ -16,8 +15,8 @@ from fedaigc.rng import rng
 
 
 def train(
-    work: Path, autoencoder: AutoencoderTiny, pictures: Pictures, *, steps: int, seed: int
-) -> AutoencoderTiny:
+    work: Path, autoencoder: recipe.Model, pictures: Pictures, *, steps: int, seed: int
+) -> recipe.Model:
     """Train a decoder of DECODER_WIDTH channels on the frozen encoder's latents, with added noise."""
     model = recipe.vae(decoder_width=recipe.DECODER_WIDTH)
     model.encoder.load_state_dict(autoencoder.encoder.state_dict())

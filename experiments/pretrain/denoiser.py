@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from rich.progress import track
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from experiments.pretrain import loop, recipe
 from experiments.pretrain.scenes import Pictures
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.rng import numpy_rng, rng
 
 BATCH = 32
@@ -17,7 +17,7 @@ DROPOUT = 0.1  # share of the captions, for classifier-free guidance
 MIN_SNR_GAMMA = 5.0  # Hang et al., "Efficient diffusion training via min-SNR weighting", 2023
 
 
-def encode(autoencoder: AutoencoderTiny, pictures: Pictures, cache: Path) -> torch.Tensor:
+def encode(autoencoder: recipe.Model, pictures: Pictures, cache: Path) -> torch.Tensor:
     """Return the scaled latents of all pictures, float16 [n, 8, 16, 16]; kept in `cache` for resumed runs."""
     if cache.exists():
         latents: torch.Tensor = torch.load(cache, weights_only=True)
@@ -33,9 +33,7 @@ def encode(autoencoder: AutoencoderTiny, pictures: Pictures, cache: Path) -> tor
     return torch.cat(chunks)
 
 
-def train(
-    work: Path, autoencoder: AutoencoderTiny, pictures: Pictures, *, steps: int, seed: int
-) -> StableDiffusionPipeline:
+def train(work: Path, autoencoder: recipe.Model, pictures: Pictures, *, steps: int, seed: int) -> Pipeline:
     """Train with v-prediction (Salimans & Ho, 2022) and min-SNR weights; returns the whole pipeline."""
     words = recipe.tokenizer()
     encoder = recipe.text_encoder(words)
@@ -74,7 +72,7 @@ def train(
     return recipe.pipeline(autoencoder, words, encoder.eval(), denoiser.eval())
 
 
-def save(pipe: StableDiffusionPipeline, folder: Path) -> None:
+def save(pipe: Pipeline, folder: Path) -> None:
     """Write an ordinary pipeline folder: UNet and VAE in float16, the small text encoder in float32.
 
     From an all-float16 folder `from_pretrained` without arguments would mix dtypes.

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny
 from rich.progress import track
 from torch.nn import functional
 
-from experiments.pretrain import loop
+from experiments.pretrain import loop, recipe
 from experiments.pretrain.negatives import TEST_ONLY, TRAINED, draw_negative
 from experiments.pretrain.scenes import Pictures, draw
 from fedaigc.data.scene_words import OBJECTS, PLACES
@@ -38,7 +37,7 @@ def _negatives(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return pixels, torch.tensor(labels)
 
 
-def rebuild(model: AutoencoderTiny, pixels: torch.Tensor) -> torch.Tensor:
+def rebuild(model: recipe.Model, pixels: torch.Tensor) -> torch.Tensor:
     """Return the autoencoder's reconstruction of pixels in [-1, 1]."""
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         return model(pixels.to(memory_format=CHANNELS_LAST)).sample.float().clamp(-1, 1)
@@ -69,7 +68,7 @@ def _soften(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return (pixels + strength * torch.randn(pixels.shape, generator=generator)).clamp(-1, 1)
 
 
-def train(work: Path, autoencoder: AutoencoderTiny, *, scenes: int, steps: int, seed: int) -> JudgeNet:
+def train(work: Path, autoencoder: recipe.Model, *, scenes: int, steps: int, seed: int) -> JudgeNet:
     """Train the judge on scenes of all styles and all pairs, and on negatives.
 
     Pairs held out of the diffusion model must not be held out here: a judge that never saw them learns that such an
@@ -79,7 +78,9 @@ def train(work: Path, autoencoder: AutoencoderTiny, *, scenes: int, steps: int, 
     negative_pixels, negative_labels = _negatives(seed)
     pixels = torch.cat([positives.pixels, negative_pixels])
     labels = torch.cat([_labels(positives), negative_labels])
-    net = JudgeNet().to(memory_format=CHANNELS_LAST)
+    net = JudgeNet()
+    # torch declares no `to` with a memory format alone
+    net = net.to(memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
     share = 2 * BATCH // 3
 
     def loss_of_step(step: int) -> torch.Tensor:
@@ -113,7 +114,7 @@ def train(work: Path, autoencoder: AutoencoderTiny, *, scenes: int, steps: int, 
     return net.eval()
 
 
-def measure(net: JudgeNet, autoencoder: AutoencoderTiny, *, seed: int, n: int = 2000) -> dict[str, float]:
+def measure(net: JudgeNet, autoencoder: recipe.Model, *, seed: int, n: int = 2000) -> dict[str, float]:
     """Measure accuracy on clean and rebuilt scenes of held-out pairs, and the rejection rate of each negative."""
     pictures = draw(n, seed, styles=STYLES, triples=held_out_combinations())
     truth = _labels(pictures)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +21,11 @@ from fedaigc.data.scene_words import (
 )
 from fedaigc.data.scenes import Scene
 from fedaigc.data.sprites import TRAINED_STYLES
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
+
+# a model of diffusers: its lazy imports declare nothing of what it does
+Model: TypeAlias = Any
 
 LATENT_CHANNELS = 8
 TOKENS = 16
@@ -47,7 +52,7 @@ STYLE_SHARE = 0.5  # share of the captions
 GENERAL_SHARE = 0.3  # share of the objects, and of the places
 
 
-def vae(decoder_width: int = 32) -> AutoencoderTiny:
+def vae(decoder_width: int = 32) -> Model:
     """64x64 RGB <-> 16x16 latents of 8 channels."""
     return AutoencoderTiny(
         encoder_block_out_channels=(32, 32, 32),
@@ -73,7 +78,8 @@ def tokenizer() -> CLIPTokenizer:
     }
     symbols = sorted(bytes_to_unicode().values())
     vocabulary = {token: i for i, token in enumerate([*symbols, *(s + "</w>" for s in symbols)])}
-    merges = _merges(sorted(words))
+    # tokenizers takes the pairs themselves, too
+    merges: Any = _merges(sorted(words))
     for left, right in merges:
         vocabulary.setdefault(left + right, len(vocabulary))
     for token in ("<|startoftext|>", "<|endoftext|>"):
@@ -120,7 +126,7 @@ def text_encoder(words: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
-def unet() -> UNet2DConditionModel:
+def unet() -> Model:
     """The denoiser: 5.6 M weights, attention at 8x8 and 4x4 latent pixels."""
     return UNet2DConditionModel(
         sample_size=16,
@@ -136,7 +142,7 @@ def unet() -> UNet2DConditionModel:
     )
 
 
-def scheduler() -> DDIMScheduler:
+def scheduler() -> Any:
     """Stable Diffusion's noise schedule, rescaled to end in pure noise, v-prediction."""
     return DDIMScheduler(
         beta_start=0.00085,
@@ -151,9 +157,7 @@ def scheduler() -> DDIMScheduler:
     )
 
 
-def pipeline(
-    autoencoder: AutoencoderTiny, words: CLIPTokenizer, encoder: CLIPTextModel, denoiser: UNet2DConditionModel
-) -> StableDiffusionPipeline:
+def pipeline(autoencoder: Model, words: CLIPTokenizer, encoder: CLIPTextModel, denoiser: Model) -> Pipeline:
     """Return the parts as an ordinary Stable Diffusion pipeline."""
     return StableDiffusionPipeline(
         vae=autoencoder,

@@ -25,7 +25,7 @@ def edges(pixels: torch.Tensor) -> torch.Tensor:
     )
 
 
-def train(work: Path, pictures: Pictures, *, steps: int, seed: int) -> AutoencoderTiny:
+def train(work: Path, pictures: Pictures, *, steps: int, seed: int) -> recipe.Model:
     """Train the autoencoder on `pictures`: L1, squared error and L1 of the edges; returns it in eval mode."""
     model = recipe.vae().to(memory_format=torch.channels_last)
 
@@ -51,7 +51,8 @@ def train(work: Path, pictures: Pictures, *, steps: int, seed: int) -> Autoencod
     return model
 
 
-def load(folder: Path) -> AutoencoderTiny:
+def load(folder: Path) -> recipe.Model:
     """Load the trained autoencoder, ready to use."""
-    model = AutoencoderTiny.from_pretrained(folder).to(memory_format=torch.channels_last)
+    model: recipe.Model = AutoencoderTiny.from_pretrained(folder)
+    model = model.to(memory_format=torch.channels_last)
     return model.eval().requires_grad_(False)

@@ -179,7 +179,7 @@ def cell(rule: str, attackers: int, attack: str, losses: Evaluator, work: Path) 
         config = configuration(work / "homes", Path(folder), rule, attackers, ROUNDS)
         found["status"] = run(config, attack)
         if found["status"] == "finished":
-            state = load_shared_state(config.output)
+            state: Any = load_shared_state(config.output)
         else:
             held = load_checkpoint(config)
             state = held.shared if held is not None else None

@@ -21,11 +21,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from rich.progress import Progress
 
-from fedaigc.data.scenes import STYLES, scenes_dataset
+from fedaigc.data.scenes import scenes_dataset
+from fedaigc.data.sprites import STYLES
 from fedaigc.device.device import Device
 from fedaigc.errors import UserError
 from fedaigc.federation.client.client_app import app
@@ -43,7 +45,7 @@ from fedaigc.study.execute.provenance import commit
 from fedaigc.study.results.statistics import t_interval
 
 CLIENTS, ATTACKER = 3, 0
-OPTIONS = {"dp": "server-fixed", "noise_multiplier": 1.0, "clipping_norm": 0.02}
+OPTIONS: dict[str, Any] = {"dp": "server-fixed", "noise_multiplier": 1.0, "clipping_norm": 0.02}
 SUCCESS = 0.5
 
 Tensors = dict[str, np.ndarray]
@@ -96,13 +98,9 @@ def run(options: dict[str, Any], seed: int, folder: Path) -> tuple[Listening, Te
         sent.append({name: tensor.numpy().copy() for name, tensor in update.tensors.items()})
         add(rule, update)
 
-    FlowerRule.add = listening_add  # type: ignore[method-assign]
-    try:
-        with in_process_run(config) as run_id:
-            grid = Listening(config, run_id)
-            serve(grid, config)
-    finally:
-        FlowerRule.add = add  # type: ignore[method-assign]
+    with patch.object(FlowerRule, "add", listening_add), in_process_run(config) as run_id:
+        grid = Listening(config, run_id)
+        serve(grid, config)
     before = grid.received[0]
     clipped = []
     for update in sent[:CLIENTS]:

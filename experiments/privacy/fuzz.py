@@ -36,7 +36,8 @@ from experiments.privacy.fuzz_device import (
     served,
 )
 from experiments.privacy.fuzz_server import ASKED, PROMPTS, READERS, ServerTarget, device_reply
-from fedaigc.data.scenes import STYLES, scenes_dataset
+from fedaigc.data.scenes import scenes_dataset
+from fedaigc.data.sprites import STYLES
 from fedaigc.device.device import Device
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.preloaded import base_model, taxonomy

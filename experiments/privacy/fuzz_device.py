@@ -168,7 +168,7 @@ def device_message(draw: st.DrawFn, target: DeviceTarget) -> tuple[str, str, Rec
 def served(target: DeviceTarget, failures: list[str]) -> Iterator[None]:
     """Serve the agent on its socket; anything that its server could not handle is a failure."""
     with listening(target.agent) as server:
-        server.handle_error = lambda *_: failures.append("the socket's server failed")  # type: ignore[assignment]
+        server.handle_error = lambda *_: failures.append("the socket's server failed")  # type: ignore[method-assign]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from fedaigc.data.scenes import STYLES, scenes_dataset
+from fedaigc.data.scenes import scenes_dataset
+from fedaigc.data.sprites import STYLES
 from fedaigc.device.acceptance import picture_change, weight_changes
 from fedaigc.device.device import Device
 from fedaigc.diffusion.adapters.stages import SharedState

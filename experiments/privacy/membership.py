@@ -28,7 +28,8 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 import fedaigc
-from fedaigc.data.scenes import STYLES, draw_scenes
+from fedaigc.data.scenes import draw_scenes
+from fedaigc.data.sprites import STYLES
 from fedaigc.device.training.local_round import SharedStageWork
 from fedaigc.diffusion.adapters.stages import SharedState, Stage, activate, install, new_adapter
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
@@ -111,7 +112,7 @@ def mean_of(
     scales = [min(1.0, limit / norm) if noise_multiplier is not None else 1.0 for norm in norms]
     found = {}
     for name in updates[0]:
-        total = sum(scale * update[name] for scale, update in zip(scales, updates, strict=True)) / len(
+        total: Any = sum(scale * update[name] for scale, update in zip(scales, updates, strict=True)) / len(
             updates
         )
         if noise_multiplier is not None:

@@ -223,9 +223,12 @@ def _other_records(draw: st.DrawFn, record: RecordDict) -> RecordDict:
     if way == "drop":
         del record[name]
     elif way == "kind":
-        record[name] = draw(
-            st.sampled_from([MetricRecord({MARK: 1.0}), ConfigRecord({MARK: 1}), ArrayRecord()])
-        )
+        others: list[ArrayRecord | MetricRecord | ConfigRecord] = [
+            MetricRecord({MARK: 1.0}),
+            ConfigRecord({MARK: 1}),
+            ArrayRecord(),
+        ]
+        record[name] = draw(st.sampled_from(others))
     elif way == "more":
         for number in range(300):
             record[f"{MARK}{number}"] = ConfigRecord({MARK: number})

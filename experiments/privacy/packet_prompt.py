@@ -23,19 +23,23 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import fedaigc
 from fedaigc.data.scenes import Scene, combinations
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.encoding import encode_text, predict
-from fedaigc.diffusion.handoff.packing import unpack
+from fedaigc.diffusion.handoff.packing import Handoff, unpack
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.diffusion.sampling.segment import DenoisingState, initial_state, run_segment
-from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
 from fedaigc.metrics.intervals import proportion
 from fedaigc.rng import derived_seed, numpy_rng
@@ -53,23 +57,23 @@ VALUES = 64
 class Attacker:
     """The knowledge of a member: pipeline, plan, candidates and their embeddings."""
 
-    def __init__(self, pipe, plan, prompts):
+    def __init__(self, pipe: Pipeline, plan: DenoisingPlan, prompts: Sequence[str]) -> None:
         self.pipe, self.plan, self.prompts = pipe, plan, prompts
         parts = [
             encode_text(pipe, prompts[i : i + BATCH])["prompt_embeds"] for i in range(0, len(prompts), BATCH)
         ]
         self.embeds = torch.cat(parts)
         self.empty = encode_text(pipe, [""])["prompt_embeds"]
-        self._at_noise = {}
+        self._at_noise: dict[int, Tensor] = {}
 
-    def outputs_at_noise(self, noise, name):
+    def outputs_at_noise(self, noise: Tensor, name: int) -> Tensor:
         """Return `outputs` at the initial noise, computed once for the packets that started from it."""
         if name not in self._at_noise:
             self._at_noise[name] = self.outputs(noise, 0)
         return self._at_noise[name]
 
     @torch.no_grad()
-    def outputs(self, latents, step):
+    def outputs(self, latents: Tensor, step: int) -> Tensor:
         """Return the guided model outputs of all candidates at the same latents [1, c, h, w]."""
         time_ = torch.full((1,), self.plan.timesteps[step])
         empty = predict(self.pipe, latents, time_, {"prompt_embeds": self.empty})
@@ -78,9 +82,10 @@ class Attacker:
             embeds = self.embeds[start : start + BATCH]
             given = latents.expand(len(embeds), -1, -1, -1)
             found.append(predict(self.pipe, given, time_.expand(len(embeds)), {"prompt_embeds": embeds}))
-        return empty + GUIDANCE * (torch.cat(found) - empty)
+        guided: Tensor = empty + GUIDANCE * (torch.cat(found) - empty)
+        return guided
 
-    def run(self, noise, rows, stop):
+    def run(self, noise: Tensor, rows: Sequence[int], stop: int) -> Tensor:
         """Run steps [0, stop) of the candidates `rows` from their noise [rows, c, h, w]."""
         found = []
         for start in range(0, len(rows), BATCH):
@@ -90,7 +95,7 @@ class Attacker:
             found.append(run_segment(self.pipe, state, given, self.plan, stop).latents)
         return torch.cat(found)
 
-    def by_seed(self, state, seed):
+    def by_seed(self, state: DenoisingState, seed: int) -> int:
         """Return the candidate whose run from the noise of the seed ends nearest to the latents."""
         noise = initial_state(self.pipe, self.plan, seed).latents
         gain, share = linear(self.plan, state.step)
@@ -105,19 +110,20 @@ class Attacker:
         ends = self.run(noise.expand(len(rows), -1, -1, -1), rows, state.step)
         return rows[int((ends - state.latents).flatten(1).norm(dim=1).argmin())]
 
-    def by_history(self, state, group):
+    def by_history(self, state: DenoisingState, group: int) -> int:
         """Return the candidate whose model output equals that of the history, at the sample before the last step.
 
         group: of packets that started from the same noise.
         """
         scheduler, step = scheduler_of(self.plan), state.step - 1
+        assert state.history is not None
         history = dict(state.history)
         history["_step_index"] = step
         for name, value in history.items():
             setattr(scheduler, name, value)
         kept = history["model_outputs"]
 
-        def last(sample):
+        def last(sample: Tensor) -> Any:
             if step == 0:
                 return scheduler.dpm_solver_first_order_update(kept[-1], sample=sample)
             return scheduler.multistep_dpm_solver_second_order_update(kept, sample=sample)
@@ -128,7 +134,7 @@ class Attacker:
         converted = scheduler.convert_model_output(outputs, sample=before.expand_as(outputs))
         return int((converted - kept[-1]).flatten(1).norm(dim=1).argmin())
 
-    def by_latents(self, state):
+    def by_latents(self, state: DenoisingState) -> int:
         """Return the candidate that needs the most likely noise."""
         gain, share = linear(self.plan, state.step)
         outputs = self.outputs(state.latents, state.step)
@@ -140,14 +146,14 @@ class Attacker:
         return rows[int(noise.flatten(1).norm(dim=1).argmin())]
 
 
-def scheduler_of(plan):
+def scheduler_of(plan: DenoisingPlan) -> Any:
     """Return the plan's scheduler with its timesteps set."""
-    scheduler = named_scheduler(plan.scheduler_class).from_config(json.loads(plan.scheduler_config))
+    scheduler: Any = named_scheduler(plan.scheduler_class).from_config(json.loads(plan.scheduler_config))
     scheduler.set_timesteps(plan.num_inference_steps)
     return scheduler
 
 
-def linear(plan, stop):
+def linear(plan: DenoisingPlan, stop: int) -> tuple[float, float]:
     """Return A and B of
 
         x_K = A x_0 + B v
@@ -160,10 +166,11 @@ def linear(plan, stop):
         for timestep in scheduler.timesteps[:stop]:
             value = scheduler.step(torch.tensor([[[[output]]]]), timestep, value, return_dict=False)[0]
         ends.append(float(value))
-    return ends
+    gain, share = ends
+    return gain, share
 
 
-def first_normals(seeds, count):
+def first_normals(seeds: np.ndarray, count: int) -> np.ndarray:
     """Return the first `count` values of torch.randn for many seeds at once, [seeds, count].
 
     It is the Mersenne twister seeded with the low 32 bits, and Box-Muller on blocks of 16, as in PyTorch.
@@ -185,11 +192,11 @@ def first_normals(seeds, count):
     return pair.reshape(count, -1).T
 
 
-def seed_search(latents, seed, generator):
+def seed_search(latents: Tensor, seed: int, generator: np.random.Generator) -> tuple[bool, float, float]:
     """Return whether the true seed among `SEARCHED` fits the latents best, its fit, and seconds per seed."""
     wanted = latents.flatten()[:VALUES].numpy()
     seeds = np.append(generator.integers(2**32, size=SEARCHED - 1, dtype=np.uint64), seed & 0xFFFFFFFF)
-    best, where, began = -np.inf, None, time.process_time()
+    best, where, began = -np.inf, -1, time.process_time()
     for start in range(0, len(seeds), 1 << 14):
         values = first_normals(seeds[start : start + (1 << 14)], VALUES)
         fits = values @ wanted / np.linalg.norm(values, axis=1)
@@ -199,25 +206,26 @@ def seed_search(latents, seed, generator):
     return where == seed & 0xFFFFFFFF, fit, (time.process_time() - began) / len(seeds)
 
 
-def told(packet):
+def told(packet: bytes) -> dict[str, Any]:
     """Return every header entry of a packet that is not part of the state itself."""
     length = int.from_bytes(packet[6:10], "little")
-    return json.loads(packet[42 : 42 + length])
+    header: dict[str, Any] = json.loads(packet[42 : 42 + length])
+    return header
 
 
-def rate(hits):
+def rate(hits: Sequence[bool]) -> dict[str, float]:
     """Return the share with Wilson's 95 % interval."""
     found = proportion(hits)
     return {"hits": sum(hits), "trials": found.n, "rate": found.mean, "low": found.low, "high": found.high}
 
 
-def save(record, path):
+def save(record: dict[str, Any], path: Path) -> None:
     """Write the record, including that of an unfinished run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=20)
@@ -225,16 +233,21 @@ def main():
     parser.add_argument("--schedulers", nargs="+", choices=["DDIM", "DPM++2M"], default=["DDIM", "DPM++2M"])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pipe = load_pipeline()
+    pipe: Pipeline = load_pipeline()
     prompts = [Scene(*triple, style="noto").caption for triple in combinations(include_held_out=True)]
     chosen = numpy_rng(options.seed, "packet prompts").choice(len(prompts), options.trials, replace=False)
     base, stock = base_fingerprint(pipe), pipe.scheduler
-    cases = [("DDIM", 1, "exact"), ("DDIM", 3, "exact"), ("DPM++2M", 1, "exact"), ("DPM++2M", 3, "exact")]
+    cases: list[tuple[str, int, Handoff]] = [
+        ("DDIM", 1, "exact"),
+        ("DDIM", 3, "exact"),
+        ("DPM++2M", 1, "exact"),
+        ("DPM++2M", 3, "exact"),
+    ]
     code = Path(fedaigc.__file__).parents[1]
     commit = subprocess.run(
         ["git", "-C", str(code), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    rows = []
+    rows: list[dict[str, Any]] = []
     record = {
         "what": "the prompt of a packet among the Scenes prompts, by a member that received it",
         "commit": commit,
@@ -259,7 +272,12 @@ def main():
             width=SIZE,
             base_hash=base,
         )
-        attacker, hits, found, fits, costs, used = Attacker(pipe, plan, prompts), [], [], [], [], set()
+        attacker = Attacker(pipe, plan, prompts)
+        hits: list[bool] = []
+        found: list[bool] = []
+        fits: list[float] = []
+        costs: list[float] = []
+        used: set[str] = set()
         for number, row in enumerate(int(row) for row in chosen):
             seed = derived_seed(options.seed, "noise", number % NOISES)
             packet = run_shared_steps(pipe, prompts[row], plan, k, noise_seed=seed, handoff=handoff).packet
@@ -285,7 +303,13 @@ def main():
             partly = {"scheduler": scheduler, "K": k, "identified": rate(hits)}
             save(record | {"cases": [*rows, partly]}, options.output)
         (how,) = used
-        case = {"scheduler": scheduler, "K": k, "handoff": handoff, "attack": how, "identified": rate(hits)}
+        case: dict[str, Any] = {
+            "scheduler": scheduler,
+            "K": k,
+            "handoff": handoff,
+            "attack": how,
+            "identified": rate(hits),
+        }
         if found:
             case["seed search"] = {
                 "found": rate(found),

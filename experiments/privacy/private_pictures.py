@@ -262,7 +262,8 @@ def main() -> None:
     rows: dict[str, Any] = {}
     shown = [[image for style in options.styles for image in targets[style].private]]
     for attack in (attack for attack in ATTACKS if attack.name in options.attacks):
-        outcomes, found = {}, {"without captions": [], "with captions": []}
+        outcomes: dict[str, Any] = {}
+        found: dict[str, list[Any]] = {"without captions": [], "with captions": []}
         for style in options.styles:
             with tempfile.TemporaryDirectory() as root:
                 outcome = carry_out(attack, open_agent(Path(root) / "home", targets[style]))

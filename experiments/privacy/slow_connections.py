@@ -187,7 +187,7 @@ def _device(folder: Path, port: int, keys: Path) -> FleetHttpClient:
         root_certificates=(folder / AUTHORITY).read_bytes(),
         interceptors=[
             RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-            NodeAuthHttpInterceptor(private, private.public_key()),  # type: ignore[arg-type, union-attr]
+            NodeAuthHttpInterceptor(private, private.public_key()),  # type: ignore[arg-type]
         ],
     )
 

@@ -14,6 +14,7 @@ import torch
 import fedaigc
 from experiments.pretrain import judge
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.metrics.judge import Judge
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pipe = load_pipeline()
+    pipe: Pipeline = load_pipeline()
     report = judge.measure(Judge.load().net, pipe.vae, seed=options.seed)
     print(json.dumps({"fedaigc": fedaigc.__version__, "base": base_fingerprint(pipe)} | report, indent=1))
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-from diffusers import DiffusionPipeline
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.rng import rng
 
 BATCH = 8
@@ -16,7 +16,7 @@ PROGRESS_CONSOLE = Console(stderr=True)
 
 
 def draw(
-    pipe: DiffusionPipeline,
+    pipe: Pipeline,
     prompts: Sequence[str],
     *,
     seeds: Sequence[int],

@@ -22,6 +22,7 @@ from fedaigc.data.scenes import Scene, combinations, draw_scenes
 from fedaigc.data.sprites import HELD_OUT_STYLES
 from fedaigc.diffusion.adapters.stages import Stage, activate, install_personal, new_adapter, remove
 from fedaigc.diffusion.encoding import encode_images
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.diffusion.sampling.segment import finish_segment, initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, log_snr
 from fedaigc.diffusion.training import TrainingSettings, train_stage
@@ -33,7 +34,7 @@ from fedaigc.semantics.concepts.taxonomy import Taxonomy
 ALL_PERSONAL = -100.0
 
 
-def draw(pipe: object, plan: DenoisingPlan, scenes: list[Scene], k: int, seed: int) -> list[Image.Image]:
+def draw(pipe: Pipeline, plan: DenoisingPlan, scenes: list[Scene], k: int, seed: int) -> list[Image.Image]:
     """Draw pictures of `scenes`: steps before K on base and group prompt, the others with the personal adapter."""
     taxonomy = Taxonomy.load()
     images: list[Image.Image] = []

@@ -13,6 +13,7 @@ import argparse
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import resvg_py
 from PIL import Image
@@ -42,25 +43,25 @@ ICONS = {
 }
 
 
-def icon_body(icons: dict[str, dict], word: str) -> str:
+def icon_body(icons: dict[str, Any], word: str) -> str:
     """Return the SVG body of the first icon that stands for `word`; KeyError if the set has none."""
     for name in [*ICONS.get(word, []), word]:
         if name in icons["icons"]:
-            return icons["icons"][name]["body"]
+            return str(icons["icons"][name]["body"])
         if name in icons.get("aliases", {}):
-            return icons["icons"][icons["aliases"][name]["parent"]]["body"]
+            return str(icons["icons"][icons["aliases"][name]["parent"]]["body"])
     raise KeyError(f"no icon for {word!r} in {icons['prefix']}")
 
 
-def sprite(icons: dict[str, dict], word: str) -> Image.Image:
+def sprite(icons: dict[str, Any], word: str) -> Image.Image:
     """Return a square RGBA sprite of SPRITE_PX: the drawing, cropped to its ink, at the centre of the bottom line."""
     width, height = icons.get("width", 16), icons.get("height", 16)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="0 0 {width} {height}">{icon_body(icons, word)}</svg>'
     )
-    drawn = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=256, height=256))))
-    drawn = drawn.convert("RGBA")
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=256, height=256))
+    drawn = Image.open(io.BytesIO(png)).convert("RGBA")
     ink = drawn.crop(drawn.getchannel("A").point(lambda a: 255 * (a > 24)).getbbox())
     ink.thumbnail((SPRITE_PX, SPRITE_PX), Image.Resampling.LANCZOS)
     # fill the square, so that objects have the same size in every style

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.paper.record import Row
 from fedaigc.metrics.intervals import clustered_mean
 from fedaigc.rng import numpy_rng
 from fedaigc.wireless.adaptive import choose_scheme
@@ -85,7 +86,9 @@ def main() -> None:
     )
     latents, images = (airtimes(link, bits, options.seed) for bits in (LATENT_BITS, IMAGE_BITS))
 
-    def row(how: str, size: int, device_j, system_j, latency_s) -> dict:
+    def row(
+        how: str, size: int, device_j: Sequence[float], system_j: Sequence[float], latency_s: Sequence[float]
+    ) -> Row:
         values = {"device_j": device_j, "system_j": system_j, "latency_s": latency_s}
         return {"how": how, "group size": size} | {
             name: clustered_mean(list(found), list(range(len(found)))).as_dict()

@@ -13,13 +13,23 @@ from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
 
+from PIL import Image
 from rich.progress import Progress
 
 from experiments.paper.pairs import DISTANCES, draw_pairs
 from experiments.paper.record import Comparison, Record, Row, columns, new_record, report
-from experiments.paper.setting import arguments, batches, curves, distances, open_setting, scores, starts
+from experiments.paper.setting import (
+    Panel,
+    arguments,
+    batches,
+    curves,
+    distances,
+    open_setting,
+    scores,
+    starts,
+)
 from experiments.quality.sampling import PROGRESS_CONSOLE
-from fedaigc.diffusion.handoff.packing import body_tensors, pack, packet_layout, unpack
+from fedaigc.diffusion.handoff.packing import Handoff, body_tensors, pack, packet_layout, unpack
 from fedaigc.diffusion.sampling.segment import DenoisingState, finish_segment, run_segment
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.wireless.number_format import FormatName
@@ -32,7 +42,7 @@ SCHEDULERS = {
     "PNDM": "PNDMScheduler",
 }
 FORMATS: tuple[FormatName | None, ...] = (None, "float16", "fixed8-gray")
-HANDOFFS = ("exact", "latents")
+HANDOFFS: tuple[Handoff, ...] = ("exact", "latents")
 AS_COMPUTED = "as computed (float32)"
 COMPARISONS = [
     Comparison(
@@ -54,7 +64,7 @@ def bits_a_member(packet: bytes, batch: int) -> int:
 
 
 def through(
-    state: DenoisingState, plan: DenoisingPlan, handoff, number_format: FormatName | None
+    state: DenoisingState, plan: DenoisingPlan, handoff: Handoff, number_format: FormatName | None
 ) -> tuple[DenoisingState, int]:
     """Return the state as a member unpacks it, and its bits."""
     packet = pack(state, plan, handoff, number_format)
@@ -63,7 +73,7 @@ def through(
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
     """Plot similarity against bits for each scheduler, from the rows of a record."""
-    panels = [
+    panels: list[Panel] = [
         (
             f"{scheduler}, K = {AT[1]} of {STEPS}",
             "SSIM to the unsplit run",
@@ -99,8 +109,8 @@ def measure(options: argparse.Namespace) -> Record:
                 shipped.config, **({"skip_prk_steps": True} if scheduler == "PNDM" else {})
             )
             plan = setting.plan(STEPS)
-            unsplit: dict[int, list] = {k: [] for k in AT}
-            pictures: dict[tuple[int, str, FormatName | None], list] = {}
+            unsplit: dict[int, list[Image.Image]] = {k: [] for k in AT}
+            pictures: dict[tuple[int, str, FormatName | None], list[Image.Image]] = {}
             bits: dict[tuple[int, str, FormatName | None], int] = {}
             for numbers in batches(len(pairs)):
                 chunk = [pairs[i] for i in numbers]

@@ -14,6 +14,7 @@ import time
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +26,14 @@ from fedaigc.wireless.block_code import MCS, PAYLOAD_BITS, Scheme
 from fedaigc.wireless.block_table import QUANTILES
 from fedaigc.wireless.radio import RadioChannel, Transmission
 
+Point = dict[str, Any]
 # offsets in dB below the SNR at which nearly all blocks fail
 BELOW = (-20.0, -12.0, -8.0, -5.0, -3.0, -2.0, -1.0)
 STEP_DB = 0.25
 LOWEST_RATE = 1e-3
 
 
-def measure_point(scheme: Scheme, snr_db: float, blocks: int, seed: int) -> dict[str, object]:
+def measure_point(scheme: Scheme, snr_db: float, blocks: int, seed: int) -> Point:
     """Count the failed blocks of `blocks` at one SNR, with the quantiles of their bit errors."""
     random = numpy_rng(seed, "blocks", scheme.modulation, str(scheme.code_rate), f"{snr_db:.2f}")
     sent = random.integers(0, 2, blocks * PAYLOAD_BITS, dtype=np.uint8)
@@ -42,11 +44,11 @@ def measure_point(scheme: Scheme, snr_db: float, blocks: int, seed: int) -> dict
     return {"snr_db": snr_db, "blocks": blocks, "failed": len(failed), "error_quantiles": quantiles}
 
 
-def measure(scheme: Scheme, options: argparse.Namespace, progress: Progress, cache: Path) -> list[dict]:
+def measure(scheme: Scheme, options: argparse.Namespace, progress: Progress, cache: Path) -> list[Point]:
     """Measure all points of a scheme, from the lowest SNR up."""
-    done: dict[str, dict] = json.loads(cache.read_text()) if cache.exists() else {}
+    done: dict[str, Point] = json.loads(cache.read_text()) if cache.exists() else {}
 
-    def point(snr_db: float, blocks: int) -> dict:
+    def point(snr_db: float, blocks: int) -> Point:
         key = f"{snr_db:.2f} {blocks}"
         if key not in done:
             done[key] = measure_point(scheme, snr_db, blocks, options.seed)
@@ -84,7 +86,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
-    schemes: dict[str, dict] = {}
+    schemes: dict[str, dict[str, list[Any]]] = {}
     began = time.monotonic()
     with Progress() as progress:
         for index in options.only:

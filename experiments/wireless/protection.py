@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.progress import Progress
 
 from experiments.paper.pairs import DISTANCES, draw_pairs
@@ -36,6 +37,7 @@ from fedaigc.wireless.block_code import MCS, Scheme
 from fedaigc.wireless.channel import Channel
 from fedaigc.wireless.link_budget import RadioLink
 from fedaigc.wireless.modulation import BITS_PER_SYMBOL, bit_error_rates
+from fedaigc.wireless.number_format import NumberFormat
 from fedaigc.wireless.profiles import EDGE_SERVER, PHONE
 from fedaigc.wireless.protection import UnequalChannel
 from fedaigc.wireless.radio import RadioChannel, Transmission
@@ -99,23 +101,27 @@ def measure(options: argparse.Namespace) -> Record:
     plan = setting.plan(STEPS)
     pairs = draw_pairs(options.pairs, options.seed, minimum=options.min_public_prompts)
     number_format = number_format_at("fixed8", plan, SHARED)
-    pictures: dict[tuple[str, float], list] = {(name, snr): [] for name in VARIANTS for snr in SNRS_DB}
+    pictures: dict[tuple[str, float], list[Image.Image]] = {
+        (name, snr): [] for name in VARIANTS for snr in SNRS_DB
+    }
     on_air: dict[tuple[str, float], list[float]] = {key: [] for key in pictures}
     airtime_s: dict[tuple[str, float], list[float]] = {key: [] for key in pictures}
     steps: dict[tuple[str, float], list[int]] = {key: [] for key in pictures}
-    clean: list = []
+    clean: list[Image.Image] = []
     with Progress(console=PROGRESS_CONSOLE) as progress:
         task = progress.add_task("pictures", total=len(pairs))
-        for rows in batches(len(pairs)):
-            chunk = [pairs[i] for i in rows]
+        for numbers in batches(len(pairs)):
+            chunk = [pairs[i] for i in numbers]
             own = {"prompt": [pair.own for pair in chunk]}
             shared = {"prompt": [pair.group for pair in chunk]}
-            state = run_segment(setting.pipe, starts(setting, plan, rows, options.seed), shared, plan, SHARED)
+            state = run_segment(
+                setting.pipe, starts(setting, plan, numbers, options.seed), shared, plan, SHARED
+            )
             clean += finish_segment(setting.pipe, state, own, plan)
             for (name, snr_db), images in pictures.items():
                 variant = VARIANTS[name]
                 latents, air, seconds = _received(
-                    state.latents, number_format, variant, snr_db, rows, options.seed
+                    state.latents, number_format, variant, snr_db, numbers, options.seed
                 )
                 arrived = replace(state, latents=latents)
                 on_air[name, snr_db] += air
@@ -133,7 +139,7 @@ def measure(options: argparse.Namespace) -> Record:
                 steps[name, snr_db].append(taken)
             progress.update(task, advance=len(chunk))
     bits = state.latents[0].numel() * number_format.width
-    rows = [
+    rows: list[Row] = [
         {
             "variant": name,
             "snr_db": snr_db,
@@ -170,7 +176,7 @@ def add_energy(record: Record) -> None:
 
 def draw(rows: Sequence[Row], folder: Path) -> None:
     """Plot the curves of all variants, from the rows of a record."""
-    panels: list[tuple[str, str, dict]] = [("", "SSIM", {}), ("", "target object seen", {})]
+    panels: list[tuple[str, str, dict[str, Any]]] = [("", "SSIM", {}), ("", "target object seen", {})]
     for name in VARIANTS:
         own_rows = [row for row in rows if row["variant"] == name]
         panels[0][2][name] = [
@@ -182,7 +188,12 @@ def draw(rows: Sequence[Row], folder: Path) -> None:
 
 
 def _received(
-    latents: torch.Tensor, number_format, variant: Variant, snr_db: float, rows: Sequence[int], seed: int
+    latents: torch.Tensor,
+    number_format: NumberFormat,
+    variant: Variant,
+    snr_db: float,
+    rows: Sequence[int],
+    seed: int,
 ) -> tuple[torch.Tensor, list[float], list[float]]:
     """The received latents; bits on air per information bit, and seconds on the air, of each sample."""
     values, air, seconds = [], [], []

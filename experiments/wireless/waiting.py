@@ -11,7 +11,9 @@ edge server continues to denoise, up to a maximum number of steps; then it sends
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from PIL import Image
 from rich.progress import Progress
 
 from experiments.paper.pairs import DISTANCES, draw_pairs
@@ -57,8 +59,8 @@ def measure(options: argparse.Namespace) -> Record:
     setting = open_setting(options)
     plan = setting.plan(STEPS)
     pairs = draw_pairs(options.pairs, options.seed, minimum=options.min_public_prompts)
-    clean: list = []
-    pictures: dict[int, list] = {wait: [] for wait in WAITS}
+    clean: list[Image.Image] = []
+    pictures: dict[int, list[Image.Image]] = {wait: [] for wait in WAITS}
     reports: dict[int, list[LinkReport]] = {wait: [] for wait in WAITS}
     own_steps: dict[int, list[float]] = {wait: [] for wait in WAITS}
     with Progress(console=PROGRESS_CONSOLE) as progress:
@@ -122,7 +124,7 @@ def draw(rows: Sequence[Row], folder: Path) -> None:
     curves(panels, "steps that the edge waits at most", folder / "waiting_curves.png")
 
 
-def _line(rows: Sequence[Row], name: str) -> dict[str, list]:
+def _line(rows: Sequence[Row], name: str) -> dict[str, list[Any]]:
     return {"": [(row["waits at most"], row[name]) for row in rows]}
 
 

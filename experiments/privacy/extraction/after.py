@@ -147,13 +147,13 @@ class _OwnDevice:
 
     def known(self, state: RecordDict, orders: Sequence[RecordDict]) -> list[str]:
         """Return what is seen of orders whose task ids are prompts: each is queued, then drawn."""
-        prompts = [str(order["body"]["task_id"]) for order in orders]  # type: ignore[index]
+        prompts = [str(order.config_records["body"]["task_id"]) for order in orders]
         self.made += 1
         victim = Victim(self.folder / str(self.made), prompts, reply_floor_s=self.floor_s)
         victim.ask(Ask.INSTALL, state)
         found = []
         for order, task in zip(orders, victim.tasks, strict=True):
-            order["body"]["task_id"] = task  # type: ignore[index]
+            order.config_records["body"]["task_id"] = task
             found.append(_seen(victim, order, timed=self.timed))
         return found
 

@@ -49,7 +49,7 @@ def overflow_oracle(
             body(task_id=tasks[prompt], plan=plan_text(plan), noise_seed=0, packet=packet)
             for prompt in prompts
         ]
-        meaning = {Failure.INTERNAL: True, Failure.PLAN_REFUSED: False}
+        meaning: dict[Failure | None, bool] = {Failure.INTERNAL: True, Failure.PLAN_REFUSED: False}
         return [meaning.get(kind_of(reply)) for reply in send(Ask.FINISH, orders)]
 
     return ask

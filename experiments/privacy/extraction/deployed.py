@@ -7,12 +7,14 @@ import json
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from experiments.privacy.extraction import server_app
 from experiments.privacy.extraction.candidates import candidates, draw_secrets
 from experiments.privacy.extraction.victim import Victim
 from fedaigc.deployment.server import runs
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.runtime.flower_runtime import stage_app
 from tools.deployment.running import Devices, deployment
 
 _HONEST = 'serverapp = "fedaigc.federation.server.server_app:app"'
@@ -56,17 +58,13 @@ def over_deployment(folder: Path, count: int, seed: int, *, before: bool) -> dic
 
 def _run(devices: Devices, config: FederationConfig) -> None:
     """Run the hostile app as `fedaigc server run` runs an app."""
-    stage = runs.stage_app
 
     def hostile(app: Path) -> None:
-        stage(app)
+        stage_app(app)
         project = app / "pyproject.toml"
         text = project.read_text()
         assert _HONEST in text, "the app is staged otherwise"
         project.write_text(text.replace(_HONEST, _HOSTILE))
 
-    runs.stage_app = hostile
-    try:
+    with patch.object(runs, "stage_app", hostile):
         runs.run_on_devices(devices.folder, devices.state, config, on_log=print)
-    finally:
-        runs.stage_app = stage

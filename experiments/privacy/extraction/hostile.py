@@ -84,9 +84,8 @@ def packet_of(plan: dict[str, Any], latents: Tensor, *, step: int = 0, **changed
 
 def odd_latents(pipe: Pipeline) -> Tensor:
     """Return latents (1, c, 1, 5): torch draws them in 5 c + 16 numbers, and multinomials over them in 10 c."""
-    return torch.randn(
-        (1, int(denoiser(pipe).config.in_channels), 1, 5), generator=torch.Generator().manual_seed(0)
-    )
+    network: Any = denoiser(pipe)
+    return torch.randn((1, int(network.config.in_channels), 1, 5), generator=torch.Generator().manual_seed(0))
 
 
 def _weight(layer: Any) -> Tensor:

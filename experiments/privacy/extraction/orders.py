@@ -144,9 +144,10 @@ class Lab:
             state = overflowing_state(self.pipe, self.base_hash, question)
             if kind == "replaced":
                 # the same selection of coordinates, as large as the owner's bound allows
+                whole: dict[str, Any] = dict(state.residual)
                 residual = {
                     name: part * (amplitude * float(self._weight(name).norm()) / float(part.double().norm()))
-                    for name, part in state.residual.items()
+                    for name, part in whole.items()
                 }
                 state = replace(state, residual=residual)
             return replace(state, boundary_log_snr=t_star)
@@ -219,7 +220,8 @@ class Lab:
         kind = genes["packet"]
         if kind == "none":
             return b""
-        channels, factor = int(denoiser(self.pipe).config.in_channels), int(self.pipe.vae_scale_factor)
+        network: Any = denoiser(self.pipe)
+        channels, factor = int(network.config.in_channels), int(self.pipe.vae_scale_factor)
         side = max(1, min(genes["side"], 128) // factor)
         shape = {
             "channels": (1, channels + 1, side, side),
@@ -233,12 +235,13 @@ class Lab:
             latents.flatten()[0] = math.nan
         if kind == "integers":
             latents = latents.to(torch.int64)
-        history: dict[str, Any] = {
+        histories: dict[str, dict[str, Any]] = {
             "empty": {},
             "counters": {"_step_index": 1, "lower_order_nums": 2, "counter": 3},
             "strings": {"model_outputs": "no list", "ets": "none"},
             "tensors": {"model_outputs": [latents, latents], "ets": [latents * 1e30]},
-        }[genes["history"] if genes["handoff"] == "exact" else "empty"]
+        }
+        history = histories[genes["history"] if genes["handoff"] == "exact" else "empty"]
         header = {
             "plan": plan.fingerprint() if plan is not None else "0" * 64,
             "base": self.base_hash,

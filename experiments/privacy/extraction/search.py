@@ -62,7 +62,7 @@ class Seen:
         return len(set(self.replies)) > 1
 
 
-def observe(lab: Lab, genes: Genes, prompts: Sequence[str] = PROMPTS, **settings: object) -> Seen:
+def observe(lab: Lab, genes: Genes, prompts: Sequence[str] = PROMPTS, **settings: Any) -> Seen:
     """Send one order to a fresh device that holds these prompts."""
     with tempfile.TemporaryDirectory(prefix="fa-") as folder:
         victim = Victim(Path(folder) / "home", prompts, reply_floor_s=_FAST, **settings)

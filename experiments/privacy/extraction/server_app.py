@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flwr.app import Context, RecordDict
@@ -40,10 +40,15 @@ def main(grid: Grid, context: Context) -> None:
     tasks = list(read_signatures(signatures)[0])
     began = time.monotonic()
     # each attack imports the modules of its version of the code
+    attack: Callable[..., Any]
     if settings["before"]:
-        from experiments.privacy.extraction.before import attack
+        from experiments.privacy.extraction import before
+
+        attack = before.attack
     else:
-        from experiments.privacy.extraction.after import attack_over as attack
+        from experiments.privacy.extraction import after
+
+        attack = after.attack_over
     found = attack(pipe, base_hash, send, tasks, settings["seed"])
     result = {"tasks": tasks, "found": found.as_dict(), "seconds": time.monotonic() - began}
     (config.output / RESULT).write_text(json.dumps(result))

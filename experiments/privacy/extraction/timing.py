@@ -39,7 +39,7 @@ def time_test(folder: Path, replies: int, seed: int) -> dict[str, Any]:
     )
     each = replies // len(orders)
     began = time.monotonic()
-    found = []
+    found: list[dict[str, Any]] = []
     for genes in orders:
         seconds = _measure(folder / str(len(found)), lab, genes, pair, each, seed)
         found.append({"order": genes.name, **_tests(seconds)})

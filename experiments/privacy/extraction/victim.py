@@ -34,7 +34,7 @@ class Victim:
     """
 
     def __init__(
-        self, home: Path, prompts: Sequence[str], *, model: str = "embedded", **settings: object
+        self, home: Path, prompts: Sequence[str], *, model: str = "embedded", **settings: Any
     ) -> None:
         self.home = home
         self.settings = AgentSettings(client=0, model=ModelSection(name=model), **_known(settings))
@@ -87,7 +87,7 @@ class Victim:
         return [self.ask(kind, content).record for content in contents]
 
 
-def _known(settings: dict[str, object]) -> dict[str, object]:
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that the attacked code has."""
     names = inspect.signature(AgentSettings).parameters
     return {name: value for name, value in settings.items() if name in names}
