@@ -150,13 +150,15 @@ def flower(parameters: int, clients: int) -> tuple[float, Any, int]:
         content = RecordDict(
             {"arrays": ArrayRecord(arrays), "metrics": MetricRecord({"num-examples": client + 1})}
         )
-        return Message(content=content, metadata=Metadata(0, "", client, 0, "", "", 0.0, 1.0, "train"))
+        metadata = Metadata(0, "", client, 0, "", "", 0.0, 1.0, "train")
+        return Message(content=content, metadata=metadata)  # type: ignore[call-overload]
 
     made = [message(client) for client in range(clients)]
     strategy = FedAvg()
     work = Work()
     with work:
         arrays, _ = strategy.aggregate_train(1, made)
+    assert arrays is not None
     # the strategy takes all messages at once: they count as memory, except for the one that every way holds
     held = (clients - 1) * 4 * values(parameters, 0).size
     mean = float(next(iter(arrays.values())).numpy()[0, 0])
@@ -195,7 +197,7 @@ def main() -> None:
     # sum k (k / 2) / sum k over k = 1 to n
     n = options.clients
     expected = 0.5 * (2 * n + 1) / 3
-    report = {}
+    report: dict[str, dict[str, Any]] = {}
     for name in WAYS:
         assert all(abs(turn[name][1] - expected) < 1e-3 for turn in turns), (
             name,

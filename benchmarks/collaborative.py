@@ -25,6 +25,7 @@ import fedaigc
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.handoff.packing import unpack
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.diffusion.sampling.segment import finish_segment
 from fedaigc.diffusion.schedule.plan import build_plan
 
@@ -42,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     users, steps, shared_steps = options.users, options.steps, options.shared_steps
-    pipe = load_pipeline()
+    pipe: Pipeline = load_pipeline()
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(users)]
     plan = build_plan(
         pipe,

@@ -26,7 +26,8 @@ def load_model(model: str, rank: int) -> Any:
 
 def load_data(pipe: Any, client: int, num_images: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return latents and text embeddings of the client's pictures."""
-    from fedaigc.data.scenes import STYLES, scenes_dataset
+    from fedaigc.data.scenes import scenes_dataset
+    from fedaigc.data.sprites import STYLES
 
     rows = scenes_dataset(num_images, seed + client, styles=(STYLES[client % len(STYLES)],))
     pixels = pipe.image_processor.preprocess([row["image"] for row in rows], height=64, width=64)
@@ -63,7 +64,7 @@ def train(message: Message, context: Context) -> Message:
     """Run one round of a client."""
     values = context.run_config
     pipe = load_model(str(values["model"]), int(values["rank"]))
-    set_peft_model_state_dict(pipe.unet, message.content["arrays"].to_torch_state_dict())
+    set_peft_model_state_dict(pipe.unet, message.content.array_records["arrays"].to_torch_state_dict())
     client = int(context.node_config["partition-id"])
     latents, text = load_data(pipe, client, int(values["num-images"]), int(values["seed"]))
     steps, lr = int(values["steps"]), float(values["learning-rate"])

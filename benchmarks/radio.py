@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -56,9 +57,9 @@ def main() -> None:
     random = numpy_rng(0, "benchmark")
     for snr_db in (6.5, 8.0):
         full, fast = (kind(Transmission(SCHEME), snr_db) for kind in (RadioChannel, FastRadioChannel))
-        runs = {
-            "full chain": lambda full=full: full.send(bits, random),
-            "abstraction": lambda fast=fast: fast.send(bits, random),
+        runs: dict[str, Callable[[], object]] = {
+            "full chain": partial(full.send, bits, random),
+            "abstraction": partial(fast.send, bits, random),
             "plain sionna": plain_sionna(snr_db),
         }
         seconds: dict[str, list[float]] = {name: [] for name in runs}

@@ -133,11 +133,11 @@ def _hidden(array: bytes, secrets: Secrets) -> np.ndarray:
 def main(way: str, arguments: list[str]) -> None:
     """Start the device."""
     taxonomy = canary_taxonomy()
-    Taxonomy.load = staticmethod(lambda: taxonomy)  # type: ignore[method-assign]
+    Taxonomy.load = staticmethod(lambda: taxonomy)  # type: ignore[assignment]
     if way == "failing":
-        agent.Device = Failing  # type: ignore[misc]
+        agent.Device = Failing  # type: ignore[attr-defined]
     if way == "leaking":
-        resident.Agent = Leaking  # type: ignore[misc]
+        resident.Agent = Leaking  # type: ignore[attr-defined]
     sys.argv = ["fedaigc", *arguments]
     cli.main()
 

@@ -11,6 +11,7 @@ from PIL import Image
 from fedaigc.deployment.server.runs import run_on_devices
 from fedaigc.device.device import Device
 from fedaigc.diffusion.encoding import encode_images, encode_text
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.preloaded import base_model
 from tools.leaks.detector import words_of
@@ -113,7 +114,7 @@ def _device(config: FederationConfig, client: int) -> Device:
 
 def canaries(config: FederationConfig) -> Canaries:
     """Those of the homes, with the pictures that were drawn there."""
-    pipe, _ = base_model(config.model)
+    pipe: Pipeline = base_model(config.model)[0]
     devices = [_device(config, client) for client in range(NUM_DEVICES)]
     private = [item for device in devices for item in device.images.all()]
     drawn = [device.gallery.image(entry.task_id) for device in devices for entry in device.gallery.all()]

@@ -75,7 +75,9 @@ class Traffic:
 
 def decoded(exchanges: Iterable[Exchange]) -> Traffic:
     """Decode a capture."""
-    traffic, objects, trees = Traffic(), {}, []
+    traffic = Traffic()
+    objects: dict[str, bytes] = {}
+    trees: list[tuple[bool, Any]] = []
     for exchange in exchanges:
         name = exchange.path.removeprefix(FLEET)
         sizes = [len(half.head) + 4 + len(half.body) for half in (exchange.request, exchange.response)]
@@ -97,7 +99,7 @@ def decoded(exchanges: Iterable[Exchange]) -> Traffic:
                 continue
             traffic.plain.append((f"{name} {kind.__name__}", fields_of(read[place])))
         try:
-            _collect(name, *read, objects, trees)
+            _collect(name, read[0], read[1], objects, trees)
         except ValueError as error:
             traffic.unread.append(f"{name}: {error}")
     used = set()

@@ -58,6 +58,14 @@ def in_process(config: FederationConfig) -> dict[str, float]:
     return by_phase(record.generation, time.monotonic() - began)
 
 
+def drawn(config: FederationConfig, number: int) -> Callable[[], bool]:
+    return lambda: len(pictures(config.homes)) == number
+
+
+def recorded(config: FederationConfig, number: int) -> Callable[[], bool]:
+    return lambda: len(read_services(config.output)) >= number
+
+
 def service(devices: Devices, config: FederationConfig, repeats: int) -> list[dict[str, float]]:
     """Prompts that come while one run serves."""
     serving = config.model_copy(
@@ -70,12 +78,13 @@ def service(devices: Devices, config: FederationConfig, repeats: int) -> list[di
         wait_for(lambda: read_record(config.output).generation is not None)
         # the first comes to processes that have not drawn yet
         for _ in range(repeats + 1):
-            before, services = len(pictures(config.homes)), len(read_services(config.output))
+            expected = len(pictures(config.homes)) + len(PROMPTS)
+            services = len(read_services(config.output)) + 1
             began = time.monotonic()
             queue_prompts(config)
-            wait_for(lambda before=before: len(pictures(config.homes)) == before + len(PROMPTS))
+            wait_for(drawn(config, expected))
             whole = time.monotonic() - began
-            wait_for(lambda count=services: len(read_services(config.output)) > count)
+            wait_for(recorded(config, services))
             found.append(by_phase(read_services(config.output)[-1], whole))
     finally:
         # as Ctrl-C would: the run is ended on the server, too

@@ -62,7 +62,7 @@ def main(way: str, arguments: list[str]) -> None:
             reply = super().answer(ask, config, content)
             return changes.get(ask, lambda same: same)(reply)
 
-    resident.Agent = Rogue  # type: ignore[misc]
+    resident.Agent = Rogue  # type: ignore[attr-defined]
     sys.argv = ["fedaigc", *arguments]
     cli.main()
 
