@@ -219,7 +219,7 @@ def test_a_state_with_a_residual_is_no_lora(trained: FederationConfig, tmp_path:
 def test_a_folder_of_peft_is_imported_as_peft_applies_it(trained: FederationConfig, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    other = load_pipeline(trained.model.name)
+    other: Any = load_pipeline(trained.model.name)
     model = get_peft_model(other.unet, LoraConfig(r=4, lora_alpha=2, target_modules=["to_q", "conv1"]))
     torch.manual_seed(0)
     with torch.no_grad():
