@@ -1,4 +1,4 @@
-"""Messages to nodes, and the replies in the order of the messages, whoever answers first."""
+"""Send messages to nodes and return the replies in the order of the messages, not of arrival."""
 
 import math
 import tempfile
@@ -21,7 +21,7 @@ from fedaigc.federation.wire.record_bounds import check_records
 from fedaigc.flower_private import ProtoRecordDict, recorddict_from_proto, recorddict_to_proto
 
 _PULL_S = 0.05
-# what reading a made-up reply raises: Flower checks little of it, and follows parts of parts without an end
+# errors that reading a forged reply can raise: Flower validates little, and follows nested parts without limit
 _UNREADABLE = (
     ValueError,
     TypeError,
@@ -45,12 +45,21 @@ def exchange(
     deadline_s: float | None = None,
     folder: Path | None = None,
 ) -> Iterator[RecordDict | Failure]:
-    """Send each content to its node, wait for all, and yield the replies in the order of `orders`.
+    """Send each message to its node, wait for all replies, and yield them in the order of `orders`.
 
-    A message that was not taken by its deadline is never delivered: a device that comes back does not work
-    on what nobody waits for. With the message Flower drops the reply to it, also one that came in time: so
-    replies are fetched as they come, not when it is their turn. folder: where they wait for it, on disk; by
-    default where temporary files are.
+    A message that a device has not fetched by the deadline is never delivered, so a device that reconnects does
+    not work on an order that nobody waits for. When Flower drops a message, it also drops its reply, even one
+    that arrived in time. Replies are therefore fetched as soon as they arrive.
+
+    Args:
+        grid: The grid that sends the messages.
+        kind: The kind of all messages.
+        orders: Node id and content of each message.
+        stage: The stage of the reported progress. None reports no progress.
+        progress: Called after each reply.
+        ledger: Counts the bytes that are sent and received.
+        deadline_s: Seconds after which a missing reply is `Failure.LATE`. None waits without limit.
+        folder: Folder on disk for replies that wait for their turn. None selects the default temporary folder.
     """
     messages = [Message(content, node, kind.value, ttl=deadline_s, group_id="0") for node, content in orders]
     ids = list(grid.push_messages(messages))
@@ -78,21 +87,21 @@ def exchange(
             if ended >= deadline:
                 break
             if (len(waiting), pulls.parts) == before:
-                # to ask for hundreds in vain takes a while itself
+                # polling hundreds of pending messages takes long itself, so pause at least as long
                 time.sleep(max(_PULL_S, ended - began))
         late = [message_id for message_id in ids if message_id not in waiting]
         for message_id in late:
             forget(grid, message_id)
             pulls.forget(message_id)
         if late:
-            # nothing more is due
+            # no further replies are expected
             tell(len(ids))
         for message_id in ids:
             yield waiting.pop(message_id)
 
 
 class Waiting:
-    """Replies that wait for their turn, in a file: the updates of many devices do not fit into memory."""
+    """Replies that wait for their turn, stored in a file because the updates of many devices exceed the memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -105,7 +114,7 @@ class Waiting:
         return message_id in self._kept
 
     def keep(self, message_id: str, reply: bytes | Failure) -> None:
-        """Keep a reply, serialized."""
+        """Store a serialized reply, or the failure in its place."""
         if isinstance(reply, Failure):
             self._kept[message_id] = reply
             return
@@ -113,7 +122,7 @@ class Waiting:
         self._kept[message_id] = start, self._file.write(reply)
 
     def pop(self, message_id: str) -> RecordDict | Failure:
-        """A reply that was kept, once; late when there is none."""
+        """Remove and return the stored reply to a message, or `Failure.LATE` if there is none."""
         found = self._kept.pop(message_id, Failure.LATE)
         if isinstance(found, Failure):
             return found
@@ -123,20 +132,20 @@ class Waiting:
 
 
 def _pulled(grid: Grid, message_id: str, ledger: Ledger | None, pulls: Pulls) -> bytes | Failure | None:
-    """The reply to a message, serialized; None while there is none.
+    """Return the serialized reply to a message, or None while there is none.
 
-    One at a time: Flower reads what a device made up while it fetches, and an error there would cost the
-    other replies that were fetched with it.
+    Replies are fetched one at a time, because Flower parses them during the fetch: a forged reply raises an error
+    there, which would discard all other replies of the same fetch.
     """
     try:
         reply = pulls.reply(message_id)
         if reply is None:
             return None
         if reply.has_error():
-            # the text may hold what the client's exception said: it is not read
+            # the error text is not used, because it may quote an exception of the client
             forget(grid, message_id)
             return Failure.UNREACHABLE
-        # first: an update of a thousand arrays would be copied several times
+        # check before anything else: an oversized update would be copied several times
         check_records(reply.content)
         content = recorddict_to_proto(reply.content).SerializeToString()
         if ledger is not None:

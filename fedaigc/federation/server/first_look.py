@@ -1,4 +1,4 @@
-"""A look at all of a round's replies before the first of them is used, in the memory of one."""
+"""Inspect all replies of a round before the first of them is used, with one reply in memory at a time."""
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +16,13 @@ Reply = tuple[int, RecordDict | Failure]
 def looked_at(
     replies: Iterable[Reply], look: Callable[[Iterator[Reply]], None], folder: Path | None
 ) -> Iterator[Reply]:
-    """Have `look` go through all replies, and yield them again in their order. folder: see `exchange`."""
+    """Pass all replies to `look`, then yield them again in the same order.
+
+    Args:
+        replies: Client and reply of each message.
+        look: Called once with an iterator over all replies.
+        folder: Folder on disk for the replies, as in `exchange`.
+    """
     with tempfile.TemporaryFile(dir=folder) as file:
         waiting = Waiting(file)
         order: list[int] = []

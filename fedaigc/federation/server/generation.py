@@ -1,4 +1,4 @@
-"""Collaborative generation over Flower: signatures in, groups, shared steps, packets out, reports in."""
+"""Collaborative generation over Flower: signatures, groups, shared steps, packets and reports."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,14 +36,18 @@ SIGNATURES = Stage("signatures")
 
 
 class Stopwatch:
-    """Seconds by what they were spent on."""
+    """Measures the seconds that each activity takes.
+
+    Attributes:
+        seconds: Total seconds by activity.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def timing(self, what: str) -> Iterator[None]:
-        """Count the time within under `what`."""
+        """Add the duration of the context to the seconds of `what`."""
         began = time.monotonic()
         try:
             yield
@@ -52,7 +56,14 @@ class Stopwatch:
 
 
 class FlowerPeers:
-    """The devices of a roster, as `collaboration.session` asks them. shape: of the plan's latents."""
+    """The devices of a roster, as the peers of a `collaboration.session`.
+
+    Args:
+        roster: The clients and how to reach them.
+        deadline_s: Seconds after which a missing reply is `Failure.LATE`.
+        watch: Measures the time of each exchange.
+        shape: Shape of the plan's latents.
+    """
 
     def __init__(
         self, roster: Roster, deadline_s: float | None, watch: Stopwatch, shape: tuple[int, ...]
@@ -63,7 +74,7 @@ class FlowerPeers:
         self._watch = watch
 
     def share(self, orders: Sequence[ShareOrder]) -> list[SharedSteps | Failure]:
-        """Have devices run the shared steps of their groups."""
+        """Send the orders for shared steps to the helpers and return their replies."""
         asked = [(int(order.client), messages.share_record(order)) for order in orders]
         with self._watch.timing("shared steps"):
             replies = self._roster.ask_many(Ask.SHARE, asked, Stage("shared steps"), self._deadline_s)
@@ -73,7 +84,7 @@ class FlowerPeers:
         ]
 
     def finish(self, orders: Sequence[FinishOrder]) -> list[FinishReport | Failure]:
-        """Have devices finish their tasks."""
+        """Send the orders to finish tasks to their devices and return the reports."""
         asked = [(order.client, messages.finish_record(order)) for order in orders]
         with self._watch.timing("own steps"):
             replies = self._roster.ask_many(Ask.FINISH, asked, Stage("own steps"), self._deadline_s)
@@ -83,8 +94,9 @@ class FlowerPeers:
 def plan_generation(shared: SharedState, config: FederationConfig) -> DenoisingPlan:
     """Return the plan of every task under this shared state.
 
-    Raises UserError when the number of shared steps lies past t* or the plan, or cannot be resumed under the
-    hand-off.
+    Raises:
+        UserError: If the number of shared steps exceeds the steps before t* or the steps of the plan, or if a run
+            cannot be resumed there under the configured hand-off.
     """
     pipe, base_hash = base_model(config.model)
     settings = config.generation
@@ -106,11 +118,14 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> DenoisingP
 
 @dataclass(frozen=True)
 class WaitingTasks:
-    """What the devices say of the prompts that wait there.
+    """The tasks that wait on the devices.
 
-    signatures: by task id; None for a task that must run alone. owners: its client. refused: devices that
-    failed to say, whose tasks are not known. unreadable: how many prompts a device cannot read, by client.
-    seconds: that asking took.
+    Attributes:
+        signatures: Signature by task id. None marks a task that must run alone.
+        owners: Client by task id.
+        refused: Clients that failed to name their tasks, with the kind of failure.
+        unreadable: Number of prompts that a device cannot read, by client.
+        seconds: Duration of the query.
     """
 
     signatures: dict[str, Signature | None]
@@ -121,7 +136,13 @@ class WaitingTasks:
 
 
 def waiting_tasks(roster: Roster, config: FederationConfig, stage: Stage | None = SIGNATURES) -> WaitingTasks:
-    """Ask every device what waits there. stage: of the progress that is told; None: none is told."""
+    """Ask every device for its waiting tasks.
+
+    Args:
+        roster: The clients to ask.
+        config: Provides the deadline and the policy.
+        stage: The stage of the reported progress. None reports no progress.
+    """
     asked = {client: body() for client in roster.clients}
     watch = Stopwatch()
     with watch.timing("signatures"):
@@ -132,16 +153,18 @@ def waiting_tasks(roster: Roster, config: FederationConfig, stage: Stage | None 
 def generate(
     roster: Roster, shared: SharedState, config: FederationConfig, waiting: WaitingTasks
 ) -> GenerationRecord:
-    """Serve tasks that wait, and return the record of it.
+    """Serve the waiting tasks and return the record of this generation.
 
-    A device that fails, or whose answer cannot be read, loses its own tasks only. Raises UserError as
-    `plan_generation` does.
+    A device that fails, or whose reply cannot be read, loses only its own tasks.
+
+    Raises:
+        UserError: As `plan_generation`.
     """
     settings, watch = config.generation, Stopwatch()
     with watch.timing("base model"):
         pipe, _ = base_model(config.model)
     signatures, owners = waiting.signatures, waiting.owners
-    # who has no task of its own neither helps nor draws
+    # a client without a task of its own neither helps nor finishes images
     states = {client: shared_state_record(shared) for client in sorted(set(owners.values()))}
     with watch.timing("shared state"):
         roster.ask(Ask.INSTALL, states, Stage("shared state"), settings.deadline_s)
@@ -179,7 +202,11 @@ def generate(
 
 
 def _shared_steps(record: RecordDict, order: ShareOrder, shape: tuple[int, ...]) -> SharedSteps:
-    """A helper's reply; PacketError when its packet is none of the order: no member should get it."""
+    """Return a helper's shared steps.
+
+    Raises:
+        PacketError: If the packet does not fit the order, so that no member of the group receives it.
+    """
     steps = messages.read_shared_steps(record)
     state = unpack(steps.packet, order.plan, shape=shape)
     check_magnitude(state, order.plan)
@@ -209,7 +236,7 @@ def _assign(
 
 
 def _signatures(replies: dict[int, RecordDict | Failure], policy: Policy) -> WaitingTasks:
-    """What the replies say. Of more tasks than a generation takes, each device's first ones come first."""
+    """Return the tasks in the replies, at most `MAX_TASKS`: first tasks of all devices before second ones."""
     failures: dict[int, Failure] = {}
     signatures: dict[str, Signature | None] = {}
     owners: dict[str, int] = {}
@@ -236,7 +263,7 @@ def _signatures(replies: dict[int, RecordDict | Failure], policy: Policy) -> Wai
 
 
 def _parsed(reply: RecordDict | Failure, read: Callable[[RecordDict], T]) -> T | Failure:
-    """The reply read, or the failure that it is; what cannot be read is a failure of that client alone."""
+    """Return the parsed reply, or its failure. A reply that cannot be parsed is a failure of that client only."""
     if isinstance(reply, Failure):
         return reply
     try:

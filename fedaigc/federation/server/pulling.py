@@ -1,9 +1,9 @@
-"""Fetching replies from the SuperLink part by part, so that no device holds up the replies of others.
+"""Fetch replies from the SuperLink part by part, so that no device delays the replies of others.
 
-A device announces a reply with the list of its parts, and sends these afterwards. Flower's own grid waits for
-them once a reply is announced, for more than an hour where one comes now and then, and takes as many and as
-large ones as are announced. Whoever else answers in that time is heard too late. Here a reply whose parts are
-not there yet is asked for again later; its parts lie on disk until then, and their bytes are bounded.
+A device first announces a reply with the list of its parts, and then sends the parts. Flower's own grid blocks on
+an announced reply until all parts have arrived, which can take more than an hour for a slow sender, and limits
+neither their number nor their size. Meanwhile, the replies of other devices may miss their deadline. Here, an
+incomplete reply is polled again later. Its parts are kept on disk until then, and their total size is bounded.
 """
 
 from collections.abc import Sequence
@@ -25,28 +25,35 @@ from fedaigc.flower_private import (
     set_message_id,
 )
 
-# of one reply, before the others are looked at again
+# parts to fetch of one reply before the other replies are polled again
 _PARTS_AT_ONCE = 32
 
 
 class ReplyLost(Exception):
-    """A reply whose parts never came, or came too late: there is nothing more to wait for."""
+    """The SuperLink no longer holds a reply, because its parts did not arrive in time."""
 
 
 def largest_reply(orders: Sequence[tuple[int, RecordDict]]) -> int:
-    """How many bytes a reply to any of these orders may have."""
+    """Return the largest number of bytes that a reply to any of these orders may have."""
     largest = max((_array_bytes(content) for _, content in orders), default=0)
     return max(MIN_REPLY_BYTES, REPLY_BYTES_RATIO * largest)
 
 
 def _array_bytes(content: RecordDict) -> int:
-    # an update may be in a wider number format than its order, and have tensors beside the weights
+    # the ratio allows for an update with a wider number format than its order, and with further tensors
     return sum(len(array.data) for record in content.array_records.values() for array in record.values())
 
 
 @dataclass(eq=False)
 class _Announced:
-    """A reply of which not all parts are there. missing: their ids, the last first. held: where they lie."""
+    """A reply with missing parts.
+
+    Attributes:
+        reply_id: Flower's id of the reply.
+        missing: Ids of the missing parts, in reverse order.
+        held: Start and length in the file of each part that was fetched, by id.
+        num_bytes: Number of bytes fetched so far.
+    """
 
     reply_id: str
     missing: list[str]
@@ -55,9 +62,15 @@ class _Announced:
 
 
 class Pulls:
-    """The replies of one exchange that are on their way.
+    """The pending replies of one exchange.
 
-    file: for parts; max_bytes: of one reply. parts: how many were fetched so far.
+    Args:
+        grid: The grid that holds the replies.
+        file: Stores the parts of incomplete replies.
+        max_bytes: Upper bound on the size of one reply.
+
+    Attributes:
+        parts: Number of parts fetched so far.
     """
 
     def __init__(self, grid: Grid, file: BinaryIO, max_bytes: int) -> None:
@@ -68,10 +81,13 @@ class Pulls:
         self._announced: dict[str, _Announced] = {}
 
     def reply(self, message_id: str) -> Message | None:
-        """The reply to a message; None while it is not there as a whole.
+        """Return the reply to a message, or None while it is incomplete.
 
-        Raises ReplyLost, ValueError for more parts or bytes than a reply has, and what Flower raises for one
-        that it cannot read.
+        Flower's parser may raise further errors for a malformed reply.
+
+        Raises:
+            ReplyLost: If the SuperLink no longer holds the reply.
+            ValueError: If the reply has too many parts or bytes, or is no message.
         """
         if not isinstance(self._grid, HttpGrid):
             return next(iter(self._grid.pull_messages([message_id])), None)
@@ -92,13 +108,13 @@ class Pulls:
         return message
 
     def forget(self, message_id: str) -> None:
-        """Have the SuperLink delete what it holds of a reply, if one was announced."""
+        """Delete the announced reply to a message, if any, from the SuperLink."""
         found = self._announced.pop(message_id, None)
         if found is not None:
             forget(self._grid, found.reply_id)
 
     def _look(self, grid: HttpGrid, message_id: str) -> _Announced | None:
-        """The reply as it is announced, which the SuperLink tells once."""
+        """Return the announcement of a reply, if any. The SuperLink returns each announcement only once."""
         told = runtime_client(grid).PullMessages(PullAppMessagesRequest(message_ids=[message_id]))
         for proto, tree in zip(told.messages_list, told.message_object_trees, strict=True):
             parts = list(dict.fromkeys(node.object_id for node in iterate_object_tree(tree)))
@@ -110,7 +126,7 @@ class Pulls:
         return None
 
     def _fetch(self, grid: HttpGrid, found: _Announced) -> bool:
-        """Fetch some of the parts that are there; whether none is missing."""
+        """Fetch some of the parts that have arrived, and return whether the reply is complete."""
         for _ in range(min(_PARTS_AT_ONCE, len(found.missing))):
             request = PullObjectRequest(node=grid.node, run_id=grid.run.run_id, object_id=found.missing[-1])
             told = runtime_client(grid).PullObject(request)

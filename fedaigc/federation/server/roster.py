@@ -1,4 +1,4 @@
-"""Who takes part: Flower's random node ids, mapped to clients by an opening query."""
+"""The clients of a run: an opening query maps Flower's random node ids to client numbers."""
 
 import re
 import time
@@ -24,7 +24,14 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Refusal:
-    """A node that takes no part, and why, in words of the server. passing: it did not answer, but may yet."""
+    """A node that is excluded from the run.
+
+    Attributes:
+        node_id: Flower's id of the node.
+        client: The client number that the node claims, or None if the claim is not trusted.
+        reason: The reason in the server's own words, so that no text of a client enters the record.
+        passing: Whether the node only failed to answer, and may be admitted later.
+    """
 
     node_id: int
     client: int | None
@@ -34,10 +41,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Admission:
-    """What a node must say to be let in.
+    """The conditions under which a node is admitted.
 
-    bindings: the client that each node may speak for; None where nodes are not bound. timeout_s: how long
-    nodes may take to come, and then to say hello.
+    Attributes:
+        num_clients: Number of clients of the run. Valid client numbers are 0 to num_clients - 1.
+        base_hash: Fingerprint of the server's base model.
+        bindings: The client number that each node id may claim. None binds no nodes.
+        timeout_s: Seconds to wait for nodes to connect, and again for their reply to the opening query.
     """
 
     num_clients: int
@@ -47,11 +57,19 @@ class Admission:
 
 
 class Roster:
-    """The clients that answered with the server's base model, and how to ask them.
+    """The clients that take part in a run, and the means to send them orders.
 
-    Replies come back by client, whoever was first: nothing that is computed from them can depend on node ids
-    or on the order of arrival. `progress` is called with each reply. software: what each client said it
-    computes with. num_examples: how many pictures each one showed. folder: see `exchange`.
+    Replies are returned in client order, so that no result depends on node ids or on the order of arrival.
+
+    Args:
+        grid: The grid that sends the messages.
+        nodes: Node id of each client.
+        refused: The excluded nodes.
+        progress: Called after each reply.
+        software: Reported software versions by client.
+        admission: The conditions for devices that connect later. None admits no further device.
+        folder: Folder on disk for replies, as in `exchange`.
+        num_examples: Reported number of images by client.
     """
 
     def __init__(
@@ -77,19 +95,19 @@ class Roster:
 
     @property
     def clients(self) -> list[int]:
-        """The clients that take part, sorted."""
+        """Return the participating clients, sorted."""
         return list(self._nodes)
 
     @property
     def absent(self) -> list[int]:
-        """The clients of bound devices that have not been let in (yet), sorted."""
+        """Return the clients of bound devices that have not been admitted yet, sorted."""
         bindings = self._admission.bindings if self._admission is not None else None
         return sorted(set((bindings or {}).values()) - self._nodes.keys())
 
     def admit(self) -> None:
-        """Let in the bound devices that came since the last look; nothing where nodes are not bound.
+        """Admit the bound devices that have connected since the last call. Without bindings, do nothing.
 
-        Whoever was in stays: a device that is away and comes back has its node and its client.
+        Admitted clients remain: a device that reconnects keeps its node id and its client number.
         """
         if self._admission is None or self._admission.bindings is None:
             return
@@ -101,7 +119,7 @@ class Roster:
             self._nodes = dict(sorted((self._nodes | found.nodes).items()))
             self.software = dict(sorted((self.software | found.software).items()))
             self.num_examples = dict(sorted((self.num_examples | found.num_examples).items()))
-            # who did not answer in time may yet
+            # a node that did not answer in time is asked again at the next call
             self.refused += [refusal for refusal in found.refused if not refusal.passing]
 
     def ask(
@@ -111,9 +129,13 @@ class Roster:
         stage: Stage | None,
         deadline_s: float | None = None,
     ) -> dict[int, RecordDict | Failure]:
-        """Send one message to each client and wait for all replies; they come in client order.
+        """Send one message to each client and return all replies in client order.
 
-        stage: of the progress that is told; None: none is told.
+        Args:
+            kind: The kind of all messages.
+            contents: Content of the message to each client.
+            stage: The stage of the reported progress. None reports no progress.
+            deadline_s: Seconds after which a missing reply is `Failure.LATE`. None waits without limit.
         """
         return dict(self.ask_each(kind, contents, stage, deadline_s))
 
@@ -126,8 +148,7 @@ class Roster:
     ) -> Iterator[tuple[int, RecordDict | Failure]]:
         """Send one message to each client and yield the replies in client order, one at a time.
 
-        Replies wait for their turn on disk. Who has not answered `deadline_s` seconds after the messages went
-        out is a `Failure.LATE`.
+        The arguments are those of `ask`. Replies that arrive before their turn are stored on disk.
         """
         clients = sorted(contents)
         orders = [(self._nodes[client], contents[client]) for client in clients]
@@ -140,9 +161,16 @@ class Roster:
         stage: Stage,
         deadline_s: float | None = None,
     ) -> list[RecordDict | Failure]:
-        """Send messages, several to a client if need be; the replies come in the order of the messages.
+        """Send any number of messages to each client and return the replies in the order of the messages.
 
-        A client that reports an error, fails or does not answer in time is a `Failure` in its place.
+        Args:
+            kind: The kind of all messages.
+            orders: Client and content of each message.
+            stage: The stage of the reported progress.
+            deadline_s: Seconds after which a missing reply is `Failure.LATE`. None waits without limit.
+
+        Returns:
+            One reply per message, or a `Failure` if the client reports an error or does not answer in time.
         """
         addressed = [(self._nodes[client], content) for client, content in orders]
         return list(self._exchange(kind, addressed, stage, deadline_s))
@@ -167,13 +195,23 @@ def open_roster(
     bindings: Mapping[str, int] | None = None,
     folder: Path | None = None,
 ) -> Roster:
-    """Wait for `num_clients` nodes, ask each for its client and base model, and keep those that fit.
+    """Wait for the nodes, ask each for its client number and base model, and admit those that match.
 
-    A client with another base model, an id that is no client, or one that another node has already, is
-    refused; other versions of the software are kept and refuse nobody. bindings: the client that each node
-    may speak for; whoever claims another, or is not in it, is refused, and the run begins without who is not
-    there in time. folder: see `exchange`. Raises UserError, naming both fingerprints, when nobody is left,
-    and without bindings when too few nodes come in time.
+    A node is refused if its base model differs, if its client number is invalid or taken, or if its number of
+    images is out of range. Software versions are recorded, but do not lead to a refusal.
+
+    Args:
+        grid: The grid that sends the messages.
+        num_clients: Number of clients of the run.
+        base_hash: Fingerprint of the server's base model.
+        timeout_s: Seconds to wait for nodes to connect, and again for their replies.
+        progress: Called after each reply.
+        bindings: The client number that each node id may claim. Nodes that claim another number, or that are
+            not listed, are refused, and the run starts without devices that do not connect in time.
+        folder: Folder on disk for replies, as in `exchange`.
+
+    Raises:
+        UserError: If no node is admitted, or, without bindings, if too few nodes connect in time.
     """
     admission = Admission(num_clients, base_hash, bindings, timeout_s)
     expected = num_clients if bindings is None else len(bindings)
@@ -188,7 +226,7 @@ def open_roster(
 
 @dataclass(frozen=True)
 class _Introduced:
-    """nodes, software and num_examples: by client, of those that may take part."""
+    """The result of an opening query: node ids, versions and numbers of images by client, and the refusals."""
 
     nodes: dict[int, int]
     software: dict[int, Software]
@@ -203,7 +241,7 @@ def _introduced(
     taken: Collection[int],
     progress: OnProgress | None,
 ) -> _Introduced:
-    """Have nodes say who they are. taken: clients that are there already."""
+    """Send the opening query to `nodes` and check the replies. `taken` holds the clients admitted before."""
     orders = [(node, RecordDict()) for node in nodes]
     replies = list(
         exchange(grid, Ask.HELLO, orders, Stage("hello"), progress, deadline_s=admission.timeout_s)
@@ -240,7 +278,7 @@ def _introduced(
 
 
 def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float, enough: int) -> list[int]:
-    """All nodes, as soon as all are there; after the timeout those that are, if they are `enough`."""
+    """Return all nodes once `num_clients` are connected, or, after the timeout, those that are if `enough`."""
     deadline = time.monotonic() + timeout_s
     while len(nodes := sorted(grid.get_node_ids())) < num_clients:
         if time.monotonic() > deadline and len(nodes) >= enough:
@@ -252,9 +290,9 @@ def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float, enough: int)
 
 
 def _introduction(content: RecordDict) -> tuple[object, object, object]:
-    """Client, base and number of pictures as the node claims them.
+    """Return client, base model and number of images as the node claims them.
 
-    None for a missing client or base; 0 pictures for a device whose version does not show them.
+    A missing client or base model is None. A missing number of images, as from earlier versions, is 0.
     """
     values = values_of(content) if BODY in content else {}
     return values.get(CLIENT), values.get("base"), values.get("num_examples", 0)

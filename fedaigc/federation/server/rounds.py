@@ -26,7 +26,7 @@ from fedaigc.strategy.fingerprint import strategy_code
 from fedaigc.strategy.rule import Received, Rule, Update
 
 _PAUSE_S = 2.0
-# reasons that need not come back in the next round
+# failures that may not occur again in the next round
 _PASSING = (Failure.LATE, Failure.DROPPED_OUT, Failure.UNREACHABLE)
 
 
@@ -182,7 +182,7 @@ class _Training:
 
 
 def _client_order(config: FederationConfig, client: int, number: int) -> ClientOrder:
-    """What one client is told of a round; the seeds of others do not follow from its own."""
+    """Return the order of one client for a round. The seeds of other clients cannot be derived from its own."""
     luck = numpy_rng(config.seed, "dropout", number, client).random()
     return ClientOrder(
         local_steps=config.local_steps(client),
@@ -193,7 +193,7 @@ def _client_order(config: FederationConfig, client: int, number: int) -> ClientO
 
 @dataclass
 class _Folded:
-    """What became of a round's replies, by client. lasting: reasons of `refused` that would come back."""
+    """The outcome of a round's replies, by client. `lasting` holds the refusals that would occur again."""
 
     refused: dict[int, str] = field(default_factory=dict)
     num_examples: dict[int, int] = field(default_factory=dict)
@@ -211,7 +211,7 @@ def _folded(
     config: FederationConfig,
     bounds: UpdateBounds,
 ) -> _Folded:
-    """Have the rule add what is within bounds, at the weight that it may have."""
+    """Add the updates that are within bounds to the rule, with bounded weights."""
     limits = weight_limits(roster.num_examples, config.rounds.max_weight_ratio)
     steps = median_low([config.local_steps(client) for client in range(config.num_clients)])
 
@@ -230,7 +230,7 @@ def _folded(
                     continue
         bounds.look(sizes)
 
-    # under differential privacy one client must move the mean by its clipped update at most
+    # differential privacy requires that one client changes the mean by its clipped update at most
     bounded = not rule.clips_updates
     if bounded and received and not bounds.knows(groups_of(rule, next(iter(received.values())))):
         replies = looked_at(replies, look, roster.folder)
@@ -263,7 +263,7 @@ def _folded(
 
 
 def _finished(rule: Rule) -> SharedState | None:
-    """The state after the round; None for a sum of which no decomposition is found."""
+    """Return the state after the round, or None if the decomposition of the sum does not converge."""
     try:
         return rule.finish()
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
@@ -273,7 +273,7 @@ def _finished(rule: Rule) -> SharedState | None:
 def _orders(
     shared: SharedState, rule: Rule, config: FederationConfig, sampled: list[int], number: int
 ) -> tuple[dict[int, Received], dict[int, RecordDict]]:
-    """What each client has at the start of a round, rounding included, and the orders that tell it."""
+    """Return what each client receives in a round, rounding included, and the orders that carry it."""
     section = config.rounds
     received = {client: rule.download(shared, client, config.rank(client), number) for client in sampled}
     orders = {
@@ -287,7 +287,7 @@ def _orders(
         for client in sampled
     }
     if section.download_format != "float32":
-        # updates count from what the clients have
+        # updates are relative to the rounded values that the clients receive
         received = {client: read_train(order) for client, order in orders.items()}
     return received, orders
 
@@ -295,10 +295,10 @@ def _orders(
 def _asked(
     roster: Roster, orders: Mapping[int, RecordDict], stage: Stage, deadline_s: float | None
 ) -> Iterator[Reply]:
-    """The replies to a round's orders, in client order.
+    """Yield the replies to a round's orders, in client order.
 
-    Where no device can be reached, all are asked again until the deadline: a server that was cut off must not
-    go through its rounds without anybody.
+    If no device can be reached, all orders are sent again until the deadline, so that a disconnected server does
+    not complete its rounds without any client.
     """
     end = time.monotonic() + (deadline_s or 0.0)
     while True:
@@ -318,7 +318,7 @@ def _asked(
 
 
 def sample_clients(clients: list[int], config: FederationConfig, number: int) -> list[int]:
-    """The clients of a round, sorted; drawn from the run's own stream, the same for the same seed."""
+    """Return the clients of a round, sorted. They are drawn from a random stream that the run's seed determines."""
     wanted = config.rounds.clients
     if wanted is None or wanted >= len(clients):
         return sorted(clients)

@@ -1,4 +1,4 @@
-"""The Flower server: opens the roster, runs the rounds, then has the waiting prompts drawn together."""
+"""The Flower server: open the roster, run the rounds, and then serve the waiting prompts."""
 
 import os
 import threading
@@ -55,15 +55,15 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the federation that the run's configuration describes."""
     _end_with_parent()
-    # a line of the log for each reply: the launcher, in another process, reads it as progress
+    # one log line per reply, which the launcher reads as progress in another process
     serve(grid, server_config(context.run_config), lambda told: print(told.to_line(), flush=True))
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it does.
+    """End this process when its parent process ends.
 
-    Flower lets a ServerApp live on, which then asks a server that is gone for ever. What is on the disk is
-    whole at any time.
+    Flower does not end the ServerApp, which would then poll a stopped server forever. The files on disk are
+    complete at any time.
     """
     parent = os.getppid()
 
@@ -88,7 +88,7 @@ def serve(grid: Grid, config: FederationConfig, progress: OnProgress | None = No
             run writes to this output.
     """
     busy = f"another run writes to {config.output}: wait for its end, or give another output"
-    # a run that was stopped for this one to go on with may need a moment to end
+    # the stopped run that this one resumes may still be shutting down
     with locked(config.output / _LOCK, busy=busy, patience_s=_PATIENCE_S if config.resume else 0.0):
         checkpoint = load_checkpoint(config) if config.resume else None
         record = RunRecorder(config, kept_rounds=checkpoint.round if checkpoint is not None else 0)
@@ -200,7 +200,7 @@ class _Run:
 
 
 def _attendance(roster: Roster) -> dict[str, Any]:
-    """Who takes part and with which versions, who was refused, and which bound devices were never there."""
+    """Return the record's entries on participating, refused and absent clients and their software versions."""
     return {
         "clients": tuple(roster.clients),
         "absent": tuple(roster.absent),
@@ -211,7 +211,10 @@ def _attendance(roster: Roster) -> dict[str, Any]:
 
 
 def initial_shared_state(config: FederationConfig, *, full_weights: bool = False) -> SharedState:
-    """A drawn from the run's seed and B zero, no residual (full_weights: zeros): the pipeline as it came."""
+    """Return the initial shared state, which leaves the base model unchanged.
+
+    A is drawn from the run's seed and B is zero. The residual is empty, or zero with `full_weights`.
+    """
     pipe, base_hash = base_model(config.model)
     section = config.adapter
     fresh = new_adapter(

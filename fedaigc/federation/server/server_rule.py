@@ -1,4 +1,4 @@
-"""The strategy of a run as its server starts it."""
+"""Creation of the strategy's server half from the configuration of a run."""
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
@@ -8,10 +8,11 @@ from fedaigc.strategy.rule import Rule
 
 
 def server_rule(config: FederationConfig) -> Rule:
-    """The strategy of a run as its server half starts it.
+    """Return the server half of the run's strategy.
 
-    Raises UserError as `load_strategy` does, for a number of attackers that the strategy has no use for, and
-    for one that the clients of a round are too few for.
+    Raises:
+        UserError: As `load_strategy`, if the strategy is not robust but the configuration sets attackers, or if
+            a round has too few clients for this number of attackers.
     """
     section = config.rounds
     rule = load_strategy(section.strategy, section.options)

@@ -1,7 +1,7 @@
-"""Continuous generation: whatever waits is gathered within a window, grouped and served, again and again.
+"""Continuous generation: repeatedly collect the waiting prompts within a window, group them and serve them.
 
-A device answers each prompt once. One that was away keeps its prompts, and they are served when it is back; a
-task that fails for a reason of its own is tried a few times and then left to its owner.
+A device answers each prompt once. A disconnected device keeps its prompts, and they are served when it reconnects.
+A task that fails for a reason of its own is tried `MAX_ATTEMPTS` times and then left to its owner.
 """
 
 import time
@@ -21,12 +21,18 @@ from fedaigc.federation.server.roster import Roster
 MAX_SERVER_ATTEMPTS = 3
 _POLL_S = 2.0
 _MAX_COUNTED = 16 * MAX_TASKS
-# of the device or its way here, not of the task
+# failures of the device or its connection, not of the task
 _PASSING = (Failure.UNREACHABLE, Failure.LATE)
 
 
 class PromptService:
-    """Serves the prompts that wait on the devices of a roster. `served` is called with each record."""
+    """Serves the prompts that wait on the devices of a roster.
+
+    Args:
+        roster: The clients of the run.
+        config: The configuration of the run.
+        served: Called with the record of each service that had at least one group.
+    """
 
     def __init__(
         self, roster: Roster, config: FederationConfig, served: Callable[[GenerationRecord], None]
@@ -37,9 +43,11 @@ class PromptService:
         self._attempts: Counter[str] = Counter()
 
     def serve(self, shared: SharedState, stage: Stage | None = SIGNATURES) -> GenerationRecord:
-        """Gather, group and serve what waits now, and return the record of it; there may be nothing.
+        """Collect, group and serve the waiting prompts, and return the record, which may have no groups.
 
-        stage: of the progress that is told of asking; None: none is told.
+        Args:
+            shared: The shared state to generate with.
+            stage: The stage of the reported progress of the query. None reports no progress.
         """
         self._roster.admit()
         waiting = self._waiting(stage)
@@ -54,15 +62,15 @@ class PromptService:
         return record
 
     def serve_for(self, seconds: float, shared: SharedState) -> None:
-        """Serve whatever comes within so many seconds."""
+        """Serve the prompts that arrive within `seconds`."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            # asked so often in vain, the progress would fill the log
+            # no progress, because frequent polls without a result would fill the log
             if not self.serve(shared, stage=None).groups:
                 time.sleep(min(_POLL_S, left))
 
     def _waiting(self, stage: Stage | None) -> WaitingTasks:
-        """What waits, without the tasks that failed too often."""
+        """Return the waiting tasks without those that failed `MAX_ATTEMPTS` times."""
         found = waiting_tasks(self._roster, self._config, stage)
         tried = {task for task, count in self._attempts.items() if count >= MAX_SERVER_ATTEMPTS}
         return replace(
@@ -74,10 +82,10 @@ class PromptService:
     def _count(self, record: GenerationRecord) -> None:
         for task in record.tasks:
             if task.failure is None:
-                # answered: its device never names it again
+                # a device never names an answered task again
                 self._attempts.pop(task.task_id, None)
             elif task.failure not in _PASSING:
                 self._attempts[task.task_id] += 1
-        # a device may name new tasks for ever: the oldest are forgotten
+        # drop the oldest entries, because a device may name new tasks without limit
         for name in list(self._attempts)[: max(0, len(self._attempts) - _MAX_COUNTED)]:
             del self._attempts[name]

@@ -1,33 +1,39 @@
-"""How far updates and aggregates may move the shared state: a multiple of a running median.
+"""Bounds on how far updates and aggregates move the shared state, as multiples of the sizes in recent rounds.
 
-The size of an update k is the root mean square of what it changes,
+The size of update k is the root mean square of its change,
 
     u_k = |x_k - x| / sqrt(d_k) / max(1, tau_k / tau)
 
-over the d_k values whose names the client received (a factor of a smaller rank against the rows that it
-keeps), with tau_k the ordered local steps and tau their median over all clients: Adam moves a value by about
-the learning rate a step, so more steps may move it in proportion further. Other tensors that a rule asks for
-(control variates, rows of a Fisher table) are groups of their own by the first part of their names, of size
-|v| / sqrt(d), and so is a loss that the rule weighs clients by. An update is refused when the size of one of
-its groups is more than `ratio` times the median of the group over the last WINDOW rounds. It is refused whole
-and not clipped: what is accepted is folded bit for bit as it came.
+where
 
-Where a group has no median yet, as in the first round, the sizes of all of the round's updates are looked at
-before one is folded, and their own median counts; of two it is the smaller. A bound from the optimizer's
-settings would need no other updates, but holds for few runs: AdamW moves a value by at most c_t eta in step t
-(Cauchy-Schwarz on its moments: c_1 = 1, c_20 = 1.2, and 7.3 in the limit), SGD by as much as the gradient is
-large, and a personal rule may send a model that it did not start from what was received.
+    x, x_k    the received and the returned values
+    d_k       the number of values. Factors of a smaller rank are compared with the rows that they keep.
+    tau_k     the ordered local steps of client k
+    tau       the median of tau_k over all clients
 
-A refused update counts for the median as if it had been at the bound. So a minority moves the median within
-the range of the honest sizes, whatever it sends, while a scale that grows for all is followed within rounds.
-Where more than half of the sizes are an attacker's, the median is the attacker's: it can grow by `ratio` each
-round, or have honest updates refused. Within the bound any direction is accepted: one device can undo the
-steps of up to `ratio` others, which only a robust rule stops.
+The last factor allows larger changes for more local steps, because Adam moves a value by about the learning rate
+per step. Further tensors that a rule requests (control variates, rows of a Fisher table) form groups by the first
+part of their names, with size |v| / sqrt(d). A loss that the rule weighs clients by is a group as well.
 
-An aggregate is bounded by the Frobenius norm of the change of all effective weights R + s B A, which a rule
-that factors the same product anew does not move: it is not taken beyond `ratio` times the largest of the last
-WINDOW rounds. The largest, for a rule that trains A and B in turn moves the weights 20 times further in every
-other round; what an aggregate is made of is bounded already.
+An update is refused if the size of any of its groups exceeds `ratio` times the median of this group over the last
+WINDOW rounds. It is refused as a whole and not clipped, so that accepted updates are aggregated bit for bit.
+
+If a group has no median yet, as in the first round, the sizes of all updates of the round are computed before the
+first update is aggregated, and their median applies (the lower one of two). A bound from the optimizer's settings
+would not need other updates, but holds for few runs. AdamW moves a value by at most c_t eta in step t
+(Cauchy-Schwarz on its moments: c_1 = 1, c_20 = 1.2, and 7.3 in the limit), but SGD has no such limit, and a
+personalized rule may return a model that did not start from the received one.
+
+A refused update enters the median as if its size were at the bound. A minority can therefore move the median only
+within the range of the honest sizes, while a scale that grows for all clients is followed within a few rounds. If
+more than half of the sizes are an attacker's, it controls the median: the median can grow by `ratio` per round, or
+honest updates are refused. Within the bound, any direction is accepted: one device can undo the steps of up to
+`ratio` others. Only a robust rule prevents this.
+
+The size of an aggregate is the Frobenius norm of the change of all effective weights R + s B A, which does not
+depend on how a rule factors the product. An aggregate is rejected if its size exceeds `ratio` times the largest of
+the last WINDOW rounds. The largest applies, and not the median, because a rule that trains A and B in turn moves
+the weights 20 times further in every other round, and the updates in an aggregate are bounded already.
 """
 
 import math
@@ -51,18 +57,25 @@ Sizes = Mapping[str, float]
 
 
 class BeyondBounds(RefusedUpdate):
-    """An update that would move the state too far."""
+    """The size of an update exceeds the bound."""
 
 
 def groups_of(rule: Rule, received: Received) -> set[str]:
-    """The groups that an update of the rule has."""
+    """Return the groups in an update of the rule."""
     known = received.shared.tensors()
     names = rule.expected(received, received.shared.rank)
     return {_group(name, known) for name in names} | set(rule.weighing_metrics)
 
 
 def update_sizes(update: Update, received: Received, weighing_metrics: Iterable[str], steps: float) -> Sizes:
-    """The size of each group of an update. steps: tau_k / tau."""
+    """Return the size of each group in an update.
+
+    Args:
+        update: The update to measure.
+        received: What the client received at the start of the round.
+        weighing_metrics: Names of the losses that the rule weighs clients by.
+        steps: tau_k / tau.
+    """
     known = received.shared.tensors()
     squares: dict[str, float] = {}
     counts: dict[str, int] = {}
@@ -78,7 +91,7 @@ def update_sizes(update: Update, received: Received, weighing_metrics: Iterable[
 
 
 def effective_change(before: SharedState, after: SharedState) -> float:
-    """|(R + s B A)' - (R + s B A)| over all layers, a Frobenius norm."""
+    """Return the Frobenius norm of the change of R + s B A over all layers."""
     total = 0.0
     layers = {layer for state in (before, after) for layer in (*state.lora, *state.residual)}
     for layer in sorted(layers):
@@ -96,9 +109,13 @@ def effective_change(before: SharedState, after: SharedState) -> float:
 
 
 class UpdateBounds:
-    """The sizes of a run's last rounds, and what they refuse. ratio: None refuses nothing.
+    """The sizes of the last rounds of a run, and the bounds that follow from them.
 
-    Raises ValueError for a ratio below 1, at which half of the honest updates would be refused.
+    Args:
+        ratio: The largest accepted multiple of the reference size. None accepts all sizes.
+
+    Raises:
+        ValueError: If `ratio` is below 1, which would refuse half of the honest updates.
     """
 
     def __init__(self, ratio: float | None) -> None:
@@ -111,22 +128,26 @@ class UpdateBounds:
 
     @property
     def active(self) -> bool:
-        """Whether anything is bounded."""
+        """Return whether sizes are bounded."""
         return self._ratio < math.inf
 
     def knows(self, groups: Collection[str]) -> bool:
-        """Whether each group has a median."""
+        """Return whether all of `groups` have a reference size, or sizes are not bounded."""
         return not self.active or self._references.keys() >= set(groups)
 
     def look(self, sizes: Iterable[Sizes]) -> None:
-        """Take the medians of these sizes, of all of a round's updates, where there are none."""
+        """Set the references of groups without one to the medians of `sizes`, those of all updates of a round."""
         found: dict[str, list[float]] = {}
         for each in sizes:
             _collect(found, each)
         self._references = {group: median_low(values) for group, values in found.items()} | self._references
 
     def check(self, client: int, sizes: Sizes) -> None:
-        """Count the sizes of an update of the round. Raises BeyondBounds for one that is too large."""
+        """Record the sizes of an update of the current round.
+
+        Raises:
+            BeyondBounds: If one of the sizes exceeds its bound.
+        """
         beyond = [group for group in sorted(sizes) if self._excess(group, sizes[group]) > 1]
         _collect(self._round, {group: self._capped(group, size) for group, size in sizes.items()})
         if beyond:
@@ -135,7 +156,13 @@ class UpdateBounds:
     def aggregate_problem(
         self, before: SharedState, after: SharedState, memory: Mapping[str, Tensor]
     ) -> str | None:
-        """Why the state after a round is not to be taken; None when it is. memory: of the rule, after it."""
+        """Return why the aggregate of a round must be rejected, or None if it is accepted.
+
+        Args:
+            before: The shared state before the round.
+            after: The aggregate.
+            memory: The memory of the rule after the round.
+        """
         for name, tensor in after.tensors().items():
             problem = value_problem(tensor)
             if problem is not None:
@@ -149,14 +176,14 @@ class UpdateBounds:
         return f"the {self._told(AGGREGATE, size)}" if self._excess(AGGREGATE, size) > 1 else None
 
     def end_round(self) -> None:
-        """From now on the round's sizes count; a round without any is none."""
+        """Add the sizes of the current round to the window. A round without sizes is not counted."""
         if self._round:
             self._window.append(self._round)
         self._round = {}
         self._set_references()
 
     def state(self) -> dict[str, Tensor]:
-        """The sizes of the last rounds, for checkpoints."""
+        """Return the sizes of the last rounds, for checkpoints."""
         return {
             f"{at}/{group}": torch.tensor(values, dtype=torch.float64)
             for at, sizes in enumerate(self._window)
@@ -164,7 +191,7 @@ class UpdateBounds:
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave."""
+        """Restore the sizes that `state` returned."""
         rounds: dict[int, dict[str, list[float]]] = {}
         for name, values in state.items():
             at, _, group = name.partition("/")
@@ -202,7 +229,10 @@ def _group(name: str, known: Mapping[str, Tensor]) -> str:
 
 
 def _same_part(received: Tensor, sent: Tensor) -> Tensor:
-    """Of a received tensor the part that was sent back, for a client may cut its rank; zeros without any."""
+    """Return the part of a received tensor that corresponds to `sent`, whose rank a client may have reduced.
+
+    If the shapes do not correspond, return zeros.
+    """
     if received.shape == sent.shape:
         return received
     if received.dim() == sent.dim():
@@ -212,6 +242,6 @@ def _same_part(received: Tensor, sent: Tensor) -> Tensor:
 
 def _collect(found: dict[str, list[float]], sizes: Sizes) -> None:
     for group, size in sizes.items():
-        # nothing moved: factors beside zeros, which says nothing of the scale
+        # a size of zero (such as a factor whose partner is zero) says nothing about the scale
         if size > 0:
             found.setdefault(group, []).append(size)

@@ -1,11 +1,18 @@
-"""How much each client of a round counts: the number of examples that averaging rules weigh it by.
+"""Bounds on the weight of each client, the number of examples that averaging rules weigh it by.
+
+The weight of client k is
 
     w_k = max(1, min(n_k, n_k', floor(ratio * median n')))
 
-with n_k of the update, n_k' what the device showed when it was let in, and the median over all devices that
-showed any. The number of pictures is the device's own word: this bounds what a lie can buy. At the default
-ratio a device that lies from the start counts for at most ten median ones. A device that claims more than it
-showed counts for what it showed, for its owner may have added pictures since.
+where
+
+    n_k     the number of examples in the update
+    n_k'    the number of images that the device reported when it was admitted
+
+and the median is over all devices that reported any image. Devices report these numbers themselves, so this bounds
+the effect of a false report: at the default ratio, a device that lies from the start counts for at most ten median
+devices. A device that trained on more images than it reported counts with the reported number, and is not refused,
+because its owner may have added images since.
 """
 
 from collections.abc import Mapping
@@ -13,7 +20,12 @@ from statistics import median_low
 
 
 def weight_limits(shown: Mapping[int, int], ratio: float | None) -> dict[int, int]:
-    """The most that each client may count for, at least 1; ratio None: what it showed."""
+    """Return the largest weight of each client, at least 1.
+
+    Args:
+        shown: Reported number of images by client.
+        ratio: The largest multiple of the median. None sets no limit relative to the median.
+    """
     positive = [count for count in shown.values() if count > 0]
     if ratio is None or not positive:
         most = max(positive, default=1)
