@@ -1,8 +1,8 @@
-"""All that is used of Flower beyond its public packages `flwr.app`, `flwr.serverapp` and `flwr.clientapp`.
+"""Everything that this package uses of Flower beyond `flwr.app`, `flwr.serverapp` and `flwr.clientapp`.
 
-Flower may change these names, attributes and log lines in any release. Nothing else here touches them, so this
-is the one file to go through for a new version of Flower: a test imports every name, and another looks for
-every log line in Flower's source. Names are imported when they are first asked for.
+Flower may change these names, attributes and log lines in any release. No other module depends on them, so this is
+the only file to review for a new version of Flower. One test imports every name, and another one searches Flower's
+source for every log line. Names are imported on first access.
 """
 
 import importlib
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     ProtoRecordDict = _ProtoRecordDict
     superlink_configuration = _superlink_configuration
 
-# the same names for the running program: which module has which
+# the same names at run time, by module
 MODULES: dict[str, tuple[str, ...]] = {
     "flwr.common.constant": ("TIMESTAMP_HEADER", "ErrorCode", "SubStatus"),
     "flwr.common.serde": ("recorddict_from_proto", "recorddict_to_proto"),
@@ -109,14 +109,14 @@ MODULES: dict[str, tuple[str, ...]] = {
     "flwr.superlink.main": ("create_app",),
     "flwr.supernode.runtime.run_clientapp": ("pull_task_input", "push_message", "push_task_output"),
 }
-# names that have another one here
+# names that differ here from Flower's
 RENAMED: dict[str, tuple[str, str]] = {
     "ProtoRecordDict": ("flwr.proto.recorddict_pb2", "RecordDict"),
     "superlink_configuration": ("flwr.superlink.cli.flower_superlink", "_parse_superlink_lifespan_config"),
 }
 _WHERE = {name: (module, name) for module, names in MODULES.items() for name in names} | RENAMED
 
-# what a SuperNode writes into its log about its way to the server: nothing else tells
+# log lines of a SuperNode on its connection to the server, which no interface provides
 STARTING = "Starting Flower SuperNode"
 NODE_ID = "SuperNode ID:"
 CONNECTED = "Connection successful"
@@ -125,7 +125,7 @@ SENT = "Sent successfully"
 ATTEMPT_FAILED = "Connection attempt failed"
 ACTIVATION_FAILED = "Failed to activate SuperNode"
 EXIT_CODE = "Exit Code:"
-# Python's own words
+# from Python's ssl module
 CERTIFICATE_REFUSED = "certificate verify failed"
 LOG_LINES = (STARTING, NODE_ID, CONNECTED, RECEIVED, SENT, ATTEMPT_FAILED, ACTIVATION_FAILED, EXIT_CODE)
 
@@ -139,20 +139,20 @@ def __getattr__(name: str) -> Any:
 
 
 def runtime_client(grid: "HttpGrid") -> Any:
-    """The client by which Flower's own grid speaks to the SuperLink."""
+    """Return the HTTP client that Flower's grid uses for the SuperLink."""
     return grid._runtime_client
 
 
 def set_message_id(message: "Message", message_id: str) -> None:
-    """Name a message that was put together here as the SuperLink names it."""
+    """Set the id of a locally assembled message to the id that the SuperLink gave it."""
     message.metadata.__dict__["_message_id"] = message_id
 
 
 @contextmanager
 def task_identity(run_id: int, node_id: int) -> Iterator[None]:
-    """Flower keeps in the process which run and node send a message; they are this run's inside the block.
+    """Set the run and the node that send messages, which Flower stores per process, within the context.
 
-    A notebook may hold several runs one after another.
+    A notebook may execute several runs one after another.
     """
     from flwr.supercore.task_identity import TaskIdentity
 

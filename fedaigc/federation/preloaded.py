@@ -1,7 +1,4 @@
-"""What every machine of a federation has already.
-
-The base model, the knowledge graph and the judge, read once in a process.
-"""
+"""Parts that every machine of a federation has: base model, knowledge graph and judge, loaded once per process."""
 
 import functools
 from typing import TYPE_CHECKING
@@ -16,11 +13,11 @@ if TYPE_CHECKING:
 
 @functools.lru_cache(maxsize=1)
 def base_model(model: ModelSection) -> tuple["DiffusionPipeline", str]:
-    """The pipeline and its fingerprint.
+    """Return the pipeline and its fingerprint.
 
-    In process the server and all clients share it, so whoever computes installs its own adapters first.
+    The server and all clients of a process share the pipeline, so each installs its own adapters before use.
     """
-    # imported here: diffusers takes seconds, and not every message needs it
+    # imported here, because diffusers takes seconds to import and not every message needs it
     from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
 
     pipe = load_pipeline(model.name, device=model.device, dtype=model.dtype)
@@ -29,11 +26,11 @@ def base_model(model: ModelSection) -> tuple["DiffusionPipeline", str]:
 
 @functools.lru_cache(maxsize=1)
 def taxonomy() -> Taxonomy:
-    """The knowledge graph."""
+    """Return the knowledge graph."""
     return Taxonomy.load()
 
 
 @functools.lru_cache(maxsize=1)
 def scene_scorer() -> SceneScorer:
-    """The judge of Scenes."""
+    """Return the judge of Scenes."""
     return SceneScorer()

@@ -1,4 +1,4 @@
-"""How far a run is, as its server tells it: to a caller in the same process, or by lines of Flower's log."""
+"""Progress of a run, which its server reports to a caller in the same process or in lines of Flower's log."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,12 @@ _MARK = "fedaigc progress: "
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run in which replies of devices are due. round: of a training round, counted from 1."""
+    """A part of a run in which the server waits for replies of devices.
+
+    Attributes:
+        label: Text that names the stage for the user.
+        round: The number of the training round, from 1. None for other stages.
+    """
 
     label: str
     round: int | None = None
@@ -19,19 +24,19 @@ class Stage:
 
 @dataclass(frozen=True)
 class Progress:
-    """Of the replies that are due in this stage, how many are in."""
+    """The number of replies that have arrived in a stage, and the number of expected ones."""
 
     stage: Stage
     done: int
     total: int
 
     def to_line(self) -> str:
-        """A line for a log that another process reads."""
+        """Return a log line that another process can parse with `from_line`."""
         return f"{_MARK}{json.dumps(asdict(self))}"
 
     @classmethod
     def from_line(cls, line: str) -> "Progress | None":
-        """What `to_line` wrote, wherever it stands in the line; None for any other line."""
+        """Return the progress that a log line contains, possibly after other text, or None for any other line."""
         _, mark, text = line.partition(_MARK)
         if not mark:
             return None

@@ -1,7 +1,7 @@
-"""Which software computes on each machine: a closed list of names, told at hello and kept in the record.
+"""Software versions of each machine: a fixed list of packages, reported at hello and stored in the record.
 
-Machines with other versions work together, for the plan and the packets hold what they must agree on; but
-figures then repeat only where the versions do, so a difference is written down.
+Machines with different versions can work together, because the plan and the packets contain everything that they
+must agree on. Results are reproducible only with the same versions, so the record contains any difference.
 """
 
 import platform
@@ -20,20 +20,20 @@ Software = Mapping[str, str | None]
 
 
 def own_software() -> dict[str, str]:
-    """The versions of this process, one for each name of SOFTWARE."""
+    """Return the versions of this process, one for each name in `SOFTWARE`."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def told_software(values: Mapping[str, Any]) -> dict[str, str | None]:
-    """The versions among what a client said; None for one that is missing or no version.
+    """Return the versions that a client reported, with None for missing and malformed ones.
 
-    Nothing else of it is taken: the record holds no text of a client's choice.
+    Other values are dropped, so that the record contains no text of a client's choice.
     """
     return {name: _checked(values.get(name)) for name in SOFTWARE}
 
 
 def difference(devices: Mapping[int, Software], server: Software) -> str | None:
-    """One sentence on the clients that compute with other versions than the server; None without any."""
+    """Return one sentence on the clients whose versions differ from the server's, or None if all agree."""
     found = []
     for name in SOFTWARE:
         others: dict[str, list[int]] = {}

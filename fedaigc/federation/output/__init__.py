@@ -1,1 +1,1 @@
-"""What the server of a run leaves in its output folder: record, checkpoints, figures for TensorBoard."""
+"""The output folder of a run: record, checkpoints and TensorBoard scalars."""

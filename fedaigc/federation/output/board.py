@@ -1,4 +1,4 @@
-"""The figures of each round for TensorBoard, in `tensorboard/` beside the record."""
+"""TensorBoard scalars of each round, in the folder `tensorboard/` beside the record."""
 
 from pathlib import Path
 from types import TracebackType
@@ -13,17 +13,22 @@ FOLDER = "tensorboard"
 
 
 class Board:
-    """Writes scalars by round; nothing at all when it is not `enabled`.
+    """Writes scalars by round.
 
-    first: the round that is written next: what an earlier, killed process wrote from there on is dropped.
-    Raises UserError when TensorBoard is not installed.
+    Args:
+        output: The output folder of the run.
+        enabled: Whether to write anything.
+        first: The first round to write. Scalars that a killed process wrote from this round on are dropped.
+
+    Raises:
+        UserError: If TensorBoard is not installed.
     """
 
     def __init__(self, output: Path, *, enabled: bool, first: int | None = None) -> None:
         self._writer: Any = None
         if enabled:
             try:
-                # imported here: an extra of the package, and it takes a second
+                # imported here, because it is an optional dependency and takes a second to import
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 raise UserError(
@@ -33,7 +38,7 @@ class Board:
             self._writer = SummaryWriter(str(output / FOLDER), purge_step=first)
 
     def add_round(self, done: "RoundRecord") -> None:
-        """Mean losses over the clients, clients, bytes of the round by direction, and its seconds."""
+        """Write a round's mean losses, its numbers of clients and refusals, its bytes by direction and seconds."""
         figures = {f"training/{name}": value for name, value in done.mean_metrics().items()}
         figures["round/clients"] = len(done.num_examples)
         figures["round/refused"] = len(done.refused)
@@ -43,7 +48,7 @@ class Board:
         self.add(done.round, figures)
 
     def add(self, round: int, figures: dict[str, float]) -> None:
-        """Any scalars of one round."""
+        """Write scalars of one round, by name."""
         if self._writer is not None:
             for name, value in figures.items():
                 self._writer.add_scalar(name, value, round)

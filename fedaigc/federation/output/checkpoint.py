@@ -1,7 +1,7 @@
-"""What a killed run continues from: the shared state and the strategy's memory after the last whole round.
+"""Checkpoints, from which a killed run resumes: shared state and strategy memory after the last complete round.
 
-Two are kept: the newest, and the last one that held another shared state. A run goes on from that one when
-the newest file is damaged, or when devices diverge from the state in it.
+Two checkpoints are kept: the newest, and the last one with a different shared state. A run resumes from the earlier
+one if the newest file is damaged, or if devices diverge from its state.
 """
 
 import hashlib
@@ -22,15 +22,20 @@ from fedaigc.storage.tensor_file import read_header, read_parts, write_parts
 
 CHECKPOINT = "checkpoint.safetensors"
 EARLIER = "checkpoint-earlier.safetensors"
-# where and how fast a run computes, and how far it goes, do not change the rounds that are done
+# settings that do not change completed rounds: where and how fast a run computes, and how long it continues
 _FREE = {"homes", "output", "backend", "workers", "generation", "resume", "seeded_noise"}
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """After round `round`: the shared state, the server half's memory, and that of the bounds of updates.
+    """The state of a run after a round.
 
-    damage: why the newest file was passed over for this one, where it was.
+    Attributes:
+        round: The number of the completed round.
+        shared: The shared state.
+        rule_state: The memory of the strategy's server half.
+        bounds: The sizes that the bounds of updates follow from.
+        damage: Why the newest file was not used, if this checkpoint is the earlier one.
     """
 
     round: int
@@ -41,9 +46,9 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, config: FederationConfig) -> None:
-    """Write it into the run's folder, whole or not at all.
+    """Write a checkpoint atomically into the run's folder.
 
-    The newest one so far becomes the earlier one, unless it, or the earlier one, has the same shared state.
+    The previous checkpoint becomes the earlier one, unless it or the earlier one has the same shared state.
     """
     version = checkpoint.shared.hash()
     header = {
@@ -61,11 +66,11 @@ def save_checkpoint(checkpoint: Checkpoint, config: FederationConfig) -> None:
 
 
 def load_checkpoint(config: FederationConfig) -> Checkpoint | None:
-    """The newest checkpoint in the run's folder that can be used; None when there is none.
+    """Return the newest usable checkpoint in the run's folder, or None if there is none.
 
-    Raises UserError when it was made with another configuration: its rounds would not be this run's.
-    DamagedFile when there is no other than one that is none, is not what was written, or holds weights that
-    no device could train from.
+    Raises:
+        UserError: If the checkpoint was made with another configuration.
+        DamagedFile: If the only checkpoint is damaged, or holds weights that no device could train from.
     """
     path = config.output / CHECKPOINT
     if not path.exists():
@@ -83,13 +88,18 @@ def load_checkpoint(config: FederationConfig) -> Checkpoint | None:
 
 
 def load_earlier(config: FederationConfig) -> Checkpoint | None:
-    """The checkpoint of the state before the newest one's; None when there is none. Raises as above."""
+    """Return the earlier checkpoint, or None if there is none.
+
+    Raises:
+        UserError: As `load_checkpoint`.
+        DamagedFile: If the file is damaged, or holds weights that no device could train from.
+    """
     path = config.output / EARLIER
     return _read(path, config) if path.exists() else None
 
 
 def drop_checkpoints(config: FederationConfig) -> None:
-    """Remove those of another run in the same folder."""
+    """Remove the checkpoints of an earlier run from the folder."""
     for name in (CHECKPOINT, EARLIER):
         (config.output / name).unlink(missing_ok=True)
 
@@ -112,7 +122,7 @@ def _read(path: Path, config: FederationConfig) -> Checkpoint:
 
 
 def _version(path: Path) -> str | None:
-    """The version of the shared state in a checkpoint; None where there is none that can be read."""
+    """Return the version of the shared state in a checkpoint, or None if it cannot be read."""
     return (read_header(path) or {}).get("version")
 
 

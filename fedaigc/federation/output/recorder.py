@@ -1,4 +1,4 @@
-"""What a run leaves behind: record.json with its configuration and every figure, and the shared state."""
+"""The results of a run in its output folder: `record.json` with configuration and figures, and the shared state."""
 
 import json
 import platform
@@ -28,22 +28,22 @@ _PACKAGES = ("fedaigc", "flwr", "torch", "diffusers", "peft", "transformers")
 
 
 def versions() -> dict[str, str]:
-    """What computed the figures: Python and the packages that they depend on."""
+    """Return the versions of Python and of the packages that the figures depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
 class RunRecorder:
-    """Keeps the record of one run on the disk: every change at once, so that a killed run shows how far it came.
+    """Keeps the record of a run on disk, and writes every change immediately, so that a killed run shows its progress.
 
     Args:
-        config: Of the run.
-        kept_rounds: Rounds of the existing record that a resumed run keeps. What the noise of the others has
-            spent stays spent: their means may have been sent.
+        config: The configuration of the run.
+        kept_rounds: Number of rounds of the existing record that a resumed run keeps. The privacy loss of dropped
+            rounds still counts, because their means may have been sent.
     """
 
     def __init__(self, config: FederationConfig, kept_rounds: int = 0) -> None:
         config.output.mkdir(parents=True, exist_ok=True)
-        # files of an earlier version, which are appended to
+        # restrict the modes of files that an earlier version wrote, because they are appended to
         close_files(config.output, "*.jsonl", "*.json", "*.safetensors")
         self._output = config.output
         rounds: tuple[RoundRecord, ...] = ()
@@ -54,7 +54,7 @@ class RunRecorder:
             rounds = before.rounds.root[:kept_rounds]
             dropped = before.rounds.root[kept_rounds:]
             repeated = (*before.repeated_dp, *(done.dp for done in dropped if done.dp is not None))
-            # a resumed run serves what waits now; what it served before stays in the record
+            # a resumed run serves the prompts that wait now; earlier generations remain in the record
             drawn = (*before.earlier_generations, *([before.generation] if before.generation else ()))
             earlier = tuple(each for each in drawn if each.groups) if kept_rounds else ()
         self._record = RunRecord(
@@ -73,7 +73,7 @@ class RunRecorder:
         self._record.write(self._output)
 
     def add_round(self, done: RoundRecord) -> None:
-        """Append the record of one round; where it has noise, with what the run has spent by then."""
+        """Append the record of a round, with the privacy loss so far if the round added noise."""
         rounds = (*self._record.rounds, done)
         spent = self._spent(rounds)
         if done.dp is not None:
@@ -86,7 +86,7 @@ class RunRecorder:
 
 
 def refusals(record: RunRecord) -> list[str]:
-    """Who was left out of what, a line each: of the run, of rounds, of the generation."""
+    """Return one line for each client that was left out of the run, of rounds or of the generation."""
     lines = [f"left out of the run: {entry.reason}" for entry in record.refused]
     lines += [f"not there: the device of client {client}" for client in record.absent]
     if record.fell_back:
@@ -137,7 +137,12 @@ def save_shared_state(shared: SharedState, output: Path) -> Path:
 
 
 def load_shared_state(output: Path) -> SharedState:
-    """The shared state of a run's folder; UserError when there is none, DamagedFile when it cannot be read."""
+    """Return the shared state in a run's folder.
+
+    Raises:
+        UserError: If there is none.
+        DamagedFile: If it cannot be read.
+    """
     path = output / SHARED_STATE
     if not path.is_file():
         raise UserError(f"no {SHARED_STATE} in {output}: give the output folder of a run that trained")

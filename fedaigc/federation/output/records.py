@@ -1,7 +1,6 @@
-"""The records of a run, as `record.json` holds them: the run, its rounds, its generations, groups and tasks.
+"""The records in `record.json`: a run with its rounds, generations, groups and tasks.
 
-Every record is read and written as one of these types, here alone. `to_pandas` gives the rounds and the tasks
-of a run as data frames.
+Only this module reads and writes records. `to_pandas` returns the rounds and the tasks of a run as data frames.
 """
 
 import json
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 RECORD = "record.json"
-# of continuous generation: a line for each service
+# one line for each service of continuous generation
 GENERATIONS = "generations.jsonl"
 Row = TypeVar("Row")
 
@@ -47,7 +46,7 @@ class Tasks(_Rows[TaskRecord]):
     """Tasks in the order in which they were served."""
 
     def to_pandas(self) -> "DataFrame":
-        """One row per task; the columns of reports and links begin with `report_` and `link_`."""
+        """Return one row per task. The columns of reports and links start with `report_` and `link_`."""
         from pandas import json_normalize
 
         rows = [task.model_dump(mode="json") for task in self]
@@ -58,14 +57,14 @@ class GenerationRecord(Record):
     """One service of all prompts that waited.
 
     Attributes:
-        policy: The most that devices were asked to disclose.
+        policy: The most permissive policy that the server asked for.
         plan: The fingerprint of the denoising plan.
-        num_steps: Steps of the plan.
+        num_steps: Number of steps of the plan.
         boundary_step: The first step on the personal side of t*.
-        refused: Devices that failed to name their tasks, with the kind of failure.
-        unreadable: Prompts that a device cannot read, by client; clients without any are left out.
-        seconds: By part of the service.
-        groups: The groups, those of one task included.
+        refused: Clients that failed to name their tasks, with the kind of failure.
+        unreadable: Number of prompts that a device cannot read, by client. Clients without any are omitted.
+        seconds: Duration of each part of the service.
+        groups: All groups, including those with a single task.
     """
 
     policy: str
@@ -84,10 +83,10 @@ class GenerationRecord(Record):
 
 
 class ServiceRecord(GenerationRecord):
-    """One service of a run that serves prompts at other times than once at its end.
+    """One service of continuous generation.
 
     Attributes:
-        after_round: The round after which it took place; 0 before the first.
+        after_round: The round after which it took place, or 0 before the first.
         time: When it ended, in seconds since 1970.
     """
 
@@ -96,21 +95,21 @@ class ServiceRecord(GenerationRecord):
 
     @classmethod
     def of(cls, generation: GenerationRecord, after_round: int) -> "ServiceRecord":
-        """The record of a service that has just ended."""
+        """Return the record of a service that has just ended."""
         values = {name: getattr(generation, name) for name in GenerationRecord.model_fields}
         return cls(**values, after_round=after_round, time=round(time.time(), 3))
 
     def append(self, output: Path) -> None:
-        """Add a line to the services of a run."""
+        """Append the record as a line to the run's file of services."""
         with (output / GENERATIONS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(self.model_dump(mode="json"), sort_keys=True) + "\n")
 
 
 def read_services(output: Path) -> tuple[ServiceRecord, ...]:
-    """All services of a run so far; none where there is no file.
+    """Return all services of a run so far, or none if there is no file.
 
     Raises:
-        DamagedFile: A line is none that `ServiceRecord.append` wrote.
+        DamagedFile: If a line was not written by `ServiceRecord.append`.
     """
     path = output / GENERATIONS
     if not path.exists():
@@ -136,13 +135,13 @@ class RoundNoise(Record):
 
     @property
     def release(self) -> Release:
-        """The mean without the account."""
+        """Return the mean without the privacy loss."""
         values = self.model_dump(exclude={"epsilon", "epsilon_replace_one"})
         return Release(**values)
 
     @classmethod
     def of(cls, release: Release, spent: Spent | None = None) -> "RoundNoise":
-        """The record of a mean; spent: by the run, this mean included."""
+        """Return the record of a mean. `spent` is the privacy loss of the run, including this mean."""
         so_far: dict[str, Any] = {}
         if spent is not None:
             so_far = {"epsilon": spent.epsilon, "epsilon_replace_one": spent.epsilon_replace_one}
@@ -153,18 +152,18 @@ class RoundRecord(Record):
     """What happened in a training round.
 
     Attributes:
-        round: Its number, from 1.
-        sampled: The clients that were asked.
-        refused: Why updates were left out, by client.
-        num_examples: What clients claimed to have trained on.
+        round: The number of the round, from 1.
+        sampled: The clients that were asked to train.
+        refused: Why an update was left out, by client.
+        num_examples: The number of training images that each client reported.
         metrics: Mean losses, by client and name.
         sent_bytes: Bytes of this round, by direction and kind.
-        seconds: Wall-clock time.
+        seconds: Duration of the round.
         shared_hash: The version of the shared state after the round.
-        dp: The noise of the mean, for a rule that adds some.
-        capped: The weight of clients that counted for less than they claimed.
-        rejected: Why the state stayed as it was although there were updates.
-        fell_back_to: The round whose state was restored because devices diverged from the one they were sent.
+        dp: The noise of the mean, if the rule adds noise.
+        capped: The weight of clients that were weighted below their reported number of images.
+        rejected: Why the aggregate was rejected. None if it was accepted.
+        fell_back_to: The round whose state was restored because devices diverged. None otherwise.
     """
 
     round: int
@@ -181,7 +180,7 @@ class RoundRecord(Record):
     fell_back_to: int | None = None
 
     def mean_metrics(self) -> dict[str, float]:
-        """The mean of each metric over the clients that reported it, clients counted alike."""
+        """Return the unweighted mean of each metric over the clients that reported it."""
         names = sorted({name for metrics in self.metrics.values() for name in metrics})
         values = {name: [each[name] for each in self.metrics.values() if name in each] for name in names}
         return {name: sum(found) / len(found) for name, found in values.items()}
@@ -191,7 +190,7 @@ class Rounds(_Rows[RoundRecord]):
     """The rounds of a run."""
 
     def to_pandas(self) -> "DataFrame":
-        """One row per round: clients, refusals, mean losses, bytes up and down, seconds, state's hash."""
+        """Return one row per round: clients, refusals, mean losses, bytes by direction, seconds, hash of the state."""
         from pandas import DataFrame
 
         rows = [
@@ -209,7 +208,7 @@ class Rounds(_Rows[RoundRecord]):
         return DataFrame(rows)
 
     def updates_to_pandas(self) -> "DataFrame":
-        """One row per round and client: its examples, its weight, its losses."""
+        """Return one row per round and client: examples, weight and losses."""
         from pandas import DataFrame
 
         rows = [
@@ -244,24 +243,24 @@ class RunRecord(Record):
     """A run.
 
     Attributes:
-        status: How it stands, or how it ended.
-        config: Its configuration as JSON values.
-        versions: Of Python and of the packages that the figures depend on.
+        status: The current or final status.
+        config: The configuration as JSON values.
+        versions: Versions of Python and of the packages that the figures depend on.
         rounds: The training rounds.
         base: The fingerprint of the base model.
-        clients: The clients that take part.
-        absent: Clients with a registered device that was never connected.
-        refused: Nodes that take no part.
-        client_versions: Versions of the software of each client.
-        version_warning: One sentence where they differ from the server's.
-        fell_back: For a resumed run whose newest checkpoint could not be used.
+        clients: The participating clients.
+        absent: Clients with a registered device that never connected.
+        refused: The excluded nodes.
+        client_versions: Software versions of each client.
+        version_warning: A sentence on versions that differ from the server's. None if all agree.
+        fell_back: Set if a resumed run could not use its newest checkpoint.
         shared_hash: The version of the final shared state.
         generation: The generation after the last round.
-        earlier_generations: Those of earlier processes of this run.
+        earlier_generations: Generations of earlier processes of this run.
         sent_bytes: Bytes of the whole run, by direction and kind.
-        error: Why it failed; error_kind is "error" for a mistake that its user can correct.
-        dp: What the noise of all means has spent.
-        repeated_dp: The noise of rounds that were run and then run again.
+        error: Why the run failed. `error_kind` is "error" for a mistake that the user can correct.
+        dp: The privacy loss of all means.
+        repeated_dp: The noise of rounds that were repeated after a restart.
     """
 
     status: Literal["running", "finished", "failed", "stopped"]
@@ -286,12 +285,12 @@ class RunRecord(Record):
 
     @property
     def tasks(self) -> Tasks:
-        """All tasks, those of earlier generations first."""
+        """Return all tasks, those of earlier generations first."""
         generations = [*self.earlier_generations, *([self.generation] if self.generation else [])]
         return Tasks(tuple(task for each in generations for task in each.tasks))
 
     def timeless(self) -> "RunRecord":
-        """The record without its seconds: what two runs of one configuration must agree in."""
+        """Return the record without durations, in which two runs of one configuration must agree."""
 
         def without(generation: GenerationRecord) -> GenerationRecord:
             return generation.model_copy(update={"seconds": {}})
@@ -305,7 +304,7 @@ class RunRecord(Record):
         )
 
     def write(self, output: Path) -> None:
-        """Write `record.json` into a run's folder, whole or not at all."""
+        """Write `record.json` atomically into a run's folder."""
         write_json(output / RECORD, self.model_dump(mode="json"))
 
 
@@ -313,8 +312,8 @@ def read_record(output: Path) -> RunRecord:
     """Read the record in a run's folder.
 
     Raises:
-        UserError: There is none.
-        DamagedFile: The file is no record of a run of this version.
+        UserError: If there is none.
+        DamagedFile: If the file is not a record of a run of this version.
     """
     path = output / RECORD
     try:
