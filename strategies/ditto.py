@@ -1,4 +1,4 @@
-"""Ditto: each client also trains a model of its own, which is held near the global one.
+"""Ditto: each client also trains a personal model, which a proximal term keeps close to the global one.
 
 Li, Hu, Beirami, Smith, "Ditto: Fair and Robust Federated Learning Through Personalization", ICML 2021,
 arXiv:2012.04221.
@@ -6,14 +6,14 @@ arXiv:2012.04221.
     global     w <- sum_k p_k w_k,   w_k trained from w,   p_k = n_k / sum n
     personal   v_k <- v_k - eta (grad F_k(v_k) + mu (v_k - w))
 
-w is the received state, and v_k is as the client left it (the first time: w). The paper's lambda is mu. Norms
-are those of the factors, not of their product. Under AdamW the direction of the second line is normalised
-together with its gradient.
+w is the received state. v_k starts from its value after the client's last round, or from w in its first round. mu is
+the paper's lambda. Norms are those of the factors, not of their product. AdamW normalises the sum of the gradient and
+the proximal term.
 
 Keeps: stage. The edge runs W0 + R + s B A of w; a device alone may run v_k.
 Traits: averaging, personal. Not exact, not stateless: a client keeps v_k.
 
-The global model, and every byte sent, is FedIT's. Only v_k is new, at the cost of a second training.
+The global model and the messages are those of FedIT. v_k adds the cost of a second training.
 """
 
 from collections.abc import Mapping
@@ -37,8 +37,8 @@ class Strategy(AveragingRule):
     """Both halves of Ditto.
 
     Attributes:
-        mu: Weight of the pull of v_k towards w.
-        personal_steps: Steps on v_k in a round; 0 for as many as on w.
+        mu: Weight of the proximal term between v_k and w.
+        personal_steps: Steps on v_k per round. 0 selects the number of steps on w.
     """
 
     mu: float = 0.1
@@ -51,7 +51,7 @@ class Strategy(AveragingRule):
             raise ValueError(f"mu and personal_steps start at 0, got {self.mu} and {self.personal_steps}")
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """Train w_k as FedIT does, then v_k."""
+        """Train w_k as in FedIT, then v_k."""
         mu, w, round = self.mu, received.shared.tensors(), received.round
         result = super().client(work, received, memory)
 

@@ -1,23 +1,22 @@
-"""FedALA: each client starts from a learned element-wise mix of its own last model and the global one.
+"""FedALA: each client starts from a learned element-wise mixture of its own last model and the global one.
 
 Zhang, Hua, Wang, Song, Xue, Ma, Guan, "FedALA: Adaptive Local Aggregation for Personalized Federated
 Learning", AAAI 2023, arXiv:2212.01197.
 
-    start    x_k + W (x - x_k),   W in [0, 1] for each element, at first 1
+    start    x_k + W (x - x_k),   W in [0, 1] for each element, initially 1
     learn    W <- clip(W - rate (x - x_k) grad F_k(start), 0, 1)
     train    x_k' from `start`
     server   x <- sum_k p_k x_k',   p_k = n_k / sum n
 
-x_k is the client's model after its last round; in its first round the client starts from x. The paper learns
-W on a random share of the images, until the loss settles when W is new and in one pass later. It learns W for
-the top layers only, and the others take x. Here W takes a fixed number of mini-batch steps, and `layers` sets
-where it is learned. Gradients of factors are small: rate = 1, the paper's value for whole networks, moves W
-little here and must be tuned.
+x_k is the client's model after its last round. In its first round, the client starts from x. The paper learns W on a
+random subset of the images, until the loss converges when W is new and in one pass later. It learns W for the top
+layers only, and the others take x. Here W is trained for a fixed number of mini-batches, in the layers that `layers`
+selects. Gradients of factors are small, so the paper's rate of 1 for whole networks changes W little and must be tuned.
 
 Keeps: stage (all shared-stage factors are sent). The edge runs W0 + R + s B A of x.
 Traits: averaging, personal. Not exact, not stateless: a client keeps x_k and W.
 
-For given updates x moves as FedIT's; the difference is where clients start.
+The aggregation is that of FedIT. Only the starting point of the clients differs.
 """
 
 from collections.abc import Mapping
@@ -45,7 +44,7 @@ class Strategy(AveragingRule):
     """Both halves of FedALA.
 
     Attributes:
-        layers: Parts of the network where W is learned (see `in_parts`); "" for all.
+        layers: Parts of the network in which W is learned (see `in_parts`). "" selects all layers.
         rate: Learning rate of W.
         first_steps: Mini-batches for W when it is new.
         steps: Mini-batches for W in each later round.
@@ -76,7 +75,7 @@ class Strategy(AveragingRule):
         return shared
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """Learn the mix further, then run plain training from it."""
+        """Update W, then run plain training from the mixture."""
         round = received.round
         local = {name: memory[f"{_LOCAL}{name}"] for name in self.sent(received.shared, round) if memory}
         mix = {name.removeprefix(_MIX): W for name, W in memory.items() if name.startswith(_MIX)}
@@ -88,7 +87,7 @@ class Strategy(AveragingRule):
         return LocalResult(self.sent(trained, round), kept | {f"{_MIX}{name}": W for name, W in mix.items()})
 
     def own(self, received: Received, memory: Mapping[str, Tensor]) -> SharedState:
-        """Return x_k, as the last round left it."""
+        """Return x_k after the last round."""
         local = {n.removeprefix(_LOCAL): tensor for n, tensor in memory.items() if n.startswith(_LOCAL)}
         return received.shared.with_tensors(local)
 

@@ -1,4 +1,4 @@
-"""FedEx-LoRA: averages the factors, and adds what the averages miss of the mean product to the weights.
+"""FedEx-LoRA: averages the factors, and adds the error of their product to the weights.
 
 Singhal, Ponkshe, Vepakomma, "FedEx-LoRA: Exact Aggregation for Federated and Efficient Fine-Tuning of
 Foundation Models", ACL 2025, arXiv:2410.09432.
@@ -6,12 +6,11 @@ Foundation Models", ACL 2025, arXiv:2410.09432.
     A = sum_k p_k A_k,   B = sum_k p_k B_k,   p_k = 1 / K over the K clients of the round
     R <- R + s (sum_k p_k B_k A_k - B A)
 
-so that R + s B A moves by sum_k p_k s B_k A_k. The paper's clients add the term to their W0; here W0 is never
-written to. The term is kept as the stack [p_1 A_1; ...; -A], [B_1, ..., B] while that has fewer elements than
-the layer's weight, and dense from then on. The state that is sent holds all of R, whereas the paper sends the
-round's term.
+so that R + s B A changes by sum_k p_k s B_k A_k. In the paper, clients add this term to their W0. Here W0 never
+changes. R is stored as the stack [p_1 A_1; ...; -A], [B_1, ..., B] while this has fewer elements than the layer's
+weight, and dense from then on. The server sends all of R in every round, whereas the paper sends the term of the round.
 
-The authors' code weighs clients alike, and so does this rule; weighting = "examples" has p_k = n_k / sum n.
+As in the authors' code, all clients have the same weight. With weighting = "examples", p_k = n_k / sum n.
 
 Keeps: stage. The edge runs W0 + R + s B A.
 Traits: averaging, exact, stateless.
@@ -40,7 +39,7 @@ class Strategy(AveragingRule):
         self._products.add(update.num_examples, update.lora())
 
     def finish(self) -> SharedState:
-        """Return the state with the means, and with R moved by what they miss."""
+        """Return the state with the mean factors, and with the error of their product added to R."""
         mean = super().finish()
         s, R = mean.adapter.scale, dict(mean.residual)
         for layer, product in self._products.mean().items():

@@ -8,9 +8,9 @@ Instruction Tuning", ICASSP 2024, arXiv:2305.05644.
 Keeps: stage (the shared-stage factors are sent, the personal ones stay). The edge runs W0 + R + s B A.
 Traits: averaging, stateless. Not exact: mean(B) mean(A) is not mean(B A).
 
-Flower's FedAvg computes the same means if it is given the factors as arrays. The two stage adapters never
-meet in one forward pass. With the personal stage as the part that a client keeps, FedPer, FedRep and FedBABU
-are therefore the same rule too: one row in a table.
+Flower's FedAvg computes the same means of the factors. The adapters of the two stages are never used in the same
+forward pass. If a client keeps exactly its personal stage, FedPer, FedRep and FedBABU therefore equal this rule, and
+tables show one row for all of them.
 """
 
 from dataclasses import dataclass

@@ -1,19 +1,22 @@
-"""FedNova: averages steps, so that a client with more of them does not pull the objective towards itself.
+"""FedNova: averages updates per local step, so that clients with more steps do not bias the objective.
 
 Wang, Liu, Liang, Joshi, Poor, "Tackling the Objective Inconsistency Problem in Heterogeneous Federated
 Optimization", NeurIPS 2020, arXiv:2007.07481.
 
     x <- x + tau sum_k p_k (y_k - x) / tau_k,   tau = sum_k p_k tau_k,   p_k = n_k / sum n
 
-with tau_k local steps of client k, which is the paper's |a_k|_1 for plain SGD. With AdamW a step is not a
-gradient, and dividing by the number of steps is a heuristic. tau_k is what the client reports.
+where tau_k is the number of local steps that client k reports. It equals the paper's |a_k|_1 for plain SGD. With AdamW
+a step is not a gradient, and the division by the number of steps is a heuristic.
 
 Keeps: stage. The edge runs W0 + R + s B A.
-Traits: stateless. Not exact, and not averaging: equal updates y of unequal steps give x + (y - x) tau sum_k
-p_k / tau_k, at or beyond y.
+Traits: stateless. Not exact, and not averaging: equal updates y after unequal numbers of steps result in
 
-With equal steps it is FedIT: tau / tau_k = 1 and x + sum_k p_k (y_k - x) = sum_k p_k y_k. One client is the
-identity.
+    x + (y - x) tau sum_k p_k / tau_k
+
+which is y or lies beyond it.
+
+With equal numbers of steps, the rule is FedIT: tau / tau_k = 1 and x + sum_k p_k (y_k - x) = sum_k p_k y_k. One client
+is the identity.
 """
 
 from dataclasses import dataclass
@@ -41,7 +44,7 @@ class Strategy(Rule):
         self._steps += update.num_examples * update.num_steps
 
     def finish(self) -> SharedState:
-        """Return x, moved by tau mean steps."""
+        """Return x plus tau times the mean step."""
         if not self._mean.total:
             return self._shared
         tau = self._steps / self._mean.total

@@ -1,4 +1,4 @@
-"""FedRep: some layers are each client's own and trained first; the others are shared and trained after them.
+"""FedRep: each client first trains personal layers, and then the layers that it shares with the others.
 
 Collins, Hassani, Mokhtari, Shakkottai, "Exploiting Shared Representations for Personalized Federated
 Learning", ICML 2021, arXiv:2102.07078.
@@ -7,17 +7,17 @@ Learning", ICML 2021, arXiv:2102.07078.
              phi_k <- steps on phi of F_k(phi, h_k)  from phi, h_k fixed
     server   phi <- sum_k p_k phi_k,   p_k = 1 / K over the K clients of the round
 
-The paper's head is a classifier's last layer. Here h is the factors of the layers that `personal` names,
-within the shared stage. A round's steps are divided between the two, whereas the paper gives phi one step or
-one epoch. weighting = "examples" has p_k = n_k / sum n.
+In the paper, the head h is the last layer of a classifier. Here h consists of the shared stage's factors in the layers
+that `personal` selects. The steps of a round are divided between h and phi, whereas the paper trains phi for one step
+or one epoch. With weighting = "examples", p_k = n_k / sum n.
 
 Keeps: blocks (h_k stays). The global state has no factors for h: the edge runs W0 there, and W0 + s B A in
 the other layers.
 Traits: averaging (on phi), personal. Not exact, not stateless: a client keeps h_k.
 
-With no personal layer it is FedIT of the same weighting, bit for bit. The same holds if a client keeps only
-its personal-stage adapter, which never meets the shared one in a forward pass: FedPer (both trained together)
-and FedBABU (the head frozen meanwhile) then differ in nothing that is shared.
+Without personal layers, the rule equals FedIT with the same weighting bit for bit. The same holds if a client keeps
+only its personal-stage adapter, which is never used in the same forward pass as the shared one. FedPer (which trains
+both together) and FedBABU (which freezes the head meanwhile) then share the same factors.
 """
 
 from collections.abc import Mapping
@@ -42,8 +42,8 @@ class Strategy(AveragingRule):
     """Both halves of FedRep.
 
     Attributes:
-        personal: Parts of the network whose layers are personal (see `in_parts`); "" for none.
-        personal_share: Share of a round's steps on the personal layers; each part gets at least one step.
+        personal: Parts of the network whose layers are personal (see `in_parts`). "" selects none.
+        personal_share: Share of a round's steps on the personal layers. Each part gets at least one step.
     """
 
     personal: str = "up_blocks"

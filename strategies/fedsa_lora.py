@@ -3,13 +3,14 @@
 Guo, Zeng, Wang, Fan, Wang, Qu, "Selective Aggregation for Low-Rank Adaptation in Federated Learning", ICLR
 2025, arXiv:2410.01463.
 
-    client   A_k, B_k <- steps on F_k            from the common A and its own B_k (the first time: 0)
+    client   A_k, B_k <- steps on F_k            from the common A and its own B_k (0 in its first round)
     server   A <- sum_k p_k A_k,   p_k = n_k / sum n
 
 Keeps: factor (A sent, B kept). The global state's B is zero, so an edge server would run W0 + R: the shared
 stage has no common model, and only a device can run it.
-Traits: averaging (of A), personal. Not exact, not stateless: a client keeps its B. An update is one of
-FedIT's two factors.
+Traits: averaging (of A), personal. Not exact, not stateless: a client keeps its B.
+
+An update contains one of the two factors that FedIT sends.
 """
 
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ class Strategy(AveragingRule):
         return name.endswith(".lora_A")
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """Run plain training from the common A and the client's own B, which stays."""
+        """Run plain training from the common A and the client's own B, which is not sent."""
         trained = work.train(
             self.own(received, memory), trained=lambda name: self.trains(name, received.round)
         )

@@ -1,4 +1,4 @@
-"""FedSVD: B is trained and averaged, and B A is factored again periodically, which gives a new A.
+"""FedSVD: B is trained and averaged, and B A is periodically factored again, which yields a new A.
 
 Lee, Park, Lee, Wagner, Seong, Bocklet, Lee, Hwang, "FedSVD: Adaptive Orthogonalization for Private Federated
 Learning with LoRA", NeurIPS 2025, arXiv:2505.12805.
@@ -7,16 +7,15 @@ Learning with LoRA", NeurIPS 2025, arXiv:2505.12805.
     server   B <- sum_k p_k B_k,   p_k = n_k / sum n
              every `period` rounds, after the first `warmup`   U S V^T = B A,   A <- V^T,   B <- U S
 
-The authors' code has both numbers, with the same defaults: factor again after every round, from the first on.
-B A has no more directions than A has rows, so the factors hold it without loss. Directions of A that B does
-not use yet have no singular value; they stay in the span of A's rows, which V^T keeps. Before the first
-factoring, A is drawn from the run's seed, and its directions count alike: a warm-up lets B grow first.
+The authors' code has both settings with the same defaults: factor again after every round, from the first on. The rank
+of B A is at most the number of rows of A, so the factorization is lossless. Directions of A that B does not use yet
+have a singular value of zero, but remain in the span of A's rows, which V^T preserves. Before the first factorization,
+A is drawn from the run's seed, and no direction is preferred. A warm-up lets B grow first.
 
 Keeps: stage. The edge runs W0 + R + s B A.
-Traits: averaging, stateless, exact: with A common, s B A is linear in B, and factoring again does not change
-it.
+Traits: averaging, stateless, exact: with a common A, s B A is linear in B, and factoring again does not change it.
 
-With a `period` that is never reached it is FFA-LoRA.
+With a `period` that is never reached, the rule equals FFA-LoRA.
 """
 
 from dataclasses import dataclass, replace
@@ -29,8 +28,8 @@ class Strategy(AveragingRule):
     """Both halves of FedSVD.
 
     Attributes:
-        period: Rounds between two factorings.
-        warmup: Rounds before the first factoring.
+        period: Rounds between two factorizations.
+        warmup: Rounds before the first factorization.
     """
 
     period: int = 1
@@ -52,7 +51,7 @@ class Strategy(AveragingRule):
         self._factors_again = round % self.period == 0 and round > self.warmup
 
     def finish(self) -> SharedState:
-        """Return the state with the mean of B; with A = V^T and B = U S after a round that factors again."""
+        """Return the state with the mean of B, or with A = V^T and B = U S after a round that factors again."""
         updated = self._mean.total > 0
         mean = super().finish()
         if not (updated and self._factors_again):

@@ -5,14 +5,14 @@ Sun, Li, Li, Ding, "Improving LoRA in Privacy-preserving Federated Learning", IC
     client   B_k <- steps on B of F_k(B, A)      from the common B
     server   B <- sum_k p_k B_k,   p_k = n_k / sum n
 
-A is drawn from the run's seed before the first round and is the same for all. No client trains or sends it,
-so an update is half of FedIT's if A and B have the same size. A client receives the whole state, including A,
-since a client of any round may be new.
+A is drawn from the run's seed before the first round and is the same for all clients. No client trains or sends it, so
+an update is half as large as in FedIT if A and B have the same size. In every round, a client receives the whole state
+including A, since it may take part for the first time.
 
 Keeps: stage. The edge runs W0 + R + s B A.
-Traits: averaging, stateless, exact: with A common, s B A is linear in B.
+Traits: averaging, stateless, exact: with a common A, s B A is linear in B.
 
-RoLoRA is the same in its first round; so is FedSVD with a `period` that is never reached.
+The first round of RoLoRA equals this rule, and so does FedSVD with a `period` that is never reached.
 """
 
 from dataclasses import dataclass

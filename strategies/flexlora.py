@@ -6,10 +6,11 @@ Resources", NeurIPS 2024, arXiv:2402.11505.
     server   W = sum_k p_k B_k A_k = U S V^T,   p_k = n_k / sum n
     client   of rank r: A = V_r^T, B = U_r S_r, the r largest singular values, then steps on both
 
-The scale s = alpha / rank is the same at all ranks and stays outside. The state keeps the largest rank of the
-federation, and a smaller one takes its first rows, since V^T and U S are sorted. S goes to B: with half of it
-in A, a direction without a singular value would be zero in both factors and never change again. If W has
-fewer directions than the state has rows, the last rows of A keep their values, with zeros in B.
+The scale s = alpha / rank is the same at all ranks and is not part of W. The state has the largest rank of the
+federation. A client of a smaller rank takes the first rows of V^T and columns of U S, which are sorted by singular
+value. S is multiplied into B, because a direction with a singular value of zero would otherwise be zero in both
+factors and never change again. If the rank of W is below that of the state, the last rows of A keep their values, and
+the last columns of B are zero.
 
 Keeps: stage. The edge runs W0 + R + s B A at the largest rank.
 Traits: averaging, stateless, any rank. Not exact: exact only up to the truncation.

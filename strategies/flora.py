@@ -1,4 +1,4 @@
-"""FLoRA: the clients' factors are stacked and merged into the weights, and clients start anew in each round.
+"""FLoRA: the clients' factors are stacked and merged into the weights, and each round starts with fresh factors.
 
 Wang, Shen, He, Sun, Wang, Lyu, Li, "FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous
 Low-Rank Adaptations", NeurIPS 2024, arXiv:2409.05976.
@@ -7,11 +7,10 @@ Low-Rank Adaptations", NeurIPS 2024, arXiv:2409.05976.
     server   A = [p_1 A_1; p_2 A_2; ...],   B = [B_1, B_2, ...],   p_k = n_k / sum n
              R <- R + s B A = R + sum_k p_k s B_k A_k
 
-p multiplies A only; otherwise the product would carry p squared. The paper's clients merge into their W0.
-Here W0 is never written to, and R, which every machine adds to it, grows by sum_k r_k rows per round. Once a
-layer's rows have more elements than its weight, R becomes dense there and does not grow further. The state
-that is sent holds all of R, whereas the paper sends the round's stack to clients that took part from the
-start.
+Only A is multiplied by p, since the product would otherwise contain p squared. In the paper, clients merge the product
+into their W0. Here W0 never changes, and R, which every machine adds to it, grows by sum_k r_k rows per round. Once
+the rows of a layer have more elements than its weight, R becomes dense there and stops growing. The server sends all
+of R in every round, whereas the paper sends the stack of the round to clients that took part from the start.
 
 The fresh A of a client is drawn from the run's seed for each (round, client), uniform in +-1 / sqrt(fan_in)
 as in peft, so that stacked rows differ. The global state's own factors are never trained: B is zero. The edge
@@ -68,7 +67,7 @@ class Strategy(Rule):
         self._stack = ProductSum()
 
     def add(self, update: Update) -> None:
-        """Stack n_k A_k below the rows and B_k next to the columns of the other clients."""
+        """Append n_k A_k to the stacked rows and B_k to the stacked columns."""
         self._stack.add(update.num_examples, update.lora())
 
     def finish(self) -> SharedState:

@@ -1,18 +1,16 @@
-"""Full weights: all weights of the shared stage, which adapters approximate.
+"""Full weights: averaging of all weights of the shared stage, which adapters approximate.
 
 McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-Efficient Learning of Deep Networks from
 Decentralized Data", AISTATS 2017, arXiv:1602.05629 (FedAvg), on every linear and convolutional layer.
 
     R = sum_k p_k R_k,   p_k = n_k / sum n,   the weight of a layer is W0 + R in the shared stage
 
-R is a dense residual that starts at zero; there are no factors. W0 stays, since the personal stage runs on
-it.
+R is a dense residual that starts at zero. There are no factors. W0 is kept, since the personal stage uses it.
 
 Keeps: stage. The edge runs W0 + R.
 Traits: averaging, stateless, exact: the effective weight is linear in what is averaged.
 
-Bytes: all weights of these layers, in both directions. Ranks have no meaning here: all clients train the
-same.
+Bytes: all weights of these layers, in both directions. Ranks have no effect: all clients train all weights.
 """
 
 from dataclasses import dataclass, replace
@@ -35,7 +33,7 @@ class Strategy(AveragingRule):
     def initial(self, shared: SharedState) -> SharedState:
         """Return the state with zero residuals in place of factors.
 
-        If the state brings no residuals, the layers with factors get them.
+        If the state has no residuals, the layers with factors get one.
         """
         adapted = {
             layer: torch.zeros((len(up), *down.shape[1:])) for layer, (down, up) in shared.lora.items()

@@ -3,16 +3,15 @@
 Cho, Liu, Xu, Fahrezi, Joshi, "Heterogeneous LoRA for Federated Fine-tuning of On-Device Foundation Models",
 EMNLP 2024, arXiv:2401.06432.
 
-    client   F_k(A, B) + lambda sum_layers |A[q:]| |B[:, q:]|,   q = floor(gamma r_k), 1 at least
-             r_k <- q when the sum is smaller after the round's steps than before them
+    client   F_k(A, B) + lambda sum_layers |A[q:]| |B[:, q:]|,   q = max(1, floor(gamma r_k))
+             r_k <- q if the sum is smaller after the round's steps than before them
     server   A <- sum_k w_k pad(A_k),   B <- sum_k w_k pad(B_k),   w_k = |B_k A_k| / sum_j |B_j A_j|
     down     the first r_k rows of A and columns of B, at the same scale s
 
-with Frobenius norms; pad fills up to the state's rank with zeros. w belongs to each layer, and n_k does not
-count. If no client has moved a layer, all w_k are equal. A client has one rank in all its layers, so it
-prunes by their sum. The server remembers the rank that a client pruned to and sends no more than that: a
-client that asks for more gets its pruned rank. Since B starts at zero, no client prunes in the first round;
-gamma = 1 never prunes.
+with Frobenius norms. pad appends zeros up to the state's rank. Each layer has its own weights w_k, which do not depend
+on n_k. If no client has changed a layer, all its w_k are equal. A client has the same rank in all layers, so the sum
+over the layers decides about pruning. The server stores the rank that a client pruned to and sends factors of at most
+this rank. Since B starts at zero, no client prunes in the first round. With gamma = 1, no client ever prunes.
 
 Keeps: stage. The edge runs W0 + R + s B A.
 Traits: averaging, any rank. Not exact: factors are averaged separately. Not stateless: the server keeps the
@@ -39,7 +38,7 @@ from fedaigc.strategy.rule import (
     truncated,
 )
 
-# in place of a norm of zero, so that a layer that no client moved has equal weights
+# replaces a norm of zero, so that a layer that no client changed has equal weights
 _SMALLEST = 1e-12
 
 
@@ -83,7 +82,7 @@ class Strategy(Rule):
         return LocalResult(self.sent(trained, received.round), rank=trained.rank)
 
     def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
-        """Return the first rows and columns, of the client's rank or of the rank it pruned to."""
+        """Return the first rows of A and columns of B, up to the client's rank or the rank that it pruned to."""
         pruned = self._ranks.get(client, rank)
         return Received(truncated(truncated(shared, rank), min(rank, pruned)), round)
 
@@ -107,7 +106,7 @@ class Strategy(Rule):
         return replace(self._shared, lora={**self._shared.lora, **found})
 
     def state(self) -> dict[str, Tensor]:
-        """Return the rank that each client sent last."""
+        """Return the rank of each client's last update."""
         return {"ranks": torch.tensor(sorted(self._ranks.items()))} if self._ranks else {}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -116,7 +115,7 @@ class Strategy(Rule):
 
 
 def _last_rows(tensors: Parameters, kept: int) -> Tensor:
-    """Return sum_layers |A[q:]| |B[:, q:]|, a scalar; zero if all rows are kept."""
+    """Return sum_layers |A[q:]| |B[:, q:]|, a scalar, which is zero if all rows are kept."""
     layers = [name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A")]
     norms = [
         tensors[f"{layer}.lora_A"][kept:].norm() * tensors[f"{layer}.lora_B"][:, kept:].norm()

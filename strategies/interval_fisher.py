@@ -1,39 +1,38 @@
 """Interval Fisher: a Fisher merge in which every noise interval has equal weight. Ours; it uses the timestep.
 
-A client's data may teach much about the noisiest steps and little about the others, and gradients differ by
-orders of magnitude between noise levels. A Fisher merge (Matena and Raffel, "Merging Models with
-Fisher-Weighted Averaging", NeurIPS 2022, arXiv:2111.09832) therefore follows the interval with the largest
-gradients. Let the shared stage's timesteps be cut into M equal intervals i. Let F_{k,i,l} be the trace of the
-empirical Fisher of tensor l on interval i of client k's data: the mean of |grad_l|^2 over mini-batches, at
-the client's trained weights. The merge minimises
+A client's data may be informative about the noisiest steps and not about the others, and gradients differ by orders
+of magnitude between noise levels. The interval with the largest gradients therefore dominates a Fisher merge (Matena
+and Raffel, "Merging Models with Fisher-Weighted Averaging", NeurIPS 2022, arXiv:2111.09832). Divide the timesteps of
+the shared stage into M equal intervals i. Let F_{k,i,l} be the trace of the empirical Fisher matrix of tensor l on
+interval i of client k's data: the mean of |grad_l|^2 over mini-batches, at the client's trained weights. The merge
+minimises
 
     sum_k p_k sum_i (1 / Z_i) sum_l F_{k,i,l} |theta_l - theta_{k,l}|^2,   Z_i = sum_k p_k sum_l F_{k,i,l}
 
-over theta, with p_k = n_k / sum n. These are curvature-weighted distances to the clients' solutions, and Z_i
-makes the intervals count alike. The objective is a sum of quadratics in each theta_l, so setting the
-derivative to zero gives
+over theta, with p_k = n_k / sum n. The terms are curvature-weighted distances to the clients' solutions, and Z_i gives
+all intervals the same weight. The objective is a sum of quadratics in each theta_l, so setting the derivative to zero
+yields
 
     theta_l = sum_k w_{k,l} theta_{k,l},   w_{k,l} = p_k sum_i F_{k,i,l} / Z_i, divided by its sum over k
 
-The weights of a tensor sum to 1, so equal updates are a fixed point, and one client is the identity. If every
-client's gradients of a tensor are zero, its w is p_k. An interval in which all gradients are zero is left
-out.
+The weights of a tensor sum to 1, so equal updates are a fixed point, and one client is the identity. If the gradients
+of a tensor are zero on all clients, w_{k,l} = p_k. An interval in which all gradients are zero is omitted.
 
-With M = 1, Z cancels and w is proportional to p_k F_{k,l}: the plain Fisher merge. With `shuffled` the labels
-of the gradient batches are permuted at random on each client, so that E F_{k,i,l} = mean_j F_{k,j,l} for
-every i. As batches grow, all Z_i agree and w is again proportional to p_k sum_j F_{k,j,l}. So `shuffled` is
-the control: the same bytes and passes, without the information of the timestep.
+With M = 1, Z cancels and w is proportional to p_k F_{k,l}, which is the plain Fisher merge. With `shuffled`, each
+client randomly permutes the labels of its gradient batches, so that E F_{k,i,l} = mean_j F_{k,j,l} for every i. As the
+number of batches grows, all Z_i converge to the same value, and w is again proportional to p_k sum_j F_{k,j,l}.
+`shuffled` is therefore a control with the same number of bytes and passes, but without information on the timestep.
 
 The costs beyond FedIT are:
 
-- M x `batches` more forward and backward passes per round. A comparison at equal computation must give them
-  to FedIT as steps.
-- A table of M floats per tensor, sent as its square root with one row per interval (for the number formats,
-  and since no square is negative): 2,880 bytes with the shipped model at M = 4, which is 0.2 % of its factors
-  at rank 8 and 0.8 % at rank 2.
+- M x `batches` more forward and backward passes per round. In a comparison at equal computation, FedIT must run the
+  corresponding number of additional steps.
+- A table of M floats per tensor. One row per interval is sent, as square roots, which suit the number formats better
+  and cannot encode negative values: 2,880 bytes with the embedded model at M = 4, which is 0.2 % of its factors at
+  rank 8 and 0.8 % at rank 2.
 
-For mini-batches of b images, |grad|^2 is the Fisher trace / b plus the square of the mean gradient, so b must
-be the same everywhere. A client that overstates its table outweighs the others.
+For mini-batches of b images, |grad|^2 is the Fisher trace / b plus the square of the mean gradient, so b must be the
+same on all clients. A client that overstates its table outweighs the others.
 
 Keeps: stage. The edge runs W0 + R + s B A.
 Traits: averaging, stateless. Not exact: factors are averaged separately.
@@ -81,7 +80,7 @@ class Strategy(Rule):
             raise ValueError(f"intervals and batches start at 1, got {self.intervals} and {self.batches}")
 
     def expected(self, received: Received, rank: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the factors, and of a row for each interval with a number for each of them."""
+        """Return the shapes of the factors, and of one row per interval with one number for each factor."""
         shapes = super().expected(received, rank)
         return shapes | {f"{_ROW}{interval}": (len(shapes),) for interval in range(self.intervals)}
 
@@ -106,9 +105,9 @@ class Strategy(Rule):
         return LocalResult(sent | rows)
 
     def download(self, shared: SharedState, client: int, rank: int, round: int) -> Received:
-        """Return the state; with `shuffled` also numbers whose order is the permutation.
+        """Return the state and, with `shuffled`, random numbers whose order encodes the permutation.
 
-        Their order is a permutation however the number format rounds them.
+        Rounding in a number format cannot turn their order into anything but a permutation.
         """
         received = super().download(shared, client, rank, round)
         if not self.shuffled:
@@ -141,7 +140,7 @@ class Strategy(Rule):
 
             theta_l = sum_i (1 / Z_i) sum_k p_k F_{k,i,l} theta_{k,l} / sum_i (1 / Z_i) sum_k p_k F_{k,i,l}
 
-        A tensor whose sum of F is zero takes the mean of the clients.
+        A tensor whose F are all zero takes the mean of the clients.
         """
         theta = self._mean.finish()
         if not theta:
@@ -159,7 +158,7 @@ class Strategy(Rule):
         return self._shared.with_tensors(theta)
 
     def _labels(self, received: Received) -> Iterator[int]:
-        """Yield the interval that each gradient batch counts for, in the order of the batches."""
+        """Yield the interval to which each gradient batch is assigned, in the order of the batches."""
         labels = [interval for interval in range(self.intervals) for _ in range(self.batches)]
         if not self.shuffled:
             return iter(labels)

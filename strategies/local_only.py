@@ -1,8 +1,8 @@
-"""Local only: the baseline without a federation. Nothing is sent; each client continues from its own factors.
+"""Local only: the baseline without aggregation, in which each client continues from its own factors.
 
     A_k, B_k <- steps on F_k from A_k, B_k
 
-Keeps: stage, except that nothing is sent. The global state does not change, and the edge runs W0.
+Keeps: stage, but clients send no tensors. The global state does not change, and the edge runs W0.
 Traits: personal, any rank. Not averaging, not stateless: a client keeps its factors.
 """
 
@@ -25,7 +25,7 @@ from fedaigc.strategy.rule import (
 
 @dataclass
 class Strategy(Rule):
-    """Both halves; the server half does nothing."""
+    """Both halves of local training; the server half does nothing."""
 
     weighting = None
     traits = Traits(averaging=False, stateless=False, any_rank=True, personal=True)
@@ -35,7 +35,7 @@ class Strategy(Rule):
         return False
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """Train from the client's own factors; the first time, from the common ones."""
+        """Train from the client's own factors, or from the common ones in its first round."""
         before = self.own(received, memory)
         after = work.train(before, trained=lambda name: self.trains(name, received.round))
         return LocalResult({}, after.adapter.tensors())
@@ -49,7 +49,7 @@ class Strategy(Rule):
         return Received(truncated(shared, rank), round)
 
     def start(self, shared: SharedState, round: int) -> None:
-        """Keep the state, which does not change."""
+        """Store the state, which does not change."""
         self._shared = shared
 
     def add(self, update: Update) -> None:

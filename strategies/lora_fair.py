@@ -7,12 +7,12 @@ ICCV 2025, arXiv:2411.14961.
     B = B' + dB,   dB = argmin |W - (B' + dB) A|^2 + lambda |dB|^2
                       = (W - B' A) A^T (A A^T + lambda I)^-1
 
-with Frobenius norms. The paper measures the first term by a cosine similarity and descends; the squared
-distance has this closed form. The scale s is outside of all terms. Clients start from the corrected factors.
+with Frobenius norms. The paper measures the first term by a cosine similarity and minimises it by gradient descent,
+whereas the squared distance has this closed form. No term contains the scale s. Clients start from the corrected
+factors.
 
 Keeps: stage. The edge runs W0 + R + s B A.
-Traits: averaging, stateless. Not exact: the part of W outside the span of A's rows is lost, and lambda limits
-dB.
+Traits: averaging, stateless. Not exact: the part of W outside the span of A's rows is lost, and lambda shrinks dB.
 """
 
 from dataclasses import dataclass, replace

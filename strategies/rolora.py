@@ -6,12 +6,13 @@ NeurIPS 2025, arXiv:2502.01755. (The earlier arXiv:2409.02346 has another title 
     odd rounds    B <- sum_k p_k B_k,   B_k trained from B with A fixed
     even rounds   A <- sum_k p_k A_k,   A_k trained from A with B fixed,   p_k = 1 / K
 
-over the K clients of the round; weighting = "examples" has p_k = n_k / sum n, as in the authors' code. Rounds
-count from 1. B, which starts at zero, comes first, since the gradient of A is zero while B = 0.
+over the K clients of the round. With weighting = "examples", p_k = n_k / sum n, as in the authors' code. Rounds are
+numbered from 1. B is trained first, because it starts at zero, and the gradient of A is zero while B = 0.
 
 Keeps: stage. The edge runs W0 + R + s B A.
-Traits: averaging, stateless, exact in each round: one factor is common, and s B A is linear in the other. An
-update is one of FedIT's two factors.
+Traits: averaging, stateless, exact in each round: one factor is common, and s B A is linear in the other.
+
+An update contains one of the two factors that FedIT sends.
 """
 
 from dataclasses import dataclass

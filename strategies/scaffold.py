@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates against the drift of clients.
+"""SCAFFOLD: control variates that correct the drift of clients.
 
 Karimireddy, Kale, Mohri, Reddi, Stich, Suresh, "SCAFFOLD: Stochastic Controlled Averaging for Federated
 Learning", ICML 2020, arXiv:1910.06378.
@@ -8,19 +8,19 @@ Learning", ICML 2020, arXiv:1910.06378.
     server   x <- x + eta_g sum_k p_k (y_k - x)
              c <- c + (|S| / N) sum_k p_k (c_k' - c_k)
 
-over the |S| clients of the round, of N clients in all. p_k = 1 / |S| as in the paper; with weighting =
-"examples" p_k = n_k / sum n, for an objective with these weights.
+where S is the set of the round's clients and N the number of all clients. p_k = 1 / |S| as in the paper. With
+weighting = "examples", p_k = n_k / sum n, for an objective with these weights.
 
-With plain SGD, x - y = eta sum_j (g_j - c_k + c), so that option II is c_k' = (1 / K) sum_j g_j, the mean of
-the raw gradients of the steps. This rule computes that mean. It is still a gradient under AdamW or clipping,
-where (x - y) / (K eta) is a mean of normalised steps and would dominate the gradients. With AdamW the
-correction enters before the normalisation, for which the paper proves nothing.
+With plain SGD, x - y = eta sum_j (g_j - c_k + c), so option II is c_k' = (1 / K) sum_j g_j, the mean of the raw
+gradients of all steps. This rule computes this mean, which is a gradient also under AdamW or clipping, where
+(x - y) / (K eta) is a mean of normalised steps and would be much larger than the gradients. With AdamW, the correction
+is added before the normalisation, a case that the theory of the paper does not cover.
 
 Keeps: stage. The edge runs W0 + R + s B A.
 Traits: averaging (while eta_g = 1). Not exact, not stateless: the server keeps c, a client c_k.
 
-For given updates x moves as FedIT's; the difference is how the updates are made, from the second round on.
-Bytes: twice those of FedIT, in both directions.
+With the same weighting, the aggregation of x is that of FedIT. The updates differ from the second round on. Messages
+are twice as large as in FedIT, in both directions.
 """
 
 from collections.abc import Mapping
@@ -64,12 +64,12 @@ class Strategy(AveragingRule):
         self._control: dict[str, Tensor] = {}
 
     def expected(self, received: Received, rank: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the factors, and of the change of each one's control variate."""
+        """Return the shapes of the factors, and of the change of the control variate of each factor."""
         shapes = super().expected(received, rank)
         return shapes | {f"{_CONTROL}{name}": shape for name, shape in shapes.items()}
 
     def client(self, work: LocalWork, received: Received, memory: Mapping[str, Tensor]) -> LocalResult:
-        """Take steps along g(y) - c_k + c; c_k' is the mean of g(y)."""
+        """Take steps along g(y) - c_k + c, and set c_k' to the mean of g(y)."""
         c = dict(received.extra)
         c_k = {name: memory.get(name, torch.zeros_like(value)) for name, value in c.items()}
         gradients = {name: torch.zeros_like(value) for name, value in c.items()}
@@ -111,7 +111,7 @@ class Strategy(AveragingRule):
         self._num_updates += 1
 
     def finish(self) -> SharedState:
-        """Return the state with x moved, and move c."""
+        """Return the state with the new x, and update c."""
         means = self._mean.finish()
         if not means:
             return self._shared
