@@ -1,1 +1,1 @@
-"""Deployments on this machine for tests and measurements: started, captured, slowed down, attacked."""
+"""Deployments on this machine for tests and measurements: start, capture, slow down and attack them."""

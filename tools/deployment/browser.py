@@ -1,4 +1,4 @@
-"""A real browser for tests: Chromium without a window, driven over its DevTools protocol."""
+"""A real browser for tests: headless Chromium, controlled through the DevTools protocol."""
 
 import base64
 import contextlib
@@ -23,14 +23,16 @@ _KEYS = {
 
 
 def chromium() -> str | None:
-    """The path of a Chromium, None where there is none."""
+    """Return the path of Chromium, or None if it is not installed."""
     return next((path for name in NAMES if (path := shutil.which(name)) is not None), None)
 
 
 class Browser:
-    """One page of a browser. What it asked for and what it complained of is kept.
+    """One page of a browser, with a log of its requests and errors.
 
-    requests: the URLs, in their order. complaints: errors of the console, and exceptions.
+    Attributes:
+        requests: URLs of all requests, in order.
+        complaints: Warnings and errors of the console, and exceptions.
     """
 
     def __init__(self, connection: ClientConnection) -> None:
@@ -68,35 +70,35 @@ class Browser:
                 self.complaints.append(json.dumps(told["args"]))
 
     def open(self, url: str) -> None:
-        """Go to a page."""
+        """Open a page and wait until it is loaded."""
         self.call("Page.navigate", url=url)
         self.wait("document.readyState === 'complete'")
 
     def value(self, expression: str) -> Any:
-        """The value of an expression in the page."""
-        # the test may look into the page where the page's own policy would not let code come in
+        """Return the value of a JavaScript expression in the page."""
+        # the protocol evaluates expressions even if the content security policy of the page forbids scripts
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
     def wait(self, expression: str, timeout_s: float = 30.0) -> None:
-        """Until the expression is true in the page."""
+        """Wait until a JavaScript expression is true in the page."""
         deadline = time.monotonic() + timeout_s
         while not self.value(expression):
             assert time.monotonic() < deadline, f"not in time: {expression}"
             time.sleep(0.1)
 
     def press(self, key: str) -> None:
-        """Press a key and let it go: "Tab" or "Enter"."""
+        """Press and release the key "Tab" or "Enter"."""
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, **_KEYS[key])
 
     def type(self, text: str) -> None:
-        """Type into what has the focus."""
+        """Type text into the focused element."""
         self.call("Input.insertText", text=text)
 
     def resize(self, width: int, height: int, *, phone: bool = False, dark: bool = False) -> None:
-        """Set the size of the window, and which colours its user prefers."""
+        """Set the size of the window and the preferred colour scheme."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -108,7 +110,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def screenshot(self, path: Path, height: float | None = None) -> None:
-        """Keep a picture of the page, of its whole height or its first `height` pixels."""
+        """Save a screenshot of the whole page, or of its first `height` pixels."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"], "scale": 1}
         shot = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
@@ -117,7 +119,7 @@ class Browser:
 
 @contextlib.contextmanager
 def browser() -> Iterator[Browser]:
-    """A browser with an empty profile of its own; it ends with the block."""
+    """Run a browser with an empty profile within the context."""
     program = chromium()
     assert program is not None
     with tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as profile:
@@ -144,7 +146,7 @@ def browser() -> Iterator[Browser]:
 
 
 def _page_of(profile: Path, process: "subprocess.Popen[bytes]") -> str:
-    """The address at which the browser's only page is driven."""
+    """Return the DevTools address of the browser's only page."""
     port_file = profile / "DevToolsActivePort"
     _until(lambda: port_file.exists() and "\n" in port_file.read_text(), process)
     port = port_file.read_text().split("\n")[0]

@@ -1,15 +1,17 @@
-"""Finds canaries, made-up words and patterns that occur nowhere else, in captured traffic, logs and files.
+"""Search for canaries (unique words and patterns) in captured traffic, logs and files.
 
-    plain, UTF-16         a word, in any case
-    base64, hexadecimal,  a word in what the bytes hold in that form, wherever it begins; where forms are
-    gzip, zlib, zstd, zip   nested, the outermost is named
-    token ids             three ids in a row of a prompt, one of them of a canary, as numbers of any width
-    embedding, latents    of prompts and pictures, by correlation (see `tools.leaks.correlation`)
-    pixels                in rows, planes or grey, by correlation
-    PNG, JPEG, ...        any picture file at all, with the correlation of what it shows
+The search reports canaries in these forms:
 
-Numbers are searched as bytes of every common format at every offset, as the values that were decoded, and as
-they are printed in a text.
+    plain, UTF-16           a word, in upper or lower case
+    base64, hexadecimal,    a word in an encoded or compressed part at any position. For nested forms, the
+    gzip, zlib, zstd, zip   outermost is reported.
+    token ids               three consecutive ids of a prompt, at least one of a canary, as numbers of any width
+    embedding, latents      of prompts and pictures, by correlation (see `tools.leaks.correlation`)
+    pixels                  in rows, planes or grey, by correlation
+    PNG, JPEG, ...          any picture file, with its correlation with the canaries
+
+Numbers are searched for as bytes of every common format at every offset, as decoded values, and in decimal notation
+in a text.
 """
 
 import re
@@ -42,9 +44,15 @@ _PRINTED_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 @dataclass(frozen=True)
 class Canaries:
-    """What to look for; all but the words of any shape, pixels [height, width, 3].
+    """The content to search for.
 
-    token_ids: one sequence a prompt. public_ids: ids of words that are no canaries.
+    Attributes:
+        words: The words.
+        token_ids: Token ids of each prompt.
+        public_ids: Token ids of words that are not canaries.
+        embeddings: Text embeddings of prompts, of any shape.
+        pixels: Pictures [height, width, 3].
+        latents: Latents of pictures, of any shape.
     """
 
     words: frozenset[str]
@@ -57,7 +65,7 @@ class Canaries:
 
 @dataclass(frozen=True)
 class Found:
-    """A canary: where, in which form, and what it was."""
+    """An occurrence of a canary: its path, its form and its content."""
 
     path: str
     form: str
@@ -65,7 +73,7 @@ class Found:
 
 
 class Search:
-    """Searches for the canaries. What was searched once is not searched again."""
+    """Searches for canaries, and skips bytes that it has searched before."""
 
     def __init__(self, canaries: Canaries) -> None:
         self._words = [(word, *in_bytes(word.lower())) for word in sorted(canaries.words)]
@@ -93,15 +101,15 @@ class Search:
         self._searched: set[bytes] = set()
 
     def values(self, value: Any, path: str) -> list[Found]:
-        """In plain data: dicts, lists, strings, numbers, bytes and arrays."""
+        """Search dicts, lists, strings, numbers, bytes and arrays."""
         return list(dict.fromkeys(self._plain(value, path)))
 
     def raw(self, data: bytes, path: str) -> list[Found]:
-        """In bytes of any kind."""
+        """Search bytes of any kind."""
         return list(dict.fromkeys(self._bytes(data, path, MAX_NESTING, "")))
 
     def files(self, folder: Path, path: str) -> list[Found]:
-        """In every file below a folder; the rows of databases one by one, and numbers printed in texts."""
+        """Search every file below a folder, including rows of databases and numbers in texts."""
         found: list[Found] = []
         for file in sorted(folder.rglob("*")):
             if not file.is_file():
@@ -179,12 +187,12 @@ class Search:
             yield Found(path, form, found)
 
     def _likeness(self, picture: Image.Image) -> float:
-        """The largest correlation of a picture with a canary's, in grey and at its size."""
+        """Return the largest correlation of a picture with those of the canaries, in grey and at their size."""
         return max((_correlation(picture, canary) for canary in self._pixels), default=0.0)
 
 
 def _views(data: bytes) -> Iterator[Numbers]:
-    """The bytes as numbers of every width, from every offset: a header of any length may precede them."""
+    """Yield the bytes as numbers of every width from every offset, since a header of any length may precede them."""
     for kind in _CORRELATED_VIEWS:
         width = np.dtype(kind).itemsize
         for shift in range(width):
@@ -203,7 +211,7 @@ def _correlation(picture: Image.Image, canary: npt.NDArray[Any]) -> float:
 
 
 def _rows(database: Path) -> Iterator[list[Any]]:
-    """Every row of every table, with the table's name."""
+    """Yield every row of every table, with the name of the table."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         for (table,) in tables:

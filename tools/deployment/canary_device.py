@@ -1,10 +1,14 @@
-"""`fedaigc device start` on a device with canaries, honest or not.
+"""Run `fedaigc device start` on a device with canaries, which is honest or leaks them.
 
     python -m tools.deployment.canary_device WAY device start HOME ...
 
-Its taxonomy has one more word, a leaf below the apple. WAY is "honest"; "failing", whose work fails with
-errors that quote prompts and captions; or "leaking", whose replies hold each canary in each form. Everything
-else is the real thing: key, SuperNode, relay, socket and home.
+The taxonomy of the device has one additional word, a leaf below the apple. WAY is one of
+
+    honest     an unmodified device
+    failing    work fails with errors that quote prompts and captions
+    leaking    replies contain each canary in each form
+
+Key, SuperNode, relay, socket and home are the real ones.
 """
 
 import base64
@@ -37,7 +41,7 @@ FAILING_ROUND = 2
 
 
 def canary_taxonomy() -> Taxonomy:
-    """The knowledge graph with a made-up kind of apple."""
+    """Return the knowledge graph with a fictitious kind of apple."""
     known = _LOAD()
     hypernyms = {concept: list(known.graph.successors(concept)) for concept in known.graph}
     return Taxonomy(hypernyms | {LEAF_CONCEPT: [APPLE]}, {**known._senses, LEAF: (LEAF_CONCEPT,)})
@@ -47,7 +51,7 @@ _LOAD = Taxonomy.load
 
 
 class Secrets:
-    """The private content of a home, as a device that leaks would send it."""
+    """The private content of a home, in the forms that a leaking device would send."""
 
     def __init__(self, home: Path, pipe: Any, size: int) -> None:
         opened = Home.open(home)
@@ -68,7 +72,7 @@ def _file(picture: Any, format: str) -> bytes:
 
 
 def _longer(text: str) -> str:
-    """Zstd leaves a short text as it is: it would be found as plain."""
+    """Return a longer text, because zstd does not compress a short one, which would be found as plain text."""
     return " ".join((text, text[::-1], text.upper(), text.swapcase()[::-1]))
 
 
@@ -89,25 +93,25 @@ FORMS: dict[str, Callable[[Secrets], bytes]] = {
 
 
 class Failing(Device):
-    """Fails in a round and at tasks that run alone, with errors that quote what is private."""
+    """Fails in one round and in tasks without a group, with errors that quote private content."""
 
     def train(self, run: str, received: Any, *args: Any, **options: Any) -> Any:
-        """Fails in one round."""
+        """Fail in round `FAILING_ROUND`."""
         if received.round == FAILING_ROUND:
             captions = [item.caption for item in self.images.all()]
             raise RuntimeError(f"cannot learn {captions} beside {self.prompts.all()[0].prompt!r}")
         return super().train(run, received, *args, **options)
 
     def alone(self, task_id: str, *args: Any, **options: Any) -> Any:
-        """Fails."""
+        """Fail."""
         raise RuntimeError(f"cannot draw {self.prompts.get(task_id).prompt!r}")
 
 
 class Leaking(agent.Agent):
-    """Sends what it should not, beside what is asked, and says it in its log."""
+    """Adds private content to its replies and to its log."""
 
     def answer(self, ask: Ask, config: str, content: RecordDict) -> RecordDict:
-        """The reply, with leaks in it."""
+        """Return the reply with leaks."""
         reply = super().answer(ask, config, content)
         secrets = Secrets(self.home.root, self._pipe, 32)
         print(f"asked for {ask} beside {secrets.prompt!r}, which is {secrets.token_ids}", flush=True)
@@ -122,7 +126,7 @@ class Leaking(agent.Agent):
 
 
 def _hidden(array: bytes, secrets: Secrets) -> np.ndarray:
-    """The weights of an update with private tensors among them, small as weights are."""
+    """Return the weights of an update with private tensors in them, scaled to the size of weights."""
     weights = array_of(array).copy()
     parts = (0.01 * secrets.embedding, 0.01 * secrets.latents + 1, 1e-3 * secrets.pixels, secrets.token_ids)
     hidden = np.concatenate([np.asarray(part, np.float32).ravel() for part in parts])

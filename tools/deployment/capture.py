@@ -1,4 +1,4 @@
-"""A deployment whose traffic is captured: three devices with canaries, and then one of them leaks."""
+"""A deployment with captured traffic: three devices with canaries, first without and then with a leaking device."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,8 +23,8 @@ from .recorder import Recorder, recording
 from .running import Devices, answers, deployment, wait_for
 
 MODIFIER = "zorblatique"
-# two groups of three, "a fruit on a table" and "a mammal near a river"; the device of a prompt is its place
-# in the list modulo three
+# two groups of three, "a fruit on a table" and "a mammal near a river"; the device of a prompt is its index modulo
+# three
 PROMPTS = (
     f"a {MODIFIER} apple on a table",
     f"a {LEAF} on a table",
@@ -33,7 +33,7 @@ PROMPTS = (
     "a cat near a river",
     f"a {MODIFIER} horse near a river",
 )
-# nothing of it is disclosed, and its device fails to draw it
+# the device discloses nothing of this prompt, and fails to draw it
 ALONE = f"a {MODIFIER} tango"
 CAPTION = f"a {MODIFIER} carpet on a table"
 FRUIT, MAMMAL, TABLE, RIVER = "n07721676", "n01864419", "n04386330", "n09434308"
@@ -44,16 +44,21 @@ _START_TIMEOUT_S = 1500.0
 
 
 def pattern(seed: int) -> Image.Image:
-    """Patches of colour: large enough for JPEG, too small to look like the steps and slopes of weights."""
+    """Return colour patches that survive JPEG, but are too small to resemble the steps and slopes of weights."""
     patches = np.random.default_rng(seed).integers(0, 256, (SIZE // 2, SIZE // 2, 3), dtype=np.uint8)
     return Image.fromarray(patches).resize((SIZE, SIZE), Image.Resampling.NEAREST)
 
 
 @dataclass
 class Captured:
-    """What was captured of a run, decoded, and what was found in it.
+    """The captured traffic of a run, and the canaries in it.
 
-    disclosed: of the concepts that the devices disclose, which are looked for as the canaries are.
+    Attributes:
+        traffic: The decoded traffic.
+        rest: Bytes that belong to no complete exchange.
+        num_bytes: Number of bytes from and to the devices, without TLS.
+        found: Occurrences of canaries.
+        disclosed: Occurrences of concepts that the devices disclose, found by the same search.
     """
 
     traffic: Traffic
@@ -65,9 +70,7 @@ class Captured:
 
 @dataclass
 class Captures:
-    """An honest run with one device that fails at times, what was found in files after it, and a run with a
-    device that leaks.
-    """
+    """An honest run with a failing device, the canaries in files after it, and a run with a leaking device."""
 
     config: FederationConfig
     honest: Captured
@@ -78,7 +81,7 @@ class Captures:
 
 
 def federation(root: Path, model: Path) -> FederationConfig:
-    """The configuration of the run, and its homes with pictures and prompts."""
+    """Return the configuration of the run, after creating homes with pictures and prompts."""
     config = parse_config(
         {
             "homes": root / "homes",
@@ -136,7 +139,7 @@ def canaries(config: FederationConfig) -> Canaries:
 
 
 def capture(root: Path, model: Path) -> Captures:
-    """Run both, and search."""
+    """Run the honest and the leaking deployment, and search both."""
     config = federation(root, model)
     with deployment(config, root / "server", NUM_DEVICES) as devices:
         door = devices.state.port
@@ -166,7 +169,7 @@ def capture(root: Path, model: Path) -> Captures:
 
 
 def _start(devices: Devices, recorder: Recorder, client: int, way: str) -> None:
-    """Start a device behind a recorder, and wait until the server knows that it is there."""
+    """Start a device behind a recorder, and wait until the server has activated it."""
     log = devices.folder / "flower" / "superlink.log"
     before = log.read_text(errors="replace").count("Activated node_id=")
     behind = devices.state
@@ -211,7 +214,7 @@ def _in_folders(search: Search, folders: dict[str, Path]) -> list[Found]:
 
 
 def table(captured: Captured) -> Iterator[str]:
-    """Kinds of messages and calls, their number and their bytes, as lines."""
+    """Yield one line per kind of message and call, with their number and size."""
     kinds: dict[str, list[Told]] = {}
     for told in captured.traffic.told:
         kinds.setdefault(str(told), []).append(told)

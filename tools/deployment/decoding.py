@@ -1,7 +1,6 @@
-"""What was captured, as Flower's messages and then as those of the federation.
+"""Decoding of captured traffic into Flower's messages, and of these into messages of the federation.
 
-Nothing is passed over in silence: what cannot be read to its last byte is in `Traffic.unread`, with the
-reason.
+Nothing is dropped silently: everything that cannot be decoded to its last byte is listed in `Traffic.unread`.
 """
 
 from collections import Counter
@@ -35,7 +34,7 @@ def _kebab(name: str) -> str:
     return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
 
 
-# by path, as Flower itself describes the service: the types of request and response
+# types of request and response by path, from Flower's own description of the service
 _TYPES: dict[str, tuple[type[Proto], type[Proto]]] = {
     FLEET + _kebab(method.name): (
         message_factory.GetMessageClass(method.input_type),
@@ -47,7 +46,14 @@ _TYPES: dict[str, tuple[type[Proto], type[Proto]]] = {
 
 @dataclass(frozen=True)
 class Told:
-    """A message of the federation. up: from a device. num_bytes: of all its objects. content: plain data."""
+    """A message of the federation.
+
+    Attributes:
+        up: Whether a device sent it.
+        kind: Its kind.
+        num_bytes: Total size of its objects.
+        content: Its content as plain data.
+    """
 
     up: bool
     kind: str
@@ -60,10 +66,14 @@ class Told:
 
 @dataclass
 class Traffic:
-    """Everything captured, decoded.
+    """The decoded traffic of a capture.
 
-    calls: number and bytes of the calls of Flower's transport, by path. plain: the fields of each call.
-    told: the messages that they carried. unread: what could not be decoded, and why.
+    Attributes:
+        calls: Number of calls of Flower's transport, by path.
+        call_bytes: Number of bytes of these calls, by path.
+        plain: Name and fields of each call.
+        told: The messages that the calls carried.
+        unread: Descriptions of everything that could not be decoded.
     """
 
     calls: Counter[str] = field(default_factory=Counter)
@@ -117,7 +127,11 @@ def decoded(exchanges: Iterable[Exchange]) -> Traffic:
 
 
 def _parsed(data: bytes, kind: type[Proto]) -> Proto:
-    """ValueError unless all of the bytes are fields that the type knows."""
+    """Return the message.
+
+    Raises:
+        ValueError: If some of the bytes are not fields of this type.
+    """
     try:
         message = kind.FromString(data)
     except DecodeError as error:
@@ -129,7 +143,7 @@ def _parsed(data: bytes, kind: type[Proto]) -> Proto:
 
 
 def fields_of(message: Proto) -> dict[str, Any]:
-    """The fields of a protobuf message as plain data."""
+    """Return the fields of a protobuf message as plain data."""
     plain: dict[str, Any] = {}
     for descriptor, value in message.ListFields():
         if descriptor.message_type and descriptor.message_type.GetOptions().map_entry:
@@ -148,7 +162,7 @@ def _plain_field(value: Any) -> Any:
 def _collect(
     name: str, asked: Any, answered: Any, objects: dict[str, bytes], trees: list[tuple[bool, Any]]
 ) -> None:
-    """Note the objects that a call carried, and the trees that say which of them make a message."""
+    """Collect the objects of a call, and the trees that combine objects into messages."""
     if name == "push-object" and asked:
         objects[_checked_id(asked.object_id, asked.object_content)] = asked.object_content
     elif name == "pull-object" and asked and answered and answered.object_available:
@@ -194,9 +208,10 @@ def _plain_array(array: Array) -> dict[str, Any]:
 
 
 def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
-    """The message once more as the federation reads it: tensors from their number format, packets opened.
+    """Yield the parts of a message as the federation decodes them: tensors, signatures and packets.
 
-    Raises ValueError for records that the federation does not know, and for what it would not read.
+    Raises:
+        ValueError: If the federation does not know or does not accept a record.
     """
     known = {messages.FAILURE} if messages.FAILURE in record else _RECORDS.get((up, kind), {BODY})
     if set(record) != known:

@@ -1,8 +1,8 @@
-"""A relay that delivers every byte late: the time that a signal takes, where the kernel cannot simulate it.
+"""A relay that delays every byte, to simulate propagation delay where the kernel cannot.
 
     python -m tools.deployment.delay LISTEN_HOST LISTEN_PORT HOST PORT SECONDS
 
-Both ways, without limiting the rate: what is read is written so many seconds later, in order.
+It writes all bytes SECONDS after it read them, in both directions, in order and without limiting the rate.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import sys
 
 
 async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
-    """Pass bytes on, each `seconds` after it came, until the sender ends."""
+    """Forward bytes `seconds` after their arrival, until the sender closes the connection."""
     loop = asyncio.get_running_loop()
     held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
@@ -36,7 +36,7 @@ async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seco
 
 
 async def serve(listen: tuple[str, int], target: tuple[str, int], seconds: float) -> None:
-    """Relay every connection to `target`, for ever."""
+    """Relay every connection to `target`, without end."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

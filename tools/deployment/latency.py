@@ -1,15 +1,16 @@
-"""Where the seconds of a collaborative generation of three prompts go, on devices that are warm or cold.
+"""Measure the duration of a collaborative generation of three prompts, on warm and cold devices.
 
     python -m tools.deployment.latency [--repeats 5] [--output FILE]
 
-A server with TLS and keys and three devices are processes of this machine, with the embedded model. Measured:
+A server with TLS and keys and three devices run as processes of this machine, with the embedded model. The
+measurements are:
 
-    service    a prompt is queued on each device while a run serves; until the last picture is in its gallery
-    warm run   the prompts wait, the agents run; from the start of the run until its end
-    cold run   the prompts wait, nothing but the server runs; from the start of the agents until the run's end
-    in process the same generation in one process without messages: what computing alone takes
+    service       from queueing one prompt per device during a run until the last picture is in its gallery
+    warm run      from the start to the end of a run, with waiting prompts and running agents
+    cold run      from the start of the agents to the end of the run, with waiting prompts and a running server
+    in process    the same generation in one process without messages, which measures the computation alone
 
-Prints JSON: seconds as mean and 95 % interval over the repeats, whole and by what the server spent them on.
+The output is JSON: seconds as mean and 95 % interval over the repeats, in total and by activity of the server.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def recorded(config: FederationConfig, number: int) -> Callable[[], bool]:
 
 
 def service(devices: Devices, config: FederationConfig, repeats: int) -> list[dict[str, float]]:
-    """Prompts that come while one run serves."""
+    """Measure prompts that arrive during a run."""
     serving = config.model_copy(
         update={"generation": config.generation.model_copy(update={"serve_s": 3600.0})}
     )
@@ -87,7 +88,7 @@ def service(devices: Devices, config: FederationConfig, repeats: int) -> list[di
             wait_for(recorded(config, services))
             found.append(by_phase(read_services(config.output)[-1], whole))
     finally:
-        # as Ctrl-C would: the run is ended on the server, too
+        # as Ctrl-C, which also ends the run on the server
         running.send_signal(signal.SIGINT)
         running.wait()
     return found[1:]

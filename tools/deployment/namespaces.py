@@ -1,6 +1,6 @@
-"""Four machines on one: network namespaces with links of 20 Mbit/s between a server and three devices.
+"""Four simulated machines: network namespaces with links of 20 Mbit/s between a server and three devices.
 
-Needs root, `ip` and `tc`; where `nft` is there too, one packet in a hundred is lost on its way to a device.
+They need root, `ip` and `tc`. If `nft` is installed, one percent of the packets to the devices is lost.
 """
 
 import os
@@ -24,23 +24,27 @@ table inet fedaigc {
 
 
 def possible() -> bool:
-    """Whether this machine can make them."""
+    """Return whether this machine can create the namespaces."""
     return os.geteuid() == 0 and all(shutil.which(tool) for tool in ("ip", "tc"))
 
 
 def inside(namespace: str, *command: str) -> list[str]:
-    """The command as it runs in a namespace."""
+    """Return the command that runs `command` in a namespace."""
     return ["ip", "netns", "exec", namespace, *command]
 
 
 def device(number: int) -> str:
-    """The namespace of a device."""
+    """Return the namespace of a device."""
     return f"fedaigc-device{number}"
 
 
 @contextmanager
 def namespaces() -> Iterator[bool]:
-    """A server, and `DEVICES` that reach it and nothing else. Yields whether packets are lost."""
+    """Create namespaces for a server and for devices that reach only the server, within the context.
+
+    Yields:
+        Whether packets are lost.
+    """
     _remove()
     lossy = shutil.which("nft") is not None
     try:
@@ -55,7 +59,7 @@ def namespaces() -> Iterator[bool]:
             _in(SERVER, "ip", "link", "add", there, "type", "veth", "peer", "name", here, "netns", name)
             _in(SERVER, "ip", "link", "set", there, "master", "br0")
             _in(SERVER, "ip", "link", "set", there, "up")
-            # devices do not reach each other
+            # devices cannot reach each other
             _in(SERVER, "ip", "link", "set", there, "type", "bridge_slave", "isolated", "on")
             _in(name, "ip", "link", "set", "lo", "up")
             _in(name, "ip", "address", "add", f"10.77.0.{10 + number}/24", "dev", here)

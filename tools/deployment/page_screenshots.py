@@ -1,7 +1,8 @@
-"""Pictures of the device's page for the documentation: `python -m tools.deployment.page_screenshots FOLDER`.
+"""Take screenshots of the device's page for the documentation.
 
-Three devices draw their prompts with the embedded model, in groups, and one of them shows its page. A last
-prompt waits.
+    python -m tools.deployment.page_screenshots FOLDER
+
+Three devices draw prompts in groups with the embedded model, and one of them shows its page with one waiting prompt.
 """
 
 import sys
@@ -27,7 +28,7 @@ WAITING = "a red bird above a mountain"
 
 
 def drawn_home(folder: Path) -> Home:
-    """A home with pictures that were drawn in groups, and one alone."""
+    """Return a home with pictures that were drawn in groups and one that was drawn alone."""
     config = parse_config(
         {
             "homes": folder / "homes",
@@ -56,16 +57,16 @@ def main(target: Path) -> None:
                 page.resize(width, 900, phone=phone)
                 page.open(url)
                 page.wait("document.querySelectorAll('#gallery > li').length === 3")
-                # what is below the window is loaded when it is near
+                # images outside the window are otherwise loaded only when they come close to it
                 page.value(
                     "document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })"
                 )
                 page.wait("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
                 shot = target / f"{name}.png"
-                # of the phone's long page what is above the second picture
+                # of the long page on a phone, only the part above the second picture
                 end = "document.querySelector('#gallery > li').getBoundingClientRect().bottom + 14"
                 page.screenshot(shot, height=page.value(end) if phone else None)
-                # few colours make a small file
+                # a palette reduces the size of the file
                 with Image.open(shot) as image:
                     image.convert("RGB").quantize(256).save(shot, optimize=True)
 

@@ -1,7 +1,7 @@
-"""A man in the middle between the devices and the door of a server, who keeps every byte.
+"""A recording proxy between the devices and the door of a server.
 
-He has the server's certificate and key, which the tests own: so the product's own processes are captured with
-TLS and node keys as they are, and no way without TLS has to ship.
+The proxy has the server's certificate and key, which belong to the tests. It can therefore record the unmodified
+processes with TLS and node keys, and the product needs no mode without TLS.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ _START = re.compile(rb"(?:(?P<method>[A-Z]+) (?P<target>\S+) HTTP/1\.1|HTTP/1\.1
 
 
 class Unreadable(ValueError):
-    """Bytes that are no HTTP as the recorder knows it."""
+    """Bytes that are not HTTP as the recorder supports it."""
 
 
 @dataclass
 class Connection:
-    """What went over one connection, without its TLS. sent: by the device."""
+    """The decrypted bytes of one connection. The device sent `sent` and received `received`."""
 
     sent: bytearray = field(default_factory=bytearray)
     received: bytearray = field(default_factory=bytearray)
@@ -35,7 +35,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class Half:
-    """A request or a response. start: its method and target, or its status."""
+    """A request or a response. `start` holds its method and target, or its status."""
 
     start: tuple[str, ...]
     head: bytes
@@ -44,7 +44,7 @@ class Half:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request and its response. path: of the request."""
+    """A request and its response, with the path of the request."""
 
     path: str
     status: int
@@ -53,7 +53,7 @@ class Exchange:
 
 
 class Recorder:
-    """Listens on `port` and passes all to the door; see `recording`."""
+    """Listens on `port` and forwards everything to the door (see `recording`)."""
 
     def __init__(self, keys: Path, door: int) -> None:
         self.port = free_port()
@@ -64,18 +64,19 @@ class Recorder:
         self._as_client = ssl.create_default_context(cafile=str(keys / AUTHORITY))
 
     def exchanges(self) -> Iterator[Exchange]:
-        """All that was asked and answered. Raises Unreadable for bytes that are neither.
+        """Yield all complete pairs of request and response. `rest` returns the incomplete ones.
 
-        What a process that was killed left half is not in it, but in `rest`.
+        Raises:
+            Unreadable: If bytes are neither a request nor a response.
         """
         for connection in self.connections:
             requests, responses = self._halves(connection)
-            # the last request may have no answer yet: a device that was ended waited for it
+            # the last request has no response if its device was terminated while it waited
             for request, response in zip(requests, responses, strict=False):
                 yield Exchange(request.start[1], int(response.start[0]), request, response)
 
     def rest(self) -> list[bytes]:
-        """What is in no exchange: ends that were cut off, and requests without an answer."""
+        """Return all bytes outside of complete exchanges: truncated messages and requests without a response."""
         left = []
         for connection in self.connections:
             requests, responses = self._halves(connection)
@@ -84,7 +85,7 @@ class Recorder:
         return [data for data in left if data]
 
     def num_bytes(self) -> tuple[int, int]:
-        """Bytes from the devices, and to them, without TLS."""
+        """Return the number of bytes from the devices and to the devices, without TLS."""
         return sum(len(c.sent) for c in self.connections), sum(len(c.received) for c in self.connections)
 
     @staticmethod
@@ -92,7 +93,7 @@ class Recorder:
         return halves(bytes(connection.sent))[0], halves(bytes(connection.received))[0]
 
     async def serve(self, ready: threading.Event, ending: asyncio.Event) -> None:
-        """Pass on until `ending`."""
+        """Forward connections until `ending` is set."""
         server = await asyncio.start_server(self._pass, "127.0.0.1", self.port, ssl=self._as_server)
         ready.set()
         async with server:
@@ -125,7 +126,12 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept
 
 @contextmanager
 def recording(keys: Path, door: int) -> Iterator[Recorder]:
-    """A recorder before the door at a port of this machine. keys: the folder with the server's keys."""
+    """Run a recorder in front of a door within the context.
+
+    Args:
+        keys: The folder with the server's keys.
+        door: The port of the door on this machine.
+    """
     recorder = Recorder(keys, door)
     loop = asyncio.new_event_loop()
     ready, ending = threading.Event(), asyncio.Event()
@@ -150,10 +156,12 @@ def recording(keys: Path, door: int) -> Iterator[Recorder]:
 
 
 def halves(stream: bytes) -> tuple[list[Half], bytes]:
-    """The requests, or the responses, of one direction of a connection, and what is left of a last one.
+    """Return the requests or responses in one direction of a connection, and the bytes of an incomplete last one.
 
-    Raises Unreadable for a start line that is none, and for bodies that are not counted, or coded: Flower and
-    the door send none.
+    Flower and the door send only bodies with a content length and without an encoding.
+
+    Raises:
+        Unreadable: If a start line is malformed, or if a body has a transfer or content encoding.
     """
     found = []
     while b"\r\n\r\n" in stream:

@@ -1,8 +1,8 @@
-"""A device that keeps to no rule: `fedaigc device start` with an agent whose answers are changed.
+"""Run `fedaigc device start` as a rogue device, with an agent that sends modified replies.
 
     python -m tools.deployment.rogue WAY device start HOME ...
 
-WAY is a key of `WAYS`. Everything else is the real thing: key, SuperNode, relay, socket and home.
+WAY is a key of `WAYS`. Key, SuperNode, relay, socket and home are the real ones.
 """
 
 import sys
@@ -39,7 +39,7 @@ def not_a_number(reply: RecordDict) -> RecordDict:
 
 
 def flipped(reply: RecordDict) -> RecordDict:
-    """A packet with one bit changed in its middle."""
+    """Return the reply with one bit flipped in the middle of its packet."""
     packet = bytearray(values_of(reply)["packet"])
     packet[len(packet) // 2] ^= 1
     return with_values(reply, packet=bytes(packet))

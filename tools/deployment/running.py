@@ -1,4 +1,4 @@
-"""A server and its devices as processes of their own, on this machine."""
+"""A server and its devices as separate processes of this machine."""
 
 import json
 import subprocess
@@ -41,7 +41,13 @@ class Devices:
         self.running: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, client: int, *, authority: Path | None = None, rogue: str = "") -> Path:
-        """Start a device's agent, and return its home once it answers. rogue: a key of `rogue.WAYS`."""
+        """Start a device's agent and return its home once the agent answers.
+
+        Args:
+            client: The client number of the device.
+            authority: The certificate authority that the device trusts. None selects the server's.
+            rogue: A key of `rogue.WAYS`. "" starts an honest device.
+        """
         home = self.begin(client, authority=authority, rogue=rogue)
         wait_for(lambda: answers(home))
         return home
@@ -54,26 +60,29 @@ class Devices:
         rogue: str = "",
         rogues: str = "tools.deployment.rogue",
     ) -> Path:
-        """The same without waiting. rogues: the module that `rogue` is a way of."""
+        """Start a device's agent without waiting for it, and return its home.
+
+        The arguments are those of `start`. `rogues` is the module that defines `rogue`.
+        """
         home = self.config.home(client)
         module = [rogues, rogue] if rogue else ["fedaigc.cli.main"]
         command = [sys.executable, "-m", *module, "device", "start", str(home)]
         command += ["--client", str(client), "--server", f"127.0.0.1:{self.state.port}"]
         command += ["--authority", str(authority or self.folder / AUTHORITY)]
         command += ["--model", self.config.model.name, "--no-page"]
-        # the small model takes ten times the default configuration's rate, and homes have a few pictures
+        # the small model uses ten times the default learning rate, and homes have few pictures
         command += ["--max-learning-rate", "0.01", "--max-passes", "10000", "--max-steps", "900"]
         with (self.folder / f"device{client}.log").open("ab") as log:
             self.running[client] = subprocess.Popen(command, stdout=log, stderr=log)
         return home
 
     def kill(self, client: int) -> None:
-        """SIGKILL of a device's agent; what it started dies with it."""
+        """Kill a device's agent with SIGKILL, which also ends the processes that it started."""
         self.running[client].kill()
         self.running[client].wait()
 
     def stop(self) -> None:
-        """End all of them."""
+        """Terminate the agents of all devices."""
         for process in self.running.values():
             process.terminate()
         for process in self.running.values():
@@ -96,7 +105,7 @@ def wait_for(happened: Callable[[], Any], timeout_s: float = 300.0) -> None:
 
 @contextmanager
 def deployment(config: FederationConfig, folder: Path, registered: int) -> Iterator[Devices]:
-    """A running server that knows the first `registered` devices."""
+    """Run a server with the first `registered` devices registered, within the context."""
     make_server_keys(folder, ["127.0.0.1"])
     state = start_server(folder, "127.0.0.1", free_port())
     devices = Devices(folder, state, config)
@@ -113,14 +122,14 @@ def deployment(config: FederationConfig, folder: Path, registered: int) -> Itera
 
 
 def start_run(devices: Devices, config: FederationConfig) -> "subprocess.Popen[bytes]":
-    """Start a run as `fedaigc server run` does, in a process of its own."""
+    """Start a run as `fedaigc server run` does, in a separate process."""
     path = devices.folder / "run.json"
     path.write_text(config.model_dump_json())
     return subprocess.Popen([sys.executable, "-c", RUN, str(devices.folder), str(path)])
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process and all that it started."""
+    """Return a process and all its descendants."""
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)]
 
@@ -133,5 +142,5 @@ def rounds_done(config: FederationConfig) -> int:
 
 
 def pictures(homes: Path) -> dict[str, bytes]:
-    """Every picture in the galleries of these homes."""
+    """Return every picture in the galleries of these homes, by file name."""
     return {path.name: path.read_bytes() for path in sorted(homes.glob("*/gallery/*.png"))}

@@ -1,6 +1,6 @@
-"""A door before a stand-in for the SuperLink, which gathers bodies as that does: a process for the tests.
+"""Run a door in front of a substitute for the SuperLink, which also reads whole bodies, as a process for tests.
 
-Arguments: the port of the door. It knows a device by the header flwr-node: 1.
+The argument is the port of the door. Requests with the header `flwr-node: 1` come from a known device.
 """
 
 import sys
@@ -39,7 +39,7 @@ def main() -> None:
         server, sockets = proxy.door_server(url, None, "127.0.0.1", port)
         server.run(sockets=sockets)
     else:
-        # as b8a6c4d served it
+        # how commit b8a6c4d served the door
         uvicorn.run(
             proxy.door(url, None), host="127.0.0.1", port=port, log_level="error", limit_concurrency=512
         )

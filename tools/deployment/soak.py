@@ -1,12 +1,12 @@
-"""Training and generation for a long while, with devices that come and go: what grows, and what is lost.
+"""Run training and generation for a long time with unreliable devices, and measure growth and losses.
 
     python -m tools.deployment.soak [--minutes 30] [--output FILE]
 
-A server with TLS and keys and four devices are processes of this machine, with the embedded model. One run
-trains and serves prompts between its rounds. Prompts are queued at random times, also on devices that are
-off; devices are killed, stopped, or suspended at random times and come back 10 to 40 seconds later. Every
-10 seconds the memory, open files and files on disk of everything are taken. In the end all devices are on,
-and what still waits is served. Prints JSON; exit status 1 when a prompt was lost or answered twice.
+A server with TLS and keys and four devices run as processes of this machine, with the embedded model. One run trains
+and serves prompts between its rounds. Prompts are queued at random times, also on devices that are off. Devices are
+killed, stopped or suspended at random times, and return 10 to 40 seconds later. Memory, open files and files on disk
+are sampled every 10 seconds. At the end, all devices are on and the remaining prompts are served. The output is JSON.
+The exit status is 1 if a prompt was lost or answered twice.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def configuration(folder: Path) -> FederationConfig:
 
 
 class Faults:
-    """Takes devices away and brings them back."""
+    """Interrupts devices and restores them."""
 
     def __init__(self, devices: Devices, rng: random.Random) -> None:
         self._devices, self._rng = devices, rng
@@ -72,7 +72,7 @@ class Faults:
         self.done: Counter[str] = Counter()
 
     def strike(self) -> None:
-        """Take a device away that is there."""
+        """Interrupt a random running device."""
         here = [client for client in range(DEVICES) if client not in self._back]
         if len(here) < 2:
             return
@@ -89,7 +89,7 @@ class Faults:
         self.done[way] += 1
 
     def relieve(self, all_of_them: bool = False) -> None:
-        """Bring back whose time has come."""
+        """Restore the devices whose interruption is over, or all of them."""
         for client, (when, way) in list(self._back.items()):
             if all_of_them or time.monotonic() > when:
                 if way == "suspended":
@@ -102,7 +102,7 @@ class Faults:
 
 
 def sample(devices: Devices, config: FederationConfig) -> dict[str, float]:
-    """Megabytes, open files and files on disk, now."""
+    """Return the current memory in megabytes, open files and files on disk."""
     found: dict[str, float] = {}
     groups = {"server": devices.state.pid} | {
         f"device {number}": process.pid
@@ -117,7 +117,7 @@ def sample(devices: Devices, config: FederationConfig) -> dict[str, float]:
                 handles += process.num_fds()
         found[f"{name} MB"], found[f"{name} open files"] = memory, handles
     homes = [path for path in config.homes.rglob("*") if path.is_file()]
-    # one of each for a prompt, by design
+    # without folders that hold one file per prompt by design
     own = [path for path in homes if not {"prompts", "gallery", "shared_work"} & set(path.parts)]
     found["files of homes"] = len(own)
     found["files of server"] = sum(path.is_file() for path in devices.folder.rglob("*"))
@@ -130,7 +130,7 @@ def sample(devices: Devices, config: FederationConfig) -> dict[str, float]:
 
 
 def in_use(database: Path) -> int:
-    """Bytes of a SQLite file that hold something: the file itself keeps the size that it once needed."""
+    """Return the number of used bytes in a SQLite file, which itself never shrinks."""
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         page, pages, free = (
             connection.execute(f"PRAGMA {what}").fetchone()[0]
@@ -146,9 +146,9 @@ def size(path: Path) -> int:
 
 
 def growth(times: list[float], samples: list[dict[str, float]], name: str) -> dict[str, float]:
-    """Medians of the first and the last third, and the slope of the last two with its 95 % interval.
+    """Return the medians of the first and last third, and the slope over the last two with its 95 % interval.
 
-    Samples that follow each other are alike: the interval is too narrow. A device has none while it is away.
+    The interval is too narrow, because consecutive samples are correlated. A device has no samples while it is off.
     """
     pairs = [(when, each[name]) for when, each in zip(times, samples, strict=True) if name in each]
     at, values = np.array(pairs).T
@@ -165,7 +165,7 @@ def growth(times: list[float], samples: list[dict[str, float]], name: str) -> di
 
 
 def answers(config: FederationConfig) -> dict[str, Any]:
-    """How often each prompt was answered: on its device, and by the server's records."""
+    """Return how often prompts were answered, according to their devices and to the server's records."""
     served = [task for each in read_services(config.output) for task in each.tasks]
     told = Counter(task.task_id for task in served if task.outcome != "failed")
     tasks = [
@@ -232,7 +232,7 @@ def soak(root: Path, seconds: float, seed: int) -> dict[str, Any]:
 
 
 def end(running: "subprocess.Popen[bytes]") -> None:
-    """As Ctrl-C would: the run is ended on the server, too."""
+    """End a run as Ctrl-C does, which also ends it on the server."""
     running.send_signal(signal.SIGINT)
     running.wait(120)
 

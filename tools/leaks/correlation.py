@@ -1,7 +1,7 @@
-"""Finds a tensor in a sequence of numbers, whatever its scale, offset, place and number format there.
+"""Detection of a tensor in a sequence of numbers, at any scale, offset, position and number format.
 
-Correlated are differences of neighbours. Of plain values, the means of channels make steps and smooth
-pictures make slopes, and both are alike in any data; differences have neither: what is left is its own.
+The correlation is computed on differences of neighbouring values. In plain values, different means of channels form
+steps and smooth pictures form slopes, which correlate between unrelated data. Differences contain neither of them.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -18,13 +18,13 @@ _CHECKED = 0.4
 
 
 class Sequence:
-    """Numbers of a message, with what is needed to correlate templates with all their windows."""
+    """Numbers of a message, prepared for the correlation of templates with all their windows."""
 
     def __init__(self, values: Numbers) -> None:
-        # bytes read in a wrong format give any magnitude; the sums below need a bounded one
+        # bytes that are read in a wrong format have any magnitude; the sums below need a bounded one
         bounded = np.diff(np.clip(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), -1e3, 1e3))
-        # few different sizes, so that the spectra of the templates are found again; windows that would wrap
-        # around are those that do not fit anyway
+        # round the size up, so that few different spectra of the templates are needed; windows that wrap around
+        # are those that do not fit into the sequence
         self.size = fft.next_fast_len(-(-len(bounded) // 8192) * 8192, real=True)
         self.spectrum = fft.rfft(bounded, self.size)
         self.differences = bounded
@@ -36,14 +36,14 @@ class Sequence:
         return self._length
 
     def scale(self, length: int) -> Numbers:
-        """sqrt(length) times the standard deviation of every window of so many differences."""
+        """Return sqrt(length) times the standard deviation of every window of `length` differences."""
         means = (self._sums[length:] - self._sums[:-length]) / length
         variances = (self._squares[length:] - self._squares[:-length]) / length - means**2
         return np.sqrt(np.maximum(variances, 0.0) * length)
 
 
 class Template:
-    """A private tensor, to be found by Pearson's correlation in every window of a sequence of numbers."""
+    """A private tensor, which is searched for by its Pearson correlation with every window of a sequence."""
 
     def __init__(self, form: str, values: Numbers) -> None:
         self.form = form
@@ -56,7 +56,7 @@ class Template:
         return len(self._values)
 
     def largest_correlation(self, sequence: Sequence) -> float:
-        """The largest absolute correlation over all places; 0 when the sequence is too short."""
+        """Return the largest absolute correlation over all windows, or 0 if the sequence is too short."""
         places = len(sequence) - len(self) + 1
         if places < 1:
             return 0.0
@@ -64,7 +64,7 @@ class Template:
             self._spectra[sequence.size] = np.conj(fft.rfft(self._values, sequence.size))
         products = fft.irfft(sequence.spectrum * self._spectra[sequence.size], sequence.size)[:places]
         scale = sequence.scale(len(self))
-        # a constant window has no correlation; its rounding errors must not make one
+        # the correlation of a constant window is undefined, and would consist of rounding errors
         valid = np.flatnonzero(scale > 1e-6)
         estimates = np.abs(products[valid] / scale[valid])
         high = estimates > _CHECKED
@@ -75,7 +75,7 @@ class Template:
         return max(found)
 
     def _exact(self, windows: Numbers) -> float:
-        """The same, summed window by window: beside numbers of another magnitude the spectra only round."""
+        """Return the exact value for each window, since spectra round off small values next to large ones."""
         centred = windows - windows.mean(axis=1, keepdims=True)
         lengths = np.linalg.norm(centred, axis=1)
         products = np.abs(centred @ self._values)
@@ -103,5 +103,5 @@ def flat(array: npt.NDArray[Any]) -> Numbers:
 
 
 def layouts(picture: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Rows of pixels, planes of colours, and grey, of a picture [height, width, 3]."""
+    """Return a picture [height, width, 3] as rows of pixels, as colour planes and in grey."""
     return [picture, picture.transpose(2, 0, 1), picture.mean(axis=2)]

@@ -1,19 +1,19 @@
-"""Finds private content in the plain messages that leave a client.
+"""Detection of private content in the decoded messages that a client sends.
 
-A message is plain data: dicts, lists, strings, numbers, booleans, None, bytes and numpy arrays. It looks
-for these secrets, in these forms:
+A decoded message consists of dicts, lists, strings, numbers, booleans, None, bytes and numpy arrays. The detector
+reports these leaks:
 
-    text        every string is in a closed vocabulary or a concept id; every other one is a leak
-    concepts    no id of a concept that the policy keeps back
-    words       private words of six letters and more in bytes: UTF-8, UTF-16, base64, hexadecimal, gzip,
-                zlib, zstd, zip, nested
+    text        a string that is neither in the closed vocabulary nor a concept id
+    concepts    the id of a concept that the policy does not disclose
+    words       a private word of at least six letters in bytes, as UTF-8, UTF-16, base64, hexadecimal, gzip,
+                zlib, zstd or zip, also nested
     token ids   three consecutive token ids of a private prompt, in any sequence of numbers
     embedding   the text embedding of a private prompt, by correlation
-    pixels      a private picture, by correlation, and any PNG, JPEG, GIF, BMP or WebP file at all
+    pixels      a private picture, by correlation, and any PNG, JPEG, GIF, BMP or WebP file
     latents     the autoencoder's latents of a private picture, by correlation
 
-Correlation is Pearson's, of the private tensor against every window of every sequence of numbers in the
-message, so that neither scale, offset, place nor number format hides it.
+The Pearson correlation is computed between the private tensor and every window of every sequence of numbers in the
+message, so that no scale, offset, position or number format hides it.
 """
 
 import copy
@@ -31,7 +31,7 @@ from .unpacking import pictures, unpacked
 
 MIN_WORD_IN_BYTES = 6
 TOKENS_IN_A_ROW = 3
-# bytes read as single numbers repeat by chance: 256 values, not 65,536
+# single bytes have only 256 values, so short runs match by chance
 TOKENS_IN_A_ROW_OF_BYTES = 5
 MAX_NESTING = 3
 _CONCEPT = re.compile(r"n\d{8}")
@@ -40,22 +40,27 @@ _TOKEN_VIEWS = ("<u2", "<i4", "<i8")
 
 
 def in_bytes(word: str) -> tuple[bytes, bytes, bytes]:
-    """A word in lower case as UTF-8 and in both orders of UTF-16."""
+    """Return a lower-case word as UTF-8 and as UTF-16 in both byte orders."""
     return word.encode(), word.encode("utf-16-le"), word.encode("utf-16-be")
 
 
 def words_of(text: str) -> set[str]:
-    """The words of a text, in lower case."""
+    """Return the words of a text in lower case."""
     return set(re.findall(r"[^\W\d_]+", text.lower()))
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """What must not leave the device.
+    """The content that must not leave the device.
 
-    words: those of prompts and captions, less the disclosed ones. concepts: ids of what they mean, likewise.
-    token_ids: one sequence a prompt.
-    public_ids: token ids of words that anybody may know. embeddings, pixels, latents: of any shape.
+    Attributes:
+        words: Words of prompts and captions, except disclosed ones.
+        concepts: Ids of their concepts, except disclosed ones.
+        token_ids: Token ids of each prompt.
+        public_ids: Token ids of public words.
+        embeddings: Text embeddings of prompts, of any shape.
+        pixels: Private pictures [height, width, 3].
+        latents: Latents of private pictures, of any shape.
     """
 
     words: frozenset[str]
@@ -69,7 +74,7 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Leak:
-    """One finding: where in the message, in which form, and what."""
+    """A leak: its path in the message, its form and its content."""
 
     path: str
     form: str
@@ -77,7 +82,7 @@ class Leak:
 
 
 def private_grams(ids: tuple[int, ...], size: int, public: frozenset[int]) -> Iterator[tuple[int, ...]]:
-    """The runs of `size` ids that are not made of public ones alone."""
+    """Yield all runs of `size` ids with at least one that is not public."""
     for start in range(len(ids) - size + 1):
         gram = tuple(ids[start : start + size])
         if not set(gram) <= public:
@@ -85,10 +90,13 @@ def private_grams(ids: tuple[int, ...], size: int, public: frozenset[int]) -> It
 
 
 class Detector:
-    """Searches messages for the secrets.
+    """Searches messages for private content.
 
-    vocabulary: the strings that may occur, known before any prompt was written: enum values, field names,
-    layer names, hashes that the server itself sent, task ids. is_concept: whether the taxonomy has an id.
+    Args:
+        secrets: The content to search for.
+        vocabulary: The allowed strings, which do not depend on any prompt: enum values, field names, layer
+            names, hashes that the server sent, task ids.
+        is_concept: Returns whether the taxonomy has a concept with this id.
     """
 
     def __init__(
@@ -110,17 +118,17 @@ class Detector:
         ]
 
     def also_allowing(self, strings: Iterable[str]) -> "Detector":
-        """The same detector with more strings in its vocabulary."""
+        """Return a detector whose vocabulary also contains `strings`."""
         wider = copy.copy(self)
         wider._vocabulary = self._vocabulary | set(strings)
         return wider
 
     def looking_for(self, secrets: Secrets) -> "Detector":
-        """A detector of other secrets with the same vocabulary."""
+        """Return a detector of other secrets with the same vocabulary."""
         return Detector(secrets, self._vocabulary, self._is_concept)
 
     def leaks(self, message: Any, path: str = "message") -> list[Leak]:
-        """Everything found in the message; an empty list for a clean one."""
+        """Return all leaks in the message."""
         return list(dict.fromkeys(self._search(message, path)))
 
     def _search(self, value: Any, path: str) -> Iterator[Leak]:
@@ -204,7 +212,7 @@ def _contains(values: Numbers, gram: tuple[int, ...]) -> bool:
 
 
 def _parsed(text: str) -> Any:
-    """The dict or list that the text is as JSON; None when it is none."""
+    """Return the dict or list that the text encodes as JSON, or None if it encodes none."""
     try:
         value = json.loads(text)
     except ValueError:

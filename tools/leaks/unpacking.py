@@ -1,4 +1,4 @@
-"""What bytes hold in other forms, wherever it begins: encodings, compressed streams, archives, pictures."""
+"""Extraction of encodings, compressed streams, archives and pictures that start at any position in bytes."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ MAX_UNPACKED = 1 << 20
 
 
 def unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """What the bytes hold in base64, hexadecimal, gzip, zlib, zstd or a zip archive."""
+    """Yield form and content of everything in base64, hexadecimal, gzip, zlib, zstd or zip."""
     for run in re.findall(rb"[A-Za-z0-9+/_-]{8,}", data):
         standard = run.translate(bytes.maketrans(b"-_", b"+/"))
         for start in range(4):
@@ -47,7 +47,7 @@ def unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def pictures(data: bytes) -> Iterator[tuple[str, Image.Image]]:
-    """Format and pixels of every picture file (PNG, JPEG, GIF, BMP, WebP) in the bytes."""
+    """Yield format and pixels of every picture file (PNG, JPEG, GIF, BMP, WebP) in the bytes."""
     for magic in _MAGIC:
         for at in _positions(data, magic):
             try:
@@ -68,11 +68,11 @@ def _positions(data: bytes, part: bytes) -> Iterator[int]:
 
 
 def _zstd(data: bytes) -> bytes:
-    """The first frame, or as much of it as there is."""
+    """Return the content of the first frame, or of the available part of it."""
     inner = bytearray()
     stream = pa.CompressedInputStream(pa.BufferReader(data), "zstd")
     try:
-        # byte by byte: what follows the frame is an error to arrow, and takes with it what was read at once
+        # read byte by byte: arrow raises an error for bytes after the frame, and discards the current read
         while len(inner) < MAX_UNPACKED and (part := stream.read(1)):
             inner += part
     except OSError:
@@ -81,7 +81,7 @@ def _zstd(data: bytes) -> bytes:
 
 
 def _archived(data: bytes) -> Iterator[bytes]:
-    """The files of an archive; more bytes may stand before it, and the comment of a zip behind it."""
+    """Yield names and contents of the files in an archive, which other bytes may precede and a comment may follow."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in archive.namelist():
