@@ -20,9 +20,10 @@ _STOP_TIMEOUT_S = 20.0
 
 @device_app.command("add-images")
 def add_images(
-    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    home: Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")],
     folder: Annotated[
-        Path, typer.Argument(help="Pictures with captions: captions.jsonl, or cat.txt beside cat.png.")
+        Path,
+        typer.Argument(help="Folder of pictures with captions: captions.jsonl, or cat.txt beside cat.png."),
     ],
 ) -> None:
     """Copy a folder of images with captions into a device's home."""
@@ -35,7 +36,7 @@ def add_images(
 
 @device_app.command("add-data-set")
 def add_data_set(
-    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    home: Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")],
     name: Annotated[str, typer.Argument(help="A `datasets` data set: hub name or local path.")],
     image_column: str = "image",
     caption_column: str = "caption",
@@ -52,7 +53,7 @@ def add_data_set(
 
 @device_app.command("add-prompt")
 def add_prompt(
-    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    home: Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")],
     prompt: str,
 ) -> None:
     """Queue a prompt on a device for the next generation."""
@@ -64,16 +65,20 @@ def add_prompt(
 
 @device_app.command()
 def start(
-    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
-    client: Annotated[int, typer.Option(min=0, help="The device's number on the server.")] = 0,
-    server: Annotated[str, typer.Option(help="host:port of the server; none: answer the socket only.")] = "",
+    home: Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")],
+    client: Annotated[int, typer.Option(min=0, help="Client number of the device.")] = 0,
+    server: Annotated[
+        str, typer.Option(help="Server, as host:port. Without it, only the socket is served.")
+    ] = "",
     authority: Annotated[Path | None, typer.Option(help="The server's authority.pem.")] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="No TLS and no key: for tests in a closed network.")
+        bool, typer.Option("--insecure", help="Use neither TLS nor keys. Only for tests in a closed network.")
     ] = False,
     scores: Annotated[
         bool,
-        typer.Option("--scores", help="Tell the judge's coarse scores: a server could search with them."),
+        typer.Option(
+            "--scores", help="Send the judge's coarse scores, which a server could use for a search."
+        ),
     ] = False,
     model: Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')] = "embedded",
     device: Annotated[str, typer.Option(help='"cpu", "cuda", or "auto".')] = "cpu",
@@ -81,69 +86,84 @@ def start(
     policy: Annotated[
         Policy,
         typer.Option(
-            help='The most to disclose of a prompt: see `disclose`. Under "open" the server is told prompts, '
-            "and the packets of a group tell its other members one of them."
+            help='The most that the device discloses of a prompt (see `disclose`). Under "open", the server receives '
+            "the prompts, and the packets of a group reveal one of them to its other members."
         ),
     ] = Policy.KIND,
     min_public_prompts: Annotated[
         int,
         typer.Option(
             min=1,
-            help="Objects of Scenes (general: places too) that must share a signature; 1: no promise.",
+            help="Objects of Scenes (under `general` also places) that must share a signature. 1: no guarantee.",
         ),
     ] = 3,
-    threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Number of torch threads.")] = 1,
     boundary_timestep: Annotated[
         int,
-        typer.Option(min=0, help="t*, a timestep of training, which no server may move; 0: none."),
+        typer.Option(min=0, help="t* as a training timestep, which no server can change. 0: no t*."),
     ] = 500,
-    max_steps: Annotated[int, typer.Option(min=1, help="Denoising steps that a server may ask for.")] = 150,
-    max_side: Annotated[int, typer.Option(min=8, help="Pixels a side that a server may ask for.")] = 1024,
-    max_guidance: Annotated[float, typer.Option(min=0, help="Guidance scale likewise.")] = 30.0,
+    max_steps: Annotated[
+        int, typer.Option(min=1, help="Most denoising steps that a server may request.")
+    ] = 150,
+    max_side: Annotated[
+        int, typer.Option(min=8, help="Largest image side that a server may request, in pixels.")
+    ] = 1024,
+    max_guidance: Annotated[
+        float, typer.Option(min=0, help="Largest guidance scale that a server may request.")
+    ] = 30.0,
     max_weight_change: Annotated[
-        float, typer.Option(min=0, help="Of a shared state: a layer's change, relative to its weights.")
+        float,
+        typer.Option(min=0, help="Largest change of a layer by a shared state, relative to its weights."),
     ] = 1.0,
     max_picture_change: Annotated[
-        float, typer.Option(min=0, help="Of a public picture that it draws, in standard deviations.")
+        float,
+        typer.Option(
+            min=0, help="Largest change of a public picture by a shared state, in standard deviations."
+        ),
     ] = 1.0,
     max_local_steps: Annotated[
         int,
-        typer.Option(min=1, help="Training steps of the shared stage that one order of a server may take."),
+        typer.Option(min=1, help="Most training steps of the shared stage in one order of a server."),
     ] = 40,
     max_personal_steps: Annotated[
-        int, typer.Option(min=0, help="Training steps of the personal stage likewise.")
+        int, typer.Option(min=0, help="Most training steps of the personal stage in one order of a server.")
     ] = 200,
-    max_batch_size: Annotated[int, typer.Option(min=1, help="Pictures a training step.")] = 32,
-    max_rank: Annotated[int, typer.Option(min=1, help="Of the adapters that are trained.")] = 16,
-    max_learning_rate: Annotated[float, typer.Option(min=0, help="Of training.")] = 3e-3,
+    max_batch_size: Annotated[int, typer.Option(min=1, help="Most pictures per training step.")] = 32,
+    max_rank: Annotated[int, typer.Option(min=1, help="Largest rank of the trained adapters.")] = 16,
+    max_learning_rate: Annotated[
+        float, typer.Option(min=0, help="Largest learning rate of training.")
+    ] = 3e-3,
     max_condition_dropout: Annotated[
-        float, typer.Option(min=0, max=1, help="The share of captions that training leaves out.")
+        float, typer.Option(min=0, max=1, help="Largest share of captions that training may drop.")
     ] = 0.1,
     full_weights: Annotated[
-        bool, typer.Option("--full-weights", help="Let a server train whole weights, not adapters only.")
+        bool,
+        typer.Option("--full-weights", help="Permit the training of full weights, and not of adapters only."),
     ] = False,
     max_rounds_a_day: Annotated[
-        int, typer.Option(min=0, help="Rounds of training within 24 hours, of all runs together.")
+        int, typer.Option(min=0, help="Most training rounds within 24 hours, over all runs.")
     ] = 200,
     max_rounds: Annotated[
-        int, typer.Option(min=0, help="Rounds of training in all, counted in the home.")
+        int, typer.Option(min=0, help="Most training rounds in total, counted in the home.")
     ] = 1000,
     max_passes: Annotated[
         float,
-        typer.Option(min=0, help="How often servers may train on each private picture in all, on average."),
+        typer.Option(min=0, help="Most passes over the private pictures in total, on average."),
     ] = 54.0,
     max_update_norm: Annotated[
-        float, typer.Option(min=0, help="What an update is clipped to before it is sent, in L2.")
+        float, typer.Option(min=0, help="L2 norm to which updates are clipped before they are sent.")
     ] = 12.0,
     reply_floor: Annotated[
         float,
-        typer.Option(min=0.01, help="Least seconds to a reply about a prompt: its time tells nothing."),
+        typer.Option(
+            min=0.01, help="Fewest seconds until a reply about a prompt, so that its time reveals nothing."
+        ),
     ] = 1.0,
     page: Annotated[bool, typer.Option(help="Serve the owner's page, on 127.0.0.1 only.")] = True,
-    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0: any that is free.")] = 0,
+    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page. 0: any free port.")] = 0,
     strip: Annotated[
         int,
-        typer.Option(min=0, help="Pictures of the way to each image that the page shows; each is decoded."),
+        typer.Option(min=0, help="Intermediate pictures of each image on the page. Each must be decoded."),
     ] = 4,
 ) -> None:
     """Run the device's agent until it is stopped. Only the agent opens the home, with a warm model."""
@@ -154,7 +174,7 @@ def start(
 
     if policy is Policy.OPEN:
         typer.echo(
-            "warning: under this policy the server is told the prompts, and members of a group find them",
+            "warning: under this policy, the server receives the prompts, and members of a group can infer them",
             err=True,
         )
     run_device(
@@ -219,7 +239,7 @@ def status(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> 
     found = ask_agent(home, Request(STATUS), timeout_s=5.0).status or {}
     for name, value in found.items():
         typer.echo(f"{name}: {value}")
-    typer.echo(f"server: {connection(home) or 'no news'}")
+    typer.echo(f"server: {connection(home) or 'no connection reported yet'}")
 
 
 @device_app.command()
@@ -234,7 +254,7 @@ def stop(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> No
     deadline = time.monotonic() + _STOP_TIMEOUT_S
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
-    typer.echo("stopped" if not alive(pid) else "still running: it finishes what it computes")
+    typer.echo("stopped" if not alive(pid) else "still running: it stops after its current computation")
 
 
 @device_app.command()
@@ -256,7 +276,7 @@ def queue(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> N
 @device_app.command()
 def retry(
     home: Annotated[Path, typer.Argument(help="The device's home.")],
-    task: Annotated[str, typer.Argument(help="Its id, as `queue` lists it.")],
+    task: Annotated[str, typer.Argument(help="Id of the task, as listed by `queue`.")],
 ) -> None:
     """Queue a failed prompt again; errors.log in the home states what went wrong."""
     from fedaigc.device.home.home import Home
@@ -268,7 +288,7 @@ def retry(
         PromptQueue(Home.open(home)).retry(task)
     except UnknownTask:
         raise UserError(f"no task {task!r:.40} in {home}: `fedaigc device queue {home}` lists them") from None
-    typer.echo(f"{task} waits again")
+    typer.echo(f"{task} is waiting again")
 
 
 @device_app.command()
@@ -300,4 +320,6 @@ def gallery(home: Annotated[Path, typer.Argument(help="The device's home.")]) ->
 def existing_home(home: Path) -> None:
     """Raise UserError if there is no device's home in this folder."""
     if not (home / "device.json").exists():
-        raise UserError(f"{home} is no device's home: `fedaigc device add-prompt {home} TEXT` makes one")
+        raise UserError(
+            f"{home} is not a device's home: create one with `fedaigc device add-prompt {home} TEXT`"
+        )

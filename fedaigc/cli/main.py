@@ -57,7 +57,7 @@ def demo(
     images: Annotated[int, typer.Option(min=1, help="Private pictures a device.")] = 96,
     backend: Annotated[Backend, typer.Option(help="ray: in worker processes.")] = "ray",
     small: Annotated[
-        bool, typer.Option("--small", help="One round of one step: shows the path, in a minute.")
+        bool, typer.Option("--small", help="Run one round of one step, as a test that takes a minute.")
     ] = False,
 ) -> None:
     """Train on eight devices, generate images for eight prompts in groups, and write a report page."""
@@ -75,12 +75,13 @@ def demo(
 
 @app.command()
 def generate(
-    prompts: Annotated[list[str], typer.Argument(help="One prompt a device, each in quotes.")],
+    prompts: Annotated[list[str], typer.Argument(help="One prompt per device, each in quotes.")],
     output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/generate"),
     model: Annotated[str, typer.Option(help='"embedded", a diffusers folder, or a hub name.')] = "embedded",
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps, N.")] = 11,
+    steps: Annotated[int, typer.Option(min=1, help="Number N of denoising steps.")] = 11,
     shared_steps: Annotated[
-        int | None, typer.Option(min=0, help="Steps that a group shares, K; default: 3, or all of fewer.")
+        int | None,
+        typer.Option(min=0, help="Number K of steps that a group shares. Default: 3, or N if N is smaller."),
     ] = None,
     guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance scale.")] = 5.0,
     policy: Annotated[
@@ -119,7 +120,7 @@ def generate(
 def simulate(
     config: Annotated[Path, typer.Argument(help="TOML file; `fedaigc config` prints one with the defaults.")],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after the last whole round of a run that was cut off.")
+        bool, typer.Option("--resume", help="Resume an interrupted run after its last complete round.")
     ] = False,
     changes: Changes = None,
 ) -> None:
@@ -140,7 +141,10 @@ def compare(
         bool, typer.Option("--tables", help="Write tables, plots and report from the records alone.")
     ] = False,
     recompute: Annotated[
-        int, typer.Option(min=0, help="Compute this many recorded runs again; do they equal their records?")
+        int,
+        typer.Option(
+            min=0, help="Compute this many recorded runs again, and compare them with their records."
+        ),
     ] = 0,
     recompute_seed: Annotated[int, typer.Option(help="Which runs --recompute draws.")] = 0,
     changes: Changes = None,
@@ -187,7 +191,7 @@ def strategies() -> None:
 @app.command()
 def config(
     flower: Annotated[
-        Path | None, typer.Option(help="Instead, this TOML file as a run config for `flwr run .`.")
+        Path | None, typer.Option(help="Print this TOML file as a run config for `flwr run .` instead.")
     ] = None,
 ) -> None:
     """Print a configuration with all defaults, to edit and pass to `fedaigc simulate`."""
@@ -214,7 +218,7 @@ def disclose(
         int,
         typer.Option(
             min=1,
-            help="Objects of Scenes (general: places too) that must share the answer; 1: no promise.",
+            help="Objects of Scenes (under `general` also places) that must share a signature. 1: no guarantee.",
         ),
     ] = 3,
 ) -> None:
@@ -229,22 +233,24 @@ def disclose(
     typer.echo("nothing: the task runs alone" if signature is None else signature.to_json())
     if policy is Policy.OPEN:
         typer.echo(
-            "warning: under this policy a group's shared steps may run on this prompt itself, and the packet "
-            "then tells the other members of the group which it is",
+            "warning: under this policy, a group's shared steps may run on this prompt itself, and the packet "
+            "then reveals it to the other members of the group",
             err=True,
         )
 
 
 @app.command()
 def profile(
-    output: Annotated[Path | None, typer.Option(help="Write the profile as JSON there as well.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the profile to this file, as JSON.")] = None,
     model: Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')] = "embedded",
-    device: Annotated[str, typer.Option(help='torch device; "auto" takes CUDA where there is one.')] = "cpu",
+    device: Annotated[
+        str, typer.Option(help='"cpu", "cuda", or "auto", which selects CUDA if available.')
+    ] = "cpu",
     size: Annotated[int, typer.Option(min=8, help="Height and width in pixels.")] = 64,
     guidance: Annotated[float, typer.Option(min=0, help="Guidance scale.")] = 5.0,
-    watts: Annotated[float, typer.Option(help="Power to assume where it cannot be measured.")] = 30.0,
-    repeats: Annotated[int, typer.Option(min=1, help="Medians of so many.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
+    watts: Annotated[float, typer.Option(help="Power in watts to assume if it cannot be measured.")] = 30.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of measurements whose median is reported.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Number of torch threads.")] = 1,
 ) -> None:
     """Measure seconds and joules of a step, a text encoding and a decoding on this machine."""
     import torch
@@ -272,7 +278,7 @@ def profile(
 def scenes(
     homes: Annotated[Path, typer.Argument(help="Folder for the homes: 00, 01, ...")],
     clients: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 8,
-    images: Annotated[int, typer.Option(min=1, help="Private pictures a device, on average.")] = 96,
+    images: Annotated[int, typer.Option(min=1, help="Private pictures per device, on average.")] = 96,
     partition: Annotated[
         Kind | None,
         typer.Option(

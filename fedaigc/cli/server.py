@@ -21,23 +21,23 @@ Folder = Annotated[Path, typer.Argument(help="The server's folder.")]
 @keys_app.command("server")
 def server_keys(
     folder: Folder,
-    host: Annotated[list[str], typer.Option(help="Name or address that devices use; several may be given.")],
+    host: Annotated[list[str], typer.Option(help="Name or address that devices use. May be repeated.")],
 ) -> None:
     """Create a server's authority, certificate and key."""
     from fedaigc.deployment.server.keys import make_server_keys
 
-    typer.echo(f"give every device {make_server_keys(folder, host)}")
+    typer.echo(f"copy to every device: {make_server_keys(folder, host)}")
 
 
 @keys_app.command("device")
 def device_key(
-    home: Annotated[Path, typer.Argument(help="The device's home; made when there is none.")],
+    home: Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")],
 ) -> None:
     """Create a device's key pair; the private key stays in the home."""
     from fedaigc.deployment.server.keys import make_device_key
     from fedaigc.device.home.home import Home
 
-    typer.echo(f"give the server {make_device_key(Home.open(home).root / 'keys')}")
+    typer.echo(f"copy to the server: {make_device_key(Home.open(home).root / 'keys')}")
 
 
 @server_app.command()
@@ -46,7 +46,7 @@ def start(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port for the devices.")] = 9443,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="No TLS and no keys: for tests in a closed network.")
+        bool, typer.Option("--insecure", help="Use neither TLS nor keys. Only for tests in a closed network.")
     ] = False,
 ) -> None:
     """Start the server in the background."""
@@ -69,7 +69,7 @@ def status(folder: Folder) -> None:
     )
     if state is not None:
         for run_id in sorted(going_on(folder, state)):
-            typer.echo(f"run {run_id} goes on")
+            typer.echo(f"run {run_id} is in progress")
     devices = known_devices(folder)
     online = nodes_online(folder, state) if devices and state is not None else set()
     for device in devices:
@@ -89,8 +89,10 @@ def stop(folder: Folder) -> None:
 def add(
     folder: Folder,
     public_key: Annotated[Path, typer.Argument(help="The device's device.key.pub.")],
-    name: Annotated[str, typer.Option(help="What to call the device.")],
-    client: Annotated[int | None, typer.Option(min=0, help="Its number; default: the next.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the device.")],
+    client: Annotated[
+        int | None, typer.Option(min=0, help="Client number of the device. Default: the next free one.")
+    ] = None,
 ) -> None:
     """Register a device: its key may act for its client and for no other."""
     from fedaigc.deployment.server.roster_file import register_device
@@ -102,9 +104,11 @@ def add(
 @server_app.command()
 def run(
     folder: Folder,
-    config: Annotated[Path, typer.Argument(help="TOML file, as for `fedaigc simulate`; homes is not used.")],
+    config: Annotated[
+        Path, typer.Argument(help="TOML file, as for `fedaigc simulate`. `homes` is not used.")
+    ],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after the last whole round of a run that was cut off.")
+        bool, typer.Option("--resume", help="Resume an interrupted run after its last complete round.")
     ] = False,
     changes: Changes = None,
 ) -> None:
@@ -132,5 +136,5 @@ def _running(folder: Path) -> "ServerState":
 
     state = server_state(folder)
     if state is None:
-        raise UserError(f"no server runs in {folder}: `fedaigc server start {folder}`")
+        raise UserError(f"no server is running in {folder}: start it with `fedaigc server start {folder}`")
     return state

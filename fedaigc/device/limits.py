@@ -63,4 +63,6 @@ class OwnerLimits:
         }
         for what, (value, limit) in asked.items():
             if value > limit:
-                raise UserError(f"{what}: {value} asked for, the owner of this device allows {limit}")
+                raise UserError(
+                    f"{what}: the server requests {value}, the owner of this device permits {limit}"
+                )

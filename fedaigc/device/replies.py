@@ -76,7 +76,7 @@ def coarse(score: float) -> float:
         ValueError: If the score lies outside [0, 1].
     """
     if not 0.0 <= score <= 1.0:
-        raise ValueError(f"a score lies in [0, 1], got {score}")
+        raise ValueError(f"score {score}: expected 0 to 1")
     return round(round(score / SCORE_STEP) * SCORE_STEP, 1)
 
 
@@ -125,9 +125,9 @@ class FinishReport:
         for name in ("shared_stage_steps", "personal_stage_steps", "denoiser_calls", "denoiser_samples"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:
-                raise ValueError(f"{name} is a count, got {value!r}")
+                raise ValueError(f"{name} is {value!r}: expected a count")
         for name in ("object_confidence", "place_confidence"):
             score = getattr(self, name)
             # a float has 52 bits of fraction: without this check it could carry other information
             if score is not None and not (0 <= score <= 1 and score == coarse(score)):
-                raise ValueError(f"{name} is a tenth in [0, 1], got {score!r}")
+                raise ValueError(f"{name} is {score!r}: expected 0 to 1 in steps of 0.1")

@@ -199,4 +199,4 @@ class _Connection(socketserver.BaseRequestHandler):
             send_frame(self.request, {}, reply)
         except Exception as error:
             # an invalid request, or the peer is gone: no answer, and no text of the request is logged
-            _LOG.info("a request was dropped: %s", type(error).__name__)
+            _LOG.info("dropped a request: %s", type(error).__name__)

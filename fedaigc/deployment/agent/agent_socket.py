@@ -100,9 +100,9 @@ def read_request(connection: socket.socket) -> Request:
     header, content = read_frame(connection)
     ask, config = header.get("ask"), header.get("config")
     if set(header) != {"ask", "config"} or not isinstance(config, str):
-        raise ValueError("a request has an ask and a config")
+        raise ValueError("invalid request: expected the keys ask and config")
     if ask != STATUS and ask not in set(Ask):
-        raise ValueError("this is nothing that an agent answers")
+        raise ValueError("unknown request: expected `status` or a message of the federation")
     return Request(str(ask), config, content)
 
 
@@ -128,11 +128,11 @@ def read_frame(connection: socket.socket) -> tuple[dict[str, Any], RecordDict | 
     """
     text_length, payload_length = _LENGTHS.unpack(_read(connection, _LENGTHS.size))
     if text_length > MAX_FRAME_HEADER_BYTES or payload_length > MAX_FRAME_BODY_BYTES:
-        raise ValueError(f"a frame of {text_length} and {payload_length} bytes is beyond the bounds")
+        raise ValueError(f"a frame of {text_length} and {payload_length} bytes exceeds the limits")
     text = _read(connection, text_length).decode()
     header = read_json(text, max_characters=MAX_FRAME_HEADER_BYTES, max_depth=2)
     if not isinstance(header, dict):
-        raise ValueError("a frame's header is an object")
+        raise ValueError("invalid frame: expected a JSON object as its header")
     if not payload_length:
         return header, None
     record = ProtoRecordDict.FromString(_read(connection, payload_length))

@@ -9,13 +9,13 @@ from fedaigc.deployment.processes import SUPERNODE_LOG
 
 CONNECTED = "connected"
 CONNECTING = "connecting"
-LOST = "no answer, tries again"
+LOST = "no answer, retrying"
 TURNED_AWAY = (
-    "turned away, tries again: the device's key is not registered there (`fedaigc server add`), or the "
-    "server has not noticed yet that the device was gone, which takes up to a minute"
+    "rejected, retrying: the device's key is not registered on the server (`fedaigc server add`), or the "
+    "server has not yet noticed that the device was disconnected, which takes up to a minute"
 )
 OTHER_AUTHORITY = (
-    "not trusted, tries again: the server's certificate does not fit this authority.pem, or was made for "
+    "not trusted, retrying: the server's certificate does not match this authority.pem, or was created for "
     "another --host"
 )
 _TAIL_BYTES = 65536
@@ -30,7 +30,7 @@ _NEWS = (
     (flower_private.ATTEMPT_FAILED, LOST),
     (flower_private.ACTIVATION_FAILED, TURNED_AWAY),
     (flower_private.CERTIFICATE_REFUSED, OTHER_AUTHORITY),
-    (flower_private.EXIT_CODE, "failed, tries again"),
+    (flower_private.EXIT_CODE, "failed, retrying"),
 )
 
 

@@ -94,11 +94,13 @@ def run_relay(home: Path, settings: NodeSettings, scratch: Path) -> None:
                     pass
                 # when its run was stopped, Flower ends a process by a signal or an error beyond Exception
                 except (Exception, RunNotRunningException, KeyboardInterrupt) as error:
-                    _LOG.warning("a message was dropped: %s", type(error).__name__)
+                    _LOG.warning("dropped a message: %s", type(error).__name__)
                 time.sleep(_POLL_S)
         # a SuperNode that worked for a while failed for a new reason
         wait_s = _FIRST_WAIT_S if time.monotonic() - began > 60 else min(2 * wait_s, _LONGEST_WAIT_S)
-        _LOG.warning("the SuperNode ended with %s: again in %.0f s", process.returncode, wait_s)
+        _LOG.warning(
+            "the SuperNode ended with status %s: restarting it in %.0f s", process.returncode, wait_s
+        )
         time.sleep(wait_s)
 
 

@@ -73,9 +73,11 @@ def run_device(
     if server and authority is None and not insecure:
         raise UserError("give --authority authority.pem of the server, or --insecure in a closed network")
     if authority is not None and not authority.is_file():
-        raise UserError(f"{authority} is not there: the server's `fedaigc keys server` makes it")
+        raise UserError(
+            f"{authority} does not exist: copy it from the server, where `fedaigc keys server` creates it"
+        )
     if authority is not None and not key.is_file():
-        raise UserError(f"{key} is not there: make it with `fedaigc keys device {home}`")
+        raise UserError(f"{key} does not exist: create it with `fedaigc keys device {home}`")
     settings = AgentSettings(
         client=client,
         model=model,
@@ -110,7 +112,7 @@ def _page(agent: Agent, port: int | None, say: Callable[[str], object]) -> Itera
         yield
         return
     with serving_page(agent.home, agent.status, port) as url:
-        say(f"page, for you alone: {url}")
+        say(f"page (keep this address private): {url}")
         yield
 
 

@@ -81,7 +81,7 @@ def _listener(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise UserError(
-            f"port {port} of {LOOPBACK} cannot be had ({error.strerror}): give another --page-port, or 0"
+            f"port {port} of {LOOPBACK} is not available ({error.strerror}): choose another --page-port, or 0"
         ) from error
     return listener
 
@@ -90,5 +90,5 @@ def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> Non
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not server.started:
         if not thread.is_alive() or time.monotonic() > deadline:
-            raise UserError("the page did not start: `--no-page` starts the agent without it")
+            raise UserError("the page did not start: use --no-page to start the agent without it")
         time.sleep(0.01)

@@ -46,7 +46,9 @@ def make_server_keys(folder: Path, hosts: Sequence[str]) -> Path:
     """
     path = folder / AUTHORITY
     if path.exists():
-        raise UserError(f"{folder} has keys already: remove them to make new ones, and give {path} out anew")
+        raise UserError(
+            f"{folder} already has keys: to replace them, remove them and then copy the new {path} to all devices"
+        )
     private_folder(folder)
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority_name = _name("fedaigc authority")

@@ -89,7 +89,7 @@ def _register(
     taken = [device for device in held if device.client == chosen or device.name == name]
     if taken:
         raise UserError(
-            f"{taken[0].name!r} is client {taken[0].client} already: choose another name and --client"
+            f"{taken[0].name!r} is already client {taken[0].client}: choose another name and --client"
         )
     _check_public(public_key)
     scratch, environment = control_environment(folder, state)
@@ -116,15 +116,17 @@ def nodes_online(folder: Path, state: ServerState) -> set[int]:
 
 def _check_public(path: Path) -> None:
     """Raise UserError unless a file holds a public key as `fedaigc keys device` makes it."""
-    made = "`fedaigc keys device HOME` makes it on the device, as HOME/keys/device.key.pub"
+    made = "`fedaigc keys device HOME` creates it on the device, as HOME/keys/device.key.pub"
     if not path.is_file():
-        raise UserError(f"{path} is not there: {made}")
+        raise UserError(f"{path} does not exist: {made}")
     content = path.read_bytes()
     if b"PRIVATE KEY" in content:
-        raise UserError(f"{path} is a private key, which stays on its device: give the public one; {made}")
+        raise UserError(
+            f"{path} is a private key, which must stay on its device: give the public key; {made}"
+        )
     try:
         good = isinstance(load_ssh_public_key(content), EllipticCurvePublicKey)
     except (ValueError, UnsupportedAlgorithm):
         good = False
     if not good:
-        raise UserError(f"{path} holds no public key of an elliptic curve: {made}")
+        raise UserError(f"{path} is not a public key of an elliptic curve: {made}")

@@ -147,7 +147,7 @@ def _check_free(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         raise UserError(
-            f"no server can listen on {host}:{port}: {error.strerror}; choose another --host or --port"
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
         ) from error
 
 
@@ -183,7 +183,7 @@ def control_environment(folder: Path, state: ServerState) -> tuple[Path, dict[st
     """
     user = psutil.Process(state.pid).uids().effective
     if user != os.geteuid():
-        raise UserError(f"the server in {folder} runs as user {user}: its commands are for that user")
+        raise UserError(f"the server in {folder} runs as user {user}: run its commands as that user")
     scratch = folder / "flower"
     home = private_folder(scratch / "cli")
     trust = f'root-certificates = "{(folder / AUTHORITY).absolute()}"' if state.tls else "insecure = true"
@@ -223,7 +223,7 @@ def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None
     try:
         proxy, sockets = door_server(upstream, trusted, host, port, certificate)
     except OSError as error:
-        raise UserError(f"no server can listen on {host}:{port}: {error.strerror}") from error
+        raise UserError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     link = _start_superlink(folder, scratch, link_port, insecure=insecure)
     thread = threading.Thread(target=proxy.run, kwargs={"sockets": sockets}, name="door", daemon=True)
     thread.start()
@@ -233,7 +233,7 @@ def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None
         while not proxy.started and thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.05)
         if link.poll() is not None or not proxy.started:
-            raise UserError(f"no server on {host}:{port}: see {scratch / SUPERLINK_LOG}")
+            raise UserError(f"the server did not start on {host}:{port}: see {scratch / SUPERLINK_LOG}")
         pid = os.getpid()
         state = ServerState(pid, birth(pid), host, port, f"127.0.0.1:{link_port}", not insecure)
         write_json(folder / STATE, asdict(state))
@@ -242,12 +242,12 @@ def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None
             for log in (folder / LOG, scratch / SUPERLINK_LOG):
                 keep_short(log)
             if not thread.is_alive():
-                raise UserError("the door ended: see above")
+                raise UserError("the door ended unexpectedly: see the messages above")
             if link.poll() is not None:
                 if ending.wait(pause_s):
                     break
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                print(f"the SuperLink ended with {link.returncode}: started again", flush=True)
+                print(f"the SuperLink ended with status {link.returncode}: restarting it", flush=True)
                 link = _start_superlink(folder, scratch, link_port, insecure=insecure)
     finally:
         proxy.should_exit = True

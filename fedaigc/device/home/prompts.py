@@ -62,7 +62,7 @@ def checked_prompt(text: str) -> str:
     # counted before stripping: ten thousand blanks are as wrong as ten thousand letters
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise UserError(
-            f"the text has {len(text):,} characters, at most {MAX_PROMPT_CHARACTERS:,} may be: shorten it"
+            f"the text has {len(text):,} characters: shorten it to at most {MAX_PROMPT_CHARACTERS:,}"
         )
     prompt = " ".join(text.split())
     if not prompt:
@@ -109,7 +109,7 @@ class PromptQueue:
         """
         # the id comes from another machine and must not be able to name another file
         if not _TASK_ID.fullmatch(task_id):
-            raise UnknownTask("a task id has 16 hexadecimal digits")
+            raise UnknownTask("invalid task id: expected 16 hexadecimal digits")
         found = self._named(task_id) or self._named(self.names.task_of(task_id))
         if not found:
             raise UnknownTask("no task with this id on this device")
@@ -125,7 +125,7 @@ class PromptQueue:
         """
         task = self.get(task_id)
         if task.status is not TaskStatus.WAITING:
-            raise UnknownTask("this task does not wait")
+            raise UnknownTask("this task is not waiting")
         attempts = task.attempts + 1
         # the last attempt counts as failed until it completes: a process that dies cannot record a failure
         status = TaskStatus.FAILED if attempts >= MAX_DEVICE_ATTEMPTS else TaskStatus.WAITING

@@ -105,9 +105,7 @@ class AdapterVersions:
                 was dropped.
         """
         if not 1 <= round <= MAX_ROUND:
-            raise DeviceError(
-                Failure.TRAINING_REFUSED, f"rounds count from 1 to {MAX_ROUND}, this is {round!r:.80}"
-            )
+            raise DeviceError(Failure.TRAINING_REFUSED, f"round {round!r:.80}: expected 1 to {MAX_ROUND}")
         held = self._rounds(run)
         if not held or round > held[0][0]:
             return

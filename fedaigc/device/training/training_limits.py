@@ -111,7 +111,7 @@ def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool
     asked: dict[str, tuple[float, float]] = {
         "steps of the shared stage": (order.local_steps, limits.max_local_steps),
         "steps of the personal stage": (training.personal_steps, limits.max_personal_steps),
-        "pictures a batch": (training.batch_size, limits.max_batch_size),
+        "pictures per batch": (training.batch_size, limits.max_batch_size),
         "as rank": (max(shared.rank, order.personal_rank, *rows), limits.max_rank),
         "as learning rate": (training.learning_rate, limits.max_learning_rate),
         "as condition dropout": (training.condition_dropout, limits.max_condition_dropout),
@@ -120,9 +120,9 @@ def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool
     for what, (value, limit) in asked.items():
         # written so that NaN is refused as well
         if not value <= limit:
-            raise _refused(f"the server asks for {value} {what}, the owner permits {limit} at most")
+            raise _refused(f"the server requests {value} {what}, the owner permits at most {limit}")
     if full_weights and not limits.full_weights:
-        raise _refused("the server asks to train full weights, which the owner does not permit")
+        raise _refused("the server requests training of full weights, which the owner does not permit")
 
 
 def step_gain(start: SharedState) -> float:
@@ -194,7 +194,7 @@ class RoundBudget:
             asked = self._limits.max_local_steps - self._steps_left + steps
             raise _refused(
                 f"the strategy orders {asked} steps and gradient batches of the shared stage, "
-                f"the owner permits {self._limits.max_local_steps} at most"
+                f"the owner permits at most {self._limits.max_local_steps}"
             )
         self._steps_left -= steps
         training = self._order.training
@@ -207,8 +207,8 @@ class RoundBudget:
         pictures = counts.pictures + self._taken - before
         if pictures > self._limits.max_passes * self._num_images:
             raise _refused(
-                f"this would be {pictures / self._num_images:.1f} passes over the private pictures in all, "
-                f"the owner permits {self._limits.max_passes}"
+                f"this would be {pictures / self._num_images:.1f} passes over the private pictures in total, "
+                f"the owner permits at most {self._limits.max_passes}"
             )
         counts.pictures, counts.orders[self._digest] = pictures, self._taken
         self._home.write_json(self._path, asdict(counts))

@@ -84,10 +84,10 @@ def test_only_public_keys_are_registered(tmp_path: Path) -> None:
     other = Ed25519PrivateKey.generate().public_key()
     (tmp_path / "other.pub").write_bytes(other.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
     for name, told in (
-        (f"keys/{DEVICE_KEY}", "is a private key, which stays on its device"),
-        ("text", "holds no public key"),
-        ("other.pub", "holds no public key"),
-        ("none.pub", "is not there"),
+        (f"keys/{DEVICE_KEY}", "is a private key, which must stay on its device"),
+        ("text", "is not a public key"),
+        ("other.pub", "is not a public key"),
+        ("none.pub", "does not exist"),
     ):
         with pytest.raises(UserError, match=told):
             register_device(tmp_path, state, tmp_path / name, "anna")

@@ -32,7 +32,7 @@ def log(config: FederationConfig) -> str:
     [
         ("training", {"local_steps": 41}, "41 steps of the shared stage"),
         ("training", {"personal_steps": 201}, "201 steps of the personal stage"),
-        ("training", {"batch_size": 33}, "33 pictures a batch"),
+        ("training", {"batch_size": 33}, "33 pictures per batch"),
         ("training", {"learning_rate": 0.02}, "0.02 as learning rate"),
         ("training", {"condition_dropout": 1.0}, "1.0 as condition dropout"),
         ("adapter", {"rank": 17}, "17 as rank"),
@@ -122,7 +122,7 @@ def test_rounds_are_counted_across_names_and_restarts_and_repeats_count_once(mak
     update(asked(agent_of(config, max_rounds=3), other, shared, 1))
     for refused in (parse_config(config.model_dump() | {"name": "another"}), other):
         assert kind(asked(agent_of(config, max_rounds=3), refused, shared, 2)) == "training_refused"
-    assert "3 rounds are all that the owner permits" in log(config)
+    assert "has trained 3 rounds, and the owner permits no more" in log(config)
     # what was answered once still is
     update(asked(agent_of(config, max_rounds=3), other, shared, 1))
 
