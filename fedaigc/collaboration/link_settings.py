@@ -92,7 +92,9 @@ class LinkSettings(BaseModel):
         if self.scheme not in _SCHEMES:
             raise ValueError(f"scheme {self.scheme!r}: expected one of {', '.join(_SCHEMES)}")
         if self.protected_planes and (self.number_format is None or self.protected_planes >= 8):
-            raise ValueError("protected_planes needs a number_format and leaves at least one plane: 0 to 7")
+            raise ValueError(
+                "protected_planes needs a number_format, and must be 0 to 7 to leave at least one plane"
+            )
         if self.multicast and self.max_transmissions > 1:
             raise ValueError("multicast sends every block once: max_transmissions must be 1")
         if self.send_above_db is not None:
@@ -132,31 +134,33 @@ class LinkSettings(BaseModel):
             raise ValueError("noise-matched repair needs a fixed-point number_format")
         if self.bit_error_rate is not None and self.bit_error_rate >= 0.5:
             raise ValueError(
-                f"noise-matched repair at bit_error_rate {self.bit_error_rate}: from 0.5 on nothing of what "
-                "was sent is left"
+                f"noise-matched repair at bit_error_rate {self.bit_error_rate}: expected less than 0.5, from which "
+                "on nothing of the sent values is left"
             )
         even = self.snr_db is not None and self.scheme.startswith("uncoded-")
         if self.bit_error_rate is None and not (even and not self.rayleigh and not self.protected_planes):
             raise ValueError(
-                "noise-matched repair needs flips that are alike everywhere: bit_error_rate, or snr_db with "
+                "noise-matched repair needs the same flip rate for all bits: set bit_error_rate, or snr_db with "
                 "an uncoded scheme, no rayleigh and no protected_planes"
             )
 
     def _nothing_idle(self) -> None:
         """Refuse settings without effect, which are mistakes."""
         for names, needed, there in (
-            (_OF_A_RADIO, "a radio: give snr_db or distance_m", self.snr_db is not None or self.distance_m),
-            (_OF_A_CODE, 'a code: scheme "adaptive" or "mcs-..."', not self.scheme.startswith("uncoded-")),
-            (("speed_m_s",), "fades: rayleigh = true", self.rayleigh),
+            (_OF_A_RADIO, "a radio (snr_db or distance_m)", self.snr_db is not None or self.distance_m),
+            (_OF_A_CODE, 'a code (scheme "adaptive" or "mcs-...")', not self.scheme.startswith("uncoded-")),
+            (("speed_m_s",), "fades (rayleigh = true)", self.rayleigh),
             (("wait_steps",), "send_above_db", self.send_above_db is not None),
         ):
             idle = [n for n in names if getattr(self, n) != type(self).model_fields[n].default]
             if idle and not there:
                 has = "has" if len(idle) == 1 else "have"
-                raise ValueError(f"{' and '.join(idle)} {has} no effect here: required is {needed}")
+                raise ValueError(f"{' and '.join(idle)} {has} no effect without {needed}")
 
     def _can_wait(self) -> None:
         if self.multicast:
-            raise ValueError("send_above_db waits for one member's channel: not under multicast")
+            raise ValueError("send_above_db waits for the channel of one member: it excludes multicast")
         if not self.rayleigh or (self.snr_db is None and self.distance_m is None):
-            raise ValueError("send_above_db needs fades to wait for: rayleigh, and snr_db or distance_m")
+            raise ValueError(
+                "send_above_db waits for the end of a fade: set rayleigh, and snr_db or distance_m"
+            )

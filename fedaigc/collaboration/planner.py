@@ -101,7 +101,7 @@ def plan_assignments(
     repeated = sorted(task for task, count in tasks.items() if count > 1)
     if repeated or not tasks.keys() <= owners.keys():
         raise ValueError(
-            f"each task must be in one group and have an owner: repeated {repeated}, "
+            f"each task must be in exactly one group and have an owner: in several groups {repeated}, "
             f"without owner {tasks.keys() - owners.keys()}"
         )
     check_handoff(plan, num_shared_steps, handoff)

@@ -97,7 +97,7 @@ def partition(
             or has rows without a value. The message states which setting to change.
     """
     if num_clients < 1:
-        raise UserError(f"{num_clients} clients asked for: give at least one")
+        raise UserError(f"{num_clients} clients: expected at least one")
     if len(rows) < num_clients:
         raise UserError(f"{len(rows)} rows for {num_clients} clients: give more rows or fewer clients")
     if settings.kind == "iid":
@@ -171,7 +171,7 @@ def _dirichlet(
     if settings.min_size * num_clients > len(labels):
         raise UserError(
             f"min_size {settings.min_size} for {num_clients} clients needs {settings.min_size * num_clients} "
-            f"rows, there are {len(labels)}: give more rows, fewer clients or a smaller min_size"
+            f"rows, and there are {len(labels)}: give more rows, fewer clients or a smaller min_size"
         )
     order = numpy_rng(seed, "partition", "rows").permutation(len(labels))
     splitter = DirichletPartitioner(
@@ -199,7 +199,7 @@ def _pathological(
 
     num_classes, wanted = len(set(labels)), settings.classes_per_client
     if wanted > num_classes:
-        raise UserError(f"classes_per_client {wanted}: {settings.column!r} has {num_classes} classes only")
+        raise UserError(f"classes_per_client {wanted}: {settings.column!r} has only {num_classes} classes")
     order = numpy_rng(seed, "partition", "rows").permutation(len(labels))
     problem = ""
     for draw in range(DRAWS):
@@ -242,7 +242,7 @@ def _indices(
 
 def _labels(rows: "datasets.Dataset", column: str) -> list[str]:
     if column not in rows.column_names:
-        raise UserError(f"no column {column!r} to split by; there are {', '.join(rows.column_names)}")
+        raise UserError(f"no column {column!r} to split by: expected one of {', '.join(rows.column_names)}")
     values = list(rows[column])
     if None in values:
         raise UserError(f"row {values.index(None)} has no {column!r}: fill it in, or leave the row out")

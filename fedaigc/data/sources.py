@@ -39,7 +39,7 @@ def load_data_set(
         if column not in rows.column_names:
             raise UserError(
                 f"data set {name!r} has no column {column!r} for the {wanted}: "
-                f"it has {', '.join(rows.column_names)}"
+                f"expected one of {', '.join(rows.column_names)}"
             )
         if column != wanted:
             if wanted in rows.column_names:

@@ -317,7 +317,9 @@ def _trainable(
         if (wanted(name) if wanted is not None else not name.endswith(".residual"))
     }
     if not chosen:
-        raise ValueError(f"the {stage} stage has no parameters to train: none is installed, or none wanted")
+        raise ValueError(
+            f"the {stage} stage has no parameters to train: none is installed or none is selected"
+        )
     denoiser(pipe).requires_grad_(False)
     for parameter in chosen.values():
         parameter.requires_grad_(True)

@@ -145,9 +145,9 @@ def test_refusals_say_what_to_change() -> None:
         ({"kind": "style"}, 5, "style 'b' has 1 rows for [23] clients"),
         ({"kind": "iid", "size_skew": "exponential"}, 8, "milder skew"),
         ({"kind": "dirichlet", "column": "hand"}, 2, "no column 'hand'.*style, object, number"),
-        ({"kind": "dirichlet", "min_size": 11}, 2, "needs 22 rows, there are 21"),
+        ({"kind": "dirichlet", "min_size": 11}, 2, "needs 22 rows, and there are 21"),
         ({"kind": "dirichlet", "alpha": 0.01, "min_size": 5}, 4, "raise alpha"),
-        ({"kind": "pathological", "classes_per_client": 8}, 2, "7 classes only"),
+        ({"kind": "pathological", "classes_per_client": 8}, 2, "only 7 classes"),
         ({"kind": "pathological"}, 2, "raise classes_per_client"),
     ):
         with pytest.raises(UserError, match=words):

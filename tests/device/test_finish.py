@@ -203,7 +203,7 @@ def test_a_plan_is_built_here_from_bounded_numbers(config: FederationConfig) -> 
         # under pytest the types of arguments are checked too, before the request looks at them
         with pytest.raises((UserError, TypeError)):
             PlanRequest.from_values(request.values() | wrong)
-    with pytest.raises(UserError, match="devices take"):
+    with pytest.raises(UserError, match="devices accept"):
         replace(request, scheduler_class="DDPMScheduler").build(pipe, base_hash)
     with pytest.raises(UserError, match="negative prompt"):
         PlanRequest.of(replace(plan, negative_prompt="blurry"))

@@ -97,7 +97,7 @@ def test_noise_matched_resume_is_refused_for_a_model_whose_sampler_cannot(
         generation={**LINKED, "link": {"bit_error_rate": 0.02, "repair": "noise-matched"}},
         model={"name": str(other), "height": 32, "width": 32},
     )
-    with pytest.raises(UserError, match="DPMSolverMultistepScheduler cannot resume off its steps"):
+    with pytest.raises(UserError, match="DPMSolverMultistepScheduler cannot resume between its steps"):
         run_in_process(config)
     assert images(config) == {}
 

@@ -118,7 +118,7 @@ def read_folder(folder: Path) -> list[CaptionedImage]:
             counterpart. The message names the file.
     """
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}: give a folder of pictures with captions")
+        raise UserError(f"{folder} is not a folder: give a folder of pictures with captions")
     captions = _listed_captions(folder)
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     sidecars = {path.stem: path for path in files if path.suffix == ".txt"}
@@ -140,7 +140,7 @@ def read_folder(folder: Path) -> list[CaptionedImage]:
         f"{folder / name} in {CAPTIONS}" for name in captions
     ]
     if orphans:
-        raise UserError(f"a caption without a picture: {orphans[0]}; add the picture or remove the caption")
+        raise UserError(f"{orphans[0]} has a caption but no picture: add the picture or remove the caption")
     if not found:
         raise UserError(f"no pictures in {folder}: put PNG, JPEG or WebP files with captions there")
     return found
@@ -162,7 +162,9 @@ def read_rows(
     for number, row in enumerate(rows):
         for column in (image, caption):
             if column not in row:
-                raise UserError(f"row {number} has no column {column!r}; it has {', '.join(sorted(row))}")
+                raise UserError(
+                    f"row {number} has no column {column!r}: expected one of {', '.join(sorted(row))}"
+                )
         if not isinstance(row[image], Image.Image):
             raise UserError(
                 f"column {image!r} of row {number} holds {type(row[image]).__name__}, not a picture"

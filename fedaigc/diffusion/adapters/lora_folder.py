@@ -62,7 +62,7 @@ def export_lora(
     if isinstance(adapter, SharedState):
         if adapter.residual:
             raise UserError(
-                f"the shared state moves {len(adapter.residual)} layers by a residual, "
+                f"the shared state changes {len(adapter.residual)} layers by a residual, "
                 "which a LoRA folder cannot hold"
             )
         base_hash = adapter.base_hash if base_hash is None else base_hash

@@ -83,7 +83,7 @@ def new_adapter(
     # a rank beyond that of any weight adds no capacity, and can exhaust the memory
     largest = max((min(len(w), w[0].numel()) for w in map(base_weight, layers.values())), default=rank)
     if rank > largest:
-        raise UserError(f"rank {rank}: the layers of {type(pipe).__name__} have {largest} directions at most")
+        raise UserError(f"rank {rank}: the layers of {type(pipe).__name__} permit at most {largest}")
     for name, layer in layers.items():
         weight = base_weight(layer)
         bound = 1 / math.sqrt(weight[0].numel())
@@ -127,13 +127,13 @@ def install(pipe: "DiffusionPipeline", shared: SharedState) -> None:
     for name, residual in shared.residual.items():
         if name not in layers:
             raise UserError(
-                f"the shared state moves layer {name!r}, which {type(pipe).__name__} does not have"
+                f"the shared state changes layer {name!r}, which {type(pipe).__name__} does not have"
             )
         weight = base_weight(layers[name])
         dense = residual if isinstance(residual, Tensor) else residual[1].flatten(1) @ residual[0].flatten(1)
         if dense.numel() != weight.numel():
             raise UserError(
-                f"{name}: residual of shape {tuple(dense.shape)} on a weight {tuple(weight.shape)}"
+                f"{name}: residual of shape {tuple(dense.shape)}, expected that of the weight {tuple(weight.shape)}"
             )
         if parametrize.is_parametrized(layers[name], "weight"):
             with torch.no_grad():
@@ -295,7 +295,7 @@ def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
     for name, (down, up) in adapter.lora.items():
         if name not in layers:
             raise UserError(
-                f"the {stage} adapter moves {name!r}, a layer that {type(pipe).__name__} does not have"
+                f"the {stage} adapter changes layer {name!r}, which {type(pipe).__name__} does not have"
             )
         weight = base_weight(layers[name])
         if (*up.shape[:1], *down.shape[1:]) != tuple(weight.shape):

@@ -150,7 +150,7 @@ def read_header(packet: bytes) -> tuple[dict[str, Any], int]:
     try:
         header = read_json(text.decode(), max_characters=MAX_PACKET_HEADER_BYTES)
     except ValueError as error:
-        raise PacketError(f"the header is no JSON: {error!s:.200}") from None
+        raise PacketError(f"the header is not valid JSON: {error!s:.200}") from None
     if not isinstance(header, dict):
         raise PacketError(f"the header is a {type(header).__name__}, expected an object")
     return header, start + length
@@ -193,9 +193,9 @@ def read_body(
         raise
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         # the checksum is valid, but `write_packet` did not write this header
-        raise PacketError(f"the header describes no history: {type(error).__name__}") from error
+        raise PacketError(f"the header describes an invalid history ({type(error).__name__})") from error
     if reader.position != len(body):
-        raise PacketError(f"the tensors take {reader.position} bytes of a body of {len(body)}")
+        raise PacketError(f"the tensors take {reader.position} bytes, the body has {len(body)}")
     return latents, history
 
 
@@ -239,7 +239,9 @@ class _Reader:
             return float(entry["float"])
         if entry.keys() == {"small", "bytes"}:
             if _size(entry["small"]) > 8 * MAX_SMALL_VALUES:
-                raise PacketError("a value in the header is larger than those are")
+                raise PacketError(
+                    "a value in the header is too large: tensors of this size belong into the body"
+                )
             return _tensor(entry["small"], bytes.fromhex(entry["bytes"]))
         return self.tensor(entry)
 
@@ -257,7 +259,7 @@ def _check_forms(header: dict[str, Any], shape: tuple[int, ...] | None) -> None:
     """Raise PacketError for a history larger than any scheduler keeps, or for tensors of another shape."""
     history = header["history"]
     if not isinstance(history, dict) or len(history) > MAX_HISTORY_ENTRIES:
-        raise PacketError(f"the header describes no history of {MAX_HISTORY_ENTRIES} values at most")
+        raise PacketError(f"invalid history: expected an object of at most {MAX_HISTORY_ENTRIES} values")
     forms = [header["latents"], *_forms(list(history.values()))]
     if len(forms) > 1 + MAX_HISTORY_TENSORS:
         raise PacketError(f"a history of {len(forms) - 1} tensors: at most {MAX_HISTORY_TENSORS}")
@@ -303,11 +305,11 @@ def _number_format(form: dict[str, Any]) -> NumberFormat | None:
     if "format" not in form:
         return None
     if type(form["limit"]) is not float or type(form["format"]) is not str:
-        raise PacketError(f"the header describes a number format as {form!r:.120}")
+        raise PacketError(f"the header has an invalid number format {form!r:.120}")
     try:
         return NumberFormat(form["format"], form["limit"])  # type: ignore[arg-type]
     except UserError as error:
-        raise PacketError(f"the header describes a number format as {form!r:.120}: {error}") from None
+        raise PacketError(f"the header has an invalid number format {form!r:.120}: {error}") from None
 
 
 def _size(form: Any) -> int:
@@ -318,7 +320,7 @@ def _size(form: Any) -> int:
         or form["dtype"] not in _DTYPES
     ):
         raise PacketError(
-            f"the header describes a tensor as {form!r:.80}: expected a shape and one of {', '.join(_DTYPES)}"
+            f"the header has an invalid tensor {form!r:.80}: expected a shape and one of {', '.join(_DTYPES)}"
         )
     shape = form["shape"]
     if (
@@ -326,7 +328,7 @@ def _size(form: Any) -> int:
         or len(shape) > MAX_DIMENSIONS
         or any(type(n) is not int or n < 1 for n in shape)
     ):
-        raise PacketError(f"the header describes a tensor of shape {shape!r:.80}")
+        raise PacketError(f"the header has a tensor of the invalid shape {shape!r:.80}")
     number_format = _number_format(form)
     if number_format is not None:
         return -(-math.prod(shape) * number_format.width // 8)
@@ -346,7 +348,7 @@ def _tensor_bytes(tensor: Tensor, number_format: NumberFormat | None = None) -> 
 
 def _tensor(form: Any, raw: bytes) -> Tensor:
     if len(raw) != _size(form):
-        raise PacketError(f"a tensor of {_size(form)} bytes has {len(raw)}")
+        raise PacketError(f"a tensor needs {_size(form)} bytes, the body has {len(raw)} left")
     dtype, shape, number_format = _DTYPES[form["dtype"]], form["shape"], _number_format(form)
     if number_format is not None:
         count = math.prod(shape) * number_format.width

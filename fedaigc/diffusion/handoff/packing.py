@@ -167,10 +167,10 @@ def pack(
     }
     if noise_stream:
         if state.noise_seed is None:
-            raise UserError("this state came without its noise stream: it cannot be handed on with it")
+            raise UserError("this state has no noise stream: it cannot be packed with one")
         header |= {"noise_seed": state.noise_seed, "draw_count": state.draw_count}
     if handoff == "exact" and state.history is None:
-        raise UserError("this state came without its history: it can be handed on as latents only")
+        raise UserError("this state has no history: it can only be handed on as latents")
     history = dict(state.history or {}) if handoff == "exact" else {}
     on_air = number_format_at(number_format, plan, state.step) if number_format is not None else None
     return write_packet(header, state.latents, history, on_air)
@@ -310,4 +310,4 @@ def _check_numbers(header: dict[str, Any], plan: DenoisingPlan) -> None:
     if header["handoff"] not in ("exact", "latents"):
         raise PacketError(f"the header's handoff is {header['handoff']!r:.40}: expected exact or latents")
     if not isinstance(header["history"], dict) or (header["handoff"] == "latents" and header["history"]):
-        raise PacketError("the header's history is no object, or there is one beside a hand-off of latents")
+        raise PacketError("the header's history is not an object, or it accompanies a hand-off of latents")

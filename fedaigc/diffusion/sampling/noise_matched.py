@@ -72,7 +72,7 @@ def check_matched(plan: DenoisingPlan) -> None:
     """
     if plan.scheduler_class not in _SCHEDULERS:
         raise UserError(
-            f"noise-matched resume: {plan.scheduler_class} cannot resume off its steps: expected one of "
+            f"noise-matched resume: {plan.scheduler_class} cannot resume between its steps: expected one of "
             f"{', '.join(_SCHEDULERS)}"
         )
 
@@ -91,7 +91,9 @@ def matched_log_snr(plan: DenoisingPlan, step: int, gain: float, error_variance:
             should run alone. Also if `error_variance` is negative or not finite.
     """
     if not (gain > 0 and error_variance >= 0 and math.isfinite(error_variance)):
-        raise UserError(f"gain {gain}, error variance {error_variance}: expected above 0, and 0 or more")
+        raise UserError(
+            f"gain {gain}, error variance {error_variance}: expected a gain above 0 and a variance of at least 0"
+        )
     signal, noise = signal_and_noise(_scheduler(plan), log_snr(plan)[step])
     return math.log(signal**2 / (noise**2 + error_variance / gain**2))
 
@@ -132,7 +134,7 @@ def resume_noise_matched(
         raise UserError("the received latents are not finite: repair them first, by clipping for instance")
     levels = log_snr(plan)
     if state.step >= plan.num_steps:
-        raise UserError("nothing is left to denoise at the last step")
+        raise UserError("the state is at the last step: no steps are left to denoise")
     matched = min(max(matched_log_snr(plan, state.step, gain, error_variance), levels[0]), levels[state.step])
     signal, noise = signal_and_noise(_scheduler(plan), levels[state.step])
     scaled = state.latents / gain / math.sqrt(signal**2 + noise**2 + error_variance / gain**2)

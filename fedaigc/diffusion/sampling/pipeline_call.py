@@ -100,12 +100,12 @@ def call_arguments(
     fixed = sorted(_FIXED & conditioning.keys())
     if fixed:
         raise UserError(
-            f"conditioning names {', '.join(fixed)}: the plan fixes these, build another plan instead"
+            f"conditioning has {', '.join(fixed)}, which the plan fixes: build another plan instead"
         )
     counting = sorted(_COUNTS_STEPS & conditioning.keys())
     if counting:
         raise UserError(
-            f"conditioning names {', '.join(counting)}: it counts steps, so a run cannot be split with it"
+            f"conditioning has {', '.join(counting)}, which counts steps: a run cannot be split with it"
         )
     unknown = sorted(conditioning.keys() - known.keys())
     if unknown:
@@ -145,7 +145,7 @@ def batch_size(conditioning: Mapping[str, Any]) -> int:
         count = conditioning["prompt_embeds"].shape[0]
     else:
         raise UserError(
-            f"conditioning names {sorted(conditioning)}: expected prompt or prompt_embeds among them"
+            f"conditioning has {sorted(conditioning)}: expected prompt or prompt_embeds among them"
         )
     return count * int(conditioning.get("num_images_per_prompt", 1))
 

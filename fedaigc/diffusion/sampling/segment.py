@@ -286,7 +286,7 @@ def _run_steps(
         )
     if state.noise_seed is None and window.draws:
         raise UserError(
-            f"{plan.scheduler_class} draws noise, and this state came without its noise stream: give it one "
+            f"{plan.scheduler_class} draws noise, and this state has no noise stream: add one "
             "with `with_noise_stream`, or pack it with noise_stream=True for a run of your own"
         )
     return window, scheduler, output

@@ -179,7 +179,7 @@ def _follow(scheduler: Any, plan: DenoisingPlan) -> None:
         )
         if not close:
             raise UserError(
-                f"this pipeline takes other steps than the plan: {name} {_shown(given)}, "
+                f"the pipeline's steps differ from those of the plan: {name} {_shown(given)}, "
                 f"in the plan {_shown(planned)}"
             )
         old = getattr(scheduler, name)
@@ -197,7 +197,7 @@ def _restore(scheduler: Any, history: Mapping[str, Any]) -> None:
         table = isinstance(fresh.get(name), Tensor | np.ndarray)
         if not name.isidentifier() or name in _OWN or hasattr(type(scheduler), name) or table:
             raise UserError(
-                f"the history names {name!r}, which is no running value of a {type(scheduler).__name__}"
+                f"the history has {name!r}, which is not a running value of a {type(scheduler).__name__}"
             )
         setattr(scheduler, name, _copied(value, device))
 
@@ -218,7 +218,7 @@ def _draws_between(
         torch.randn(sample.shape, generator=probe, dtype=sample.dtype)
         if torch.equal(probe.get_state(), after):
             return count
-    raise UserError(f"{name} draws noise that is not shaped as the latents: a run with it cannot be split")
+    raise UserError(f"{name} draws noise of another shape than the latents: a run with it cannot be split")
 
 
 def _copied(value: Any, device: torch.device) -> Any:

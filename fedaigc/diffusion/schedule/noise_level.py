@@ -57,7 +57,7 @@ def noise_levels(
         return tuple(_flow_log_snr(timestep / config.num_train_timesteps) for timestep in timesteps)
     if config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction":
         if sigmas is None:
-            raise UserError(f"{type(scheduler).__name__} has continuous timesteps: state the log-SNR itself")
+            raise UserError(f"{type(scheduler).__name__} has continuous timesteps: give the log-SNR instead")
         return tuple(-2 * math.log(sigma) for sigma, _ in zip(sigmas, timesteps, strict=False))
     table = train_log_snr(scheduler)
     return tuple(_interpolated(table, timestep) for timestep in timesteps)
@@ -100,9 +100,7 @@ def train_log_snr(scheduler: Any) -> Float[Tensor, " t"]:
         UserError: If the scheduler has no alphas.
     """
     if not hasattr(scheduler, "alphas_cumprod"):
-        raise UserError(
-            f"{type(scheduler).__name__} knows no alphas: expected a variance-preserving scheduler"
-        )
+        raise UserError(f"{type(scheduler).__name__} has no alphas: expected a variance-preserving scheduler")
     cumulative = scheduler.alphas_cumprod.to("cpu", torch.float64)
     return 2 * (cumulative.sqrt().log() - (1 - cumulative).sqrt().log())
 

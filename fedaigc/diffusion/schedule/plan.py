@@ -67,14 +67,14 @@ class DenoisingPlan:
             raise UserError(f"a plan needs at least one step, got {len(self.timesteps)}")
         if self.sigmas is not None and len(self.sigmas) < len(self.timesteps):
             raise UserError(
-                f"{len(self.timesteps)} timesteps but {len(self.sigmas)} sigmas: expected as many or more"
+                f"{len(self.timesteps)} timesteps and {len(self.sigmas)} sigmas: expected at least as many sigmas"
             )
         try:
             config = json.loads(self.scheduler_config)
         except (ValueError, RecursionError):
             config = None
         if not isinstance(config, dict):
-            raise UserError(f"the scheduler config {self.scheduler_config!r:.80} is no JSON object")
+            raise UserError(f"the scheduler config {self.scheduler_config!r:.80} is not a JSON object")
         if self.height < 1 or self.width < 1:
             raise UserError(f"image size {self.height} x {self.width}: expected at least one pixel each way")
 
@@ -171,7 +171,7 @@ def build_plan(
     if sigmas is None and trained and max(timesteps) >= trained:
         raise UserError(
             f"num_inference_steps is {num_inference_steps}: {type(pipe.scheduler).__name__} then starts at "
-            f"timestep {max(timesteps):.0f}, and the model knows 0 to {trained - 1}: take fewer steps"
+            f"timestep {max(timesteps):.0f}, and the model was trained on 0 to {trained - 1}: use fewer steps"
         )
     return DenoisingPlan(
         scheduler_class=type(pipe.scheduler).__name__,

@@ -90,7 +90,9 @@ class PlanRequest:
             UserError: If the plan has a negative prompt, which devices do not accept.
         """
         if plan.negative_prompt:
-            raise UserError("a plan for devices has no negative prompt: it would be text of another machine")
+            raise UserError(
+                "a plan for devices cannot have a negative prompt, which would be text of another machine"
+            )
         return cls(
             plan.scheduler_class,
             plan.num_inference_steps,
@@ -114,7 +116,7 @@ class PlanRequest:
         """
         names = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or values.keys() != names:
-            raise UserError(f"a plan is asked for by {', '.join(sorted(names))}")
+            raise UserError(f"invalid request of a plan: expected the keys {', '.join(sorted(names))}")
         return cls(**values)
 
     def build(self, pipe: Pipeline, base_hash: str) -> DenoisingPlan:
@@ -128,7 +130,7 @@ class PlanRequest:
         scheduler, own = pipe.scheduler, type(pipe.scheduler).__name__
         if self.scheduler_class not in SCHEDULERS | {own}:
             raise UserError(
-                f"the plan names the scheduler {self.scheduler_class!r:.60}: devices take "
+                f"the plan names the scheduler {self.scheduler_class!r:.60}: devices accept "
                 f"{', '.join(sorted(SCHEDULERS | {own}))}"
             )
         if own != self.scheduler_class:
@@ -145,7 +147,7 @@ class PlanRequest:
             )
         if plan.fingerprint() != self.fingerprint:
             raise UserError(
-                f"the plan built here is {plan.fingerprint()}, asked for was {self.fingerprint}: scheduler "
+                f"the plan built here is {plan.fingerprint()}, the requested one {self.fingerprint}: scheduler "
                 "configuration, dtype or base model differ"
             )
         return plan

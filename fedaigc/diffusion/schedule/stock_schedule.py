@@ -99,11 +99,13 @@ def requested_schedule(pipe: Pipeline, call: Mapping[str, Any]) -> Schedule:
     except ValueError as error:
         raise UserError(f"{type(pipe).__name__} refuses these settings: {error}") from error
     if request is None:
-        raise UserError(f"{type(pipe).__name__} never asks its scheduler for timesteps: it cannot be planned")
+        raise UserError(
+            f"{type(pipe).__name__} never sets its scheduler's timesteps: no plan can be built for it"
+        )
     if schedule(own) != schedule(from_config):
         raise UserError(
-            f"the pipeline's {stock.__name__} takes other steps than its config says (was it changed by "
-            "set_shift?): put the change into the config, so that other machines can follow it"
+            f"the pipeline's {stock.__name__} takes other steps than its config defines (was it changed by "
+            "set_shift?): change the config instead, so that other machines take the same steps"
         )
     return schedule(from_config)
 

@@ -73,7 +73,7 @@ def test_rows_of_a_data_set_are_read_and_wrong_ones_named() -> None:
     (item,) = read_rows(rows)
     assert item.caption == "a bus on a road"
     assert item.image.getpixel((0, 0)) == (5, 250, 7)
-    with pytest.raises(UserError, match="no column 'text'; it has caption, image"):
+    with pytest.raises(UserError, match="no column 'text': expected one of caption, image"):
         list(read_rows(rows, caption="text"))
     with pytest.raises(UserError, match="row 0 holds str"):
         list(read_rows([{"image": "picture.png", "caption": "a bus"}]))

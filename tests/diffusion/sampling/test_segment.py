@@ -294,7 +294,7 @@ def test_a_plan_from_another_machine_is_followed_to_its_last_bit(tiny: Tiny) -> 
     other = replace(plan, sigmas=(sigmas[0] * 1.01, *sigmas[1:]))
     with pytest.raises(UserError, match="takes other steps than the plan: sigmas"):
         whole(pipe, other, PROMPT, 5)
-    with pytest.raises(UserError, match="takes other steps than the plan: timesteps"):
+    with pytest.raises(UserError, match="steps differ from those of the plan: timesteps"):
         whole(pipe, replace(plan, num_inference_steps=5), PROMPT, 5)
 
 
@@ -351,7 +351,7 @@ class TestRefusals:
         ("conditioning", "message"),
         [
             ({}, "prompt"),
-            (PROMPT | {"guidance_scale": 3.0}, "guidance_scale: the plan fixes"),
+            (PROMPT | {"guidance_scale": 3.0}, "guidance_scale, which the plan fixes"),
             (PROMPT | {"callback_on_step_end": print}, "counts steps"),
             (PROMPT | {"colour": "red"}, "does not take colour"),
             ({"prompt": ["a", "b"]}, "2 images, but latents of 1"),
@@ -385,7 +385,7 @@ class TestRefusals:
         state = run_segment(pipe, initial_state(pipe, plan, 1), PROMPT, plan, 1)
         assert state.history is not None
         state = replace(state, history={**state.history, name: 0})
-        with pytest.raises(UserError, match="no running value"):
+        with pytest.raises(UserError, match="not a running value"):
             run_segment(pipe, state, PROMPT, plan, 2)
 
 
