@@ -192,7 +192,7 @@ def test_a_second_node_with_the_same_partition_is_refused(make_run: MakeRun) -> 
 
     record = serve_with(config, Tampering(2, claim_zero))
     assert record.clients == (0, 1)
-    assert [entry.reason for entry in record.refused] == ["client 0 is there already"]
+    assert [entry.reason for entry in record.refused] == ["client 0 is already connected"]
 
 
 def poison(kind: str, reply: Message) -> None:
@@ -217,7 +217,7 @@ def test_a_poisoned_update_is_refused_and_the_round_goes_on(make_run: MakeRun) -
 
 def test_a_round_without_any_usable_update_ends_the_run(make_run: MakeRun) -> None:
     config = make_run(num_clients=1, generation={"enabled": False})
-    with pytest.raises(UserError, match="round 1: no client sent an update that could be used") as caught:
+    with pytest.raises(UserError, match="round 1: no client sent a usable update") as caught:
         serve_with(config, Tampering(0, poison))
     assert not isinstance(caught.value, Diverged)
     record = read_record(config.output)

@@ -44,7 +44,7 @@ class SimulatedHost:
         """
         home = self._config.home(self.client)
         if not home.is_dir():
-            raise DeviceError(Failure.STORAGE, f"no home {home}")
+            raise DeviceError(Failure.STORAGE, f"the home {home} does not exist")
         pipe, base_hash = base_model(self._config.model)
         return Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), scorer=scorer)
 

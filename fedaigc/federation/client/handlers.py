@@ -127,20 +127,20 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
     """Run one round of local training with the strategy's code as installed on this device."""
     received = messages.read_train(content)
     if received.round < 1:
-        raise DeviceError(Failure.PLAN_REFUSED, "rounds count from 1")
+        raise DeviceError(Failure.PLAN_REFUSED, "round numbers start at 1")
     client, own_order = host.client, messages.read_client_order(content)
     if own_order.local_steps is not None:
         # put into the configuration, so that everything that bounds its local steps also bounds these
         config = config.with_local_steps(own_order.local_steps)
     if config.local_steps(client) > MAX_TRAINING_STEPS:
-        raise DeviceError(Failure.PLAN_REFUSED, f"over {MAX_TRAINING_STEPS} steps of training")
+        raise DeviceError(Failure.PLAN_REFUSED, f"more than {MAX_TRAINING_STEPS} training steps")
     if own_order.dropped_out:
-        raise DeviceError(Failure.DROPPED_OUT, "drawn to fail in this round")
+        raise DeviceError(Failure.DROPPED_OUT, "selected by rounds.dropout_rate to fail in this round")
     told, own = messages.strategy_code_of(content), strategy_code(config.rounds.strategy)
     if told != own:
         raise DeviceError(
             Failure.CODE_DIFFERS,
-            f"strategy {config.rounds.strategy!r}: the server runs code {told!r:.80}, this device has {own}",
+            f"strategy {config.rounds.strategy!r}: the server runs code {told!r:.80}, this device {own}",
         )
     rule = load_strategy(config.rounds.strategy, config.rounds.options)
     device = host.open_device()

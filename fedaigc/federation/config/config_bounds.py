@@ -37,7 +37,9 @@ def config_from_server(text: str) -> FederationConfig:
             too.
     """
     if len(text) > MAX_CONFIG_CHARACTERS:
-        raise UserError(f"a configuration of {len(text)} characters: at most {MAX_CONFIG_CHARACTERS}")
+        raise UserError(
+            f"the configuration has {len(text)} characters: expected at most {MAX_CONFIG_CHARACTERS}"
+        )
     config = config_from_run({RUN_CONFIG_KEY: text})
     check_config(config)
     return config
@@ -54,8 +56,8 @@ def check_config(config: FederationConfig) -> None:
         _check(key, value)
     if is_file(config.rounds.strategy):
         raise UserError(
-            f"rounds.strategy is the file {config.rounds.strategy!a:.80}: a device runs strategies that are "
-            "installed on it; make yours a package with an entry point of the group 'fedaigc.strategies'"
+            f"rounds.strategy is the file {config.rounds.strategy!a:.80}: a device runs only strategies that are "
+            "installed on it; package yours with an entry point in the group 'fedaigc.strategies'"
         )
     pixels = config.model.height * config.model.width
     if pixels > MAX_IMAGE_PIXELS:
@@ -80,7 +82,7 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield every value with its dotted key; check the sizes of lists and tables and the lengths of keys."""
     if isinstance(value, Mapping):
         if len(value) > (MAX_OPTIONS if f"{key}." == _OPTIONS else MAX_CLIENTS):
-            raise UserError(f"{key or 'the configuration'} has {len(value)} entries, which is too many")
+            raise UserError(f"{key or 'the configuration'} has too many entries: {len(value)}")
         for name, inner in value.items():
             if len(name) > MAX_OPTION_CHARACTERS:
                 raise UserError(f"{key or 'the configuration'} has a key of {len(name)} characters")

@@ -189,7 +189,9 @@ class GenerationSection(_Section):
     @model_validator(mode="after")
     def _who_waits(self) -> "GenerationSection":
         if self.executor is not Executor.EDGE and self.link and self.link.send_above_db is not None:
-            raise ValueError('link.send_above_db: only the edge waits for a channel; executor must be "edge"')
+            raise ValueError(
+                'link.send_above_db: only the edge server waits for a channel; set executor to "edge"'
+            )
         return self
 
 
@@ -235,15 +237,17 @@ class FederationConfig(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> "FederationConfig":
         if self.rounds.clients is not None and self.rounds.clients > self.num_clients:
-            raise ValueError(f"rounds.clients is {self.rounds.clients}, num_clients only {self.num_clients}")
+            raise ValueError(
+                f"rounds.clients is {self.rounds.clients}: expected at most num_clients, which is {self.num_clients}"
+            )
         for name in ("ranks", "local_steps"):
             values = getattr(self.clients, name)
             if values is not None and len(values) != self.num_clients:
                 raise ValueError(f"clients.{name} has {len(values)} values for {self.num_clients} clients")
         if self.clients.ranks is not None and max(self.clients.ranks) != self.adapter.rank:
             raise ValueError(
-                f"the largest of clients.ranks is {max(self.clients.ranks)}, adapter.rank is "
-                f"{self.adapter.rank}: they must be the same"
+                f"the largest of clients.ranks is {max(self.clients.ranks)} and adapter.rank is "
+                f"{self.adapter.rank}: set both to the same value"
             )
         return self
 

@@ -32,8 +32,8 @@ class Board:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 raise UserError(
-                    "rounds.tensorboard is true and TensorBoard is not installed: "
-                    "pip install 'fedaigc[tensorboard]'"
+                    "rounds.tensorboard is true, but TensorBoard is not installed: run "
+                    "`pip install 'fedaigc[tensorboard]'`"
                 ) from None
             self._writer = SummaryWriter(str(output / FOLDER), purge_step=first)
 

@@ -107,17 +107,17 @@ def drop_checkpoints(config: FederationConfig) -> None:
 def _read(path: Path, config: FederationConfig) -> Checkpoint:
     header, parts = read_parts(path)
     if not {PART, "round", "config"} <= header.keys():
-        raise DamagedFile(f"{path} is no checkpoint of a run: remove it to begin anew")
+        raise DamagedFile(f"{path} is not a checkpoint of a run: remove it to start again")
     if header["config"] != _fingerprint(config):
         raise UserError(
             f"{path} was made with another configuration: resume with the one in record.json beside it, "
-            "or give a new output folder"
+            "or choose a new output folder"
         )
     shared = shared_state_of(path, header, parts)
     for name, tensor in shared.tensors().items():
         problem = value_problem(tensor)
         if problem is not None:
-            raise DamagedFile(f"{path}: {name} holds {problem}; remove it to begin anew")
+            raise DamagedFile(f"{path}: {name} has {problem}; remove it to start again")
     return Checkpoint(int(header["round"]), shared, parts.get("rule", {}), parts.get("bounds", {}))
 
 

@@ -88,18 +88,18 @@ class RunRecorder:
 def refusals(record: RunRecord) -> list[str]:
     """Return one line for each client that was left out of the run, of rounds or of the generation."""
     lines = [f"left out of the run: {entry.reason}" for entry in record.refused]
-    lines += [f"not there: the device of client {client}" for client in record.absent]
+    lines += [f"never connected: the device of client {client}" for client in record.absent]
     if record.fell_back:
-        lines.append(f"went on from round {record.fell_back.to_round}: {record.fell_back.reason}")
+        lines.append(f"resumed from round {record.fell_back.to_round}: {record.fell_back.reason}")
     rounds: dict[str, list[int]] = {}
     for done in record.rounds:
         for reason in done.refused.values():
             rounds.setdefault(reason, []).append(done.round)
         if done.rejected:
-            lines.append(f"round {done.round} changed nothing: {done.rejected}")
+            lines.append(f"round {done.round} did not change the shared state: {done.rejected}")
         if done.fell_back_to is not None:
             lines.append(
-                f"round {done.round}: devices diverged, the state of round {done.fell_back_to} was taken up again"
+                f"round {done.round}: devices diverged, and the state of round {done.fell_back_to} was restored"
             )
     capped = {
         (client, done.num_examples[client], weight)
@@ -107,7 +107,7 @@ def refusals(record: RunRecord) -> list[str]:
         for client, weight in done.capped.items()
     }
     lines += [
-        f"client {client} claimed {claimed} pictures and counted as {weight}"
+        f"client {client} reported {claimed} pictures and had the weight of {weight}"
         for client, claimed, weight in sorted(capped)
     ]
     lines += [
@@ -118,7 +118,7 @@ def refusals(record: RunRecord) -> list[str]:
     if generation is None:
         return lines
     for client, failure in generation.refused.items():
-        lines.append(f"no prompts were taken from client {client}: {failure}")
+        lines.append(f"no prompts were received from client {client}: {failure}")
     for client, count in generation.unreadable.items():
         lines.append(f"{count} prompt(s) of client {client} cannot be read: see `fedaigc device queue`")
     lines += [

@@ -324,4 +324,6 @@ def read_record(output: Path) -> RunRecord:
     except OSError as error:
         raise UserError(f"no record in {output}: {error.strerror or error}") from None
     except (ValidationError, ValueError):
-        raise DamagedFile(f"{path} is no record of a run: remove it, or give a new output") from None
+        raise DamagedFile(
+            f"{path} is not a record of a run: remove it, or choose a new output folder"
+        ) from None

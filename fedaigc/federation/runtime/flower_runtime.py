@@ -103,9 +103,7 @@ def check_ended_well(status: str, details: str, config: FederationConfig, lines:
         raise UserError(reason)
     relevant = [line for line in lines if _is_relevant(line)][-_RELEVANT_LINES:] or lines[-_RELEVANT_LINES:]
     raise UserError(
-        f"the run ended as {status!r} {details}\n"
-        + "".join(relevant)
-        + f"the whole log: {config.output / LOG}"
+        f"the run ended as {status!r} {details}\n" + "".join(relevant) + f"full log: {config.output / LOG}"
     )
 
 

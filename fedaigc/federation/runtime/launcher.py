@@ -38,7 +38,7 @@ def simulate(
     if missing:
         last = config.num_clients - 1
         raise UserError(
-            f"no device's home {config.home(missing[0])}: `homes` needs one folder for each of the "
+            f"there is no device's home {config.home(missing[0])}: `homes` needs one folder for each of the "
             f"{config.num_clients} clients, {config.home(0).name} to {config.home(last).name}"
         )
     if config.backend == "in-process":

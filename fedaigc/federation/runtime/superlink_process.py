@@ -35,7 +35,9 @@ def main() -> None:
     only_for_this_user()
     config = superlink_configuration()
     if not users_are_known() and not config.simulation:
-        raise UserError(f"{TABLES[0]} is not there: a server needs Linux, which tells which user connects")
+        raise UserError(
+            f"{TABLES[0]} does not exist: a server needs Linux, which reports the user of each connection"
+        )
     admits = is_of_own_user if users_are_known() else _everybody
     settings = uvicorn.Config(
         create_app(config, SuperLinkLifespan),

@@ -211,9 +211,9 @@ def _shared_steps(record: RecordDict, order: ShareOrder, shape: tuple[int, ...])
     state = unpack(steps.packet, order.plan, shape=shape)
     check_magnitude(state, order.plan)
     if state.step != order.stop or steps.later:
-        raise PacketError(f"a packet of step {state.step}, asked for {order.stop}")
+        raise PacketError(f"packet of step {state.step}: expected step {order.stop}")
     if state.noise_seed is not None:
-        raise PacketError("a packet with the noise stream of its group, which its members must not have")
+        raise PacketError("the packet has the noise stream of its group, which the members must not receive")
     return steps
 
 

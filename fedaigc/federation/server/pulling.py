@@ -103,7 +103,7 @@ class Pulls:
             self._file.truncate(0)
         message = inflate_object_from_contents(found.reply_id, contents)
         if not isinstance(message, Message):
-            raise ValueError("a reply that is no message")
+            raise ValueError("the reply is not a message")
         set_message_id(message, found.reply_id)
         return message
 
@@ -121,7 +121,7 @@ class Pulls:
             found = _Announced(proto.metadata.message_id, parts[::-1], {})
             self._announced[message_id] = found
             if len(parts) > MAX_REPLY_PARTS:
-                raise ValueError(f"a reply of {len(parts)} parts: at most {MAX_REPLY_PARTS}")
+                raise ValueError(f"the reply has {len(parts)} parts: expected at most {MAX_REPLY_PARTS}")
             return found
         return None
 
@@ -136,7 +136,9 @@ class Pulls:
                 return False
             found.num_bytes += len(told.object_content)
             if found.num_bytes > self._max_bytes:
-                raise ValueError(f"a reply of {found.num_bytes} bytes and more: at most {self._max_bytes}")
+                raise ValueError(
+                    f"the reply has {found.num_bytes} bytes or more: expected at most {self._max_bytes}"
+                )
             self.parts += 1
             start = self._file.seek(0, 2)
             found.held[found.missing.pop()] = start, self._file.write(told.object_content)

@@ -253,11 +253,11 @@ def _introduced(
     num_clients, base_hash, bindings = admission.num_clients, admission.base_hash, admission.bindings
     for node, content in zip(nodes, replies, strict=True):
         if isinstance(content, Failure):
-            refused.append(Refusal(node, None, f"its hello failed: {content.value}", passing=True))
+            refused.append(Refusal(node, None, f"the opening query failed: {content.value}", passing=True))
             continue
         client, base, shown = _introduction(content)
         if type(client) is not int or not 0 <= client < num_clients:
-            reason = f"client {quoted(client)} is none of 0 to {num_clients - 1}"
+            reason = f"client {quoted(client)}: expected 0 to {num_clients - 1}"
             refused.append(Refusal(node, None, reason))
         elif base != base_hash:
             told = base if isinstance(base, str) and re.fullmatch(FINGERPRINT, base) else "unknown"
@@ -266,9 +266,9 @@ def _introduced(
         elif bindings is not None and bindings.get(str(node)) != client:
             refused.append(Refusal(node, None, f"client {client} is not bound to this node's key"))
         elif client in accepted or client in taken:
-            refused.append(Refusal(node, client, f"client {client} is there already"))
+            refused.append(Refusal(node, client, f"client {client} is already connected"))
         elif type(shown) is not int or not 0 <= shown <= MAX_EXAMPLES:
-            reason = f"client {client} shows {quoted(shown)} pictures, expected 0 to {MAX_EXAMPLES}"
+            reason = f"client {client} reports {quoted(shown)} pictures: expected 0 to {MAX_EXAMPLES}"
             refused.append(Refusal(node, client, reason))
         else:
             accepted[client] = node
@@ -284,7 +284,7 @@ def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float, enough: int)
         if time.monotonic() > deadline and len(nodes) >= enough:
             return nodes
         if time.monotonic() > deadline:
-            raise UserError(f"{len(nodes)} of {num_clients} clients came within {timeout_s:.0f} s")
+            raise UserError(f"{len(nodes)} of {num_clients} clients connected within {timeout_s:.0f} s")
         time.sleep(_POLL_S)
     return nodes
 

@@ -87,7 +87,7 @@ def serve(grid: Grid, config: FederationConfig, progress: OnProgress | None = No
         UserError: The configuration cannot work, which the record says too; or, with nothing written, another
             run writes to this output.
     """
-    busy = f"another run writes to {config.output}: wait for its end, or give another output"
+    busy = f"another run writes to {config.output}: wait for its end, or choose another output folder"
     # the stopped run that this one resumes may still be shutting down
     with locked(config.output / _LOCK, busy=busy, patience_s=_PATIENCE_S if config.resume else 0.0):
         checkpoint = load_checkpoint(config) if config.resume else None

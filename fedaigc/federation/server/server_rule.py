@@ -21,7 +21,7 @@ def server_rule(config: FederationConfig) -> Rule:
     if section.attackers:
         if not rule.robust:
             raise UserError(
-                f"rounds.attackers is {section.attackers}, and the strategy {section.strategy!r} withstands "
+                f"rounds.attackers is {section.attackers}, but the strategy {section.strategy!r} withstands "
                 f"none: leave it at 0, or choose one of {', '.join(ROBUST_STRATEGIES)}"
             )
         rule.withstand(section.attackers)

@@ -63,7 +63,7 @@ def encode(
         with np.errstate(over="ignore"):
             half = flat.astype(np.float16)
         if not np.isfinite(half).all():
-            raise ValueError(f"float16 ends at 65504, the largest value is {np.abs(flat).max():.4g}")
+            raise ValueError(f"the largest value is {np.abs(flat).max():.4g}, float16 ends at 65504")
         return half, b""
     if random is None:
         raise TypeError("int8 is rounded at random: expected a generator")
@@ -105,7 +105,7 @@ def decode(array: np.ndarray, manifest: Manifest, format: WireFormat, scales: by
     if format == "int8":
         steps = np.frombuffer(scales, "<f4")
         if not (np.isfinite(steps).all() and (steps >= 0).all()):
-            raise ValueError("a scale is a finite number from 0")
+            raise ValueError("invalid scales: expected finite numbers of at least 0")
         for part, step in zip(_parts(manifest), steps.tolist(), strict=True):
             values[part] *= step
     return split(values, manifest)

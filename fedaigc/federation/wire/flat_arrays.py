@@ -60,29 +60,29 @@ class Manifest:
         try:
             values = read_json(text, max_characters=MAX_MANIFEST_CHARACTERS, max_depth=3)
         except ValueError as error:
-            raise ValueError(f"a manifest is a JSON list of [name, shape]: {error}") from None
+            raise ValueError(f"invalid manifest: expected a JSON list of [name, shape] ({error})") from None
         if not isinstance(values, list) or len(values) > MAX_TENSORS:
-            raise ValueError(f"a manifest is a JSON list of [name, shape], of {MAX_TENSORS} at most")
+            raise ValueError(f"invalid manifest: expected a JSON list of at most {MAX_TENSORS} [name, shape]")
         manifest = cls(tuple(_entry(value) for value in values))
         if len(dict(manifest.entries)) != len(values):
-            raise ValueError("a manifest has each name once")
+            raise ValueError("invalid manifest: a name occurs more than once")
         if manifest.num_values > MAX_VALUES:
-            raise ValueError(f"a manifest of {manifest.num_values} values: at most {MAX_VALUES}")
+            raise ValueError(f"invalid manifest: {manifest.num_values} values, expected at most {MAX_VALUES}")
         return manifest
 
 
 def _entry(value: object) -> tuple[str, tuple[int, ...]]:
     """Parse a name and a shape; ValueError for anything else."""
     if not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], list)):
-        raise ValueError("a manifest is a JSON list of [name, shape]")
+        raise ValueError("invalid manifest: expected a JSON list of [name, shape]")
     name, shape = value
     if type(name) is not str or not _NAME.fullmatch(name):
-        raise ValueError("the names of a manifest are those of layers, of 256 characters at most")
+        raise ValueError("invalid manifest: expected names of layers, of at most 256 characters")
     if len(shape) > MAX_DIMENSIONS or not all(
         type(side) is int and 0 <= side <= MAX_VALUES for side in shape
     ):
         raise ValueError(
-            f"a shape of a manifest holds at most {MAX_DIMENSIONS} whole numbers, from 0 to {MAX_VALUES}"
+            f"invalid manifest: expected shapes of at most {MAX_DIMENSIONS} integers from 0 to {MAX_VALUES}"
         )
     return name, tuple(shape)
 
@@ -142,15 +142,15 @@ def array_of(data: bytes) -> Shaped[np.ndarray, "*shape"]:
     """
     stream = BytesIO(data)
     if npy.read_magic(stream) != (1, 0):
-        raise ValueError("an array of another version of the .npy format than 1.0")
+        raise ValueError("expected an array in version 1.0 of the .npy format")
     try:
         shape, column_major, dtype = npy.read_array_header_1_0(stream, max_header_size=MAX_ARRAY_HEADER_BYTES)
     except Exception as error:  # NumPy's reader evaluates the text and raises whatever its tokenizer raises
-        raise ValueError(f"no header of an .npy file ({type(error).__name__})") from None
+        raise ValueError(f"the header of the .npy file is invalid ({type(error).__name__})") from None
     if column_major and len(shape) > 1:
-        raise ValueError("an array in column-major order")
+        raise ValueError("the array is in column-major order: expected row-major order")
     if len(shape) > MAX_DIMENSIONS or not all(0 <= side <= MAX_VALUES for side in shape):
-        raise ValueError(f"an array of {len(shape)} dimensions, or one that is none or too long")
+        raise ValueError(f"the array has {len(shape)} dimensions: too many, or one of an invalid length")
     if not math.prod(shape):
         return np.empty(shape, dtype)
     return np.frombuffer(data, dtype, math.prod(shape), stream.tell()).reshape(shape)

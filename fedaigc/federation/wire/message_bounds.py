@@ -43,13 +43,13 @@ def quoted(value: object) -> str:
 def check_text(name: str, text: object, pattern: str) -> None:
     """Raise ValueError unless `text` is a string of this pattern; the error does not quote it."""
     if type(text) is not str or not re.fullmatch(pattern, text):
-        raise ValueError(f"a {name} has the form {pattern}")
+        raise ValueError(f"invalid {name}: expected the form {pattern}")
 
 
 def check_length(name: str, value: Sized, largest: int) -> None:
     """Raise ValueError if a text, or bytes, is longer than `largest`."""
     if len(value) > largest:
-        raise ValueError(f"a {name} of length {len(value)}: at most {largest}")
+        raise ValueError(f"{name} has length {len(value)}: expected at most {largest}")
 
 
 def check_range(values: Mapping[str, Any], **largest: int) -> None:
@@ -84,8 +84,8 @@ def state_header(text: str) -> dict[str, Any]:
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         raise ValueError(f"rank is {rank!r:.40}: expected 1 to {MAX_RANK}")
     if type(alpha) not in (int, float) or not 0 < alpha <= MAX_ALPHA:
-        raise ValueError(f"alpha is {alpha!r:.40}: expected above 0, to {MAX_ALPHA:g}")
+        raise ValueError(f"alpha is {alpha!r:.40}: expected a number above 0, up to {MAX_ALPHA:g}")
     # infinite at the ends of some schedules
     if boundary is not None and (type(boundary) is not float or math.isnan(boundary)):
-        raise ValueError(f"boundary_log_snr is {boundary!r:.40}: expected a number, or none")
+        raise ValueError(f"boundary_log_snr is {boundary!r:.40}: expected a number or null")
     return header

@@ -118,7 +118,7 @@ def read_tensors(record: RecordDict) -> dict[str, Tensor]:
     """Invert `tensors_record`. ValueError if array, manifest and format disagree."""
     values, arrays = values_of(record), values_of(record, ARRAYS)
     if arrays.keys() != {FLAT} or not isinstance(arrays[FLAT], Array):
-        raise ValueError("a message has one array, and this one has others")
+        raise ValueError("invalid message: expected exactly one array")
     array = array_of(arrays[FLAT].data)
     if values["format"] not in BYTES_PER_VALUE:
         raise ValueError(
@@ -192,7 +192,7 @@ def read_client_order(record: RecordDict) -> ClientOrder:
     checked({key: values[key] for key in _OWN if key in values}, _own_types(record))
     found = {name: values[key] for key, (_, name) in _OWN.items() if key in values}
     if found.get("local_steps", 1) < 1 or found.get("upload_seed", 0) < 0:
-        raise ValueError("an order has a step or more, and a seed that is not negative")
+        raise ValueError("invalid order: expected at least one step, and a seed of at least 0")
     return ClientOrder(**found)
 
 
@@ -271,16 +271,18 @@ def read_signatures(
     values = _checked(record, {"tasks": list, "signatures": list, "alone": list, "unreadable": int})
     tasks, texts, alone = values["tasks"], values["signatures"], values["alone"]
     if len(tasks) + len(alone) > MAX_TASKS_OF_A_DEVICE:
-        raise ValueError(f"{len(tasks) + len(alone)} tasks of a device: at most {MAX_TASKS_OF_A_DEVICE}")
+        raise ValueError(
+            f"{len(tasks) + len(alone)} tasks of a device: expected at most {MAX_TASKS_OF_A_DEVICE}"
+        )
     if len(tasks) != len(texts) or len({*tasks, *alone}) != len(tasks) + len(alone):
-        raise ValueError("each task comes once, with its signature or without")
+        raise ValueError("invalid tasks: expected each task exactly once, with or without a signature")
     for task_id in (*tasks, *alone):
         check_text("task_id", task_id, TASK_ID)
     check_range(values, unreadable=MAX_UNREADABLE)
     found: dict[str, Signature | None] = dict(zip(tasks, map(Signature.from_json, texts), strict=True))
     asked = LEAST_FIRST.index(policy)
     if any(LEAST_FIRST.index(signature.policy) > asked for signature in found.values() if signature):
-        raise ValueError(f"a signature that discloses more than {policy.value!r}")
+        raise ValueError(f"a signature discloses more than the policy {policy.value!r} permits")
     return found | dict.fromkeys(alone), values["unreadable"]
 
 
@@ -350,7 +352,7 @@ def of_one_size(record: RecordDict) -> RecordDict:
         if not excess:
             return filled
         missing -= excess
-    raise ValueError(f"a reply of {len(values)} values cannot be made {FINISH_REPLY_BYTES} bytes")
+    raise ValueError(f"a reply of {len(values)} values cannot be padded to {FINISH_REPLY_BYTES} bytes")
 
 
 def shared_steps_record(steps: SharedSteps) -> RecordDict:

@@ -65,16 +65,16 @@ def read_update(
         values, metrics = values_of(record), values_of(record, METRICS)
         records, arrays = {BODY, ARRAYS, METRICS}, values_of(record, ARRAYS)
         if record.keys() != records or values.keys() != _KEYS or arrays.keys() != {FLAT}:
-            raise ValueError("other keys than an update has")
+            raise ValueError("unexpected or missing keys")
         if not metrics.keys() <= set(METRIC_NAMES):
-            raise ValueError(f"metrics of other names than {', '.join(METRIC_NAMES)}")
+            raise ValueError(f"unexpected metrics: expected some of {', '.join(METRIC_NAMES)}")
         manifest = Manifest.from_json(values["manifest"])
         claimed, num_examples, steps = values[CLIENT], values["num_examples"], values["num_steps"]
         array, rank = arrays[FLAT], values["rank"]
         found, scales = values["format"], values["scales"]
         numbers = {name: float(value) for name, value in metrics.items()}
     except (KeyError, TypeError, ValueError) as error:
-        raise RefusedUpdate(f"client {client}: the reply is no update ({error!a:.200})") from None
+        raise RefusedUpdate(f"client {client}: the reply is not an update ({error!a:.200})") from None
     if type(claimed) is not int or claimed != client:
         raise RefusedUpdate(f"client {client}: the reply claims to come from client {quoted(claimed)}")
     for what, count, largest in (("examples", num_examples, MAX_EXAMPLES), ("as rank", rank, MAX_RANK)):
@@ -82,14 +82,14 @@ def read_update(
             raise RefusedUpdate(f"client {client}: {quoted(count)} {what}, expected 1 to {largest}")
     # rules divide by the number of steps: a small claim would enlarge the update
     if type(steps) is not int or steps != num_steps:
-        raise RefusedUpdate(f"client {client}: {quoted(steps)} steps, ordered were {num_steps}")
+        raise RefusedUpdate(f"client {client}: {quoted(steps)} steps, expected {num_steps}")
     try:
         expected = Manifest(tuple(rule.expected(received, rank).items()))
     except (TypeError, ValueError) as error:
         raise RefusedUpdate(f"client {client}: {error}") from None
     _check_manifest(client, manifest, expected)
     if not all(0 <= value <= MAX_LOSS for value in numbers.values()):
-        raise RefusedUpdate(f"client {client}: a loss that is not in 0 to {MAX_LOSS:g}")
+        raise RefusedUpdate(f"client {client}: a loss is outside of 0 to {MAX_LOSS:g}")
     if found != format or not isinstance(scales, bytes):
         told = found if type(found) is str and found in BYTES_PER_VALUE else quoted(found)
         raise RefusedUpdate(f"client {client}: number format {told}, expected {format!r}")
@@ -103,7 +103,7 @@ def read_update(
     for name, tensor in tensors.items():
         problem = value_problem(tensor)
         if problem is not None:
-            raise RefusedUpdate(f"client {client}: {name} holds {problem}")
+            raise RefusedUpdate(f"client {client}: {name} has {problem}")
     return Update(client, num_examples, steps, tensors, rank, numbers)
 
 
@@ -117,7 +117,7 @@ def value_problem(tensor: Tensor) -> str | None:
     if largest <= MAX_WEIGHT:
         return None
     if math.isfinite(least) and math.isfinite(most):
-        return f"a value of size {largest:.3g}, at most {MAX_WEIGHT:g} is taken"
+        return f"a value of size {largest:.3g}, beyond {MAX_WEIGHT:g}"
     return "values that are not finite"
 
 
@@ -128,7 +128,7 @@ def _check_manifest(client: int, manifest: Manifest, expected: Manifest) -> None
     for name in wanted.keys() - found.keys():
         raise RefusedUpdate(f"client {client}: {name} is missing")
     for name in found.keys() - wanted.keys():
-        raise RefusedUpdate(f"client {client}: {name} was not asked for")
+        raise RefusedUpdate(f"client {client}: {name} was not requested")
     for name, shape in wanted.items():
         if found[name] != shape:
             raise RefusedUpdate(f"client {client}: {name} has shape {found[name]}, expected {shape}")
@@ -140,7 +140,9 @@ def _read_array(client: int, array: object, num_bytes: int) -> np.ndarray:
         raise RefusedUpdate(f"client {client}: the reply has no array")
     # the size first, so that an oversized array is never decoded
     if len(array.data) > num_bytes + MAX_ARRAY_HEADER_BYTES:
-        raise RefusedUpdate(f"client {client}: {len(array.data)} bytes for values of {num_bytes}")
+        raise RefusedUpdate(
+            f"client {client}: the array has {len(array.data)} bytes, expected {num_bytes} and a header"
+        )
     try:
         return array_of(array.data)
     except (TypeError, ValueError) as error:

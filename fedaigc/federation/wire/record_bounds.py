@@ -26,11 +26,11 @@ def check_records(record: ProtoRecordDict | RecordDict) -> None:
     """
     entries = record.items if isinstance(record, ProtoRecordDict) else record
     if len(entries) > MAX_RECORDS:
-        raise ValueError(f"a message of {len(entries)} records: at most {MAX_RECORDS}")
+        raise ValueError(f"a message of {len(entries)} records: expected at most {MAX_RECORDS}")
     for key, of_arrays, values in _proto(record) if isinstance(record, ProtoRecordDict) else _objects(record):
         limit = MAX_ARRAYS if of_arrays else MAX_RECORD_VALUES
         if len(values) > limit:
-            raise ValueError(f"a record of {len(values)} values: at most {limit}")
+            raise ValueError(f"a record of {len(values)} values: expected at most {limit}")
         if any(len(name) > MAX_KEY_CHARACTERS for name in (key, *(name for name, _ in values))):
             raise ValueError(f"a key of more than {MAX_KEY_CHARACTERS} characters")
         if any(items > MAX_LIST_ITEMS for _, items in values):
@@ -45,7 +45,7 @@ def _proto(record: ProtoRecordDict) -> Iterator[_Counts]:
     for item in record.items:
         kind = item.WhichOneof("value")
         if kind is None:
-            raise ValueError("a record of no kind")
+            raise ValueError("a record has no type")
         values = getattr(item, kind).items
         if kind == "array_record" or len(values) > MAX_RECORD_VALUES:
             yield item.key, kind == "array_record", [(value.key, 1) for value in values]
@@ -54,7 +54,7 @@ def _proto(record: ProtoRecordDict) -> Iterator[_Counts]:
         for value in values:
             held = value.value.WhichOneof("value")
             if held is None:
-                raise ValueError("a value of no kind")
+                raise ValueError("a value has no type")
             counts.append((value.key, len(getattr(value.value, held).vals) if held.endswith("_list") else 1))
         yield item.key, False, counts
 

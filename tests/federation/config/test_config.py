@@ -35,7 +35,7 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest(
         ({"num_clients": 0}, "num_clients: .*greater than or equal to 1, got 0"),
         ({"backend": "dask"}, "backend: .*'in-process' or 'ray', got 'dask'"),
         ({"training": {"learning_rate": -1}}, "training.learning_rate"),
-        ({"rounds": {"clients": 9}}, "rounds.clients is 9, num_clients only 8"),
+        ({"rounds": {"clients": 9}}, "rounds.clients is 9: expected at most num_clients, which is 8"),
         ({"generation": {"policy": "everything"}}, "generation.policy"),
         ({"name": "../other"}, "name"),
     ],

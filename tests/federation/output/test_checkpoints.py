@@ -73,7 +73,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_bad_one(make_run: MakeRun, s
     if spoil is not Path.unlink:
         assert found.fell_back is not None
         assert found.fell_back.to_round == 1
-        assert any("went on from round 1" in line for line in refusals(found))
+        assert any("resumed from round 1" in line for line in refusals(found))
 
 
 def test_two_bad_checkpoints_are_told(make_run: MakeRun) -> None:
@@ -131,14 +131,14 @@ def test_a_round_in_which_all_diverge_costs_a_round_and_not_the_run(make_run: Ma
     assert [done.fell_back_to for done in record.rounds] == [None, None, 1, None, None]
     assert record.status == "finished"
     again = make_run("again", generation=QUIET, rounds={"count": 5})
-    with pytest.raises(Diverged, match=r"could be used:(\n  client \d+: diverged)+\Z"):
+    with pytest.raises(Diverged, match=r"no client sent a usable update:(\n  client \d+: diverged)+\Z"):
         run_with(again, diverging_in({3, 4}))
     assert run_with(upto(again, 5), diverging_in(())).status == "finished"
 
 
 def test_training_that_diverges_from_the_start_is_told(make_run: MakeRun) -> None:
     config = make_run(generation=QUIET, rounds={"count": 2})
-    with pytest.raises(Diverged, match="round 1: no client sent an update"):
+    with pytest.raises(Diverged, match="round 1: no client sent a usable update"):
         run_with(config, diverging_in({1}))
 
 

@@ -44,7 +44,7 @@ def test_a_record_that_is_none_stops_a_resumed_run(make_run: MakeRun, text: str)
     config = make_run(rounds={"count": 1}, **NO_PROMPTS)
     simulate(config)
     (config.output / RECORD).write_text(text)
-    with pytest.raises(UserError, match="no record of a run"):
+    with pytest.raises(UserError, match="is not a record of a run"):
         simulate(resumed(config, 2))
 
 
@@ -53,7 +53,7 @@ def test_another_file_or_a_folder_in_the_checkpoint_s_place_is_refused(make_run:
     simulate(config)
     path = config.output / CHECKPOINT
     path.write_bytes((config.output / SHARED_STATE).read_bytes())
-    with pytest.raises(DamagedFile, match="no checkpoint"):
+    with pytest.raises(DamagedFile, match="is not a checkpoint"):
         simulate(resumed(config, 2))
     path.unlink()
     path.mkdir()

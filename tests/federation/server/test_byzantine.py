@@ -97,7 +97,7 @@ def test_when_most_clients_fail_for_good_the_run_ends(make_run: MakeRun) -> None
     def change(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
         return with_values(content, manifest="none") if kind == Ask.TRAIN else content
 
-    with pytest.raises(UserError, match="round 1: no client sent an update that could be used"):
+    with pytest.raises(UserError, match="round 1: no client sent a usable update"):
         run_with(make(make_run), change)
 
 
@@ -195,7 +195,7 @@ def test_a_refused_aggregate_leaves_state_and_memory_as_they_were(
     assert all(torch.equal(after.rule_state[name], value) for name, value in before.rule_state.items())
     record = read_record(config.output)
     assert [bool(done.rejected) for done in record.rounds] == [False, False, True]
-    assert any("round 3 changed nothing" in line for line in refusals(record))
+    assert any("round 3 did not change the shared state" in line for line in refusals(record))
     assert record.status == "finished"
 
 

@@ -153,7 +153,7 @@ def test_a_bound_device_that_comes_late_joins_the_next_round(
     assert record.clients == (0, 1, 2)
     assert record.absent == (3,)
     assert record.client_versions.keys() == {0, 1, 2}
-    assert "not there: the device of client 3" in refusals(record)
+    assert "never connected: the device of client 3" in refusals(record)
     # its prompts are served with the others'
     drawn = {task.client for group in generation_of(record).groups for task in group.tasks}
     assert drawn == {0, 1, 2}
