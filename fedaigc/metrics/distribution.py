@@ -169,11 +169,11 @@ def real_floor(
 def _check(real: Tensor, generated: Tensor, min_images: int) -> None:
     if len(real) != len(generated):
         raise UserError(
-            f"{len(real)} real pictures against {len(generated)}: the distance depends on the number, "
-            "so give as many of both"
+            f"{len(real)} real and {len(generated)} generated pictures: the distance depends on the number, "
+            "so give equally many of both"
         )
     if len(real) < max(min_images, 2):
         raise UserError(
-            f"{len(real)} pictures a set: expected at least {max(min_images, 2)}; draw more, or lower "
-            "min_images and say so beside the number"
+            f"{len(real)} pictures per set: expected at least {max(min_images, 2)}; draw more, or lower "
+            "min_images and report this with the distance"
         )

@@ -50,7 +50,9 @@ def image_quality(images: Sequence[Image.Image], references: Sequence[Image.Imag
         to Structural Similarity", IEEE Transactions on Image Processing 13(4), 2004.
     """
     if len(images) != len(references):
-        raise UserError(f"{len(images)} pictures for {len(references)} references: give one for each")
+        raise UserError(
+            f"{len(images)} pictures and {len(references)} references: give one reference for each picture"
+        )
     found: list[PairQuality] = []
     batch: list[tuple[Image.Image, Image.Image]] = []
     for number, pair in enumerate(zip(images, references, strict=True)):
@@ -66,11 +68,11 @@ def _check_sizes(number: int, image: Image.Image, reference: Image.Image) -> Non
     if image.size != reference.size:
         raise UserError(
             f"picture {number} is {image.width}x{image.height}, its reference "
-            f"{reference.width}x{reference.height}: draw both in one size"
+            f"{reference.width}x{reference.height}: draw both at the same size"
         )
     if min(image.size) < MIN_PIXELS:
         raise UserError(
-            f"picture {number} is {image.width}x{image.height}: SSIM needs {MIN_PIXELS} pixels a side"
+            f"picture {number} is {image.width}x{image.height}: SSIM needs at least {MIN_PIXELS} pixels per side"
         )
 
 

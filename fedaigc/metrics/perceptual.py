@@ -68,8 +68,8 @@ class ClipScore:
             processor = transformers.CLIPProcessor.from_pretrained(str(name), local_files_only=True)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"no CLIP model {str(name)!r} at hand: expected the folder of one, or a hub name that is in "
-                f"the local cache; fetch it once with `hf download {CLIP}`, or leave the CLIP score out"
+                f"the CLIP model {str(name)!r} is not available: expected the folder of a model, or a hub name in "
+                f"the local cache; download it with `hf download {CLIP}`, or omit the CLIP score"
             ) from error
         model: Any = _ProjectedClip(clip.eval().requires_grad_(False))
         return cls(CLIPScore(lambda: (model, processor)))
@@ -123,14 +123,14 @@ class Lpips:
             UserError: If torchvision or the weight file of the backbone is missing.
         """
         if importlib.util.find_spec("torchvision") is None:
-            raise UserError("LPIPS needs torchvision: `pip install torchvision`, or leave LPIPS out")
+            raise UserError("LPIPS needs torchvision: run `pip install torchvision`, or omit LPIPS")
         import torchvision
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
         url = getattr(torchvision.models, LPIPS_BACKBONES[net]).DEFAULT.url
         file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
         if not file.is_file():
-            raise UserError(f"LPIPS with {net!r} needs {file}: fetch it once from {url}, or leave LPIPS out")
+            raise UserError(f"LPIPS with {net!r} needs {file}: download it from {url}, or omit LPIPS")
         return cls(LearnedPerceptualImagePatchSimilarity(net_type=net, normalize=True, reduction="none"))
 
     def distances(self, images: Sequence[Image.Image], references: Sequence[Image.Image]) -> list[float]:
@@ -144,7 +144,7 @@ class Lpips:
         for number, (image, reference) in enumerate(zip(images, references, strict=True)):
             if image.size != reference.size:
                 raise UserError(
-                    f"picture {number} is {image.size}, its reference {reference.size}: draw one size"
+                    f"picture {number} is {image.size}, its reference {reference.size}: draw both at the same size"
                 )
             self._metric.reset()
             with torch.inference_mode():
@@ -155,7 +155,7 @@ class Lpips:
 
 def _check_numbers(images: Sequence[Image.Image], others: Sequence[Any], name: str) -> None:
     if len(images) != len(others):
-        raise UserError(f"{len(images)} pictures for {len(others)} {name}: give one for each")
+        raise UserError(f"{len(images)} pictures and {len(others)} {name}: give one for each picture")
 
 
 def _bytes(image: Image.Image) -> UInt8[Tensor, "3 h w"]:

@@ -71,7 +71,7 @@ def group(
         ValueError: If `max_distance` or `place_weight` is negative.
     """
     if max_distance < 0 or place_weight < 0:
-        raise ValueError(f"distances are not negative: got {max_distance} and weight {place_weight}")
+        raise ValueError(f"max_distance is {max_distance}, place_weight {place_weight}: expected at least 0")
     tasks: defaultdict[Signature, list[str]] = defaultdict(list)
     groups = []
     for task_id in sorted(signatures):

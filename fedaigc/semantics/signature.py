@@ -90,7 +90,7 @@ class Signature:
 
     def __post_init__(self) -> None:
         if not isinstance(self.relation, Relation) or not isinstance(self.policy, Policy):
-            raise ValueError("a signature's relation and policy are enums")
+            raise ValueError("the relation and the policy of a signature must be enums")
         self._check()
 
     def _check(self) -> None:
@@ -129,7 +129,7 @@ class Signature:
             )
         if len(text) > MAX_SIGNATURE_CHARACTERS:
             raise ValueError(
-                f"a signature has at most {MAX_SIGNATURE_CHARACTERS} characters, got {len(text)}"
+                f"the signature has {len(text)} characters: expected at most {MAX_SIGNATURE_CHARACTERS}"
             )
         _check_keys(fields, Signature)
         return Signature(
@@ -149,9 +149,13 @@ class OpenSignature(Signature):
 
     def _check(self) -> None:
         if self.policy is not Policy.OPEN:
-            raise ValueError(f"only the policy 'open' carries a prompt, not {self.policy.value!r}")
+            raise ValueError(
+                f"a signature with a prompt must have the policy 'open', not {self.policy.value!r}"
+            )
         if not 0 < len(self.prompt) <= MAX_PROMPT_CHARACTERS:
-            raise ValueError(f"an open signature's prompt has 1 to {MAX_PROMPT_CHARACTERS} characters")
+            raise ValueError(
+                f"the prompt of an open signature must have 1 to {MAX_PROMPT_CHARACTERS} characters"
+            )
         graph = Taxonomy.load()
         if self.object not in graph or self.place not in graph:
             raise ValueError("the object and the place of a signature must be concepts of the graph")
@@ -211,11 +215,11 @@ def says_all_of(one: Signature, other: Signature, taxonomy: Taxonomy) -> bool:
 def _strict_fields(text: str) -> dict[str, Any]:
     fields = read_json(text, max_characters=MAX_OPEN_SIGNATURE_CHARACTERS, max_depth=1)
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
-        raise ValueError("a signature is a JSON object of strings")
+        raise ValueError("invalid signature: expected a JSON object of strings")
     return fields
 
 
 def _check_keys(fields: Mapping[str, str], kind: type[Signature]) -> None:
     expected = set(kind.__dataclass_fields__)
     if set(fields) != expected:
-        raise ValueError(f"a signature has the keys {sorted(expected)}, got {len(fields)} others or fewer")
+        raise ValueError(f"invalid signature with {len(fields)} keys: expected {sorted(expected)}")

@@ -32,7 +32,7 @@ def read_json(text: object, *, max_characters: int, max_depth: int = MAX_JSON_DE
     if not isinstance(text, str):
         raise ValueError(f"expected JSON text, got {type(text).__name__}")
     if len(text) > max_characters:
-        raise ValueError(f"a JSON text of {len(text)} characters: at most {max_characters}")
+        raise ValueError(f"a JSON text of {len(text)} characters: expected at most {max_characters}")
     _check_depth(text, max_depth)
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_int=_whole, parse_float=_real)
@@ -47,7 +47,7 @@ def _check_depth(text: str, max_depth: int) -> None:
         if bracket in "[{":
             depth += 1
             if depth > max_depth:
-                raise ValueError(f"a JSON text nests deeper than {max_depth}")
+                raise ValueError(f"a JSON text with more than {max_depth} levels")
         elif bracket in "]}":
             depth -= 1
 
@@ -61,11 +61,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _whole(digits: str) -> int:
     if len(digits) > MAX_NUMBER_CHARACTERS:
-        raise ValueError(f"a number of {len(digits)} characters: at most {MAX_NUMBER_CHARACTERS}")
+        raise ValueError(f"a number of {len(digits)} characters: expected at most {MAX_NUMBER_CHARACTERS}")
     return int(digits)
 
 
 def _real(digits: str) -> float:
     if len(digits) > MAX_NUMBER_CHARACTERS:
-        raise ValueError(f"a number of {len(digits)} characters: at most {MAX_NUMBER_CHARACTERS}")
+        raise ValueError(f"a number of {len(digits)} characters: expected at most {MAX_NUMBER_CHARACTERS}")
     return float(digits)

@@ -90,12 +90,12 @@ def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]
     about = _about(metadata)
     if about is None or not all("/" in name for name in tensors):
         raise DamagedFile(
-            f"{path} is not a weight file of this version: if an earlier one wrote it, use that, "
-            "or give a new folder"
+            f"{path} is not a weight file of this version: if an earlier version wrote it, use that one, "
+            "or choose a new folder"
         )
     text = json.dumps(about["header"], sort_keys=True)
     if about["digest"] != tensor_digest(text, dict(sorted(tensors.items()))):
-        raise DamagedFile(f"{path} is damaged: its values are not those written; remove it")
+        raise DamagedFile(f"{path} is damaged: its values differ from those that were written; remove it")
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         part, _, own = name.partition("/")

@@ -32,8 +32,8 @@ def load_strategy(name: str, options: Options | None = None) -> Rule:
         given = options[WEIGHTING]
         if rule.weighting is None:
             raise UserError(
-                f"strategy {name!r} has no option 'weighting': it weighs clients by something else than "
-                "their examples, or has no mean of them"
+                f"strategy {name!r} has no option 'weighting': it does not weigh clients by "
+                "their number of examples, or computes no mean"
             )
         if given not in WEIGHTINGS:
             raise UserError(

@@ -141,7 +141,7 @@ class Rule(ABC):
         Raises:
             UserError: If a round has too few clients.
         """
-        raise NotImplementedError(f"{type(self).__module__} is robust, and does not say how")
+        raise NotImplementedError(f"{type(self).__module__} is robust, but does not implement `withstand`")
 
     def trains(self, name: str, round: int) -> bool:
         """Return whether a client trains the tensor `name` (of `SharedState.tensors`) in this round."""
@@ -197,7 +197,9 @@ class Rule(ABC):
             ValueError: If the rule needs equal ranks and the rank differs.
         """
         if rank != shared.rank:
-            raise ValueError(f"{type(self).__module__} needs equal ranks: {rank} asked, {shared.rank} there")
+            raise ValueError(
+                f"{type(self).__module__} needs equal ranks: the client has {rank}, the shared state {shared.rank}"
+            )
         return Received(shared, round)
 
     @abstractmethod
@@ -223,7 +225,9 @@ class Rule(ABC):
             ValueError: If the rule keeps no state, and `state` is not empty.
         """
         if state:
-            raise ValueError(f"{type(self).__module__} keeps no state, a checkpoint has {sorted(state)}")
+            raise ValueError(
+                f"{type(self).__module__} keeps no state, but the checkpoint has {sorted(state)}"
+            )
 
 
 def in_parts(name: str, parts: str) -> bool:
@@ -278,7 +282,7 @@ class WeightedMean:
         else:
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
             if shapes != {name: tensor.shape for name, tensor in self._sums.items()}:
-                raise ValueError("tensors of other names or shapes than the first client's")
+                raise ValueError("the names or shapes of the tensors differ from those of the first client")
             for name, tensor in tensors.items():
                 self._sums[name].add_(tensor, alpha=weight)
         self.total += weight

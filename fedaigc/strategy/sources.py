@@ -143,7 +143,7 @@ def _module_of_file(file: Path) -> ModuleType:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file.absolute())
     if spec is None or spec.loader is None:
-        raise UserError(f"strategy {str(file)!r} is no Python file")
+        raise UserError(f"strategy {str(file)!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     # dataclasses look up their module by name
     sys.modules[name] = module

@@ -136,7 +136,7 @@ def _list(console: Console, plan: Plan, records: Mapping[str, Mapping[str, Any]]
         console.print(f"{status:<9} {run.id}  ({run.label})", markup=False)
     for run in plan.later:
         name = f"{run.label}, {run.partition}, seed {run.seed}"
-        console.print(f"{'later':<9} {name}: after its tuning", markup=False)
+        console.print(f"{'later':<9} {name}: planned after its tuning", markup=False)
     done = sum(recorded(records, run) for run in plan.runs)
     console.print(f"{len(plan.runs) + len(plan.later)} runs, {done} of them done")
 
@@ -175,7 +175,7 @@ def _tell(
     steps = sum(run.work_units for run in left)
     trials = sum(run.purpose == "trial" for run in left)
     console.print(
-        f"measured with {study.workers} processes at once: a local step {measured.step_s:.3f} s, an "
+        f"measured with {study.workers} concurrent processes: a local step {measured.step_s:.3f} s, an "
         f"evaluation of a client {measured.evaluation_s:.2f} s, a picture {measured.image_s * 1e3:.0f} ms, "
         f"a start {measured.start_s:.0f} s"
     )
@@ -189,7 +189,7 @@ def _tell(
             f"reported, which can choose values that win early: {', '.join(study.tuned_shorter)}"
         )
     console.print(
-        f"estimated time: {told(total)} of one process / {study.workers} workers = "
+        f"estimated time: {told(total)} for one process / {study.workers} workers = "
         f"[bold]{told(total / study.workers)}[/bold], without messages and aggregation"
     )
 

@@ -103,7 +103,7 @@ def block_tables() -> dict[Scheme, BlockTable]:
             for index, entry in stored.items()
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedFile(f"{path}: no table of block errors ({type(error).__name__})") from error
+        raise DamagedFile(f"{path} is not a table of block errors ({type(error).__name__})") from error
 
 
 def block_table(scheme: Scheme) -> BlockTable:

@@ -80,7 +80,7 @@ class BinarySymmetricChannel:
 
     def __post_init__(self) -> None:
         if not 0 <= self.bit_error_rate <= 1:
-            raise UserError(f"a bit error rate lies in [0, 1], got {self.bit_error_rate}")
+            raise UserError(f"bit_error_rate is {self.bit_error_rate}: expected 0 to 1")
 
     def send(self, bits: UInt8[np.ndarray, " n"], random: np.random.Generator) -> Reception:
         """Flip bits with sionna's `BinarySymmetricChannel`."""

@@ -72,7 +72,9 @@ def doppler_hz(speed_m_s: float, carrier_hz: float) -> float:
         UserError: If the speed is below 0, or the carrier is not above 0.
     """
     if speed_m_s < 0 or carrier_hz <= 0:
-        raise UserError(f"speed {speed_m_s} m/s, carrier {carrier_hz} Hz: expected 0 or more, and above 0")
+        raise UserError(
+            f"speed {speed_m_s} m/s, carrier {carrier_hz} Hz: expected a speed of at least 0 and a carrier above 0"
+        )
     return speed_m_s * carrier_hz / _LIGHT_M_S
 
 

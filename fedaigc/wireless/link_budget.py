@@ -51,9 +51,9 @@ class RadioLink:
             if not (math.isfinite(value) and value > 0):
                 raise UserError(f"{name} is {value}: expected a finite number above 0")
         if not self.distance_m >= 1 or not math.isfinite(self.distance_m):
-            raise UserError(f"distance_m is {self.distance_m}: the model holds from 1 m on")
+            raise UserError(f"distance_m is {self.distance_m}: expected at least 1, where the model begins")
         if not 0 <= self.overhead < 1 or self.round_trip_s < 0 or self.speed_m_s < 0:
-            raise UserError("overhead lies in [0, 1), round_trip_s and speed_m_s are 0 or more")
+            raise UserError("expected overhead in [0, 1), and round_trip_s and speed_m_s of at least 0")
 
     @property
     def path_loss_db(self) -> float:

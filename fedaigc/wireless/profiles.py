@@ -70,7 +70,7 @@ class DeviceProfile:
                 raise UserError(f"{self.name}: {name} is {getattr(self, name)}, expected 0 or more")
             if self.sources.get(name, "").split(":")[0] not in get_args(Origin):
                 raise UserError(
-                    f"{self.name}: {name} has no source that begins with measured, datasheet, assumed"
+                    f"{self.name}: {name} needs a source that begins with measured, datasheet or assumed"
                 )
 
     @property
@@ -113,7 +113,7 @@ def read_profile(path: Path) -> DeviceProfile:
         return typed_json(DeviceProfile, path.read_bytes())
     except OSError as error:
         raise UserError(
-            f"{path}: no profile there; make one with `fedaigc profile --output {path}`"
+            f"{path} does not exist: create a profile with `fedaigc profile --output {path}`"
         ) from error
     except ValidationError as error:
         raise DamagedFile(f"{path} is not a profile: {first_mistake(error)}") from error

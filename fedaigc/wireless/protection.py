@@ -46,7 +46,7 @@ class UnequalChannel:
             ValueError: If the bits do not form `width` whole planes.
         """
         if len(bits) % self.width:
-            raise ValueError(f"{len(bits)} bits are no {self.width} planes")
+            raise ValueError(f"{len(bits)} bits cannot be divided into {self.width} planes")
         ends = np.cumsum(self.planes)[:-1] * (len(bits) // self.width)
         parts = np.split(bits, ends)
         return joined(

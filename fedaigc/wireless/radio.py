@@ -53,7 +53,7 @@ class Transmission:
             raise UserError(f"max_transmissions is {self.max_transmissions}: expected at least 1")
         uncoded = self.scheme.code_rate is None
         if uncoded and (self.max_transmissions > 1 or self.failed_block != "keep"):
-            raise UserError("without a code there is no checksum: nothing can be sent again or erased")
+            raise UserError("without a code there is no checksum: blocks can be neither resent nor erased")
 
 
 @dataclass(frozen=True)

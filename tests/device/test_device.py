@@ -272,7 +272,7 @@ def test_a_state_that_changed_on_the_disk_is_not_used(
     header, parts = read_parts(path)
     tensors = {f"shared/{name}": tensor for name, tensor in parts["shared"].items()}
     save_file(tensors, path, metadata={"fedaigc": json.dumps({"header": header, "digest": "0" * 64})})
-    with pytest.raises(DamagedFile, match="not those written"):
+    with pytest.raises(DamagedFile, match="differ from those that were written"):
         device.alone(device.add_prompt("an apple on a table"), 7, plan)
     # a whole file under another's name
     write_shared_state(path, replace(shared, alpha=3.0))

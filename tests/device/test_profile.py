@@ -36,7 +36,7 @@ def test_the_phone_takes_what_the_paper_measured() -> None:
 
 
 def test_every_figure_needs_a_source(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="step_j has no source"):
+    with pytest.raises(UserError, match="step_j needs a source"):
         replace(PHONE, sources={k: v for k, v in PHONE.sources.items() if k != "step_j"})
     with pytest.raises(UserError, match="step_s is -1"):
         replace(PHONE, step_s=-1.0)

@@ -98,9 +98,9 @@ def test_torchs_global_generator_is_left_alone() -> None:
 
 def test_unequal_and_small_sets_are_refused_unless_the_caller_lowers_the_bar() -> None:
     for distance in (frechet_distance, kernel_distance):
-        with pytest.raises(UserError, match="1000 real pictures against 999"):
+        with pytest.raises(UserError, match="1000 real and 999 generated pictures"):
             distance(gaussian(1000, 0), gaussian(999, 1))
-        with pytest.raises(UserError, match="999 pictures a set: expected at least 1000"):
+        with pytest.raises(UserError, match="999 pictures per set: expected at least 1000"):
             distance(gaussian(999, 0), gaussian(999, 1))
         with pytest.raises(UserError, match="at least 2"):
             distance(gaussian(1, 0), gaussian(1, 1), min_images=0)

@@ -45,7 +45,7 @@ def test_a_score_does_not_depend_on_the_other_pictures(small_clip: Path, scenes:
     together = metric.score(scenes, captions)
     assert metric.score(scenes[::-1], captions[::-1]) == pytest.approx(together[::-1], abs=1e-4)
     assert metric.score([], []) == []
-    with pytest.raises(UserError, match="3 pictures for 1 captions"):
+    with pytest.raises(UserError, match="3 pictures and 1 captions"):
         metric.score(scenes, ["an apple"])
     # its 16 positions: cut off, a text would be embedded at a wrong token
     with pytest.raises(UserError, match=r"dog.* tokens, .* 16"):
@@ -56,10 +56,10 @@ def test_missing_weights_are_named_and_nothing_is_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (tmp_path, tmp_path / "none", "nobody/no-such-clip"):
-        with pytest.raises(UserError, match=r"no CLIP model.*leave the CLIP score out"):
+        with pytest.raises(UserError, match=r"the CLIP model.*omit the CLIP score"):
             ClipScore.load(name)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(UserError, match=r"torchvision|checkpoints.*fetch it once"):
+    with pytest.raises(UserError, match=r"torchvision|checkpoints.*download it"):
         Lpips.load()
 
 
@@ -78,5 +78,5 @@ def test_lpips_is_zero_for_equal_pictures_and_symmetric(
     there = metric.distances(scenes[:2], scenes[1:])
     assert min(there) > 0
     assert metric.distances(scenes[1:], scenes[:2]) == pytest.approx(there, rel=1e-5)
-    with pytest.raises(UserError, match="draw one size"):
+    with pytest.raises(UserError, match="at the same size"):
         metric.distances(scenes[:1], [scenes[0].resize((32, 32))])

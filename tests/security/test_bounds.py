@@ -228,7 +228,7 @@ class TestManifests:
 
     def test_deep_or_long_texts_are_not_read(self, within: Callable[..., None]) -> None:
         for text in ("[" * 100_000, "[]" + " " * 10_000_000):
-            with pytest.raises(ValueError, match=r"nests deeper|characters"):
+            with pytest.raises(ValueError, match=r"more than|characters"):
                 Manifest.from_json(text)
         within()
 

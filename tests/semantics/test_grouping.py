@@ -202,5 +202,5 @@ def test_regrouping_adds_tasks_as_they_come(taxonomy: Taxonomy) -> None:
 
 def test_no_tasks_no_groups_and_no_negative_distance(taxonomy: Taxonomy) -> None:
     assert group({}, taxonomy) == []
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(ValueError, match="expected at least 0"):
         group({}, taxonomy, max_distance=-1)

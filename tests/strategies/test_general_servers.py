@@ -246,5 +246,5 @@ def test_parts_are_whole_words_of_a_name() -> None:
 def test_a_weighted_mean_refuses_other_shapes() -> None:
     mean = WeightedMean()
     mean.add(1, {"x": torch.zeros(2, 2)})
-    with pytest.raises(ValueError, match="other names or shapes"):
+    with pytest.raises(ValueError, match="names or shapes of the tensors differ"):
         mean.add(1, {"x": torch.zeros(1, 2)})

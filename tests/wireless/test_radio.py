@@ -138,9 +138,9 @@ def test_coherence_time_by_hand() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(UserError, match="bit error rate"):
+    with pytest.raises(UserError, match="bit_error_rate"):
         BinarySymmetricChannel(1.5)
-    with pytest.raises(UserError, match="nothing can be sent again"):
+    with pytest.raises(UserError, match="neither resent nor erased"):
         Transmission(Scheme("qpsk", None), 2)
     with pytest.raises(UserError, match=r"code rate 0\.99"):
         Scheme("qpsk", 0.99)

@@ -68,7 +68,7 @@ def parse(prompt: str, taxonomy: Taxonomy) -> ParsedPrompt:
     """
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise UserError(
-            f"the prompt has {len(prompt):,} characters, at most {MAX_PROMPT_CHARACTERS:,} may be: shorten it"
+            f"the prompt has {len(prompt):,} characters: shorten it to at most {MAX_PROMPT_CHARACTERS:,}"
         )
     if not prompt.strip():
         raise UserError('the prompt is empty: say what to draw, e.g. "an apple on a table"')

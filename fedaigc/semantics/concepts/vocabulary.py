@@ -65,6 +65,6 @@ def render_prompt(object: str, relation: Relation, place: str) -> str:
     for role, concept in ((Role.OBJECT, object), (Role.PLACE, place)):
         noun = public_nouns(role).get(concept)
         if noun is None:
-            raise ValueError(f"{concept!r} is no public {role.value}")
+            raise ValueError(f"{concept!r} is not a public {role.value}")
         phrases.append(noun.phrase)
     return f"{phrases[0]} {relation.value} {phrases[1]}"

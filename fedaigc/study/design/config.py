@@ -63,7 +63,7 @@ class StudyClients(Section):
             if values is not None and len(values) != self.number:
                 raise ValueError(f"{name} has {len(values)} values for {self.number} clients")
         if self.local_steps is not None and self.local_epochs is not None:
-            raise ValueError("local_steps and local_epochs: give one of them")
+            raise ValueError("local_steps and local_epochs are mutually exclusive: set only one of them")
         if len(set(self.new)) != len(self.new) or any(client >= self.number for client in self.new):
             raise ValueError(f"new: expected different clients from 0 to {self.number - 1}, got {self.new}")
         if len(self.new) > self.number - 2:
@@ -223,9 +223,9 @@ class StudyConfig(Section):
     def _consistent(self) -> "StudyConfig":
         given = self.rounds.model_fields_set & {"strategy", "options"}
         if given:
-            raise ValueError(f"rounds.{min(given)} belongs into [[strategies]]")
+            raise ValueError(f"rounds.{min(given)} is not allowed: set it in [[strategies]]")
         if self.rounds.count < 1:
-            raise ValueError("rounds.count is 0: a comparison needs training")
+            raise ValueError("rounds.count is 0: expected at least 1, since a comparison needs training")
         trained = self.clients.number - len(self.clients.new)
         gallery = self.evaluation.gallery
         if gallery and gallery < max(2, trained):
@@ -234,7 +234,9 @@ class StudyConfig(Section):
                 f"{trained} clients that train, and two in all"
             )
         if self.rounds.clients is not None and self.rounds.clients > trained:
-            raise ValueError(f"rounds.clients is {self.rounds.clients}, and only {trained} clients train")
+            raise ValueError(
+                f"rounds.clients is {self.rounds.clients}: expected at most {trained}, the clients that train"
+            )
         rows = [strategy.row for strategy in self.strategies]
         for row in rows:
             if rows.count(row) > 1:
@@ -242,15 +244,15 @@ class StudyConfig(Section):
             if row in BASELINES:
                 raise ValueError(f"{row!r} is the label of a baseline: choose another one")
         if self.reference not in rows:
-            raise ValueError(f"the reference {self.reference!r} is none of {', '.join(rows)}")
+            raise ValueError(f"reference {self.reference!r} is not a row: expected one of {', '.join(rows)}")
         for strategy in self.strategies:
             own = [row.row for row in self.strategies if row.tuned_as is None]
             if strategy.tuned_as is not None and strategy.tuned_as not in own:
                 raise ValueError(
-                    f"{strategy.row}: tuned_as is {strategy.tuned_as!r}, no row with trials of its own"
+                    f"{strategy.row}: tuned_as is {strategy.tuned_as!r}, which is not a row with its own trials"
                 )
             if strategy.tuned_as is not None and (strategy.tune is not None or strategy.tuning_rounds):
-                raise ValueError(f"{strategy.row}: tuned_as, or a tuning of its own")
+                raise ValueError(f"{strategy.row}: tuned_as and its own tuning are mutually exclusive")
         if any(strategy.mixed_ranks for strategy in self.strategies) and self.clients.ranks is None:
             raise ValueError("mixed_ranks needs clients.ranks")
         lists = [self.seeds, self.baselines.seeds, *(strategy.seeds for strategy in self.strategies)]
@@ -260,7 +262,7 @@ class StudyConfig(Section):
                 raise ValueError(f"expected one or more different seeds, got {list(seeds)}")
         shared = set(tuned or ()) & {seed for seeds in lists if seeds is not None for seed in seeds}
         if shared:
-            raise ValueError(f"seed {min(shared)} is tuned on and reported: expected different seeds")
+            raise ValueError(f"seed {min(shared)} is used for tuning and reported: use different seeds")
         return self
 
     @property

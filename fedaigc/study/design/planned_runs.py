@@ -58,13 +58,13 @@ def prepare(study: StudyConfig) -> Prepared:
         grid_of(study, strategy)
         rule = load_strategy(strategy.name, strategy.options)
         if strategy.mixed_ranks and not rule.traits.any_rank:
-            raise UserError(f"{strategy.row}: {strategy.name} needs equal ranks: leave mixed_ranks out")
+            raise UserError(f"{strategy.row}: {strategy.name} needs equal ranks: remove mixed_ranks")
         setting = _setting(strategy, with_options=not rule.equals)
         same = (rule.equals or strategy.name, setting, rule.weighting)
         if same in equal:
             raise UserError(
                 f"{strategy.row!r} and {equal[same]!r} are the same rule by construction with the same "
-                "settings: a table shows it once, so leave one of them out"
+                "settings: remove one of them"
             )
         equal[same] = strategy.row
     grid_of(study, None)

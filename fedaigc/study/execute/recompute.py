@@ -43,7 +43,9 @@ def recompute(console: Console, prepared: Prepared, plan: Plan, count: int, seed
     shutil.rmtree(folder, ignore_errors=True)
     study = prepared.study.model_copy(update={"output": folder, "records": folder / "records"})
     seconds = {run.hash: float(before[run.hash].get("seconds") or 0.0) for run in chosen}
-    console.print(f"{count} of {len(before)} recorded runs once more: it took {told(sum(seconds.values()))}")
+    console.print(
+        f"computing {count} of {len(before)} recorded runs again; they took {told(sum(seconds.values()))}"
+    )
     with Bars(console, study, seconds) as bars:
 
         def planned(found: Mapping[str, Mapping[str, Any]]) -> list[RunSpec]:
@@ -66,7 +68,7 @@ def recompute(console: Console, prepared: Prepared, plan: Plan, count: int, seed
     if same == count:
         shutil.rmtree(folder, ignore_errors=True)
     else:
-        console.print(f"the new records: {study.records_folder}")
+        console.print(f"new records: {study.records_folder}")
     return 0 if same == count else 1
 
 
@@ -92,7 +94,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 def _drawn(runs: list[RunSpec], count: int, seed: int) -> list[RunSpec]:
     """Draw one run of each row, then a second of each, until there are `count`."""
     if count > len(runs):
-        raise UserError(f"{len(runs)} runs are recorded, fewer than the {count} to compute again")
+        raise UserError(f"{len(runs)} runs are recorded: cannot compute {count} of them again")
     random = numpy_rng(seed, "recompute")
     rows: dict[str, list[RunSpec]] = {}
     for index in random.permutation(len(runs)):

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("job", type=Path)
-    parser.add_argument("--unwatched", action="store_true", help="do not end with standard input")
+    parser.add_argument("--unwatched", action="store_true", help="continue after the end of standard input")
     given = parser.parse_args(arguments)
     if not given.unwatched:
         threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -59,7 +59,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
                 raise UserError(f"{path} has record format {record['format']}, this version reads {FORMAT}")
             found.append({**record, "hash": str(record["hash"]), "run": dict(record["run"])})
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no record of a run ({error!r:.100}): remove it") from None
+            raise UserError(f"{path} is not a record of a run ({error!r:.100}): remove it") from None
     return found
 
 

@@ -91,7 +91,9 @@ def compare(
     """
     cells = _cells(scores)
     if reference not in cells:
-        raise UserError(f"no scores of the reference {reference!r}: there are {', '.join(sorted(cells))}")
+        raise UserError(
+            f"the reference {reference!r} has no scores: expected one of {', '.join(sorted(cells))}"
+        )
     base = cells[reference]
     differences: dict[str, dict[tuple[int, str], float]] = {}
     for strategy in sorted(cells.keys() - {reference}):
@@ -99,7 +101,7 @@ def compare(
             run_seed, client = min(cells[strategy].keys() ^ base.keys())
             raise UserError(
                 f"{strategy!r} and {reference!r} were not scored on the same clients: only one of them has "
-                f"seed {run_seed}, client {client!r}; run what is missing or leave that seed out"
+                f"seed {run_seed}, client {client!r}; run what is missing, or omit this seed"
             )
         differences[strategy] = {key: cells[strategy][key] - base[key] for key in sorted(base)}
     means = {strategy: list(seed_means(cell).values()) for strategy, cell in differences.items()}
@@ -250,7 +252,7 @@ def worst_tenth_mean(values: Sequence[float], *, higher_is_worse: bool = True) -
         UserError: There are no clients.
     """
     if not values:
-        raise UserError("no clients to take the worst tenth of")
+        raise UserError("no clients: the worst tenth needs at least one")
     ranked = sorted(values, reverse=higher_is_worse)
     # an integer ceiling: 0.1 x 30 is a little more than 3 in floating point
     return float(np.mean(ranked[: -(-len(ranked) // round(1 / WORST_SHARE))]))
@@ -279,11 +281,11 @@ def margin_in_sds(base: Mapping[int, float], pooled: Mapping[int, float]) -> flo
 
 def _moments(values: Sequence[float]) -> tuple[int, float, float]:
     if len(values) < 2:
-        raise UserError(f"{len(values)} seeds: a spread over seeds needs at least two, better five or more")
-    if not np.isfinite(values).all():
         raise UserError(
-            f"values over seeds are not all finite: {list(values)}; look into the run that diverged"
+            f"{len(values)} seeds: a spread over seeds needs at least two, and preferably five or more"
         )
+    if not np.isfinite(values).all():
+        raise UserError(f"values over seeds are not all finite: {list(values)}; check the run that diverged")
     # numpy's deviation of equal numbers can be 1e-17 instead of 0
     sd = 0.0 if len(set(values)) == 1 else float(np.std(values, ddof=1))
     return len(values), float(np.mean(values)), sd

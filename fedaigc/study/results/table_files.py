@@ -63,7 +63,7 @@ class Table:
                 raise ValueError(f"row {number} has {len(row)} cells for {len(self.columns)} columns")
         headers = [column.header for column in self.columns]
         if len(set(headers)) < len(headers):
-            raise ValueError(f"two columns have one header: {', '.join(headers)}")
+            raise ValueError(f"two columns have the same header: {', '.join(headers)}")
 
     def to_markdown(self) -> str:
         """Return a GitHub table, padded so that it is also readable as plain text."""

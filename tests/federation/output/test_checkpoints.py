@@ -81,7 +81,7 @@ def test_two_bad_checkpoints_are_told(make_run: MakeRun) -> None:
     run_in_process(config)
     for name in (CHECKPOINT, checkpoints.EARLIER):
         damaged(config.output / name)
-    with pytest.raises(DamagedFile, match="values are not those written"):
+    with pytest.raises(DamagedFile, match="values differ from those that were written"):
         run_in_process(upto(config, 3))
 
 

@@ -33,9 +33,9 @@ def test_a_flipped_bit_in_a_checkpoint_or_a_shared_state_is_found(make_run: Make
     simulate(config)
     for name in (CHECKPOINT, SHARED_STATE):
         flip(config.output / name, -3)
-    with pytest.raises(DamagedFile, match="values are not those written"):
+    with pytest.raises(DamagedFile, match="values differ from those that were written"):
         simulate(resumed(config, 2))
-    with pytest.raises(DamagedFile, match="values are not those written"):
+    with pytest.raises(DamagedFile, match="values differ from those that were written"):
         load_shared_state(config.output)
 
 

@@ -82,9 +82,12 @@ def test_a_control_takes_the_values_of_what_it_controls(make_study: MakeStudy) -
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"tuned_as": "flora"}, "tuned_as is 'flora', no row with trials of its own"),
-        ({"tuned_as": "fedit", "tuning_rounds": 3}, "tuned_as, or a tuning of its own"),
-        ({"tuned_as": "fedit", "tune": {"options.mu": [1.0]}}, "tuned_as, or a tuning of its own"),
+        ({"tuned_as": "flora"}, "tuned_as is 'flora', which is not a row with its own trials"),
+        ({"tuned_as": "fedit", "tuning_rounds": 3}, "tuned_as and its own tuning are mutually exclusive"),
+        (
+            {"tuned_as": "fedit", "tune": {"options.mu": [1.0]}},
+            "tuned_as and its own tuning are mutually exclusive",
+        ),
     ],
 )
 def test_a_control_of_nothing_is_refused(make_study: MakeStudy, row: dict[str, Any], message: str) -> None:

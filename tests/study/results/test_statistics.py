@@ -142,7 +142,7 @@ def test_neither_the_order_of_scores_nor_a_shared_shift_matters() -> None:
 def test_incomplete_comparisons_are_refused() -> None:
     full = scores({"a": [[1.0, 2.0], [3.0, 4.0]], "b": [[1.0, 2.0], [3.0, 5.0]]})
     for given_scores, reference, words in (
-        (full, "c", "no scores of the reference 'c': there are a, b"),
+        (full, "c", "the reference 'c' has no scores: expected one of a, b"),
         (full[:-1], "a", "only one of them has seed 1, client 'client 1'"),
         ([*full, full[0]], "a", "two scores"),
         ([score for score in full if score.seed == 0], "a", "at least two"),
