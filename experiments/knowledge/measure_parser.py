@@ -2,11 +2,11 @@
 
     python experiments/knowledge/measure_parser.py [--mistakes]
 
-Each caption has the WordNet 3.1 concepts of its object and place, and its relation; null for what the graph, the
-closed list of relations or English itself does not have. They were written before the parser, by the same
-author. Every second one is marked `tuned_on`: its mistakes were inspected and fixed. Those of the others were
-not, but the senses of common nouns were chosen from WordNet's lists for both halves, so even the others are no
-sample of strangers' prompts.
+Each caption is labelled with the WordNet 3.1 concepts of its object and place and with its relation. A label is null
+if the graph or the closed list of relations does not contain it. The captions were written before the parser, by the
+same author. Every second caption is marked `tuned_on`: errors on these were inspected and fixed. The others were not
+used in this way, but the senses of common nouns were chosen from WordNet's lists for both halves. The results are
+therefore no estimate for prompts of other people.
 
     object, relation, place   share of captions whose parse has exactly this value
     all                       all three at once
@@ -29,7 +29,7 @@ CAPTIONS = Path(__file__).with_name("captions.jsonl")
 
 
 def outcomes(expected: dict[str, str | None], taxonomy: Taxonomy) -> dict[str, bool]:
-    """Return which parts of one caption's parse are right."""
+    """Return which parts of one caption's parse are correct."""
     parsed = parse(str(expected["caption"]), taxonomy)
     relation = Relation(expected["relation"]) if expected["relation"] else None
     right = {
@@ -37,7 +37,7 @@ def outcomes(expected: dict[str, str | None], taxonomy: Taxonomy) -> dict[str, b
         "relation": parsed.relation == relation,
         "place": parsed.place == expected["place"],
     }
-    # a concept that the graph lacks cannot be disclosed: the right answer is then nothing
+    # a concept that the graph lacks cannot be disclosed, so the correct disclosure omits it
     known = {key: expected[key] if expected[key] in taxonomy else None for key in ("object", "place")}
     meant = replace(parsed, object=known["object"], relation=relation, place=known["place"])
     disclosed, ought = (disclose(said, Policy.KIND, taxonomy) for said in (parsed, meant))

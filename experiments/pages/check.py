@@ -32,8 +32,14 @@ T = TypeVar("T")
 class Checked:
     """The result of checking a page.
 
-    figures: number of figures that were compared. claims: marks without numbers. differences, errors: (line, text).
-    covered: the numbers of marks "=". others: numbers that no mark covers. text: the corrected page.
+    Attributes:
+        figures: Number of compared figures.
+        claims: Number of marks without numbers.
+        differences: Line and description of each figure that differs from its record.
+        errors: Line and description of each error.
+        covered: The numbers of marks "=".
+        others: The numbers that no mark covers.
+        text: The corrected page.
     """
 
     page: Page
@@ -69,7 +75,11 @@ def check_page(name: str, text: str) -> Checked:
 
 
 def pages_of(patterns: Sequence[str]) -> list[Path]:
-    """Return the pages that match, relative to the root, each once. UserError for a pattern without a match."""
+    """Return the matching pages, relative to the root, each once.
+
+    Raises:
+        UserError: If a pattern has no match.
+    """
     found: dict[Path, None] = {}
     for pattern in patterns:
         matching = sorted(ROOT.glob(pattern))
@@ -80,7 +90,7 @@ def pages_of(patterns: Sequence[str]) -> list[Path]:
 
 
 def _check_mark(done: Checked, mark: Mark) -> tuple[Sequence[Number], list[tuple[int, int, str]]]:
-    """Compare a mark; returns the numbers that it covers, and the edits that would correct them."""
+    """Compare a mark, and return the numbers that it covers and the edits that correct them."""
     told = " ".join(mark.words)
     if mark.kind == "holds":
         true = _tried(done, mark.line, lambda: holds(mark.words))
@@ -114,7 +124,7 @@ def _check_mark(done: Checked, mark: Mark) -> tuple[Sequence[Number], list[tuple
 
 
 def _check_bound(done: Checked, mark: Mark, values: Sequence[float]) -> Sequence[Number]:
-    """Compare "about", "below" or "above" with its value; returns the number that it covers, if any."""
+    """Compare "about", "below" or "above" with its value, and return the number that it covers, if any."""
     told, covered = " ".join(mark.words), mark.numbers[-1:] if mark.bound is None else ()
     if len(values) != 1:
         done.errors.append((mark.line, f"{mark.kind}: {told} gives {len(values)} numbers, expected one"))

@@ -36,10 +36,12 @@ class Number:
 
 @dataclass(frozen=True)
 class Mark:
-    """A mark after figures. kind: "=", "about", "below", "above" or "holds".
+    """A mark after figures.
 
-    bound: the bound that the middle three name; None if it is the number before them. numbers: all that the mark could
-    cover, in the order of the page.
+    Attributes:
+        kind: "=", "about", "below", "above" or "holds".
+        bound: The bound in the mark of an "about", "below" or "above". None if the number before the mark is the bound.
+        numbers: All numbers that the mark could cover, in the order of the page.
     """
 
     line: int
@@ -63,7 +65,12 @@ class Block:
 
 @dataclass
 class Page:
-    """A parsed page. others: numbers outside of generated blocks. errors: (line, description)."""
+    """A parsed page.
+
+    Attributes:
+        others: Numbers outside of generated blocks.
+        errors: Line and description of each error.
+    """
 
     name: str
     text: str
@@ -155,7 +162,7 @@ def word_of(value: float) -> str | None:
 
 
 def _read_part(page: Page, shown: str, start: int, end: int) -> None:
-    """The marks and numbers of a paragraph, an item or a row."""
+    """Add the marks and numbers of a paragraph, a list item or a table row to the page."""
     numbers = numbers_in(shown[start:end], start)
     page.others += numbers
     last = start

@@ -13,7 +13,8 @@ from fedaigc.metrics.intervals import Estimate
 def flat(value: Any) -> list[float]:
     """Return the numbers in the result of a function: a number, an Estimate (mean, low, high), or several of them.
 
-    Raises UserError for anything else, and for values that are not finite.
+    Raises:
+        UserError: If the result is anything else, or contains a value that is not finite.
     """
     if isinstance(value, Estimate):
         return flat((value.mean, value.low, value.high))

@@ -16,9 +16,13 @@ RECORDS = ROOT / "experiments" / "records"
 
 @cache
 def record(name: str) -> Any:
-    """Read a record by its path below experiments/records, without .json; or by its path from the root, with it.
+    """Read a record.
 
-    Raises UserError if there is none.
+    Args:
+        name: Path below experiments/records without .json, or path from the root with .json.
+
+    Raises:
+        UserError: If there is no such record.
     """
     path = ROOT / name if name.endswith(".json") else RECORDS / f"{name}.json"
     try:
@@ -39,7 +43,11 @@ def estimate(value: dict[str, Any]) -> Estimate:
 
 
 def one_of(rows: Sequence[Any], condition: str) -> Any:
-    """Return the single row of a list of objects for which "KEY=VALUE,..." holds. UserError unless there is one."""
+    """Return the only row of a list of objects that satisfies "KEY=VALUE,...".
+
+    Raises:
+        UserError: If no row or several rows satisfy it.
+    """
     wanted = [part.partition("=")[::2] for part in condition.split(",")]
     found = [
         row
@@ -52,7 +60,7 @@ def one_of(rows: Sequence[Any], condition: str) -> Any:
 
 
 def value_at(name: str, *keys: str) -> Any:
-    """Return a value of a record: keys of objects, positions in lists or conditions on their rows, one by one."""
+    """Return the value of a record at a path of keys of objects, positions in lists and conditions on rows."""
     found: Any = record(name)
     for at, key in enumerate(keys):
         place = " ".join([name, *keys[:at]])

@@ -28,17 +28,29 @@ def table(function: F) -> F:
 
 
 def figure_of(words: Sequence[str]) -> Any:
-    """Return the result of the function of a mark. Raises UserError for an unknown name or wrong arguments."""
+    """Return the result of the function of a mark.
+
+    Raises:
+        UserError: If the name is unknown or the arguments are wrong.
+    """
     return _called("figures", _figures, words)
 
 
 def holds(words: Sequence[str]) -> bool:
-    """Return the result of the function of a mark. Raises UserError as `figure_of`."""
+    """Return the result of the function of a claim.
+
+    Raises:
+        UserError: As `figure_of`.
+    """
     return bool(_called("claims", _claims, words))
 
 
 def table_of(words: Sequence[str]) -> str:
-    """Return the Markdown of the function of a mark. Raises UserError as `figure_of`."""
+    """Return the Markdown of the function of a table.
+
+    Raises:
+        UserError: As `figure_of`.
+    """
     return str(_called("tables", _tables, words))
 
 

@@ -55,14 +55,14 @@ class Recorded:
         return self.study.reference
 
     def row(self, name: str) -> RowResults:
-        """Return a row by its name. Raises UserError if the study has no such row."""
+        """Return a row by its name, or raise UserError if the study has no such row."""
         names = [row.name for row in self.results.rows]
         if name not in names:
             raise UserError(f"{name!r} is no row of {self.study.name}: expected one of {', '.join(names)}")
         return self.results.row(name)
 
     def seeds(self, count: int) -> tuple[int, ...]:
-        """Return the set of `count` seeds. Raises UserError if the study has none."""
+        """Return the set of `count` seeds, or raise UserError if the study has none."""
         sets = self.results.seed_sets(self.study)
         found = [each for each in sets if len(each) == count] if count else [self.study.seeds]
         if not found:
@@ -71,7 +71,7 @@ class Recorded:
         return found[0]
 
     def whole(self, name: str, seeds: Sequence[int]) -> RowResults:
-        """Return a row that has finished under these seeds. Raises UserError that names what is missing."""
+        """Return a row that has finished under these seeds, or raise UserError that names what is missing."""
         row = self.row(name)
         if not row.complete(seeds):
             raise UserError(f"{name} is not complete: {row.missing(seeds)}")
@@ -80,7 +80,7 @@ class Recorded:
 
 @cache
 def recorded(name: str) -> Recorded:
-    """Return a study by the name of its file. Raises UserError if there is none."""
+    """Return a study by the name of its file, or raise UserError if there is none."""
     folder = ROOT / "experiments" / "configs"
     path = folder / f"{name}.toml"
     if not path.is_file():
@@ -94,14 +94,18 @@ def recorded(name: str) -> Recorded:
 
 
 def mode_of(name: str) -> Mode:
-    """Return the mode by the word of a mark. Raises UserError for another word."""
+    """Return the mode of the word in a mark, or raise UserError for another word."""
     if name not in MODES:
         raise UserError(f"expected edge or device, got {name!r}")
     return MODES[name]
 
 
 def comparison(study: str, row: str, mode: str, seeds: int) -> Comparison:
-    """Return a row against the study's reference. UserError if the row is not complete or has no such loss."""
+    """Return a row's comparison with the study's reference.
+
+    Raises:
+        UserError: If the row is incomplete or has no loss in this mode.
+    """
     found = recorded(study)
     found.whole(row, found.seeds(seeds))
     compared = _compared(study, mode, seeds)

@@ -81,7 +81,7 @@ COMPARISONS = [
 
 
 def channel_at(rate: float, coded: bool) -> Channel:
-    """Return a channel that flips bits at `rate`; or coded QPSK, at the SNR where it has that rate without a code."""
+    """Return a channel that flips bits at `rate`, or coded QPSK at the SNR at which uncoded QPSK has this rate."""
     if not coded:
         return BinarySymmetricChannel(rate)
     # Q(sqrt(snr)) = rate
@@ -91,7 +91,7 @@ def channel_at(rate: float, coded: bool) -> Channel:
 def received(
     state: DenoisingState, plan: DenoisingPlan, name: str, rate: float, rows: Sequence[int], seed: int
 ) -> tuple[DenoisingState, list[bool], float]:
-    """Return the state after the channel, which of its samples are finite, and bits on air per information bit."""
+    """Return the received state, whether each of its samples is finite, and the bits on air per information bit."""
     format_name, how, coded = VARIANTS[name]
     number_format = number_format_at(format_name, plan, state.step)
     channel = channel_at(rate, coded)

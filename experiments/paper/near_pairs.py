@@ -1,12 +1,12 @@
-"""Why two draws of near pairs differ: the other member's prompt at K = 5 of 11; prints JSON.
+"""Explain why two draws of near pairs differ, for the other member's prompt at K = 5 of 11; prints JSON.
 
     python -m experiments.paper.near_pairs --record experiments/records/paper/near_pairs.json
 
-Figure 5 draws 100 pairs and one noise for each; `experiments.quality.shared_prompts` draws 30 pairs and four.
-Both measure the same: objects of one kind, one place, N = 11, guidance 5, the target's object seen by the judge.
-Here one command measures both draws and, in addition, every ordered pair of two objects of one kind, `--each`
-times with places, relations and noise of their own. The rates of these pairs give what each draw would show by
-its objects alone ("expected"); the rest of a difference is due to places, relations and noise.
+Figure 5 draws 100 pairs with one noise sample each, and `experiments.quality.shared_prompts` draws 30 pairs with four.
+Both measure whether the judge recognizes the target's object, for objects of one kind at one place, with N = 11 and
+guidance 5. This command measures both draws and, in addition, every ordered pair of two objects of one kind, `--each`
+times with different places, relations and noise. The rates of these pairs predict the result of each draw from its
+objects alone ("expected"). The remaining difference is due to places, relations and noise.
 """
 
 import argparse

@@ -33,10 +33,14 @@ class Pair:
 
 
 def draw_pairs(count: int, seed: int, distance: str = DISTANCES[0], *, minimum: int = 3) -> list[Pair]:
-    """Draw `count` different pairs at one of `DISTANCES`; the objects of a pair always differ.
+    """Draw different pairs at one of `DISTANCES`. The objects of a pair always differ.
 
-    minimum: how many objects must produce a disclosed word, as in `disclose`; it decides the group's prompt and
-    nothing else. With 1, every object discloses its nearest general word.
+    Args:
+        count: Number of pairs.
+        seed: Seed of the draw.
+        distance: What the prompts of a pair have in common.
+        minimum: How many objects must produce a disclosed word, as in `disclose`. It affects only the group's
+            prompt. With 1, every object discloses its nearest general word.
     """
     taxonomy = Taxonomy.load()
     random = numpy_rng(seed, "paper", distance)
@@ -66,7 +70,7 @@ def draw_pairs(count: int, seed: int, distance: str = DISTANCES[0], *, minimum: 
             str(i): disclose(parse(text, taxonomy), Policy.KIND, taxonomy, minimum)
             for i, text in enumerate((own, theirs))
         }
-        # no bound: any two tasks form a group, since far pairs should show the effect
+        # an unbounded distance groups any two tasks, since far pairs should show the effect
         (both,) = group(signatures, taxonomy, max_distance=float("inf"))
         return Pair(target.word, place.word, own, theirs, both.prompt)
 

@@ -1,4 +1,4 @@
-"""Records: the values of every picture, and the statistics of them, which can be recomputed without the model.
+"""Records: the values of every picture, and statistics that can be recomputed from them without the model.
 
 A row holds its values under "each", one per picture, in the order of its prompt pairs. They give shares and
 means with 95 % intervals, and the comparisons of rows. Pairs share objects (100 pairs have 22 targets), and one
@@ -43,7 +43,7 @@ class Comparison:
 
 
 def columns(pairs: Sequence[Pair]) -> dict[str, list[str]]:
-    """Return pairs as a record holds them: a list for each field."""
+    """Return pairs in the form of a record, as one list per field."""
     names = ("object", "place", "own", "other", "group")
     return {name: [getattr(pair, name) for pair in pairs] for name in names}
 
@@ -102,7 +102,11 @@ def estimates(each: Mapping[str, Any], objects: Sequence[str]) -> dict[str, Any]
 
 
 def row_with(rows: Sequence[Row], keys: Mapping[str, Any]) -> Row:
-    """Return the row that has these values. ValueError unless there is exactly one."""
+    """Return the only row with these values.
+
+    Raises:
+        ValueError: If no row or several rows have them.
+    """
     found = [row for row in rows if all(row.get(key) == value for key, value in keys.items())]
     if len(found) != 1:
         raise ValueError(f"{len(found)} rows have {dict(keys)}: expected 1")
@@ -118,13 +122,18 @@ def report(
 ) -> None:
     """Measure, or read the record with --recompute; then summarise, print, write and draw as requested.
 
-    draw: plots the curves of all rows into a folder. derive: adds what follows from the rest of the record.
+    Args:
+        options: The options of the command.
+        measure: Makes the measurement and returns its record.
+        comparisons: The rows to compare.
+        draw: Plots the curves of all rows into a folder.
+        derive: Adds entries that follow from the rest of the record.
     """
     if options.recompute:
         record = stored(options.record)
     else:
         record = measure(options)
-        # the expensive part is kept, even if the rest fails
+        # save the expensive part first, in case the rest fails
         _write(record, options.record)
     summarise(record, comparisons)
     if derive is not None:
@@ -138,7 +147,11 @@ def report(
 
 
 def stored(path: Path | None) -> Record:
-    """Return the record at `path`. SystemExit, with what to do, if there is none."""
+    """Return the record at `path`.
+
+    Raises:
+        SystemExit: If there is none, with what to do.
+    """
     if path is None:
         raise SystemExit("--recompute reads the record that --record names: give both")
     try:
@@ -213,7 +226,7 @@ def _compared(record: Record, one: Comparison) -> dict[str, Any] | None:
 def _object_means(
     values: Sequence[Sequence[float]], objects: Sequence[Sequence[str]]
 ) -> tuple[list[list[float]], list[str]]:
-    """For both rows the mean of each object that both have, and these objects."""
+    """Return the mean of each common object for both rows, and these objects."""
     means = []
     for found, names in zip(values, objects, strict=True):
         grouped = defaultdict(list)

@@ -23,7 +23,11 @@ from fedaigc.rng import derived_seed
 
 @dataclass(frozen=True)
 class Setting:
-    """The model and its judge. judge: None if it cannot read the model's pictures; only pictures are compared then."""
+    """The model and its judge.
+
+    Attributes:
+        judge: None if it cannot read the model's pictures, so that only pictures are compared.
+    """
 
     pipe: Any
     base_hash: str
@@ -75,7 +79,7 @@ def output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_setting(options: argparse.Namespace) -> Setting:
-    """Load the model, in one thread."""
+    """Load the model and use one thread."""
     one_thread()
     embedded = options.model == EMBEDDED
     pipe = load_pipeline(options.model)

@@ -19,9 +19,13 @@ Example = tuple[Pair, list[Image.Image]]
 
 
 def measured(options: argparse.Namespace, what: str, among: Sequence[str], pictures: str) -> Record:
-    """Return the record of a sweep over pairs at each distance of `among`, and write the grid of its examples.
+    """Return the record of a sweep over pairs, and write the grid of its examples.
 
-    pictures: the name of the grid's file, below `options.images` if that is given.
+    Args:
+        options: The options of the command.
+        what: Description of the measurement for the record.
+        among: The distances of the pairs (see `DISTANCES`).
+        pictures: File name of the grid, below `options.images` if that is given.
     """
     setting = open_setting(options)
     rows, examples, pairs = _sweep(setting, options, among)
@@ -34,7 +38,7 @@ def measured(options: argparse.Namespace, what: str, among: Sequence[str], pictu
 def _sweep(
     setting: Setting, options: argparse.Namespace, among: Sequence[str]
 ) -> tuple[list[Row], dict[tuple[str, str], Example], dict[str, dict[str, list[str]]]]:
-    """Rows for each of `among` (see `DISTANCES`), mode and K; examples by distance and mode; the pairs."""
+    """Return rows for each distance, mode and K, examples by distance and mode, and the pairs."""
     plan = setting.plan(STEPS)
     rows: list[Row] = []
     examples: dict[tuple[str, str], Example] = {}
@@ -69,7 +73,7 @@ def _sweep(
 
 
 def _labelled(examples: dict[tuple[str, str], Example]) -> list[tuple[str, list[Image.Image]]]:
-    """The examples as rows of a grid: the prompt of the device, and the prompt of the shared steps."""
+    """Return the examples as rows of a grid, labelled with the device's prompt and that of the shared steps."""
     return [
         (f"{pair.own}\nfrom {pair.shared_prompt(mode)}", images)
         for (_, mode), (pair, images) in examples.items()

@@ -1,4 +1,4 @@
-"""Stage 4: a wider decoder for the latents that are already fixed.
+"""Stage 4: a wider decoder for the fixed latents.
 
 The encoder stays unchanged, so the denoiser need not be trained again; only the decoding of latents to pixels
 becomes sharper.
@@ -31,7 +31,7 @@ def train(
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 latents = model.encode(pixels).latents.float()
-            # from zero to twice the noise of stage 1: sampled latents never equal those of a picture exactly
+            # from zero to twice the noise of stage 1, because sampled latents differ from those of any picture
             strength = 2 * LATENT_NOISE * torch.rand(BATCH, 1, 1, 1, generator=generator)
             noise = strength * torch.randn(latents.shape, generator=generator)
             decoded = model.decode(latents + noise).sample.float()

@@ -75,7 +75,7 @@ def train(work: Path, autoencoder: recipe.Model, pictures: Pictures, *, steps: i
 def save(pipe: Pipeline, folder: Path) -> None:
     """Write an ordinary pipeline folder: UNet and VAE in float16, the small text encoder in float32.
 
-    From an all-float16 folder `from_pretrained` without arguments would mix dtypes.
+    `from_pretrained` without arguments would mix dtypes if the whole folder were float16.
     """
     pipe.unet.half()
     pipe.vae.half()

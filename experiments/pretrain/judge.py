@@ -1,4 +1,4 @@
-"""Stage 2: the judge, trained so that colour is no shortcut."""
+"""Stage 2: the judge, trained so that it does not rely on colours alone."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def rebuild(model: recipe.Model, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _jitter(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Strong changes of colour for half of the pictures: hue, brightness, contrast, grey."""
+    """Change the colours of half of the pictures strongly: hue, brightness, contrast, grey."""
     n = len(pixels)
     weight = (torch.rand(n, 1, 1, 1, generator=generator) < 0.5).float()
     mix = torch.eye(3) + 0.35 * torch.randn(n, 3, 3, generator=generator)
@@ -57,7 +57,7 @@ def _jitter(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def _soften(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Slight blur for a third of the pictures, slight noise for all: the artefacts of small generative models."""
+    """Blur a third of the pictures slightly and add slight noise to all, like the artefacts of small models."""
     chosen = torch.rand(len(pixels), generator=generator) < 0.33
     if chosen.any():
         pixels = pixels.clone()
@@ -71,8 +71,8 @@ def _soften(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def train(work: Path, autoencoder: recipe.Model, *, scenes: int, steps: int, seed: int) -> JudgeNet:
     """Train the judge on scenes of all styles and all pairs, and on negatives.
 
-    Pairs held out of the diffusion model must not be held out here: a judge that never saw them learns that such an
-    object cannot be in such a place (accuracy 0.998 on other pairs, 0.81 on them).
+    Pairs that are held out of the diffusion model must not be held out here: a judge that never saw them learns that
+    these objects do not occur in these places (accuracy 0.998 on other pairs, 0.81 on these).
     """
     positives = draw(scenes, seed, styles=STYLES, triples=combinations(include_held_out=True))
     negative_pixels, negative_labels = _negatives(seed)

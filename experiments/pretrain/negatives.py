@@ -1,6 +1,6 @@
-"""Pictures that the judge must not accept: no object of Scenes, but the colours or the outline of one.
+"""Pictures that the judge must reject: they show no object of Scenes, but the colours or the outline of one.
 
-Nine kinds are shown to the judge in training; two more, `quarters` and `halves`, occur in its test alone.
+The judge is trained on nine kinds. Two more, `quarters` and `halves`, are used only in its test.
 """
 
 from collections.abc import Callable

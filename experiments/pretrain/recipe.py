@@ -1,4 +1,4 @@
-"""The recipe of the shipped model: its parts, and the captions that it learns from."""
+"""The recipe of the embedded model: its parts, and the captions that it is trained on."""
 
 import itertools
 from collections import Counter
@@ -32,7 +32,7 @@ TOKENS = 16
 WIDTH = 96
 DECODER_WIDTH = 48
 
-# words that users put before a noun and that Scenes does not draw: the model learns to ignore them
+# words that users write before a noun, and that Scenes does not draw, so that the model learns to ignore them
 MODIFIERS = (
     "big",
     "small",
@@ -64,7 +64,7 @@ def vae(decoder_width: int = 32) -> Model:
 
 
 def tokenizer() -> CLIPTokenizer:
-    """Return a CLIP tokenizer that has every word of the captions as one token and spells all others in bytes."""
+    """Return a CLIP tokenizer with one token per word of the captions; other words are split into bytes."""
     nouns = (*OBJECT_NOUNS, *PLACE_NOUNS, *GENERAL_OBJECT_NOUNS, *GENERAL_PLACE_NOUNS)
     words = {
         "a",
@@ -88,7 +88,7 @@ def tokenizer() -> CLIPTokenizer:
 
 
 def _merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent pair first, until every word is one token (Sennrich et al., 2016)."""
+    """Return byte-pair merges, most frequent first, until every word is one token (Sennrich et al., 2016)."""
     spelled = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges: list[tuple[str, str]] = []
     while pairs := Counter(pair for word in spelled for pair in itertools.pairwise(word)):
@@ -109,7 +109,7 @@ def bytes_to_unicode() -> dict[int, str]:
 
 
 def text_encoder(words: CLIPTokenizer) -> CLIPTextModel:
-    """A two-layer CLIP text encoder, 96 wide, 16 tokens."""
+    """Return a CLIP text encoder of two layers, width 96 and 16 tokens."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(words),
@@ -196,7 +196,7 @@ class CaptionWriter:
         return f"{article} {modifier} {noun.word}".strip()
 
     def write(self, scene: Scene, random: np.random.Generator) -> str:
-        """Return a caption of `scene`, drawn anew at each call."""
+        """Return a random caption of `scene`."""
         thing = self._phrase(OBJECT_NOUNS[OBJECTS.index(scene.object)], random)
         place = self._phrase(PLACE_NOUNS[PLACES.index(scene.place)], random)
         style = f" in {scene.style} style" if random.random() < STYLE_SHARE else ""
@@ -204,6 +204,6 @@ class CaptionWriter:
 
 
 def seed_everything(seed: int, threads: int) -> None:
-    """Seed torch's global generator once, at the start: the libraries draw the weights from it."""
+    """Seed torch's global generator, from which the libraries draw the initial weights."""
     torch.manual_seed(seed)
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Rendered scenes in memory, as the training stages read them."""
+"""Rendered scenes in memory, the input of the training stages."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A contact sheet of 64 pictures: seeds 0 to 63 in order, every object at least twice, no picture left out.
+"""Draw a contact sheet of 64 pictures: seeds 0 to 63 in order, every object at least twice, without a selection.
 
 python -m experiments.quality.contact_sheet docs/images/contact_sheet.png
 """

@@ -1,4 +1,4 @@
-"""The accuracy of the shipped judge on clean held-out scenes, on the same after the autoencoder, and on negatives.
+"""Measure the embedded judge on held-out scenes, on their reconstructions by the autoencoder, and on negatives.
 
     python -m experiments.quality.judge
 

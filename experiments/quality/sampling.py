@@ -1,4 +1,4 @@
-"""Draw many pictures with the stock pipeline, one batch at a time, each from its own noise."""
+"""Draw many pictures with the stock pipeline in batches, each from its own noise."""
 
 from collections.abc import Sequence
 
@@ -44,5 +44,5 @@ def draw(
 
 
 def one_thread() -> None:
-    """Use one thread: two processes of one thread use two cores better than one of two, and results repeat."""
+    """Use one thread, which makes results reproducible and uses two cores best with two processes."""
     torch.set_num_threads(1)

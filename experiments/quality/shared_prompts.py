@@ -3,11 +3,10 @@
     python -m experiments.quality.shared_prompts --images docs/images \\
         --record experiments/records/shared_prompts.json
 
-For each pair of prompts, the first K steps of N run on each kind of shared prompt, and the target's own prompt
-finishes. The judge decides whether the picture shows the target's object and place. Near pairs differ in the
-object and agree in its kind and in the place ("a lemon on a table", "an apple on a table"); far pairs agree in
-nothing.
-Compare Figures 5 and 6 of [Du23]: there, K = 5 of 11 steps is fine for a near pair, 7 is worse, and 9 fails.
+For each pair of prompts, the first K steps of N run on each kind of shared prompt, and the remaining steps on the
+target's own prompt. The judge decides whether the picture shows the target's object and place. Near pairs have
+different objects of the same kind at the same place ("a lemon on a table", "an apple on a table"). Far pairs have
+nothing in common. In Figures 5 and 6 of [Du23], K = 5 of 11 steps works for a near pair, 7 is worse, and 9 fails.
 """
 
 import argparse
@@ -64,7 +63,7 @@ class Pair:
 
 
 def draw_pairs(count: int, seed: int, minimum: int = 3) -> list[Pair]:
-    """Draw `count` near and `count` far pairs. minimum: see `experiments.paper.pairs.draw_pairs`."""
+    """Draw `count` near and `count` far pairs, with `minimum` as in `experiments.paper.pairs.draw_pairs`."""
     taxonomy = Taxonomy.load()
     random = numpy_rng(seed, "pairs")
 
@@ -91,7 +90,7 @@ def draw_pairs(count: int, seed: int, minimum: int = 3) -> list[Pair]:
             str(i): disclose(parse(text, taxonomy), Policy.KIND, taxonomy, minimum)
             for i, text in enumerate((own, theirs))
         }
-        # an unbounded distance groups any two tasks: far pairs should show the effect
+        # an unbounded distance groups any two tasks, since far pairs should show the effect
         (both,) = group(signatures, taxonomy, max_distance=float("inf"))
         return Pair(distance, target, place, own, theirs, both.prompt)
 
@@ -109,9 +108,9 @@ def draw_pairs(count: int, seed: int, minimum: int = 3) -> list[Pair]:
 def finish_all(
     pipe: object, plan: DenoisingPlan, pairs: Sequence[Pair], seeds: Sequence[int], progress: Progress
 ) -> dict[tuple[str, int], list[Image.Image]]:
-    """Draw one picture per item for each kind and K; the shared steps of a kind run once for all K.
+    """Draw one picture per item for each kind and K. The shared steps of a kind run once for all K.
 
-    The target's own prompt in all steps is the solo run, for every K; so is K = 0, for every kind.
+    The solo run, on the target's own prompt in all steps, is the result for K = 0 and for the kind "own".
     """
     pictures: dict[tuple[str, int], list[Image.Image]] = {(kind, k): [] for kind in KINDS for k in HAND_OFFS}
     task = progress.add_task("pictures", total=len(pairs))

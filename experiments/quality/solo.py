@@ -1,4 +1,4 @@
-"""Object and place accuracy of the embedded model in solo runs of held-out combinations, by the judge; prints JSON.
+"""Measure object and place accuracy of solo runs of held-out combinations, by the judge; prints JSON.
 
 python -m experiments.quality.solo
 """

@@ -1,4 +1,4 @@
-"""A client's art style before and after personal training, and against the shared steps; prints JSON.
+"""Measure a client's art style before and after personal training, against the shared steps; prints JSON.
 
     python -m experiments.quality.style
 

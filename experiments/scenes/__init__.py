@@ -1,1 +1,1 @@
-"""Where the pictures of the Scenes data set come from."""
+"""The sources of the pictures in the Scenes data set."""

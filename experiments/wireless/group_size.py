@@ -37,7 +37,7 @@ PACKETS = 200
 
 def airtimes(link: RadioLink, bits: int, seed: int) -> tuple[list[float], list[float]]:
     """Return seconds on the air, and until the last block arrived, of `PACKETS` payloads of `bits` bits."""
-    # 3 dB of margin: the sender knows the mean, not the fade
+    # 3 dB of margin, because the sender knows the mean and not the fade
     transmission = Transmission(choose_scheme(link.snr_db - 3.0), 4, "erase")
     coherence_s = coherence_time_s(link.speed_m_s, link.carrier_hz)
     channel = FastRadioChannel(
@@ -110,7 +110,7 @@ def main() -> None:
         send_j = [EDGE_SERVER.radio.send_energy_j(s) for s in images[0]]
         device = [PHONE.radio.receive_energy_j(s) for s in images[0]]
         system = [d + s + EDGE_SERVER.image_j(STEPS) for d, s in zip(device, send_j, strict=True)]
-        # one after the other on the edge server: a member waits for half of the others on average
+        # the edge server runs the members one after the other, so a member waits for half of the others on average
         late = [EDGE_SERVER.image_s(STEPS) * (size + 1) / 2 + s for s in images[1]]
         rows.append(row("finished images", size, device, system, late))
         alone_j, alone_s = [PHONE.image_j(STEPS)] * 2, [PHONE.image_s(STEPS)] * 2

@@ -1,4 +1,4 @@
-"""The value of a multistep scheduler's history on the air: `exact` against `latents`; prints JSON.
+"""Compare hand-offs with and without a multistep scheduler's history, `exact` and `latents`; prints JSON.
 
     python -m experiments.wireless.handoffs --images docs/images/wireless \\
         --record experiments/records/wireless/handoffs.json
@@ -58,7 +58,7 @@ COMPARISONS = [
 
 
 def bits_a_member(packet: bytes, batch: int) -> int:
-    """Return the bits of the header and of one sample's share of the body: a batch of states is packed together."""
+    """Return the bits of the header and of one sample's share of the body, since a batch is packed together."""
     body = sum(stop - start for start, stop in (tensor.span for tensor in body_tensors(packet)))
     return 8 * (packet_layout(packet).header[1] + body // batch)
 

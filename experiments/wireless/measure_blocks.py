@@ -1,10 +1,10 @@
-"""Measure how often coded blocks fail and how many bit errors a failed one has; write the shipped table.
+"""Measure how often coded blocks fail and how many bit errors a failed block has, and write the embedded table.
 
     python -m experiments.wireless.measure_blocks --work runs/wireless --install
 
-Every scheme of `MCS` over AWGN through the full chain, in steps of 0.25 dB over the fall of the curve, and in
-coarser steps below it, where every block fails and only the number of errors changes. A run that was cut off
-continues where it stopped.
+Each scheme of `MCS` is measured over AWGN with the full chain, in steps of 0.25 dB where the curve falls, and in
+coarser steps below, where every block fails and only the number of errors changes. An interrupted run continues where
+it stopped.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def measure(scheme: Scheme, options: argparse.Namespace, progress: Progress, cac
             cache.write_text(json.dumps(done))
         return done[key]
 
-    # find where the curve begins to fall: from above, in steps of 1 dB with few blocks
+    # find where the curve begins to fall, from above, in steps of 1 dB with few blocks
     task = progress.add_task(f"{scheme.modulation} {scheme.code_rate:.3f}", total=None)
     start = 30.0
     while start > -8 and point(start, 64)["failed"] < 62:

@@ -1,14 +1,14 @@
-"""The gain of modulation, code, unequal protection and noise-matched resume against SNR; prints JSON.
+"""Measure the gain of modulation, code, unequal protection and noise-matched resume by SNR; prints JSON.
 
     python -m experiments.wireless.protection --images docs/images/wireless \\
         --record experiments/records/wireless/protection.json
 
-Near pairs, N = 11, K = 5, shared steps on the group's prompt, latents in plain 8-bit fixed point over AWGN, one
-transmission per block, always through the full chain. Quality is the SSIM to the picture without a channel, and
-the judge's share of pictures with the target's object. Joules are those of Stable Diffusion v1-4 on the phone of
-the profiles (partly assumed: see their sources): of its denoising steps, and of the radios of the edge server and
-the phone at 1 MHz for its latents of 131,072 bits. Their airtime is that of this model's latents, scaled by the
-ratio of the bits.
+The setting is near pairs, N = 11, K = 5, shared steps on the group's prompt, latents in plain 8-bit fixed point over
+AWGN, and one transmission per block with the full chain. Quality is the SSIM to the picture without a channel, and the
+judge's share of pictures with the target's object. The energy is that of Stable Diffusion v1-4 on the phone of the
+profiles (partly assumed, see their sources): that of its denoising steps, and that of the radios of edge server and
+phone at 1 MHz for its latents of 131,072 bits. The airtime is that of this model's latents, scaled by the ratio of the
+numbers of bits.
 """
 
 import argparse
@@ -51,7 +51,12 @@ LINK = RadioLink(distance_m=1.0, tx_power_w=EDGE_SERVER.tx_power_w)
 
 @dataclass(frozen=True)
 class Variant:
-    """A kind of protection. scheme: fixed, or None for the adaptive one. planes: most significant ones in MCS 2."""
+    """A kind of protection.
+
+    Attributes:
+        scheme: The fixed scheme. None selects the adaptive one.
+        planes: Number of most significant bit planes in MCS 2.
+    """
 
     scheme: Scheme | None
     planes: int = 0
@@ -86,7 +91,7 @@ COMPARISONS = [
 
 
 def plane_error_rates(modulation: Any, snr_db: float) -> np.ndarray:
-    """Return the error rate of each bit plane: its bits take all places of a symbol in turn, so it is the mean."""
+    """Return the error rate of each bit plane, the mean over all positions in a symbol that its bits take in turn."""
     return np.full(8, bit_error_rates(modulation, snr_db).mean())
 
 
@@ -195,7 +200,7 @@ def _received(
     rows: Sequence[int],
     seed: int,
 ) -> tuple[torch.Tensor, list[float], list[float]]:
-    """The received latents; bits on air per information bit, and seconds on the air, of each sample."""
+    """Return the received latents, and the bits on air per information bit and the airtime of each sample."""
     values, air, seconds = [], [], []
     for row, sample in zip(rows, latents, strict=True):
         bits = number_format.to_bits(sample.reshape(-1)).T.reshape(-1)

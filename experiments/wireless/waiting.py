@@ -1,11 +1,12 @@
-"""A sender that waits out deep fades: its savings and its costs; prints JSON.
+"""Measure the savings and the costs of a sender that waits for the end of deep fades; prints JSON.
 
     python -m experiments.wireless.waiting --images docs/images/wireless \\
         --record experiments/records/wireless/waiting.json
 
-Near pairs, N = 11, K = 3 steps shared on the group's prompt; a link of 9 dB mean SNR, Rayleigh fading at 1 m/s,
-one fade per packet, 16-QAM at rate 0.54 sent once (it needs about 7 dB). While the current SNR is below 8 dB, the
-edge server continues to denoise, up to a maximum number of steps; then it sends in any state of the channel.
+The setting is near pairs, N = 11, and K = 3 shared steps on the group's prompt. The link has a mean SNR of 9 dB,
+Rayleigh fading at 1 m/s with one fade per packet, and one transmission in 16-QAM at rate 0.54, which needs about 7 dB.
+While the current SNR is below 8 dB, the edge server continues to denoise, up to a maximum number of steps. Then it
+sends in any state of the channel.
 """
 
 import argparse
@@ -41,7 +42,7 @@ COMPARISONS = [
 
 
 def link(wait_steps: int, seed: int) -> SimulatedLink:
-    """Return the link; without waiting it sends at any SNR."""
+    """Return the link. Without waiting, it sends at any SNR."""
     settings = LinkSettings(
         number_format="fixed8-gray",
         snr_db=9.0,
