@@ -1,1 +1,1 @@
-"""Attacks on the promise of the first page, and what remains of them."""
+"""Attacks on the privacy that the README promises, and their remaining success."""

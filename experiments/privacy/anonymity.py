@@ -1,4 +1,4 @@
-"""How many public prompts are identified by what a device discloses about them, and the cost of hiding them.
+"""Measure how many public prompts a device's disclosures identify, and the cost of hiding them.
 
     python -m experiments.privacy.anonymity --output experiments/records/privacy/anonymity.json
 
@@ -65,7 +65,7 @@ def anonymity(answers: Mapping[Prompt, Hashable]) -> dict[str, Any]:
 
 
 def sharing(answers: Mapping[Prompt, Any]) -> float:
-    """Return the share of the pairs of different prompts in one relation that are grouped, each pair alone."""
+    """Return the share of pairs of different prompts in one relation that form a group."""
     taxonomy, grouped, pairs = Taxonomy.load(), 0, 0
     for relation in Relation:
         said = Counter(answers[prompt] for prompt in answers if prompt[1] is relation)

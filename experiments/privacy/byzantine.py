@@ -1,15 +1,20 @@
-"""The effect of one hostile device of eight on a run, by rule: the loss on held-out pictures; prints a table.
+"""Measure the effect of one hostile device of eight on the held-out loss of a run, by rule; prints a table.
 
     python -m experiments.privacy.byzantine --output FILE.json --table FILE.md
 
-All devices train; the hostile one then changes its reply: `flip x10` sends x - 10 (y - x) in place of y, `n_k` claims
-1e12 pictures, `3e38` sends that number in all values. `within bounds` claims 1e7 pictures from the start and flips
-its update by a factor of three, which bounds cannot distinguish from an honest device. `as received` claims them too
-and sends x back, which is closer to all updates than they are to each other: rules that select by distance select it,
-and its pictures decide how much the others count relative to it.
-The loss is the shared stage's denoising loss on pictures of the devices' styles that nobody trains on;
-`one honest round less` is that of the honest run before its last round. A run "ended" if the server gave it up. All
-of these rules train alike on a device, so the update of a device for a state is computed once.
+All devices train on x and obtain y. The hostile device then changes its reply:
+
+    flip x10         sends x - 10 (y - x) in place of y
+    n_k              claims 1e12 pictures
+    3e38             sends this number in all values
+    within bounds    claims 1e7 pictures from the start and sends x - 3 (y - x), which bounds cannot distinguish from
+                     an honest update
+    as received      claims 1e7 pictures and sends x, which is closer to all updates than they are to each other.
+                     Rules that select by distance select it, and its number of pictures determines its weight.
+
+The loss is the denoising loss of the shared stage on pictures of the devices' styles that no device trains on.
+`one honest round less` is the loss of the honest run before its last round. A run "ended" if the server aborted it. The
+client halves of these rules are the same, so the update of a device for a state is computed only once.
 """
 
 import argparse
@@ -55,7 +60,7 @@ STYLES = ("blob", "openmoji")  # styles that the shipped model has not seen, so 
 TRIPLES, HELD_OUT, SEED = 32, 16, 0
 LIE, SHOWN = 10**12, 10**7
 ROBUST = ("fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan")
-# rows that are a strategy with other options: Flower's own versions of two rules
+# rows that are a strategy with other options, here Flower's own versions of two rules
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "multikrum, by examples": ("multikrum", {"weighting": "examples"}),
     "bulyan, one pass": ("bulyan", {"iterated": False}),
@@ -116,7 +121,7 @@ def _set(content: RecordDict, **values: int | None) -> None:
 
 
 def run(config: FederationConfig, attack: str) -> str:
-    """Execute a run; returns "finished", or why it ended."""
+    """Execute a run, and return "finished" or why it ended."""
     with in_process_run(config) as run_id:
         grid = HostileGrid(app, num_clients=CLIENTS, run_config=config.to_run_config(), run_id=run_id)
         grid.attack = attack
@@ -168,7 +173,7 @@ def evaluator() -> Evaluator:
 
 
 def cell(rule: str, attackers: int, attack: str, losses: Evaluator, work: Path) -> dict[str, Any]:
-    """Execute one run; returns its end, its loss, and what the server reported."""
+    """Execute one run, and return its end, its loss and what the server reported."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=work) as folder:
         found: dict[str, Any] = {"rule": rule, "attackers": attackers, "attack": attack}
@@ -193,7 +198,7 @@ def cell(rule: str, attackers: int, attack: str, losses: Evaluator, work: Path) 
 
 
 def _loss(losses: Evaluator, state: Any) -> float | None:
-    """The mean over the styles; None if it is not finite."""
+    """Return the mean loss over the styles, or None if it is not finite."""
     losses.forget()
     values = [losses.shared_loss(state, at) for at in range(len(STYLES))]
     mean = sum(values) / len(values)
@@ -201,7 +206,7 @@ def _loss(losses: Evaluator, state: Any) -> float | None:
 
 
 def table(rows: list[dict[str, Any]], base: float | None) -> str:
-    """Return rules by attacks, in Markdown."""
+    """Return the results as a Markdown table of rules and attacks."""
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
     lines = [
         "| rule, f | one honest round less | " + " | ".join(attacks) + " |",

@@ -1,4 +1,4 @@
-"""A device computes the noise of differential privacy from the run's configuration, and subtracts it.
+"""Attack differential privacy: a device recomputes the noise from the run's configuration, and subtracts it.
 
     python -m experiments.privacy.dp_noise --output FILE.json
 
@@ -7,9 +7,9 @@ run's whole configuration (at b8a6c4d the server sends it to every device, inclu
 before and after the first round. The true mean of the clipped updates, which it must not learn, is taken from the
 server to score the attack.
 
-Success of a run: the attacker's estimate has a correlation above 0.5 with the true mean. Chance: the same with the
-noise of another seed than the run's. With `insecure_seed` the attack must succeed; otherwise its failure elsewhere
-would prove nothing.
+An attack on a run succeeds if the correlation of the estimate with the true mean is above 0.5. Chance is the success
+with the noise of another seed than the run's. With `insecure_seed` the attack must succeed, since its failure elsewhere
+would otherwise prove nothing.
 
 To run the code of another checkout, give the path of its package, e.g. PYTHONPATH=OTHER python
 experiments/privacy/dp_noise.py.
@@ -52,7 +52,7 @@ Tensors = dict[str, np.ndarray]
 
 
 class Listening(LocalGrid):
-    """A grid that keeps every training order that one device receives, and the run's configuration."""
+    """A grid that records the run's configuration and every training order that one device receives."""
 
     def __init__(self, config: FederationConfig, run_id: int) -> None:
         run_config = config.to_run_config()
@@ -73,7 +73,7 @@ class Listening(LocalGrid):
 
 
 def run(options: dict[str, Any], seed: int, folder: Path) -> tuple[Listening, Tensors]:
-    """Execute two rounds; returns what the attacker has, and the true mean of the first round's clipped changes."""
+    """Execute two rounds, and return the attacker's knowledge and the true mean of round 1's clipped changes."""
     config = parse_config(
         {
             "homes": folder / "homes",
@@ -111,7 +111,7 @@ def run(options: dict[str, Any], seed: int, folder: Path) -> tuple[Listening, Te
 
 
 def regenerated(shapes: Sequence[tuple[int, ...]], config: FederationConfig, seed: int) -> list[np.ndarray]:
-    """Return the noise of round 1 by the code that the configuration is for, with `seed` as the run's."""
+    """Return the noise of round 1, computed by the version of the code that the configuration belongs to."""
     options = config.rounds.options
     deviation = float(options["noise_multiplier"]) * float(options["clipping_norm"]) / CLIENTS
     if "insecure_seed" in options:
@@ -123,7 +123,7 @@ def regenerated(shapes: Sequence[tuple[int, ...]], config: FederationConfig, see
 
 
 def attack(grid: Listening, seed_offset: int = 0) -> np.ndarray:
-    """Return the attacker's estimate of the mean; seed_offset: added to the run's seed, for another run's noise."""
+    """Return the attacker's estimate of the mean. A nonzero `seed_offset` selects the noise of another run's seed."""
     config = grid.config
     before, after = grid.received[:2]
     noise = regenerated([before[name].shape for name in before], config, config.seed + seed_offset)
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    code = commit()  # read now, when the modules are loaded
+    code = commit()  # read the commit when the modules are loaded
     conditions: dict[str, dict[str, Any]] = {"default": OPTIONS}
     try:
         load_strategy("fedavg", OPTIONS | {"insecure_seed": 3})

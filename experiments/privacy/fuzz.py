@@ -1,4 +1,4 @@
-"""Fuzzing of a device or a server for some minutes: longest reply, memory, and all failures.
+"""Fuzz a device or a server for some minutes, and report the longest reply, memory, and all failures.
 
     python -m experiments.privacy.fuzz --side device --minutes 10 --output device.json
 
@@ -58,7 +58,7 @@ class Tally:
         self.memory: list[int] = []
 
     def honest_time(self, outcome: Outcome) -> None:
-        """Record the time of an honest message; the longest of several counts."""
+        """Record the time of an honest message. The longest of several is used."""
         self.honest[outcome.kind] = max(self.honest.get(outcome.kind, 0.0), outcome.seconds)
         self.failures.update(f"honest {outcome.kind}: {text}" for text in outcome.failures)
 
@@ -85,7 +85,7 @@ class Tally:
         return (statistics.median(self.memory[-5:]) - statistics.median(self.memory[:5])) / 1e6
 
     def _quarters(self) -> list[float]:
-        """Resident memory in MB around the ends of the quarters of the run, medians of five samples."""
+        """Return the resident memory in MB at the end of each quarter of the run, as medians of five samples."""
         ends = [max(1, len(self.memory) * quarter // 4) for quarter in range(1, 5)]
         return [round(statistics.median(self.memory[max(0, end - 5) : end]) / 1e6, 1) for end in ends]
 
@@ -151,7 +151,7 @@ def fuzz_device(
 def fuzz_server(
     config: FederationConfig, seconds: float, first_seed: int = 0, say: Callable[[str], object] = print
 ) -> Tally:
-    """Give replies to a server's readers, every tenth also in a whole round or generation, for the given seconds."""
+    """Pass replies to a server's readers for the given seconds, and every tenth also to a whole round or generation."""
     tally = Tally()
     with in_process_run(config):
         target = ServerTarget(config)

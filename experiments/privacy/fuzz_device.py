@@ -1,4 +1,4 @@
-"""Fuzzing of a device: mutated messages of a server, and mutated bytes at its agent's socket."""
+"""Fuzz a device with mutated messages of a server, and its agent's socket with mutated bytes."""
 
 import hashlib
 import socket
@@ -43,7 +43,7 @@ _FRAME_S = 10.0
 
 @dataclass
 class Outcome:
-    """The outcome of one message. seconds: of this process, without other processes."""
+    """The outcome of one message, with the processor time in seconds."""
 
     kind: str
     seconds: float
@@ -76,7 +76,7 @@ class DeviceTarget:
         self._kept = self._content()
 
     def honest(self, kind: str) -> tuple[Ask, RecordDict]:
-        """Return a message as a server sends it; kind: one of `KINDS`."""
+        """Return a message of one of `KINDS`, as an honest server sends it."""
         config, task_id = self.config, self._waiting_task()
         if kind == "train":
             return Ask.TRAIN, messages.train_record(
@@ -97,7 +97,7 @@ class DeviceTarget:
         return {"hello": Ask.HELLO, "signatures": Ask.SIGNATURES}[kind], messages.body()
 
     def ask(self, kind: str, text: str, content: RecordDict) -> Outcome:
-        """Let the agent answer a message, and check for everything that must not happen."""
+        """Let the agent answer a message, and check for all failures."""
         ask, _ = self.honest(kind)
         began, outcome = time.process_time(), Outcome(kind, 0.0)
         try:
@@ -114,7 +114,7 @@ class DeviceTarget:
         return outcome
 
     def lost(self) -> list[str]:
-        """Return what the home has lost; prompts may be drawn and pictures added, and nothing else."""
+        """Return what the home has lost. The only allowed changes are drawn prompts and added pictures."""
         found = self._content()
         gone = [name for name, digest in self._kept.items() if found.get(name) != digest]
         self._kept = found
@@ -124,7 +124,7 @@ class DeviceTarget:
         ]
 
     def _content(self) -> dict[str, str]:
-        """Digests of what a server may not change: prompts by id, pictures and their captions."""
+        """Return digests of what a server may not change: prompts by id, pictures and their captions."""
         content = {f"prompt {task.task_id}": task.prompt for task in self.queue.all()}
         # without the intermediate pictures, which another attempt draws again
         files = [*self.home.images.rglob("*"), *self.home.gallery.glob(f"{'[0-9a-f]' * 16}.png")]
@@ -152,7 +152,7 @@ _WEIGHED = (*KINDS, "hello", "signatures", "share", "finish", "finish", "alone",
 
 @st.composite
 def device_message(draw: st.DrawFn, target: DeviceTarget) -> tuple[str, str, RecordDict]:
-    """Draw kind, configuration and content of a message, one or both of the last broken."""
+    """Draw kind, configuration and content of a message, of which configuration, content or both are broken."""
     kind = draw(st.sampled_from(_WEIGHED))
     _, content = target.honest(kind)
     text = target.text
@@ -166,7 +166,7 @@ def device_message(draw: st.DrawFn, target: DeviceTarget) -> tuple[str, str, Rec
 
 @contextmanager
 def served(target: DeviceTarget, failures: list[str]) -> Iterator[None]:
-    """Serve the agent on its socket; anything that its server could not handle is a failure."""
+    """Serve the agent on its socket, and record unhandled errors of its server as failures."""
     with listening(target.agent) as server:
         server.handle_error = lambda *_: failures.append("the socket's server failed")  # type: ignore[method-assign]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -180,13 +180,13 @@ def served(target: DeviceTarget, failures: list[str]) -> Iterator[None]:
 
 @st.composite
 def frame(draw: st.DrawFn, target: DeviceTarget) -> bytes:
-    """Draw the bytes of a request, broken somewhere."""
+    """Draw the bytes of a broken request."""
     _, content = target.honest(draw(st.sampled_from(("hello", "install", "finish"))))
     header = f'{{"ask": "{draw(st.sampled_from(["query.hello", STATUS]))}", "config": ""}}'
     try:
         payload = recorddict_to_proto(draw(broken_record(content))).SerializeToString()
     except ValueError:
-        # protobuf itself cannot write such a number: no frame can contain it
+        # no frame can contain such a number, because protobuf cannot write it
         reject()
     if draw(st.booleans()):
         header = draw(broken_json(header))
@@ -200,7 +200,7 @@ def frame(draw: st.DrawFn, target: DeviceTarget) -> bytes:
 
 
 def send_bytes(target: DeviceTarget, data: bytes) -> Outcome:
-    """Send bytes to the agent's socket; afterwards it must still report its status."""
+    """Send bytes to the agent's socket, and check that it still reports its status."""
     began, outcome = time.process_time(), Outcome("bytes", 0.0)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_FRAME_S)

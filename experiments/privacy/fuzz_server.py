@@ -1,4 +1,4 @@
-"""Fuzzing of a server: mutated replies of a device to each kind of message, alone and in whole runs."""
+"""Fuzz a server with mutated replies of a device to each kind of message, alone and in whole runs."""
 
 import json
 import time
@@ -37,9 +37,10 @@ _MAX_RECORD = 100_000
 
 
 class ServerTarget:
-    """A server's readers and its rounds and generations, with replies to insert.
+    """A server's readers, rounds and generations, into which replies can be inserted.
 
-    config: of two clients that share steps on a member; each home holds pictures and a prompt.
+    Args:
+        config: A configuration of two clients that share steps on a member. Each home has pictures and a prompt.
     """
 
     def __init__(self, config: FederationConfig) -> None:
@@ -55,11 +56,11 @@ class ServerTarget:
         self._learn_replies()
 
     def honest(self, kind: str) -> RecordDict:
-        """Return the reply of an honest device, of `READERS`."""
+        """Return the reply of an honest device, of a kind of `READERS`."""
         return self._replies[kind]
 
     def read(self, kind: str, reply: RecordDict) -> Outcome:
-        """Read a reply as the server does; its readers may refuse it and do nothing else."""
+        """Read a reply as the server does. Its readers may accept or refuse it; anything else is a failure."""
         began, outcome = time.process_time(), Outcome(kind, 0.0)
         try:
             told = self._read(kind, reply)
@@ -71,7 +72,7 @@ class ServerTarget:
         outcome.seconds = time.process_time() - began
         # weights and packets are not part of any record
         if not isinstance(told, Update | SharedSteps) and MARK in str(told):
-            # quoted text is truncated and escaped: it contains no markup and no control characters
+            # quoted text must be truncated and escaped, without markup and control characters
             outcome.failures += _unsound(str(told))
         return outcome
 
@@ -125,7 +126,7 @@ class ServerTarget:
         return generation._parsed(reply, readers[kind])
 
     def _grid(self, replaced: dict[Ask, RecordDict]) -> LocalGrid:
-        """Two devices; the first one's answers are replaced."""
+        """Return a grid of two devices, in which the first one's answers are replaced."""
 
         def answer(message: Message, context: Context) -> Message:
             ask = Ask(message.metadata.message_type)
@@ -192,13 +193,13 @@ ASKED = {
 
 @st.composite
 def device_reply(draw: st.DrawFn, target: ServerTarget) -> tuple[str, RecordDict]:
-    """Draw a broken reply, and its kind."""
+    """Draw the kind and content of a broken reply."""
     kind = draw(st.sampled_from(READERS))
     return kind, draw(broken_record(target.honest(kind)))
 
 
 def _unsound(text: str) -> list[str]:
-    """What a record or an error must not contain."""
+    """Return descriptions of everything that a record or an error must not contain."""
     found = []
     if len(text) > _MAX_RECORD:
         found.append(f"a record of {len(text)} characters")

@@ -1,4 +1,4 @@
-"""How far honest training moves a shared state, by the two measures that devices limit (`device.acceptance`).
+"""Measure how far honest training changes a shared state, by the measures that devices limit (`device.acceptance`).
 
     python -m experiments.privacy.honest_states --output FILE.json
 
@@ -24,7 +24,7 @@ from fedaigc.federation.output.recorder import load_shared_state
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.runtime.launcher import run_in_process
 
-# strategy, learning rate: the default, and one several times larger, which tuning found best
+# strategy and learning rate: the default, and one several times larger that was best in a tuning
 ROWS = (
     ("fedit", 1e-3),
     ("fedit", 4e-3),

@@ -1,12 +1,12 @@
-"""What one update reveals of the private pictures: whether a picture was among them, and whose style they have.
+"""Measure what an update reveals of the private pictures: whether a picture was among them, and their style.
 
 A client trains one default round (20 steps, rank 8, batch 8) on n pictures of one style. An observer of the update
 installs it and compares losses with the state before, at noise levels and noise of its own choice:
 
-    membership   a picture whose loss fell by more was among the private ones; the AUC is over the n pictures
-                 of the client and n others of the same style, with captions from one distribution; chance .5
-    style        the one of seven styles whose public pictures gained most, beyond the mean gain of each style
-                 over all updates; chance 1/7
+    membership   pictures whose loss decreases more are guessed to be private. The AUC is over the n pictures of the
+                 client and n others of the same style, with captions from one distribution. Chance is .5.
+    style        the style is guessed, of seven, whose public pictures gain most beyond the mean gain of each style
+                 over all updates. Chance is 1/7.
 
 The server sees each update. Other devices see the mean of a round: `mean of clients` is over one client of each
 style, and `noise` is the same with differential privacy of the stated z (updates clipped to the median norm C, noise
@@ -188,7 +188,7 @@ def main() -> None:
             found, clusters
         ).as_dict()
     gains = np.array(gains_by_style)
-    # the common gain of all updates with a style does not identify whose update it is
+    # the gain of a style that all updates have in common does not identify the client
     told = (gains - gains.mean(0)).argmax(1)
     record["style"] = rate([bool(guess == own) for guess, own in zip(told, whose, strict=True)])
     updates = [update for _, _, update in kept]

@@ -106,7 +106,7 @@ def broken_json(draw: st.DrawFn, text: str) -> str:
 
 @st.composite
 def broken_bytes(draw: st.DrawFn, data: bytes) -> bytes:
-    """Draw bytes that are cut, flipped, repeated, or replaced; for a packet also a header with a valid checksum."""
+    """Draw bytes that are cut, flipped, repeated or replaced; packets may also get another header with its checksum."""
     ways = ["cut", "flip", "repeat", "other"] + ["header"] * 4 * data.startswith(b"FAGC")
     way = draw(st.sampled_from(ways))
     if way == "other" or not data:
@@ -145,7 +145,7 @@ def sealed(header: bytes, body: bytes) -> bytes:
 
 @st.composite
 def broken_array(draw: st.DrawFn, array: Array) -> Array:
-    """Draw an array of other values, type, shape or bytes."""
+    """Draw an array with other values, type, shape or bytes."""
     way = draw(st.sampled_from(["bytes", "bytes", "header", "values", "type", "shape", "fields"]))
     values = array.numpy().copy()
     if way == "bytes":
@@ -191,7 +191,7 @@ def _with_data(array: Array, data: bytes) -> Array:
 
 @st.composite
 def broken_record(draw: st.DrawFn, record: RecordDict) -> RecordDict:
-    """Draw a message with one of its records or values broken; the given one stays unchanged."""
+    """Draw a copy of a message with one of its records or values broken."""
     record = recorddict_from_proto(recorddict_to_proto(record))
     way = draw(st.sampled_from(["value"] * 8 + ["records", "keys"]))
     if way == "records" or not record:

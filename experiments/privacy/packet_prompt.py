@@ -1,4 +1,4 @@
-"""Which of the 720 Scenes prompts was a packet made from? A member's attack on the executor's own prompt.
+"""Infer which of the 720 Scenes prompts a packet was made from: a member's attack on the executor's own prompt.
 
 The packet comes from a group whose shared steps ran on one member's own prompt (policy `open`, or a helper that used
 its own prompt), K of 11 steps with guidance 5 on the embedded model. The member knows plan, weights and the 720
@@ -10,8 +10,8 @@ candidates, and uses everything that it received:
     latents   otherwise: compute the initial noise that each candidate requires, and take the candidate whose
               noise is the most likely normal sample (the smallest norm)
 
-`seed search` is the remainder of the first attack if the seed is short but not sent: PyTorch's CPU generator takes 32
-bits of a seed, so a search can find the noise in latents that are still near it.
+`seed search` is the first attack for a short seed that is not sent. PyTorch's CPU generator uses only 32 bits of a
+seed, so a search can find the noise if the latents are still close to it.
 
     python -m experiments.privacy.packet_prompt --output experiments/records/privacy/packet_prompt.json
 
@@ -46,7 +46,7 @@ from fedaigc.rng import derived_seed, numpy_rng
 
 STEPS, GUIDANCE, SIZE = 11, 5.0, 64
 BATCH = 60
-# candidates that the first, coarse search keeps, and how often each one's noise is corrected
+# candidates that remain after the first, coarse search, and iterations of the correction of their noise
 KEPT, CORRECTIONS = 24, 3
 SEARCHED = 1 << 20
 # number of different noises, used by packets in turn
@@ -103,7 +103,7 @@ class Attacker:
         coarse = (gain * noise + share * outputs - state.latents).flatten(1).norm(dim=1)
         rows = coarse.argsort()[:KEPT].tolist()
         if state.step > 1:
-            # outputs change between the steps: also keep candidates that fit at the last step
+            # outputs change between the steps, so keep also candidates that fit at the last step
             outputs = self.outputs(state.latents, state.step)
             coarse = (gain * noise + share * outputs - state.latents).flatten(1).norm(dim=1)
             rows = sorted({*rows, *coarse.argsort()[:KEPT].tolist()})
@@ -113,7 +113,7 @@ class Attacker:
     def by_history(self, state: DenoisingState, group: int) -> int:
         """Return the candidate whose model output equals that of the history, at the sample before the last step.
 
-        group: of packets that started from the same noise.
+        `group` identifies packets that started from the same noise.
         """
         scheduler, step = scheduler_of(self.plan), state.step - 1
         assert state.history is not None
@@ -173,7 +173,7 @@ def linear(plan: DenoisingPlan, stop: int) -> tuple[float, float]:
 def first_normals(seeds: np.ndarray, count: int) -> np.ndarray:
     """Return the first `count` values of torch.randn for many seeds at once, [seeds, count].
 
-    It is the Mersenne twister seeded with the low 32 bits, and Box-Muller on blocks of 16, as in PyTorch.
+    As in PyTorch, the generator is a Mersenne twister with the low 32 bits as its seed, and Box-Muller on blocks of 16.
     """
     words = np.empty((count + 398, len(seeds)), np.uint32)
     words[0] = (np.asarray(seeds, np.uint64) & 0xFFFFFFFF).astype(np.uint32)

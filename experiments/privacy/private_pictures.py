@@ -1,4 +1,4 @@
-"""Private pictures from updates: a server lets a device memorise its pictures; prints JSON.
+"""Extract private pictures from updates: a server lets a device memorise its pictures; prints JSON.
 
     python -m experiments.privacy.private_pictures --output experiments/records/privacy/private_pictures.json
 
@@ -6,8 +6,8 @@ The server is hostile and sends training orders to the real agent of a home with
 draws pictures with the returned weights, and the best of them is compared with each private picture, by PSNR. The
 attacks:
 
-    memoriser   one order of 350 steps at rank 64, without t*, every caption left out
-    one order   as much as the owner's limits allow in one order, at their defaults
+    memoriser   one order of 350 steps at rank 64, without t* and without captions
+    one order   the largest order that the owner's default limits allow
     large steps, many orders
                 as many orders of three steps as the limits allow, each from the weights that the previous one
                 returned, at the largest learning rate or for the most steps
@@ -60,7 +60,7 @@ RECOVERED_DB = 3.0
 
 @dataclass(frozen=True)
 class Attack:
-    """Orders of a hostile server. steps: of one order; orders: at most this number, one after the other."""
+    """Orders of a hostile server: at most `orders`, one after the other, of `steps` steps each."""
 
     name: str
     steps: int
@@ -194,7 +194,7 @@ def target(style: str, count: int, samples: int, seed: int) -> Target:
 
 
 def open_agent(root: Path, target: Target, *, limited: bool = True) -> Agent:
-    """Open an agent with the defaults, whose home holds the private pictures. limited: False removes the limits."""
+    """Open an agent with default settings, whose home has the private pictures. `limited=False` removes all limits."""
     rows = [
         {"image": image, "caption": scene.caption}
         for scene, image in zip(target.scenes, target.private, strict=True)
@@ -207,7 +207,7 @@ def open_agent(root: Path, target: Target, *, limited: bool = True) -> Agent:
 
 
 def compared(target: Target, shared: SharedState, samples: int, seed: int) -> dict[str, Any]:
-    """Return PSNR and closest picture for each private one, by attacker."""
+    """Return PSNR and closest picture for each private picture, by attacker."""
     captions = [scene.caption for scene in target.scenes]
     drawn = pictures(shared, [""] * samples, seed)
     without = [best(drawn, image) for image in target.private]

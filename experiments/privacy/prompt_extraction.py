@@ -1,4 +1,4 @@
-"""Can a hostile server infer a private prompt from a device's replies? Prints JSON.
+"""Test whether a hostile server can infer a private prompt from a device's replies; prints JSON.
 
     python -m experiments.privacy.prompt_extraction --output FILE.json
     python -m experiments.privacy.prompt_extraction --time --output FILE.json
@@ -6,10 +6,10 @@
     PYTHONSAFEPATH=1 PYTHONPATH=OLD:. python -m experiments.privacy.prompt_extraction --before
 
 The server knows the base model, each prompt's signature, and 16,560 candidates (`extraction.candidates`).
-Without arguments: a search for orders whose replies differ between prompts, then an extraction of 25 prompts with the
-best order found. --time: whether reply times differ. --deployment: the extraction over a server with TLS and keys, a
-SuperNode, its relay and an agent, as processes. --before: the bisection by overflow against the code of commit
-b8a6c4d, of which OLD is a checkout; with --deployment also over processes.
+Without further arguments, the command searches for orders whose replies differ between prompts, and then extracts 25
+prompts with the best order. --time tests whether reply times differ. --deployment runs the extraction over a server
+with TLS and keys, a SuperNode, its relay and an agent, as processes. --before runs the bisection by overflow against
+the code of commit b8a6c4d, of which OLD is a checkout; with --deployment, it also runs over processes.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _check_code_before() -> None:
-    """Raise UserError if the imported library is not the code from before."""
+    """Raise UserError unless the imported library is the code of commit b8a6c4d."""
     import fedaigc
     from fedaigc.federation.wire import messages
 

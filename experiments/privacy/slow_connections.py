@@ -1,9 +1,11 @@
-"""Whether a stranger with many nearly idle connections keeps devices from their server.
+"""Test whether a stranger with many nearly idle connections keeps devices from their server.
 
-Half of a header on 520 connections, and 60 bodies of almost 16 MB that stop before their end, against a real server
-with TLS; every connection that the server closes is opened again. Meanwhile a registered device asks for messages, on
-a persistent connection and on a new one each time. Measured: its waiting times, and the growth of the memory of the
-server's processes (`python -m experiments.privacy.slow_connections`).
+    python -m experiments.privacy.slow_connections --output FILE.json
+
+The attacker sends half of a header on 520 connections, and 60 bodies of almost 16 MB that stop before their end, to a
+real server with TLS. It reopens every connection that the server closes. Meanwhile, a registered device requests
+messages on a persistent connection and on new ones. The results are its waiting times and the growth of the memory of
+the server's processes.
 """
 
 import argparse
@@ -49,8 +51,10 @@ _PAUSE_S = 0.3
 class Attack:
     """An attack by idle connections.
 
-    headers: connections with half a header. bodies: connections with a body that stops after `body_bytes`.
-    reopen_s: mean time from the end of a connection until it is opened again.
+    Attributes:
+        headers: Number of connections with half a header.
+        bodies: Number of connections with a body that stops after `body_bytes`.
+        reopen_s: Mean time between the end of a connection and its reopening, in seconds.
     """
 
     headers: int
@@ -60,7 +64,7 @@ class Attack:
 
     @contextlib.contextmanager
     def on(self, port: int, tls: bool) -> Iterator[None]:
-        """Attack inside the context, in a separate process, so that the measurement does not wait for it."""
+        """Run the attack within the context, in a separate process that does not delay the measurement."""
         process = multiprocessing.get_context("spawn").Process(target=self.carry_out, args=(port, tls))
         process.start()
         try:
@@ -70,10 +74,10 @@ class Attack:
             process.join(30)
 
     def carry_out(self, port: int, tls: bool) -> None:
-        """Attack until the process is ended."""
+        """Run the attack until the process is terminated."""
         # asyncio logs every connection that ends during a send
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        # lower priority: in reality the attack does not use the server's processors
+        # lower the priority, since a real attack does not use the server's processors
         os.nice(10)
         context = None
         if tls:
@@ -105,7 +109,7 @@ class Attack:
                         pass
                 finally:
                     writer.transport.abort()
-            # spread out: reopening all at once would be a flood, which is another attack
+            # spread the reopening over time, since a flood would be another attack
             await asyncio.sleep(self.reopen_s * pause.uniform(0.5, 1.5))
 
 
@@ -128,7 +132,7 @@ class Waits:
 
 
 def waits(ask: Callable[[], object], duration_s: float) -> Waits:
-    """Ask repeatedly for `duration_s`; a try that raises an HTTP error has failed, and its time counts."""
+    """Repeat `ask` for `duration_s`, and return the waiting times. A try with an HTTP error counts as failed."""
     seconds, failed = [], 0
     until = time.monotonic() + duration_s
     while time.monotonic() < until:
@@ -144,7 +148,7 @@ def waits(ask: Callable[[], object], duration_s: float) -> Waits:
 
 @contextlib.contextmanager
 def largest_memory(pid: int) -> Iterator[Callable[[], int]]:
-    """Yield a function for the most bytes that a process and its descendants have used together so far."""
+    """Yield a function that returns the largest memory of a process and its descendants so far, in bytes."""
     ending, most = threading.Event(), [_memory(pid)]
 
     def watch() -> None:
@@ -161,7 +165,7 @@ def largest_memory(pid: int) -> Iterator[Callable[[], int]]:
 
 
 def attack_begun(pid: int, num_files: int = 100) -> None:
-    """Wait until a process has `num_files` open files, as with that many connections, and a little longer."""
+    """Wait until a process has `num_files` open files, and hence that many connections, and a little longer."""
     deadline = time.monotonic() + 60.0
     while psutil.Process(pid).num_fds() < num_files:
         assert time.monotonic() < deadline, "the attack did not begin"

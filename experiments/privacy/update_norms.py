@@ -1,10 +1,10 @@
-"""The norms of honest updates under the default configuration, for every strategy; prints JSON.
+"""Measure the norms of honest updates under the default configuration, for every strategy; prints JSON.
 
     python -m experiments.privacy.update_norms --output experiments/records/privacy/update_norms.json
 
 One device with pictures of Scenes trains `--rounds` rounds of the default configuration (20 steps of the shared
-stage, rank 8, learning rate 1e-3, condition dropout .1); its update alone makes the next state. Norms are those of
-`fedaigc.device.training.update_clipping`, which a device clips to its owner's bound.
+stage, rank 8, learning rate 1e-3, condition dropout .1). The next state results from its update alone. Norms are those
+of `fedaigc.device.training.update_clipping`, which a device clips to its owner's bound.
 """
 
 import argparse

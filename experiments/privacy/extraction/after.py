@@ -1,4 +1,4 @@
-"""The extraction against the present code: signature, then the best orders that the search knows, two per task.
+"""The extraction against the current code: signatures, and then two of the best known orders per task.
 
 For each task the attacker asks a question that halves the candidates of its signature, by factors that overflow for
 one half, and reads everything that is returned: kind and size of the reply, and the step of the ladder of reply times
@@ -40,7 +40,7 @@ from fedaigc.rng import numpy_rng
 KNOWN = 20
 ORDER = Genes("factors that overflow for half of the candidates", {"state": "overflow", "steps": 1})
 
-# sends a state and orders to the device and returns what is seen of each: see `_seen`
+# sends a state and orders to the device, and returns the observation of each (see `_seen`)
 Put = Callable[[RecordDict, Sequence[RecordDict]], Sequence[str]]
 
 
@@ -48,8 +48,11 @@ Put = Callable[[RecordDict, Sequence[RecordDict]], Sequence[str]]
 class Beliefs:
     """The attacker's final beliefs about each task.
 
-    indices, weights: the candidates of its signature, and their probabilities. seen: outcomes of its orders.
-    meaning: how often each outcome was seen for known prompts that overflow ("True") and that do not.
+    Attributes:
+        indices: The candidates with the signature of the task.
+        weights: Their probabilities.
+        seen: The outcomes of the orders for the task.
+        meaning: How often each outcome was seen for known prompts that overflow ("True") and that do not.
     """
 
     indices: list[list[int]]
@@ -63,7 +66,7 @@ class Beliefs:
 
 
 def believe(lab: Lab, classes: Sequence[np.ndarray], tasks: Sequence[str], put: Put, known: Put) -> Beliefs:
-    """Attack tasks whose candidates are `classes`. known: the attacker's own device, which is given the prompts."""
+    """Attack tasks whose candidates are `classes`. `known` is the attacker's own device, with known prompts."""
     meaning: dict[str, dict[str, int]] = {}
     beliefs = Beliefs([left.tolist() for left in classes], [], [[] for _ in tasks], meaning)
     random = numpy_rng(0, "known")
@@ -95,7 +98,7 @@ def believe(lab: Lab, classes: Sequence[np.ndarray], tasks: Sequence[str], put: 
 
 
 def _question(lab: Lab, left: np.ndarray, number: int) -> tuple[np.ndarray, float]:
-    """A question that halves these candidates, and for which a device's public probe does not overflow."""
+    """Return a question that halves these candidates, and for which a device's public probe does not overflow."""
     for seed in range(100 * number, 100 * number + 100):
         question, bits = best_question(lab.table, [left], seed, 1)
         if (lab.probe * question).max() < 0.999:
@@ -117,7 +120,7 @@ def attack_over(
     tasks: Sequence[str],
     seed: int,
 ) -> Beliefs:
-    """Attack over a deployment, where the network hides a reply's time: only its kind is seen."""
+    """Attack over a deployment, where only the kind of a reply is visible and the network hides its time."""
     lab = Lab(pipe, base_hash)
 
     def put(state: RecordDict, orders: Sequence[RecordDict]) -> list[str]:
@@ -130,7 +133,7 @@ def attack_over(
     guess = by_signature(lab.prompts)
     classes = []
     for task in tasks:
-        # a task that is not listed by this name is offered without a signature
+        # a task that is not listed under this name has no signature
         disclosed = signatures.get(task)
         text = "" if disclosed is None else disclosed.to_json()
         classes.append(np.flatnonzero(np.array(guess.classes) == guess.names.index(text)))
@@ -159,7 +162,7 @@ class _OwnDevice:
 
 
 def _seen(victim: Victim, order: RecordDict, *, timed: bool) -> str:
-    """Kind, size and time of the reply to an order: all that a server at the agent's own socket would see."""
+    """Return kind, size and time of the reply to an order, all that a server at the agent's own socket would see."""
     reply = victim.ask(Ask.FINISH, order)
     if not timed:
         return reply.kind

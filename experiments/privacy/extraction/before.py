@@ -1,6 +1,6 @@
-"""The attack on the earlier code (b8a6c4d), with that code's form of the order to finish a task.
+"""The attack on the earlier code (b8a6c4d), with its format of the order to finish a task.
 
-It needs that code, which must come before this one on the path: see `experiments.privacy.prompt_extraction`.
+The earlier code must precede this one on the path (see `experiments.privacy.prompt_extraction`).
 """
 
 import time
@@ -56,7 +56,7 @@ def overflow_oracle(
 
 
 def kind_of(reply: RecordDict | Failure) -> Failure | None:
-    """Return the kind of failure that a reply is or contains; None for success."""
+    """Return the kind of failure that a reply is or contains, or None for success."""
     return reply if isinstance(reply, Failure) else failure_in(reply)
 
 

@@ -1,4 +1,4 @@
-"""Questions about prompts that a hostile server does not see: bisection by overflow.
+"""Bisection by overflow: questions of a hostile server about prompts that it does not see.
 
 A question is a scale a_j for each coordinate j of a text embedding. A cross-attention with a diagonal of key
 weights can be made to overflow for exactly the prompts c with
@@ -22,7 +22,7 @@ from fedaigc.rng import numpy_rng
 Table = Float[np.ndarray, "candidates width"]
 Question = Float[np.ndarray, " width"]
 
-# candidates this close to the threshold are kept for either answer: embeddings differ in their last bits
+# keep candidates this close to the threshold for both answers, since embeddings differ in their last bits
 MARGIN = 1e-4
 _DIRECTIONS = 120
 _THRESHOLDS = 24
@@ -31,7 +31,12 @@ _SAMPLE = 400
 
 @dataclass
 class Found:
-    """The result of the questions. remaining: candidates of each prompt; orders: questions it answered."""
+    """The result of the questions.
+
+    Attributes:
+        remaining: The remaining candidates of each prompt.
+        orders: Number of questions that each prompt answered.
+    """
 
     remaining: list[np.ndarray]
     orders: list[int]
@@ -45,7 +50,7 @@ class Found:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Found":
-        """The inverse of `as_dict`."""
+        """Invert `as_dict`."""
         return cls(**values | {"remaining": [np.array(left) for left in values["remaining"]]})
 
 
@@ -60,8 +65,13 @@ def bisect(
 ) -> Found:
     """Narrow down the candidates of each prompt by questions.
 
-    table: M. ask: takes a question and the numbers of the prompts to ask; returns True for overflow, False for
-    none, None if the reply shows neither. start: the candidates of each prompt at the beginning; all by default.
+    Args:
+        table: The matrix M.
+        ask: Returns the answers of prompts to a question: True for overflow, False for none, None if unknown.
+        prompts: Number of prompts.
+        seed: Seed of the random questions.
+        max_questions: Largest number of questions.
+        start: The initial candidates of each prompt. None selects all.
     """
     everything = np.arange(len(table))
     found = Found([everything if start is None else start[i] for i in range(prompts)], [0] * prompts)
@@ -84,7 +94,7 @@ def bisect(
             left = found.remaining[prompt]
             values = statistic[left]
             kept = values > 1 - MARGIN if answer else values < 1 + MARGIN
-            # an empty set means that an answer was wrong: keep the previous candidates
+            # an empty set means that an answer was wrong, so keep the previous candidates
             if kept.any():
                 found.remaining[prompt] = left[kept]
     return found
@@ -93,7 +103,7 @@ def bisect(
 def best_question(
     table: Table, remaining: Sequence[np.ndarray], seed: int, number: int
 ) -> tuple[Question, float]:
-    """Return the question of largest mean information among a few hundred random ones, and its bits."""
+    """Return the question with the largest mean information among a few hundred random ones, and its bits."""
     random = numpy_rng(seed, "questions", number)
     best, best_bits = np.zeros(table.shape[1]), -1.0
     sets = [
@@ -119,7 +129,7 @@ def best_question(
 
 
 def _entropy(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Bits of information of an answer, where both answers keep what is neither above nor below."""
+    """Return the bits of information of an answer, if candidates that are neither above nor below remain for both."""
     both = 1 - above - below
     left_if_above, left_if_below = above + both, below + both
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,7 +1,7 @@
-"""The prompts that the attacker considers possible, and what it can compute about each before it sends anything.
+"""The prompts that the attacker considers possible, and what it can compute about them without any message.
 
-720 plain prompts of Scenes (24 objects, 3 relations, 10 places), each with one of 22 modifiers or none:
-16,560 candidates. The attacker has the base model, so it knows every candidate's text embeddings.
+The 720 plain prompts of Scenes (24 objects, 3 relations, 10 places), each with one of 22 modifiers or none, are 16,560
+candidates. The attacker has the base model and therefore knows the text embeddings of all candidates.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.signature import Policy, disclose
 
-# the modifiers of pre-training, and ten that it did not see
+# the modifiers of pre-training, and ten others
 MODIFIERS = (
     *TRAINED_MODIFIERS,
     "red",
@@ -61,7 +61,15 @@ def draw_secrets(prompts: list[str], count: int, seed: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Guess:
-    """The result of the signature alone: its class of candidates, the probability of a guess, and its bits."""
+    """The result of the signature alone.
+
+    Attributes:
+        classes: One number per candidate. Candidates with equal numbers have equal signatures.
+        names: The signature of each number as JSON, or "" for none.
+        chance: Probability of drawing the true prompt among the candidates with its signature, which is the number
+            of classes divided by that of candidates.
+        bits: The entropy of the signature.
+    """
 
     chance: float
     bits: float
@@ -70,12 +78,7 @@ class Guess:
 
 
 def by_signature(prompts: list[str], policy: Policy = Policy.KIND, min_public_prompts: int = 3) -> Guess:
-    """Return the candidates by the signature that a device of this policy discloses.
-
-    classes: one number per candidate; equal numbers have equal signatures. names: the signature of each number as
-    JSON, "" for none. chance: probability of naming the true prompt by drawing one with its signature, which is the
-    number of classes over that of candidates. bits: the entropy of the signature.
-    """
+    """Return what the signature that a device of this policy discloses reveals about the candidates."""
     taxonomy = Taxonomy.load()
     texts = []
     for prompt in prompts:

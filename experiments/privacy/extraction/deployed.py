@@ -22,7 +22,7 @@ _HOSTILE = f'serverapp = "{server_app.__name__}:app"'
 
 
 def over_deployment(folder: Path, count: int, seed: int, *, before: bool) -> dict[str, Any]:
-    """Attack a device in separate processes, with a home that is empty except for its prompts."""
+    """Attack a device in separate processes, whose home has prompts and nothing else."""
     prompts = candidates()
     secrets = draw_secrets(prompts, count, seed)
     config = parse_config(
@@ -42,11 +42,11 @@ def over_deployment(folder: Path, count: int, seed: int, *, before: bool) -> dic
             devices.start(0)
             _run(devices, config)
     except subprocess.TimeoutExpired:
-        # an agent that is slow to end: the results are on disk
+        # kill an agent that is slow to end, since the results are on disk
         devices.kill(0)
     result = json.loads((config.output / server_app.RESULT).read_text())
     secret_of = dict(zip(victim.tasks, secrets, strict=True))
-    # tasks without a disclosure are offered under other names
+    # tasks without a disclosure are listed under other names
     queue = victim.agent.open_device().prompts
     attacked = [secret_of[queue.get(name).task_id] for name in result["tasks"]]
     if before:

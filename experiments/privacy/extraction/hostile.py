@@ -1,4 +1,4 @@
-"""What a hostile server creates for an attack on a prompt: shared states, schedulers, packets."""
+"""Shared states, plans and packets of a hostile server for an attack on a prompt."""
 
 import hashlib
 import json
@@ -25,8 +25,8 @@ def cross_attention(pipe: Pipeline) -> str:
 def overflowing_state(pipe: Pipeline, base_hash: str, question: np.ndarray) -> SharedState:
     """Return a residual that replaces query and key weights of one cross-attention, for a question of `bisection`.
 
-    Queries become 0 and keys a_j max e_j: a finite key leaves logits of 0 and an ordinary picture; an infinite one
-    gives 0 x inf, not a number, in every value after it. There is no t*: all steps run on it.
+    Queries become 0 and keys a_j max e_j. A finite key results in logits of 0 and an ordinary picture. An infinite key
+    results in 0 x inf, which is not a number, in all following values. Without t*, all steps use the residual.
     """
     attention, layers = cross_attention(pipe), weighted_layers(pipe)
     query, key = (_weight(layers[f"{attention}.{part}"]) for part in ("to_q", "to_k"))
@@ -38,14 +38,13 @@ def overflowing_state(pipe: Pipeline, base_hash: str, question: np.ndarray) -> S
 
 
 def multinomial_plan(pipe: Pipeline, base_hash: str, shared_hash: str) -> dict[str, Any]:
-    """Return a plan whose only step samples tokens from softmax(model output), and so fails on values that are not
-    numbers.
+    """Return a plan whose only step samples tokens from softmax(model output), which fails for NaN.
 
-    If all values are finite, the draws cannot be those of any number of latents of `odd_latents`, and the step is
-    refused as a wrong plan. In both cases the task continues to wait.
+    If all values are finite, the number of draws does not match that of any number of latents of `odd_latents`, and
+    the step is refused as a wrong plan. In both cases, the task continues to wait.
     """
     side = 8 * int(pipe.vae_scale_factor)
-    # the largest number of training timesteps is not a setting of this scheduler, but it is kept
+    # the number of training timesteps is not a setting of this scheduler, but its config keeps it
     config = {"mask_token_id": 0, "num_train_timesteps": 1000}
     return {
         "scheduler_class": "AmusedScheduler",
@@ -69,7 +68,7 @@ def plan_text(plan: dict[str, Any]) -> str:
 
 
 def packet_of(plan: dict[str, Any], latents: Tensor, *, step: int = 0, **changed: Any) -> bytes:
-    """Return a packet of this plan with these latents. changed: other entries of its header."""
+    """Return a packet of this plan with these latents and with `changed` entries of its header."""
     header = {
         "plan": hashlib.sha256(plan_text(plan).encode()).hexdigest(),
         "base": plan["base_hash"],
@@ -89,7 +88,7 @@ def odd_latents(pipe: Pipeline) -> Tensor:
 
 
 def _weight(layer: Any) -> Tensor:
-    """The base model's weight: in process, the pipeline may hold the residual of an earlier state."""
+    """Return the base model's weight, since a shared pipeline may hold the residual of an earlier state."""
     held = (
         layer.parametrizations.weight.original
         if parametrize.is_parametrized(layer, "weight")

@@ -69,7 +69,7 @@ HONEST: dict[str, Any] = {name: values[0] for name, values in CHOICES.items()}
 
 @dataclass(frozen=True)
 class Genes:
-    """One way to request a picture. values: by name, see `CHOICES`; a missing value is honest."""
+    """One way to request a picture. `values` has values by name (see `CHOICES`); missing values are honest."""
 
     name: str
     values: dict[str, Any] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Genes:
 
 
 class Lab:
-    """The attacker's own computations: the model, all candidates' embeddings, states, plans."""
+    """The attacker's own computations: the model, embeddings of all candidates, states and plans."""
 
     def __init__(self, pipe: Pipeline, base_hash: str, prompts: Sequence[str] | None = None) -> None:
         self.pipe, self.base_hash = pipe, base_hash
@@ -96,13 +96,13 @@ class Lab:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """Return the largest magnitude of each coordinate of each candidate's embedding: M of `bisection`."""
+        """Return the largest magnitude of each coordinate of each candidate's embedding, M of `bisection`."""
         found: np.ndarray = text_embeddings(self.pipe, self.prompts).abs().amax(1).numpy().astype(np.float64)
         return found
 
     @cached_property
     def probe(self) -> np.ndarray:
-        """Return the same for the prompt that devices probe shared states with."""
+        """Return the same magnitudes for the prompt with which devices probe shared states."""
         found: np.ndarray = text_embeddings(self.pipe, [PROBE_PROMPT]).abs().amax(1).numpy()[0]
         return found
 
@@ -126,7 +126,7 @@ class Lab:
         return bool((self.table[index] * self.question(number)).max() > 1)
 
     def state(self, genes: Genes) -> SharedState | None:
-        """Return the shared state that is installed first; None for none."""
+        """Return the shared state that is installed first, or None."""
         key = tuple(genes[name] for name in ("state", "amplitude", "question", "boundary"))
         if key not in self._states:
             self._states[key] = self._state(genes)
@@ -209,14 +209,14 @@ class Lab:
                         base_hash=self.base_hash,
                         shared_hash=shared_hash,
                     )
-            except Exception:  # any error of a scheduler: there is no such plan
+            except Exception:  # any error of a scheduler means that there is no such plan
                 plan = None
         if plan is not None and genes["fingerprint"] == "right":
             values = PlanRequest.of(plan).values()
         return values, plan
 
     def packet(self, genes: Genes, plan: DenoisingPlan | None) -> bytes:
-        """Return the packet; empty for none."""
+        """Return the packet, which is empty for an order without one."""
         kind = genes["packet"]
         if kind == "none":
             return b""

@@ -1,4 +1,4 @@
-"""The outcome of an extraction, as numbers for a record."""
+"""The outcome of an extraction as numbers for a record."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,17 @@ from fedaigc.metrics.intervals import proportion
 def summary(
     posteriors: Sequence[np.ndarray], secrets: Sequence[int], guess: Guess, *, prior: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Return what is known of each private prompt in the end, compared with what its signature already reveals.
+    """Return what the attacker finally knows of each private prompt, compared with what its signature reveals.
 
-    posteriors: one per prompt, probabilities of all candidates. prior: of a candidate before any reply; by default
-    uniform in the class of the true one's signature. identified: whether the true prompt alone is the most probable
-    one; a tie is a guess among the tied, so it counts by its share in `expected`.
+    A prompt is `identified` if it alone is the most probable one. A tie is a guess among the tied candidates, and is
+    counted by its share in `expected`.
+
+    Args:
+        posteriors: For each prompt, the probabilities of all candidates.
+        secrets: Indices of the true prompts.
+        guess: The result of the signature alone.
+        prior: Probabilities of the candidates before any reply. None is uniform over the candidates with the
+            signature of the true prompt.
     """
     classes = np.array(guess.classes)
     hits, expected, ranks, gained = [], [], [], []
@@ -41,7 +47,7 @@ def summary(
 
 
 def uniform(chosen: np.ndarray, count: int) -> np.ndarray:
-    """Return equal probabilities for the chosen ones of `count` candidates."""
+    """Return equal probabilities for the chosen candidates, and zero for the others of `count`."""
     found = np.zeros(count)
     found[chosen] = 1 / len(chosen)
     return found

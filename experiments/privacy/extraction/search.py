@@ -1,14 +1,14 @@
 """A search for hostile orders whose replies differ between private prompts.
 
-For each order a fresh device has the same few prompts and receives the same messages: the shared state, then the order
-three times for each task (one more than the attempts that a device grants; in between, the agent is restarted and the
-run's name changes). Then the waiting tasks are checked.
-The search observes everything that a server sees except time: kind, size and content of every reply. An order leaks if
-any of it differs between two prompts. (Time has its own test, `timing`.)
+For each order, a fresh device has the same few prompts and receives the same messages: the shared state, and then the
+order three times for each task (one more than the attempts that a device permits; in between, the agent is restarted
+and the run's name changes). Then the waiting tasks are checked. The search observes everything that a server sees
+except time: kind, size and content of every reply. An order leaks if any of these differ between two prompts.
+(`timing` tests reply times.)
 
-The search draws orders at random and changes those that separate prompts furthest internally: the attacker has the code
-and the model, so it knows how different the pictures of its own copy of a device are, and whether one of them is no
-picture at all.
+The search draws random orders and mutates those that separate prompts furthest internally. The attacker has the code
+and the model, so it knows how different the pictures on its own copy of a device are, and whether one of them is
+degenerate.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
 from fedaigc.rng import numpy_rng
 
-# the prompts to distinguish: near and far from each other, on both sides of the questions if necessary
+# the prompts to distinguish, close to and far from each other, on both sides of the questions
 PROMPTS = (
     "an apple on a table",
     "a shiny apple on a table",
@@ -47,9 +47,11 @@ _PARENTS = 12
 class Seen:
     """The outcome of one order for each prompt.
 
-    replies: by prompt, one text for each message, of kind, size and digest of the content. apart: how different the
-    pictures are internally, as the root mean square of a pixel in [0, 1]; 10 more if one prompt's picture is of one
-    colour and another's is not. drawn: how many of the prompts got their picture.
+    Attributes:
+        replies: For each prompt, a text per message with kind, size and digest of the content.
+        apart: How different the pictures are internally, as the root mean square difference of pixels in [0, 1]. It
+            is larger by 10 if the picture of one prompt has a single colour and that of another does not.
+        drawn: Number of prompts whose picture was drawn.
     """
 
     replies: tuple[tuple[str, ...], ...]
@@ -58,7 +60,7 @@ class Seen:
 
     @property
     def leaks(self) -> bool:
-        """Whether a server can distinguish two of the prompts."""
+        """Return whether a server can distinguish two of the prompts."""
         return len(set(self.replies)) > 1
 
 
@@ -78,7 +80,7 @@ def observe(lab: Lab, genes: Genes, prompts: Sequence[str] = PROMPTS, **settings
             state = lab.state(genes)
             told = [] if state is None else [victim.ask(Ask.INSTALL, shared_state_record(state), config)]
             for number, task in enumerate(victim.tasks):
-                # a HELLO afterwards: does something stay in memory?
+                # a HELLO afterwards shows whether anything remains in memory
                 orders = ((Ask.FINISH, lab.finish(genes, task)), (Ask.HELLO, body()))
                 replies[number] += [
                     _text(reply) for reply in (*told, *(victim.ask(*order, config) for order in orders))
@@ -93,7 +95,7 @@ def observe(lab: Lab, genes: Genes, prompts: Sequence[str] = PROMPTS, **settings
 
 
 def search(lab: Lab, rounds: int, seed: int, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
-    """Try the known orders, each value of each gene alone, and `rounds` drawn ones."""
+    """Try the known orders, each value of each gene alone, and `rounds` random orders."""
     random = numpy_rng(seed, "search")
     tried: list[tuple[Genes, Seen]] = []
 
@@ -149,7 +151,7 @@ def known_orders() -> Iterator[Genes]:
 
 @contextmanager
 def planted_leak(word: str = "guitar") -> Iterator[None]:
-    """A device that cannot store pictures of prompts with this word: a search that misses it is blind."""
+    """Make devices fail to store pictures of prompts with this word, a leak that a working search must find."""
     save = Gallery.save
 
     def fails(self: Gallery, entry: Any, image: Any) -> None:
@@ -162,7 +164,7 @@ def planted_leak(word: str = "guitar") -> Iterator[None]:
 
 
 def control(lab: Lab) -> dict[str, Any]:
-    """Return which of a few orders the search finds to leak on a device with a planted leak, and without it."""
+    """Return which of a few orders leak according to the search, on devices with and without a planted leak."""
     chosen = [
         Genes("honest alone"),
         Genes("honest packet", {"packet": "noise"}),
@@ -183,7 +185,7 @@ def _text(reply: Reply) -> str:
 
 
 def _inside(victim: Victim) -> tuple[float, int]:
-    """How far apart the pictures of the prompts are, and their number."""
+    """Return how different the pictures of the prompts are, and their number."""
     gallery = victim.agent.open_device().gallery
     pictures = []
     for task in victim.tasks:

@@ -1,4 +1,4 @@
-"""The hostile server as a Flower app: it replaces an honest server's app and has the same messages."""
+"""The hostile server as a Flower app, which replaces an honest server's app and uses the same messages."""
 
 import json
 import time
@@ -56,7 +56,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _whole_config(run_config: Mapping[str, Any]) -> FederationConfig:
-    """The server's configuration, which the earlier code sent to devices completely."""
+    """Return the server's whole configuration, which the earlier code sent to devices."""
     try:
         from fedaigc.federation.config.server_config import server_config
     except ImportError:

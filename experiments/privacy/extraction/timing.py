@@ -1,9 +1,9 @@
-"""Whether reply times distinguish two prompts: many replies of fresh tasks, in turn, and two tests.
+"""Test whether reply times distinguish two prompts, with many replies of fresh tasks that alternate between them.
 
-At an agent's default floor, for an honest order and for orders designed to be slow for one prompt: factors that
-overflow for the second prompt and not for the first, and factors of denormal numbers. The same test without the floor
-shows what the floor hides; `delay_that_would_be_seen_s` is the sensitivity of the test, as the smallest delay of all
-replies for one prompt, in a rising series, that it would report as a difference (p < .001).
+The test uses an agent's default floor, an honest order, and orders that are designed to be slow for one prompt: factors
+that overflow for the second prompt and not for the first, and factors of denormal numbers. The same test without the
+floor shows what the floor hides. `delay_that_would_be_seen_s` is the sensitivity of the test: the smallest delay of all
+replies for one prompt, in an increasing series, that it reports as a difference (p < .001).
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _BATCH = 50
 
 
 def time_test(folder: Path, replies: int, seed: int) -> dict[str, Any]:
-    """Measure `replies` replies in total, by order in equal parts and by prompt in turn."""
+    """Measure `replies` replies in total, the same number for each order, and alternately for both prompts."""
     first = Victim(folder / "first", [])
     lab = Lab(first.pipe, first.agent.base_hash())
     pair = _pair(lab)
@@ -62,7 +62,7 @@ def time_test(folder: Path, replies: int, seed: int) -> dict[str, Any]:
 
 
 def _pair(lab: Lab) -> tuple[str, str]:
-    """Two candidates of equal length in tokens, the second of which overflows under the first question."""
+    """Return two candidates with the same number of tokens, of which the second overflows under the first question."""
     values = (lab.table * lab.question(0)).max(1)
     count = [len(prompt.split()) for prompt in lab.prompts]
     over = int(np.argmax(values))
@@ -73,7 +73,7 @@ def _pair(lab: Lab) -> tuple[str, str]:
 def _measure(
     folder: Path, lab: Lab, genes: Genes, pair: tuple[str, str], replies: int, seed: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds to each reply, by prompt; a new home every few tasks, and a random order of the two."""
+    """Return the seconds until each reply, by prompt, with a new home every few tasks and a random order of the two."""
     random = numpy_rng(seed, "timing", genes.name)
     seconds: tuple[list[float], list[float]] = ([], [])
     state = lab.state(genes)
@@ -108,7 +108,7 @@ def _tests(seconds: tuple[list[float], list[float]]) -> dict[str, Any]:
 
 
 def _visible_delay(one: list[float], other: list[float]) -> float | None:
-    """The smallest of a series of delays that the test finds; None if it finds none up to 10 s."""
+    """Return the smallest delay in a series that the test detects, or None if it detects none up to 10 s."""
     for delay in np.geomspace(1e-5, 10, 61):
         if mannwhitneyu(one, np.array(other) + delay).pvalue < 1e-3:
             return float(delay)

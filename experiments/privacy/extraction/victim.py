@@ -28,9 +28,14 @@ class Reply:
 
 
 class Victim:
-    """An agent with default settings, unless others are given, and prompts in its queue.
+    """An agent with prompts in its queue.
 
-    settings: of `AgentSettings`, those that the attacked code has; searches without timing use a low `reply_floor_s`.
+    Args:
+        home: The agent's home.
+        prompts: The prompts in its queue.
+        model: The name of the base model.
+        **settings: Fields of `AgentSettings` that differ from the defaults. Those that the attacked code does not
+            have are ignored. Searches without timing use a low `reply_floor_s`.
     """
 
     def __init__(
@@ -43,12 +48,12 @@ class Victim:
         self.tasks = [device.add_prompt(prompt) for prompt in prompts]
 
     def open(self) -> None:
-        """Start or restart the agent; a restart clears its memory."""
+        """Start or restart the agent. A restart clears its memory."""
         self.agent = Agent(self.home, self.settings)
 
     @property
     def pipe(self) -> Pipeline:
-        """A pipeline of the same model, which the attacker has too."""
+        """Return a pipeline of the same model, which the attacker also has."""
         return base_model(self.settings.model)[0]
 
     def config(
@@ -58,7 +63,7 @@ class Victim:
         generation: Mapping[str, Any] | None = None,
         **sections: Any,
     ) -> FederationConfig:
-        """Return the configuration of a hostile server's run. Raises UserError if it is not valid."""
+        """Return the configuration of a hostile server's run, or raise UserError if it is invalid."""
         return parse_config(
             {
                 "homes": "homes",
