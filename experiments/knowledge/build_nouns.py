@@ -177,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("package", type=Path, help="the unpacked package, which holds dict/ and LICENSE")
+    parser.add_argument("package", type=Path, help="folder of the unpacked package, with dict/ and LICENSE")
     parser.add_argument("--output", type=Path, default=ASSETS / "nouns.json.gz")
     arguments = parser.parse_args()
     folder = arguments.package / "dict"
@@ -188,7 +188,7 @@ def main() -> None:
     packed = gzip.compress(text.encode(), compresslevel=9, mtime=0)
     if len(packed) > MAX_BYTES:
         raise SystemExit(
-            f"the graph takes {len(packed):,} bytes, at most {MAX_BYTES:,} may be: raise MIN_USES"
+            f"the graph has {len(packed):,} bytes, expected at most {MAX_BYTES:,}: raise MIN_USES"
         )
     arguments.output.write_bytes(packed)
     shutil.copyfile(arguments.package / "LICENSE", arguments.output.parent / "licenses" / "WordNet.txt")

@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mistakes", action="store_true", help="list the captions that were read wrongly")
+    parser.add_argument("--mistakes", action="store_true", help="list the captions with a wrong parse")
     arguments = parser.parse_args()
     taxonomy = Taxonomy.load()
     parts: defaultdict[str, defaultdict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))

@@ -176,7 +176,7 @@ def _tried(done: Checked, line: int, action: Callable[[], T]) -> T | None:
 def _arguments(arguments: Sequence[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("pages", nargs="*", default=list(PAGES), help="paths from the root; default: all")
-    parser.add_argument("--write", action="store_true", help="write tables and figures anew")
+    parser.add_argument("--write", action="store_true", help="update tables and figures")
     parser.add_argument("--others", action="store_true", help="list the numbers that no mark covers")
     parser.add_argument("--functions", action="store_true", help="list the functions that marks can name")
     return parser.parse_args(arguments)

@@ -22,7 +22,7 @@ def rejected(*kinds: str) -> list[float]:
     known = TRAINED | TEST_ONLY
     for kind in kinds:
         if kind not in known:
-            raise UserError(f"{kind!r} is no kind of negative: expected one of {', '.join(known)}")
+            raise UserError(f"{kind!r} is not a kind of negative: expected one of {', '.join(known)}")
     return [record(_JUDGE)[f"rejected: {kind}"] for kind in kinds]
 
 

@@ -29,10 +29,10 @@ def record(name: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            f"there is no record {path.relative_to(ROOT)}: correct the name, or run what writes it"
+            f"there is no record {path.relative_to(ROOT)}: correct the name, or run the experiment that writes it"
         ) from None
     except ValueError as error:
-        raise UserError(f"{path.relative_to(ROOT)} is no JSON: {error}") from None
+        raise UserError(f"{path.relative_to(ROOT)} is not valid JSON: {error}") from None
 
 
 def estimate(value: dict[str, Any]) -> Estimate:
@@ -80,7 +80,7 @@ def value_at(name: str, *keys: str) -> Any:
                 if isinstance(found, list)
                 else repr(found)
             )
-            raise UserError(f"{place} has no {key!r}: there is {there:.200}")
+            raise UserError(f"{place} has no {key!r}: it has {there:.200}")
     return found
 
 

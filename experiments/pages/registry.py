@@ -76,7 +76,7 @@ def _added(functions: dict[str, Callable[..., Any]], function: F) -> F:
 def _called(kind: str, functions: dict[str, Callable[..., Any]], words: Sequence[str]) -> Any:
     name, *given = words
     if name not in functions:
-        raise UserError(f"{name!r} is none of the {kind}: expected one of {', '.join(sorted(functions))}")
+        raise UserError(f"{name!r} is not one of the {kind}: expected one of {', '.join(sorted(functions))}")
     function = functions[name]
     signature = inspect.signature(function)
     try:

@@ -58,7 +58,7 @@ class Recorded:
         """Return a row by its name, or raise UserError if the study has no such row."""
         names = [row.name for row in self.results.rows]
         if name not in names:
-            raise UserError(f"{name!r} is no row of {self.study.name}: expected one of {', '.join(names)}")
+            raise UserError(f"{name!r} is not a row of {self.study.name}: expected one of {', '.join(names)}")
         return self.results.row(name)
 
     def seeds(self, count: int) -> tuple[int, ...]:
@@ -85,7 +85,7 @@ def recorded(name: str) -> Recorded:
     path = folder / f"{name}.toml"
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
-        raise UserError(f"{name!r} is no study: expected one of {there}")
+        raise UserError(f"{name!r} is not a study: expected one of {there}")
     study = read_study(path)
     results = read_results(prepare(study))
     if len(results) != 1:
@@ -143,7 +143,7 @@ def results(study: str, mode: str, seeds: int, *columns: str) -> str:
     names = [*_COLUMNS] if not columns else [*columns]
     unknown = [name for name in names if name not in _COLUMNS]
     if unknown:
-        raise UserError(f"{unknown[0]!r} is no column: expected some of {', '.join(_COLUMNS)}")
+        raise UserError(f"{unknown[0]!r} is not a column: expected some of {', '.join(_COLUMNS)}")
     headers = [_COLUMNS[name].format(found.reference) for name in names]
     there = [column.header for column in whole.columns]
     kept = tuple(cells for cells in whole.rows if _has_part(found, str(cells[0]), chosen, mode))
@@ -352,6 +352,6 @@ def _clients(study: str) -> list[dict[str, int]]:
     found = recorded(study)
     row = found.row(found.reference)
     if not row.records:
-        raise UserError(f"{row.name} is not run")
+        raise UserError(f"{row.name} has not been run")
     clients: list[dict[str, int]] = next(iter(row.records.values()))["clients"]
     return clients

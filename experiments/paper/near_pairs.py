@@ -130,7 +130,9 @@ def object_pairs(pairs: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--each", type=int, default=4, help="pictures of every ordered pair of objects")
+    parser.add_argument(
+        "--each", type=int, default=4, help="number of pictures of each ordered pair of objects"
+    )
     report(parser.parse_args(), measure, COMPARISONS, derive=add_expected)
 
 

@@ -153,20 +153,20 @@ def stored(path: Path | None) -> Record:
         SystemExit: If there is none, with what to do.
     """
     if path is None:
-        raise SystemExit("--recompute reads the record that --record names: give both")
+        raise SystemExit("--recompute reads the record given by --record: give both options")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SystemExit(
-            f"{path}: no record there ({error.strerror}); run without --recompute first"
+            f"{path} cannot be read ({error.strerror}): run without --recompute first"
         ) from error
     except ValueError as error:
-        raise SystemExit(f"{path}: this is no JSON ({error}); run without --recompute") from error
+        raise SystemExit(f"{path} is not valid JSON ({error}): run without --recompute") from error
     without = sum("each" not in row for row in record["rows"])
     if without:
         print(
-            f"{path}: {without} of {len(record['rows'])} rows hold no values of single pictures, so their "
-            "estimates stay as they are and nothing is compared; run without --recompute for all of it",
+            f"{path}: {without} of {len(record['rows'])} rows have no values of single pictures, so their "
+            "estimates are unchanged and not compared; run without --recompute to measure them again",
             file=sys.stderr,
         )
     return record

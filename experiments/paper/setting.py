@@ -53,8 +53,14 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default=EMBEDDED, help='"embedded", a diffusers folder or a hub name')
-    parser.add_argument("--size", type=int, help="pixels; 64 for the embedded model, else 512")
-    parser.add_argument("--guidance", type=float, help="5 for the embedded model, else 7.5 as in the paper")
+    parser.add_argument(
+        "--size", type=int, help="image size in pixels; default: 64 for the embedded model, else 512"
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        help="guidance scale; default: 5 for the embedded model, else 7.5 as in the paper",
+    )
     output_arguments(parser)
     return parser
 
@@ -67,14 +73,14 @@ def output_arguments(parser: argparse.ArgumentParser) -> None:
         default=3,
         choices=range(1, len(OBJECT_NOUNS) + 1),
         metavar="M",
-        help="objects of Scenes that must produce a word of the group's prompt, as a device has it",
+        help="number of objects of Scenes that must produce a word of the group's prompt, as on devices",
     )
-    parser.add_argument("--record", type=Path, help="write the figures as JSON there as well")
+    parser.add_argument("--record", type=Path, help="also write the figures to this file, as JSON")
     parser.add_argument("--images", type=Path, help="folder for the picture grid and the curves")
     parser.add_argument(
         "--recompute",
         action="store_true",
-        help="draw no pictures: read --record, compute intervals, comparisons and curves anew, and write it",
+        help="draw no pictures: read --record, recompute intervals, comparisons and curves, and write it",
     )
 
 

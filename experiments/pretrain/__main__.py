@@ -29,9 +29,12 @@ def main() -> None:
     parser.add_argument("--denoiser-steps", type=int, default=10000)
     parser.add_argument("--decoder-steps", type=int, default=5000)
     parser.add_argument(
-        "--scenes", type=int, default=60000, help=f"rendered training scenes, {SIZE}x{SIZE} pixels"
+        "--scenes",
+        type=int,
+        default=60000,
+        help=f"number of rendered training scenes of {SIZE}x{SIZE} pixels",
     )
-    parser.add_argument("--only", choices=STAGES, help="run one stage (the autoencoder must be there)")
+    parser.add_argument("--only", choices=STAGES, help="run only this stage (the autoencoder must exist)")
     parser.add_argument("--install", action="store_true", help="copy the results into the package")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

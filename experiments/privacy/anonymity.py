@@ -128,8 +128,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, help="write the record as JSON there")
-    parser.add_argument("--code", default="", help="say in the record which code was measured")
+    parser.add_argument("--output", type=Path, help="write the record to this file, as JSON")
+    parser.add_argument("--code", default="", help="name of the measured code, for the record")
     arguments = parser.parse_args()
     prompts = public_prompts()
     rows = measured(prompts)

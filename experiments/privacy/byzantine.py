@@ -236,11 +236,11 @@ def _told(row: dict[str, Any] | None, less: float | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="the record, as JSON")
-    parser.add_argument("--table", type=Path, help="the table, as Markdown")
+    parser.add_argument("--output", type=Path, required=True, help="write the record to this file, as JSON")
+    parser.add_argument("--table", type=Path, help="write the table to this file, as Markdown")
     parser.add_argument("--rules", nargs="*", help='e.g. "fedavg:0 krum:1"; default: all')
     parser.add_argument("--attacks", nargs="*", choices=list(ATTACKS), default=list(ATTACKS))
-    parser.add_argument("--commit", help="of the code that is attacked; default: this checkout's")
+    parser.add_argument("--commit", help="commit of the attacked code; default: that of this checkout")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", RuntimeWarning)  # rounds with too few updates are in the record

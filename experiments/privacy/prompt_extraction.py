@@ -27,12 +27,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--before", action="store_true", help="attack the code of b8a6c4d")
-    parser.add_argument("--deployment", action="store_true", help="over processes")
+    parser.add_argument("--deployment", action="store_true", help="attack a deployment of separate processes")
     parser.add_argument("--time", action="store_true", help="test reply times")
     parser.add_argument("--prompts", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=150, help="random orders of the search")
-    parser.add_argument("--replies", type=int, default=1000, help="of --time, for two prompts together")
+    parser.add_argument("--rounds", type=int, default=150, help="number of random orders in the search")
+    parser.add_argument(
+        "--replies", type=int, default=1000, help="number of replies of --time, for both prompts in total"
+    )
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fa-") as folder:
@@ -73,7 +75,7 @@ def _check_code_before() -> None:
 
     if hasattr(messages, "PLAN"):
         raise UserError(
-            f"--before attacks the code of b8a6c4d, this is {fedaigc.__file__}: see PYTHONPATH above"
+            f"--before attacks the code of b8a6c4d, but {fedaigc.__file__} is imported: set PYTHONPATH as above"
         )
 
 

@@ -256,7 +256,9 @@ def main() -> None:
     parser.add_argument("--headers", type=int, default=520)
     parser.add_argument("--bodies", type=int, default=60)
     parser.add_argument("--duration", type=float, default=40.0, help="seconds")
-    parser.add_argument("--commit", default="", help="of the code that is measured, where it is not this one")
+    parser.add_argument(
+        "--commit", default="", help="commit of the measured code, if it is not this checkout"
+    )
     options = parser.parse_args()
     found = measure(Attack(options.headers, options.bodies), options.duration)
     if not (commit := options.commit):

@@ -216,8 +216,8 @@ def picture_columns(pairs: Sequence[Pair]) -> dict[str, list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=30, help="near pairs, and as many far ones")
-    parser.add_argument("--seeds", type=int, default=4, help="noise seeds a pair")
+    parser.add_argument("--pairs", type=int, default=30, help="number of near pairs, and of far pairs")
+    parser.add_argument("--seeds", type=int, default=4, help="number of noise seeds per pair")
     parser.add_argument("--seed", type=int, default=0)
     output_arguments(parser)
     report(parser.parse_args(), measure, COMPARISONS, plot)

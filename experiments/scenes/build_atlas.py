@@ -74,7 +74,7 @@ def sprite(icons: dict[str, Any], word: str) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("packages", type=Path, help="folder that holds the unpacked icon packages")
+    parser.add_argument("packages", type=Path, help="folder of the unpacked icon packages")
     arguments = parser.parse_args()
     for style, package in PACKAGES.items():
         icons = json.loads((arguments.packages / package / "package" / "icons.json").read_text())

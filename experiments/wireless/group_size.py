@@ -76,7 +76,9 @@ def draw_curves(rows: Sequence[dict[str, Any]], folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--distance", type=float, default=150.0, help="metres, no line of sight")
+    parser.add_argument(
+        "--distance", type=float, default=150.0, help="distance in metres, without line of sight"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path)
     parser.add_argument("--images", type=Path)

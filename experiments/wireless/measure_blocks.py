@@ -79,7 +79,9 @@ def measure(scheme: Scheme, options: argparse.Namespace, progress: Progress, cac
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("runs/wireless"))
-    parser.add_argument("--blocks", type=int, default=1000, help="blocks at each SNR of the fall")
+    parser.add_argument(
+        "--blocks", type=int, default=1000, help="number of blocks per SNR where the curve falls"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, nargs="*", choices=list(MCS), default=list(MCS))
     parser.add_argument("--install", action="store_true", help="replace the table in fedaigc/assets")
@@ -94,7 +96,7 @@ def main() -> None:
             columns = ("snr_db", "blocks", "failed", "error_quantiles")
             schemes[str(index)] = {name: [point[name] for point in points] for name in columns}
             print(index, MCS[index], [round(p["failed"] / p["blocks"], 4) for p in points], flush=True)
-    print(f"{(time.monotonic() - began) / 60:.1f} minutes, without what an earlier call had measured")
+    print(f"{(time.monotonic() - began) / 60:.1f} minutes, without the points that an earlier call measured")
     if options.install:
         provenance = {
             "command": "python -m experiments.wireless.measure_blocks --install",

@@ -157,7 +157,7 @@ def main(repeats: int, say: Callable[[str], object] = print) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="write the JSON there too")
+    parser.add_argument("--output", type=Path, help="also write the JSON to this file")
     options = parser.parse_args()
     report = json.dumps(main(options.repeats), indent=1, ensure_ascii=False)
     print(report)

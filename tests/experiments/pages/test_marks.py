@@ -149,11 +149,11 @@ def test_what_differs_is_said(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("5<!-- = no_such_function -->", "'no_such_function' is none of the figures: expected one of "),
-        ("so<!-- holds give 1 -->", "'give' is none of the claims: expected one of "),
-        ("<!-- table: give 1 -->\n<!-- /table -->", "'give' is none of the tables: expected one of "),
+        ("5<!-- = no_such_function -->", "'no_such_function' is not one of the figures: expected one of "),
+        ("so<!-- holds give 1 -->", "'give' is not one of the claims: expected one of "),
+        ("<!-- table: give 1 -->\n<!-- /table -->", "'give' is not one of the tables: expected one of "),
         ("5<!-- = get no/such/record -->", "there is no record experiments/records/no/such/record.json"),
-        ("5<!-- = get solo prompt -->", "solo has no 'prompt': there is what, fedaigc, prompts"),
+        ("5<!-- = get solo prompt -->", "solo has no 'prompt': it has what, fedaigc, prompts"),
         ("5<!-- = get solo prompts /x -->", "'/x': expected a number after the slash"),
         ("5<!-- = get shared_prompts rows K=3 both -->", "8 of 40 rows have K=3: expected one"),
         ("5<!-- = get solo what -->", "solo what is text: 'solo pictures of held-out"),

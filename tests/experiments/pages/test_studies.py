@@ -106,7 +106,9 @@ def test_a_row_that_is_not_complete_gives_no_figure(given: Callable[..., None]) 
     given(row("fedit", fedit), row("fednova", fednova, finished=(0, 1)))
     with pytest.raises(UserError, match="fednova is not complete: not run under seed 2"):
         figure_of(["loss", "strategies", "fednova"])
-    with pytest.raises(UserError, match="'hetlora' is no row of strategies: expected one of fedit, fednova"):
+    with pytest.raises(
+        UserError, match="'hetlora' is not a row of strategies: expected one of fedit, fednova"
+    ):
         figure_of(["loss", "strategies", "hetlora"])
 
 
@@ -173,10 +175,10 @@ def test_the_table_has_the_rows_and_columns_that_are_asked_for(losses: dict[str,
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["results", "no_study", "edge", "3"], "'no_study' is no study: expected one of bytes, galleries"),
+        (["results", "no_study", "edge", "3"], "'no_study' is not a study: expected one of bytes, galleries"),
         (["results", "bytes", "server", "3"], "expected edge or device, got 'server'"),
         (["results", "bytes", "edge", "4"], "bytes has no set of 4 seeds: expected one of 3"),
-        (["results", "bytes", "edge", "3", "time"], "'time' is no column: expected some of loss, diff"),
+        (["results", "bytes", "edge", "3", "time"], "'time' is not a column: expected some of loss, diff"),
         (
             ["results", "bytes", "edge", "many"],
             "results bytes edge many: expected results STUDY MODE SEEDS COLUMNS",

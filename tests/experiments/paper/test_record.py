@@ -136,15 +136,15 @@ def test_a_row_without_values_keeps_its_estimate_and_says_so(
     report(
         options(record=path, recompute=True), never, [Comparison({"run": "old"}, {"run": "old"}, ("ssim",))]
     )
-    assert "1 of 1 rows hold no values of single pictures" in capsys.readouterr().err
+    assert "1 of 1 rows have no values of single pictures" in capsys.readouterr().err
     assert json.loads(path.read_text()) == {"intervals": "of before", "comparisons": [], "rows": [row]}
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, "no record there"),
-        (lambda path: path.write_text("{"), "this is no JSON"),
+        (lambda path: None, "cannot be read"),
+        (lambda path: path.write_text("{"), "is not valid JSON"),
     ],
 )
 def test_what_cannot_be_recomputed_is_said_in_one_line(tmp_path: Path, make: Any, message: str) -> None:
