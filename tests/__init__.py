@@ -1,3 +1,3 @@
-"""The tests; imported by name only for the signature checker that pyproject.toml names."""
+"""The tests, a package only so that pyproject.toml can name the signature checker."""
 
 from tests import typechecker as typechecker

@@ -1,4 +1,4 @@
-"""The embedded model, the small model and the knowledge graph, loaded once, and small runs."""
+"""The embedded model, the small model and the knowledge graph, loaded once per session, and small runs."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def taxonomy() -> Any:
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: Any) -> Path:
-    """The folder of a pipeline of 60,000 weights at 32 x 32 pixels."""
+    """The folder of a pipeline with 60,000 weights for 32 x 32 pixels."""
     from tests.small_run import save_small_model
 
     folder: Path = tmp_path_factory.mktemp("model") / "small"
@@ -48,7 +48,7 @@ def small_model(tmp_path_factory: Any) -> Path:
 
 @pytest.fixture
 def make_run(small_model: Path, tmp_path: Path) -> Any:
-    """See `tests.small_run.run_maker`: configurations and homes of runs, below a folder of the test."""
+    """Configurations and homes of runs in a folder of the test (see `tests.small_run.run_maker`)."""
     from tests.small_run import run_maker
 
     return run_maker(small_model, tmp_path)

@@ -1,4 +1,4 @@
-"""The shipped model is an ordinary pipeline folder."""
+"""The embedded model is an ordinary pipeline folder."""
 
 import itertools
 from pathlib import Path

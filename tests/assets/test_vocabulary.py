@@ -1,4 +1,4 @@
-"""The shipped tokenizer knows whole every word that the model was taught or that may be disclosed."""
+"""The embedded tokenizer has one token for every word of the training captions and of possible disclosures."""
 
 import pytest
 from transformers import CLIPTokenizer

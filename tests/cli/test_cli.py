@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes."""
+"""The command line, run as a user runs it, in separate processes."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 
 def test_help_names_every_command_and_loads_nothing_heavy() -> None:
-    """The time that matters is what is imported: no torch, no Flower, no diffusers."""
+    """Without torch, Flower and diffusers, whose imports take most of the time."""
     probe = (
         "import sys; from typer.testing import CliRunner; from fedaigc.cli.main import app; "
         "helps = [['--help'], ['adapter', '--help'], ['adapter', 'import', '--help'], ['score', '--help']]; "

@@ -19,7 +19,7 @@ class LocalPeers:
         self.orders: list[FinishOrder] = []
 
     def share(self, orders: Sequence[ShareOrder]) -> list[SharedSteps | Failure]:
-        """The helpers' packets."""
+        """Return the packets of the helpers."""
         return [self._share(order) for order in orders]
 
     def finish(self, orders: Sequence[FinishOrder]) -> list[FinishReport | Failure]:

@@ -1,4 +1,4 @@
-"""The simulated link of a run: its settings, and what a generation over it records."""
+"""The simulated link of a run: its settings, and the records of a generation over it."""
 
 from dataclasses import replace
 from typing import Any
@@ -156,14 +156,14 @@ def test_what_is_refused(wrong: dict[str, Any], told: str) -> None:
 
 
 def test_a_settled_link_can_be_written_and_read_again() -> None:
-    """All keys are there then, those that say what holds anyway too; TOML's whole numbers are numbers."""
+    """All keys are written, including those with default values, and TOML's integers count as numbers."""
     for given in ({"bit_error_rate": 0.02}, {"distance_m": [30, 100]}, {**FADING, "wait_steps": 2}, {}):
         settings = LinkSettings.model_validate(given)
         assert LinkSettings.model_validate_json(settings.model_dump_json()) == settings
 
 
 def test_a_receiver_knows_the_rate_of_flips_by_which_it_matches_the_noise(packet: bytes) -> None:
-    """The rate it assumes for an uncoded scheme is the one that the link makes."""
+    """The rate that it assumes for an uncoded scheme is that of the link."""
     settings = LinkSettings(repair="noise-matched", snr_db=6.0, scheme="uncoded-16qam")
     assert settings.known_errors is not None
     assert settings.mend == "clip"

@@ -1,7 +1,7 @@
-"""Nobody who finishes from a packet can tell the noise that it began from.
+"""A member that finishes from a packet cannot infer the initial noise.
 
-At b8a6c4d every packet's header and every order to finish carried the group's noise seed, so a member could
-run the 720 prompts of Scenes from the known noise and found the executor's, 20 of 20 after one step.
+At b8a6c4d, every packet's header and every order to finish contained the group's noise seed. A member could run the
+720 prompts of Scenes from the known noise, and found the executor's prompt in 20 of 20 cases after one step.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ from tests.small_run import MakeRun, generation_of
 
 
 def forms_of(number: int) -> Iterator[bytes]:
-    """A number as text, as words of both byte orders, and as protobuf writes it (plain and zigzag)."""
+    """Return a number as text, as words in both byte orders, and as protobuf encodes it (plain and zigzag)."""
     yield str(number).encode()
     yield f"{number & (2**64 - 1):x}".encode()
     for order in ("little", "big"):
@@ -54,7 +54,7 @@ def forms_of(number: int) -> Iterator[bytes]:
 
 
 def test_the_forms_find_a_seed_where_a_member_could() -> None:
-    """The search itself: a seed in a message's values and in a packet's header is found."""
+    """The search finds a seed in the values of a message and in a packet's header."""
     from fedaigc.federation.wire.messages import body
 
     for seed in (derived_seed(0, "x"), -derived_seed(0, "y")):
@@ -64,7 +64,7 @@ def test_the_forms_find_a_seed_where_a_member_could() -> None:
 
 
 def messages_of(config: FederationConfig) -> list[tuple[str, int, dict[str, Any], bytes]]:
-    """Every message to a device in a run: kind, client, values, and its bytes."""
+    """Collect every message to a device in a run: kind, client, values and bytes."""
     seen = []
 
     def noting(message: Message, context: Context) -> Message:
@@ -116,7 +116,7 @@ def test_no_byte_of_a_group_s_seed_reaches_a_member(make_run: MakeRun, executor:
 
 @pytest.fixture
 def party(make_run: MakeRun) -> tuple[Any, DenoisingPlan, dict[int, Device], dict[str, int], Group]:
-    """Two devices with a prompt each, in one group."""
+    """Two devices in one group, with one prompt each."""
     from fedaigc.federation.preloaded import taxonomy
 
     config = make_run(num_clients=2, prompts=("an apple on a table", "a lemon on a table"))
@@ -151,7 +151,7 @@ def edge_of(pipe: Any, damage: bool = False) -> Any:
 
 
 def test_a_member_that_refused_its_packet_runs_from_other_noise(party: Any) -> None:
-    """It may have kept the packet: at b8a6c4d it was then sent the seed of it."""
+    """The helper may have kept the packet. At b8a6c4d, it then also received its seed."""
     pipe, plan, devices, owners, group = party
     assignments = plan_assignments([group], owners, with_boundary(plan, 4), num_shared_steps=2, seed=3)
     seed = assignments[0].noise_seed
@@ -177,7 +177,7 @@ def test_a_member_without_any_packet_has_the_noise_of_its_group(party: Any) -> N
 def test_a_member_s_own_stream_comes_with_its_order_and_draws_the_same_picture(
     party: Any, ancestral: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For an ancestral sampler the order has the seed that the member derived itself before; else 0."""
+    """For an ancestral sampler, the order has the seed that the member derived before, otherwise 0."""
     from diffusers import EulerAncestralDiscreteScheduler
 
     pipe, plan, devices, owners, group = party
@@ -214,7 +214,7 @@ def test_a_helper_s_packet_with_the_stream_goes_to_nobody(party: Any) -> None:
 
 
 def test_noise_of_a_deployment_follows_from_nothing_that_can_be_guessed(party: Any) -> None:
-    """Twice the same tasks: other noise, and none of the 32-bit seeds that could be searched."""
+    """The same tasks get different noise in two runs, and no seed of 32 bits, which could be searched."""
     _, plan, _, owners, group = party
 
     def drawn() -> int:
@@ -228,7 +228,7 @@ def test_noise_of_a_deployment_follows_from_nothing_that_can_be_guessed(party: A
 
 @pytest.mark.parametrize("executor", ["edge", "member"])
 def test_such_noise_passes_through_the_messages_of_a_run(make_run: MakeRun, executor: str) -> None:
-    """To the helper, to members that share and to those that run alone."""
+    """The server sends no seed to the helper, to members that share and to those that run alone."""
     config = make_run(
         prompts=("an apple on a table", "a lemon on a table", "a dog near a river", "x y z"),
         rounds={"count": 0},
@@ -244,7 +244,7 @@ def test_such_noise_passes_through_the_messages_of_a_run(make_run: MakeRun, exec
 
 
 def test_the_history_of_a_multistep_sampler_gives_the_noise_away_and_latents_do_not(party: Any) -> None:
-    """What `handoff = "exact"` says where it is chosen: PNDM's first step keeps the initial noise itself."""
+    """The warning about `handoff = "exact"`: the first step of PNDM keeps the initial noise itself."""
     from diffusers import PNDMScheduler
 
     pipe, _, _, _, group = party

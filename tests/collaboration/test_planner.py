@@ -1,4 +1,4 @@
-"""The planner's laws: groups partition the tasks, the order of arrival changes nothing, K stays before t*."""
+"""Laws of the planner: groups partition the tasks, the order of arrival has no effect, and K is at most t*."""
 
 from collections import Counter
 from random import Random

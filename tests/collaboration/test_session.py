@@ -1,4 +1,4 @@
-"""Plans carried out by real devices on the embedded model: costs, failures, order."""
+"""Plans that real devices carry out on the embedded model: costs, failures, order."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Packets over channels: the counts of bits, and what the receiver finds."""
+"""Packets over channels: numbers of bits, and what the receiver gets."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -145,7 +145,7 @@ def test_nothing_that_is_not_finite_is_ever_denoised(
     format_name: FormatName | None,
     how: Repair,
 ) -> None:
-    """Latents and history, at any rate of bit errors: mended, or refused where nothing is done about them."""
+    """Latents and history at any rate of bit errors are repaired, or refused if no repair is configured."""
     state, plan = half_way
     history: dict[str, Any] = {
         "model_outputs": [None, torch.randn(1, 8, 16, 16)],

@@ -30,7 +30,7 @@ KINDS: list[dict[str, Any]] = [
 
 
 def pool(styles: list[str], objects: list[str] | None = None) -> datasets.Dataset:
-    """Rows that know their number."""
+    """Rows with their number."""
     things = objects or [f"thing {len(style)}" for style in styles]
     return datasets.Dataset.from_dict({"style": styles, "object": things, "number": list(range(len(styles)))})
 
@@ -47,7 +47,7 @@ LETTERS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("uvwxyz"))
 def test_every_row_goes_to_one_client_and_no_client_is_empty(
     rows: list[tuple[str, str]], chosen: dict[str, Any], num_clients: int, seed: int
 ) -> None:
-    """Or the split is refused with advice."""
+    """Otherwise the split is refused, with advice."""
     whole = pool([style for style, _ in rows], [thing for _, thing in rows])
     split = PartitionSettings(**chosen)
     np.random.seed(1)  # noqa: NPY002 the state that no split may read
@@ -79,7 +79,7 @@ def test_as_many_clients_as_styles_have_one_style_each() -> None:
 
 
 def test_fewer_clients_than_styles_share_the_styles_out_whole() -> None:
-    """Five styles over two clients: three and two, and no style is torn apart."""
+    """Five styles over two clients: three and two, so that no style is divided."""
     parts = partition(pool(list("abcde") * 3), PartitionSettings(kind="style"), 2, 0)
     found = [set(part["style"]) for part in parts]
     assert sorted(map(len, found)) == [2, 3]
@@ -87,7 +87,7 @@ def test_fewer_clients_than_styles_share_the_styles_out_whole() -> None:
 
 
 def test_more_clients_than_styles_divide_a_style_evenly_or_by_skew() -> None:
-    """Two styles of 12 rows over four clients: 6 + 6 each; in proportion 1 : 2 it is 4 + 8."""
+    """Two styles of 12 rows over four clients: 6 + 6 each, or 4 + 8 with weights 1 : 2."""
     whole = pool(["a"] * 12 + ["b"] * 12)
     even = partition(whole, PartitionSettings(kind="style"), 4, 0)
     assert [len(part) for part in even] == [6, 6, 6, 6]
@@ -114,7 +114,7 @@ def test_sizes_of_an_iid_split_by_hand(skew: str, sizes: list[int]) -> None:
 
 
 def test_iid_rows_are_drawn_at_random() -> None:
-    """600 rows sorted by style: each of 3 clients has about 100 of each; 4 standard deviations is 27."""
+    """600 rows sorted by style: each of 3 clients has about 100 per style; 4 standard deviations are 27."""
     parts = partition(pool(["a"] * 300 + ["b"] * 300), PartitionSettings(kind="iid"), 3, 0)
     assert all(73 <= list(part["style"]).count("a") <= 127 for part in parts)
 

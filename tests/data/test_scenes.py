@@ -87,7 +87,7 @@ def test_an_unknown_word_is_refused_by_name() -> None:
 
 @pytest.mark.slow
 def test_rendering_speed() -> None:
-    """500 scenes a second on two cores are 250 a second on one."""
+    """500 scenes per second on two cores correspond to 250 on one."""
     list(draw_scenes(50, seed=0))
     start = time.perf_counter()
     list(draw_scenes(500, seed=1))

@@ -1,16 +1,15 @@
-"""All that crosses between devices and server is captured, decoded and searched for canaries.
+"""All traffic between devices and server is captured, decoded and searched for canaries.
 
-The devices are processes with TLS and node keys; between them and the door stands a recorder that has the
-server's key (`recorder`). The canaries: a made-up modifier in grouped prompts, a made-up leaf below the apple
-in the devices' taxonomy, patterns in their pictures, the pictures that were drawn (`capture`). One device
-fails in a round and at a task, with errors that quote prompts and captions.
+The devices are processes with TLS and node keys. A recorder with the server's key sits between them and the door
+(`recorder`). The canaries are a fictitious modifier in grouped prompts, a fictitious leaf below the apple in the
+devices' taxonomy, patterns in their pictures, and the pictures that were drawn (`capture`). One device fails in a
+round and in a task, with errors that quote prompts and captions.
 
-Then that device leaks. Its agent is the real one but for its answers; socket, relay, SuperNode, keys and TLS
-are as before. One reply to the order to train holds every form under a name of its own, and more of them
-among the weights and in the name of a metric; an error's text is sent in a reply, and prompts are printed in
-its log.
+Then this device leaks. Its agent is the real one except for its replies; socket, relay, SuperNode, keys and TLS are
+unchanged. One reply to an order to train contains every form under a separate name, further ones among the weights
+and one in the name of a metric. An error text is sent in a reply, and prompts are printed in its log.
 
-The run takes a few minutes: `make test-deployment`; with `-s` it prints what `docs/deployment.md` tells.
+The run takes a few minutes: `make test-deployment`. With `-s` it prints the figures of `docs/deployment.md`.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Whole deployments on this machine: a server with TLS and keys, devices as processes of their own.
+"""Whole deployments on this machine: a server with TLS and keys, and devices as separate processes.
 
 Each takes a minute or two: `make test-deployment`.
 """
@@ -55,7 +55,7 @@ def test_devices_behind_tls_and_keys_end_where_the_simulation_ends(make_run: Mak
 
 
 def test_strangers_stay_outside(make_run: MakeRun, tmp_path: Path) -> None:
-    """A key that was not registered, another authority, and a device that would submit a run."""
+    """A key that is not registered, another authority, and a device that tries to submit a run."""
     config = make_run("strangers", num_clients=3)
     with deployment(config, tmp_path / "server", 1) as devices:
         (known,) = known_devices(devices.folder)

@@ -1,4 +1,4 @@
-"""What happens when something breaks: each fault in real processes, with the outcome stated.
+"""Faults in real processes, with the outcome of each.
 
 Part of `make test-deployment`.
 """
@@ -37,7 +37,7 @@ def statuses(home: Path) -> list[TaskStatus]:
 
 
 def orders_worth(server: Path) -> float:
-    """What the SuperLink keeps of messages, in sizes of the largest part of one: the weights."""
+    """Return the size of the messages in the SuperLink, as a multiple of the largest part of one, the weights."""
     with contextlib.closing(sqlite3.connect(f"file:{server / 'superlink.db'}?mode=ro", uri=True)) as database:
         total, largest = database.execute(
             "SELECT SUM(LENGTH(content)), MAX(LENGTH(content)) FROM objects"
@@ -46,19 +46,19 @@ def orders_worth(server: Path) -> float:
 
 
 def answers_by_task(config: FederationConfig) -> Counter[str]:
-    """How often each task was answered, by the server's records of generations."""
+    """Return how often each task was answered, according to the server's records of generations."""
     tasks = [task for each in read_services(config.output) for task in each.tasks]
     return Counter(task.task_id for task in tasks if task.outcome != "failed")
 
 
 def personal_files(homes: Path) -> dict[str, bytes]:
-    """The personal adapters and the strategy's memory, of every device and every round that is kept."""
+    """Return the personal adapters and the strategy's memory of every device and every round that is kept."""
     found = homes.glob("*/adapters/rounds/*/*.safetensors")
     return {str(path.relative_to(homes)): path.read_bytes() for path in found}
 
 
 def test_a_device_that_dies_in_a_round_costs_its_update_only(make_run: MakeRun, tmp_path: Path) -> None:
-    """SIGKILL of an agent and of all that it started; started again, it has lost nothing and goes on."""
+    """After SIGKILL of an agent and its children, the restarted agent has lost nothing and continues."""
     config = make_run("dies", num_clients=2, rounds={"count": 8, "deadline_s": 20.0})
     with deployment(config, tmp_path / "server", 2) as devices:
         homes = [devices.start(client) for client in range(2)]
@@ -79,11 +79,11 @@ def test_a_device_that_dies_in_a_round_costs_its_update_only(make_run: MakeRun, 
 
 
 def test_a_device_that_is_gone_for_two_rounds_returns(make_run: MakeRun, tmp_path: Path) -> None:
-    """It joins the rounds after its return, and trains none of those that ended without it.
+    """The device joins the rounds after its return, and trains none of those that ended without it.
 
-    The one whose order it held when it went may be finished late: nobody waits for that. The server keeps
-    none of the orders that the device was not there to take. It is the first whose reply is due: the other's
-    update counts in every round all the same.
+    It may still finish the round whose order it held when it was suspended, for which nobody waits. The server keeps
+    none of the orders that the device did not fetch. Its reply would be the first in client order, and yet the
+    other device's update is used in every round.
     """
     config = make_run("gone", num_clients=2, prompts=(), rounds={"count": 9, "deadline_s": 10.0})
     with deployment(config, tmp_path / "server", 2) as devices:
@@ -112,7 +112,7 @@ def test_a_device_that_is_gone_for_two_rounds_returns(make_run: MakeRun, tmp_pat
 
 
 def test_a_supernode_that_dies_is_started_again(make_run: MakeRun, tmp_path: Path) -> None:
-    """Its device misses rounds at most: the agent is not touched, and its relay starts another SuperNode."""
+    """The device only misses rounds: the agent is not affected, and its relay starts another SuperNode."""
     config = make_run("node", num_clients=2, prompts=(), rounds={"count": 12, "deadline_s": 15.0})
     with deployment(config, tmp_path / "server", 2) as devices:
         for client in range(2):
@@ -132,7 +132,7 @@ def test_a_supernode_that_dies_is_started_again(make_run: MakeRun, tmp_path: Pat
 
 
 def supernodes(agent: int) -> list[psutil.Process]:
-    """The SuperNodes of a device that run."""
+    """Return the running SuperNodes of a device."""
     found = []
     for process in family(agent):
         with contextlib.suppress(psutil.Error):
@@ -144,7 +144,7 @@ def supernodes(agent: int) -> list[psutil.Process]:
 def test_a_helper_that_dies_within_the_shared_steps_costs_the_sharing(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
-    """The others of its group are served alone; its own prompt is served when it is back."""
+    """The other members of its group are served alone, and its own prompt is served when it returns."""
     config = make_run(
         "helper",
         num_clients=3,
@@ -181,7 +181,7 @@ def test_a_helper_that_dies_within_the_shared_steps_costs_the_sharing(
 
 
 def busy_for_long(homes: list[Path]) -> int:
-    """The device that works on one message for a while: it runs the shared steps, and the others wait."""
+    """Return the device that works on one message for a while: it runs the shared steps, and the others wait."""
     in_a_row: Counter[int] = Counter()
 
     def found() -> bool:
@@ -195,10 +195,10 @@ def busy_for_long(homes: list[Path]) -> int:
 
 
 def test_a_server_that_dies_in_a_round_resumes_to_the_same_end(make_run: MakeRun, tmp_path: Path) -> None:
-    """SIGKILL of the server: all that it started ends, and `--resume` goes on after the last whole round.
+    """After SIGKILL of the server, its children end, and `--resume` continues after the last complete round.
 
-    Weights, personal adapters and pictures are those of a simulation that nobody stopped, bit for bit: no
-    device has trained a round twice.
+    Weights, personal adapters and pictures equal those of an uninterrupted simulation bit for bit, since no device
+    trains a round twice.
     """
     config = make_run("killed", num_clients=2, rounds={"count": 6}, seeded_noise=True)
     twin = config.model_copy(update={"homes": tmp_path / "twins", "output": tmp_path / "simulated"})
@@ -235,7 +235,7 @@ def can_mount() -> bool:
 
 @contextmanager
 def small_disk(folder: Path, size_mb: int) -> Iterator[None]:
-    """A file system of this size over a folder, with what the folder held."""
+    """Mount a file system of the given size over a folder, with the content of the folder."""
     kept = folder.with_name(f"{folder.name}.kept")
     folder.rename(kept)
     folder.mkdir(mode=0o700)
@@ -250,7 +250,7 @@ def small_disk(folder: Path, size_mb: int) -> Iterator[None]:
 
 @pytest.mark.skipif(not can_mount(), reason="needs root and mount to make a small disk")
 def test_a_full_disk_costs_updates_and_loses_nothing(make_run: MakeRun, tmp_path: Path) -> None:
-    """A device without room refuses rounds, by the kind of its failure; with room again it goes on."""
+    """A device without free space refuses rounds with its kind of failure, and continues when it has space again."""
     config = make_run("full", num_clients=2, rounds={"count": 12, "deadline_s": 20.0})
     homes = [config.home(client) for client in range(2)]
     with small_disk(homes[1], 40), deployment(config, tmp_path / "server", 2) as devices:
@@ -283,10 +283,10 @@ def fill(path: Path) -> None:
 
 
 def test_devices_that_keep_to_no_rule_cost_their_own_updates(make_run: MakeRun, tmp_path: Path) -> None:
-    """NaN, a wrong rank, 200 MB, another's client, damaged packets: each from a registered device.
+    """NaN, a wrong rank, 200 MB, another client's number, damaged packets: each from a registered device.
 
-    Every one is refused by its client's number, the rounds go on with the others, the members of a group
-    whose helper sends a damaged packet draw alone, and the server's memory does not grow by what was sent.
+    Each is refused under its client's number, the rounds continue with the other clients, members of a group whose
+    helper sends a damaged packet draw alone, and the server's memory does not grow.
     """
     config = make_run(
         "rogues",

@@ -1,4 +1,4 @@
-"""A server and three devices, each in a network namespace, over slow, long links that lose packets."""
+"""A server and three devices in separate network namespaces, over slow links with delay and packet loss."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def cli(*arguments: object) -> list[str]:
 
 
 def on_server(*arguments: object) -> str:
-    """Run a command of fedaigc on the server's machine, and return what it says."""
+    """Run a command of fedaigc on the server's machine, and return its output."""
     done = subprocess.run(inside(SERVER, *cli(*arguments)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

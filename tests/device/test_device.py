@@ -1,4 +1,4 @@
-"""The device on the embedded model: what it trains, what it draws, what it keeps, what it refuses."""
+"""The device on the embedded model: what it trains, draws, stores and refuses."""
 
 import json
 import stat

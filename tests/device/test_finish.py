@@ -1,7 +1,7 @@
-"""What an order to finish tells of a private prompt: whether it was drawn, twice at most, and nothing else.
+"""A reply to an order to finish reveals whether the prompt was drawn, at most twice, and nothing else.
 
-At b8a6c4d the kinds of failure differed ("internal", "plan_refused", "packet_refused", "unknown_task"), so
-did the sizes of replies, a failed task waited for ever, and a plan could name any scheduler.
+At b8a6c4d, the kinds of failure ("internal", "plan_refused", "packet_refused", "unknown_task") and the sizes of
+replies differed, a failed task waited forever, and a plan could name any scheduler.
 """
 
 import json
@@ -136,7 +136,7 @@ def test_reports_have_one_size_and_come_back(counts: tuple[int, int, int, int], 
 def test_a_task_has_two_attempts_whoever_asks_and_however_often_the_agent_starts(
     config: FederationConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Drawing fails here after the prompt was looked at; at b8a6c4d the task waited for ever."""
+    """Drawing fails after the prompt was used. At b8a6c4d, the task then waited forever."""
     from fedaigc.device import device
 
     def broken(*arguments: object, **options: object) -> None:
@@ -260,7 +260,7 @@ def test_a_reply_is_held_back_also_when_it_fails(monkeypatch: pytest.MonkeyPatch
 def test_install_and_train_refuse_what_their_strategy_does_not_declare(
     agent: Agent, config: FederationConfig
 ) -> None:
-    """At b8a6c4d any residual was taken: the server chose the network that saw the prompt."""
+    """At b8a6c4d, any residual was accepted, so the server chose the network that processed the prompt."""
     shared = initial_shared_state(config)
     layer = next(iter(shared.lora))
     down, up = shared.lora[layer]

@@ -1,4 +1,4 @@
-"""A machine's own profile, and reading profiles back."""
+"""The measured profile of this machine, and reading profiles back."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ def test_this_machine(pipe: Any, tmp_path: Path) -> None:
 
 
 def test_the_phone_takes_what_the_paper_measured() -> None:
-    """8 steps: 45 s in Figure 4; the straight line passes within 2 s."""
+    """8 steps take 45 s in Figure 4, and the fitted line is within 2 s of this."""
     assert PHONE.image_s(8) == pytest.approx(45, abs=2)
     assert PHONE.image_s(20) == pytest.approx(103, abs=3)
     assert EDGE_SERVER.shared_s(5) == pytest.approx(5 * 0.05 + 0.01)

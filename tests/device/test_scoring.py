@@ -1,4 +1,4 @@
-"""The shipped judge as a device's scorer, and the closed form of what it may tell."""
+"""The embedded judge as a device's scorer, and the closed set of its scores."""
 
 from dataclasses import asdict
 from typing import Any

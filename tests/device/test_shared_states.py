@@ -1,4 +1,4 @@
-"""Which weights of a server a device lets near its prompts and pictures."""
+"""Which weights of a server a device uses for its prompts and pictures."""
 
 import math
 from dataclasses import replace
@@ -27,7 +27,7 @@ def shared(config: FederationConfig) -> SharedState:
 
 
 def scaled(shared: SharedState, pipe: object, ratio: float) -> SharedState:
-    """A state whose first layer moves by `ratio` of its weights' norm, along one direction."""
+    """A state that changes its first layer by `ratio` of the norm of its weights, along one direction."""
     layer = next(iter(shared.lora))
     down, up = shared.lora[layer]
     weight = base_weight(weighted_layers(pipe)[layer])  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ def test_the_change_of_a_layer_is_measured_as_derived(
 
 
 def test_a_state_that_draws_another_picture_is_refused(config: FederationConfig, shared: SharedState) -> None:
-    """Within the bound of each layer, but all layers at once."""
+    """A change within the bound of each layer, but in all layers at once."""
     pipe, base_hash = base_model(config.model)
     generator = torch.Generator().manual_seed(0)
     lora = {}

@@ -1,4 +1,4 @@
-"""Tiny pipelines of every family, built once a session."""
+"""Tiny pipelines of every family, built once per session."""
 
 import functools
 

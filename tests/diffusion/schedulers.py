@@ -1,4 +1,4 @@
-"""Which schedulers fit which family of pipelines, and how the tests configure them."""
+"""The schedulers that fit each family of pipelines, and their configuration in tests."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -60,19 +60,19 @@ class Case:
 
     @property
     def guidance(self) -> dict[str, Any]:
-        """Arguments of the stock call. FLUX distils guidance, and knows true guidance beside it."""
+        """Return arguments of the stock call. FLUX distils guidance, and also supports true guidance."""
         if self.family == "flux":
             return {"guidance_scale": 3.5} | ({"true_cfg_scale": 3.0} if self.guided else {})
         return {"guidance_scale": 4.0 if self.guided else 1.0}
 
     @property
     def negative_prompt(self) -> str:
-        """FLUX guides only away from a negative prompt."""
+        """FLUX guides only with a negative prompt."""
         return "a blurry photo" if self.family == "flux" and self.guided else ""
 
 
 def scheduler_of(family: str, name: str) -> Any:
-    """A stock scheduler for a family, by its name in the tables above."""
+    """Return a stock scheduler for a family, by its name in the tables above."""
     flow = FLOW.get(family)
     table = flow if flow is not None else DIFFUSION | MORE_DIFFUSION
     kind, options = table[name]
@@ -91,7 +91,7 @@ def scheduler_of(family: str, name: str) -> Any:
 
 
 def cases() -> list[Case]:
-    """Every family with every scheduler that fits it, with guidance and without."""
+    """Return every family with every scheduler that fits it, with and without guidance."""
     return [
         Case(family, name, guided)
         for family in ("sd1", "sd2", "sdxl", "sd3", "flux")

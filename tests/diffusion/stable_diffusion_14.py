@@ -1,7 +1,7 @@
-"""Stable Diffusion v1-4 in its true configuration, with 1.0 billion random weights; nothing is downloaded.
+"""Stable Diffusion v1-4 in its true configuration, with 1.0 billion random weights and without any download.
 
-The numbers are those of the configs of CompVis/stable-diffusion-v1-4 (no safety checker; the tokenizer is the
-local one, so the text encoder sees small ids of its 49,408).
+The numbers are those of the configs of CompVis/stable-diffusion-v1-4, without safety checker. The tokenizer is the
+local one, so the text encoder gets small ids of its 49,408.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from tests.diffusion.tiny_pipelines import clip_tokenizer
 
 
 def stable_diffusion_14() -> Any:
-    """The pipeline, float32 on the CPU."""
+    """Return the pipeline in float32 on the CPU."""
     torch.manual_seed(14)
     unet: Any = UNet2DConditionModel(
         act_fn="silu",

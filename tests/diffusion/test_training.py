@@ -1,4 +1,4 @@
-"""Training: the right side of t*, the right target, the same seed the same weights, nothing else moved."""
+"""Training: the correct side of t*, the correct target, reproducible weights, and no other changes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -172,7 +172,7 @@ def test_training_lowers_the_loss_on_fixed_noise(pipe: Any, data: EncodedImages)
 
 
 def test_a_rule_can_add_to_the_loss_and_choose_what_is_trained(pipe: Any, data: EncodedImages) -> None:
-    """A strong proximal term keeps the factors near their start; A stays when only B is trained."""
+    """A strong proximal term keeps the factors near their start, and A is unchanged if only B is trained."""
     start = fresh(pipe)
     run(pipe, data, steps=3)
     free = distance(start, read_adapter(pipe, Stage.SHARED))
@@ -213,14 +213,14 @@ def test_the_base_fingerprint_is_the_same_after_training(data: EncodedImages) ->
 
 
 def _wrapped(name: str) -> str:
-    """The name of a weight inside peft's wrapper."""
+    """Return the name of a weight inside peft's wrapper."""
     layer, _, kind = name.rpartition(".")
     return f"{layer}.base_layer.{kind}"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_denoiser_is_called_as_its_pipeline_calls_it(family: str) -> None:
-    """The answer to the same latents, timestep and prompt, against the pipeline's own first step."""
+    """The output for the same latents, timestep and prompt, compared with the pipeline's own first step."""
     pipe = tiny_pipeline(family)
     answers: list[Tensor] = []
     timesteps: list[Tensor] = []

@@ -1,7 +1,7 @@
-"""Tiny pipelines of the five families with random weights, built from configs: nothing is downloaded.
+"""Tiny pipelines of the five families with random weights, built from configs without any download.
 
-Fresh random networks answer with values near zero, and then every split run equals every other one. So the
-weights that carry the prompt and the answer are scaled up until latents and prompts differ measurably.
+Outputs of freshly initialized networks are close to zero, which makes all split runs equal. Therefore, the weights
+that carry the prompt and the output are scaled up until latents and prompts differ measurably.
 """
 
 import string
@@ -48,7 +48,7 @@ Tiny = Callable[[str], Any]
 
 
 def tiny_pipeline(family: str) -> Any:
-    """One of FAMILIES, float32 on the CPU, the same weights at every call."""
+    """Return one of FAMILIES in float32 on the CPU, with the same weights at every call."""
     torch.manual_seed(FAMILIES.index(family))
     pipe: Any = {
         "sd1": lambda: _stable_diffusion("epsilon"),
@@ -62,7 +62,7 @@ def tiny_pipeline(family: str) -> Any:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """Letters, digits and punctuation, each alone or at the end of a word."""
+    """Return a tokenizer of letters, digits and punctuation, alone or at the end of a word."""
     symbols = string.ascii_lowercase + string.digits + string.punctuation
     words = ["<|startoftext|>", "<|endoftext|>", *symbols, *(f"{symbol}</w>" for symbol in symbols)]
     vocabulary = {word: index for index, word in enumerate(words)}
@@ -70,7 +70,7 @@ def clip_tokenizer() -> CLIPTokenizer:
 
 
 def t5_tokenizer() -> T5Tokenizer:
-    """Letters and digits, as a unigram model."""
+    """Return a unigram tokenizer of letters and digits."""
     pieces = ["<pad>", "</s>", "<unk>", "▁", *string.ascii_lowercase, *string.digits]
     vocabulary = [(piece, 0.0 if piece.startswith("<") else -2.0) for piece in pieces]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=_CLIP_LENGTH)
@@ -233,7 +233,7 @@ def _flux() -> FluxPipeline:
 
 
 def _scale(model: nn.Module, part: str, factor: float) -> None:
-    """Multiply the weights of the layers with `part` in their name."""
+    """Multiply the weights of all layers with `part` in their name."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if part in name:

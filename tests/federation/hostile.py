@@ -1,4 +1,4 @@
-"""A federation in this process in which one device, or all, change what they send."""
+"""A federation in this process in which one device, or all, change their replies."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ Vectors = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class HostileGrid(LocalGrid):
-    """Every reply passes through `change`."""
+    """Passes every reply through `change`."""
 
     change: Change
 
@@ -53,7 +53,7 @@ def with_loss(content: RecordDict, loss: float) -> RecordDict:
 
 
 def with_weights(content: RecordDict, order: RecordDict, vectors: Vectors) -> RecordDict:
-    """Send `vectors(x, y)`, of the weights that were received and those that were trained."""
+    """Send `vectors(x, y)`, a function of the received and the trained weights."""
     received, trained = flatten(read_train(order).shared.tensors()), values_of(content, ARRAYS)[FLAT].data
     sent = vectors(received, array_of(trained)).astype(np.float32)
     content[ARRAYS] = ArrayRecord({FLAT: Array(sent)})

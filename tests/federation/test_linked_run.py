@@ -1,4 +1,4 @@
-"""Whole runs whose latents cross a simulated radio link."""
+"""Whole runs whose latents are sent over a simulated radio link."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def links_of(packets: list[TaskRecord]) -> list[LinkReport]:
 
 
 def test_packets_cross_the_link_of_the_run(make_run: MakeRun) -> None:
-    """Bit errors reach the pictures, the same ones again under the same seed, and every bit is counted."""
+    """Bit errors change the pictures, are the same under the same seed, and every bit is counted."""
     link = {"bit_error_rate": 0.02}
     clean = make_run("clean", rounds={"count": 0}, generation={**LINKED, "link": {}})
     noisy = make_run("noisy", rounds={"count": 0}, generation={**LINKED, "link": link})
@@ -60,7 +60,7 @@ def test_strict_devices_refuse_what_the_link_damaged_and_run_alone(make_run: Mak
 
 
 def test_noise_matched_devices_resume_earlier_and_report_the_steps(make_run: MakeRun) -> None:
-    """More errors, more steps on the device; other pictures than after clipping, and none is refused."""
+    """More errors cost more steps on the device. Pictures differ from those after clipping, and none is refused."""
     settings = {**LINKED, "num_inference_steps": 12, "num_shared_steps": 5}
     own: list[int] = []
     drawn = []

@@ -1,4 +1,4 @@
-"""Whole runs through the real apps: what happens, what is refused, and that a seed repeats a run exactly."""
+"""Whole runs with the real apps: results, refusals, and exact reproducibility by the seed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_a_run_trains_groups_shares_and_finishes(make_run: MakeRun) -> None:
 
 
 def test_the_same_seed_gives_the_same_run_in_any_order_of_replies(make_run: MakeRun) -> None:
-    """Weights, personal adapters and images, bit for bit; another seed gives others."""
+    """Weights, personal adapters and images agree bit for bit, and differ for another seed."""
     first, second = make_run("first"), make_run("second")
     other = make_run("other", seed=1, generation={"enabled": False})
     run_in_process(first)
@@ -78,7 +78,7 @@ def test_the_same_seed_gives_the_same_run_in_any_order_of_replies(make_run: Make
 
 
 def test_random_node_ids_change_nothing(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nodes whose ids rise with the clients, and nodes whose ids fall: sums in float32 would tell."""
+    """Node ids that increase and that decrease with the clients, which would change float32 sums."""
     ends = set()
     for sign in (1, -1):
         monkeypatch.setattr(
@@ -143,7 +143,7 @@ def test_the_trained_state_exports_to_an_ordinary_lora_folder(make_run: MakeRun,
 
 
 class Tampering:
-    """A client app in which one client changes what it says."""
+    """Return a client app in which one client changes its replies."""
 
     def __init__(self, client: int, change: Any) -> None:
         self._partition = client
@@ -196,7 +196,7 @@ def test_a_second_node_with_the_same_partition_is_refused(make_run: MakeRun) -> 
 
 
 def poison(kind: str, reply: Message) -> None:
-    """Not a number among the weights."""
+    """Put a NaN among the weights."""
     if kind == Ask.TRAIN:
         values = reply.content.array_records[ARRAYS][FLAT].numpy().copy()
         values[3] = float("nan")
@@ -204,7 +204,7 @@ def poison(kind: str, reply: Message) -> None:
 
 
 def test_a_poisoned_update_is_refused_and_the_round_goes_on(make_run: MakeRun) -> None:
-    """The state equals that of a round without the client."""
+    """The state equals that of a round without this client."""
     config = make_run("poisoned", rounds={"count": 1}, generation={"enabled": False})
     record = serve_with(config, Tampering(2, poison))
     assert list(record.rounds[0].refused) == [2]
@@ -247,7 +247,7 @@ def test_a_client_that_talks_nonsense_does_not_stop_the_others(make_run: MakeRun
 
 
 def test_an_exception_of_a_client_crosses_as_its_kind_only(make_run: MakeRun) -> None:
-    """The text stays in the device's home."""
+    """The text remains in the device's home."""
     config = make_run(rounds={"count": 0})
     secret = "a crimson zeppelin over the harbour"
     crashing = ClientApp()

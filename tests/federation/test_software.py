@@ -1,4 +1,4 @@
-"""Versions: a closed list at hello, no reason to refuse anybody, and a difference is in the record once."""
+"""Versions: a closed list at hello, no reason for a refusal, and one sentence in the record for differences."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The agent's socket: what is answered, what is refused, and whose word counts."""
+"""The agent's socket: which requests it answers and refuses, and whose settings apply."""
 
 import socket
 import stat
@@ -85,7 +85,7 @@ def test_a_server_gets_no_more_than_the_owner_permits(
 
 
 def heard(connection: socket.socket) -> bytes:
-    """What comes back; nothing also where the other side closed before it had read all."""
+    """Return the reply, or nothing if the other side closed the connection early."""
     try:
         return connection.recv(1)
     except ConnectionResetError:
@@ -149,7 +149,7 @@ def test_no_agent_and_too_long_a_path_are_told(tmp_path: Path) -> None:
 
 
 def test_a_prompt_is_answered_once_and_tells_no_scores(home: Path, config: FederationConfig) -> None:
-    """A server that asks again, or with its judge, learns nothing of the prompt, and replaces no picture."""
+    """A server that asks again, or with its judge, learns nothing about the prompt and replaces no picture."""
     from fedaigc.device.home.gallery import Gallery
     from fedaigc.diffusion.schedule.plan import build_plan
     from fedaigc.federation.preloaded import base_model

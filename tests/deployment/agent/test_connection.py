@@ -1,4 +1,4 @@
-"""What a device says of its way to the server, and servers and devices that cannot start."""
+"""What a device reports of its connection to the server, and servers and devices that cannot start."""
 
 import json
 import socket

@@ -1,7 +1,7 @@
-"""What a deployment sends its devices as the run's configuration: no seed, no path, no other device.
+"""The configuration that a deployment sends to its devices: no seed, no path, no other device.
 
-At b8a6c4d Flower's run config held the server's whole configuration: with the seed every device had all noise
-seeds, the sampling of clients and the noise of differential privacy, and the node ids of all other devices.
+At b8a6c4d, Flower's run config contained the server's whole configuration. With its seed, every device knew all
+noise seeds, the sampling of clients and the noise of differential privacy, and the node ids of all other devices.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ NODES = {"8130498130987401": 0, "1209381273981273": 1}
 
 
 def secrets_of(config: FederationConfig, root: Path) -> tuple[str, ...]:
-    """What no device may read: the seed, folders of the server, and other devices' node ids and places."""
+    """Everything that no device may read: the seed, folders of the server, node ids and homes of other devices."""
     return (str(SEED), str(root), "homes-of-all", "out-of-the-server", *NODES, "37.5", "41.25")
 
 
@@ -93,7 +93,7 @@ def test_a_receiver_that_matches_errors_is_told_their_rate(tmp_path: Path) -> No
 def test_the_run_config_of_a_deployment_holds_the_devices_part_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`run_on_devices` up to the command that starts the run; the whole lies in a file of the owner's."""
+    """`run_on_devices` up to the command that starts the run. The whole configuration is in a private file."""
     seen: dict[str, Any] = {}
 
     def stream_run(command: list[str], *_: Any) -> list[str]:
@@ -151,8 +151,8 @@ def test_a_server_without_the_file_says_so(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_devices_that_know_their_part_alone_end_where_a_simulation_ends(make_run: MakeRun) -> None:
-    """With clients that drop out, steps by client, an upload that rounds at random, and an ancestral choice
-    of who takes part: all of it follows from a seed that the devices do not have.
+    """With dropouts, steps by client, stochastic rounding of uploads and a random choice of clients. All of these
+    follow from a seed that the devices do not have.
     """
     settings: dict[str, Any] = {
         "seed": SEED,
@@ -210,7 +210,7 @@ def test_what_packets_disclose_is_said_when_a_run_starts(
 
 @pytest.mark.slow
 def test_a_real_deployment_runs_without_telling_its_devices(make_run: MakeRun, tmp_path: Path) -> None:
-    """Server, door and two devices as processes: the run ends well, and no file of Flower's has the seed."""
+    """Server, door and two devices as processes: the run finishes, and no file of Flower contains the seed."""
     config = make_run("told", num_clients=2, seed=SEED, rounds={"count": 1})
     with deployment(config, tmp_path / "server", 2) as devices:
         for client in range(2):

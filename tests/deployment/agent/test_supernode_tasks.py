@@ -1,4 +1,4 @@
-"""The relay's waiting for parts of a message: as long as its SuperNode receives them, and no longer."""
+"""The relay waits for the parts of a message as long as its SuperNode receives them, and no longer."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ PART = "ab" * 32
 
 
 class Runtime(RuntimeHttpClient):
-    """The runtime API of a SuperNode: parts that come after some requests, and tasks that wait."""
+    """The runtime API of a SuperNode, with parts that arrive after some requests and with waiting tasks."""
 
     def __init__(self, *, after: int | None, tasks: list[str]) -> None:
         # no connection: the two calls below are all that is asked
@@ -49,7 +49,7 @@ def test_parts_that_come_late_are_waited_for() -> None:
 
 
 def test_once_there_is_another_message_parts_do_not_come() -> None:
-    """A run that was stopped while its message was received: without the end, Flower asks for 83 minutes."""
+    """A run was stopped while its message was received. Without this limit, Flower would ask for 83 minutes."""
     runtime: Any = Runtime(after=None, tasks=["next"])
     tasks = Tasks(runtime)
     with pytest.raises(ObjectPullError, match="could not be found"):
@@ -68,7 +68,7 @@ def test_a_part_that_came_just_before_the_other_message_counts() -> None:
 
 
 def test_flower_still_asks_without_end() -> None:
-    """If this fails, Flower gives up by itself, and `UntilAnother` may go."""
+    """If this fails, Flower stops by itself, and `UntilAnother` can be removed."""
     from flwr.supercore import constant
 
     assert constant.PULL_MAX_TRIES_PER_OBJECT * constant.PULL_BACKOFF_CAP > 3600

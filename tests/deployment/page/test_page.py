@@ -1,4 +1,4 @@
-"""The device's page over real sockets: who is let in, what is shown, and what a damaged file costs."""
+"""The device's page over real sockets: who has access, what it shows, and the effect of a damaged file."""
 
 import http.client
 import json
@@ -42,13 +42,13 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def url(home: Home) -> Iterator[str]:
-    """The address of the page of `home`."""
+    """Return the address of the page of `home`."""
     with serving_page(home, idle) as url:
         yield url
 
 
 def parts(url: str) -> tuple[int, str]:
-    """The port and the token of an address."""
+    """Return the port and the token in an address."""
     found = httpx.URL(url)
     assert found.port is not None
     return found.port, found.path.strip("/")
@@ -107,7 +107,7 @@ def test_each_start_has_a_token_of_its_own_and_the_address_is_the_owners_while_i
 
 
 def test_another_name_for_this_machine_is_refused(url: str) -> None:
-    """A page of a stranger whose name leads to 127.0.0.1 sends its own name as the host."""
+    """A page of a stranger, whose host name resolves to 127.0.0.1, sends its own name as the host."""
     port, token = parts(url)
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}", "[::1]", ""):
         assert httpx.get(f"{url}state.json", headers={"host": host}).status_code == 403

@@ -1,4 +1,4 @@
-"""What the device's page says: sums of steps and energy, and what was disclosed, in plain words."""
+"""The texts of the device's page: sums of steps and energy, and what was disclosed, in plain words."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The page in a real browser: by keyboard alone, with real pictures, and without leaving loopback."""
+"""The page in a real browser: usable by keyboard alone, with real pictures, and without leaving loopback."""
 
 import threading
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def program() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(program: Browser) -> Iterator[Browser]:
-    """A blank page, 1280 pixels wide. Afterwards: nothing left loopback, and nothing was complained of."""
+    """A blank page, 1280 pixels wide. Afterwards, no request left loopback and no error was logged."""
     program.call("Page.navigate", url="about:blank")
     program.wait("location.href === 'about:blank'")
     program.resize(1280, 900)
@@ -55,21 +55,21 @@ def page(program: Browser) -> Iterator[Browser]:
 
 @dataclass
 class Served:
-    """An agent with a page. Its prompts are those of `config`'s first home."""
+    """An agent with a page, whose prompts are those of the first home of `config`."""
 
     url: str
     agent: Agent
     config: FederationConfig
 
     def ask(self, kind: Ask, content: RecordDict | None = None) -> dict[str, Any]:
-        """What a server would ask, and the values of the answer."""
+        """Send an order of a server and return the values of the reply."""
         text = self.config.to_run_config()[RUN_CONFIG_KEY]
         reply = self.agent.answer(kind, text, content if content is not None else RecordDict())
         assert FAILURE not in reply, values_of(reply, FAILURE)
         return values_of(reply)
 
     def draw(self, task_id: str, group_prompt: str | None) -> None:
-        """Draw a prompt in four steps: two of them shared on `group_prompt`, or all alone."""
+        """Draw a prompt in four steps, two of them shared on `group_prompt`, or all alone."""
         pipe, base_hash = base_model(self.config.model)
         plan = build_plan(
             pipe, num_inference_steps=4, guidance_scale=1.0, base_hash=base_hash, height=32, width=32
@@ -106,7 +106,7 @@ def ready(page: Browser, url: str) -> None:
 
 
 def overflow(page: Browser) -> int:
-    """By how many pixels the page is wider than its window."""
+    """Return by how many pixels the page is wider than its window."""
     return int(page.value("document.documentElement.scrollWidth - window.innerWidth"))
 
 
@@ -284,7 +284,7 @@ def test_damaged_files_are_named_and_all_else_is_shown(page: Browser, served: Se
 
 
 def test_text_can_be_read_in_light_and_dark(page: Browser, url: str) -> None:
-    """Contrast as WCAG 2 defines it: 4.5 to 1 for text, 3 to 1 for what is no text."""
+    """WCAG 2 requires a contrast of 4.5 to 1 for text and 3 to 1 for other elements."""
     ready(page, url)
     pairs = [(text, ground) for text in ("ink", "soft", "error", "focus") for ground in ("page", "card")]
     pairs += [("shared", "card"), ("own", "card"), ("on-button", "button")]
@@ -301,7 +301,7 @@ def test_text_can_be_read_in_light_and_dark(page: Browser, url: str) -> None:
 
 
 def contrast(one: str, other: str) -> float:
-    """Of two colours #rgb or #rrggbb."""
+    """Return the contrast of two colours #rgb or #rrggbb."""
     dark, light = sorted((luminance(one), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
 

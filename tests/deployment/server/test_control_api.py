@@ -1,7 +1,7 @@
-"""Another user of the server's machine submits no run, though what they need for it is public.
+"""Another user of the server's machine cannot submit a run, although everything that it needs for it is public.
 
-At b8a6c4d `flwr run` with a copy of authority.pem was accepted from every user, and the app's code ran as the
-server's.
+At b8a6c4d, `flwr run` with a copy of authority.pem was accepted from every user, and the app's code ran as the
+server's user.
 """
 
 import os
@@ -81,7 +81,7 @@ def test_a_listener_knows_whose_a_connection_is() -> None:
 
 
 def submitted_by(user: int | None, address: str, authority: Path, folder: Path) -> str:
-    """What `flwr run` says, as another user or as this one."""
+    """Run `flwr run` as another user or as this one, and return its output."""
     home = folder / "flwr"
     home.mkdir(parents=True)
     (home / "config.toml").write_text(

@@ -1,4 +1,4 @@
-"""The door lets through what nodes need, and keys and certificates are what they should be."""
+"""The door lets only the requests of nodes through, and keys and certificates have the required properties."""
 
 import http.server
 import ssl
@@ -29,7 +29,7 @@ from fedaigc.errors import UserError
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
-    """Answers with the path and the length of what came."""
+    """Answers with the path and the length of the request."""
 
     def do_POST(self) -> None:
         length = int(self.headers["content-length"])
@@ -41,7 +41,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def upstream() -> Iterator[str]:
 
 @contextmanager
 def serving(app: Starlette) -> Iterator[httpx.Client]:
-    """The door as it is served, and a client that speaks to it."""
+    """The door as the server runs it, and a client."""
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=server.run)

@@ -1,7 +1,7 @@
-"""What a server, its devices and their runs write is for their users alone, whatever the umask.
+"""Files that a server, its devices and their runs write are private to their users, whatever the umask.
 
-At b8a6c4d the server's folder, its logs, the list of devices, Flower's files and the records of runs (which
-hold signatures by client) were 0644 in folders of 0755.
+At b8a6c4d, the server's folder, its logs, the list of devices, Flower's files and the records of runs (which
+contain signatures by client) had mode 0644 in folders of mode 0755.
 """
 
 import os
@@ -30,7 +30,7 @@ def careless_umask() -> Iterator[None]:
 
 
 def open_to_others(*roots: Path) -> list[str]:
-    """Every file and folder below, and the roots themselves, that others than their owner may use."""
+    """Return every file and folder below the roots, and the roots, that other users can access."""
     found = []
     for root in roots:
         for path in (root, *root.rglob("*")):

@@ -1,7 +1,7 @@
-"""No path, header or body makes the door or the page answer with an error of their own.
+"""No path, header or body causes an internal error of the door or the page.
 
-At b8a6c4d a NUL byte in a path of the door was an exception of httpx, a 500 with a traceback in the log; a
-header that is not ASCII was one too, and a path of the page that is no text.
+At b8a6c4d, a NUL byte in a path of the door raised an exception in httpx and a 500 with a traceback in the log, as
+did a header that is not ASCII, and a path of the page that is not text.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ def started(server: uvicorn.Server, sockets: list[socket.socket] | None = None) 
 
 @pytest.fixture(scope="module")
 def door() -> Iterator[int]:
-    """The port of a door before a server that answers 200 to everything."""
+    """The port of a door in front of a server that answers 200 to everything."""
     behind, port = free_port(), free_port()
     app = Starlette(
         routes=[Route("/{path:path}", lambda _: PlainTextResponse("here"), methods=["GET", "POST"])]
@@ -59,7 +59,7 @@ def door() -> Iterator[int]:
 
 
 def status(port: int, target: bytes, header: bytes = b"1") -> int:
-    """Of the reply to a request as it is written here; 0 where the connection just ends."""
+    """Return the status of the reply to a raw request, or 0 if the connection just ends."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(
             b"POST " + target + b" HTTP/1.1\r\nhost: a\r\nflwr-node: " + header + b"\r\n"
@@ -98,7 +98,7 @@ def page(tmp_path_factory: Any) -> Guard:
 
 
 def page_status(page: Guard, path: str, method: str = "GET", body: bytes = b"", kind: bytes = b"") -> int:
-    """Of the page's reply, asked as the server asks it."""
+    """Return the status of the page's reply to a path that is passed on as the server does."""
     replies: list[Any] = []
 
     async def ask() -> None:

@@ -1,4 +1,4 @@
-"""What is asked of processes and their logs."""
+"""Processes and their logs: identity, log size, and waiting for a port."""
 
 import os
 import socket

@@ -1,7 +1,7 @@
-"""Nobody holds the door open.
+"""Slow connections do not block the door.
 
-At b8a6c4d 520 half-sent headers made it answer 503 to everybody for as long as they stayed, stalled bodies
-were kept whole in memory, and nothing was ever closed.
+At b8a6c4d, 520 half-sent headers made it answer 503 to everybody as long as they stayed, stalled bodies were kept
+in memory, and no connection was ever closed.
 """
 
 import socket
@@ -23,7 +23,7 @@ DEVICE = {"flwr-node": "1"}
 
 @contextmanager
 def running() -> Iterator[tuple[int, int]]:
-    """Port and process id of a door."""
+    """The port and the process id of a door."""
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "tools.deployment.slow_door", str(port)])
     try:
@@ -79,7 +79,7 @@ def test_devices_are_served_while_others_hold_connections(door: tuple[int, int])
 
 
 def test_what_says_nothing_is_closed(door: tuple[int, int]) -> None:
-    """A connection without a word, one with half a header, and one that goes on byte by byte."""
+    """A silent connection, one with half a header, and one that continues byte by byte."""
     port, _ = door
     with ExitStack() as stack:
         silent, half, drop = (

@@ -1,6 +1,6 @@
-"""The owner sees the most that was ever disclosed of a prompt, whatever was asked later.
+"""The owner sees the largest disclosure of a prompt ever made, whatever was asked later.
 
-Failed at b8a6c4d: `note_disclosed` kept the latest, so a server that asked under `exact` and then under
+At b8a6c4d this failed: `note_disclosed` kept the latest one, so a server that asked under `exact` and then under
 `silent` left "Nothing" behind.
 """
 
@@ -41,7 +41,7 @@ def lines(root: Path) -> list[dict[str, Any]]:
 
 
 def device_at(root: Path) -> Device:
-    """A device that is asked for signatures only: it needs no pipeline."""
+    """A device that is only asked for signatures and needs no pipeline."""
     return Device(root, None, base_hash="", taxonomy=Taxonomy.load(), seed=1)  # type: ignore[arg-type]
 
 

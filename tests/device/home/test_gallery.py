@@ -1,4 +1,4 @@
-"""The gallery and the log of shared work: what is damaged costs the rest nothing."""
+"""The gallery and the log of shared work: a damaged entry does not affect the others."""
 
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The home folder: owner-only, atomic, reopened by any process."""
+"""The home folder: private to its owner, written atomically, reopened by any process."""
 
 import json
 import os

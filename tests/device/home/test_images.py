@@ -1,4 +1,4 @@
-"""Private pictures: read from folders and data sets, refused by name, kept for the owner only."""
+"""Private pictures: read from folders and data sets, refused by name, stored for the owner only."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""The queue: ids say nothing about the prompt, bad prompts are refused, nothing is lost."""
+"""The queue: ids reveal nothing about the prompt, invalid prompts are refused, and nothing is lost."""
 
 import threading
 from pathlib import Path

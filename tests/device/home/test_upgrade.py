@@ -1,4 +1,4 @@
-"""A home of format 1, as earlier versions laid it out, keeps its adapters when this version opens it."""
+"""A home of format 1, from earlier versions, keeps its adapters when this version opens it."""
 
 import json
 import shutil

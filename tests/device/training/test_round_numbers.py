@@ -1,7 +1,7 @@
-"""Rounds only follow: a server cannot name one so that what a device keeps is lost.
+"""Round numbers only increase, so a server cannot choose one that makes a device lose its memory.
 
-At b8a6c4d round 2^62 was trained and kept; every later round was then dropped as soon as it was written,
-while `current.json` named it, so that each finish ended with `storage`.
+At b8a6c4d, round 2^62 was trained and kept. Every later round was then dropped as soon as it was written, while
+`current.json` named it, so that each order to finish ended with `storage`.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ def adapter(value: float) -> Adapter:
 
 
 def content(root: Path) -> dict[str, bytes]:
-    """Every file of a home but the log."""
+    """Return every file of a home except the log."""
     paths = (path for path in root.rglob("*") if path.is_file() and path.name != "errors.log")
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(paths)}
 
@@ -75,7 +75,7 @@ def test_a_round_starts_from_a_version_that_is_kept_or_is_refused(tmp_path: Path
 
 
 def test_a_run_may_begin_anew_while_nothing_of_it_was_dropped(tmp_path: Path) -> None:
-    """As a run of the same name does that was cut off, or that a device joined late."""
+    """A run of the same name does this after an interruption, or if the device joined late."""
     versions = AdapterVersions(Home.open(tmp_path / "home"))
     for first in (5, 4, 5):
         for number in range(first, first + KEPT_ROUNDS):
@@ -87,7 +87,7 @@ def test_a_run_may_begin_anew_while_nothing_of_it_was_dropped(tmp_path: Path) ->
 
 
 def test_no_round_takes_the_personal_adapter_away(tmp_path: Path) -> None:
-    """A repeated round without a personal stage: the adapter of the round after it stays the current one."""
+    """After a repeated round without a personal stage, the adapter of the following round remains the current one."""
     versions = AdapterVersions(Home.open(tmp_path / "home"))
     versions.save_round("run", 1, None)
     versions.save_round("run", 2, adapter(2))

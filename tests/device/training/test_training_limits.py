@@ -1,8 +1,7 @@
-"""What an order to train may ask of a device.
+"""What an order to train may request of a device.
 
-At b8a6c4d an agent trained 350 steps at rank 64 with every caption left out, a strategy's own steps were not
-looked at, and any number of rounds followed; each test that sends such an order failed there, for it came
-back with an update.
+At b8a6c4d, an agent trained 350 steps at rank 64 without captions, did not check the steps of a strategy itself, and
+trained any number of rounds. Each test that sends such an order failed there, since it returned an update.
 """
 
 import json
@@ -67,7 +66,7 @@ def test_what_is_beyond_the_owners_limits_is_refused(
 
 
 def test_the_rank_of_what_is_received_is_looked_at(make_run: MakeRun) -> None:
-    """Not only that of the configuration."""
+    """Not only the limit in the configuration applies."""
     config = make_run(num_clients=1)
     shared = start(config)
     told = changed(config, "adapter", rank=1)
@@ -76,7 +75,7 @@ def test_the_rank_of_what_is_received_is_looked_at(make_run: MakeRun) -> None:
 
 
 def test_the_default_configuration_and_that_of_the_soak_pass() -> None:
-    """Ten rounds of the defaults in homes of 96 pictures; 80 of the soak's, whose devices limit no passes."""
+    """Ten default rounds in homes of 96 pictures; 80 of the soak test's, whose devices do not limit passes."""
     from fedaigc.device.limits import OwnerLimits
     from tools.deployment.soak import configuration
 
@@ -128,7 +127,7 @@ def test_rounds_are_counted_across_names_and_restarts_and_repeats_count_once(mak
 
 
 def test_a_repeated_round_with_other_weights_counts(make_run: MakeRun) -> None:
-    """Else a server feeds weights back for ever, as repeats of one round."""
+    """Otherwise a server could feed weights back forever, as repeats of one round."""
     config = make_run(num_clients=1)
     agent, shared = agent_of(config, max_rounds=2), start(config)
     for _ in range(2):
@@ -137,9 +136,9 @@ def test_a_repeated_round_with_other_weights_counts(make_run: MakeRun) -> None:
 
 
 def test_a_repeated_round_with_another_memory_counts(make_run: MakeRun) -> None:
-    """Rounds in another order give a repeated order other memory to start from, and so other steps.
+    """In another order of rounds, a repeated order starts from another memory and hence takes other steps.
 
-    At 32ea354 orders of rounds 16, 15, ... 1 counted once each, and again in any ascending order for free.
+    At 32ea354, orders of rounds 16, 15, ... 1 were counted once each, and then any ascending order was free.
     """
     config = changed(make_run(num_clients=1), "rounds", strategy="fedrep")
     agent, shared = agent_of(config, max_rounds=2), start(config)
@@ -168,7 +167,7 @@ def test_rounds_of_a_day(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_passes_over_the_pictures_are_counted_in_all(make_run: MakeRun) -> None:
-    """Two pictures, two steps, each counted as 8 at ten times the rate of 1e-3: 80 passes a round."""
+    """Two pictures and two steps, each counted as 8 pictures at ten times the rate of 1e-3: 80 passes per round."""
     config = make_run(num_clients=1)
     agent, shared = agent_of(config, max_passes=160.0), start(config)
     update(asked(agent, config, shared, 1))
@@ -184,7 +183,7 @@ def test_passes_over_the_pictures_are_counted_in_all(make_run: MakeRun) -> None:
 
 @pytest.mark.parametrize("how", ["alpha", "rows", "columns"])
 def test_steps_that_move_weights_further_count_as_at_a_larger_rate(make_run: MakeRun, how: str) -> None:
-    """At 32ea354 a server that sent an alpha of 30 times the rank had steps of 30 times the rate for one."""
+    """At 32ea354, a server that sent an alpha of 30 times the rank got steps that were 30 times as large."""
     config = make_run(num_clients=1)
     agent, shared = agent_of(config, max_passes=160.0), start(config)
     louder = {
@@ -206,7 +205,7 @@ def test_steps_that_move_weights_further_count_as_at_a_larger_rate(make_run: Mak
 
 
 def test_a_server_writes_no_lines_of_its_own_into_the_owners_log(make_run: MakeRun) -> None:
-    """At 32ea354 the fingerprint of its code was quoted as it came, line breaks included."""
+    """At 32ea354, the fingerprint of the server's code was logged unescaped, including line breaks."""
     config = make_run(num_clients=1)
     agent, shared = agent_of(config), start(config)
     text = "0\nround 1 of run mine: all is well\n"
@@ -261,9 +260,9 @@ def _received(config: FederationConfig, shared: Any) -> Any:
 
 
 def test_the_norm_by_hand() -> None:
-    """(3, 4) from (1, 1) and 12 from nothing: 13; clipped to 6.5, half of each.
+    """Changes of (3, 4) from (1, 1) and of 12 from nothing have norm 13, and are clipped to 6.5, half of each.
 
-    A cut row counts from its own. 3e38 in float32 has no square there.
+    A cut row is compared with the row that it came from. The square of 3e38 overflows in float32.
     """
     from fedaigc.device.training.update_clipping import clipped, update_norm
     from fedaigc.diffusion.adapters.stages import SharedState

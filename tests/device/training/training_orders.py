@@ -1,4 +1,4 @@
-"""Orders to train as a server makes them, and what an agent in this process answers."""
+"""Orders to train as a server sends them, and the replies of an agent in this process."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,10 +19,10 @@ from fedaigc.strategy.rule import Received
 
 
 def agent_of(config: FederationConfig, **limits: Any) -> Agent:
-    """The agent of the first home, with these of its owner's limits in place of the defaults.
+    """Return the agent of the first home, with these limits of its owner in place of the defaults.
 
-    The small model takes ten times the default configuration's learning rate, and has two pictures: passes
-    have no limit but one that is given.
+    The small model uses ten times the default learning rate and has two pictures, so passes are limited only if a limit
+    is given.
     """
     agent = Agent(config.home(0), AgentSettings(0, config.model))
     # at b8a6c4d an owner had no limits
@@ -33,13 +33,13 @@ def agent_of(config: FederationConfig, **limits: Any) -> Agent:
 
 
 def start(config: FederationConfig) -> SharedState:
-    """The state before the first round."""
+    """Return the state before the first round."""
     rule = load_strategy(config.rounds.strategy, config.rounds.options)
     return rule.initial(initial_shared_state(config, full_weights=rule.traits.full_weights))
 
 
 def asked(agent: Agent, config: FederationConfig, shared: SharedState, number: int = 1) -> RecordDict:
-    """The reply to an order to train round `number`."""
+    """Return the reply to an order to train round `number`."""
     rule = load_strategy(config.rounds.strategy, config.rounds.options)
     received = rule.download(shared, 0, shared.rank, number) if shared.lora else Received(shared, number)
     order = messages.train_record(
@@ -49,18 +49,18 @@ def asked(agent: Agent, config: FederationConfig, shared: SharedState, number: i
 
 
 def kind(reply: RecordDict) -> str | None:
-    """The kind of failure in a reply, None for an update."""
+    """Return the kind of failure in a reply, or None for an update."""
     return str(values_of(reply, FAILURE)["kind"]) if FAILURE in reply else None
 
 
 def update(reply: RecordDict) -> dict[str, torch.Tensor]:
-    """The tensors of an update."""
+    """Return the tensors of an update."""
     assert kind(reply) is None, kind(reply)
     return messages.read_tensors(reply)
 
 
 def changed(config: FederationConfig, section: str, **values: Any) -> FederationConfig:
-    """The configuration with other values in one section, or with another name of the run."""
+    """Return the configuration with other values in one section, or with another name of the run."""
     from fedaigc.federation.config.run_config import parse_config
 
     told = config.model_dump()

@@ -1,4 +1,4 @@
-"""Stage weights: W0 + R + s B A above t*, W0 + s' B' A' below it, and W0 itself never written to."""
+"""Weights of the stages: W0 + R + s B A above t*, W0 + s' B' A' below it, and an unchanged W0."""
 
 from dataclasses import replace
 from typing import Any
@@ -43,7 +43,7 @@ def pipe(loaded: Any) -> Any:
 
 
 def trained(pipe: Any, name: str, *, alpha: float = 8.0) -> Adapter:
-    """Factors as training leaves them: B is not zero."""
+    """Return factors as after training, with a nonzero B."""
     fresh = new_adapter(pipe, generator=rng(0, name), alpha=alpha)
     noise = rng(1, name)
     moved = {
@@ -58,7 +58,7 @@ def state_of(adapter: Adapter, **values: Any) -> SharedState:
 
 
 def answer(pipe: Any) -> Tensor:
-    """One forward pass of the denoiser."""
+    """Run one forward pass of the denoiser."""
     noise = torch.randn((1, 8, 16, 16), generator=rng(0, "input"))
     text = torch.randn((1, 16, 96), generator=rng(0, "text"))
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_each_stage_runs_its_own_weights_and_the_base_comes_back(pipe: Any) -> N
 
 
 def test_the_layer_moves_by_s_b_a(pipe: Any) -> None:
-    """Against the same pipeline with W0 + s B A written into its weights."""
+    """Compared with the same pipeline with W0 + s B A written into its weights."""
     adapter = trained(pipe, "shared", alpha=4.0)
     assert adapter.scale == 0.5
     install(pipe, state_of(adapter))
@@ -216,9 +216,9 @@ def test_states_survive_the_way_through_tensors(pipe: Any) -> None:
 
 
 def test_an_exported_folder_is_an_ordinary_lora_folder(pipe: Any, tmp_path: Any) -> None:
-    """An untouched pipeline that loads it answers the same, bit for bit.
+    """An unmodified pipeline that loads the folder gives the same results bit for bit.
 
-    Both kinds, alpha other than rank.
+    This holds for both kinds of layers, and for an alpha that differs from the rank.
     """
     shared, personal = trained(pipe, "shared", alpha=4.0), trained(pipe, "personal", alpha=16.0)
     install(pipe, state_of(shared))
@@ -237,7 +237,7 @@ def test_an_exported_folder_is_an_ordinary_lora_folder(pipe: Any, tmp_path: Any)
 
 
 def test_a_folder_that_another_tool_wrote_can_be_imported(pipe: Any, tmp_path: Any) -> None:
-    """As peft and diffusers' training scripts write it: their own add_adapter and save_lora_adapter."""
+    """In the format of peft and diffusers' training scripts: their own add_adapter and save_lora_adapter."""
     from peft import LoraConfig
 
     other: Any = load_pipeline()

@@ -1,4 +1,4 @@
-"""Packets: what they carry, what refuses them, and what continuing without the history costs."""
+"""Packets: their content, what is refused, and the effect of continuing without the history."""
 
 import hashlib
 import json
@@ -357,7 +357,7 @@ class TestPacketsOfSomethingElse:
 
 
 class TestHandOffOfLatents:
-    """Relative error of the end against the stock run, with the history dropped at K."""
+    """Return the relative error of the result against the stock run if the history is dropped at K."""
 
     @pytest.mark.parametrize("scheduler", ["DDIM", "Euler", "EulerAncestral", "DDPM", "LCM"])
     def test_one_step_schedulers_lose_nothing(self, tiny: Tiny, scheduler: str) -> None:

@@ -1,7 +1,7 @@
-"""Finish many denoising runs in a process that knows nothing but files: `python resume_worker.py FOLDER`.
+"""Finish many denoising runs in a process that has only files: `python resume_worker.py FOLDER`.
 
-FOLDER/jobs.json lists the jobs, FOLDER/pipelines holds what `save_pretrained` wrote, packets lie beside.
-Writes FOLDER/results.safetensors: the final latents of every job, and its image where it asks for one.
+FOLDER/jobs.json lists the jobs, FOLDER/pipelines has the output of `save_pretrained`, and FOLDER has the packets.
+Writes FOLDER/results.safetensors: the final latents of every job, and its image if the job asks for one.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Images from the call that runs the last steps: those of `decode(run_segment(...))`, byte for byte."""
+"""Images from the call that runs the last steps equal those of `decode(run_segment(...))` byte for byte."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def pixels(images: Any) -> list[bytes]:
 
 @pytest.mark.parametrize(("family", "scheduler"), CASES)
 def test_the_images_are_those_of_a_second_call(tiny: Any, family: str, scheduler: str) -> None:
-    """From every step, the last included, where no step is left; and those of the stock pipeline."""
+    """From every step, including the last, where no step remains; and equal to the stock pipeline's."""
     pipe = tiny(family)
     pipe.scheduler = scheduler_of(family, scheduler)
     plan = plan_of(pipe)
@@ -98,7 +98,7 @@ def test_bfloat16_gives_the_same_images_too() -> None:
 
 
 def test_the_text_is_encoded_once(tiny: Any) -> None:
-    """What the second call cost; steps are counted and told as by `run_segment`."""
+    """This includes the cost of the second call. Steps are counted and reported as by `run_segment`."""
     pipe = tiny("sd1")
     pipe.scheduler = scheduler_of("sd1", "PNDM")
     plan = plan_of(pipe, guidance_scale=1.0)
@@ -129,7 +129,7 @@ def test_what_run_segment_refuses_is_refused_at_every_step(tiny: Any) -> None:
 @pytest.mark.parametrize("family", ["sd1", "flux"])
 @pytest.mark.parametrize("boundary", [0, 2, 4])
 def test_stages_finish_with_the_weights_that_they_run_with(family: str, boundary: int) -> None:
-    """Boundary at the start, in the middle, and at the end, where no step is the personal stage's."""
+    """The boundary at the start, in the middle, and at the end, where the personal stage has no step."""
     pipe = tiny_pipeline(family)
     plan = with_boundary(plan_of(pipe), boundary)
     install(pipe, SharedState("base", **moved(pipe, "shared")))
@@ -149,7 +149,7 @@ def test_stages_finish_with_the_weights_that_they_run_with(family: str, boundary
 
 
 def moved(pipe: Any, name: str) -> dict[str, Any]:
-    """Factors whose B is not zero, so that the shared stage differs from the base."""
+    """Factors with a nonzero B, so that the shared stage differs from the base."""
     fresh = new_adapter(pipe, generator=rng(0, name))
     noise = rng(1, name)
     adapter = fresh.with_tensors(

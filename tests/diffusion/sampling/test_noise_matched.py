@@ -1,4 +1,4 @@
-"""Received latents resumed at their own noise level."""
+"""Received latents, resumed at their own noise level."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Segments beside exactness: counts, noise streams, batches, refusals, a pipeline left as it was."""
+"""Properties of segments besides exactness: counts, noise streams, batches, refusals, an unchanged pipeline."""
 
 import json
 import math

@@ -1,8 +1,8 @@
-"""A split run equals the unsplit stock run bit for bit, whatever the pipeline, the scheduler and the step.
+"""A split run equals the unsplit stock run bit for bit, for every pipeline, scheduler and step.
 
-Reference: the stock pipeline with the stock scheduler; where the prompt changes at K, the stock pipeline with
-its embeddings swapped by `callback_on_step_end`. The second part runs in one fresh process, from packets and
-saved pipelines.
+The reference is the stock pipeline with the stock scheduler. If the prompt changes at K, it is the stock pipeline
+whose embeddings `callback_on_step_end` swaps. The second part runs in one fresh process, from packets and saved
+pipelines.
 """
 
 import json

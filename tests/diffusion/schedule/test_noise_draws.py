@@ -1,4 +1,4 @@
-"""Which plans need a noise stream, against what the segments of a real run drew."""
+"""The plans that need a noise stream, compared with what the segments of a real run draw."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a plan holds, what changes its fingerprint, where the stage boundary falls."""
+"""The content of a plan, what changes its fingerprint, and the position of the stage boundary."""
 
 import json
 import math

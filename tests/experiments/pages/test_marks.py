@@ -1,4 +1,4 @@
-"""Marks by hand: which numbers they take, how these are compared, and what is said of wrong marks."""
+"""Marks, by hand: the numbers that they cover, the comparison, and the errors for wrong marks."""
 
 import json
 
@@ -16,7 +16,7 @@ from fedaigc.metrics.intervals import Estimate
 
 @pytest.fixture(autouse=True)
 def functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few functions whose values are known, beside those of the pages."""
+    """Register a few functions with known values, besides those of the pages."""
     for name in ("_figures", "_claims", "_tables"):
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
 
@@ -101,7 +101,7 @@ def test_what_a_function_may_give() -> None:
 
 
 def outcome(text: str) -> tuple[list[str], list[str], int]:
-    """Differences, errors and the number of figures of a page."""
+    """Return differences, errors and the number of figures of a page."""
     found = check_page("page.md", text)
     return [what for _, what in found.differences], [what for _, what in found.errors], found.figures
 

@@ -1,4 +1,4 @@
-"""Every page against its records: `make docs-check`, and what it says where they differ."""
+"""All pages compared with their records, as `make docs-check` does, and its output for differences."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ MARKED = [page for page in ALL if "<!-- " in (ROOT / page).read_text(encoding="u
 
 
 def changed(text: str, number: Number) -> str:
-    """The page with another last digit in a number."""
+    """Return the page with another last digit in a number."""
     at = max(i for i in range(number.start, number.end) if text[i].isdigit())
     return text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :]
 
@@ -36,14 +36,14 @@ def test_the_pages_that_argue_have_marks() -> None:
 
 
 def rendered(text: str) -> str:
-    """A page as HTML, without comments, and without white space that does not show."""
+    """Return a page as HTML, without comments and without invisible white space."""
     html = re.sub(r"<!--.*?-->", "", MarkdownIt("commonmark", {"html": True}).enable("table").render(text))
     return re.sub(r"\s*(<[^>]*>)\s*", r"\1", re.sub(r"\s+", " ", html))
 
 
 @pytest.mark.parametrize("page", MARKED)
 def test_marks_do_not_show(page: str) -> None:
-    """The page without its marks is the same to a reader: no mark ends a paragraph or a table."""
+    """Readers see the same page without its marks: no mark ends a paragraph or a table."""
     text = (ROOT / page).read_text(encoding="utf-8")
     bare = re.sub(r"^<!-- /?table.*-->\n", "", text, flags=re.MULTILINE)
     assert rendered(text) == rendered(re.sub(r"<!--.*?-->", "", bare))
@@ -51,7 +51,7 @@ def test_marks_do_not_show(page: str) -> None:
 
 @pytest.mark.parametrize("page", MARKED)
 def test_each_changed_digit_of_a_marked_figure_is_found(page: str) -> None:
-    """All at once: every one must be named, with its line, what stands there and what the record gives."""
+    """All errors are reported at once, with the line, the stated value and the value of the record."""
     text = (ROOT / page).read_text(encoding="utf-8")
     right = check_page(page, text)
     digits = [number for number in right.covered if number.text[-1].isdigit()]  # some are words
@@ -94,7 +94,7 @@ def test_a_changed_digit_in_any_generated_table_is_found_and_written_back() -> N
 
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A page with one wrong digit, where the command looks for pages."""
+    """A page with one wrong digit, in the folder where the command looks for pages."""
     monkeypatch.setattr(check, "ROOT", tmp_path)
     page = tmp_path / "docs" / "model.md"
     page.parent.mkdir()

@@ -1,4 +1,4 @@
-"""Tables and figures of studies, by hand and against the files of the records."""
+"""Tables and figures of studies, by hand and compared with the files of the records."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Losses = Callable[[int], tuple[float, float]]
 
 
 def row(name: str, losses: Losses, finished: tuple[int, ...] = SEEDS) -> RowResults:
-    """A row with the losses of two clients by seed; it should have five seeds."""
+    """Return a row with the losses of two clients by seed, of five expected seeds."""
     records: dict[int, dict[str, Any]] = {
         seed: {
             "status": "finished",
@@ -39,7 +39,7 @@ def row(name: str, losses: Losses, finished: tuple[int, ...] = SEEDS) -> RowResu
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Gives results to the functions in place of the records of strategies.toml."""
+    """Pass results to the functions in place of the records of strategies.toml."""
     study = read_study(ROOT / "experiments" / "configs" / "strategies.toml")
 
     def give(*rows: RowResults) -> None:
@@ -125,7 +125,7 @@ def test_rows_below_the_reference_under_each_seed(given: Callable[..., None]) ->
 
 @pytest.fixture(scope="module")
 def losses() -> dict[str, list[float]]:
-    """The mean loss at the edge of each row of the study of bytes, by seed, from the files as they are."""
+    """Return the mean loss at the edge of each row of the study of bytes, by seed, read directly from the files."""
     found: dict[str, dict[int, float]] = {}
     for path in sorted((RECORDS / "bytes").glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))

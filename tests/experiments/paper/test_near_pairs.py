@@ -1,4 +1,4 @@
-"""What two draws of near pairs would show by their objects alone."""
+"""The results of two draws of near pairs, as predicted from their objects alone."""
 
 from collections.abc import Sequence
 from typing import Any

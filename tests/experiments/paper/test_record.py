@@ -1,4 +1,4 @@
-"""Records of pictures: estimates by target object, comparisons, and the same again without the model."""
+"""Records of pictures: estimates by target object, comparisons, and recomputation without the model."""
 
 import argparse
 import copy
@@ -54,7 +54,7 @@ def options(**given: Any) -> argparse.Namespace:
 
 
 def test_estimates_are_by_object() -> None:
-    """Objects have 2 of 2, 2 of 2 and 1 of 2: no draw of three objects is below one half or above one."""
+    """The objects have 2 of 2, 2 of 2 and 1 of 2, so every draw of three objects has a mean from one half to one."""
     found = record()
     summarise(found, ())
     row = found["rows"][0]
@@ -67,7 +67,7 @@ def test_estimates_are_by_object() -> None:
 
 
 def test_rows_of_the_same_pairs_are_compared_picture_by_picture() -> None:
-    """The differences lie in two of three objects, one each: of four swaps two are as far, so p = .5."""
+    """Two of three objects differ, by one picture each: two of four sign swaps are as extreme, so p = .5."""
     found = record()
     summarise(found, [Comparison({"run": "a"}, {"run": "b"}, ("judge", "object"))])
     (one,) = found["comparisons"]

@@ -1,4 +1,4 @@
-"""A device under mutated messages and bytes: no exception, nothing lost, no reply much slower, memory flat.
+"""A device with mutated messages and bytes: no exceptions, no losses, no slow replies, constant memory.
 
 For ten minutes: `python -m experiments.privacy.fuzz --side device`.
 """

@@ -1,4 +1,4 @@
-"""A server under mutated replies: its readers refuse them, rounds and generations end, records stay sound.
+"""A server with mutated replies: readers refuse them, rounds and generations finish, records stay valid.
 
 For ten minutes: `python -m experiments.privacy.fuzz --side server`.
 """

@@ -1,6 +1,6 @@
-"""The memoriser in small: two private pictures of one hand, and a server that wants them.
+"""A small memoriser: a hostile server attacks a home with two private pictures of one style.
 
-At b8a6c4d there were no limits: what `limited=False` shows here is what every agent did there.
+At b8a6c4d there were no limits: every agent behaved as this one does with `limited=False`.
 """
 
 from pathlib import Path
@@ -23,8 +23,9 @@ MEMORISER = Attack("memoriser", 100, 1, 32, 3e-3, 1.0, 4, None)
 
 @pytest.mark.slow
 def test_the_memoriser_gets_pictures_without_limits_and_none_with_the_defaults(tmp_path: Path) -> None:
-    """Without: both pictures 3 dB and more above the best of 400 others. With: no order is answered; and as
-    many orders as the limits leave, each from the weights of the one before, are no better than chance.
+    """Without limits, both pictures are at least 3 dB closer than the best of 400 others. With limits, the order is
+    refused, and as many orders as the limits permit, each from the weights of the previous one, are no better than
+    chance.
     """
     private = target("blob", PICTURES, SAMPLES, 0)
 

@@ -1,13 +1,13 @@
-"""A hostile server cannot read private prompts off the replies to its orders to finish them.
+"""A hostile server cannot infer private prompts from the replies to its orders to finish.
 
-The whole attack, the search and the records are `experiments.privacy.prompt_extraction`; here they run on a
-small model and a handful of prompts.
+The whole attack, the search and the records are in `experiments.privacy.prompt_extraction`. Here they run on a small
+model with a few prompts.
 
-At b8a6c4d `test_bisection_by_overflow_learns_nothing` fails: INSTALL took any residual and a plan named any
-scheduler, so a cross-attention that overflows for half of the candidates, under a scheduler that samples
-tokens from softmax(model output), ended as `internal` for that half and as `plan_refused` for the other; the
-tasks waited on, and every prompt was the only candidate left after 6 questions or so. The other tests use
-orders of a form that b8a6c4d did not know.
+At b8a6c4d, `test_bisection_by_overflow_learns_nothing` fails: INSTALL accepted any residual and a plan any
+scheduler. A cross-attention that overflows for half of the candidates, with a scheduler that samples tokens from
+softmax(model output), ended as `internal` for this half and as `plan_refused` for the other. The tasks continued to
+wait, and after about 6 questions each prompt was the only remaining candidate. The other tests use orders in a
+format that b8a6c4d did not support.
 """
 
 from collections.abc import Callable, Sequence
@@ -76,7 +76,7 @@ def _present_oracle(victim: Victim) -> Callable[[np.ndarray, Sequence[int]], lis
 
 
 def _numbers(replies: Sequence[RecordDict]) -> list[int]:
-    """Equal numbers for equal replies."""
+    """Return equal numbers for equal replies."""
     texts = [
         repr(sorted((name, sorted(record.items())) for name, record in reply.items())) for reply in replies
     ]

@@ -1,4 +1,4 @@
-"""The configuration: validated once, nearest name for an unknown key, one string through Flower."""
+"""The configuration: validated once, with the nearest name for an unknown key, and sent through Flower as text."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard: one a round and figure, also when a run goes on after a cut."""
+"""Scalars for TensorBoard: one per round and figure, also if a run resumes after an interruption."""
 
 import json
 import subprocess
@@ -61,7 +61,7 @@ def test_without_tensorboard_the_command_to_install_it_is_told(
 
 
 def test_a_killed_run_goes_on_through_the_command_line(make_run: MakeRun) -> None:
-    """`simulate --resume` after one round ends as two rounds at once do; without it, the run begins anew."""
+    """`simulate --resume` after one round has the same result as two rounds at once. Without it, the run restarts."""
     whole = make_run("whole", generation={"enabled": False})
     run_in_process(whole)
     config = make_run("cut", generation={"enabled": False})

@@ -1,7 +1,7 @@
-"""A run outlives a damaged or poisoned checkpoint, and a round in which every device diverges.
+"""A run survives a damaged or poisoned checkpoint, and a round in which every device diverges.
 
-Finding 4. Before (commit b8a6c4d) there was one checkpoint: a damaged one, or one from which all devices
-diverge, ended the run at every attempt to resume it.
+At b8a6c4d, there was one checkpoint. If it was damaged, or if all devices diverged from it, every attempt to resume
+the run failed.
 """
 
 from collections.abc import Collection
@@ -39,7 +39,7 @@ def upto(config: FederationConfig, count: int) -> FederationConfig:
 
 
 def poison(path: Path, value: float) -> None:
-    """Other weights, in a file that is otherwise as it was written."""
+    """Write other weights into an otherwise unchanged file."""
     header, parts = read_parts(path)
     parts["shared"] = {name: torch.full_like(tensor, value) for name, tensor in parts["shared"].items()}
     write_parts(path, header, parts)
@@ -96,7 +96,7 @@ def test_a_new_run_does_not_go_back_to_another_run_s_state(make_run: MakeRun) ->
 
 
 def diverging_in(numbers: Collection[int], when: Any = lambda received: True) -> Change:
-    """All devices diverge in these rounds, from states that `when` holds for."""
+    """Make all devices diverge in these rounds, from states that satisfy `when`."""
 
     def change(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
         if kind != Ask.TRAIN:
@@ -108,7 +108,7 @@ def diverging_in(numbers: Collection[int], when: Any = lambda received: True) ->
 
 
 def test_a_run_leaves_a_state_from_which_all_devices_diverge(make_run: MakeRun) -> None:
-    """Weights of 2000 are within all bounds; here no device can train from them."""
+    """Weights of 2000 are within all bounds, but no device here can train from them."""
     config = make_run(generation=QUIET, rounds={"count": 2})
     run_in_process(config)
     poison(config.output / CHECKPOINT, 2e3)
@@ -125,7 +125,7 @@ def test_a_run_leaves_a_state_from_which_all_devices_diverge(make_run: MakeRun) 
 
 
 def test_a_round_in_which_all_diverge_costs_a_round_and_not_the_run(make_run: MakeRun) -> None:
-    """Before: UserError. The second time it is no state's fault, and the user is told; the run can go on."""
+    """At b8a6c4d: UserError. The second time, the state is not the cause: the user is told and can resume the run."""
     config = make_run(generation=QUIET, rounds={"count": 5})
     record = run_with(config, diverging_in({3}))
     assert [done.fell_back_to for done in record.rounds] == [None, None, 1, None, None]
@@ -155,7 +155,7 @@ def test_a_minority_that_says_it_diverged_sends_no_run_back(make_run: MakeRun) -
 
 
 def test_a_device_keeps_nothing_of_a_round_that_diverged(make_run: MakeRun) -> None:
-    """Before: the strategy's memory of that round, not finite, was what the next one started from."""
+    """At b8a6c4d, the next round started with the memory of that round, which was not finite."""
     config = make_run(generation=QUIET, training=DIVERGING, rounds={"count": 1, "strategy": "scaffold"})
     device, rule = SimulatedHost(0, config).open_device(), load_strategy("scaffold")
     shared = initial_shared_state(config)

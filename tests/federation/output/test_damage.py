@@ -1,4 +1,4 @@
-"""Files that were damaged are told by name, never taken for what was written, and never passed over."""
+"""Damaged files are reported by name, and are neither used nor ignored."""
 
 from pathlib import Path
 

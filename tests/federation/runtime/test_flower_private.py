@@ -1,4 +1,4 @@
-"""What is used of Flower beyond its public packages is in one module, and is still there in this release."""
+"""One module has everything that is used of Flower beyond its public packages, and this release still has it."""
 
 import ast
 import importlib
@@ -43,7 +43,7 @@ def test_every_name_is_still_there(name: str) -> None:
 
 
 def test_type_checkers_and_the_running_program_know_the_same_names() -> None:
-    """The names stand twice: once as imports, which are never run, and once in a table."""
+    """The names occur twice: in imports that are never executed, and in a table."""
     tree = ast.parse(Path(flower_private.__file__).read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     imported = {
@@ -57,7 +57,7 @@ def test_type_checkers_and_the_running_program_know_the_same_names() -> None:
 
 @pytest.mark.parametrize("line", LOG_LINES)
 def test_flower_still_writes_this_line(line: str) -> None:
-    """As text of a source file: a device's connection is told by these lines alone."""
+    """In Flower's source text, since only these lines report a device's connection."""
     texts = (file.read_text(encoding="utf-8") for file in FLOWER.rglob("*.py"))
     assert any(line in text for text in texts), f"no file of flwr {flwr.__name__} has {line!r}"
 

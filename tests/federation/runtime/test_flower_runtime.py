@@ -1,7 +1,4 @@
-"""The launcher of Flower's own simulation.
-
-The app package, the environment, true status, nothing left behind.
-"""
+"""The launcher of Flower's own simulation: app package, environment, true status, no leftovers."""
 
 import contextlib
 import io
@@ -26,7 +23,7 @@ from tests.small_run import MakeRun, images
 
 
 def test_the_app_package_carries_no_code(tmp_path: Path) -> None:
-    """Flower's own builder accepts it, and the library is not shadowed by a copy."""
+    """Flower's own builder accepts the app, which does not shadow the library by a copy."""
     stage_app(tmp_path / "app")
     with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(tmp_path / "app"))) as package:
         names = set(package.namelist())
@@ -52,7 +49,7 @@ MARK = "FEDAIGC_TEST"
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[int]]:
-    """Which processes are there that this test started, also those that detached themselves."""
+    """Return the running processes that this test started, including detached ones."""
     mark = uuid.uuid4().hex
     monkeypatch.setenv(MARK, mark)
 
@@ -70,7 +67,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[int]]:
 def test_one_ray_worker_gives_the_run_that_this_process_gives(
     make_run: MakeRun, monkeypatch: Any, started: Callable[[], set[int]]
 ) -> None:
-    """Adapters and images, bit for bit; every reply is progress; no process and no folder is left."""
+    """Adapters and images agree bit for bit, every reply is reported as progress, and no process or folder remains."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     local, ray = make_run("local"), make_run("ray", backend="ray")
     run_in_process(local)
@@ -109,7 +106,7 @@ def test_two_ray_workers_give_the_same_run(make_run: MakeRun) -> None:
 def test_a_run_that_fails_is_an_error_with_the_server_s_reason(
     make_run: MakeRun, started: Callable[[], set[int]]
 ) -> None:
-    """`flwr run` itself exits 0 here."""
+    """`flwr run` itself exits with 0 here."""
     settings = {"num_inference_steps": 4, "num_shared_steps": 4, "scorer": "none"}
     config = make_run(backend="ray", rounds={"count": 0}, generation=settings)
     with pytest.raises(UserError, match="4"):

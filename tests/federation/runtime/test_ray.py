@@ -1,7 +1,7 @@
-"""Ray's ports, of a simulation with workers, take code from those alone who know the launch's token.
+"""Ray's ports in a simulation with workers accept code only with the token of the launch.
 
-At b8a6c4d they took it from everybody who reached them, from other machines too: Ray listens on the address
-of the machine, not on its loopback.
+At b8a6c4d, they accepted it from everybody, including other machines: Ray listens on the address of the machine, not
+on its loopback interface.
 """
 
 import os
@@ -30,7 +30,7 @@ print("ran as", ray.get(ray.remote(lambda: os.getuid()).remote()))
 
 
 def said_by(environment: dict[str, str], address: str) -> str:
-    """What a process prints that joins the cluster and has it run a function."""
+    """Return the output of a process that joins the cluster and has it run a function."""
     command = [sys.executable, "-c", JOIN, address]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

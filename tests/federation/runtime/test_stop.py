@@ -1,4 +1,4 @@
-"""A run under Flower that is told to end leaves no process and no folder, whatever it was doing."""
+"""A stopped run under Flower leaves no process and no folder, whatever it was doing."""
 
 import json
 import os
@@ -23,16 +23,16 @@ PATIENCE_S = 900.0
 
 @pytest.fixture
 def scratch() -> Iterator[Path]:
-    """A folder for temporary files whose path is short: Ray puts sockets under it."""
+    """A folder for temporary files with a short path, since Ray puts sockets into it."""
     folder = Path(tempfile.mkdtemp(prefix="ft-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def started_in(scratch: Path) -> dict[int, str]:
-    """Living processes of a launch with their folder below this one, and their names.
+    """Return the living processes of a launch with a working folder below this one, and their names.
 
-    By the folder that they work in, for Ray's agents write their titles over their environment.
+    They are found by the working folder, since Ray's agents overwrite their environment with their titles.
     """
     found = {}
     for process in psutil.process_iter():
@@ -54,7 +54,7 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
 
 
 def launch(config: FederationConfig, scratch: Path) -> "subprocess.Popen[str]":
-    """`fedaigc simulate`, as a user starts it, with its temporary files in the folder."""
+    """Start `fedaigc simulate` as a user does, with its temporary files in the folder."""
     text = f"""
 homes = {json.dumps(str(config.homes))}
 output = {json.dumps(str(config.output))}
@@ -117,7 +117,7 @@ time.sleep(600)
 
 
 def test_a_process_that_wrote_over_its_environment_is_stopped_too() -> None:
-    """As Ray's agents do; its parent ends first, so that neither the tag nor a parent tells whose it is."""
+    """As with Ray's agents, the parent ends first, so neither the tag nor a parent identifies the process."""
     tag = "a-tag-of-this-test"
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],
@@ -147,7 +147,7 @@ def test_a_process_that_wrote_over_its_environment_is_stopped_too() -> None:
 def test_a_signal_ends_a_run_and_all_that_it_started(
     make_run: MakeRun, scratch: Path, moment: str, number: signal.Signals
 ) -> None:
-    """Told twice, as `timeout` does, it still cleans up, and then ends with 128 + signal or of the second."""
+    """After two signals, as from `timeout`, it still cleans up, and then ends with 128 plus one of the signals."""
     config = make_run()
     process = launch(config, scratch)
     try:

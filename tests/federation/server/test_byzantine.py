@@ -1,8 +1,7 @@
-"""One hostile device: its update takes no part, the run goes on, and honest devices are none the worse.
+"""One hostile device: its update is not used, the run continues, and honest devices are not affected.
 
-Finding 4. Before (commit b8a6c4d) each of `ATTACKS` was folded in: 3e38 ended the run in the next round, the
-others moved the state as far as they claimed. What is new since is imported where it is used, so that the
-first tests run, and fail, there.
+At b8a6c4d, each of `ATTACKS` was aggregated: 3e38 ended the run in the next round, and the others changed the state
+as far as they claimed. Newer code is imported where it is used, so that the first tests run, and fail, there.
 """
 
 from collections.abc import Mapping
@@ -34,7 +33,7 @@ HOSTILE, CLIENTS = 1, 4
 
 
 def flip(times: float) -> Change:
-    """x - times (y - x) in place of y."""
+    """Return x - times (y - x) in place of y."""
 
     def change(content: RecordDict, client: int, kind: str, order: RecordDict) -> RecordDict:
         if kind != Ask.TRAIN or client != HOSTILE:
@@ -287,7 +286,9 @@ def test_nothing_moved_says_nothing_of_the_scale() -> None:
 
 
 def test_sizes_are_of_a_value_and_of_an_ordered_step() -> None:
-    """A moves by 3, B by 1 in both values: sqrt((9 + 9 + 1 + 1) / 4) = sqrt 5; at twice the steps half."""
+    """A moves by 3, B by 1 in both values: sqrt((9 + 9 + 1 + 1)
+    4) = sqrt 5, and half of it at twice the steps.
+    """
     from fedaigc.federation.server.update_bounds import update_sizes
 
     state = SharedState("base", {"l": (torch.zeros(1, 2), torch.ones(2, 1))}, 1, 1.0)
@@ -318,7 +319,7 @@ def test_factoring_the_same_product_anew_is_no_change() -> None:
 
 
 def test_rules_that_move_the_weights_in_every_other_round_are_let() -> None:
-    """As RoLoRA does: the effective change of an A-round was a twentieth of a B-round's."""
+    """As in RoLoRA, where the effective change of an A-round was a twentieth of that of a B-round."""
     from fedaigc.federation.server.update_bounds import UpdateBounds
 
     def state(size: float) -> SharedState:

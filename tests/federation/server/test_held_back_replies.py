@@ -1,8 +1,8 @@
-"""A device that announces a reply and holds its parts back, or sends parts that nobody can read.
+"""A device that announces a reply and holds its parts back, or sends unreadable parts.
 
-At 32ea354 the server waited for the parts of one announced reply, up to 80 minutes where one came every
-three, while the replies of all others ran out of time; and parts whose bytes were no protobuf, or that
-contained each other too deeply, ended the run.
+At 32ea354, the server waited for the parts of one announced reply, up to 80 minutes if one arrived every three, while
+all other replies missed their deadline. Parts that were no protobuf, or that contained each other too deeply, ended
+the run.
 """
 
 import time
@@ -54,7 +54,7 @@ class Parts:
         self.proto.ClearField("content")
 
     def with_content(self, parts: list[bytes]) -> "Parts":
-        """The same reply with these parts in place of its content; the last is the message's own."""
+        """Return the same reply with these parts as its content. The last part is that of the message."""
         for part in parts:
             validate_object_content(part)  # what a SuperLink looks at
         head, _, body = self.contents[self.proto.metadata.message_id].partition(HEAD_BODY_DIVIDER)
@@ -73,7 +73,7 @@ def part(kind: str, children: list[str], body: bytes) -> bytes:
 
 
 class Link:
-    """A SuperLink's side of a grid. replies: by message; held_back: those whose parts never come."""
+    """The SuperLink's side of a grid, with replies by message. Those in `held_back` never get their parts."""
 
     def __init__(
         self, replies: dict[str, Parts], held_back: Iterable[str] = (), expires_s: float = EXPIRES_S
@@ -103,7 +103,7 @@ class Link:
 
 
 class LinkedGrid(HttpGrid):
-    """Flower's grid, with `link` in place of its connection. Messages are called "0", "1", ..."""
+    """Flower's grid with `link` in place of its connection. Messages are called "0", "1", ..."""
 
     def __init__(self, link: Link) -> None:
         self.link = link

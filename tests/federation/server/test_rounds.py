@@ -1,4 +1,4 @@
-"""Rounds beyond the main path: formats, dropouts, deadlines, resuming, and the bytes that they cost."""
+"""Rounds beyond the main path: formats, dropouts, deadlines, resuming, and numbers of bytes."""
 
 import time
 from collections.abc import Collection, Iterable
@@ -27,7 +27,7 @@ QUIET = {"enabled": False}
 
 
 class CutOffGrid(LocalGrid):
-    """None of its nodes can be reached while the first `away` orders to train are out."""
+    """A grid whose nodes cannot be reached during the first `away` orders to train."""
 
     away = 0
 
@@ -49,9 +49,9 @@ def run_cut_off(config: FederationConfig, away: int) -> RunRecord:
 
 
 class ListeningGrid(LocalGrid):
-    """Keeps every message content that crosses, and never answers for some nodes.
+    """Records every message content, and never answers for some nodes.
 
-    As a SuperLink does, it has an error for an order whose time is over, whether the node replied or not.
+    Like a SuperLink, it returns an error for an order whose time is over, whether or not the node replied.
     """
 
     def __init__(self, *args: Any, mute: Collection[int] = (), **options: Any) -> None:
@@ -154,7 +154,7 @@ def test_a_client_that_is_late_leaves_the_round_without_its_update(make_run: Mak
 
 
 class SpoiledGrid(LocalGrid):
-    """The updates of one node cannot be read: Flower fails to, or its own format does not hold them."""
+    """The updates of one node cannot be read, because Flower fails or because its own format does not contain them."""
 
     spoiled = ""
 

@@ -1,4 +1,4 @@
-"""Continuous generation, and devices that come late: on the real apps, in this process."""
+"""Continuous generation, and devices that connect late, with the real apps in this process."""
 
 import json
 import shutil
@@ -103,7 +103,7 @@ def test_a_task_that_fails_on_its_device_is_tried_twice_and_then_left_to_its_own
 
 
 def test_a_task_that_its_device_names_for_ever_is_given_up(make_run: MakeRun) -> None:
-    """A device that forgets its attempts costs the server a few, not one at every poll."""
+    """A device that forgets its attempts costs the server a few attempts, and not one at every poll."""
     config = make_run(num_clients=1, prompts=("an apple on a table",), rounds={"count": 0})
     home = Home.open(config.home(0))
     shutil.rmtree(home.gallery)
@@ -120,17 +120,17 @@ def test_a_task_that_its_device_names_for_ever_is_given_up(make_run: MakeRun) ->
 
 
 class LateGrid(LocalGrid):
-    """The node of the last client is not there before the second round."""
+    """The node of the last client connects only before the second round."""
 
     rounds = 0
 
     def get_node_ids(self) -> list[int]:
-        """The nodes, the last one late."""
+        """Return the nodes, of which the last is late."""
         ids = list(self._contexts)
         return sorted(ids if self.rounds >= 1 else ids[:-1])
 
     def push_messages(self, messages: Any) -> list[str]:
-        """Count the rounds that were ordered."""
+        """Count the ordered rounds."""
         messages = list(messages)
         self.rounds += any(message.metadata.message_type == Ask.TRAIN for message in messages)
         return super().push_messages(messages)
@@ -160,7 +160,7 @@ def test_a_bound_device_that_comes_late_joins_the_next_round(
 
 
 def test_a_message_is_worth_nothing_after_its_deadline(make_run: MakeRun) -> None:
-    """Flower delivers no message that is older than its time to live: it is the deadline."""
+    """Flower delivers no message after its time to live, which is the deadline."""
     seen: dict[str, set[float]] = {}
 
     def noting(message: Message, context: Context) -> Message:
@@ -177,7 +177,7 @@ def test_a_message_is_worth_nothing_after_its_deadline(make_run: MakeRun) -> Non
 
 
 def test_a_helper_with_a_packet_of_its_own_making_costs_the_sharing_only(make_run: MakeRun) -> None:
-    """Damaged, or of another step: no member gets it, over a simulated link either."""
+    """The packet is damaged or of another step, and no member receives it, even over a simulated link."""
     for bad in ("cut", "other step"):
         config = make_run(bad.replace(" ", "-"), num_clients=2, rounds={"count": 0})
         config = with_generation(config, executor=Executor.MEMBER, handoff="latents")

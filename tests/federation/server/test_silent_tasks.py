@@ -1,7 +1,7 @@
-"""Tasks of which nothing is disclosed have new names at every poll, and are served all the same.
+"""Tasks without a disclosure have new names at every poll, and are served nevertheless.
 
-Failed at b8a6c4d: under `silent` a device sent stable task ids, in the order of its queue, which link what it
-says over polls, runs and servers.
+At b8a6c4d this failed: under `silent`, a device sent constant task ids in the order of its queue, which link its
+replies over polls, runs and servers.
 """
 
 from pathlib import Path
@@ -37,7 +37,7 @@ def config(make_run: MakeRun) -> FederationConfig:
 
 
 def poll(config: FederationConfig, policy: Policy, agent: Agent | None = None) -> dict[str, list[str]]:
-    """What an agent, by default one that was just started, answers to the question what waits."""
+    """Return an agent's reply to the query for waiting tasks, by default of a freshly started agent."""
     agent = agent or Agent(config.home(0), AgentSettings(0, config.model, policy))
     reply = agent.answer(Ask.SIGNATURES, config.to_run_config()[RUN_CONFIG_KEY], body())
     return {key: list(values_of(reply)[key]) for key in ("tasks", "alone")}
@@ -69,7 +69,7 @@ def test_no_id_of_a_silent_task_is_sent_twice(config: FederationConfig, owners: 
 
 
 def test_what_runs_alone_under_another_policy_is_not_linked_either(config: FederationConfig) -> None:
-    """An id beside a signature stays: the signature links already, and groups are ordered by the ids."""
+    """An id with a signature is constant: the signature links replies already, and groups are ordered by ids."""
     one, two = poll(config, Policy.KIND), poll(config, Policy.KIND)
     ids = [task.task_id for task in queue(config).all()]
     assert one["tasks"] == two["tasks"] == ids[:2]
@@ -114,7 +114,7 @@ def test_an_order_by_name_draws_the_task_once(config: FederationConfig) -> None:
 
 
 def test_a_silent_task_that_always_fails_is_given_up(make_run: MakeRun) -> None:
-    """The server cannot count its attempts, for it has a new name each time: the device does."""
+    """The server cannot count the attempts of a task with changing names, so the device does."""
     config = asking(make_run(num_clients=1, prompts=PROMPTS[:1], rounds={"count": 0}), Policy.SILENT)
     gallery = config.home(0) / "gallery"
     gallery.rmdir()
@@ -142,7 +142,7 @@ def test_a_lost_table_costs_one_poll(config: FederationConfig, content: bytes) -
 
 
 def test_a_silent_run_serves_every_prompt_alone_and_repeats(make_run: MakeRun) -> None:
-    """The whole path: names in the server's plan and record, orders by name, pictures under the own ids."""
+    """The whole path: names in the server's plan and record, orders by name, and pictures under the real ids."""
     records, drawn = [], []
     for folder in ("one", "two"):
         config = asking(make_run(folder, num_clients=2, prompts=PROMPTS, rounds={"count": 0}), Policy.SILENT)

@@ -1,4 +1,4 @@
-"""What averaging rules weigh clients by: their examples, or all alike."""
+"""The weights of averaging rules: numbers of examples, or equal weights."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from tests.small_run import MakeRun
 
 
 class WatchedGrid(LocalGrid):
-    """Keeps what devices send in a round, by client."""
+    """Records what devices send in a round, by client."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -62,7 +62,7 @@ def run(config: FederationConfig) -> WatchedGrid:
 def test_a_round_averages_by_examples_or_alike(
     make_run: MakeRun, strategy: str, weighting: str | None, uniform: bool
 ) -> None:
-    """Devices of 2, 3 and 4 pictures; the mean of what they sent, in double precision."""
+    """Devices with 2, 3 and 4 pictures, and the mean of their updates in double precision."""
     options = {} if weighting is None else {"weighting": weighting}
     section = {"count": 1, "strategy": strategy, "options": options}
     config = make_run(rounds=section, generation={"enabled": False})

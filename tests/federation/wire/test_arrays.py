@@ -1,4 +1,4 @@
-"""Tensors through one flat buffer and back."""
+"""Tensors to one flat buffer and back."""
 
 from typing import Any
 

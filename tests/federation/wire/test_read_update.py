@@ -1,4 +1,4 @@
-"""What a client sends is checked before any strategy sees it, and Flower's FedAvg does the averaging."""
+"""Updates are checked before any strategy sees them, and Flower's FedAvg computes the mean."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Number formats on the wire: what survives, how far it is off, and what is refused."""
+"""Number formats on the wire: what is preserved, the size of errors, and what is refused."""
 
 from collections.abc import Mapping
 
