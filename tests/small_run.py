@@ -1,4 +1,4 @@
-"""A small pipeline on disk, and homes with a few pictures and prompts: real parts, of the smallest size."""
+"""A small pipeline on disk, and homes with few pictures and prompts: real parts of the smallest size."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ PROMPTS = ("an apple on a table", "a shiny lemon on a table", "a dog near a rive
 
 
 def save_small_model(folder: Path) -> None:
-    """Save a Stable Diffusion pipeline of 60,000 weights at 32 x 32 pixels, with the shipped tokenizer."""
+    """Save a Stable Diffusion pipeline of 60,000 weights at 32 x 32 pixels, with the embedded tokenizer."""
     from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -71,7 +71,7 @@ MakeRun = Callable[..., FederationConfig]
 
 
 def run_maker(small_model: Path, parent: Path) -> MakeRun:
-    """Return a function that makes a run's configuration and its homes below `parent`; keywords replace values."""
+    """Return a function that creates a run's configuration and its homes in `parent`. Keywords replace values."""
 
     def make(
         folder: str = "run", *, num_clients: int = 3, prompts: Sequence[str] = PROMPTS, **values: Any
@@ -110,7 +110,7 @@ def generation_of(record: RunRecord) -> GenerationRecord:
 
 
 def images(config: FederationConfig) -> dict[str, bytes]:
-    """The finished pictures of all devices, by task."""
+    """Return the finished pictures of all devices, by task."""
     found = {}
     for path in sorted(config.homes.glob("*/gallery/*.png")):
         found[path.name] = Image.open(path).tobytes()

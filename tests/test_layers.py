@@ -1,4 +1,4 @@
-"""Imports run one way."""
+"""Imports run in one direction."""
 
 import ast
 from pathlib import Path
@@ -28,7 +28,7 @@ LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in 
 
 
 def imported_modules(file: Path) -> set[str]:
-    """Every module that a file imports, anywhere in it."""
+    """Return every module that a file imports anywhere."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -41,7 +41,7 @@ def imported_modules(file: Path) -> set[str]:
 
 
 def package_of(module: str) -> str | None:
-    """The part after `fedaigc.`, or None for modules that are not ours."""
+    """Return the part after `fedaigc.`, or None for other modules."""
     parts = module.split(".")
     return parts[1] if parts[0] == "fedaigc" and len(parts) > 1 else None
 
@@ -86,7 +86,7 @@ MOST_FILES = 14
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
 def test_rooms_stay_small(room: Path) -> None:
-    """A reader finds a file by looking at a dozen names."""
+    """A reader finds a file by looking at about a dozen names."""
     files = [file.name for file in room.glob("*.py") if file.name != "__init__.py"]
     assert len(files) <= MOST_FILES, f"{room.relative_to(ROOT)} has {len(files)} files"
     assert (room / "__init__.py").exists(), f"{room.relative_to(ROOT)} does not say what it is"

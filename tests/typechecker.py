@@ -1,4 +1,4 @@
-"""Checks shapes and types in signatures while tests run; an int may stand for a float, as PEP 484 says."""
+"""Checks shapes and types in signatures while tests run. An int is accepted for a float, as in PEP 484."""
 
 from beartype import BeartypeConf, beartype
 

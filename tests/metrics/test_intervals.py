@@ -13,7 +13,7 @@ def test_wilson_interval_of_8_in_10_by_hand() -> None:
 
 
 def test_equal_clusters_widen_the_interval_as_far_as_their_number_says() -> None:
-    """Ten copies of each value carry no more than the values: the interval stays that of 30 clusters."""
+    """Ten copies of each value contain no more information, so the interval remains that of 30 clusters."""
     values = np.random.default_rng(0).normal(size=30)
     once = clustered_mean(values.tolist(), list(range(30)))
     copied = clustered_mean(np.repeat(values, 10).tolist(), np.repeat(np.arange(30), 10).tolist())
@@ -65,7 +65,7 @@ def test_swaps_of_single_pairs_are_mcnemars_exact_test() -> None:
 
 
 def test_pairs_of_one_cluster_count_once() -> None:
-    """Ten copies of every pair, in its cluster: nothing is known that was not known before."""
+    """Ten copies of every pair in its cluster add no information."""
     first, second = np.random.default_rng(1).normal(size=(2, 12))
     first += 0.5
     once = paired_difference(first.tolist(), second.tolist(), list(range(12)))
@@ -79,7 +79,7 @@ def test_pairs_of_one_cluster_count_once() -> None:
 
 
 def test_without_an_effect_p_is_below_a_twentieth_one_time_in_twenty() -> None:
-    """200 trials, an effect of each object that is none on average: binomial(200, .05), 99.9 % in 2 to 21."""
+    """200 trials with an effect per object that is zero on average: 99.9 % of binomial(200, .05) lies in 2 to 21."""
     small = 0
     for trial in range(200):
         random = np.random.default_rng(trial)
@@ -93,7 +93,7 @@ def test_without_an_effect_p_is_below_a_twentieth_one_time_in_twenty() -> None:
 
 
 def test_a_difference_in_one_cluster_alone_shows_nothing() -> None:
-    """Swapped, it is as far from zero: p = 1, whatever its size; in two clusters 2 of 4 swaps are: 1 / 2."""
+    """Swapped signs are equally extreme: p = 1 for any size; for two clusters, 2 of 4 swaps: 1 / 2."""
     assert paired_difference([1, 1, 1, 0], [0, 0, 1, 0], ["a", "a", "b", "c"]).p == 1.0
     assert paired_difference([1, 1, 1, 0], [0, 1, 0, 0], ["a", "a", "b", "c"]).p == pytest.approx(0.5)
 

@@ -12,7 +12,7 @@ def judge() -> Judge:
 
 
 def test_the_judge_reads_scenes_of_pairs_that_it_never_saw(judge: Judge) -> None:
-    """Fresh seeds; the card in judge.json has the exact figures, measured on 2,000."""
+    """Fresh seeds. The exact figures, measured on 2,000 scenes, are in judge.json."""
     drawn = list(draw_scenes(300, seed=20_001, triples=held_out_combinations()))
     verdicts = judge.score([image for _, image in drawn])
     pairs = [(verdict, scene) for verdict, (scene, _) in zip(verdicts, drawn, strict=True)]

@@ -66,7 +66,7 @@ def test_missing_weights_are_named_and_nothing_is_downloaded(
 def test_lpips_is_zero_for_equal_pictures_and_symmetric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenes: list[Image.Image]
 ) -> None:
-    """With a random backbone in the place of the published one: these laws hold for any."""
+    """With a random backbone in place of the published one, since these laws hold for any."""
     models = pytest.importorskip("torchvision").models
     torch.manual_seed(0)
     file = tmp_path / "checkpoints" / models.AlexNet_Weights.DEFAULT.url.rpartition("/")[2]

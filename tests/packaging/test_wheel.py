@@ -1,4 +1,4 @@
-"""The wheel works in a fresh environment, from another folder, without the network."""
+"""The wheel works in a fresh environment, from another folder, and without the network."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def test_the_wheel_carries_assets_and_notices_and_no_experiments(wheel: Path) ->
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment with the wheel; the dependencies, gigabytes of them, are read from this one."""
+    """A fresh environment with the wheel, which uses the dependencies (several gigabytes) of this one."""
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"

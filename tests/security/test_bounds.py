@@ -1,7 +1,7 @@
-"""Each item of the audit's eighth finding: what it cost or let in before, and that it is refused at once now.
+"""The items of an audit's finding on bounds: the earlier cost or access of each, and its immediate refusal now.
 
-At commit b8a6c4d they fail because what is refused here was taken, and those of time because it took as long
-as their docstrings say; what is honest was taken then and is taken now.
+At commit b8a6c4d, these tests fail because that code accepted what is refused here, and those on time because it took
+as long as their docstrings say. Honest messages were and are accepted.
 """
 
 import json
@@ -59,7 +59,7 @@ def agent(config: FederationConfig) -> Agent:
 
 @pytest.fixture
 def within() -> Callable[..., None]:
-    """Checks how much of this process's time has gone since the test began."""
+    """Return a check of how much processor time has passed since the test began."""
     began = time.process_time()
 
     def check(limit: float = SECOND) -> None:
@@ -69,7 +69,7 @@ def within() -> Callable[..., None]:
 
 
 def changed(config: FederationConfig, **values: Any) -> str:
-    """The configuration as a server sends it, with other values at dotted keys."""
+    """Return the configuration as a server sends it, with other values at dotted keys."""
     whole = json.loads(config.to_run_config()[RUN_CONFIG_KEY])
     for key, value in values.items():
         *path, last = key.split("__")
@@ -124,7 +124,7 @@ class TestConfiguration:
     def test_unknown_keys_cost_nothing(
         self, agent: Agent, config: FederationConfig, within: Callable[..., None], depth: int
     ) -> None:
-        """2,000 of them took 39 s, under the agent's lock: each had the whole schema made anew."""
+        """2,000 of them took 39 s under the agent's lock, since each built the whole schema again."""
         unknown = {f"a key that nobody knows {number}": number for number in range(2_000)}
         whole = json.loads(changed(config))
         (whole if depth == 1 else whole["generation"]).update(unknown)
@@ -138,7 +138,7 @@ class TestConfiguration:
         assert "characters" in (config.home(0) / "errors.log").read_text()
 
     def test_every_number_has_a_bound_of_its_own(self) -> None:
-        """So that one that is added later is not forgotten."""
+        """A test for bounds that are added later."""
         from fedaigc.bounds import CONFIG
 
         schema = FederationConfig.model_json_schema()
@@ -176,7 +176,7 @@ class TestPlans:
     def test_a_plan_that_would_take_the_whole_device_is_not_built(
         self, agent: Agent, config: FederationConfig, within: Callable[..., None], values: dict[str, Any]
     ) -> None:
-        """8,000 x 8,000 pixels kept a device for minutes and took 5.4 GB; 1e8 timesteps as much."""
+        """8,000 x 8,000 pixels took minutes and 5.4 GB on a device, and 1e8 timesteps as much."""
         shared = initial_shared_state(config)
         plan = generation.plan_generation(shared, config)
         order = FinishOrder(0, "0123456789abcdef", plan, 1, None)
@@ -202,7 +202,7 @@ class TestPlans:
 
 class TestManifests:
     def test_huge_whole_numbers_cost_nothing(self, within: Callable[..., None]) -> None:
-        """0.9 MB of them took 10.8 s: a sum of products of numbers of 4,300 digits."""
+        """0.9 MB of them took 10.8 s, for a sum of products of numbers with 4,300 digits."""
         text = json.dumps([[f"t{number}", [int("9" * 4_299)]] for number in range(200)])
         with pytest.raises(ValueError, match="number of 4299 characters"):
             Manifest.from_json(text)
@@ -234,7 +234,7 @@ class TestManifests:
 
     @pytest.mark.parametrize("header", ["(" * 200, "'''", "\x0c\\\n  x\n y", "{'shape': (" + "9" * 900])
     def test_an_array_s_header_raises_nothing_else(self, header: str) -> None:
-        """numpy's reader lets the errors of Python's tokenizer through, which ended a run."""
+        """NumPy's reader lets errors of Python's tokenizer through, which ended a run."""
         text = header.encode()
         with pytest.raises(ValueError, match=r"header|dimensions"):
             array_of(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(64))
@@ -245,7 +245,7 @@ def signatures(tasks: list[str], texts: list[str], alone: list[str], **more: Any
 
 
 def read_signatures(record: RecordDict, policy: Policy) -> Any:
-    """As the server reads them; b8a6c4d did not look at the policy."""
+    """Read signatures as the server does. b8a6c4d did not check the policy."""
     try:
         return messages.read_signatures(record, policy)
     except TypeError:
@@ -272,7 +272,7 @@ class TestTasks:
 
     @pytest.mark.parametrize("asked", [Policy.SILENT, Policy.GENERAL, Policy.KIND, Policy.EXACT])
     def test_more_than_was_asked_for_is_refused(self, asked: Policy) -> None:
-        """A device could have others' prompts grouped with its own text, and enter it into the record."""
+        """A device could group others' prompts with its own text, and enter this text into the record."""
         order = (Policy.SILENT, Policy.GENERAL, Policy.KIND, Policy.EXACT, Policy.OPEN)
         told = open_signature(0) if asked is Policy.EXACT else closed(order[order.index(asked) + 1])
         with pytest.raises(ValueError, match="discloses more"):
@@ -306,7 +306,7 @@ class TestTasks:
             read_signatures(signatures([], [], [IDS[0]] * 2), Policy.KIND)
 
     def test_grouping_compares_a_bounded_number(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of 3,000 open signatures all 4.5 million pairs were compared, half a minute and more."""
+        """All 4.5 million pairs of 3,000 open signatures were compared, which took more than half a minute."""
         compared = 0
 
         def wu_palmer(self: Taxonomy, a: str, b: str, *, among: object = None) -> float:
@@ -321,7 +321,7 @@ class TestTasks:
         assert compared <= 256 * len(IDS)
 
     def test_closed_signatures_are_few(self) -> None:
-        """Whatever the number of tasks: all that can be said under three policies."""
+        """Whatever the number of tasks, with all possible disclosures under three policies."""
         things, places = public_nouns(Role.OBJECT), public_nouns(Role.PLACE)
         assert len(things) * len(places) < 500
 
@@ -363,7 +363,7 @@ class TestPackets:
     def helper(
         self, pipe: Any, plan: Any, config: FederationConfig, latents: Any, history: Any = None
     ) -> Any:
-        """The server's reading of a helper's packet of these latents."""
+        """Read a helper's packet with these latents as the server does."""
         state = replace(initial_state(pipe, plan, 1), step=2, latents=latents, history=history or {})
         record = messages.shared_steps_record(SharedSteps(pack(state, plan), 2, 4))
         order = ShareOrder(0, "0" * 16, "a fruit on a table", 1, plan, 2)
@@ -388,7 +388,7 @@ class TestPackets:
     def test_the_server_refuses_another_shape_or_size(
         self, pipe: Any, plan: Any, config: FederationConfig, latents: torch.Tensor
     ) -> None:
-        """A member went on with what it got: 86 s in place of 1.1."""
+        """A member continued with the received packet, which took 86 s instead of 1.1 s."""
         with pytest.raises(PacketError):
             self.helper(pipe, plan, config, latents)
 
@@ -438,7 +438,7 @@ class TestMessages:
         finish = FinishOrder(0, "0" * 16, plan, 3, b"packet")
 
         def order(read: Callable[..., Any]) -> Callable[[RecordDict], Any]:
-            """b8a6c4d read the plan itself; now the device builds it."""
+            """b8a6c4d read the plan itself, which the device now builds."""
             build = (lambda request: plan,) if "build" in signature(read).parameters else ()
             return lambda record: read(record, 0, *build)
 
@@ -533,7 +533,7 @@ class TestMessages:
     @pytest.mark.parametrize("what", ["records", "values", "list", "key", "arrays"])
     @pytest.mark.parametrize("in_bytes", [True, False])
     def test_a_message_of_very_many_parts_is_not_unpacked(self, what: str, in_bytes: bool) -> None:
-        """Flower took any: 200 arrays of an update cost a server seconds of copying."""
+        """Flower accepted any number: 200 arrays in an update cost a server seconds of copying."""
         from flwr.common.serde import recorddict_to_proto
 
         from fedaigc.federation.wire.record_bounds import check_records
@@ -553,7 +553,7 @@ class TestMessages:
 
 
 class TestRecords:
-    """What a client says enters the server's record as numbers, patterns and words of closed lists."""
+    """Text of a client enters the server's record only as numbers, patterns and words of closed lists."""
 
     def update(self, config: FederationConfig, **losses: float) -> tuple[RecordDict, Received]:
         received = Received(initial_shared_state(config), 1)
@@ -561,7 +561,7 @@ class TestRecords:
         return messages.update_record(sent, received, "float32", numpy_rng(0, "w")), received
 
     def read(self, record: RecordDict, received: Received) -> Update:
-        """As the server reads it, which ordered two steps; b8a6c4d did not compare them."""
+        """Read an update as a server that ordered two steps. b8a6c4d did not compare the number of steps."""
         ordered = {"num_steps": 2} if "num_steps" in signature(read_update).parameters else {}
         return read_update(record, 0, received, load_strategy("fedavg"), "float32", **ordered)
 
@@ -637,8 +637,8 @@ class TestRecords:
 
 
 def test_the_log_of_a_home_takes_a_bounded_text_without_control(tmp_path: Path) -> None:
-    """An error quotes what came: 100 MB of it, colours of a terminal, or half of a character, at which the
-    log itself failed and the error came out of the agent.
+    """An error quoted the received text: 100 MB of it, terminal colours, or half of a character, for which the log
+    itself failed and the error left the agent.
     """
     Home.open(tmp_path / "home")
     note_error(tmp_path / "home", "first\n" + "\x1b[31m\ud800" * 1_000_000 + "\nlast\n")
@@ -659,7 +659,7 @@ def scheduler_cases() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("family", "name"), scheduler_cases())
 def test_no_scheduler_s_honest_packet_is_refused(family: str, name: str) -> None:
-    """Of a network with random weights, guided strongly: whose values are larger than a trained one's."""
+    """For a strongly guided network with random weights, whose values are larger than those of a trained one."""
     from fedaigc.diffusion.handoff.packing import check_magnitude
     from fedaigc.diffusion.sampling.segment import latents_shape
 

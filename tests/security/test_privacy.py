@@ -1,4 +1,4 @@
-"""What leaves a client, recorded on the real path through the Flower client app, holds nothing private."""
+"""Messages of a client, recorded on the real path through the Flower client app, contain nothing private."""
 
 import base64
 import gzip
@@ -150,7 +150,7 @@ def detector(
 
 
 def plain(reply: Message) -> dict[str, Any]:
-    """All that a reply holds, as plain data."""
+    """Return everything in a reply as plain data."""
     if reply.has_error():
         return {"error": {"code": reply.error.code, "reason": reply.error.reason}}
     return {name: _plain_record(record) for name, record in reply.content.items()}
@@ -166,7 +166,7 @@ def _plain_record(record: Any) -> dict[str, Any]:
 
 
 class RecordingGrid(LocalGrid):
-    """A local grid that keeps what the clients answered."""
+    """A local grid that records the replies of the clients."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -190,7 +190,7 @@ def recorded(config: FederationConfig, devices: dict[int, Device]) -> list[tuple
 
 
 def _disturb(grid: LocalGrid, config: FederationConfig, device: Device) -> None:
-    """Send the first client what it cannot obey."""
+    """Send the first client messages that it cannot obey."""
     task_id = device.prompts.all()[0].task_id
     node = grid.get_node_ids()[0]
     finish = FinishOrder(0, task_id, _plan(config), noise_seed=1, packet=None)
@@ -271,17 +271,17 @@ def test_the_secrets_are_there_to_be_found(secrets: Secrets) -> None:
 
 
 class Mutant(Device):
-    """A device that leaks: `leak` changes what a message carries."""
+    """A device that leaks: `leak` changes the content of a message."""
 
     form: ClassVar[str]
 
     def share(self, *args: Any, **options: Any) -> Any:
-        """The packet, with the secret behind it."""
+        """Append the secret to the packet."""
         steps = super().share(*args, **options)
         return replace(steps, packet=steps.packet + self._in_bytes())
 
     def train(self, *args: Any, **options: Any) -> Any:
-        """The update, with the secret among its weights or in the names of its metrics."""
+        """Put the secret among the weights of the update, or into the names of its metrics."""
         update = super().train(*args, **options)
         buffer = flatten(update.tensors)
         hidden = self._in_numbers()
@@ -380,7 +380,7 @@ IN_UPDATES = {
 
 
 def _ask(config: FederationConfig, kind: Ask, content: RecordDict) -> dict[str, Any]:
-    """The first client's answer to one message, as plain data."""
+    """Return the first client's reply to one message as plain data."""
     with in_process_run(config) as run_id:
         grid = LocalGrid(client_app.app, num_clients=1, run_config=config.to_run_config(), run_id=run_id)
         (reply,) = grid.send_and_receive([Message(content, grid.get_node_ids()[0], kind.value)])

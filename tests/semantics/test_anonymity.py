@@ -1,8 +1,8 @@
-"""Anonymity counts who would say it: at least m objects of Scenes produce what a device discloses.
+"""Anonymity counts prompts: at least m objects of Scenes produce what a device discloses.
 
-Failed at b8a6c4d: all mammals say "a mammal", so "an animal" was the bird and "a thing" the man, with
-certainty; under `general` "a person" passed by its ten places; and answers under two minima or policies could
-be intersected.
+At b8a6c4d this failed: all mammals produced "a mammal", so "an animal" was certainly the bird and "a thing" the man.
+Under `general`, "a person" passed because of its ten places. Answers under two minima or policies could be
+intersected.
 """
 
 import os
@@ -27,14 +27,14 @@ CONCEPTS = sorted(Taxonomy.load().graph)
 
 
 def told(thing: str, place: str, policy: Policy, minimum: int, relation: Relation = Relation.ON) -> Any:
-    """What a device says of a prompt with these concepts."""
+    """Return what a device discloses of a prompt with these concepts."""
     return disclose(ParsedPrompt("", thing, relation, place, ()), policy, Taxonomy.load(), minimum)
 
 
 @pytest.mark.parametrize("policy", CLOSED)
 @pytest.mark.parametrize("minimum", [2, 3, 4, 5, 6, 10, 24])
 def test_at_least_m_objects_produce_every_signature_of_a_public_prompt(policy: Policy, minimum: int) -> None:
-    """The 240 public prompts in a relation: as many objects say the same at one place, or nothing is said."""
+    """The 240 public prompts of a relation: m objects produce the same at one place, or nothing is disclosed."""
     producers: defaultdict[Signature | None, Counter[str]] = defaultdict(Counter)
     for thing, place in product(OBJECTS, PLACES):
         signature = told(thing, place, policy, minimum)
@@ -51,7 +51,7 @@ def test_at_least_m_objects_produce_every_signature_of_a_public_prompt(policy: P
 def test_nor_has_any_other_prompt_a_signature_of_its_own(
     thing: str, place: str, policy: Policy, minimum: int
 ) -> None:
-    """A lizard is no public prompt; the word for it is one that at least m public objects produce, too."""
+    """A lizard is not in a public prompt. The word for it is one that at least m public objects produce, too."""
     signature = told(thing, place, policy, minimum)
     assert sum(told(other, place, policy, minimum) == signature for other in OBJECTS) >= minimum
     if policy is Policy.GENERAL:
@@ -70,7 +70,7 @@ def test_nor_has_any_other_prompt_a_signature_of_its_own(
 def test_answers_to_several_questions_cannot_be_intersected(
     thing: str, place: str, policy: Policy, minimum: int, asked: Policy, more: int
 ) -> None:
-    """A server may ask under a quieter policy and with a larger m, which tells it nothing more."""
+    """A server may ask under a more restrictive policy and with a larger m, which reveals nothing more."""
     quieter = max(policy, asked, key=CLOSED.index)
     own, other = told(thing, place, policy, minimum), told(thing, place, quieter, minimum + more)
     for public in OBJECTS:
@@ -88,7 +88,7 @@ def test_the_only_one_of_its_kind_is_not_named_by_its_kind(prompt: str, policy: 
 
 
 def test_every_machine_has_the_same_table() -> None:
-    """The order of sets and dicts, which the seed of hashes changes, decides nothing."""
+    """The order of sets and dicts, which depends on the hash seed, has no effect."""
     program = (
         "from fedaigc.semantics.anonymity import *\n"
         "graph = Taxonomy.load()\n"

@@ -1,4 +1,4 @@
-"""Signatures to groups: a client, whatever the order, within the distance, under a prompt true of all."""
+"""From signatures to groups: any order gives the same, within the distance, with a prompt true of all members."""
 
 import random
 from collections.abc import Iterable

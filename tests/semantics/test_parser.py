@@ -1,4 +1,4 @@
-"""Prompts to concepts; experiments/knowledge/measure_parser.py measures the accuracy on 200 captions."""
+"""From prompts to concepts; experiments/knowledge/measure_parser.py measures the accuracy on 200 captions."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""What leaves a device: the laws of disclosure, and a schema that lets nothing else through."""
+"""The content that leaves a device: laws of disclosure, and a schema that accepts nothing else."""
 
 import json
 from dataclasses import asdict

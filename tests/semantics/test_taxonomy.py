@@ -1,4 +1,4 @@
-"""The knowledge graph: its shape, its laws, and similarities derived by hand."""
+"""The knowledge graph: its shape, its laws, and similarities that were derived by hand."""
 
 import gzip
 import subprocess

@@ -1,4 +1,4 @@
-"""A folder that is filled anew: nothing of the earlier content is lost until the new one is whole."""
+"""An output folder that is filled again: no earlier content is lost until the new content is complete."""
 
 from pathlib import Path
 

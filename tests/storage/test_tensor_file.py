@@ -1,4 +1,4 @@
-"""Tensors from files lie where torch would have put them, and a bad file is an error of words."""
+"""Tensors from files have the memory alignment of torch, and a damaged file raises a readable error."""
 
 from pathlib import Path
 

@@ -22,7 +22,7 @@ MakeWork = Callable[..., SharedStageWork]
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_objects_to_collect() -> Iterator[None]:
-    """Some of Flower's strategies call gc.collect for every message, and torch alone makes that slow."""
+    """Some of Flower's strategies call gc.collect for every message, which is slow with torch loaded."""
     gc.collect()
     gc.freeze()
     yield
@@ -44,7 +44,7 @@ def data(pipe: Any) -> EncodedImages:
 
 @pytest.fixture
 def start(pipe: Any) -> SharedState:
-    """Factors that are trained a little: B is not zero, so that A has a gradient."""
+    """Return slightly trained factors with a nonzero B, so that A has a gradient."""
     fresh = new_adapter(pipe, generator=rng(0, "start"), rank=2, alpha=4.0)
     noise = rng(1, "start")
     lora = {
@@ -56,7 +56,7 @@ def start(pipe: Any) -> SharedState:
 
 @pytest.fixture
 def make_work(pipe: Any, data: EncodedImages) -> MakeWork:
-    """Local work with plain SGD, whose steps are easily done again by hand."""
+    """Local work with plain SGD, whose steps can easily be repeated by hand."""
 
     def make(
         steps: int = 1, *, round: int = 1, optimizer: str = "sgd", rate: float = 0.05

@@ -1,9 +1,9 @@
-"""Clients without a network: local steps on a quadratic, both halves of any strategy in milliseconds.
+"""Clients without a network: local steps on a quadratic, which run both halves of a strategy in milliseconds.
 
     F_k = 1/2 sum_layers |R + s B A - T_k|^2,   plain SGD, with noise on every gradient
 
-The pull of all factors and residuals is real (B = 0 gives A no gradient, say), and `loss_term`,
-`gradient_term` and `trained` are obeyed as the true local work does.
+The gradients of all factors and residuals are exact (for B = 0, A has no gradient), and `loss_term`,
+`gradient_term` and `trained` have the same effect as in the real local work.
 """
 
 import math
@@ -29,7 +29,7 @@ SHAPES: Shapes = {
 
 
 def random_state(seed: int, rank: int, alpha: float | None = None, shapes: Shapes = SHAPES) -> SharedState:
-    """Factors in the middle of a training: B is not zero."""
+    """Return factors as during training, with a nonzero B."""
     noise = rng(seed, "state")
     lora = {}
     for layer, shape in sorted(shapes.items()):
@@ -40,7 +40,7 @@ def random_state(seed: int, rank: int, alpha: float | None = None, shapes: Shape
 
 
 def effective(state: SharedState) -> dict[str, Tensor]:
-    """R + s B A of every layer that has either, in float64 and with the products written out."""
+    """Return R + s B A of every layer that has either, in float64 with explicit products."""
     found: dict[str, Tensor] = {}
     for layer, residual in state.residual.items():
         found[layer] = residual.double() if isinstance(residual, Tensor) else product(*residual)
@@ -51,13 +51,13 @@ def effective(state: SharedState) -> dict[str, Tensor]:
 
 
 def product(down: Tensor, up: Tensor) -> Tensor:
-    """B A in the shape of the weight; the index of the inputs stays the last."""
+    """Return B A in the shape of the weight. The index of the inputs remains last."""
     return torch.einsum("r...,or->o...", down.double(), up.double().flatten(1))
 
 
 @dataclass(eq=False)
 class QuadraticWork:
-    """`LocalWork` of one client in one round."""
+    """The `LocalWork` of one client in one round."""
 
     shapes: Shapes
     num_steps: int
@@ -141,7 +141,7 @@ def _noisy(gradient: Tensor | None, parameter: Tensor, noise: torch.Generator) -
 
 @dataclass(frozen=True)
 class Client:
-    """A client with its sizes; rank None: the federation's."""
+    """A client with its sizes. A `rank` of None is that of the federation."""
 
     client: int
     num_examples: int
@@ -154,7 +154,7 @@ CLIENTS = (Client(0, 3, 2), Client(1, 5, 3), Client(4, 2, 1), Client(7, 11, 4), 
 
 @dataclass(eq=False)
 class Federation:
-    """A strategy's server half, and a client half and a memory for each client, as a run has them."""
+    """A strategy's server half, and a client half and a memory for each client, as in a run."""
 
     name: str
     clients: Sequence[Client] = CLIENTS
@@ -170,17 +170,17 @@ class Federation:
         self.round = 1
 
     def server(self) -> Rule:
-        """A server half as a run sets it up."""
+        """Return a server half as a run configures it."""
         rule = load_strategy(self.name, self.options)
         rule.seed, rule.num_clients, rule.clients_per_round = self.seed, len(self.clients), len(self.clients)
         return rule
 
     def received(self, client: Client, rank: int | None = None) -> Received:
-        """What the client gets in this round."""
+        """Return what the client receives in this round."""
         return self.rule.download(self.shared, client.client, rank or client.rank or self.rank, self.round)
 
     def result(self, client: Client, received: Received) -> tuple[LocalResult, Update]:
-        """The client half, and its update as the door lets it in."""
+        """Run the client half, and return its update as the server reads it."""
         work = QuadraticWork(
             self.shapes,
             client.num_steps,
@@ -199,7 +199,7 @@ class Federation:
         return result, Update(client.client, client.num_examples, client.num_steps, tensors, rank, metrics)
 
     def updates(self) -> list[Update]:
-        """One round of all clients; their memories move on."""
+        """Run one round of all clients, and update their memories."""
         found = []
         for client in self.clients:
             result, update = self.result(client, self.received(client))
@@ -208,7 +208,7 @@ class Federation:
         return found
 
     def fold(self, updates: Sequence[Update], rule: Rule | None = None) -> SharedState:
-        """The server half on copies of these updates; the federation stays in its round."""
+        """Run the server half on copies of these updates. The federation remains in its round."""
         rule = rule or self.rule
         rule.start(self.shared, self.round)
         for update in updates:
@@ -216,13 +216,13 @@ class Federation:
         return rule.finish()
 
     def play(self, rounds: int = 1) -> None:
-        """Whole rounds."""
+        """Run whole rounds."""
         for _ in range(rounds):
             self.shared = self.fold(self.updates())
             self.round += 1
 
     def own(self) -> list[SharedState]:
-        """The model that each client's device would run now."""
+        """Return the model that each client's device would run now."""
         return [
             load_strategy(self.name, self.options).own(self.received(client), self.memories[client.client])
             for client in self.clients
@@ -234,7 +234,7 @@ def copy_of(update: Update) -> Update:
 
 
 def client_state(received: Received, update: Update) -> SharedState:
-    """The model that a client ended with, as far as it was sent."""
+    """Return the model that a client ended with, as far as it was sent."""
     shared = received.shared
     # tensors beside the state may bear the names of its factors
     factors = {layer: pair for layer, pair in update.lora().items() if layer in shared.lora}
@@ -245,7 +245,7 @@ def client_state(received: Received, update: Update) -> SharedState:
 
 
 def largest_difference(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
-    """Over all layers; a layer that one of the two lacks counts as zero there."""
+    """Return the largest difference over all layers. A layer that one of the two lacks counts as zero."""
     found = [0.0]
     for layer in first.keys() | second.keys():
         a, b = first.get(layer), second.get(layer)

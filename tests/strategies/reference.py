@@ -1,8 +1,8 @@
-"""A second, slow, obvious implementation of the LoRA-aware rules: one number after the other, in float64.
+"""A second, slow and obvious implementation of the LoRA-aware rules, number by number in float64.
 
-A layer is a matrix or a convolution's kernel, its factors are nested loops over (output, rank, the rest), and
-nothing is stacked, folded, padded by views or shared with the code that is tested. A client is
-(n, {layer: (A, B)}), the state (R, {layer: (A, B)}) with dense R, s the scale.
+A layer is a matrix or a convolution's kernel. Its factors are nested loops over (output, rank, further axes). Nothing
+is stacked, folded, padded by views or shared with the tested code. A client is (n, {layer: (A, B)}), the state is
+(R, {layer: (A, B)}) with a dense R, and s is the scale.
 """
 
 import numpy as np
@@ -71,12 +71,12 @@ def flora(R: Array, s: float, clients: Clients, layer: str) -> Array:
 
 
 def fedex_lora(R: Array, s: float, clients: Clients, layer: str) -> Array:
-    """The new R: what the product of the means misses of the mean product."""
+    """The new R: the difference between the mean product and the product of the means."""
     return R + s * (mean_product(clients, layer) - product(*fedit(clients, layer)))
 
 
 def best_of_rank(W: Array, rank: int) -> Array:
-    """The nearest product of this rank, by numpy's SVD of the whole matrix, one direction after the other."""
+    """The nearest product of this rank, by NumPy's SVD of the whole matrix, one direction after the other."""
     matrix = W.reshape(len(W), -1)
     U, S, V = np.linalg.svd(matrix, full_matrices=False)
     found = np.zeros_like(matrix)
@@ -93,7 +93,7 @@ def flexlora(clients: Clients, layer: str, rank: int) -> Array:
 
 
 def hetlora(clients: Clients, layer: str, rank: int) -> tuple[Array, Array]:
-    """Factors of the state's rank: every missing row and column is zero, weights are Frobenius norms."""
+    """Factors of the state's rank, with zeros in missing rows and columns and Frobenius norms as weights."""
     A0, B0 = clients[0][1][layer]
     A, B = np.zeros((rank, *A0.shape[1:])), np.zeros((B0.shape[0], rank, *B0.shape[2:]))
     norms = []

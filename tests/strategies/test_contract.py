@@ -1,4 +1,4 @@
-"""One contract for all strategies, by what they declare: nothing here knows a strategy by its name."""
+"""One contract for all strategies, based on their declared traits, without any strategy's name."""
 
 import gc
 import weakref
@@ -36,13 +36,13 @@ few = settings(deadline=None, max_examples=3)
 
 
 def declaring(**wanted: object) -> pytest.MarkDecorator:
-    """The strategies whose traits have these values."""
+    """Return the strategies whose traits have these values."""
     found = [n for n in NAMES if all(getattr(TRAITS[n], trait) == value for trait, value in wanted.items())]
     return pytest.mark.parametrize("name", found)
 
 
 def mixed(clients: tuple[Client, ...] = CLIENTS) -> tuple[Client, ...]:
-    """Clients of ranks 1 to 4."""
+    """Return clients of ranks 1 to 4."""
     return tuple(replace(client, rank=1 + at % 4) for at, client in enumerate(clients))
 
 

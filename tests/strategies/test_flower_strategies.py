@@ -1,4 +1,4 @@
-"""Flower's strategies as rules: led as its own loop would, against small formulas, and resumed."""
+"""Flower's strategies as rules: called as by Flower's loop, compared with small formulas, and resumed."""
 
 import random
 import warnings

@@ -1,7 +1,7 @@
 """The client halves of the general and personal rules, on the real tiny pipeline.
 
-With plain SGD and one step, y = x - rate (g + term): g is the gradient that `work.gradients` gives for the
-same random stream, so that every formula can be done again by hand.
+With plain SGD and one step, y = x - rate (g + term), where g is the gradient that `work.gradients` returns for the
+same random stream. Every formula can therefore be repeated by hand.
 """
 
 from collections.abc import Callable, Mapping
@@ -238,8 +238,8 @@ def test_where_the_personal_stage_alone_stays_fedper_fedrep_and_fedbabu_are_fedi
 ) -> None:
     """What is shared ends bit for bit the same, whatever happens to the personal stage, and when.
 
-    FedBABU freezes the head, FedRep trains it first, FedPer and FedIT train it too: the head is the
-    personal-stage adapter, and the shared stage's loss does not depend on it.
+    FedBABU freezes the head, FedRep trains it first, and FedPer and FedIT train it too. The head is the personal-stage
+    adapter, on which the shared stage's loss does not depend.
     """
     settings = TrainingSettings(batch_size=2, personal_steps=0)
     received, rule = Received(start, 1), load_strategy("fedit")

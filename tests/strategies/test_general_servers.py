@@ -1,4 +1,4 @@
-"""The server halves of the general and personal rules, each against a second, slow and obvious one."""
+"""The server halves of the general and personal rules, each compared with a second, slow and obvious one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ MEANS = ("fedit", "ditto", "fedala", "scaffold", "fedrep", "full_weights")  # on
 
 
 def random_state(seed: int, rank: int = 2) -> SharedState:
-    """A linear layer, a convolution, and one that FedRep keeps for itself."""
+    """A linear layer, a convolution, and a layer that FedRep keeps on the device."""
     noise = rng(seed, "state")
 
     def drawn(*shape: int) -> Tensor:
@@ -35,7 +35,7 @@ def random_state(seed: int, rank: int = 2) -> SharedState:
 
 
 def updates_for(rule: Rule, shared: SharedState, sizes: list[tuple[int, int]], seed: int) -> list[Update]:
-    """One of random values for each (examples, steps)."""
+    """Return one update with random values for each (examples, steps)."""
     found = []
     for client, (num_examples, num_steps) in enumerate(sizes):
         noise = rng(seed, "update", client)

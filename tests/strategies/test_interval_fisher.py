@@ -1,4 +1,4 @@
-"""The merge in which each noise interval counts alike: objective, solution, control, and bytes."""
+"""The merge with equal weight for each noise interval: objective, solution, control, and bytes."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from tests.strategies.test_general_servers import SIZES, close, fold, random_sta
 
 
 def with_tables(updates: list[Update], tables: torch.Tensor) -> list[Update]:
-    """tables [clients, intervals, tensors] of F, in place of the random ones."""
+    """Return updates with `tables` [clients, intervals, tensors] of F in place of random ones."""
     for update, table in zip(updates, tables, strict=True):
         for interval, row in enumerate(table):
             update.tensors[f"root_fisher/{interval}"] = row.sqrt()  # type: ignore[index]
@@ -26,12 +26,12 @@ def with_tables(updates: list[Update], tables: torch.Tensor) -> list[Update]:
 
 
 def random_tables(seed: int, clients: int, intervals: int, tensors: int) -> torch.Tensor:
-    """Positive numbers over many orders of magnitude, as gradients have them."""
+    """Return positive numbers over many orders of magnitude, like those of gradients."""
     return (4 * torch.randn((clients, intervals, tensors), generator=rng(seed, "tables"))).exp()
 
 
 def slow_merge(updates: list[Update], tables: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
-    """Every sum of the formula as a loop, in double precision."""
+    """Return every sum of the formula as a loop, in double precision."""
     total = sum(update.num_examples for update in updates)
     p = [update.num_examples / total for update in updates]
     clients, intervals, tensors = tables.shape

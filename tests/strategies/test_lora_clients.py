@@ -60,7 +60,7 @@ def test_what_is_not_trained_does_not_move_in_the_network(
 ) -> None:
     """Into a pipeline without LoRA layers: a freeze that runs before they are there freezes nothing.
 
-    Read from the network itself, for a factor that moves and is not sent would spoil the one that is.
+    Read from the network itself, since a factor that changes and is not sent would spoil the one that is sent.
     """
     without_factors(pipe)
     rule = load_strategy(name)

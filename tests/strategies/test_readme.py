@@ -1,4 +1,4 @@
-"""The example of strategies/README.md does what it says, as a file beside the others."""
+"""The example in strategies/README.md does what it claims, as a file among the others."""
 
 import importlib
 import re
@@ -26,7 +26,7 @@ README = Path(__file__).parents[2] / "strategies" / "README.md"
 
 @pytest.fixture
 def _equal_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example as strategies/equal_say.py, in a folder that counts as part of the built-in strategies."""
+    """The example as strategies/equal_say.py, in a folder that is part of the built-in strategies."""
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "equal_say.py").write_text(code, encoding="utf-8")
     package = importlib.import_module("fedaigc.strategy.builtin")
@@ -44,7 +44,7 @@ def test_it_is_found_by_its_file_and_its_options_are_checked() -> None:
 
 @pytest.mark.usefixtures("_equal_say")
 def test_every_client_counts_alike() -> None:
-    """It is FedIT of clients of equal size."""
+    """For clients of equal size, it is FedIT."""
     alike = [replace(client, num_examples=7) for client in CLIENTS]
     plain, example = Federation("fedit", alike), Federation("equal_say")
     example.rule = load_strategy("equal_say", {"mu": 0.0})
@@ -58,7 +58,7 @@ def test_every_client_counts_alike() -> None:
 
 @pytest.mark.usefixtures("_equal_say")
 def test_the_pull_is_mu_times_the_way_gone(start: SharedState, make_work: MakeWork) -> None:
-    """Plain SGD, two steps: the first is free of it, the second differs by -eta mu (x_1 - x')."""
+    """Plain SGD with two steps: the term is zero in the first, and -eta mu (x_1 - x') in the second."""
     mu, eta = 3.0, 0.05
     received = Received(start, 1)
 

@@ -1,4 +1,4 @@
-"""Every LoRA-aware rule against a second implementation, on random ranks, shapes, scales and weights."""
+"""Every LoRA-aware rule compared with a second implementation, on random ranks, shapes, scales and weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ class Case:
     seed: int
 
     def updates(self, round: int, kinds: tuple[str, ...] = ("lora_A", "lora_B")) -> list[Update]:
-        """Random factors of each client's rank; those that are not sent are left out."""
+        """Return random factors of each client's rank, without those that are not sent."""
         found = []
         for k, (rank, size) in enumerate(zip(self.ranks, self.sizes, strict=True)):
             noise = rng(self.seed, "update", round, k)

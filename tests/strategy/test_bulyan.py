@@ -1,4 +1,4 @@
-"""Bulyan's selection: Krum's choice, one after the other among those that are left."""
+"""Bulyan's selection: Krum's choice, repeated among the remaining updates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ def chosen(points: np.ndarray, rule: Callable[..., list[RecordDict]], f: int, co
 
 
 def slow_krum(points: np.ndarray, f: int) -> int:
-    """Krum by its definition: the least sum of squared distances to the m - f - 2 nearest others."""
+    """Krum by its definition: the smallest sum of squared distances to the m - f - 2 nearest others."""
     scores = []
     for i, point in enumerate(points):
         others = sorted(float(((point - other) ** 2).sum()) for j, other in enumerate(points) if j != i)
@@ -37,7 +37,7 @@ def slow_krum(points: np.ndarray, f: int) -> int:
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**20), f=st.integers(0, 2))
 def test_it_is_krum_again_and_again(seed: int, f: int) -> None:
-    """Against the definition, while a score counts two neighbours: of one, mutual neighbours tie."""
+    """By definition, as long as a score counts two neighbours; with one, mutual neighbours tie."""
     points = np.random.default_rng(seed).normal(size=(4 * f + 5, 6))
     count = len(points) - 2 * f
     left = list(range(len(points)))

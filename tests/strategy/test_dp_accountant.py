@@ -1,6 +1,6 @@
-"""Epsilon: against the definition, against known values, and in what a run prints and leaves behind.
+"""Epsilon: against its definition, against known values, and in the output and the record of a run.
 
-None of it was there at commit b8a6c4d: nothing told z = 0.01 (epsilon 51,348) from z = 1 (17.9).
+At commit b8a6c4d none of it existed: nothing distinguished z = 0.01 (epsilon 51,348) from z = 1 (17.9).
 """
 
 import math

@@ -1,7 +1,7 @@
-"""The noise of differential privacy: nobody can compute it again, and it is as large as is claimed.
+"""The noise of differential privacy: nobody can recompute it, and it is as large as claimed.
 
-At commit b8a6c4d the noise was drawn from numpy's global generator, seeded by the run's seed and the round,
-which every device is sent: `test_a_device_cannot_compute_the_noise` found a correlation of 1.000 there.
+At commit b8a6c4d, it was drawn from NumPy's global generator, seeded with the run's seed and the round, which every
+device received: `test_a_device_cannot_compute_the_noise` found a correlation of 1.000.
 """
 
 import math
@@ -37,14 +37,14 @@ def options_of(dp: str) -> dict[str, float | int | bool | str]:
 
 
 def state() -> SharedState:
-    """32,000 values: a correlation of chance has a deviation of 0.006."""
+    """32,000 values: a chance correlation has a standard deviation of 0.006."""
     noise = rng(0, "state")
     factors = torch.randn(8, 2000, generator=noise), torch.randn(2000, 8, generator=noise)
     return SharedState("base", {"layer": factors}, 8, 8.0)
 
 
 def changes(clients: int = CLIENTS, norm: float = 1.0) -> list[dict[str, np.ndarray]]:
-    """What clients that agree in part would change: vectors of this norm over both factors."""
+    """Return changes of clients that agree in part: vectors of this norm over both factors."""
     found = []
     for client in range(clients):
         drawn = {
@@ -72,7 +72,7 @@ def after_a_round(
 
 
 def moved(found: SharedState) -> np.ndarray:
-    """The change of all values, in order."""
+    """Return the change of all values, in order."""
     start = state().tensors()
     parts = [(value - start[name]).double().numpy().ravel() for name, value in found.tensors().items()]
     return np.concatenate(parts)
@@ -87,7 +87,7 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def noise_of_b8a6c4d(seed: int, round: int, deviation: float) -> np.ndarray:
-    """The noise from what a device is sent, as the code of that commit drew it."""
+    """Return the noise that follows from what a device receives, as the code of that commit drew it."""
     drawn = np.random.RandomState(numpy_rng(seed, "dp", round).integers(2**32, size=8))
     parts = [drawn.normal(0, deviation, tuple(t.shape)).ravel() for t in state().tensors().values()]
     return np.concatenate(parts)

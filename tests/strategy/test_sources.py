@@ -41,7 +41,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Packages as pip lays them out: a module, and metadata with an entry point."""
+    """Install packages as pip does: a module, and metadata with an entry point."""
 
     def made(package: str, entry: str, module: str = "", text: str = RULE.format(name="Strategy")) -> None:
         folder = tmp_path / package

@@ -1,4 +1,4 @@
-"""Studies of the smallest size: a pipeline of 60,000 weights, four clients, a few steps."""
+"""Studies of the smallest size: a pipeline of 60,000 weights, four clients, and few steps."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ MakeStudy = Callable[..., StudyConfig]
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with other entries, table by table; None takes one out."""
+    """Return `values` with other entries, table by table. None removes an entry."""
     found = dict(values)
     for key, value in changes.items():
         if value is None:
@@ -49,7 +49,7 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def toml(values: Mapping[str, Any]) -> str:
-    """TOML with inline tables, which are JSON but for the equals sign."""
+    """Return TOML with inline tables, which are JSON except for the equals sign."""
 
     def inline(value: Any) -> str:
         if isinstance(value, Mapping):
@@ -63,7 +63,7 @@ def toml(values: Mapping[str, Any]) -> str:
 
 @pytest.fixture
 def write_study(small_model: Path, tmp_path: Path) -> WriteStudy:
-    """Write the TOML file of a study, with changes, into a folder below `tmp_path`."""
+    """Write the TOML file of a study with changes to a folder in `tmp_path`."""
 
     def write(folder: str = "study", **changes: Any) -> Path:
         path = tmp_path / folder / "study.toml"
@@ -77,7 +77,7 @@ def write_study(small_model: Path, tmp_path: Path) -> WriteStudy:
 
 @pytest.fixture
 def make_study(write_study: WriteStudy) -> MakeStudy:
-    """The same as an object."""
+    """Return such a study as an object."""
 
     def make(folder: str = "study", **changes: Any) -> StudyConfig:
         return read_study(write_study(folder, **changes))

@@ -36,7 +36,7 @@ def records_of(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def lasting(record: dict[str, Any]) -> dict[str, Any]:
-    """A record without times and commits: what a repeated run must agree in."""
+    """Return a record without times and commits, in which a repeated run must agree."""
     left = {
         key: value for key, value in record.items() if key not in ("written", "seconds", "commit", "dirty")
     }
@@ -90,10 +90,10 @@ def test_a_study_runs_tells_its_time_first_and_is_skipped_when_it_is_recorded(
 
 @pytest.mark.slow
 def test_a_study_that_was_killed_goes_on_to_the_same_result(write_study: WriteStudy) -> None:
-    """SIGKILL of the command in a round: finished runs stay, the cut one resumes, all is bit-equal.
+    """After SIGKILL in a round, finished runs remain, the interrupted one resumes, and all results are bit-equal.
 
-    Ditto keeps a model on each device and the personal stage is trained in each run, so that what the devices
-    remember is part of it.
+    Ditto keeps a model on each device, and the personal stage is trained in each run, so that the memory of the devices
+    is included.
     """
     changes: dict[str, Any] = {
         "rounds": {"count": 12},
@@ -142,7 +142,7 @@ def test_a_study_that_was_killed_goes_on_to_the_same_result(write_study: WriteSt
 
 @pytest.mark.slow
 def test_the_small_version_of_the_published_table(tmp_path: Path) -> None:
-    """experiments/configs/strategies_small.toml in another folder: about 7 minutes of two cores."""
+    """experiments/configs/strategies_small.toml in another folder, which takes about 7 minutes on two cores."""
     source = Path(__file__).parents[2] / "experiments" / "configs" / "strategies_small.toml"
     path = tmp_path / "configs" / "here" / source.name
     path.parent.mkdir(parents=True)
@@ -164,7 +164,7 @@ def test_the_small_version_of_the_published_table(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_recorded_runs_are_computed_again_and_compared(write_study: WriteStudy) -> None:
-    """The same values of the same run, and a record that was changed is told from them."""
+    """The same run has the same values, and a modified record is distinguished from it."""
     path = write_study(baselines={"seeds": [0]})
     assert compare(path).returncode == 0
     study = read_study(path)

@@ -1,4 +1,4 @@
-"""Fades in time against Clarke's model."""
+"""Fading over time, compared with Clarke's model."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from fedaigc.wireless.fading import energies_over_time
 
 
 def test_fades_over_time_follow_clarke() -> None:
-    """Mean energy 1, and |h|^2 correlated by J0^2; a course does not change when it is followed further."""
+    """Mean energy 1, and |h|^2 correlated by J0^2. Following a fade further does not change its beginning."""
     times, shift_hz = np.array([0.0, 0.01, 0.02, 0.5]), 12.0
     drawn = np.array([energies_over_time(times, shift_hz, numpy_rng(0, "fade", i)) for i in range(8000)])
     assert drawn.mean(axis=0) == pytest.approx(np.ones(4), abs=0.05)

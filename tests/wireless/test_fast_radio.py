@@ -1,4 +1,4 @@
-"""The abstraction against the full chain on fresh seeds: block errors, bit errors, retransmissions, bits."""
+"""The abstraction compared with the full chain on fresh seeds: block errors, bit errors, retransmissions, bits."""
 
 import json
 from importlib.resources import files
@@ -32,7 +32,7 @@ def blocks_wrong(channel: Channel, blocks: int, seed: int) -> tuple[np.ndarray, 
 
 
 def snr_of(index: int, rate: float) -> float:
-    """Where the table has this block error rate."""
+    """Return the SNR at which the table has this block error rate."""
     grid = np.arange(-15, 35, 0.01)
     return float(grid[np.argmin(np.abs(block_table(MCS[index]).block_error_rate(grid) - rate))])
 
@@ -50,7 +50,7 @@ def test_every_scheme_was_measured_over_its_whole_fall() -> None:
 @pytest.mark.parametrize("rate", [0.5, 0.1, 0.9])
 @pytest.mark.parametrize("index", [4, 8, 15, 23])
 def test_block_errors_of_the_full_chain_on_fresh_seeds(index: int, rate: float) -> None:
-    """The table's rate, itself from 1,000 blocks, lies in the interval of what fails here."""
+    """The table's rate, from 1,000 blocks, lies in the interval of the failures here."""
     snr_db = snr_of(index, rate)
     wrong, on_air = blocks_wrong(RadioChannel(Transmission(MCS[index]), snr_db), BLOCKS, seed=77)
     assert on_air == BLOCKS * MCS[index].coded_bits
@@ -64,7 +64,7 @@ def test_block_errors_of_the_full_chain_on_fresh_seeds(index: int, rate: float) 
 
 @pytest.mark.parametrize("index", [4, 15])
 def test_failed_blocks_hold_as_many_errors(index: int) -> None:
-    """Means of bit errors in failed blocks, half of the blocks failing: within a joint interval."""
+    """Mean bit errors in failed blocks, with half of the blocks failing, within a joint interval."""
     snr_db = snr_of(index, 0.5)
     full, _ = blocks_wrong(RadioChannel(Transmission(MCS[index]), snr_db), BLOCKS, seed=78)
     fast, _ = blocks_wrong(FastRadioChannel(Transmission(MCS[index]), snr_db), 4000, seed=78)
@@ -74,7 +74,7 @@ def test_failed_blocks_hold_as_many_errors(index: int) -> None:
 
 
 def test_retransmission_over_fades_as_in_the_full_chain() -> None:
-    """Blocks resent up to 3 times over Rayleigh fades of a block each: bits on air and failures agree."""
+    """With blocks resent up to 3 times over Rayleigh fades of one block, bits on air and failures agree."""
     scheme = MCS[8]
     fading = Fading(scheme.coded_bits // scheme.bits_per_symbol)
     transmission = Transmission(scheme, 3, "erase")
@@ -122,7 +122,7 @@ def test_what_is_refused() -> None:
 def test_sionnas_own_table_is_half_a_db_away_at_most(index: int) -> None:
     """TS 38.214, MCS table 2, code blocks of 1,000 bits, in steps of 1.6 dB.
 
-    Theirs were decoded by belief propagation, ours by offset min-sum, which costs some tenths of a dB.
+    The published ones were decoded by belief propagation, ours by offset min-sum, which costs some tenths of a dB.
     """
     path = files("sionna.sys") / "bler_tables" / "PDSCH_table2.json"
     table = json.loads(path.read_text(encoding="utf-8"))["category"]["1"]["index"]["2"]["MCS"][str(index)]

@@ -1,4 +1,4 @@
-"""Powers, seconds and joules by hand."""
+"""Powers, seconds and joules, by hand."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Hard decisions of every modulation against the exact formulas, over AWGN and Rayleigh fading."""
+"""Hard decisions of every modulation compared with exact formulas, over AWGN and Rayleigh fading."""
 
 import numpy as np
 import pytest

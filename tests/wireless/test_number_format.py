@@ -1,4 +1,4 @@
-"""Values to bits and back: what each format loses, what bit errors do to it, what an erasure leaves."""
+"""From values to bits and back: the loss of each format, and the effects of bit errors and erasures."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_fixed_point_is_finite_at_any_bit_error_rate(
 
 
 def bit_flip_error(number_format: NumberFormat, values: Tensor, rates: np.ndarray) -> float:
-    """The expected squared error when bits flip: sum over r of T(q, r) (x'_r - x)^2, q the cell of x."""
+    """Return the expected squared error of flips: sum over r of T(q, r) (x'_r - x)^2, where q is the cell of x."""
     codes = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
     middles = number_format.from_bits(codes).double()
     cells = np.packbits(number_format.to_bits(values).astype(np.uint8), axis=1)[:, 0]
@@ -94,7 +94,7 @@ def test_the_error_of_bit_flips_equals_theory(name: FormatName, rate: float) -> 
 
 
 def test_transition_matrix_by_hand() -> None:
-    """One flip in the top bit of plain binary moves by half the range: cell 0 to cell 128."""
+    """A flip of the top bit in plain binary moves a value by half the range: cell 0 to cell 128."""
     rates = np.zeros(8)
     rates[0] = 0.25
     matrix = NumberFormat("fixed8", 1.0).transition_matrix(rates)

@@ -1,4 +1,4 @@
-"""Channels as bit pipes: the laws of each, and the coded chain against plain sionna."""
+"""Channels as bit pipes: the laws of each, and the coded chain compared with plain sionna."""
 
 import numpy as np
 import pytest
@@ -102,7 +102,7 @@ def test_stopping_early_finds_what_all_iterations_find() -> None:
 
 
 def test_chase_combining_of_two_receptions_is_3_db() -> None:
-    """16-QAM at rate 0.54 fails at 5 dB and works at 8 dB: so it works at 5 dB when sent twice."""
+    """16-QAM at rate 0.54 fails at 5 dB and works at 8 dB, and therefore works at 5 dB if sent twice."""
     bits = random_bits(20 * PAYLOAD_BITS)
     once = RadioChannel(Transmission(MCS[8], 1, "erase"), 5.0).send(bits, numpy_rng(4, "once"))
     twice = RadioChannel(Transmission(MCS[8], 2, "erase"), 5.0).send(bits, numpy_rng(4, "twice"))

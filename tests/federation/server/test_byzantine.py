@@ -286,9 +286,7 @@ def test_nothing_moved_says_nothing_of_the_scale() -> None:
 
 
 def test_sizes_are_of_a_value_and_of_an_ordered_step() -> None:
-    """A moves by 3, B by 1 in both values: sqrt((9 + 9 + 1 + 1)
-    4) = sqrt 5, and half of it at twice the steps.
-    """
+    """A moves by 3, B by 1 in both values: sqrt((9 + 9 + 1 + 1) / 4) = sqrt 5, and half of it at twice the steps."""
     from fedaigc.federation.server.update_bounds import update_sizes
 
     state = SharedState("base", {"l": (torch.zeros(1, 2), torch.ones(2, 1))}, 1, 1.0)

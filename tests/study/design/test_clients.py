@@ -1,4 +1,4 @@
-"""The clients of a study: one distribution for home and test pictures, none of them twice."""
+"""The clients of a study: home and test pictures from one distribution, without duplicates."""
 
 from collections import Counter
 
@@ -64,7 +64,7 @@ def test_pictures_differ_by_seed_and_split_and_repeat() -> None:
 
 
 def test_test_pictures_follow_the_client_s_own_mixture() -> None:
-    """Of 2,000 fresh scenes a share within five standard errors of the home's, for every place."""
+    """Among 2,000 fresh scenes, the share of each place is within five standard errors of the home's."""
     client = split_clients(DataSpec.of(StudyClients(number=4, images=80), KINDS["dirichlet"]))[1]
     drawn = Counter(row["caption"].split()[-1] for row in client.fresh_pictures(2000, 0, "test"))
     for place, count in client.composition().items():

@@ -1,4 +1,4 @@
-"""The configuration of a study: what is wrong is named, with the nearest key, before anything runs."""
+"""The configuration of a study: errors are named, with the nearest key, before anything runs."""
 
 from pathlib import Path
 from typing import Any

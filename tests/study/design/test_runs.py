@@ -1,4 +1,4 @@
-"""The id of a run changes with what decides its result, and with nothing else."""
+"""The id of a run changes with everything that determines its result, and with nothing else."""
 
 import ast
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_what_matters_changes_the_id(make_study: MakeStudy, changes: dict[str, A
     ],
 )
 def test_what_does_not_matter_keeps_it(make_study: MakeStudy, changes: dict[str, Any]) -> None:
-    """Options that are the rule's defaults count as given: another default tomorrow would be another run."""
+    """Options equal to the rule's defaults count as given, since other defaults would change the run."""
     label = "mine" if "mine" in str(changes) else "ditto"
     kept = "options" not in str(changes)
     before = run_of(make_study(strategies=ROWS))
@@ -120,12 +120,12 @@ class Strategy(Rule):
     ],
 )
 def test_the_code_of_a_rule_is_what_it_does(text: str, same: bool) -> None:
-    """Not what it imports, or how it and its parameters are described."""
+    """Imports, descriptions and annotations do not count."""
     assert (_fingerprint([ast.parse(text)]) == _fingerprint([ast.parse(RULE)])) is same
 
 
 def test_the_text_that_is_hashed_is_the_same_under_every_python() -> None:
-    """By hand: without fields that some versions have, or write, and others do not."""
+    """By hand: without fields that only some versions have or write."""
     text = _text(ast.parse("@d\ndef f(a, *, b=1):\n    return g(a)[0]"))
     assert text == (
         "Module(body=[FunctionDef(name='f', args=arguments(args=[arg(arg='a')], kwonlyargs=[arg(arg='b')], "
@@ -163,7 +163,7 @@ def test_a_release_changes_no_id_and_another_epoch_changes_all(
 
 @pytest.mark.parametrize("name", ["bytes", "galleries"])
 def test_the_committed_studies_are_wholly_recorded(name: str) -> None:
-    """No rename or move makes a run of them another run."""
+    """Renaming or moving code does not make a recorded run another run."""
     study = read_study(Path(__file__).parents[3] / "experiments" / "configs" / f"{name}.toml")
     records = by_hash(read_records(study.records_folder))
     plan = make_plan(prepare(study), records)

@@ -1,4 +1,4 @@
-"""Rows that tune further keys, over more rounds, or take another row's choice; and what tables say of it."""
+"""Rows that tune further keys, over more rounds, or take another row's choice, and their notes in tables."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def study_of(make_study: MakeStudy, *rows: dict[str, Any], **tuning: Any) -> Stu
 
 
 def recorded_trials(study: StudyConfig, loss_of: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Records of all trials, with a loss by learning rate."""
+    """Return records of all trials, with a loss by learning rate."""
     runs = make_plan(prepare(study), {}).runs
     return {
         run.hash: {
@@ -68,7 +68,7 @@ def test_trials_are_as_long_as_runs_unless_said_otherwise(make_study: MakeStudy)
 
 
 def test_a_control_takes_the_values_of_what_it_controls(make_study: MakeStudy) -> None:
-    """fedit alone would choose 1e-2 too: the control's own rule is never tried."""
+    """fedit alone would also choose 1e-2. The control's own rule is never tried."""
     control = {"name": "ditto", "label": "control", "tuned_as": "fedit"}
     study = study_of(make_study, control)
     records = recorded_trials(study, {"0.001": 2.0, "0.01": 1.0})
@@ -96,7 +96,7 @@ def test_a_control_of_nothing_is_refused(make_study: MakeStudy, row: dict[str, A
 
 
 def test_the_table_shows_every_value_that_was_tried(make_study: MakeStudy) -> None:
-    """From the trials' records as they are now, not from what runs were told when they were made."""
+    """From the current records of the trials, and not from what runs recorded when they were made."""
     control = {"name": "ditto", "label": "control", "tuned_as": "fedit"}
     study = study_of(make_study, control)
     records = recorded_trials(study, {"0.001": 2.0, "0.01": 1.0})

@@ -1,4 +1,4 @@
-"""Tuning: as many trials for every row, and an optimum on the edge extends the grid."""
+"""Tuning: equally many trials for every row, and an optimum at the edge extends the grid."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from fedaigc.study.design.tuning import Choice, Point, choose, first_points, nex
 def played(
     grid: dict[str, list[Value]], loss: Callable[[Point], float], **options: int
 ) -> tuple[Choice, list[Point]]:
-    """Tuning to its end: what was chosen, and every point in the order in which it was tried."""
+    """Run a tuning to its end, and return its choice and every point in the order of the trials."""
     known: dict[str, float] = {}
     order: list[Point] = []
     settings: dict[str, Any] = {"trials": 4, "extensions": 1} | options
@@ -41,7 +41,7 @@ def test_an_optimum_inside_the_grid_needs_no_more() -> None:
 
 
 def test_an_optimum_on_the_edge_extends_the_grid_by_one_step_at_a_time() -> None:
-    """0.1 / 0.01 = 10, so 1.0 comes next; then 10, which is worse, so that 1.0 is no edge any more."""
+    """0.1 / 0.01 = 10, so 1.0 is next; then 10, which is worse, so that 1.0 is no longer an edge."""
     choice, order = played({"rate": RATES}, distance(1.0), extensions=3)
     assert [point["rate"] for point in order[3:]] == [1.0, 10.0]
     assert choice.best == {"rate": 1.0}

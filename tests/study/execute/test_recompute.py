@@ -1,4 +1,4 @@
-"""What a run that is computed again is compared by."""
+"""How a recomputed run is compared with its record."""
 
 from typing import Any
 

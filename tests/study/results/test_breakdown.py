@@ -1,4 +1,4 @@
-"""Differences by who is counted, by hand: two clients of 1 and 3 pictures, one of a style never seen."""
+"""Differences by the weighting of clients, by hand: two clients with 1 and 3 pictures, one of an unseen style."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ OTHER = row("other", (0.6, 2.4, 0.0), (0.8, 2.6, 0.0))
     ],
 )
 def test_each_mean_by_hand(who: str, by_seed: tuple[float, float]) -> None:
-    """t with one degree of freedom is 12.706, the standard error of two values half their distance."""
+    """t with one degree of freedom is 12.706, and the standard error of two values is half their distance."""
     found = difference(OTHER, REFERENCE, (0, 1), "collaborative", who)
     assert found is not None
     assert found.mean == pytest.approx(sum(by_seed) / 2)

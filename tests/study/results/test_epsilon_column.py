@@ -1,4 +1,4 @@
-"""The column of epsilon: there where a row has noise, and a number only where one holds."""
+"""The column of epsilon: present if a row has noise, and a number only if an epsilon holds."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Galleries: what is drawn for whom, by hand; and the table that is made of their distances."""
+"""Galleries: what is drawn for each client, by hand, and the table of their distances."""
 
 from collections import Counter
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.study.conftest import MakeStudy
 
 @pytest.fixture
 def drawn_by(make_study: MakeStudy) -> Any:
-    """Galleries of 8 pictures in 4 steps over the three clients that train, and what they hold."""
+    """Galleries of 8 pictures in 4 steps over the three clients that train, and their content."""
     study = make_study(evaluation={"gallery": 8, "gallery_steps": 4, "gallery_guidance": 1.0})
     run = base_run(study, "iid")
     config = run.config(Path())
@@ -35,7 +35,7 @@ def drawn_by(make_study: MakeStudy) -> Any:
 
 
 def moved(pipe: Any, boundary: float, by: float) -> SharedState:
-    """A state whose factors B are `by` everywhere: the base for 0."""
+    """Return a state whose factors B are `by` everywhere, which is the base for 0."""
     start = new_adapter(pipe, generator=rng(0, "factors"), rank=2)
     lora = {name: (down, up + by) for name, (down, up) in start.lora.items()}
     return SharedState("base", lora, start.rank, start.alpha, boundary_log_snr=boundary)
@@ -70,7 +70,7 @@ def test_real_pictures_are_nearer_to_real_ones_than_noise_is(drawn_by: Any) -> N
 
 
 def result(**rows: list[dict[str, float] | None]) -> PartitionResults:
-    """Rows with galleries in device mode, by seed; the base has one for all seeds, and the floor."""
+    """Return rows with galleries in device mode, by seed, and one gallery and floor of the base for all seeds."""
 
     def record(found: dict[str, float] | None, **more: Any) -> dict[str, Any]:
         return {"status": "finished", "evaluations": [{"gallery": {"device": found, **more}}]}

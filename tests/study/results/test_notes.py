@@ -1,4 +1,4 @@
-"""What the notes beside the tables say about records of other code."""
+"""The notes beside the tables on records of other code."""
 
 from typing import Any
 

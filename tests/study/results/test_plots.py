@@ -76,7 +76,7 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
 
 
 def test_names_spread_by_hand() -> None:
-    """0.5 and 0.5 want one place: a quarter apart around it. 0.0 twice cannot go below 0."""
+    """0.5 and 0.5 would overlap, so they are a quarter apart around this value. Both 0.0 cannot go below 0."""
     assert spread([0.5, 0.5], 0.25) == [0.375, 0.625]
     assert spread([0.0, 0.9, 0.0], 0.25) == [0.0, 0.9, 0.25]
 

@@ -56,7 +56,7 @@ def test_interval_and_test_follow_their_formulas_and_agree_with_each_other(value
 
 
 def test_differences_that_are_all_equal() -> None:
-    """Two names of one rule differ by exactly zero: no evidence at all."""
+    """Two names of one rule differ by exactly zero, which is no evidence."""
     assert paired_t_test([0.0, 0.0, 0.0]) == 1
     assert paired_t_test([0.1, 0.1, 0.1]) == 0
     assert t_interval([0.1, 0.1, 0.1]).low == t_interval([0.1, 0.1, 0.1]).high
@@ -166,7 +166,7 @@ def test_two_way_bootstrap_covers_the_truth() -> None:
 
 
 def test_clients_that_differ_widen_the_interval_though_seeds_agree() -> None:
-    """Ten copies of the same seed do not make the clients more certain."""
+    """Ten copies of the same seed do not reduce the uncertainty over clients."""
     effects = np.random.default_rng(0).normal(size=8)
     cells = {(s, str(c)): float(effects[c]) for s in range(10) for c in range(8)}
     estimate = two_way_bootstrap(cells)
@@ -177,7 +177,7 @@ def test_clients_that_differ_widen_the_interval_though_seeds_agree() -> None:
 
 
 def test_worst_tenth_by_hand() -> None:
-    """Of 8 clients the worst one; of 25 the worst three, (25 + 24 + 23) / 3; of 30 exactly three."""
+    """The worst one of 8 clients; the worst three of 25, (25 + 24 + 23) / 3; exactly three of 30."""
     assert worst_tenth_mean([1, 9, 2, 3, 4, 5, 6, 7]) == 9
     assert worst_tenth_mean([1, 9, 2, 3, 4, 5, 6, 7], higher_is_worse=False) == 1
     assert worst_tenth_mean(list(range(1, 26))) == 24

@@ -1,4 +1,4 @@
-"""The search for canaries finds each of them in each form, and nothing in what holds none."""
+"""The search for canaries finds each of them in each form, and nothing in content without canaries."""
 
 import base64
 import gzip
@@ -19,7 +19,7 @@ TOKENS = (320, 25111, 40123, 2790, 3055, 525, 320, 2175)
 
 
 def pattern(seed: int, size: int = 32) -> Image.Image:
-    """Patches of colour: large enough for JPEG, too small to look like the steps and slopes of weights."""
+    """Return colour patches that survive JPEG, but are too small to resemble the steps and slopes of weights."""
     patches = np.random.default_rng(seed).integers(0, 256, (size // 2, size // 2, 3), dtype=np.uint8)
     return Image.fromarray(patches).resize((size, size), Image.Resampling.NEAREST)
 

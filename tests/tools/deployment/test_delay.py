@@ -1,4 +1,4 @@
-"""The relay that stands for distance: late, complete, in order."""
+"""The relay that simulates distance: delayed, complete, in order."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The recorder keeps and passes on every byte; the decoding passes nothing over."""
+"""The recorder stores and forwards every byte, and the decoding reports everything that it cannot decode."""
 
 import ssl
 import threading
@@ -40,7 +40,7 @@ def keys(tmp_path_factory: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def echo(keys: Path) -> Iterator[int]:
-    """A server with TLS that answers with what it was sent, backwards."""
+    """A server with TLS that answers with the received bytes in reverse."""
 
     async def answer(request: Request) -> Response:
         return Response((await request.body())[::-1], status_code=200 if request.url.path == "/a" else 404)
@@ -103,7 +103,7 @@ def exchange(name: str, asked: Any, answered: Any) -> Exchange:
 
 
 def pushed(kind: str, content: RecordDict | Error) -> list[Exchange]:
-    """What a SuperNode sends to push a message, by Flower's own types."""
+    """The bytes that a SuperNode sends to push a message, with Flower's own types."""
     metadata = Metadata(message_type=kind, src_node_id=7, reply_to_message_id="of the order")
     told = {"error": content} if isinstance(content, Error) else {"content": recorddict_to_proto(content)}
     reply = message_from_proto(ProtoMessage(metadata=metadata, **told))

@@ -7,7 +7,7 @@ from tools.leaks.correlation import Sequence, Template
 
 
 def directly(template: np.ndarray, values: np.ndarray) -> float:
-    """The largest absolute correlation of differences over all places, one by one."""
+    """Return the largest absolute correlation of differences over all positions, one by one."""
     wanted, given = np.diff(template), np.diff(values)
     windows = np.lib.stride_tricks.sliding_window_view(given, len(wanted))
     return max(abs(np.corrcoef(wanted, window)[0, 1]) for window in windows if window.std() > 0)
@@ -30,7 +30,7 @@ def test_a_tensor_is_found_whatever_its_scale_beside_large_numbers() -> None:
 
 
 def test_rounding_beside_large_numbers_finds_nothing() -> None:
-    """Page numbers of a database, read as halves: differences of 1e-4 after some of 1e3, which sums round."""
+    """Page numbers of a database, read as halves: differences of 1e-4 after some of 1e3, which sums round off."""
     random = np.random.default_rng(1)
     values = np.zeros(16384)
     values[:50] = random.normal(size=50) * 1e3
