@@ -84,7 +84,7 @@ function makeTask(task) {
   const disclosed = element("p", "soft");
   disclosed.append(element("b", "", "Disclosed: "), element("span", "disclosed"));
   const strip = element("ol", "strip");
-  strip.setAttribute("aria-label", "The way so far");
+  strip.setAttribute("aria-label", "Intermediate pictures so far");
   item.append(head, disclosed, strip);
   return item;
 }
@@ -117,7 +117,7 @@ function makePicture(entry) {
   for (let step = 0; step < entry.num_steps; step += 1)
     bar.append(element("i", step < entry.received_step ? "shared" : "own"));
   const strip = element("ol", "strip");
-  strip.setAttribute("aria-label", "The way to the picture");
+  strip.setAttribute("aria-label", "Intermediate pictures");
   words.append(element("p", "prompt", entry.prompt), element("p", "soft", told), bar, strip);
   item.append(element("div", "place"), words);
   return item;
@@ -147,7 +147,7 @@ function updateSums(state) {
   const less = sums.saved_steps < 0 ? "more than it was spared was run for groups; " : "";
   setText(byId("sum-saved-of"), `${less}alone: ${steps(sums.solo_steps)}`);
   setText(byId("sum-energy"), joules(sums.energy_j));
-  const strips = sums.strip_j > 0 ? `; and ${joules(sums.strip_j)} to show the way` : "";
+  const strips = sums.strip_j > 0 ? `; and ${joules(sums.strip_j)} to decode intermediate pictures` : "";
   setText(byId("sum-energy-of"), `${joules(sums.saved_j)} saved by sharing${strips}`);
   setText(byId("sum-source"), sums.source);
 }
