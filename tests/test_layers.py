@@ -63,7 +63,7 @@ def test_imports_run_one_way(file: Path) -> None:
 
 def test_every_package_has_its_layer() -> None:
     packages = {path.name.removesuffix(".py") for path in (ROOT / "fedaigc").iterdir()}
-    assert packages - {"__init__", "__pycache__"} == set(LEVEL)
+    assert packages - {"__init__", "__pycache__", "py.typed"} == set(LEVEL)
 
 
 def test_strategies_know_only_the_rule_and_the_weights() -> None:
