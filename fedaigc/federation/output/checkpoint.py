@@ -1,4 +1,7 @@
-"""Checkpoints, from which a killed run resumes: shared state and strategy memory after the last complete round.
+"""Checkpoints, from which a killed run resumes: shared state and rule state after the last complete round.
+
+A resumed run also reads `record.json` (`output.recorder`: its rounds so far, and what noise has spent), and each
+device its own adapter and memory of the round before (`device.home.versions`).
 
 Two checkpoints are kept: the newest, and the last one with a different shared state. A run resumes from the earlier
 one if the newest file is damaged, or if devices diverge from its state.

@@ -133,7 +133,7 @@ class _Training:
         """
         section, rule = self._config.rounds, self._rule
         received, orders = _orders(self.shared, rule, self._config, sampled, number)
-        memory = {name: tensor.clone() for name, tensor in rule.state().items()}
+        rule_state = {name: tensor.clone() for name, tensor in rule.state().items()}
         rule.start(self.shared, number)
         stage = Stage(f"round {number} of {section.count}", number)
         replies = _asked(self._roster, orders, stage, section.deadline_s)
@@ -149,7 +149,7 @@ class _Training:
                 else self._bounds.aggregate_problem(self.shared, aggregate, rule.state())
             )
             if rejected is not None:
-                rule.load(memory)
+                rule.load(rule_state)
         if aggregate is not None and rejected is None:
             before = self.version
             self.shared, self.version = aggregate, aggregate.hash()

@@ -154,20 +154,20 @@ class UpdateBounds:
             raise BeyondBounds(f"client {client}: its {self._told(beyond[0], sizes[beyond[0]])}")
 
     def aggregate_problem(
-        self, before: SharedState, after: SharedState, memory: Mapping[str, Tensor]
+        self, before: SharedState, after: SharedState, rule_state: Mapping[str, Tensor]
     ) -> str | None:
         """Return why the aggregate of a round must be rejected, or None if it is accepted.
 
         Args:
             before: The shared state before the round.
             after: The aggregate.
-            memory: The memory of the rule after the round.
+            rule_state: The rule_state of the rule after the round.
         """
         for name, tensor in after.tensors().items():
             problem = value_problem(tensor)
             if problem is not None:
                 return f"{name} of the aggregate holds {problem}"
-        if not all(bool(tensor.isfinite().all()) for tensor in memory.values()):
+        if not all(bool(tensor.isfinite().all()) for tensor in rule_state.values()):
             return "the strategy's memory holds values that are not finite"
         if not self.active:
             return None
