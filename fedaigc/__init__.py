@@ -4,7 +4,8 @@
 
 gives everything that a researcher needs; no deeper import is part of the public interface.
 
-Model and denoising:   load_pipeline, plan, start, unpack, Denoising, install, export_lora, import_lora
+Model and denoising:   load_pipeline, plan, start, unpack, Denoising, install, remove, export_lora,
+                       import_lora
 Homes and runs:        scenes, Device, simulate, Run, read_record
 Strategies:            Rule, AveragingRule, Traits, Update, Received, LocalResult, LocalWork, SharedState,
                        strategy_names
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedaigc.api.denoising import Denoising as Denoising
     from fedaigc.api.denoising import plan as plan
+    from fedaigc.api.denoising import remove as remove
     from fedaigc.api.denoising import start as start
     from fedaigc.api.denoising import unpack as unpack
     from fedaigc.api.runs import Run as Run
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Denoising": "api.denoising",
     "plan": "api.denoising",
+    "remove": "api.denoising",
     "start": "api.denoising",
     "unpack": "api.denoising",
     "Run": "api.runs",

@@ -6,12 +6,14 @@ from typing import Any
 
 from PIL import Image
 
-from fedaigc.diffusion.adapters.stages import SharedState, finish_stages, run_stages
+from fedaigc.diffusion.adapters.stages import SharedState, Stage, finish_stages, has_residuals, run_stages
+from fedaigc.diffusion.adapters.stages import remove as remove_stage
 from fedaigc.diffusion.handoff import packing
 from fedaigc.diffusion.loading import base_fingerprint
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, denoiser
 from fedaigc.diffusion.sampling.segment import DenoisingState, decode, initial_state, latents_shape
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.errors import UserError
 from fedaigc.wireless.number_format import FormatName
 
 Prompt = str | Mapping[str, Any]
@@ -44,11 +46,14 @@ def plan(
         width: Width of the image in pixels; default: the pipeline's own.
         negative_prompt: The argument of the pipeline call.
         shared: Shared state that is installed in the pipeline; None: its weights as they came.
-        base_hash: `base_fingerprint` of the pipeline, taken before adapters were added; default: take it now.
+        base_hash: `base_fingerprint` of the pipeline without adapters; default: that of `shared`, or taken now.
 
     Raises:
-        UserError: As `build_plan`.
+        UserError: As `build_plan`; or the pipeline has adapters, and neither `shared` nor `base_hash` is given.
     """
+    if base_hash is None and shared is None:
+        check_bare(pipe)
+        base_hash = base_fingerprint(pipe)
     side = default_side(pipe)
     return build_plan(
         pipe,
@@ -57,7 +62,7 @@ def plan(
         height=side if height is None else height,
         width=side if width is None else width,
         negative_prompt=negative_prompt,
-        base_hash=base_fingerprint(pipe) if base_hash is None else base_hash,
+        base_hash=base_hash if base_hash is not None else shared.base_hash if shared is not None else "",
         shared_hash="" if shared is None else shared.hash(),
         boundary_log_snr=None if shared is None else shared.boundary_log_snr,
     )
@@ -138,6 +143,7 @@ def start(pipe: Pipeline, plan: DenoisingPlan, *, seed: int = 0) -> Denoising:
         plan: The plan of the run.
         seed: Seed of the noise.
     """
+    _check_own(pipe)
     return Denoising(pipe, plan, initial_state(pipe, plan, seed))
 
 
@@ -155,7 +161,37 @@ def unpack(
     Raises:
         PacketError: If the packet is damaged, or belongs to another plan or another model.
     """
+    _check_own(pipe)
     return Denoising(pipe, plan, packing.unpack(packet, plan, delivery, latents_shape(pipe, plan)))
+
+
+def check_bare(pipe: Pipeline) -> None:
+    """Raise UserError if adapters are installed in a pipeline."""
+    names = _adapters(pipe)
+    if names or has_residuals(pipe):
+        raise UserError(
+            f"adapters are installed in this pipeline ({', '.join(names) or 'residuals'}): load it anew, or take out "
+            "those of fedaigc with `fa.remove(pipe)`"
+        )
+
+
+def _check_own(pipe: Pipeline) -> None:
+    foreign = [name for name in _adapters(pipe) if name not in (Stage.SHARED.value, Stage.PERSONAL.value)]
+    if foreign:
+        raise UserError(
+            f"the pipeline has the LoRA {', '.join(foreign)}, which the stages would switch off: merge it with "
+            "`pipe.fuse_lora(); pipe.unload_lora_weights()`, or unload it"
+        )
+
+
+def _adapters(pipe: Pipeline) -> list[str]:
+    return sorted(getattr(denoiser(pipe), "peft_config", None) or {})
+
+
+def remove(pipe: Pipeline) -> None:
+    """Take the shared and the personal adapter out of a pipeline; its weights are then those that it came with."""
+    for stage in (Stage.SHARED, Stage.PERSONAL):
+        remove_stage(pipe, stage)
 
 
 def default_side(pipe: Pipeline) -> int:

@@ -9,15 +9,15 @@ from typing import Any
 
 from PIL import Image
 
-from fedaigc.api.denoising import default_side
+from fedaigc.api.denoising import check_bare, default_side
 from fedaigc.api.strategies import Strategy, named_strategy
 from fedaigc.data.partition import PartitionSettings
 from fedaigc.device.home.gallery import Gallery
 from fedaigc.device.home.home import Home, home_of
-from fedaigc.device.home.images import ImageStore
 from fedaigc.device.provision import provision_pool, provision_scenes, scene_clients
 from fedaigc.diffusion.adapters.stages import SharedState
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.diffusion.loading import base_fingerprint
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, dtype_name
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.output.recorder import load_shared_state
@@ -25,8 +25,11 @@ from fedaigc.federation.output.records import Rounds, RunRecord, Tasks
 from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.progress_bars import progress_bars
 from fedaigc.federation.runtime.launcher import simulate as run_federation
-from fedaigc.rng import derived_seed
+from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.validation import validated
+
+# in a folder of homes: the arguments that it was made with
+_MADE = "scenes.json"
 
 
 def scenes(
@@ -56,30 +59,29 @@ def scenes(
         UserError: If homes exist and were made with other arguments, or `exist_ok` is False.
     """
     folder = Path(homes)
-    settings = None
+    settings, values = None, None
     if partition is not None:
-        values = {"kind": partition} if isinstance(partition, str) else partition
-        settings = validated(PartitionSettings, values, "the partition")
+        given = {"kind": partition} if isinstance(partition, str) else partition
+        settings = validated(PartitionSettings, given, "the partition")
+        values = settings.model_dump(mode="json")
+    asked = {"clients": clients, "images": images, "partition": values, "seed": seed}
     if exist_ok and home_of(folder, 0).is_dir():
-        _check_same(folder, clients, images * clients, seed)
+        _check_same(folder, asked)
         return folder
     if settings is None:
         provision_scenes(folder, scene_clients(clients, images), seed)
     else:
         provision_pool(folder, clients * images, settings, clients, seed)
+    write_json(folder / _MADE, asked)
     return folder
 
 
-def _check_same(folder: Path, clients: int, images: int, seed: int) -> None:
-    found = count_homes(folder)
-    stored = 0
-    for client in range(found):
-        home = Home.open(home_of(folder, client), derived_seed(seed, "device", client))
-        stored += len(ImageStore(home))
-    if (found, stored) != (clients, images):
+def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
+    made = read_json(folder / _MADE)
+    if made != asked:
         raise UserError(
-            f"{folder} has {found} homes with {stored} images, asked for were {clients} with {images}: "
-            "choose a new folder, or remove it"
+            f"{folder} holds homes of other arguments ({made or 'not made here'}), asked for was {asked}: choose a new "
+            "folder, or remove it"
         )
 
 
@@ -121,7 +123,12 @@ class Run:
     @cached_property
     def shared(self) -> SharedState:
         """The shared state after the last round; `fa.install(pipe, run.shared)` puts it into a pipeline."""
-        return load_shared_state(self.output)
+        shared = load_shared_state(self.output)
+        if shared.hash() != self.record.shared_hash:
+            raise UserError(
+                f"{self.output} holds the shared state of a later run: give each run an `output` of its own"
+            )
+        return shared
 
     def images(self) -> dict[str, Image.Image]:
         """Return the images of all devices by task id, which only the owner of all devices can do."""
@@ -137,26 +144,27 @@ def simulate(
     homes: str | Path,
     *,
     strategy: Strategy = "fedavg",
-    rounds: int = 3,
+    rounds: int | Mapping[str, Any] = 3,
     output: str | Path | None = None,
     seed: int = 0,
-    model: str | Pipeline | None = None,
+    model: str | Mapping[str, Any] | Pipeline | None = None,
     workers: int | None = None,
     progress: bool | OnProgress = True,
     **settings: Any,
 ) -> Run:
     """Run a federation over the homes in a folder: training rounds, then the prompts that wait there.
 
-    The same call with the same homes repeats the run: its rounds begin anew.
+    The same call with the same homes repeats the run: its rounds begin anew. Prompts that were served are not served
+    again.
 
     Args:
         homes: Folder of the homes 00, 01, ...
         strategy: A name, a file, or a class or an instance of your own.
-        rounds: Number of rounds; 0: no training.
+        rounds: Number of rounds (0: no training), or the section `rounds` of a configuration.
         output: Folder for the results; default: the folder of the homes with "-run" appended.
         seed: Seed of the run.
-        model: "embedded", a diffusers folder, a hub name, or a pipeline, which is saved in `output` first.
-            Default: the name in `settings`, or "embedded".
+        model: "embedded", a diffusers folder, a hub name, a pipeline, which is saved in `output` first, or the section
+            `model` of a configuration. Default: "embedded".
         workers: Number of worker processes under Ray; None: one client after the other in this process.
         progress: Whether to show progress bars, or a function that is called with each step.
         **settings: Further keys of the configuration: sections as dicts, such as `training={"local_steps": 5}`,
@@ -172,12 +180,10 @@ def simulate(
         raise UserError(f"no homes in {folder}: expected folders 00, 01, ...; `scenes` creates some")
     name, options = named_strategy(strategy, target / "strategies")
     values: dict[str, Any] = {"num_clients": clients, **settings}
-    section = dict(values.get("rounds") or {})
-    values["rounds"] = {"count": rounds, "strategy": name, **section}
-    values["rounds"]["options"] = {**options, **section.get("options", {})}
+    section = {"count": rounds} if isinstance(rounds, int) else dict(rounds)
+    values["rounds"] = {"strategy": name, **section, "options": {**options, **section.get("options", {})}}
     if model is not None:
-        where = model if isinstance(model, str) else str(saved(model, target / "model"))
-        values["model"] = {**model_size(model), **dict(values.get("model") or {}), "name": where}
+        values["model"] = model_section(model, target / "model")
     if workers is not None:
         values |= {"backend": "ray", "workers": workers}
     config = parse_config({"homes": folder, "output": target, "seed": seed, **values})
@@ -193,14 +199,34 @@ def _reporting(progress: bool | OnProgress) -> Any:
 
 
 def saved(pipe: Pipeline, folder: Path) -> Path:
-    """Save a pipeline into a folder that worker processes can load, and return the folder."""
-    pipe.save_pretrained(folder)
-    return folder
+    """Save a pipeline below a folder, from where all processes load it, and return its own folder.
+
+    Raises:
+        UserError: If adapters are installed in the pipeline: the base model would not be saved as such.
+    """
+    check_bare(pipe)
+    target = folder / base_fingerprint(pipe)[:16]
+    if not (target / "model_index.json").is_file():
+        pipe.save_pretrained(target)
+    return target
 
 
-def model_size(model: str | Pipeline) -> dict[str, Any]:
-    """Return the `height` and `width` of a pipeline's images, as the section `model` takes them."""
+def model_section(model: str | Mapping[str, Any] | Pipeline, folder: Path) -> dict[str, Any]:
+    """Return the section `model` of a configuration for a name, a section or a pipeline.
+
+    Args:
+        model: Name, section, or pipeline.
+        folder: Folder in which a pipeline is saved.
+    """
     if isinstance(model, str):
-        return {}
+        return {"name": model}
+    if isinstance(model, Mapping):
+        return dict(model)
     side = default_side(model)
-    return {"height": side, "width": side}
+    size = {"height": side, "width": side}
+    return {
+        **size,
+        "dtype": dtype_name(model),
+        "device": str(model.device),
+        "name": str(saved(model, folder)),
+    }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def named_strategy(strategy: Strategy, folder: Path) -> tuple[str, dict[str, Any
     Args:
         strategy: A name of `fedaigc strategies`, the path of a Python file, or a class or an instance of one,
             wherever it was defined.
-        folder: Folder for the file of a class that no other process can import.
+        folder: Folder for the file of a class of a notebook or a script, which no other process can import.
 
     Raises:
         UserError: If the strategy is unknown, or an option of the instance is no number, text or truth value.
@@ -31,7 +32,7 @@ def named_strategy(strategy: Strategy, folder: Path) -> tuple[str, dict[str, Any
         return str(strategy), {}
     if inspect.isclass(strategy):
         return _name_of(strategy, folder), {}
-    kind = type(strategy)
+    kind = checked_class(type(strategy), type(strategy).__name__)
     options = _options(strategy)
     if strategy.weighting != kind.weighting:
         options[WEIGHTING] = strategy.weighting
@@ -43,6 +44,11 @@ def _name_of(kind: type[Rule], folder: Path) -> str:
     package, _, name = kind.__module__.rpartition(".")
     if package == builtin.__name__:
         return name
+    module = sys.modules.get(kind.__module__)
+    file = getattr(module, "__file__", None)
+    # a script is not imported again: that would run it again
+    if file and kind.__module__ != "__main__" and getattr(module, kind.__qualname__, None) is kind:
+        return f"{Path(file).absolute()}:{kind.__qualname__}"
     return str(carry(kind, folder).absolute())
 
 

@@ -79,6 +79,10 @@ def compare(
     for strategy in strategies:
         name, options = named_strategy(strategy, target / "strategies")
         rows.append({"name": name, "options": options, "label": _label(strategy)})
+    labels = [row["label"] for row in rows]
+    for row in rows:
+        if labels.count(row["label"]) > 1 and row["options"]:
+            row["label"] += f", {', '.join(f'{key} {value}' for key, value in row['options'].items())}"
     if not rows:
         raise UserError("no strategies: give at least one")
     config = validated(

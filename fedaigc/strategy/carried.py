@@ -11,15 +11,16 @@ import dataclasses
 import hashlib
 import inspect
 import textwrap
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType, GenericAlias, ModuleType, UnionType
 from typing import Any
 
 from fedaigc.errors import UserError
 from fedaigc.storage.atomic_file import write_file
+from fedaigc.strategy import builtin
 from fedaigc.strategy.code_text import bare_text
-from fedaigc.strategy.rule import Rule
+from fedaigc.strategy.rule import Rule, Traits
 
 SUFFIX = ".strategy"
 
@@ -32,6 +33,7 @@ def carry(strategy: type[Rule], folder: Path) -> Path:
     Raises:
         UserError: If the class refers to something that cannot be written, or has no source.
     """
+    # imported here: processes that load no such file need none of it
     import dill
 
     code = source_code(strategy)
@@ -64,7 +66,7 @@ def carried_code(path: Path) -> str:
 
 def _read(path: Path) -> tuple[str, type[Rule]]:
     try:
-        return _load(path.read_bytes())
+        return _load(path, path.stat().st_mtime_ns)
     except OSError as error:
         raise UserError(f"strategy {str(path)!r}: {error.strerror}") from None
     except Exception as error:
@@ -72,71 +74,149 @@ def _read(path: Path) -> tuple[str, type[Rule]]:
 
 
 @cache
-def _load(content: bytes) -> tuple[str, type[Rule]]:
+def _load(path: Path, modified_ns: int) -> tuple[str, type[Rule]]:
     import dill
 
-    code, strategy = dill.loads(content)
+    # cached by modification time: a client half is loaded for every client and round
+    code, strategy = dill.loads(path.read_bytes())
     return code, strategy
 
 
 def source_code(strategy: type[Rule]) -> str:
-    """Return the fingerprint of a class by its source: its functions, its fields, and all that they refer to.
+    """Return the fingerprint of a class by its source: all that decides what it does, as far as it is the user's.
 
-    It covers the class, its bases outside of fedaigc, and the functions and plain values of the same module
-    that their functions use. Docstrings, comments and annotations of functions do not count.
+    It covers the class and its bases outside of fedaigc, the code of built-in strategies among its bases, and what
+    their functions refer to: default values, closures, and the functions, classes and plain values of the same
+    module. Of other modules the name counts. Docstrings, comments and annotations of functions do not count.
 
     Raises:
-        UserError: If the source of a function is not available.
+        UserError: If the class refers to something whose content cannot be told, or has no source.
     """
-    parts: dict[str, str] = {}
-    for base in strategy.__mro__:
-        if base is object or base.__module__.partition(".")[0] in ("abc", "typing"):
-            continue
-        if base.__module__.startswith("fedaigc."):
-            parts[base.__qualname__] = base.__module__ + base.__qualname__
-            continue
-        for name, value in vars(base).items():
-            function = inspect.unwrap(value.fget) if isinstance(value, property) and value.fget else value
-            function = function.__func__ if isinstance(function, staticmethod | classmethod) else function
-            if isinstance(function, FunctionType):
-                if not name.startswith("__") or name in ("__init__", "__post_init__"):
-                    _add_function(f"{base.__qualname__}.{name}", function, parts)
-            elif not name.startswith("__") and not name.startswith("_abc_"):
-                parts[f"{base.__qualname__}.{name}"] = repr(value)
-    if dataclasses.is_dataclass(strategy):
-        for field in dataclasses.fields(strategy):
-            parts[f"field {field.name}"] = f"{field.type!r} = {field.default!r}"
-    text = "\x1f".join(f"{name}\x1e{part}" for name, part in sorted(parts.items()))
+    parts = _Parts(strategy.__module__)
+    parts.add_class(strategy)
+    text = "\x1f".join(f"{name}\x1e{part}" for name, part in sorted(parts.found.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _add_function(name: str, function: FunctionType, parts: dict[str, str]) -> None:
-    """Add a function's source to `parts`, and what it uses of its own module."""
-    if name in parts:
-        return
-    # a dataclass generates functions without a source; they follow from its fields
-    if function.__code__.co_filename == "<string>":
-        return
-    try:
-        source = textwrap.dedent(inspect.getsource(function))
-    except (OSError, TypeError):
+# what Python and dataclasses put into a class by themselves
+_GENERATED = frozenset(
+    (
+        "__module__",
+        "__qualname__",
+        "__doc__",
+        "__dict__",
+        "__weakref__",
+        "__annotations__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__match_args__",
+        "__abstractmethods__",
+        "_abc_impl",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__orig_bases__",
+        "__parameters__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations_cache__",
+    )
+)
+_DATACLASS_METHODS = frozenset(
+    ("__init__", "__repr__", "__eq__", "__hash__", "__replace__", "__lt__", "__le__", "__gt__", "__ge__")
+)
+_PLAIN = (bool, int, float, str, bytes, type(None))
+
+
+class _Parts:
+    """The source and the values that a class depends on, by name."""
+
+    def __init__(self, module: str) -> None:
+        self.found: dict[str, str] = {}
+        self._module = module
+
+    def add_class(self, kind: type) -> None:
+        if f"class {kind.__qualname__}" in self.found:
+            return
+        self.found[f"class {kind.__qualname__}"] = ", ".join(base.__qualname__ for base in kind.__bases__)
+        for base in kind.__mro__[1:]:
+            if base.__module__.startswith(f"{builtin.__name__}."):
+                from fedaigc.strategy.fingerprint import strategy_code
+
+                name = base.__module__.rpartition(".")[2]
+                self.found[f"built-in {name}"] = strategy_code(name)
+            elif base.__module__ == self._module:
+                self.add_class(base)
+        own = f"class {kind.__qualname__}."
+        for name, value in vars(kind).items():
+            generated = isinstance(value, FunctionType) and value.__code__.co_filename == "<string>"
+            if name not in _GENERATED and not (generated and name in _DATACLASS_METHODS):
+                self._add(own + name, value)
+        for field in vars(kind).get("__dataclass_fields__", {}).values():
+            self.found[f"{own}{field.name}: type"] = str(field.type)
+            for what in ("default", "default_factory"):
+                value = getattr(field, what)
+                if value is not dataclasses.MISSING:
+                    self._add(f"{own}{field.name}: {what}", value)
+
+    def _add(self, name: str, value: Any) -> None:
+        if isinstance(value, property):
+            for part in (value.fget, value.fset, value.fdel):
+                if part is not None:
+                    self._add(f"{name} {part.__name__}", part)
+        elif isinstance(value, staticmethod | classmethod):
+            self._add(f"{type(value).__name__} {name}", value.__func__)
+        elif isinstance(value, cached_property):
+            self._add(name, value.func)
+        elif isinstance(value, FunctionType) and value.__module__ == self._module:
+            self._add_function(name, value)
+        elif isinstance(value, type) and value.__module__ == self._module:
+            self.found[name] = value.__qualname__
+            self.add_class(value)
+        elif isinstance(value, ModuleType):
+            self.found[name] = value.__name__
+        elif isinstance(value, type | FunctionType | BuiltinFunctionType):
+            self.found[name] = f"{value.__module__}.{value.__qualname__}"
+        elif isinstance(value, Traits):
+            self.found[name] = repr(value)
+        else:
+            self.found[name] = self._plain(name, value)
+
+    def _plain(self, name: str, value: Any) -> str:
+        if isinstance(value, _PLAIN):
+            return repr(value)
+        if isinstance(value, list | tuple):
+            return f"[{', '.join(self._plain(name, item) for item in value)}]"
+        if isinstance(value, set | frozenset):
+            return f"set({', '.join(sorted(self._plain(name, item) for item in value))})"
+        if isinstance(value, dict):
+            pairs = (f"{self._plain(name, key)}: {self._plain(name, item)}" for key, item in value.items())
+            return f"{{{', '.join(sorted(pairs))}}}"
+        if getattr(type(value), "__module__", "") == "typing" or isinstance(value, GenericAlias | UnionType):
+            return repr(value)
         raise UserError(
-            f"the source of {name} is not available: put the strategy into a Python file and give its path"
-        ) from None
-    parts[name] = bare_text(ast.parse(source))
-    for used in sorted(_names(function)):
-        value: Any = function.__globals__.get(used)
-        if isinstance(value, FunctionType) and value.__module__ == function.__module__:
-            _add_function(f"function {used}", value, parts)
-        elif isinstance(value, bool | int | float | str | tuple):
-            parts[f"global {used}"] = repr(value)
+            f"{name} is a {type(value).__name__}, whose content no fingerprint covers: make it an option, or put the "
+            "strategy into a Python file and give its path"
+        )
 
+    def _add_function(self, name: str, function: FunctionType) -> None:
+        if name in self.found:
+            return
+        code = function.__code__
+        try:
+            source = textwrap.dedent(inspect.getsource(code))
+            self.found[name] = bare_text(ast.parse(source))
+        except (OSError, TypeError, SyntaxError):
+            raise UserError(
+                f"the source of {name} is not available: put the strategy into a Python file and give its path"
+            ) from None
+        self._add(f"{name}: defaults", function.__defaults__)
+        self._add(f"{name}: keyword defaults", function.__kwdefaults__)
+        for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            # super() keeps the class itself
+            if variable != "__class__":
+                self._add(f"{name}: {variable}", cell.cell_contents)
+        from dill.detect import nestedglobals
 
-def _names(function: FunctionType) -> set[str]:
-    """Return the global names that a function and the functions within it use."""
-    found: set[str] = set()
-    codes = [function.__code__]
-    for code in codes:  # grows during the loop
-        found |= set(code.co_names)
-        codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
-    return found
+        for used in sorted(set(nestedglobals(function))):
+            if used in function.__globals__:
+                self._add(f"global {used}", function.__globals__[used])

@@ -2,7 +2,8 @@
 
 `strategy = "fedit"` is the module `fedaigc.strategy.builtin.fedit`, or else the entry point `fedit` in the
 group `fedaigc.strategies` of an installed package, which names a module or a class. `strategy = "my/rule.py"`
-is that file. A module has a class `Strategy`, or exactly one class that extends `Rule`. A class of a notebook
+is that file, and `"my/rules.py:Mine"` one class of it. A module without a named class has a class `Strategy`, or
+exactly one class that extends `Rule`. A class of a notebook
 is carried in a file of its own (`carried`).
 """
 
@@ -37,7 +38,7 @@ def strategy_names() -> list[str]:
 
 def is_file(name: str) -> bool:
     """Return whether a strategy is named by its file rather than by a name of `strategy_names`."""
-    return name.endswith((".py", SUFFIX))
+    return name.endswith((".py", SUFFIX)) or ".py:" in name
 
 
 def strategy_module(name: str) -> ModuleType:
@@ -48,7 +49,7 @@ def strategy_module(name: str) -> ModuleType:
             cannot be imported.
     """
     if is_file(name):
-        return _module_of_file(Path(name))
+        return _module_of_file(Path(_file_and_class(name)[0]))
     if name in _builtin():
         return importlib.import_module(f"{builtin.__name__}.{name}")
     found = _installed().get(name)
@@ -75,8 +76,9 @@ def strategy_class(name: str) -> type[Rule]:
         return checked_class(carried_class(Path(name)), name)
     module = strategy_module(name)
     entry = None if is_file(name) or name in _builtin() else _installed()[name]
-    if entry is not None and entry.attr:
-        found = getattr(module, entry.attr, None)
+    named = entry.attr if entry is not None else _file_and_class(name)[1]
+    if named:
+        found = getattr(module, named, None)
     else:
         own = [
             value
@@ -89,6 +91,12 @@ def strategy_class(name: str) -> type[Rule]:
             f"strategy {name!r}: {module.__file__} has no class `Strategy`, and not exactly one that extends Rule"
         )
     return checked_class(found, name)
+
+
+def _file_and_class(name: str) -> tuple[str, str]:
+    """Split `rules.py:Mine` into the file and the class; the class is empty where none is named."""
+    file, separator, kind = name.rpartition(".py:")
+    return (f"{file}.py", kind) if separator else (name, "")
 
 
 def checked_class(found: type[Rule], name: str) -> type[Rule]:

@@ -13,7 +13,6 @@ import torch
 
 import fedaigc as fa
 from fedaigc import errors
-from fedaigc.strategy.fingerprint import strategy_code
 
 TRAINING = {"local_steps": 2, "personal_steps": 0, "batch_size": 2, "learning_rate": 1e-2}
 
@@ -109,16 +108,11 @@ def homes(tmp_path: Path) -> Path:
 
 
 def run(homes: Path, pipe: Any, **settings: Any) -> fa.Run:
-    return fa.simulate(
-        homes,
-        rounds=1,
-        model=pipe,
-        progress=False,
-        training=TRAINING,
-        adapter={"rank": 2},
-        **settings,
-        generation={"enabled": False},
-    )
+    common = {"rounds": 1, "training": TRAINING, "adapter": {"rank": 2}, "generation": {"enabled": False}}
+    if isinstance(pipe, str):
+        settings["model"] = {"name": pipe, "height": 32, "width": 32}
+        return fa.simulate(homes, progress=False, **{**common, **settings})
+    return fa.simulate(homes, model=pipe, progress=False, **{**common, **settings})
 
 
 def test_a_rule_of_one_s_own_runs_by_class_and_by_instance(homes: Path, small_model: Path) -> None:
@@ -130,40 +124,48 @@ def test_a_rule_of_one_s_own_runs_by_class_and_by_instance(homes: Path, small_mo
     # a cell that is run again
     assert run(homes, pipe, strategy=Halfway).record.shared_hash == half.record.shared_hash
     assert half.rounds.to_pandas().shape[0] == 1
-    assert half.config.rounds.strategy.endswith(".strategy")
+    assert half.config.rounds.strategy == f"{Path(__file__).absolute()}:Halfway"
     fa.install(pipe, half.shared)
+    # its weights are no base model any more
+    with pytest.raises(fa.Error, match=r"adapters are installed in this pipeline \(shared\)"):
+        run(homes, pipe, strategy="fedit")
+    fa.remove(pipe)
+    assert run(homes, pipe, strategy="fedit").record.shared_hash == plain.record.shared_hash
+    with pytest.raises(fa.Error, match="the shared state of a later run"):
+        _ = run_of(half).shared
 
 
-def test_the_fingerprint_follows_the_source(tmp_path: Path) -> None:
-    from fedaigc.api.strategies import named_strategy
-
-    name, options = named_strategy(Halfway(share=0.25), tmp_path)
-    assert options == {"share": 0.25}
-    code = strategy_code(name)
-    assert named_strategy(Halfway, tmp_path)[0] == name
-
-    class Other(Halfway):
-        """Another one."""
-
-        def finish(self) -> fa.SharedState:
-            """Nothing moves."""
-            return self._shared
-
-    assert strategy_code(named_strategy(Other, tmp_path)[0]) != code
-    assert named_strategy("fedit", tmp_path) == ("fedit", {})
+def run_of(run: fa.Run) -> fa.Run:
+    """Return the same run, which has read nothing from its folder yet."""
+    return fa.Run(run.config, run.record)
 
 
-def test_what_cannot_be_an_option_is_refused(tmp_path: Path) -> None:
-    from fedaigc.api.strategies import named_strategy
+def test_a_run_of_many_rounds_can_be_repeated(homes: Path, small_model: Path) -> None:
+    """A home keeps three rounds; a run that begins anew does not find those of the last one."""
+    training = {**TRAINING, "local_steps": 1, "personal_steps": 1}
+    first, second = (run(homes, str(small_model), rounds=5, training=training) for _ in range(2))
+    assert first.record.shared_hash == second.record.shared_hash
+    assert len(second.rounds) == 5
 
-    with pytest.raises(fa.Error, match=r"Halfway.share is \[1\]: an option is a number"):
-        named_strategy(Halfway(share=[1]), tmp_path)  # type: ignore[arg-type]
 
-    class Bare(fa.AveragingRule):
-        """No traits."""
+def test_another_pipeline_is_another_model(homes: Path, small_model: Path) -> None:
+    pipes = [fa.load_pipeline(str(small_model)) for _ in range(2)]
+    with torch.no_grad():
+        next(pipes[1].unet.parameters()).mul_(1.01)  # type: ignore[attr-defined]
+    bases = [run(homes, pipe, strategy="fedit").record.base for pipe in pipes]
+    assert len(set(bases)) == 2
 
-    with pytest.raises(fa.Error, match="declares no traits"):
-        named_strategy(Bare, tmp_path)
+
+def test_a_lora_of_another_name_is_not_switched_off(small_model: Path) -> None:
+    from peft import LoraConfig
+
+    pipe: Any = fa.load_pipeline(str(small_model))
+    plan = fa.plan(pipe, num_inference_steps=2)
+    pipe.unet.add_adapter(LoraConfig(r=1, target_modules=["to_q"]), adapter_name="mine")
+    with pytest.raises(fa.Error, match="the LoRA mine, which the stages would switch off"):
+        fa.start(pipe, plan)
+    with pytest.raises(fa.Error, match=r"adapters are installed in this pipeline \(mine\)"):
+        fa.plan(pipe, num_inference_steps=2)
 
 
 def test_homes_are_kept_or_refused(homes: Path) -> None:
@@ -172,9 +174,9 @@ def test_homes_are_kept_or_refused(homes: Path) -> None:
     assert (homes / "00" / "device.json").stat().st_mtime_ns == before
     with pytest.raises(fa.Error, match="already exists"):
         fa.scenes(homes, clients=2, images=3)
-    with pytest.raises(fa.Error, match=r"2 homes with 6 images, asked for were 3 with 9"):
-        fa.scenes(homes, clients=3, images=3, exist_ok=True)
-    with pytest.raises(fa.Error, match="seed"):
-        fa.scenes(homes, clients=2, images=3, seed=1, exist_ok=True)
+    others: tuple[dict[str, Any], ...] = ({"clients": 3}, {"images": 4}, {"seed": 1}, {"partition": "iid"})
+    for other in others:
+        with pytest.raises(fa.Error, match="holds homes of other arguments"):
+            fa.scenes(homes, **{"clients": 2, "images": 3, "exist_ok": True, **other})
     with pytest.raises(fa.Error, match="no homes in"):
         fa.simulate(homes / "nothing")

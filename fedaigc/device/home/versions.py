@@ -92,6 +92,14 @@ class AdapterVersions:
         run = f"imported-{derived_seed(self._home.seed, 'imported adapters'):016x}"
         self.save_round(run, self.last_round(run) + 1, personal)
 
+    def forget(self, run: str) -> None:
+        """Drop what is kept of a run, at the request of the owner of this home, so that it begins anew."""
+        current = self._current_file()
+        folder = self._run_folder(run)
+        if current is not None and current.parent == folder:
+            self._current.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+
     def base_models(self) -> set[str]:
         """Return the base models of the shared states that are kept; none before the first one arrived."""
         headers = [read_header(path) for path in self._shared.glob("*.safetensors")]

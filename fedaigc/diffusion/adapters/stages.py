@@ -355,6 +355,11 @@ def _lora_layers(pipe: "DiffusionPipeline") -> Iterator[tuple[str, Any]]:
     )
 
 
+def has_residuals(pipe: "DiffusionPipeline") -> bool:
+    """Return whether residuals are installed in a pipeline."""
+    return next(_residuals(pipe), None) is not None
+
+
 def base_weight(layer: Any) -> Tensor:
     """Return W0 of a layer, with or without a parametrization."""
     if parametrize.is_parametrized(layer, "weight"):

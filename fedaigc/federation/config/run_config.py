@@ -201,7 +201,8 @@ class FederationConfig(_Section):
     Attributes:
         homes: Folder with one device home per client.
         output: Folder for what the server writes.
-        name: Name of the run in the homes; a run of the same name repeats its rounds from where they began.
+        name: Name of the run in the homes. A run of the same name repeats its rounds: a simulation begins them anew,
+            devices on separate machines go back three rounds at most.
         seed: Seed of the server's draws: initial factors, sampled clients, noise of the images, link. Each home
             has a seed of its own (`device.json`), from which its training and its task ids follow.
         num_clients: Number of clients.

@@ -22,6 +22,8 @@ from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.wire.read_update import value_problem
 from fedaigc.storage.tensor_file import read_header, read_parts, write_parts
+from fedaigc.strategy.fingerprint import strategy_code
+from fedaigc.strategy.sources import is_file
 
 CHECKPOINT = "checkpoint.safetensors"
 EARLIER = "checkpoint-earlier.safetensors"
@@ -133,4 +135,10 @@ def _fingerprint(config: FederationConfig) -> str:
     values = json.loads(config.model_dump_json(exclude=_FREE))
     for free in ("count", "tensorboard"):
         del values["rounds"][free]
+    if is_file(config.rounds.strategy):
+        # its code counts, not its location
+        values["rounds"]["strategy"] = [
+            Path(config.rounds.strategy).name,
+            strategy_code(config.rounds.strategy),
+        ]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import RunRecord, read_record
@@ -41,6 +43,10 @@ def simulate(
             f"there is no device's home {config.home(missing[0])}: `homes` needs one folder for each of the "
             f"{config.num_clients} clients, {config.home(0).name} to {config.home(last).name}"
         )
+    if config.rounds.count and not config.resume:
+        # whoever simulates owns the devices, on which a run that begins anew would find rounds of the earlier one
+        for client in range(config.num_clients):
+            AdapterVersions(Home.open(config.home(client))).forget(config.name)
     if config.backend == "in-process":
         run_in_process(config, progress)
     else:

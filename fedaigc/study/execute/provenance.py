@@ -23,7 +23,6 @@ RESULT_EPOCH = 1
 _CODE = ("fedaigc", "strategies", "pyproject.toml")
 
 
-@cache
 def code_of(strategy: str) -> dict[str, str]:
     """Return what decides the result of a rule's runs besides their configuration.
 
@@ -37,14 +36,20 @@ def code_of(strategy: str) -> dict[str, str]:
     return {**epoch, "rule": strategy_code(strategy)}
 
 
-@cache
 def model_fingerprint(name: str) -> str:
     """Return the SHA-256 over the files of a local pipeline folder; a hub name is its own fingerprint."""
     folder = assets.path("model") if name == EMBEDDED else Path(name)
     if not folder.is_dir():
         return name
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return _digest_of(folder, tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
+
+
+@cache
+def _digest_of(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    # cached by modification times: the runs of a study ask for it hundreds of times
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path, _, _ in files:
         digest.update(str(path.relative_to(folder)).encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

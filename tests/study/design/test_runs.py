@@ -11,7 +11,7 @@ from fedaigc.strategy.fingerprint import _fingerprint
 from fedaigc.study.design.config import StudyConfig, read_study
 from fedaigc.study.design.planned_runs import make_plan, prepare
 from fedaigc.study.design.runs import RunSpec
-from fedaigc.study.execute.provenance import code_of, model_fingerprint
+from fedaigc.study.execute.provenance import code_of
 from fedaigc.study.results.records import by_hash, read_records, recorded
 from tests.study.conftest import MakeStudy
 
@@ -91,7 +91,6 @@ def test_a_model_counts_by_its_files_and_not_by_its_place(
     changes = {"strategies": ROWS, "model": {"name": str(moved)}}
     assert run_of(make_study(**changes)).hash == before.hash
     (moved / "model_index.json").write_text((moved / "model_index.json").read_text() + "\n")
-    model_fingerprint.cache_clear()
     assert run_of(make_study(**changes)).hash != before.hash
 
 
@@ -149,7 +148,6 @@ def test_a_release_changes_no_id_and_another_epoch_changes_all(
     make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hashes() -> set[str]:
-        code_of.cache_clear()
         return {run.hash for run in make_plan(prepare(make_study(strategies=ROWS)), {}).runs}
 
     before = hashes()
@@ -158,7 +156,6 @@ def test_a_release_changes_no_id_and_another_epoch_changes_all(
     monkeypatch.setattr("fedaigc.study.execute.provenance.RESULT_EPOCH", 99)
     assert not hashes() & before
     monkeypatch.undo()
-    code_of.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["bytes", "galleries"])
