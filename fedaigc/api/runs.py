@@ -180,7 +180,7 @@ def simulate(
         raise UserError(f"no homes in {folder}: expected folders 00, 01, ...; `scenes` creates some")
     name, options = named_strategy(strategy, target / "strategies")
     values: dict[str, Any] = {"num_clients": clients, **settings}
-    section = {"count": rounds} if isinstance(rounds, int) else dict(rounds)
+    section: dict[str, Any] = {"count": rounds} if isinstance(rounds, int) else dict(rounds)
     values["rounds"] = {"strategy": name, **section, "options": {**options, **section.get("options", {})}}
     if model is not None:
         values["model"] = model_section(model, target / "model")
