@@ -168,9 +168,11 @@ def unpack(
 def check_bare(pipe: Pipeline) -> None:
     """Raise UserError if adapters are installed in a pipeline."""
     names = _adapters(pipe)
-    if names or has_residuals(pipe):
+    wrapped = any(".base_layer." in name for name in denoiser(pipe).state_dict())
+    if names or wrapped or has_residuals(pipe):
+        found = ", ".join(names) or "their layers"
         raise UserError(
-            f"adapters are installed in this pipeline ({', '.join(names) or 'residuals'}): load it anew, or take out "
+            f"adapters are installed in this pipeline ({found}): load it anew, or take out "
             "those of fedaigc with `fa.remove(pipe)`"
         )
 
@@ -192,6 +194,10 @@ def remove(pipe: Pipeline) -> None:
     """Take the shared and the personal adapter out of a pipeline; its weights are then those that it came with."""
     for stage in (Stage.SHARED, Stage.PERSONAL):
         remove_stage(pipe, stage)
+    network: Any = denoiser(pipe)
+    if not _adapters(pipe) and hasattr(network, "unload_lora"):
+        # without adapters peft still wraps the layers, whose weights then have other names
+        network.unload_lora()
 
 
 def default_side(pipe: Pipeline) -> int:

@@ -148,7 +148,8 @@ class _Parts:
                 self.add_class(base)
         own = f"class {kind.__qualname__}."
         for name, value in vars(kind).items():
-            generated = isinstance(value, FunctionType) and value.__code__.co_filename == "<string>"
+            code = getattr(inspect.unwrap(value) if callable(value) else None, "__code__", None)
+            generated = code is not None and code.co_filename == "<string>"
             if name not in _GENERATED and not (generated and name in _DATACLASS_METHODS):
                 self._add(own + name, value)
         for field in vars(kind).get("__dataclass_fields__", {}).values():
