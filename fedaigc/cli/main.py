@@ -32,12 +32,13 @@ app.add_typer(server_app, name="server")
 app.add_typer(keys_app, name="keys")
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> bool:
     if asked:
         import fedaigc
 
         typer.echo(fedaigc.__version__)
         raise typer.Exit()
+    return asked
 
 
 @app.callback()

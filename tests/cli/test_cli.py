@@ -30,7 +30,7 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     """Without torch, Flower and diffusers, whose imports take most of the time."""
     probe = (
         "import sys; from typer.testing import CliRunner; from fedaigc.cli.main import app; "
-        "helps = [['--help'], ['adapter', '--help'], ['adapter', 'import', '--help'], ['score', '--help']]; "
+        "helps = [['--help'], ['lora', '--help'], ['lora', 'import', '--help'], ['score', '--help']]; "
         "print(*(CliRunner().invoke(app, each).output for each in helps)); "
         "heavy = {'torch', 'flwr', 'diffusers', 'datasets', 'ray', 'numpy'}; "
         "print('HEAVY', sorted(heavy & set(sys.modules)))"

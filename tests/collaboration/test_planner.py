@@ -90,7 +90,7 @@ def test_without_personal_adapters_any_hand_off_is_legal(plan: DenoisingPlan) ->
 
 def test_a_task_in_two_groups_or_without_owner_is_an_error(plan: DenoisingPlan) -> None:
     groups, owners = _groups([2])
-    with pytest.raises(ValueError, match=r"repeated \['t000', 't001'\]"):
+    with pytest.raises(ValueError, match=r"in several groups \['t000', 't001'\]"):
         plan_assignments(groups * 2, owners, with_boundary(plan, 5), num_shared_steps=3, seed=0)
     with pytest.raises(ValueError, match="t001"):
         plan_assignments(groups, {"t000": 0}, with_boundary(plan, 5), num_shared_steps=3, seed=0)

@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.versions import AdapterVersions
-from fedaigc.errors import UserError
+from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import RunRecord, read_record
 from fedaigc.federation.progress import OnProgress
@@ -46,7 +46,9 @@ def simulate(
     if config.rounds.count and not config.resume:
         # whoever simulates owns the devices, on which a run that begins anew would find rounds of the earlier one
         for client in range(config.num_clients):
-            AdapterVersions(Home.open(config.home(client))).forget(config.name)
+            # a damaged home is left out of the rounds, which say so
+            with suppress(DamagedFile):
+                AdapterVersions(Home.open(config.home(client))).forget(config.name)
     if config.backend == "in-process":
         run_in_process(config, progress)
     else:

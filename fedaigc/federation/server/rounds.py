@@ -178,7 +178,7 @@ class _Training:
             return
         reasons = "\n".join(f"  {self.lasting[client]}" for client in sorted(self.lasting))
         kind = Diverged if set(self.lasting) <= self.diverged else UserError
-        raise kind(f"round {number}: no client sent an update that could be used:\n{reasons}")
+        raise kind(f"round {number}: no client sent a usable update:\n{reasons}")
 
 
 def _client_order(config: FederationConfig, client: int, number: int) -> ClientOrder:

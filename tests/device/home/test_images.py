@@ -56,7 +56,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, name: str, content: bytes, named:
 
 
 def test_missing_empty_and_uncaptioned_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         read_folder(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no pictures"):
         read_folder(tmp_path)

@@ -121,7 +121,7 @@ def test_rounds_are_counted_across_names_and_restarts_and_repeats_count_once(mak
     update(asked(agent_of(config, max_rounds=3), other, shared, 1))
     for refused in (parse_config(config.model_dump() | {"name": "another"}), other):
         assert kind(asked(agent_of(config, max_rounds=3), refused, shared, 2)) == "training_refused"
-    assert "has trained 3 rounds, and the owner permits no more" in log(config)
+    assert "3 rounds are all that the owner permits" in log(config)
     # what was answered once still is
     update(asked(agent_of(config, max_rounds=3), other, shared, 1))
 
