@@ -16,7 +16,7 @@ from fedaigc.study.results.table_files import decimals, shown
 
 UNIFORM = "fedit, uniform"
 # rules that do not weight clients by their pictures, which alone may explain their gains
-ARGUED = ("fednova", "fedtrimmedavg", "hetlora", "scaffold")
+ARGUED = ("fednova", "fedtrimmedavg", "hetlora", "qfedavg", "scaffold")
 _WEIGHTINGS = ("clients alike", "by pictures")
 _DIGITS = 4
 
@@ -91,6 +91,13 @@ def gains(study: str, mode: str, *rows: str) -> tuple[float, float]:
     """Smallest and largest amount by which the losses of these rows are below the reference."""
     found = [-diff(study, name, mode).mean for name in rows]
     return min(found), max(found)
+
+
+@figure
+def gaps(study: str, mode: str, *rows: str) -> tuple[float, float]:
+    """Smallest and largest amount by which the losses of these rows are above the reference."""
+    low, high = gains(study, mode, *rows)
+    return -high, -low
 
 
 @claim

@@ -15,9 +15,10 @@ _ATTACKS = {
 
 
 def _run(name: str, rule: str, attackers: int, attack: str) -> dict[str, float]:
-    # commas separate conditions, and the name of an attack contains one
-    rows = [row for row in record(f"privacy/{name}")["rows"] if row["attack"] == attack]
-    found: dict[str, float] = one_of(rows, f"rule={rule},attackers={attackers}")
+    # commas separate conditions, and names of rules and attacks contain some
+    rows = record(f"privacy/{name}")["rows"]
+    rows = [row for row in rows if row["attack"] == attack and row["rule"] == rule]
+    found: dict[str, float] = one_of(rows, f"attackers={attackers}")
     return found
 
 
@@ -39,6 +40,12 @@ def byzantine() -> str:
 def byzantine_loss(name: str, rule: str, attackers: int, attack: str) -> float:
     """Loss under an attack, e.g. `byzantine_loss byzantine_before fedavg 0 "flip x10, n_k 1e12"`."""
     return _run(name, rule, attackers, attack)["loss"]
+
+
+@figure
+def byzantine_one_round_less(name: str, rule: str, attackers: int) -> float:
+    """Loss of the honest run of a rule before its last round."""
+    return _run(name, rule, attackers, "honest")["one_round_less"]
 
 
 @claim
