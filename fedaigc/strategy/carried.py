@@ -19,6 +19,7 @@ from typing import Any
 from fedaigc.errors import UserError
 from fedaigc.storage.atomic_file import write_file
 from fedaigc.strategy import builtin
+from fedaigc.strategy.code_files import code_of_file
 from fedaigc.strategy.code_text import bare_text
 from fedaigc.strategy.rule import Rule, Traits
 
@@ -140,10 +141,7 @@ class _Parts:
         self.found[f"class {kind.__qualname__}"] = ", ".join(base.__qualname__ for base in kind.__bases__)
         for base in kind.__mro__[1:]:
             if base.__module__.startswith(f"{builtin.__name__}."):
-                from fedaigc.strategy.fingerprint import strategy_code
-
-                name = base.__module__.rpartition(".")[2]
-                self.found[f"built-in {name}"] = strategy_code(name)
+                self.found[f"built-in {base.__qualname__}"] = code_of_file(Path(inspect.getfile(base)))
             elif base.__module__ == self._module:
                 self.add_class(base)
         own = f"class {kind.__qualname__}."

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from fedaigc.strategy.code_files import _fingerprint
 from fedaigc.strategy.code_text import _text
-from fedaigc.strategy.fingerprint import _fingerprint
 from fedaigc.study.design.config import StudyConfig, read_study
 from fedaigc.study.design.planned_runs import make_plan, prepare
 from fedaigc.study.design.runs import RunSpec
