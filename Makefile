@@ -14,13 +14,14 @@ HASHED := constraints.txt constraints-torch.txt
 TORCH ?= --require-hashes -r constraints-torch.txt
 PIP := $(BIN)/python -m pip
 
-.PHONY: demo test test-slow test-deployment docs docs-check install constraints lint types wheel clean help
+.PHONY: demo test coverage test-slow test-deployment docs docs-check install constraints lint types wheel clean help
 
 help:
 	@echo "make demo       install, then run the demo: report in runs/demo/report.html (under 4 minutes once installed)"
 	@echo "make test       install, then lint, format check, types and tests"
 	@echo "make docs-check  whether the pages say what the records of experiments say; part of the tests"
 	@echo "make docs       write the tables of the pages, and figures that differ, anew from the records"
+	@echo "make coverage   the tests, and which lines of the package no test of this process runs"
 	@echo "make test-slow  the checks that take minutes each"
 	@echo "make constraints  write anew which versions are installed, and their hashes"
 	@echo "make test-deployment  a server and devices as processes of their own, on this machine"
@@ -53,6 +54,9 @@ test-slow: install
 
 test-deployment: install
 	$(BIN)/python -m pytest -m slow tests/deployment
+
+coverage: install
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term
 
 docs-check: install
 	$(BIN)/python -m experiments.pages.check
