@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedaigc.api.strategies import Strategy, named_strategy
 from fedaigc.errors import UserError
 from fedaigc.strategy.sources import is_file
-from fedaigc.study.command import compare_study
+from fedaigc.study.command import compare as run_study
 from fedaigc.study.design.config import StudyConfig
 from fedaigc.study.results.summary import Mode
 from fedaigc.validation import validated
@@ -100,7 +100,7 @@ def compare(
         },
         "the study",
     )
-    if compare_study(config) != 0:
+    if run_study(config) != 0:
         raise UserError(f"the study is not finished: see the messages above, and {target}")
     return Study(config)
 

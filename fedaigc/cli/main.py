@@ -152,11 +152,11 @@ def compare(
 ) -> None:
     """Compare strategies: run strategies x seeds x partitions, skip recorded runs, and write tables."""
     from fedaigc.study.command import compare as run
+    from fedaigc.study.design.config import read_study
 
     raise typer.Exit(
         run(
-            config,
-            changes=changes or (),
+            read_study(config, changes or ()),
             estimate_only=estimate,
             list_only=list_runs,
             tables_only=tables,

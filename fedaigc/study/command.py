@@ -1,7 +1,7 @@
 """`fedaigc compare`: the time estimate, the runs that are missing, then tables, plots and the report."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from fedaigc.errors import UserError
 from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.storage.file_lock import locked
 from fedaigc.strategy.registry import load_strategy
-from fedaigc.study.design.config import StudyConfig, read_study
+from fedaigc.study.design.config import StudyConfig
 from fedaigc.study.design.planned_runs import Plan, Prepared, make_plan, prepare
 from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.display import Bars
@@ -25,9 +25,8 @@ from fedaigc.study.results.report import write_report
 
 
 def compare(
-    path: Path,
+    study: StudyConfig,
     *,
-    changes: Sequence[str] = (),
     estimate_only: bool = False,
     list_only: bool = False,
     tables_only: bool = False,
@@ -37,8 +36,7 @@ def compare(
     """Run the part of a study that is not recorded yet, and write its report.
 
     Args:
-        path: The TOML file of the study.
-        changes: Values that replace those of the file; see `read_toml`.
+        study: The configuration of the study.
         estimate_only: Print the estimated time only.
         list_only: Print the runs and their status only.
         tables_only: Write the report from the records only.
@@ -52,26 +50,6 @@ def compare(
     Raises:
         UserError: The configuration cannot work, or another process runs the same study.
     """
-    return compare_study(
-        read_study(path, changes),
-        estimate_only=estimate_only,
-        list_only=list_only,
-        tables_only=tables_only,
-        recompute_count=recompute_count,
-        recompute_seed=recompute_seed,
-    )
-
-
-def compare_study(
-    study: StudyConfig,
-    *,
-    estimate_only: bool = False,
-    list_only: bool = False,
-    tables_only: bool = False,
-    recompute_count: int = 0,
-    recompute_seed: int = 0,
-) -> int:
-    """Do what `compare` does, with a configuration in place of its file."""
     console = Console(soft_wrap=True, highlight=False)
     prepared = prepare(study)
     records = by_hash(read_records(study.records_folder))

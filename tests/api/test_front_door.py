@@ -148,6 +148,19 @@ def test_a_run_of_many_rounds_can_be_repeated(homes: Path, small_model: Path) ->
     assert len(second.rounds) == 5
 
 
+def test_a_run_that_goes_on_keeps_its_rounds(homes: Path, small_model: Path) -> None:
+    """A second start of the same run is refused before anything of the first is dropped."""
+    from fedaigc.federation.output.run_lock import writing_to
+
+    training = {**TRAINING, "personal_steps": 1}
+    done = run(homes, str(small_model), rounds=2, training=training)
+    kept = sorted(homes.glob("*/adapters/rounds/run/*"))
+    assert len(kept) == 4
+    with writing_to(done.output), pytest.raises(fa.Error, match="another run writes to"):
+        run(homes, str(small_model), rounds=2, training=training)
+    assert sorted(homes.glob("*/adapters/rounds/run/*")) == kept
+
+
 def test_another_pipeline_is_another_model(homes: Path, small_model: Path) -> None:
     pipes = [fa.load_pipeline(str(small_model)) for _ in range(2)]
     with torch.no_grad():

@@ -11,6 +11,7 @@ from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import RunRecord, read_record
+from fedaigc.federation.output.run_lock import writing_to
 from fedaigc.federation.progress import OnProgress
 from fedaigc.flower_private import task_identity
 from fedaigc.rng import derived_seed
@@ -45,10 +46,9 @@ def simulate(
         )
     if config.rounds.count and not config.resume:
         # whoever simulates owns the devices, on which a run that begins anew would find rounds of the earlier one
-        for client in range(config.num_clients):
-            # a damaged home is left out of the rounds, which say so
-            with suppress(DamagedFile):
-                AdapterVersions(Home.open(config.home(client))).forget(config.name)
+        # nothing is dropped under a run that is going on
+        with writing_to(config.output):
+            _forget_rounds(config)
     if config.backend == "in-process":
         run_in_process(config, progress)
     else:
@@ -57,6 +57,14 @@ def simulate(
 
         run_with_flower(config, progress, on_log)
     return read_record(config.output)
+
+
+def _forget_rounds(config: FederationConfig) -> None:
+    """Drop what the homes keep of an earlier run of this name."""
+    for client in range(config.num_clients):
+        # a damaged home is left out of the rounds, which say so
+        with suppress(DamagedFile):
+            AdapterVersions(Home.open(config.home(client))).forget(config.name)
 
 
 def run_in_process(

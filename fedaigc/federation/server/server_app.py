@@ -33,6 +33,7 @@ from fedaigc.federation.output.records import (
     RoundRecord,
     ServiceRecord,
 )
+from fedaigc.federation.output.run_lock import writing_to
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.server.generation import plan_generation
@@ -43,9 +44,7 @@ from fedaigc.federation.server.service import PromptService
 from fedaigc.federation.server.update_bounds import UpdateBounds
 from fedaigc.federation.software import difference, own_software
 from fedaigc.rng import rng
-from fedaigc.storage.file_lock import locked
 
-_LOCK = ".run.lock"
 _PATIENCE_S = 60.0
 
 app = ServerApp()
@@ -87,9 +86,8 @@ def serve(grid: Grid, config: FederationConfig, progress: OnProgress | None = No
         UserError: The configuration cannot work, which the record says too; or, with nothing written, another
             run writes to this output.
     """
-    busy = f"another run writes to {config.output}: wait for its end, or choose another output folder"
     # the stopped run that this one resumes may still be shutting down
-    with locked(config.output / _LOCK, busy=busy, patience_s=_PATIENCE_S if config.resume else 0.0):
+    with writing_to(config.output, patience_s=_PATIENCE_S if config.resume else 0.0):
         checkpoint = load_checkpoint(config) if config.resume else None
         record = RunRecorder(config, kept_rounds=checkpoint.round if checkpoint is not None else 0)
         with _status(record):

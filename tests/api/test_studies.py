@@ -1,0 +1,54 @@
+"""Studies from Python: strategies of any kind, and their table as a data frame."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fedaigc as fa
+
+
+@dataclass
+class Mixed(fa.AveragingRule):
+    """The mean of what was received and of what the clients send."""
+
+    share: float = 0.5
+    traits = fa.Traits(averaging=False)
+
+    def finish(self) -> fa.SharedState:
+        """Move by `share` of the way."""
+        before, after = self._shared.tensors(), super().finish().tensors()
+        share = self.share
+        return self._shared.with_tensors(
+            {name: (1 - share) * before[name] + share * tensor for name, tensor in after.items()}
+        )
+
+
+def test_instances_of_a_class_of_one_s_own_are_compared(tmp_path: Path, small_model: Path) -> None:
+    settings: dict[str, Any] = {
+        "output": tmp_path / "study",
+        "seeds": 2,
+        "rounds": 1,
+        "workers": 1,
+        "model": {"name": str(small_model), "height": 32, "width": 32},
+        "adapter": {"rank": 2},
+        "training": {"batch_size": 2, "local_steps": 1, "learning_rate": 1e-2},
+        "clients": {"number": 3, "images": 12, "partitions": {"iid": {"kind": "iid"}}},
+        "evaluation": {"triples": 4, "test_images": 2, "validation_images": 2},
+    }
+    strategies: list[Any] = ["fedit", Mixed(share=1.0), Mixed(share=0.25)]
+    study = fa.compare(strategies, **settings)
+    table = study.table()
+    assert {"fedit", "Mixed, share 1.0", "Mixed, share 0.25"} <= set(table["row"])
+    assert study.report.is_file()
+    assert study.config.reference == "fedit"
+    # nothing is run again
+    records = sorted((tmp_path / "study" / "records").glob("*.json"))
+    times = [path.stat().st_mtime_ns for path in records]
+    assert fa.compare(strategies, **settings).table().equals(table)
+    assert [path.stat().st_mtime_ns for path in records] == times
+    with pytest.raises(fa.Error, match=r"no table iid-device\.csv|no table other"):
+        study.table(partition="other")
+    with pytest.raises(fa.Error, match="no strategies"):
+        fa.compare([], **settings)
