@@ -47,7 +47,7 @@ def simulate(
     if config.rounds.count and not config.resume:
         # whoever simulates owns the devices, on which a run that begins anew would find rounds of the earlier one
         # nothing is dropped under a run that is going on
-        with writing_to(config.output):
+        with private_files(), writing_to(config.output):
             _forget_rounds(config)
     if config.backend == "in-process":
         run_in_process(config, progress)
