@@ -1,4 +1,4 @@
-"""The command line, run as a user runs it, in separate processes."""
+"""The command line: what a user gives, and what it answers."""
 
 import os
 import subprocess
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedaigc.federation.config.run_config import FederationConfig, read_config
+from tests.cli.conftest import RunCommand
 
 COMMAND = [sys.executable, "-m", "fedaigc.cli.main"]
 
@@ -99,20 +100,27 @@ def test_help_answers_in_half_a_second() -> None:
     ],
 )
 def test_mistakes_end_with_a_clear_message_and_no_traceback(
-    arguments: list[str], told: str, tmp_path: Path
+    arguments: list[str], told: str, tmp_path: Path, fedaigc: RunCommand
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "model_index.json").write_text("{}")
-    done = run(*arguments, cwd=tmp_path)
+    done = fedaigc(*arguments, cwd=tmp_path)
     assert done.returncode != 0
     assert told in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
 
 
-def test_a_pool_of_scenes_is_split_as_asked(tmp_path: Path) -> None:
+def test_a_process_of_its_own_ends_with_a_message_and_no_traceback(tmp_path: Path) -> None:
+    done = run("simulate", "missing.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_pool_of_scenes_is_split_as_asked(tmp_path: Path, fedaigc: RunCommand) -> None:
     options = ("--clients", "3", "--images", "8", "--partition", "pathological", "--classes", "4")
-    done = run("scenes", str(tmp_path / "homes"), *options, "--column", "place")
+    done = fedaigc("scenes", str(tmp_path / "homes"), *options, "--column", "place")
     assert done.returncode == 0
     sizes = [int(line.split(": ")[1].split()[0]) for line in done.stdout.splitlines()]
     assert len(sizes) == 3
@@ -121,31 +129,31 @@ def test_a_pool_of_scenes_is_split_as_asked(tmp_path: Path) -> None:
     assert [len(files) for files in held] == sizes
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path, fedaigc: RunCommand) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     (folder / "cat.png").write_bytes(b"not a picture")
     (folder / "cat.txt").write_text("a cat on a sofa")
-    done = run("device", "add-images", str(tmp_path / "home"), str(folder))
+    done = fedaigc("device", "add-images", str(tmp_path / "home"), str(folder))
     assert done.returncode == 2
     assert "cat.png" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_key_is_answered_with_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_key_is_answered_with_the_nearest(tmp_path: Path, fedaigc: RunCommand) -> None:
     (tmp_path / "run.toml").write_text('homes = "homes"\noutput = "out"\nnum_cliens = 2\n')
-    done = run("simulate", "run.toml", cwd=tmp_path)
+    done = fedaigc("simulate", "run.toml", cwd=tmp_path)
     assert done.returncode == 2
     assert "num_cliens" in done.stderr
     assert "num_clients" in done.stderr
 
 
-def test_an_option_changes_a_key_of_the_file(tmp_path: Path) -> None:
+def test_an_option_changes_a_key_of_the_file(tmp_path: Path, fedaigc: RunCommand) -> None:
     (tmp_path / "run.toml").write_text('homes = "homes"\noutput = "out"\n')
-    done = run("simulate", "run.toml", "--set", "num_cliens=2", cwd=tmp_path)
+    done = fedaigc("simulate", "run.toml", "--set", "num_cliens=2", cwd=tmp_path)
     assert done.returncode == 2
     assert "num_clients" in done.stderr
-    done = run("simulate", "run.toml", "--set", "homes=others", cwd=tmp_path)
+    done = fedaigc("simulate", "run.toml", "--set", "homes=others", cwd=tmp_path)
     assert str(tmp_path / "others") in done.stderr
 
 
@@ -153,32 +161,34 @@ def test_the_version_is_told() -> None:
     assert run("--version").stdout.strip() == version("fedaigc")
 
 
-def test_the_printed_configuration_holds_the_defaults_and_is_accepted(tmp_path: Path) -> None:
-    shown = run("config")
+def test_the_printed_configuration_holds_the_defaults_and_is_accepted(
+    tmp_path: Path, fedaigc: RunCommand
+) -> None:
+    shown = fedaigc("config")
     assert shown.returncode == 0
     (tmp_path / "run.toml").write_text(shown.stdout)
     given = read_config(tmp_path / "run.toml")
     assert given == FederationConfig(homes=given.homes, output=given.output)
-    done = run("simulate", "run.toml", cwd=tmp_path)
+    done = fedaigc("simulate", "run.toml", cwd=tmp_path)
     # the file is right; what is missing are the devices' homes
     assert done.returncode == 2
     assert "home" in done.stderr
 
 
-def test_a_mistake_does_not_cost_the_pictures_that_are_there(tmp_path: Path) -> None:
+def test_a_mistake_does_not_cost_the_pictures_that_are_there(tmp_path: Path, fedaigc: RunCommand) -> None:
     output = tmp_path / "out"
     output.mkdir()
     (output / ".fedaigc-generate").touch()
     (output / "00.png").write_bytes(b"the last picture")
     for wrong in (("--dtype", "bad"), ("--shared-steps", "20"), ("--model", "./none")):
-        done = run("generate", "an apple on a table", *wrong, "--output", str(output), cwd=tmp_path)
+        done = fedaigc("generate", "an apple on a table", *wrong, "--output", str(output), cwd=tmp_path)
         assert done.returncode == 2
         assert (output / "00.png").read_bytes() == b"the last picture"
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 
 
-def test_disclose_shows_concepts_and_no_words() -> None:
-    done = run("disclose", "a shiny apple on a table")
+def test_disclose_shows_concepts_and_no_words(fedaigc: RunCommand) -> None:
+    done = fedaigc("disclose", "a shiny apple on a table")
     assert done.returncode == 0
     assert "apple" not in done.stdout
     assert "shiny" not in done.stdout
@@ -186,10 +196,12 @@ def test_disclose_shows_concepts_and_no_words() -> None:
 
 
 @pytest.mark.parametrize("command", [["demo"], ["generate", "an apple on a table"]])
-def test_a_folder_with_a_users_homes_is_never_replaced(command: list[str], tmp_path: Path) -> None:
+def test_a_folder_with_a_users_homes_is_never_replaced(
+    command: list[str], tmp_path: Path, fedaigc: RunCommand
+) -> None:
     kept = tmp_path / "mine" / "homes" / "00" / "picture.png"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"private")
-    done = run(*command, "--output", str(tmp_path / "mine"))
+    done = fedaigc(*command, "--output", str(tmp_path / "mine"))
     assert done.returncode == 2
     assert kept.read_bytes() == b"private"
