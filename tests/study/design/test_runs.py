@@ -158,7 +158,7 @@ def test_a_release_changes_no_id_and_another_epoch_changes_all(
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("name", ["bytes", "galleries"])
+@pytest.mark.parametrize("name", ["bytes", "galleries", "strategies"])
 def test_the_committed_studies_are_wholly_recorded(name: str) -> None:
     """Renaming or moving code does not make a recorded run another run."""
     study = read_study(Path(__file__).parents[3] / "experiments" / "configs" / f"{name}.toml")
