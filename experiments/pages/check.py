@@ -16,7 +16,16 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, TypeVar
 
-from experiments.pages import deployment, findings, model, strategies, studies, threats  # noqa: F401
+from experiments.pages import (  # noqa: F401
+    deployment,
+    findings,
+    model,
+    paper,
+    strategies,
+    studies,
+    threats,
+    wireless,
+)
 from experiments.pages.marks import Block, Mark, Number, Page, read_page
 from experiments.pages.printed import flat, printed, same, stated
 from experiments.pages.records import ROOT

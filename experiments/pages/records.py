@@ -1,6 +1,7 @@
 """The records that figures come from, and figures that are a value of one record."""
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -48,7 +49,8 @@ def one_of(rows: Sequence[Any], condition: str) -> Any:
     Raises:
         UserError: If no row or several rows satisfy it.
     """
-    wanted = [part.partition("=")[::2] for part in condition.split(",")]
+    # a comma before a space belongs to a value
+    wanted = [part.partition("=")[::2] for part in re.split(r",(?! )", condition)]
     found = [
         row
         for row in rows
