@@ -38,7 +38,10 @@ def compared(name: str, first: str, second: str, value: str) -> dict[str, Any]:
 
 @figure
 def difference(name: str, first: str, second: str, value: str) -> list[float]:
-    """Mean difference of two rows with its interval: `difference paper/fig5 mode=kind,K=5 mode=open,K=5 "judge, object"`."""
+    """Mean difference of two rows with its interval.
+
+    Example: `difference paper/fig5 mode=kind,K=5 mode=open,K=5 "judge, object"`.
+    """
     found = compared(name, first, second, value)
     return [found["mean"], found["low"], found["high"]]
 
