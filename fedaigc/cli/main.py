@@ -196,10 +196,10 @@ def config(
     ] = None,
 ) -> None:
     """Print a configuration with all defaults, to edit and pass to `fedaigc simulate`."""
-    from fedaigc import assets
-
     if flower is None:
-        typer.echo(assets.path("example.toml").read_text(encoding="utf-8"), nl=False)
+        from fedaigc.federation.config.config_file import config_text
+
+        typer.echo(config_text(), nl=False)
         return
     from fedaigc.federation.config.run_config import flower_run_config, read_config
 

@@ -44,12 +44,15 @@ class LinkSettings(BaseModel):
         snr_db: Mean Es / N0 in dB, the same for all members.
         distance_m: Distance of all members in metres, or a list from which the clients take their distances
             in turn, e.g. [30, 100, 200].
-        tx_power_w, bandwidth_hz, speed_m_s: Link budget, see `RadioLink`. Bandwidth and speed also apply with
-            `snr_db`.
+        tx_power_w: Radiated power in watts; applies to `distance_m`.
+        bandwidth_hz: Bandwidth.
+        speed_m_s: Speed of the receivers; the higher, the shorter a fade.
         scheme: "adaptive" (by the mean SNR, at a block error rate of 0.1), "mcs-8", "uncoded-qpsk" and so on.
         protected_planes: Number of most significant bit planes that use the most robust coded scheme.
         rayleigh: Whether the channel has block fading, with fades as long as the speed allows.
-        max_transmissions, failed_block: See `Transmission`; they apply to coded schemes.
+        max_transmissions: Transmissions of a block at most, the first included; for coded schemes.
+        failed_block: What remains of a block whose checksum never agreed: "keep" the bits as decoded, or
+            "erase" them; for coded schemes.
         full_chain: Whether every symbol is computed with sionna instead of using the tables.
         repair: How the receiver handles errors. "clip" and "zero" repair implausible values, "nothing" does
             nothing, and "noise-matched" resumes at the noise level that the expected errors leave. Noise
@@ -61,7 +64,7 @@ class LinkSettings(BaseModel):
         send_above_db: SNR threshold in dB. The edge server knows each member's current SNR and continues
             denoising while it is lower, for at most `wait_steps` steps and never past t*. The fade then lasts
             for the whole packet, and the scheme follows it. None does not wait.
-        wait_steps: See `send_above_db`.
+        wait_steps: Further denoising steps at most while a channel is below `send_above_db`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -18,7 +18,8 @@ class OwnerLimits:
         max_guidance_scale: Guidance scale of a plan.
         boundary_timestep: t* as a training timestep, which a server may not move; None for a federation
             without a personal stage.
-        max_weight_change, max_picture_change: Limits of a shared state, see `device.acceptance`.
+        max_weight_change: Change of a layer by a shared state, relative to its weights.
+        max_picture_change: Change of a public picture by a shared state, in standard deviations.
         max_local_steps: Optimizer steps of the shared stage per order, together with the gradient batches
             that a strategy takes in addition.
         max_personal_steps: Optimizer steps of the personal stage per order.

@@ -40,10 +40,16 @@ class DeviceProfile:
     Attributes:
         name: Name of the device.
         model: Model and image size that the figures apply to.
-        step_s, step_j: Seconds and joules of a denoising step of one sample, guidance included.
-        text_s, text_j: Seconds and joules of the text encoding of a prompt.
-        decode_s, decode_j: Seconds and joules of the decoding of an image.
-        tx_power_w, amplifier_efficiency, circuit_w, receive_w: See `RadioPower`.
+        step_s: Seconds of a denoising step of one sample, guidance included.
+        step_j: Joules of such a step.
+        text_s: Seconds of the text encoding of a prompt.
+        text_j: Joules of the text encoding of a prompt.
+        decode_s: Seconds of the decoding of an image.
+        decode_j: Joules of the decoding of an image.
+        tx_power_w: Radiated power of the radio in watts.
+        amplifier_efficiency: Radiated power divided by the power that the amplifier draws, in (0, 1].
+        circuit_w: Power of the rest of the sender while it sends.
+        receive_w: Power of the receiver while it listens.
         sources: Origin and source of each of these figures, e.g. {"step_s": "measured: ..."}.
 
     Raises:

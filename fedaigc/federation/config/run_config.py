@@ -97,9 +97,9 @@ class RoundsSection(_Section):
         tensorboard: Also write the figures of each round to `tensorboard/` in the output, for TensorBoard.
         max_norm_ratio: An update that moves the state by more than this multiple of the running median of
             updates is refused, and so is an aggregate that moves it by more than this multiple of the largest
-            recent one (see `update_bounds`). None, `inf` in TOML: no limit.
+            recent one. None, `inf` in TOML: no limit.
         max_weight_ratio: A client counts for at most this multiple of the median number of images of all
-            devices (see `weighting`). None, `inf` in TOML: no limit.
+            devices. None, `inf` in TOML: no limit.
         attackers: How many of a round's clients a robust strategy withstands.
     """
 
@@ -144,9 +144,9 @@ class GenerationSection(_Section):
         guidance_scale: Scale of classifier-free guidance.
         num_shared_steps: K, how many of the `num_inference_steps` are shared.
         policy: What a device discloses of a prompt.
-        min_public_prompts: How many objects of Scenes, and under "general" places too, must share a signature
-            (see `semantics.signature`).
-        max_distance: Largest distance between members of a group (see `semantics.grouping`).
+        min_public_prompts: How many objects of Scenes, and under "general" places too, must share a signature.
+            1: no guarantee.
+        max_distance: Largest distance between the concepts of two members of a group; 0: equal ones only.
         executor: Who runs the shared steps: the edge or a member.
         handoff: Hand-off mode: latents with the scheduler's history ("exact"), or latents only ("latents").
         delivery: "strict", or "tolerant": the body of a packet may carry bit errors.
