@@ -2,7 +2,7 @@
 
 A message, an option or a file from another machine may cost this machine no more than these numbers allow.
 The bounds are not settings: a value within them can still be refused by the owner of the device
-(`device.limits`) or be invalid for other reasons. `tests/security/test_bounds.py` exceeds each of them.
+(`device.limits`) or be invalid for other reasons. Tests in `tests/security` exceed each of them.
 
 They are applied by `federation.wire.message_bounds` and `record_bounds` (messages), `federation.config`'s
 `config_bounds` (configurations), and the readers of files. `device.limits` and `device.training.training_limits`

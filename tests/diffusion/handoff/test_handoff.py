@@ -1,6 +1,5 @@
-"""Packets: their content, what is refused, and the effect of continuing without the history."""
+"""Packets: their content, and what is refused."""
 
-import hashlib
 import json
 import struct
 from dataclasses import replace
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
@@ -17,75 +16,25 @@ from fedaigc.diffusion.handoff.packing import (
     Delivery,
     Handoff,
     PacketError,
-    check_handoff,
     pack,
     packet_layout,
     unpack,
 )
-from fedaigc.diffusion.sampling.segment import DenoisingState, initial_state, run_segment
-from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.diffusion.sampling.segment import initial_state, run_segment
 from fedaigc.errors import UserError
-from tests.diffusion.schedule.test_plan import PLAN
-from tests.diffusion.schedulers import scheduler_of
-from tests.diffusion.tiny_pipelines import SIZE, Tiny
-
-PROMPT = {"prompt": "an apple on a table"}
-PREFIX = 42
-# an ancestral multistep state, hand-made: every kind of value that a history may hold
-STATE = DenoisingState(
-    step=1,
-    latents=torch.randn((2, 4, 4, 4), generator=torch.Generator().manual_seed(1)),
-    history={
-        "counter": 3,
-        "flag": True,
-        "nothing": None,
-        "name": "x",
-        "ratio": 0.1,
-        "limit": -float("inf"),
-        "scalar": torch.tensor(0.25, dtype=torch.float64),
-        "timesteps_seen": [None, torch.tensor(981)],
-        "model_outputs": [None, torch.randn((2, 4, 4, 4), generator=torch.Generator().manual_seed(2))],
-        "sample": torch.randn((2, 4, 4, 4), generator=torch.Generator().manual_seed(3)).bfloat16(),
-    },
-    noise_seed=2**63 + 1,
-    draw_count=2,
-    plan_fingerprint=PLAN.fingerprint(),
+from tests.diffusion.handoff.packets import (
+    EXACT,
+    LATENTS,
+    PREFIX,
+    PROMPT,
+    STATE,
+    forged,
+    plan_of,
+    same,
+    sealed,
 )
-EXACT = pack(STATE, PLAN, "exact", noise_stream=True)
-LATENTS = pack(STATE, replace(PLAN), "latents", noise_stream=True)
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return type(one) is type(other) and one == other
-
-
-def plan_of(pipe: Any, scheduler: str, steps: int = 4) -> DenoisingPlan:
-    pipe.scheduler = scheduler_of("sd1", scheduler)
-    return build_plan(
-        pipe, num_inference_steps=steps, guidance_scale=4.0, height=SIZE, width=SIZE, base_hash="base"
-    )
-
-
-def forged(**changes: Any) -> bytes:
-    """A packet of other header entries, with checksums that fit: a faulty or hostile machine's."""
-    length = struct.unpack_from("<I", EXACT, 6)[0]
-    header = json.loads(EXACT[PREFIX : PREFIX + length])
-    for name, value in changes.items():
-        header.pop(name, None)
-        if value is not None:
-            header[name] = value
-    return sealed(json.dumps(header).encode(), EXACT[PREFIX + length :])
-
-
-def sealed(header: bytes, body: bytes, version: int = 1) -> bytes:
-    prefix = struct.pack("<4sHI", b"FAGC", version, len(header))
-    return prefix + hashlib.sha256(prefix + header).digest() + header + body
+from tests.diffusion.schedule.test_plan import PLAN
+from tests.diffusion.tiny_pipelines import Tiny
 
 
 class TestRoundTrip:
@@ -194,94 +143,6 @@ class TestLayout:
         assert EXACT[PREFIX + length :] == b"".join(tensor.numpy().tobytes() for tensor in numbers)
 
 
-@st.composite
-def damaged(draw: st.DrawFn, packet: bytes) -> bytes:
-    """A packet after flips, a cut, an insertion, or two pieces swapped; never the packet itself."""
-    data = bytearray(packet)
-    position = st.integers(0, len(data) - 1)
-    kind = draw(st.sampled_from(["flip", "cut head", "cut tail", "cut middle", "insert", "swap"]))
-    if kind == "flip":
-        for bit in draw(st.lists(st.integers(0, 8 * len(data) - 1), min_size=1, max_size=8, unique=True)):
-            data[bit // 8] ^= 1 << bit % 8
-    elif kind == "insert":
-        at = draw(position)
-        data[at:at] = draw(st.binary(min_size=1, max_size=16))
-    elif kind == "swap":
-        size = draw(st.integers(1, 64))
-        first = draw(st.integers(0, len(data) - 2 * size))
-        second = draw(st.integers(first + size, len(data) - size))
-        data[first : first + size], data[second : second + size] = (
-            data[second : second + size],
-            data[first : first + size],
-        )
-    else:
-        at = draw(st.integers(1, len(data) - 1))
-        end = draw(st.integers(at, len(data)))
-        data = {"cut head": data[at:], "cut tail": data[:at], "cut middle": data[:at] + data[end + 1 :]}[kind]
-    result = bytes(data)
-    return result if result != packet else bytes([packet[0] ^ 1]) + packet[1:]
-
-
-@pytest.mark.parametrize("packet", [EXACT, LATENTS], ids=["exact", "latents"])
-class TestDamage:
-    def test_strict_refuses_every_flipped_bit(self, packet: bytes) -> None:
-        for position in range(len(packet)):
-            data = bytearray(packet)
-            data[position] ^= 1 << position % 8
-            with pytest.raises(PacketError):
-                unpack(bytes(data), PLAN, "strict")
-
-    def test_tolerant_refuses_flips_in_the_header_and_no_others(self, packet: bytes) -> None:
-        start = packet_layout(packet).header[1]
-        for position in range(len(packet)):
-            data = bytearray(packet)
-            data[position] ^= 1 << position % 8
-            if position < start:
-                with pytest.raises(PacketError):
-                    unpack(bytes(data), PLAN, "tolerant")
-            else:
-                assert unpack(bytes(data), PLAN, "tolerant").step == 1
-
-    @given(data=st.data())
-    @settings(max_examples=300, deadline=None)
-    def test_strict_refuses_every_damaged_packet(self, packet: bytes, data: st.DataObject) -> None:
-        with pytest.raises(PacketError):
-            unpack(data.draw(damaged(packet)), PLAN, "strict")
-
-    @given(data=st.data())
-    @settings(max_examples=300, deadline=None)
-    def test_tolerant_refuses_a_damaged_header_or_length_and_nothing_else(
-        self, packet: bytes, data: st.DataObject
-    ) -> None:
-        broken = data.draw(damaged(packet))
-        start = packet_layout(packet).header[1]
-        if broken[:start] == packet[:start] and len(broken) == len(packet):
-            state = unpack(broken, PLAN, "tolerant")
-            first, end = packet_layout(packet).latents
-            assert state.latents.numpy().tobytes() == broken[first:end]
-        else:
-            with pytest.raises(PacketError):
-                unpack(broken, PLAN, "tolerant")
-
-    def test_a_body_of_another_length_is_refused_with_both_lengths(self, packet: bytes) -> None:
-        first, end = packet_layout(packet).latents[0], len(packet)
-        for broken, length in ((packet[:-1], end - first - 1), (packet + b"\0", end - first + 1)):
-            for delivery in ("strict", "tolerant"):
-                with pytest.raises(PacketError, match=f"has {length} bytes, the header says {end - first}"):
-                    unpack(broken, PLAN, delivery)
-
-
-def test_bit_errors_in_the_body_reach_the_latents_as_they_are() -> None:
-    """Bit 30 of the first value, its highest exponent bit, is flipped: nothing else changes."""
-    data = bytearray(EXACT)
-    data[packet_layout(EXACT).latents[0] + 3] ^= 0x40
-    state = unpack(bytes(data), PLAN, "tolerant")
-    expected = STATE.latents.clone()
-    expected.view(torch.int32)[0, 0, 0, 0] ^= 1 << 30
-    assert torch.equal(state.latents.view(torch.int32), expected.view(torch.int32))
-    assert same(state.history, STATE.history)
-
-
 class TestPacketsOfSomethingElse:
     @pytest.mark.parametrize("delivery", ["strict", "tolerant"])
     @pytest.mark.parametrize(
@@ -354,119 +215,6 @@ class TestPacketsOfSomethingElse:
     def test_an_unknown_delivery_is_a_programming_error(self) -> None:
         with pytest.raises((TypeCheckError, ValueError)):
             unpack(EXACT, PLAN, "loose")  # type: ignore[arg-type]
-
-
-class TestHandOffOfLatents:
-    """Return the relative error of the result against the stock run if the history is dropped at K."""
-
-    @pytest.mark.parametrize("scheduler", ["DDIM", "Euler", "EulerAncestral", "DDPM", "LCM"])
-    def test_one_step_schedulers_lose_nothing(self, tiny: Tiny, scheduler: str) -> None:
-        pipe = tiny("sd1")
-        plan = plan_of(pipe, scheduler)
-        start = initial_state(pipe, plan, 5)
-        whole = run_segment(pipe, start, PROMPT, plan, plan.num_steps).latents
-        for k in range(plan.num_steps + 1):
-            state = run_segment(pipe, start, PROMPT, plan, k)
-            state = unpack(pack(state, plan, "latents", noise_stream=True), plan)
-            assert torch.equal(run_segment(pipe, state, PROMPT, plan, plan.num_steps).latents, whole)
-
-    @pytest.mark.parametrize(("scheduler", "steps"), [("Heun", 4), ("KDPM2Ancestral", 3)])
-    def test_two_evaluation_schedulers_lose_nothing_between_their_steps(
-        self, tiny: Tiny, scheduler: str, steps: int
-    ) -> None:
-        pipe = tiny("sd1")
-        plan = plan_of(pipe, scheduler, steps)
-        state = start = initial_state(pipe, plan, 5)
-        whole = run_segment(pipe, start, PROMPT, plan, plan.num_steps).latents
-        for k in range(plan.num_steps):
-            state = run_segment(pipe, state, PROMPT, plan, k)
-            if k % 2 == 0:
-                resumed = unpack(pack(state, plan, "latents", noise_stream=True), plan)
-                assert torch.equal(run_segment(pipe, resumed, PROMPT, plan, plan.num_steps).latents, whole)
-            else:
-                with pytest.raises(UserError, match="inside one of the two-evaluation steps"):
-                    pack(state, plan, "latents")
-
-    @pytest.mark.parametrize("scheduler", ["PNDM", "DPM++2M", "UniPC", "DEIS", "DPM++3M-Karras"])
-    def test_multistep_schedulers_restart_at_first_order(self, tiny: Tiny, scheduler: str) -> None:
-        """The end differs from the unsplit run, and by less than another prompt makes."""
-        pipe = tiny("sd1")
-        plan = plan_of(pipe, scheduler, steps=8)
-        start = initial_state(pipe, plan, 5)
-        whole = run_segment(pipe, start, PROMPT, plan, plan.num_steps).latents
-        other = run_segment(pipe, start, {"prompt": "a lemon near a bed"}, plan, plan.num_steps).latents
-        for k in (2, 4, 6):
-            state = run_segment(pipe, start, PROMPT, plan, k)
-            exact = run_segment(pipe, unpack(pack(state, plan), plan), PROMPT, plan, plan.num_steps)
-            assert torch.equal(exact.latents, whole)
-            alone = unpack(pack(state, plan, "latents"), plan)
-            restarted = run_segment(pipe, alone, PROMPT, plan, plan.num_steps).latents
-            error = (restarted - whole).norm()
-            assert 1e-4 * whole.norm() < error < (other - whole).norm()
-
-    def test_the_restarted_step_is_of_first_order(self, tiny: Tiny) -> None:
-        """PNDM without history takes DDIM's step, x' = a x - b e(x), from the same latents."""
-        pipe = tiny("sd1")
-        plan = plan_of(pipe, "PNDM", steps=8)
-        state = run_segment(pipe, initial_state(pipe, plan, 5), PROMPT, plan, 4)
-        restarted = run_segment(pipe, replace(state, history=None), PROMPT, plan, 5)
-        ddim = plan_of(pipe, "DDIM", steps=8)
-        assert ddim.timesteps[3] == plan.timesteps[4]
-        same_place = DenoisingState(3, state.latents, None, 5, 1, ddim.fingerprint())
-        expected = run_segment(pipe, same_place, PROMPT, ddim, 4).latents
-        assert torch.allclose(restarted.latents, expected, rtol=1e-4, atol=1e-4)
-        exact = run_segment(pipe, state, PROMPT, plan, 5).latents
-        assert (exact - expected).abs().max() > 100 * (restarted.latents - expected).abs().max()
-
-    @pytest.mark.parametrize(
-        ("scheduler", "step", "reason"),
-        [
-            ("PNDM", 1, "first, two-evaluation step"),
-            ("PNDM-Runge-Kutta", 3, "Runge-Kutta"),
-            ("LMS", 2, "nothing is known about LMSDiscreteScheduler"),
-            ("DPM-singlestep", 2, "nothing is known"),
-        ],
-    )
-    def test_where_latents_alone_cannot_go_on(
-        self, tiny: Tiny, scheduler: str, step: int, reason: str
-    ) -> None:
-        pipe = tiny("sd1")
-        plan = plan_of(pipe, scheduler)
-        state = run_segment(pipe, initial_state(pipe, plan, 5), PROMPT, plan, step)
-        for attempt in (
-            lambda: check_handoff(plan, step, "latents"),
-            lambda: pack(state, plan, "latents"),
-            lambda: run_segment(pipe, replace(state, history=None), PROMPT, plan, plan.num_steps),
-        ):
-            with pytest.raises(UserError, match=reason):
-                attempt()
-        check_handoff(plan, step, "exact")
-
-    def test_a_lost_history_cannot_be_handed_on_as_exact(self) -> None:
-        with pytest.raises(UserError, match="only be handed on as latents"):
-            pack(unpack(LATENTS, PLAN), PLAN, "exact")
-
-
-@pytest.mark.parametrize(
-    ("scheduler", "kept"),
-    [
-        ("DDIM", 0),
-        ("Euler", 0),
-        ("EulerAncestral", 0),
-        ("Heun", 2),
-        ("DPM++2M", 2),
-        ("UniPC", 3),
-        ("PNDM", 4),
-    ],
-)
-def test_what_the_history_costs(tiny: Tiny, scheduler: str, kept: int) -> None:
-    """Whole latents beside the latents: none for one-step methods, two inside Heun's pair, four for PNDM."""
-    pipe = tiny("sd1")
-    plan = plan_of(pipe, scheduler, steps=8)
-    state = run_segment(pipe, initial_state(pipe, plan, 5), PROMPT, plan, 7)
-    layout = packet_layout(pack(state, plan))
-    latents, history = (end - first for first, end in (layout.latents, layout.history))
-    assert history == kept * latents
 
 
 def test_write_packet_lists_history_in_name_order() -> None:

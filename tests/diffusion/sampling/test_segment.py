@@ -1,71 +1,25 @@
-"""Properties of segments besides exactness: counts, noise streams, batches, refusals, an unchanged pipeline."""
+"""Properties of segments besides exactness: counts, batches, precision, embeddings, foreign plans."""
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fedaigc.diffusion.handoff.packing import pack, unpack
 from fedaigc.diffusion.sampling.segment import (
     DenoiserCount,
-    DenoisingState,
     decode,
     initial_state,
     run_segment,
 )
-from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.errors import UserError
-from tests.diffusion.schedulers import scheduler_of
-from tests.diffusion.tiny_pipelines import SIZE, Tiny, tiny_pipeline
-
-PROMPT = {"prompt": "an apple on a table"}
-OTHER = {"prompt": "a lemon near a bed"}
-Conditioning = Mapping[str, Any]
-
-
-def set_up(
-    pipe: Any, family: str, scheduler: str, steps: int = 4, guidance_scale: float = 4.0, **options: Any
-) -> DenoisingPlan:
-    pipe.scheduler = scheduler_of(family, scheduler)
-    return build_plan(
-        pipe,
-        num_inference_steps=steps,
-        guidance_scale=guidance_scale,
-        height=SIZE,
-        width=SIZE,
-        base_hash="base",
-        **options,
-    )
-
-
-def stock(
-    pipe: Any, plan: DenoisingPlan, conditioning: Conditioning, seed: int, **options: Any
-) -> torch.Tensor:
-    return pipe(
-        **conditioning,
-        num_inference_steps=plan.num_inference_steps,
-        guidance_scale=plan.guidance_scale,
-        height=SIZE,
-        width=SIZE,
-        generator=torch.Generator().manual_seed(seed),
-        output_type="latent",
-        **options,
-    ).images
-
-
-def whole(
-    pipe: Any, plan: DenoisingPlan, conditioning: Conditioning, seed: int, batch: int = 1
-) -> DenoisingState:
-    return run_segment(pipe, initial_state(pipe, plan, seed, batch), conditioning, plan, plan.num_steps)
+from tests.diffusion.sampling.runs import OTHER, PROMPT, set_up, stock, whole
+from tests.diffusion.tiny_pipelines import Tiny, tiny_pipeline
 
 
 @pytest.mark.parametrize(
@@ -161,86 +115,6 @@ def test_resuming_a_state_twice_gives_the_same_twice(tiny: Tiny) -> None:
         assert pack(state, plan) == before
 
 
-class TestNoiseStreams:
-    @pytest.mark.parametrize("scheduler", ["EulerAncestral", "DDPM", "LCM", "KDPM2Ancestral", "DPM++2M-SDE"])
-    def test_the_carried_stream_goes_on_where_it_was(self, tiny: Tiny, scheduler: str) -> None:
-        pipe = tiny("sd1")
-        plan = set_up(pipe, "sd1", scheduler)
-        expected = stock(pipe, plan, PROMPT, 5)
-        state = initial_state(pipe, plan, 5)
-        drawn = [state.draw_count]
-        while state.step < plan.num_steps:
-            state = run_segment(
-                pipe,
-                unpack(pack(state, plan, noise_stream=True), plan),
-                PROMPT,
-                plan,
-                state.step + 1,
-            )
-            drawn.append(state.draw_count)
-        assert torch.equal(state.latents, expected)
-        assert drawn[0] == 1
-        assert drawn[-1] > 1
-        assert drawn == sorted(drawn)
-
-    def test_another_member_takes_its_own_stream_after_k(self, tiny: Tiny) -> None:
-        """Reference: the stock pipeline, its generator seeded anew in the callback after step K."""
-        pipe = tiny("sd1")
-        plan = set_up(pipe, "sd1", "EulerAncestral")
-        shared = run_segment(pipe, initial_state(pipe, plan, 5), PROMPT, plan, 2)
-        ends = {5: run_segment(pipe, shared, PROMPT, plan, plan.num_steps).latents}
-        for own in (6, 7):
-            generator = torch.Generator().manual_seed(5)
-
-            def reseed(
-                _: Any, index: int, __: Any, ___: Any, generator: torch.Generator = generator, own: int = own
-            ) -> dict[str, Any]:
-                if index + 1 == 2:
-                    generator.manual_seed(own)
-                return {}
-
-            expected = pipe(
-                **PROMPT,
-                num_inference_steps=4,
-                guidance_scale=4.0,
-                height=SIZE,
-                width=SIZE,
-                generator=generator,
-                callback_on_step_end=reseed,
-                output_type="latent",
-            ).images
-            ends[own] = run_segment(pipe, shared.with_noise_stream(own), PROMPT, plan, plan.num_steps).latents
-            assert torch.equal(ends[own], expected)
-        for one in ends:
-            for other in ends:
-                assert torch.equal(ends[one], ends[other]) == (one == other)
-
-    def test_ddim_with_noise(self, tiny: Tiny) -> None:
-        pipe = tiny("sd1")
-        plan = set_up(pipe, "sd1", "DDIM")
-        expected = stock(pipe, plan, PROMPT, 5, eta=0.7)
-        for k in range(plan.num_steps):
-            state = run_segment(pipe, initial_state(pipe, plan, 5), PROMPT | {"eta": 0.7}, plan, k)
-            state = run_segment(pipe, state, PROMPT | {"eta": 0.7}, plan, plan.num_steps)
-            assert torch.equal(state.latents, expected)
-
-    def test_a_pipeline_that_passes_no_generator_draws_from_the_stream_all_the_same(self, tiny: Tiny) -> None:
-        """SD3 leaves a stochastic scheduler to the global stream; here seed and state decide alone."""
-        pipe = tiny("sd3")
-        pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, stochastic_sampling=True)
-        plan = build_plan(
-            pipe, num_inference_steps=4, guidance_scale=4.0, height=SIZE, width=SIZE, base_hash="base"
-        )
-        torch.manual_seed(1)
-        unsplit = whole(pipe, plan, PROMPT, 5)
-        torch.manual_seed(2)
-        split = run_segment(pipe, initial_state(pipe, plan, 5), PROMPT, plan, 2)
-        split = run_segment(pipe, split, PROMPT, plan, plan.num_steps)
-        assert torch.equal(split.latents, unsplit.latents)
-        assert unsplit.draw_count == 5
-        assert not torch.equal(unsplit.latents, whole(pipe, plan, PROMPT, 6).latents)
-
-
 @pytest.mark.parametrize("scheduler", ["DDIM", "PNDM", "EulerAncestral", "UniPC"])
 def test_bfloat16_is_exact_too(scheduler: str) -> None:
     pipe = tiny_pipeline("sd1").to(torch.bfloat16)
@@ -296,97 +170,6 @@ def test_a_plan_from_another_machine_is_followed_to_its_last_bit(tiny: Tiny) -> 
         whole(pipe, other, PROMPT, 5)
     with pytest.raises(UserError, match="steps differ from those of the plan: timesteps"):
         whole(pipe, replace(plan, num_inference_steps=5), PROMPT, 5)
-
-
-class TestTheStockPipelineIsLeftAsItWas:
-    @given(k=st.integers(0, 4))
-    @settings(max_examples=5, deadline=None)
-    def test_after_a_segment(self, tiny: Tiny, k: int) -> None:
-        pipe = tiny("sd1")
-        plan = set_up(pipe, "sd1", "UniPC")
-        scheduler, config = pipe.scheduler, json.dumps(pipe.config, default=str)
-        inner = {name: str(value) for name, value in vars(scheduler).items()}
-        run_segment(pipe, initial_state(pipe, plan, 5), PROMPT, plan, k)
-        assert pipe.scheduler is scheduler
-        assert {name: str(value) for name, value in vars(scheduler).items()} == inner
-        assert json.dumps(pipe.config, default=str) == config
-
-    def test_after_an_error_in_the_middle(self, tiny: Tiny) -> None:
-        pipe = tiny("sd1")
-        plan = set_up(pipe, "sd1", "PNDM")
-        scheduler, bar = pipe.scheduler, dict(pipe._progress_bar_config)
-
-        def stop(_: object) -> None:
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            run_segment(pipe, initial_state(pipe, plan, 5), PROMPT, plan, 3, stop)
-        assert pipe.scheduler is scheduler
-        assert pipe._progress_bar_config == bar
-
-
-class TestRefusals:
-    def test_a_state_of_another_plan(self, tiny: Tiny) -> None:
-        pipe = tiny("sd1")
-        plan = set_up(pipe, "sd1", "DDIM")
-        other = replace(plan, guidance_scale=2.0)
-        state = initial_state(pipe, other, 1)
-        for attempt in (
-            lambda: run_segment(pipe, state, PROMPT, plan, 1),
-            lambda: decode(pipe, state, plan),
-            lambda: pack(state, plan),
-        ):
-            with pytest.raises(UserError, match=f"{other.fingerprint()}.*{plan.fingerprint()}"):
-                attempt()
-
-    @pytest.mark.parametrize("stop", [-1, 1, 5])
-    def test_a_stop_before_the_state_or_past_the_end(self, tiny: Tiny, stop: int) -> None:
-        pipe = tiny("sd1")
-        plan = set_up(pipe, "sd1", "DDIM")
-        state = run_segment(pipe, initial_state(pipe, plan, 1), PROMPT, plan, 2)
-        with pytest.raises(UserError, match=f"from step 2 to {stop}"):
-            run_segment(pipe, state, PROMPT, plan, stop)
-
-    @pytest.mark.parametrize(
-        ("conditioning", "message"),
-        [
-            ({}, "prompt"),
-            (PROMPT | {"guidance_scale": 3.0}, "guidance_scale, which the plan fixes"),
-            (PROMPT | {"callback_on_step_end": print}, "counts steps"),
-            (PROMPT | {"colour": "red"}, "does not take colour"),
-            ({"prompt": ["a", "b"]}, "2 images, but latents of 1"),
-            (PROMPT | {"num_images_per_prompt": 3}, "3 images, but latents of 1"),
-        ],
-        ids=["none", "fixed", "counting", "unknown", "two", "three"],
-    )
-    def test_conditioning_that_does_not_fit(self, tiny: Tiny, conditioning: Any, message: str) -> None:
-        pipe = tiny("sd1")
-        plan = set_up(pipe, "sd1", "DDIM")
-        with pytest.raises(UserError, match=message):
-            run_segment(pipe, initial_state(pipe, plan, 1), conditioning, plan, 1)
-
-    def test_skipped_layers_of_sd3(self, tiny: Tiny) -> None:
-        pipe = tiny("sd3")
-        plan = set_up(pipe, "sd3", "FlowMatchEuler")
-        with pytest.raises(UserError, match="counts steps"):
-            whole(pipe, plan, PROMPT | {"skip_guidance_layers": [0]}, 1)
-
-    def test_another_dtype(self, tiny: Tiny) -> None:
-        pipe = tiny("sd1")
-        plan = replace(set_up(pipe, "sd1", "DDIM"), dtype="float16")
-        with pytest.raises(UserError, match="float32, the plan in float16"):
-            initial_state(pipe, plan, 1)
-
-    @pytest.mark.parametrize("name", ["sigmas", "step", "_window", "_internal_dict", "a.b", "__class__"])
-    def test_a_history_that_reaches_past_the_running_values(self, tiny: Tiny, name: str) -> None:
-        """Histories come from other machines: they may not replace methods, tables or configs."""
-        pipe = tiny("sd1")
-        plan = set_up(pipe, "sd1", "Euler")
-        state = run_segment(pipe, initial_state(pipe, plan, 1), PROMPT, plan, 1)
-        assert state.history is not None
-        state = replace(state, history={**state.history, name: 0})
-        with pytest.raises(UserError, match="not a running value"):
-            run_segment(pipe, state, PROMPT, plan, 2)
 
 
 @pytest.mark.slow

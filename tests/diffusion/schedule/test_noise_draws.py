@@ -8,7 +8,7 @@ import torch
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
 from fedaigc.diffusion.schedule.noise_draws import draws_noise
 from fedaigc.rng import derived_seed, noise_generator, wide_noise_seed
-from tests.diffusion.handoff.test_handoff import PROMPT, plan_of
+from tests.diffusion.handoff.packets import PROMPT, plan_of
 from tests.diffusion.tiny_pipelines import Tiny
 
 

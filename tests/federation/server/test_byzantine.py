@@ -5,7 +5,6 @@ as far as they claimed. Newer code is imported where it is used, so that the fir
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,12 @@ from flwr.app import RecordDict
 from fedaigc.data.partition import PartitionSettings
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
-from fedaigc.federation.config.run_config import FederationConfig, RoundsSection, parse_config
+from fedaigc.federation.config.run_config import FederationConfig, RoundsSection
 from fedaigc.federation.output.checkpoint import load_checkpoint
 from fedaigc.federation.output.recorder import refusals
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.wire.messages import Ask
-from fedaigc.strategy.registry import load_strategy
-from fedaigc.strategy.rule import Received, Update
 from fedaigc.strategy.sources import strategy_module
 from tests.federation.hostile import Change, run_with, with_loss, with_values, with_weights
 from tests.small_run import MakeRun
@@ -216,198 +213,6 @@ def test_partitions_of_scenes_keep_their_weights_by_default() -> None:
             assert weight_limits(shown, RoundsSection().max_weight_ratio) == shown
 
 
-# medians, by hand
-
-
-def sizes(*values: float) -> list[dict[str, float]]:
-    return [{"change": value} for value in values]
-
-
-def test_the_first_round_is_bounded_by_its_own_median() -> None:
-    from fedaigc.federation.server.update_bounds import BeyondBounds, UpdateBounds
-
-    bounds = UpdateBounds(5.0)
-    assert not bounds.knows({"change"})
-    bounds.look(sizes(1, 2, 40))
-    bounds.check(0, {"change": 10.0})
-    with pytest.raises(BeyondBounds, match="client 1: its change is 20 times the median"):
-        bounds.check(1, {"change": 40.0})
-    bounds.end_round()
-    # 10 and, of the refused one, the bound, 10
-    assert bounds.knows({"change"})
-    bounds.check(0, {"change": 50.0})
-
-
-def test_a_minority_moves_the_median_within_the_honest_range() -> None:
-    from fedaigc.federation.server.update_bounds import BeyondBounds, UpdateBounds
-
-    bounds = UpdateBounds(5.0)
-    for _ in range(20):
-        bounds.look(sizes(1.0, 1.1, 1.2, 1e9, 1e9))
-        for client, size in enumerate((1.0, 1.1, 1.2)):
-            bounds.check(client, {"change": size})
-        for client in (3, 4):
-            with pytest.raises(BeyondBounds):
-                bounds.check(client, {"change": 1e9})
-        bounds.end_round()
-        assert bounds.state()["0/change"].max() <= 5 * 1.2
-
-
-def test_a_scale_that_grows_for_all_is_followed() -> None:
-    from fedaigc.federation.server.update_bounds import BeyondBounds, UpdateBounds
-
-    bounds = UpdateBounds(5.0)
-    bounds.look(sizes(1.0, 1.0, 1.0))
-    accepted = []
-    for number in range(12):
-        scale = 1.0 if number < 1 else 20.0
-        count = 0
-        for client in range(3):
-            try:
-                bounds.check(client, {"change": scale})
-                count += 1
-            except BeyondBounds:
-                pass
-        bounds.end_round()
-        accepted.append(count)
-    assert accepted[0] == 3
-    assert accepted[1] == 0
-    assert accepted[-1] == 3
-
-
-def test_nothing_moved_says_nothing_of_the_scale() -> None:
-    from fedaigc.federation.server.update_bounds import UpdateBounds
-
-    bounds = UpdateBounds(5.0)
-    bounds.look(sizes(0.0, 0.0, 0.0))
-    bounds.check(0, {"change": 0.0})
-    bounds.end_round()
-    assert not bounds.knows({"change"})
-
-
-def test_sizes_are_of_a_value_and_of_an_ordered_step() -> None:
-    """A moves by 3, B by 1 in both values: sqrt((9 + 9 + 1 + 1) / 4) = sqrt 5, and half of it at twice the steps."""
-    from fedaigc.federation.server.update_bounds import update_sizes
-
-    state = SharedState("base", {"l": (torch.zeros(1, 2), torch.ones(2, 1))}, 1, 1.0)
-    sent = {"l.lora_A": 3 * torch.ones(1, 2), "l.lora_B": 2 * torch.ones(2, 1), "control/l": torch.ones(4)}
-    update = Update(0, 1, 1, sent, 1, {"shared_loss": 0.5})
-    received = Received(state, 1)
-    found = update_sizes(update, received, (), 1.0)
-    assert found == pytest.approx({"change": 5**0.5, "control": 1.0})
-    assert update_sizes(update, received, ("shared_loss",), 2.0) == pytest.approx(
-        {"change": 5**0.5 / 2, "control": 1.0, "shared_loss": 0.5}
-    )
-    # fewer steps than the median are given no more room
-    assert update_sizes(update, received, (), 0.5)["change"] == pytest.approx(5**0.5)
-
-
-def test_factoring_the_same_product_anew_is_no_change() -> None:
-    from fedaigc.federation.server.update_bounds import effective_change
-
-    one = SharedState("base", {"l": (torch.ones(1, 2), torch.ones(2, 1))}, 1, 2.0)
-    same = replace(one, lora={"l": (4 * torch.ones(1, 2), torch.ones(2, 1) / 4)})
-    assert effective_change(one, same) == 0
-    merged = replace(
-        one, lora={"l": (torch.ones(1, 2), torch.zeros(2, 1))}, residual={"l": 2 * torch.ones(2, 2)}
-    )
-    assert effective_change(one, merged) == 0
-    # s B A = 2 in each of four values, taken away: sqrt(4 * 4)
-    assert effective_change(one, replace(merged, residual={})) == 4
-
-
-def test_rules_that_move_the_weights_in_every_other_round_are_let() -> None:
-    """As in RoLoRA, where the effective change of an A-round was a twentieth of that of a B-round."""
-    from fedaigc.federation.server.update_bounds import UpdateBounds
-
-    def state(size: float) -> SharedState:
-        return SharedState("base", {}, 1, 1.0, {"l": size * torch.ones(1, 1)})
-
-    bounds, at = UpdateBounds(5.0), 0.0
-    for step in (0.139, 0.007, 0.141, 0.011, 0.137, 0.015):
-        assert bounds.aggregate_problem(state(at), state(at + step), {}) is None
-        bounds.end_round()
-        at += step
-    problem = bounds.aggregate_problem(state(at), state(at + 10 * 0.141), {})
-    assert problem is not None
-    assert "10 times the largest of the last rounds" in problem
-
-
-# robust rules
-
-
-def robust(strategy: str, clients: int, attackers: int, **options: float) -> FederationConfig:
-    return parse_config(
-        {
-            "homes": "homes",
-            "output": "out",
-            "num_clients": clients,
-            "rounds": {"strategy": strategy, "attackers": attackers, "options": options},
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    ("strategy", "least"),
-    [("fedmedian", 3), ("fedtrimmedavg", 3), ("krum", 5), ("multikrum", 5), ("bulyan", 7)],
-)
-def test_robust_rules_take_their_attackers_from_the_configuration(strategy: str, least: int) -> None:
-    from fedaigc.federation.server.server_rule import server_rule
-
-    rule = server_rule(robust(strategy, least, 1))
-    start = SharedState("base", {"l": (torch.zeros(1, 2), torch.zeros(2, 1))}, 1, 1.0)
-    for hostile in range(least):
-        rule.start(start, 1)
-        for client in range(least):
-            value = 1e4 if client == hostile else 1.0 + client / 100
-            tensors = {name: torch.full_like(tensor, value) for name, tensor in start.tensors().items()}
-            rule.add(Update(client, 1, 1, tensors, 1))
-        largest = max(float(tensor.abs().max()) for tensor in rule.finish().tensors().values())
-        assert 1.0 <= largest < 1.1
-    with pytest.raises(UserError, match=f"needs {least} clients a round, there are {least - 1}"):
-        server_rule(robust(strategy, least - 1, 1))
-
-
-def test_an_option_goes_before_and_other_rules_withstand_none() -> None:
-    from fedaigc.federation.server.server_rule import server_rule
-
-    given: Any = server_rule(robust("krum", 3, 1, num_malicious_nodes=0))
-    computed: Any = server_rule(robust("krum", 8, 2))
-    assert given._strategy.num_malicious_nodes == 0
-    assert computed._strategy.num_malicious_nodes == 2
-    for strategy in ("fedavg", "fedit"):
-        with pytest.raises(UserError, match="withstands none: leave it at 0, or choose one of fedmedian"):
-            server_rule(robust(strategy, 8, 1))
-
-
-@pytest.mark.filterwarnings("ignore:round 1")
-def test_too_few_updates_for_the_attackers_change_nothing() -> None:
-    from fedaigc.federation.server.server_rule import server_rule
-
-    rule = server_rule(robust("fedtrimmedavg", 5, 1))
-    start = SharedState("base", {"l": (torch.zeros(1, 2), torch.zeros(2, 1))}, 1, 1.0)
-    rule.start(start, 1)
-    for client in range(2):
-        tensors = {name: torch.ones_like(tensor) for name, tensor in start.tensors().items()}
-        rule.add(Update(client, 1, 1, tensors, 1))
-    assert rule.finish().hash() == start.hash()
-
-
-@pytest.mark.parametrize("clients", range(3, 40))
-def test_a_trimmed_mean_cuts_all_attackers_whatever_is_rounded(clients: int) -> None:
-    from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
-
-    attackers = (clients - 1) // 2
-    for f in range(1, attackers + 1):
-        values = np.array([1e6] * f + [1.0] * (clients - f))
-        assert trim_mean(values, (f + 0.25) / clients) == 1.0
-
-
-def test_the_loss_of_qfedavg_is_bounded_by_the_others() -> None:
-    assert load_strategy("qfedavg").weighing_metrics == ("shared_loss",)
-    assert load_strategy("fedavg").weighing_metrics == ()
-
-
 @pytest.mark.parametrize(("dp", "refused"), [("server-fixed", []), ("client-fixed", [HOSTILE])])
 def test_what_the_server_clips_is_not_refused_by_the_norms_of_others(
     make_run: MakeRun, dp: str, refused: list[int]
@@ -417,29 +222,3 @@ def test_what_the_server_clips_is_not_refused_by_the_norms_of_others(
     record = run_with(make(make_run, strategy="fedavg", options=options, count=1), flip(10))
     (done,) = record.rounds
     assert list(done.refused) == refused
-
-
-def test_devices_are_not_told_how_far_an_update_may_go() -> None:
-    config = robust("krum", 8, 2)
-    rounds = config.rounds.model_copy(update={"max_norm_ratio": 3.5, "max_weight_ratio": 2.5})
-    told = config.model_copy(update={"rounds": rounds}).for_devices().rounds
-    default = RoundsSection()
-    assert (told.max_norm_ratio, told.max_weight_ratio) == (default.max_norm_ratio, default.max_weight_ratio)
-    assert told.attackers == 0
-    assert told.count == config.rounds.count
-
-
-@pytest.mark.parametrize("name", ["fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold", "hetlora"])
-def test_a_rule_forgets_a_round_that_was_not_taken(name: str) -> None:
-    """Before, `load` of the memory before the first round, which is empty, left the first round's."""
-    rule = load_strategy(name)
-    start = SharedState("base", {"l": (torch.ones(1, 2), torch.zeros(2, 1))}, 1, 1.0)
-    before = rule.state()
-    rule.start(start, 1)
-    received = rule.download(start, 0, 1, 1)
-    tensors = {tensor: torch.ones(shape) for tensor, shape in rule.expected(received, 1).items()}
-    rule.add(Update(0, 1, 1, tensors, 1))
-    rule.finish()
-    assert rule.state()
-    rule.load(before)
-    assert rule.state() == before == {}

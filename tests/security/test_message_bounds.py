@@ -1,0 +1,245 @@
+"""Messages have exactly their keys and types, and no values beyond the bounds."""
+
+import json
+from collections.abc import Callable
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fedaigc.collaboration.session import FinishOrder, ShareOrder
+from fedaigc.device.home.home import Home, note_error
+from fedaigc.device.replies import FinishReport, SharedSteps
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.server import generation
+from fedaigc.federation.server.server_app import initial_shared_state
+from fedaigc.federation.wire import messages
+from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS
+from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
+from fedaigc.rng import numpy_rng
+from fedaigc.strategy.registry import load_strategy
+from fedaigc.strategy.rule import Received, Update
+from tests.security.orders import IDS, signatures
+
+
+class TestMessages:
+    """Exactly their keys and types, and no values beyond the bounds."""
+
+    def good(self, config: FederationConfig) -> dict[str, tuple[RecordDict, Callable[[RecordDict], Any]]]:
+        shared = initial_shared_state(config)
+        plan = generation.plan_generation(shared, config)
+        share = ShareOrder(0, "0" * 16, "a fruit on a table", 3, plan, 2)
+        finish = FinishOrder(0, "0" * 16, plan, 3, b"packet")
+
+        def order(read: Callable[..., Any]) -> Callable[[RecordDict], Any]:
+            """b8a6c4d read the plan itself, which the device now builds."""
+            build = (lambda request: plan,) if "build" in signature(read).parameters else ()
+            return lambda record: read(record, 0, *build)
+
+        return {
+            "signatures": (signatures([], [], IDS[:1]), messages.read_signatures),
+            "state": (messages.shared_state_record(shared), messages.read_shared_state),
+            "train": (
+                messages.train_record(Received(shared, 1), "float32", numpy_rng(0, "t"), "0" * 16),
+                messages.read_train,
+            ),
+            "share": (messages.share_record(share), order(messages.read_share)),
+            "finish": (messages.finish_record(finish), order(messages.read_finish)),
+            "steps": (messages.shared_steps_record(SharedSteps(b"p", 1, 2)), messages.read_shared_steps),
+            "report": (messages.report_record(FinishReport(1, 1, 2, 4)), messages.read_report),
+        }
+
+    NAMES = ("signatures", "state", "train", "share", "finish", "steps", "report")
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_exactly_their_keys_and_types(self, config: FederationConfig, name: str) -> None:
+        record, read = self.good(config)[name]
+        read(record)
+        values: dict[str, Any] = dict(record.config_records[BODY])
+        for key in values:
+            for other in ("text", 1.5, True, b"bytes", [1]):
+                if type(other) is not type(values[key]):
+                    record[BODY] = ConfigRecord(values | {key: other})
+                    with pytest.raises((ValueError, KeyError)):
+                        read(record)
+            record[BODY] = ConfigRecord({name: value for name, value in values.items() if name != key})
+            if key in ("dropped_out", "shared_steps", "upload_seed"):
+                # an order to train need not say these
+                continue
+            with pytest.raises((ValueError, KeyError)):
+                read(record)
+        record[BODY] = ConfigRecord({**values, "more": 1})
+        with pytest.raises(ValueError, match=r"values|records"):
+            read(record)
+        record[BODY] = ConfigRecord(values)
+        record["more"] = ConfigRecord({"a": 1})
+        with pytest.raises(ValueError, match="records"):
+            read(record)
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("share", {"group_prompt": "x" * 1_001}),
+            ("share", {"stop": 10**9}),
+            ("share", {"stop": -1}),
+            ("share", {"task_id": "../../x"}),
+            ("finish", {"noise_seed": -(2**63) - 1}),
+            ("finish", {"noise_seed": 2**64}),
+            ("finish", {"task_id": "x" * 100_000}),
+            ("steps", {"denoiser_calls": 2**62}),
+            ("steps", {"denoiser_samples": -1}),
+            ("report", {"shared_stage_steps": 2**62}),
+            ("signatures", {"unreadable": 2**62}),
+            ("signatures", {"unreadable": -1}),
+        ],
+    )
+    def test_numbers_and_texts_are_bounded(
+        self, config: FederationConfig, name: str, values: dict[str, Any]
+    ) -> None:
+        record, read = self.good(config)[name]
+        record[BODY] = ConfigRecord({**record.config_records[BODY], **values})
+        with pytest.raises(ValueError, match=r"expected|length|form"):
+            read(record)
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"rank": 10**6},
+            {"rank": True},
+            {"alpha": float("inf")},
+            {"alpha": -1.0},
+            {"boundary_log_snr": float("nan")},
+            {"boundary_log_snr": "0"},
+            {"base_hash": "x" * 64},
+            {"more": 1},
+        ],
+    )
+    def test_the_header_of_a_shared_state_is_too(
+        self, config: FederationConfig, header: dict[str, Any]
+    ) -> None:
+        record, read = self.good(config)["state"]
+        values: dict[str, Any] = dict(record.config_records[BODY])
+        values["header"] = json.dumps(json.loads(str(values["header"])) | header)
+        record[BODY] = ConfigRecord(values)
+        with pytest.raises(ValueError, match=r"rank|alpha|boundary|base_hash|header"):
+            read(record)
+
+    @pytest.mark.parametrize("what", ["records", "values", "list", "key", "arrays"])
+    @pytest.mark.parametrize("in_bytes", [True, False])
+    def test_a_message_of_very_many_parts_is_not_unpacked(self, what: str, in_bytes: bool) -> None:
+        """Flower accepted any number: 200 arrays in an update cost a server seconds of copying."""
+        from flwr.common.serde import recorddict_to_proto
+
+        from fedaigc.federation.wire.record_bounds import check_records
+
+        form = recorddict_to_proto if in_bytes else (lambda record: record)
+        check_records(form(signatures(IDS[:1_024], ["x"] * 1_024, [])))
+        array = Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=b"")
+        record = {
+            "records": RecordDict({f"r{number}": ConfigRecord() for number in range(9)}),
+            "values": RecordDict({BODY: ConfigRecord({f"v{number}": 1 for number in range(65)})}),
+            "list": RecordDict({BODY: ConfigRecord({"tasks": IDS})}),
+            "key": RecordDict({METRICS: MetricRecord({"x" * 2_000_000: 1.0})}),
+            "arrays": RecordDict({ARRAYS: ArrayRecord({FLAT: array, "more": array})}),
+        }[what]
+        with pytest.raises(ValueError, match=r"at most|more than"):
+            check_records(form(record))
+
+
+class TestRecords:
+    """Text of a client enters the server's record only as numbers, patterns and words of closed lists."""
+
+    def update(self, config: FederationConfig, **losses: float) -> tuple[RecordDict, Received]:
+        received = Received(initial_shared_state(config), 1)
+        sent = Update(0, 3, 2, received.shared.tensors(), received.shared.rank, losses)
+        return messages.update_record(sent, received, "float32", numpy_rng(0, "w")), received
+
+    def read(self, record: RecordDict, received: Received) -> Update:
+        """Read an update as a server that ordered two steps. b8a6c4d did not compare the number of steps."""
+        ordered = {"num_steps": 2} if "num_steps" in signature(read_update).parameters else {}
+        return read_update(record, 0, received, load_strategy("fedavg"), "float32", **ordered)
+
+    def test_an_honest_update_is_taken(self, config: FederationConfig) -> None:
+        assert self.read(*self.update(config, shared_loss=0.25, personal_loss=0.5)).num_steps == 2
+
+    @pytest.mark.parametrize("name", ["x" * 2_000_000, "<script>", "\x1b[31m", "weights"])
+    def test_metrics_have_the_names_of_a_round(self, config: FederationConfig, name: str) -> None:
+        record, received = self.update(config, **{name: 1.0})
+        with pytest.raises(RefusedUpdate) as told:
+            self.read(record, received)
+        assert len(str(told.value)) < 400
+        assert name not in str(told.value)
+
+    def test_a_metric_adds_up(self, config: FederationConfig) -> None:
+        record, received = self.update(config, shared_loss=1e308)
+        with pytest.raises(RefusedUpdate, match="a loss is outside of"):
+            self.read(record, received)
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"num_examples": 10**12},
+            {"num_steps": 10**12},
+            {"partition": "<b>" * 100_000},
+            {"num_examples": "\x1b[31m" * 100_000},
+            {"format": "\x1b" * 100_000},
+            {"rank": "x" * 100_000},
+            {"rank": 2**62},
+            {"manifest": json.dumps([["<b>" * 80, [1]]])},
+            {"more": 1},
+        ],
+    )
+    def test_a_refusal_quotes_little_and_escapes_it(
+        self, config: FederationConfig, values: dict[str, Any]
+    ) -> None:
+        record, received = self.update(config)
+        record[BODY] = ConfigRecord({**record.config_records[BODY], **values})
+        with pytest.raises(RefusedUpdate) as told:
+            self.read(record, received)
+        assert len(str(told.value)) < 400
+        assert not {"\x1b", "<"} & set(str(told.value))
+
+    def test_other_arrays_beside_the_one_are_no_update(self, config: FederationConfig) -> None:
+        record, received = self.update(config)
+        array = record[ARRAYS][FLAT]
+        assert isinstance(array, Array)
+        record[ARRAYS] = ArrayRecord({FLAT: array, "x" * 100_000: array})
+        with pytest.raises(RefusedUpdate):
+            self.read(record, received)
+
+    def test_a_hello_enters_as_number_and_fingerprint(self, config: FederationConfig) -> None:
+        from flwr.app import Context, Message
+
+        from fedaigc.errors import UserError
+        from fedaigc.federation.runtime.launcher import in_process_run
+        from fedaigc.federation.runtime.local_grid import LocalGrid
+        from fedaigc.federation.server.roster import open_roster
+
+        for values in (
+            {"partition": 0, "base": "<script>\x1b" * 50_000},
+            {"partition": "<script>\x1b" * 50_000, "base": "0" * 64},
+        ):
+
+            def answer(message: Message, context: Context, values: dict[str, Any] = values) -> Message:
+                return Message(messages.body(**values), reply_to=message)
+
+            grid = LocalGrid(answer, num_clients=1, run_config={}, run_id=1)
+            with in_process_run(config), pytest.raises(UserError) as told:
+                open_roster(grid, num_clients=1, base_hash="0" * 64)
+            assert len(str(told.value)) < 500
+            assert not {"\x1b", "<"} & set(str(told.value))
+
+
+def test_the_log_of_a_home_takes_a_bounded_text_without_control(tmp_path: Path) -> None:
+    """An error quoted the received text: 100 MB of it, terminal colours, or half of a character, for which the log
+    itself failed and the error left the agent.
+    """
+    Home.open(tmp_path / "home")
+    note_error(tmp_path / "home", "first\n" + "\x1b[31m\ud800" * 1_000_000 + "\nlast\n")
+    note = (tmp_path / "home" / "errors.log").read_text()
+    assert len(note) < 200_000
+    assert note.startswith("first\n")
+    assert note.endswith("last\n")
+    assert "\x1b" not in note
