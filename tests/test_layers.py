@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 # a package may import those in the lines above its own, and within its own line only itself
 LAYERS = (
     ("bounds", "errors", "flower_private", "rng"),
-    ("settings", "validation"),
+    ("extras", "settings", "validation"),
     ("storage",),
     ("assets",),
     ("data", "wireless"),

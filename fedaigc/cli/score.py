@@ -37,7 +37,8 @@ def score(
         ),
     ] = False,
     lpips: Annotated[
-        Backbone | None, typer.Option(help="LPIPS to the references, with this network; needs torchvision.")
+        Backbone | None,
+        typer.Option(help="LPIPS to the references, with this network. Needs fedaigc[perceptual]."),
     ] = None,
     references: Annotated[
         Path | None, typer.Option(help="Folder with a reference picture of each name.")

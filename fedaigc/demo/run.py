@@ -42,18 +42,20 @@ def run_demo(settings: DemoSettings, progress: "OnProgress | None" = None) -> Pa
         The path of report.html; record.json next to it holds every figure, and overview.png all images.
 
     Raises:
-        UserError: The folder holds something that is not a demo.
+        UserError: The folder holds something that is not a demo, or a package is missing.
     """
     # imported here: these import torch, diffusers and Flower
     from fedaigc.demo.pictures import contact_sheet
     from fedaigc.demo.report import draw_report
     from fedaigc.device.provision import SceneClient, provision_scenes
+    from fedaigc.federation.config.needs import require_extras
     from fedaigc.federation.runtime.launcher import simulate
 
     watch = Stopwatch()
     start = time.perf_counter()
     output = settings.output
     config = run_config(settings)
+    require_extras(config)
     clients = [SceneClient(style, settings.num_images, (prompt,)) for style, prompt in settings.cast]
     with fresh_folder(output, MARKER):
         with watch.phase("pictures"):

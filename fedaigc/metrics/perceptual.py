@@ -4,7 +4,6 @@ This module downloads nothing. Do not use the CLIP score to rank models on Scene
 trained on photographs at 224x224. The judge (`metrics.judge`) was trained on Scenes.
 """
 
-import importlib.util
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fedaigc.errors import UserError
+from fedaigc.extras import require_extra
 
 CLIP = "openai/clip-vit-base-patch16"
 LPIPS_BACKBONES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
@@ -122,8 +122,7 @@ class Lpips:
         Raises:
             UserError: If torchvision or the weight file of the backbone is missing.
         """
-        if importlib.util.find_spec("torchvision") is None:
-            raise UserError("LPIPS needs torchvision: run `pip install torchvision`, or omit LPIPS")
+        require_extra("perceptual", "LPIPS distances")
         import torchvision
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 

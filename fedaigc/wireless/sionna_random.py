@@ -7,13 +7,19 @@ from functools import cache
 import numpy as np
 import torch
 
+from fedaigc.extras import require_extra
+
 
 @cache
 def load_sionna() -> None:
     """Import sionna and restore torch's own random stream, which sionna seeds as it loads.
 
     Call this function before any import of sionna.
+
+    Raises:
+        MissingExtra: If sionna is not installed.
     """
+    require_extra("radio", "radio channels")
     with torch.random.fork_rng():
         import sionna.phy  # noqa: F401
 

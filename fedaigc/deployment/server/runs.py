@@ -8,6 +8,7 @@ from fedaigc.deployment.server.roster_file import known_devices
 from fedaigc.deployment.server.server import RUN_CONFIGS, ServerState, control_environment
 from fedaigc.errors import UserError
 from fedaigc.federation.config.config_bounds import check_config
+from fedaigc.federation.config.needs import require_extras
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.config.server_config import forget_configs, keep_config, run_config_file
 from fedaigc.federation.progress import OnProgress
@@ -50,8 +51,8 @@ def run_on_devices(
         on_log: Called with each line of Flower's log that is not passed to `progress`.
 
     Raises:
-        UserError: If no devices are registered, the configuration does not fit them, another run is in
-            progress and this one does not resume, or the run fails (as in a simulation).
+        UserError: If no devices are registered, a package is missing, the configuration does not fit them,
+            another run is in progress and this one does not resume, or the run fails (as in a simulation).
     """
     with private_files():
         _run(folder, state, config, progress, on_log)
@@ -64,6 +65,7 @@ def _run(
     progress: OnProgress | None,
     on_log: Callable[[str], None] | None,
 ) -> None:
+    require_extras(config)
     devices = known_devices(folder)
     if state.tls:
         if not devices:

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from fedaigc.errors import UserError
+from fedaigc.extras import require_extra
 
 if TYPE_CHECKING:
     from fedaigc.federation.output.records import RoundRecord
@@ -21,20 +21,16 @@ class Board:
         first: The first round to write. Scalars that a killed process wrote from this round on are dropped.
 
     Raises:
-        UserError: If TensorBoard is not installed.
+        MissingExtra: If TensorBoard is not installed.
     """
 
     def __init__(self, output: Path, *, enabled: bool, first: int | None = None) -> None:
         self._writer: Any = None
         if enabled:
-            try:
-                # imported here, because it is an optional dependency and takes a second to import
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise UserError(
-                    "rounds.tensorboard is true, but TensorBoard is not installed: run "
-                    "`pip install 'fedaigc[tensorboard]'`"
-                ) from None
+            require_extra("tensorboard", "the scalars of `rounds.tensorboard`")
+            # imported here, because it takes a second to import
+            from torch.utils.tensorboard import SummaryWriter
+
             self._writer = SummaryWriter(str(output / FOLDER), purge_step=first)
 
     def add_round(self, done: "RoundRecord") -> None:

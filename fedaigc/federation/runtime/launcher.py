@@ -9,6 +9,7 @@ import torch
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.errors import DamagedFile, UserError
+from fedaigc.federation.config.needs import require_extras
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import RunRecord, read_record
 from fedaigc.federation.output.run_lock import writing_to
@@ -33,10 +34,11 @@ def simulate(
         The record of the run.
 
     Raises:
-        UserError: If a device's home is missing or the run failed, with the server's reason or the relevant
-            lines of the log.
+        UserError: If a device's home or a package is missing, or the run failed, with the server's reason or
+            the relevant lines of the log.
     """
     config = config.absolute()
+    require_extras(config)
     missing = [client for client in range(config.num_clients) if not config.home(client).is_dir()]
     if missing:
         last = config.num_clients - 1

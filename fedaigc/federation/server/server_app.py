@@ -14,6 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedaigc.diffusion.adapters.stages import SharedState, new_adapter, zero_residual
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.errors import UserError
+from fedaigc.federation.config.needs import require_extras
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.config.server_config import server_config
 from fedaigc.federation.output.board import Board
@@ -91,6 +92,7 @@ def serve(grid: Grid, config: FederationConfig, progress: OnProgress | None = No
         checkpoint = load_checkpoint(config) if config.resume else None
         record = RunRecorder(config, kept_rounds=checkpoint.round if checkpoint is not None else 0)
         with _status(record):
+            require_extras(config)
             torch.set_num_threads(config.threads)
             run = _Run(grid, config, record, checkpoint, progress)
             run.train()

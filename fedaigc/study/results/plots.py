@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedaigc.errors import UserError
+from fedaigc.extras import require_extra
 from fedaigc.metrics.intervals import Estimate
 from fedaigc.study.results.labels import Box, line_boxes, nearest_free, spread
 
@@ -178,11 +179,10 @@ def _new(path: Path, shown: Sequence[object], height: float) -> "tuple[Figure, A
         raise UserError(f"nothing to draw in {path}: the comparison is empty")
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"{path} ends in {path.suffix!r}: a plot is written as .png, .pdf or .svg")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("plots need matplotlib: `pip install 'fedaigc[plots]'`") from None
+    require_extra("plots", "plots")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     # a separate figure without pyplot, which would share state with other plots
     figure = Figure(figsize=(7.0, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)

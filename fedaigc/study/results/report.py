@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from fedaigc.errors import UserError
+from fedaigc.extras import MissingExtra
 from fedaigc.metrics.distribution import MIN_IMAGES
 from fedaigc.study.design.config import BASELINES, StudyConfig
 from fedaigc.study.results import comparison_tables as result_tables
@@ -154,7 +154,7 @@ def _plots(
         path = study.output / "plots" / f"{result.partition}-{mode}-{name}{suffix}.png"
         try:
             draw(path)
-        except UserError as error:  # matplotlib is an optional dependency
+        except MissingExtra as error:
             return [f"Plots: {error}\n"]
         parts.append(f"![{title}, {mode}](plots/{path.name})\n")
     return parts
