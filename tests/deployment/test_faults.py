@@ -106,7 +106,7 @@ def test_a_device_that_is_gone_for_two_rounds_returns(make_run: MakeRun, tmp_pat
         assert len(missed) >= 2
         assert all(1 in entry.num_examples for entry in rounds)
         assert 0 in rounds[-1].num_examples
-        kept = {int(path.name) for path in (homes[0] / "adapters" / "rounds").glob("*/[0-9]*")}
+        kept = {int(path.stem) for path in (homes[0] / "adapters" / "rounds").glob("*/[0-9]*")}
         assert len(kept & missed) <= 1
         assert 9 in kept
 

@@ -84,7 +84,8 @@ class Template:
 
 def correlated(templates: Collection[Template], values: Numbers) -> Iterator[tuple[str, str]]:
     """The form of each template that is among the values, and how well it correlates there."""
-    if len(values) < min((len(template) for template in templates), default=1):
+    # a template of n differences needs n + 1 values
+    if not templates or len(values) <= min(len(template) for template in templates):
         return
     sequence = Sequence(values)
     for template in templates:

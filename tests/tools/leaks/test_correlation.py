@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tools.leaks.correlation import Sequence, Template
+from tools.leaks.correlation import Sequence, Template, correlated
 
 
 def directly(template: np.ndarray, values: np.ndarray) -> float:
@@ -38,3 +38,14 @@ def test_rounding_beside_large_numbers_finds_nothing() -> None:
     sequence = Sequence(values)
     templates = [Template("x", np.random.default_rng(seed).normal(size=256)) for seed in range(100, 120)]
     assert max(template.largest_correlation(sequence) for template in templates) < 0.5
+
+
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_too_few_numbers_and_no_templates_find_nothing(count: int) -> None:
+    """The values themselves, without one of them, have one difference too few."""
+    values = np.random.default_rng(2).normal(size=count)
+    assert list(correlated([], values)) == []
+    longer = Template("x", np.random.default_rng(2).normal(size=41))
+    assert list(correlated([longer], values)) == []
+    if count == 40:
+        assert list(correlated([Template("x", values)], values)) == [("x", "correlation 1.00")]
