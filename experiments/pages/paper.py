@@ -11,6 +11,7 @@ from fedaigc.errors import UserError
 _HAND_OFFS = (0, 2, 3, 4, 5, 7, 9, 11)
 _MODES = {"open": "other member's prompt (the paper's mode)", "kind": "group's public prompt (ours)"}
 _RATES = {0.0: "0", 0.005: "0.5 %", 0.01: "1 %", 0.02: "2 %", 0.04: "4 %", 0.06: "6 %", 0.1: "10 %"}
+_BOUNDED = ("fixed8", "fixed8-gray", "float16, clipped", "float32, clipped")
 _DRAWS = {
     "figure 5": "this page's pairs",
     "shared prompts": "the pairs of findings",
@@ -105,6 +106,39 @@ def figure3(mode: str, payload: str) -> str:
     return markdown(["8-bit fixed point, bit error rate", "MSE", "SSIM", "target object seen"], rows)
 
 
+def _with_errors(mode: str, payload: str, rate: float) -> dict[str, Any]:
+    wanted = {"mode": mode, "payload": payload, "bit error rate": rate}
+    found = [row for row in record("paper/fig3")["rows"] if wanted.items() <= row.items()]
+    if len(found) != 1:
+        raise UserError(f"{len(found)} rows of paper/fig3 have {wanted}: expected one")
+    return found[0]
+
+
+@figure
+def bit_errors(mode: str, payload: str, rate: float, what: str) -> float:
+    """Mean of "ssim", "mse", "object" or "place" after bit errors at a rate."""
+    row = _with_errors(mode, payload, rate)
+    kind = "judge" if what in ("object", "place") else "against the error-free picture"
+    mean: float = row[kind][what]["mean"]
+    return mean
+
+
+@figure
+def bounded_seen(mode: str, rate: float) -> tuple[float, float]:
+    """Smallest and largest share of pictures with the target's object, over all formats with bounded values."""
+    found = [bit_errors(mode, payload, rate, "object") for payload in _BOUNDED]
+    return min(found), max(found)
+
+
+@figure
+def noise_matched_gain(mode: str, *rates: float) -> list[float]:
+    """Mean SSIM of resuming at the noise level of the latents minus that of going on at K, at each rate."""
+    return [
+        bit_errors(mode, "fixed8, noise-matched", rate, "ssim") - bit_errors(mode, "fixed8", rate, "ssim")
+        for rate in rates
+    ]
+
+
 @table
 def figure5() -> str:
     """Near pairs against the number of shared steps, by whose prompt they run on."""
@@ -154,3 +188,11 @@ def figure6(k: int) -> str:
         rows.append([told, *(seen(row, what) for what in ("object", "place") for row in found)])
     header = [f"{what}, {whose} prompt" for what in ("object", "place") for whose in ("other", "group")]
     return markdown([f"K = {k}, target seen", *header], rows)
+
+
+@figure
+def seen_at(mode: str, k: int, what: str) -> tuple[float, float]:
+    """Smallest and largest share of pictures with the target's object or place, over all distances of figure 6."""
+    rows = record("paper/fig6")["rows"]
+    found = [row["judge"][what]["mean"] for row in rows if row["mode"] == mode and row["K"] == k]
+    return min(found), max(found)

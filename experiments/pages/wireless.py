@@ -124,6 +124,14 @@ def more_joules(first: str, second: str, snr_db: float) -> float:
     return costs[0] - costs[1]
 
 
+@figure
+def joules_ratio(snr_db: float) -> float:
+    """How many times the joules of adaptive coding noise-matched resume costs, both beyond no code."""
+    return more_joules("uncoded 16qam, noise-matched", "uncoded 16qam", snr_db) / more_joules(
+        "adaptive", "uncoded 16qam", snr_db
+    )
+
+
 def _handed(scheduler: str, k: int, handoff: str, number_format: str) -> dict[str, Any]:
     wanted = {"scheduler": scheduler, "K": k, "hand-off": handoff, "number format": number_format}
     found: dict[str, Any] = next(
