@@ -62,13 +62,21 @@ def first_mistake(error: ValidationError) -> str:
     return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
-def read_toml(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+def read_toml(
+    path: Path,
+    changes: Sequence[str],
+    model: type[BaseModel],
+    place: Callable[[dict[str, Any], Path], None],
+) -> dict[str, Any]:
     """Read the values of a TOML file.
 
     Args:
         path: The file.
         changes: Values that replace those of the file, such as "rounds.count=5": a key with its sections, and
-            a value as TOML writes it. A text needs no quotes.
+            a value as TOML writes it. A text needs no quotes, and a key that holds a text takes every value as one.
+        model: The class that the values are for.
+        place: Makes the relative paths among the values count from a folder: those of the file from its own
+            folder, those of `changes` from the working folder.
 
     Raises:
         UserError: If the file does not exist, cannot be read or is not TOML, or a change is not of this form.
@@ -79,12 +87,14 @@ def read_toml(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError(f"no configuration {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a TOML file: {error}") from None
+    place(values, path.absolute().parent)
     for change in changes:
-        _apply(change, values)
+        _apply(change, values, model)
+    place(values, Path.cwd())
     return values
 
 
-def _apply(change: str, values: dict[str, Any]) -> None:
+def _apply(change: str, values: dict[str, Any], model: type[BaseModel]) -> None:
     key, equals, text = change.partition("=")
     *sections, name = parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):
@@ -92,6 +102,8 @@ def _apply(change: str, values: dict[str, Any]) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        value = text.strip()
+    if not isinstance(value, str) and _holds_text(model, parts):
         value = text.strip()
     for section in sections:
         values = values.setdefault(section, {})
@@ -146,6 +158,20 @@ def _known_keys(model: type[BaseModel], section: tuple[int | str, ...]) -> list[
     for part in section:
         found = _resolved(schema, _inside(found, part))
     return sorted(found["properties"])
+
+
+def _holds_text(model: type[BaseModel], key: Sequence[str]) -> bool:
+    """Return whether a key exists and holds a text, and nothing else that TOML could write."""
+    schema = _schema(model)
+    found = _resolved(schema, schema)
+    try:
+        for part in key[:-1]:
+            found = _resolved(schema, _inside(found, part))
+        found = _inside(found, key[-1])
+    except (KeyError, TypeError):
+        return False  # an unknown key, which the validation names
+    kinds = [_resolved(schema, kind).get("type") for kind in found.get("anyOf", [found])]
+    return set(kinds) - {"null"} == {"string"}
 
 
 def _inside(found: Mapping[str, Any], part: int | str) -> Mapping[str, Any]:

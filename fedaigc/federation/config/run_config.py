@@ -14,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from fedaigc.collaboration.link_settings import LinkSettings
 from fedaigc.collaboration.planner import Executor
 from fedaigc.device.home.home import home_of
+from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Backend, Dtype
+from fedaigc.federation.config.file_paths import place_model, place_paths, place_strategy
 from fedaigc.federation.wire.codec import WireFormat
 from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.signature import Policy
@@ -59,7 +61,7 @@ class ModelSection(_Section):
         width: Image width in pixels.
     """
 
-    name: str = "embedded"
+    name: str = EMBEDDED
     device: str = "cpu"
     dtype: Dtype = "float32"
     height: Annotated[int, Field(ge=8)] = 64
@@ -275,7 +277,7 @@ class FederationConfig(_Section):
         """Return the same run with absolute paths, for processes that start in other folders."""
         paths: dict[str, Any] = {"homes": self.homes.absolute(), "output": self.output.absolute()}
         local = Path(self.model.name)
-        if local.exists():
+        if self.model.name != EMBEDDED and local.exists():
             paths["model"] = self.model.model_copy(update={"name": str(local.absolute())})
         if is_file(self.rounds.strategy):
             strategy = str(Path(self.rounds.strategy).absolute())
@@ -302,7 +304,7 @@ class FederationConfig(_Section):
         generation = {name: getattr(self.generation, name) for name in _OF_DEVICES}
         if self.generation.link is not None:
             generation["link"] = self.generation.link.for_receivers()
-        model = self.model.model_copy(update={"name": "embedded", "device": "cpu"})
+        model = self.model.model_copy(update={"name": EMBEDDED, "device": "cpu"})
         return FederationConfig(
             homes=Path("."),
             output=Path("."),
@@ -357,7 +359,7 @@ def parse_config(values: Mapping[str, Any]) -> FederationConfig:
 
 
 def read_config(path: Path, changes: Sequence[str] = ()) -> FederationConfig:
-    """Read a TOML file; relative paths in it and in `changes` count from its folder.
+    """Read a TOML file. Relative paths in it count from its folder, those in `changes` from the working folder.
 
     Args:
         path: The file.
@@ -366,17 +368,17 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> FederationConfig:
     Raises:
         UserError: If the file cannot be read, or is not a valid configuration with the changes.
     """
-    values = read_toml(path, changes)
+    values = read_toml(path, changes, FederationConfig, _place)
     try:
-        config = parse_config(values)
+        return parse_config(values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    folder = path.absolute().parent
-    found: dict[str, Any] = {"homes": folder / config.homes, "output": folder / config.output}
-    if is_file(config.rounds.strategy):
-        strategy = str(folder / config.rounds.strategy)
-        found["rounds"] = config.rounds.model_copy(update={"strategy": strategy})
-    return config.model_copy(update=found)
+
+
+def _place(values: dict[str, Any], folder: Path) -> None:
+    place_paths(values, ("homes", "output"), folder)
+    place_model(values, folder)
+    place_strategy(values.get("rounds"), "strategy", folder)
 
 
 def config_from_run(run_config: Mapping[str, Any]) -> FederationConfig:

@@ -10,6 +10,7 @@ from fedaigc.data.partition import PartitionSettings
 from fedaigc.data.sprites import STYLES
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
+from fedaigc.federation.config.file_paths import place_model, place_paths, place_strategy
 from fedaigc.federation.config.run_config import AdapterSection, ModelSection, RoundsSection
 from fedaigc.strategy.sources import is_file
 from fedaigc.validation import read_toml, validated
@@ -291,26 +292,21 @@ def read_study(path: Path, changes: Sequence[str] = ()) -> StudyConfig:
     """Read the study of a TOML file.
 
     Args:
-        path: The file. Relative paths in it are resolved against its folder.
+        path: The file. Relative paths in it count from its folder, those in `changes` from the working folder.
         changes: Values that replace those of the file, such as "rounds.count=5"; see `read_toml`.
 
     Raises:
         UserError: The file cannot be read, or its content is not valid.
     """
-    study = validated(StudyConfig, read_toml(path, changes), str(path))
-    folder = path.absolute().parent
-    changed: dict[str, Any] = {"output": folder / study.output}
-    if study.records is not None:
-        changed["records"] = folder / study.records
-    if any(is_file(row.name) for row in study.strategies):
-        changed["strategies"] = tuple(
-            row.model_copy(update={"name": str(folder / row.name)}) if is_file(row.name) else row
-            for row in study.strategies
-        )
-    local = folder / study.model.name
-    if local.is_dir():
-        changed["model"] = study.model.model_copy(update={"name": str(local)})
-    return study.model_copy(update=changed)
+    return validated(StudyConfig, read_toml(path, changes, StudyConfig, _place), str(path))
+
+
+def _place(values: dict[str, Any], folder: Path) -> None:
+    place_paths(values, ("output", "records"), folder)
+    place_model(values, folder)
+    rows = values.get("strategies")
+    for row in rows if isinstance(rows, list) else ():
+        place_strategy(row, "name", folder)
 
 
 def checked_keys(values: Mapping[str, Any]) -> dict[str, Any]:

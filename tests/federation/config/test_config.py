@@ -94,8 +94,41 @@ def test_a_change_replaces_a_value_of_the_file(tmp_path: Path) -> None:
     assert (config.rounds.count, config.rounds.clients, config.name, config.seed) == (5, 2, "second", -1)
     assert config.generation.link is not None
     assert config.generation.link.snr_db == 9
-    # a path of a change counts from the file's folder too
-    assert (config.homes, config.output) == (tmp_path / "a", tmp_path / "elsewhere")
+    # a path of a change counts from the working folder
+    assert (config.homes, config.output) == (tmp_path / "a", Path.cwd() / "elsewhere")
+
+
+@pytest.mark.parametrize("text", ["2024", "1.5", "true", "2024-01-01"])
+def test_a_key_that_holds_a_text_takes_every_value_as_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.toml").write_text('homes = "a"\noutput = "b"\n')
+    named = read_config(tmp_path / "run.toml", [f"name={text.replace('.', '_')}", f"homes={text}"])
+    assert (named.name, named.homes) == (text.replace(".", "_"), Path.cwd() / text)
+    # an option of a strategy holds what TOML reads
+    given = read_config(tmp_path / "run.toml", ["rounds.options.mu=2024", "rounds.strategy='ditto'"])
+    assert given.rounds.options == {"mu": 2024}
+    assert given.rounds.strategy == "ditto"
+
+
+def test_a_model_and_a_strategy_count_from_the_file_and_on_the_command_line_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        (folder / "mine").mkdir(parents=True)
+    file = there / "run.toml"
+    file.write_text(
+        'homes = "a"\noutput = "b"\nmodel = { name = "mine" }\nrounds = { strategy = "rule.py:Mine" }\n'
+    )
+    monkeypatch.chdir(here)
+    config = read_config(file)
+    assert (config.model.name, config.rounds.strategy) == (str(there / "mine"), str(there / "rule.py:Mine"))
+    changed = read_config(Path("../there/run.toml"), ["model.name=./mine", "rounds.strategy=rule.py"])
+    assert (changed.model.name, changed.rounds.strategy) == (str(here / "mine"), str(here / "rule.py"))
+    (there / "mine").rmdir()
+    with pytest.raises(UserError, match=r"model.name = 'mine': no such folder in .*there.*here/mine"):
+        read_config(file)
+    file.write_text('homes = "a"\noutput = "b"\nmodel = { name = "some/hub" }\n')
+    assert read_config(file).model.name == "some/hub"
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,9 @@ def test_paths_count_from_the_file_and_nested_keys_are_flat(write_study: WriteSt
     assert study.records_folder.resolve() == path.parent.parent.resolve() / "kept"
     assert study.strategies[0].tune == {"training.learning_rate": [1e-3, 2]}
     assert Path(study.model.name).is_absolute()
+    # paths of the command line count from the working folder
+    changed = read_study(path, ["output=elsewhere", "name=2024"])
+    assert (changed.output, changed.name) == (Path.cwd() / "elsewhere", "2024")
 
 
 @pytest.mark.parametrize("name", ["strategies", "strategies_small"])

@@ -1,0 +1,42 @@
+"""Relative paths in a configuration file count from its folder, those of the command line from the working folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedaigc.diffusion.loading import EMBEDDED
+from fedaigc.errors import UserError
+from fedaigc.strategy.sources import is_file
+
+
+def place_paths(values: dict[str, Any], keys: Sequence[str], folder: Path) -> None:
+    """Make the relative paths of these keys count from a folder."""
+    for key in keys:
+        if isinstance(values.get(key), str):
+            values[key] = str(folder / values[key])
+
+
+def place_model(values: Mapping[str, Any], folder: Path) -> None:
+    """Make the path of the section `model` count from a folder, unless it is a hub name.
+
+    Raises:
+        UserError: If the folder of the model is not there, but in the working folder.
+    """
+    section = values.get("model")
+    name = section.get("name") if isinstance(section, dict) else None
+    if not isinstance(section, dict) or not isinstance(name, str) or name == EMBEDDED:
+        return
+    if (folder / name).is_dir():
+        section["name"] = str(folder / name)
+    elif Path(name).is_dir():
+        raise UserError(
+            f"model.name = {name!r}: no such folder in {folder}, from where the paths in this file count; the one "
+            f"in the working folder is {str(Path(name).absolute())!r}"
+        )
+
+
+def place_strategy(section: Any, key: str, folder: Path) -> None:
+    """Make a strategy that is named by its file count from a folder."""
+    name = section.get(key) if isinstance(section, dict) else None
+    if isinstance(name, str) and is_file(name):
+        section[key] = str(folder / name)
