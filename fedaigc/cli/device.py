@@ -4,57 +4,87 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedaigc.cli.options import (
+    DtypeOption,
+    HomeFolder,
+    Insecure,
+    MinPublicPrompts,
+    Model,
+    NewHomeFolder,
+    PolicyOption,
+    Threads,
+    TorchDevice,
+)
 from fedaigc.errors import UserError
-from fedaigc.federation.config.choices import Dtype
 from fedaigc.semantics.signature import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fedaigc.device.home.images import CaptionedImage
 
 device_app = typer.Typer(
     help="A device: its home with private images and prompts, and its agent.", no_args_is_help=True
 )
 _STOP_TIMEOUT_S = 20.0
+Again = Annotated[
+    bool,
+    typer.Option(
+        "--again", help="Also add pictures that are there already, with the same caption, or given twice."
+    ),
+]
 
 
 @device_app.command("add-images")
 def add_images(
-    home: Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")],
+    home: NewHomeFolder,
     folder: Annotated[
         Path,
         typer.Argument(help="Folder of pictures with captions: captions.jsonl, or cat.txt beside cat.png."),
     ],
+    again: Again = False,
 ) -> None:
     """Copy a folder of images with captions into a device's home."""
-    from fedaigc.device.home.home import Home
-    from fedaigc.device.home.images import ImageStore, read_folder
+    from fedaigc.device.home.images import read_folder
 
-    pictures = read_folder(folder)
-    typer.echo(f"{ImageStore(Home.open(home)).add(pictures)} pictures added to {home}")
+    _add_pictures(home, read_folder(folder), again)
 
 
 @device_app.command("add-data-set")
 def add_data_set(
-    home: Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")],
+    home: NewHomeFolder,
     name: Annotated[str, typer.Argument(help="A `datasets` data set: hub name or local path.")],
-    image_column: str = "image",
-    caption_column: str = "caption",
-    split: str = "train",
+    image_column: Annotated[str, typer.Option(help="Column of the pictures.")] = "image",
+    caption_column: Annotated[str, typer.Option(help="Column of the captions.")] = "caption",
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
+    again: Again = False,
 ) -> None:
     """Copy a data set with an image and a caption column into a device's home."""
     from fedaigc.data.sources import load_data_set
-    from fedaigc.device.home.home import Home
-    from fedaigc.device.home.images import ImageStore, read_rows
+    from fedaigc.device.home.images import read_rows
 
     rows = load_data_set(name, image_column=image_column, caption_column=caption_column, split=split)
-    typer.echo(f"{ImageStore(Home.open(home)).add(read_rows(rows))} pictures added to {home}")
+    _add_pictures(home, read_rows(rows), again)
+
+
+def _add_pictures(home: Path, pictures: "Iterable[CaptionedImage]", again: bool) -> None:
+    from fedaigc.device.home.home import Home
+    from fedaigc.device.home.images import ImageStore
+
+    store = ImageStore(Home.open(home))
+    added, left_out = (store.add(pictures), 0) if again else store.add_new(pictures)
+    held = f"; {left_out} are there already, with the same caption: --again adds them too" if left_out else ""
+    typer.echo(f"{added} pictures added to {home}{held}")
 
 
 @device_app.command("add-prompt")
 def add_prompt(
-    home: Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")],
-    prompt: str,
+    home: NewHomeFolder,
+    prompt: Annotated[str, typer.Argument(help="What to draw, in quotes. It stays in the home.")],
 ) -> None:
     """Queue a prompt on a device for the next generation."""
     from fedaigc.device.home.home import Home
@@ -65,39 +95,25 @@ def add_prompt(
 
 @device_app.command()
 def start(
-    home: Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")],
+    home: NewHomeFolder,
     client: Annotated[int, typer.Option(min=0, help="Client number of the device.")] = 0,
     server: Annotated[
         str, typer.Option(help="Server, as host:port. Without it, only the socket is served.")
     ] = "",
     authority: Annotated[Path | None, typer.Option(help="The server's authority.pem.")] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Use neither TLS nor keys. Only for tests in a closed network.")
-    ] = False,
+    insecure: Insecure = False,
     scores: Annotated[
         bool,
         typer.Option(
             "--scores", help="Send the judge's coarse scores, which a server could use for a search."
         ),
     ] = False,
-    model: Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')] = "embedded",
-    device: Annotated[str, typer.Option(help='"cpu", "cuda", or "auto".')] = "cpu",
-    dtype: Dtype = "float32",
-    policy: Annotated[
-        Policy,
-        typer.Option(
-            help='The most that the device discloses of a prompt (see `disclose`). Under "open", the server receives '
-            "the prompts, and the packets of a group reveal one of them to its other members."
-        ),
-    ] = Policy.KIND,
-    min_public_prompts: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Objects of Scenes (under `general` also places) that must share a signature. 1: no guarantee.",
-        ),
-    ] = 3,
-    threads: Annotated[int, typer.Option(min=1, help="Number of torch threads.")] = 1,
+    model: Model = "embedded",
+    device: TorchDevice = "cpu",
+    dtype: DtypeOption = "float32",
+    policy: PolicyOption = Policy.KIND,
+    min_public_prompts: MinPublicPrompts = 3,
+    threads: Threads = 1,
     boundary_timestep: Annotated[
         int,
         typer.Option(min=0, help="t* as a training timestep, which no server can change. 0: no t*."),
@@ -215,7 +231,7 @@ def start(
 
 
 @device_app.command("page")
-def page_address(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+def page_address(home: HomeFolder) -> None:
     """Print the address of the device's page. It contains a token and is for the owner only."""
     from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
     from fedaigc.deployment.page.serving import PAGE_URL
@@ -230,7 +246,7 @@ def page_address(home: Annotated[Path, typer.Argument(help="The device's home.")
 
 
 @device_app.command()
-def status(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+def status(home: HomeFolder) -> None:
     """Report whether the agent runs, whether it has reached its server, and how many prompts wait."""
     from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
     from fedaigc.deployment.agent.connection import connection
@@ -243,7 +259,7 @@ def status(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> 
 
 
 @device_app.command()
-def stop(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+def stop(home: HomeFolder) -> None:
     """Stop the agent. A message in progress is dropped, and nothing finished is lost."""
     from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent
     from fedaigc.deployment.processes import alive
@@ -258,7 +274,7 @@ def stop(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> No
 
 
 @device_app.command()
-def queue(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+def queue(home: HomeFolder) -> None:
     """List the prompts with their state and the most that was ever disclosed of each."""
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.prompts import PromptQueue
@@ -275,7 +291,7 @@ def queue(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> N
 
 @device_app.command()
 def retry(
-    home: Annotated[Path, typer.Argument(help="The device's home.")],
+    home: HomeFolder,
     task: Annotated[str, typer.Argument(help="Id of the task, as listed by `queue`.")],
 ) -> None:
     """Queue a failed prompt again; errors.log in the home states what went wrong."""
@@ -292,7 +308,7 @@ def retry(
 
 
 @device_app.command()
-def disclosures(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+def disclosures(home: HomeFolder) -> None:
     """List each new disclosure of a prompt: time (UTC), task, policy, signature."""
     from fedaigc.device.home.disclosures import DisclosureLog
     from fedaigc.device.home.home import Home
@@ -304,7 +320,7 @@ def disclosures(home: Annotated[Path, typer.Argument(help="The device's home.")]
 
 
 @device_app.command()
-def gallery(home: Annotated[Path, typer.Argument(help="The device's home.")]) -> None:
+def gallery(home: HomeFolder) -> None:
     """List the finished images with their files."""
     from fedaigc.device.home.gallery import Gallery
     from fedaigc.device.home.home import Home

@@ -3,20 +3,13 @@
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
     from fedaigc.federation.config.run_config import FederationConfig
     from fedaigc.federation.progress import OnProgress
-
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Another value for a key of the file: rounds.count=5. Repeatable."
-    ),
-]
 
 
 def follow_run(

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedaigc.cli.options import DtypeOption, HomeFolder, Model
 from fedaigc.errors import UserError
+from fedaigc.federation.config.choices import Dtype
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -30,8 +32,8 @@ def export_adapter(
         ),
     ] = None,
     dtype: Annotated[
-        str | None,
-        typer.Option(help='"float32", "float16" or "bfloat16". Default: as the run; of a home: "float32".'),
+        Dtype | None,
+        typer.Option(help='Number format of the model. Default: as the run; of a home: "float32".'),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the weights in a folder that has some.")
@@ -51,10 +53,10 @@ def export_adapter(
 
 @lora_app.command("import")
 def import_adapter(
-    home: Annotated[Path, typer.Argument(help="The device's home.")],
+    home: HomeFolder,
     folder: Annotated[Path, typer.Argument(help="LoRA folder or safetensors file.")],
-    model: Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')] = "embedded",
-    dtype: Annotated[str, typer.Option(help='"float32", "float16" or "bfloat16".')] = "float32",
+    model: Model = "embedded",
+    dtype: DtypeOption = "float32",
     force: Annotated[
         bool,
         typer.Option("--force", help="Draw with it instead of the personal adapter that the device has."),

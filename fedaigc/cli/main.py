@@ -8,14 +8,26 @@ from typing import Annotated
 import typer
 
 from fedaigc.cli.device import device_app
-from fedaigc.cli.follow_run import Changes, follow_run
+from fedaigc.cli.follow_run import follow_run
 from fedaigc.cli.lora import lora_app
+from fedaigc.cli.options import (
+    Changes,
+    DtypeOption,
+    Guidance,
+    Model,
+    PolicyOption,
+    Resume,
+    Seed,
+    Size,
+    Threads,
+    TorchDevice,
+)
 from fedaigc.cli.score import score
 from fedaigc.cli.server import keys_app, server_app
 from fedaigc.data.kinds import Kind
 from fedaigc.data.scene_words import Label
 from fedaigc.errors import UserError
-from fedaigc.federation.config.choices import Backend, Dtype
+from fedaigc.federation.config.choices import Backend
 from fedaigc.semantics.signature import Policy
 from fedaigc.storage.private_files import only_for_this_user
 
@@ -53,7 +65,7 @@ def options(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for report.html and record.json.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="The same seed repeats the run.")] = 0,
+    seed: Seed = 0,
     rounds: Annotated[int, typer.Option(min=0, help="Federated rounds.")] = 3,
     images: Annotated[int, typer.Option(min=1, help="Private pictures a device.")] = 96,
     backend: Annotated[Backend, typer.Option(help="ray: in worker processes.")] = "ray",
@@ -78,20 +90,18 @@ def demo(
 def generate(
     prompts: Annotated[list[str], typer.Argument(help="One prompt per device, each in quotes.")],
     output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/generate"),
-    model: Annotated[str, typer.Option(help='"embedded", a diffusers folder, or a hub name.')] = "embedded",
+    model: Model = "embedded",
     steps: Annotated[int, typer.Option(min=1, help="Number N of denoising steps.")] = 11,
     shared_steps: Annotated[
         int | None,
         typer.Option(min=0, help="Number K of steps that a group shares. Default: 3, or N if N is smaller."),
     ] = None,
-    guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance scale.")] = 5.0,
-    policy: Annotated[
-        Policy, typer.Option(help="What devices disclose: see `fedaigc disclose`.")
-    ] = Policy.KIND,
-    size: Annotated[int, typer.Option(min=8, help="Height and width in pixels.")] = 64,
-    device: Annotated[str, typer.Option(help='"cpu", "cuda", or "auto".')] = "auto",
-    dtype: Dtype = "float32",
-    seed: int = 0,
+    guidance: Guidance = 5.0,
+    policy: PolicyOption = Policy.KIND,
+    size: Size = 64,
+    device: TorchDevice = "auto",
+    dtype: DtypeOption = "float32",
+    seed: Seed = 0,
 ) -> None:
     """Generate images for prompts: those with similar meaning share their early denoising steps."""
     from fedaigc.federation.progress_bars import progress_bars
@@ -120,9 +130,7 @@ def generate(
 @app.command()
 def simulate(
     config: Annotated[Path, typer.Argument(help="TOML file; `fedaigc config` prints one with the defaults.")],
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume an interrupted run after its last complete round.")
-    ] = False,
+    resume: Resume = False,
     changes: Changes = None,
 ) -> None:
     """Run the federation of a TOML file: training rounds, then generation for the waiting prompts."""
@@ -243,15 +251,13 @@ def disclose(
 @app.command()
 def profile(
     output: Annotated[Path | None, typer.Option(help="Also write the profile to this file, as JSON.")] = None,
-    model: Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')] = "embedded",
-    device: Annotated[
-        str, typer.Option(help='"cpu", "cuda", or "auto", which selects CUDA if available.')
-    ] = "cpu",
-    size: Annotated[int, typer.Option(min=8, help="Height and width in pixels.")] = 64,
-    guidance: Annotated[float, typer.Option(min=0, help="Guidance scale.")] = 5.0,
+    model: Model = "embedded",
+    device: TorchDevice = "cpu",
+    size: Size = 64,
+    guidance: Guidance = 5.0,
     watts: Annotated[float, typer.Option(help="Power in watts to assume if it cannot be measured.")] = 30.0,
     repeats: Annotated[int, typer.Option(min=1, help="Number of measurements whose median is reported.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="Number of torch threads.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Measure seconds and joules of a step, a text encoding and a decoding on this machine."""
     import torch
@@ -291,7 +297,7 @@ def scenes(
     ] = "object",
     alpha: Annotated[float, typer.Option(help="Of dirichlet: the smaller, the more unequal.")] = 0.5,
     classes: Annotated[int, typer.Option(min=1, help="Of pathological: classes a device.")] = 2,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Create homes of simulated devices with images of Scenes."""
     from fedaigc.device.home.home import home_of

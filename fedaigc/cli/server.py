@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedaigc.cli.follow_run import Changes, follow_run
+from fedaigc.cli.follow_run import follow_run
+from fedaigc.cli.options import Changes, Insecure, NewHomeFolder, Resume
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def server_keys(
 
 @keys_app.command("device")
 def device_key(
-    home: Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")],
+    home: NewHomeFolder,
 ) -> None:
     """Create a device's key pair; the private key stays in the home."""
     from fedaigc.deployment.server.keys import make_device_key
@@ -45,9 +46,7 @@ def start(
     folder: Folder,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port for the devices.")] = 9443,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Use neither TLS nor keys. Only for tests in a closed network.")
-    ] = False,
+    insecure: Insecure = False,
 ) -> None:
     """Start the server in the background."""
     from fedaigc.deployment.server.server import start_server
@@ -107,9 +106,7 @@ def run(
     config: Annotated[
         Path, typer.Argument(help="TOML file, as for `fedaigc simulate`. `homes` is not used.")
     ],
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume an interrupted run after its last complete round.")
-    ] = False,
+    resume: Resume = False,
     changes: Changes = None,
 ) -> None:
     """Run the federation of a TOML file on the devices: training rounds, then the waiting prompts."""

@@ -95,15 +95,29 @@ class Device:
         self.shared_work = SharedWorkLog(self._home)
 
     def add_images(
-        self, source: Path | Iterable[Mapping[str, Any]], *, image: str = "image", caption: str = "caption"
+        self,
+        source: Path | Iterable[Mapping[str, Any]],
+        *,
+        image: str = "image",
+        caption: str = "caption",
+        again: bool = False,
     ) -> int:
-        """Add a folder of captioned images, or the rows of a `datasets.Dataset`; return how many.
+        """Add a folder of captioned images, or the rows of a `datasets.Dataset`.
 
-        Raises UserError for an entry without an image or a caption, and names it; then nothing is added.
+        Args:
+            source: Folder or rows.
+            image: Column of the images.
+            caption: Column of the captions.
+            again: Whether to add images that the device holds already, with the same caption.
+
+        Returns:
+            How many were added.
+
+        Raises:
+            UserError: For an entry without an image or a caption, which it names; then nothing is added.
         """
-        if isinstance(source, Path):
-            return self.images.add(read_folder(source))
-        return self.images.add(read_rows(source, image, caption))
+        found = read_folder(source) if isinstance(source, Path) else read_rows(source, image, caption)
+        return self.images.add(found) if again else self.images.add_new(found)[0]
 
     def add_prompt(self, text: str) -> str:
         """Queue a prompt and return its task id; UserError if it is empty or over 1,000 characters."""

@@ -76,12 +76,30 @@ class ImageStore:
         self._home.write(self._index, lines.encode())
         return len(entries) - before
 
+    def add_new(self, pictures: Iterable[CaptionedImage]) -> tuple[int, int]:
+        """Store images as `add` does, but none twice with the same caption.
+
+        Returns:
+            How many were added, and how many were left out.
+        """
+        seen = {_content(held) for held in self._each()}
+        left_out = 0
+
+        def new() -> Iterator[CaptionedImage]:
+            nonlocal left_out
+            for picture in pictures:
+                content = _content(picture)
+                if content in seen:
+                    left_out += 1
+                else:
+                    seen.add(content)
+                    yield picture
+
+        return self.add(new()), left_out
+
     def all(self) -> list[CaptionedImage]:
         """Return every image, in the order in which they were added."""
-        return [
-            CaptionedImage(read_picture(self._home.images / entry.file), entry.caption, entry.file)
-            for entry in self._entries()
-        ]
+        return list(self._each())
 
     def digest(self) -> str:
         """Return a fingerprint of images and captions, which names the cached latents.
@@ -93,6 +111,10 @@ class ImageStore:
             total.update(entry.caption.encode() + b"\0")
             total.update(hashlib.sha256((self._home.images / entry.file).read_bytes()).digest())
         return total.hexdigest()
+
+    def _each(self) -> Iterator[CaptionedImage]:
+        for entry in self._entries():
+            yield CaptionedImage(read_picture(self._home.images / entry.file), entry.caption, entry.file)
 
     def _entries(self) -> list[_Stored]:
         if not self._index.exists():
@@ -183,6 +205,13 @@ def read_picture(path: Path) -> Image.Image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise UserError(f"{path} is not a picture: remove it from the folder, or convert it to PNG") from None
+
+
+def _content(picture: CaptionedImage) -> bytes:
+    """Return a digest of what an image shows, whatever its file, and of its caption."""
+    image = picture.image.convert("RGB")
+    head = f"{image.width} {image.height} {picture.caption}\0".encode()
+    return hashlib.sha256(head + image.tobytes()).digest()
 
 
 def _checked_caption(caption: str, where: Path | str) -> str:

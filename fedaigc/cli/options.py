@@ -1,0 +1,59 @@
+"""Options and arguments that several commands have, each defined once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedaigc.federation.config.choices import Dtype
+from fedaigc.semantics.signature import Policy
+
+NewHomeFolder = Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")]
+HomeFolder = Annotated[Path, typer.Argument(help="The device's home.")]
+Model = Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')]
+TorchDevice = Annotated[str, typer.Option(help='"cpu", "cuda", or "auto", which selects CUDA if available.')]
+DtypeOption = Annotated[Dtype, typer.Option(help="Number format of the model.")]
+Size = Annotated[int, typer.Option(min=8, help="Height and width in pixels.")]
+Guidance = Annotated[float, typer.Option(min=0, help="Scale of classifier-free guidance.")]
+Threads = Annotated[int, typer.Option(min=1, help="Number of torch threads.")]
+Seed = Annotated[int, typer.Option(help="The same seed repeats the result.")]
+PolicyOption = Annotated[
+    Policy,
+    typer.Option(
+        help='The most that a device discloses of a prompt (see `disclose`). Under "open", the server receives the '
+        "prompt, and the packets of a group reveal one of its prompts to the other members."
+    ),
+]
+MinPublicPrompts = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Objects of Scenes (under `general` also places) that must share a signature. 1: no guarantee.",
+    ),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Use neither TLS nor keys. Only for tests in a closed network.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Another value for a key of the file: rounds.count=5. Repeatable. Relative paths count from the working "
+        "folder.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Resume a run after its last complete round, and serve the prompts that wait."
+    ),
+]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV with all columns instead of a table.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        help="Also print settings, torch device, Flower's log, and the files with sizes and hashes.",
+    ),
+]
