@@ -1,6 +1,6 @@
 """`fedaigc generate`: collaborative generation for a few prompts, one device each, without training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedaigc.storage.output_folder import fresh_folder
 
 if TYPE_CHECKING:
+    from fedaigc.federation.config.run_config import FederationConfig
     from fedaigc.federation.output.records import RunRecord
     from fedaigc.federation.progress import OnProgress
 
@@ -30,9 +31,32 @@ class GenerateSettings:
     model: dict[str, Any] | None = None
     generation: dict[str, Any] | None = None
 
+    def config(self, clients: int) -> "FederationConfig":
+        """Return the configuration of a run with this number of prompts, one a client.
+
+        Raises:
+            UserError: If a setting is wrong.
+        """
+        from fedaigc.federation.config.run_config import parse_config
+
+        return parse_config(
+            {
+                "homes": self.output / "homes",
+                "output": self.output / "federation",
+                "seed": self.seed,
+                "num_clients": clients,
+                "rounds": {"count": 0},
+                "model": self.model or {},
+                "generation": self.generation or {},
+            }
+        )
+
 
 def run_generate(
-    prompts: Sequence[str], settings: GenerateSettings, progress: "OnProgress | None" = None
+    prompts: Sequence[str],
+    settings: GenerateSettings,
+    progress: "OnProgress | None" = None,
+    on_log: "Callable[[str], None] | None" = None,
 ) -> "RunRecord":
     """Generate one image per prompt, each on its own device.
 
@@ -43,6 +67,7 @@ def run_generate(
         prompts: One prompt per device.
         settings: Output folder, seed, model and generation.
         progress: Called with each reply of a device.
+        on_log: Called with each line of Flower's log.
 
     Returns:
         The record of the run.
@@ -54,30 +79,19 @@ def run_generate(
     from fedaigc.device.home.gallery import Gallery
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.prompts import PromptQueue, checked_prompt
-    from fedaigc.federation.config.run_config import parse_config
     from fedaigc.federation.runtime.launcher import simulate
     from fedaigc.rng import derived_seed
 
     texts = [checked_prompt(prompt) for prompt in prompts]
     output = settings.output
-    config = parse_config(
-        {
-            "homes": output / "homes",
-            "output": output / "federation",
-            "seed": settings.seed,
-            "num_clients": len(texts),
-            "rounds": {"count": 0},
-            "model": settings.model or {},
-            "generation": settings.generation or {},
-        }
-    )
+    config = settings.config(len(texts))
     with fresh_folder(output, MARKER):
         homes = [
             Home.open(config.home(client), derived_seed(settings.seed, "device", client))
             for client in range(len(texts))
         ]
         tasks = [PromptQueue(home).add(text) for home, text in zip(homes, texts, strict=True)]
-        record = simulate(config, progress)
+        record = simulate(config, progress, on_log)
         for client, (home, task) in enumerate(zip(homes, tasks, strict=True)):
             Gallery(home).image(task).save(output / f"{client:02d}.png")
     return record

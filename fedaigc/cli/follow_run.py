@@ -1,4 +1,4 @@
-"""A run that is followed on the command line: progress bars, and how it ended."""
+"""A run that is followed on the command line: its progress, how it ended, and what became of the prompts."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -7,20 +7,29 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from fedaigc.errors import DamagedFile, UserError
+
 if TYPE_CHECKING:
     from fedaigc.federation.config.run_config import FederationConfig
+    from fedaigc.federation.output.records import RunRecord
     from fedaigc.federation.progress import OnProgress
+
+    OnLog = Callable[[str], None] | None
+    Run = Callable[[FederationConfig, OnProgress, OnLog], object]
 
 
 def follow_run(
     config: Path,
-    run: "Callable[[FederationConfig, OnProgress], object]",
+    run: "Run",
     *,
     changes: Sequence[str],
     resume: bool,
     command: str,
+    force: bool = True,
+    own_homes: bool = False,
+    verbose: bool = False,
 ) -> None:
-    """Run the federation of a TOML file with progress bars, and print how it ended.
+    """Run the federation of a TOML file, show its progress, and print how it ended.
 
     Args:
         config: The TOML file.
@@ -28,8 +37,12 @@ def follow_run(
         changes: Values that replace those of the file.
         resume: Whether to continue a run that was cut off.
         command: The command that ran it, for the hint after Ctrl-C.
+        force: Whether a finished training in the output folder may be replaced.
+        own_homes: Whether the homes are on this machine, with the prompts and the pictures.
+        verbose: Whether to print settings, Flower's log and files too.
 
     Raises:
+        UserError: If `force` is False and the output folder holds the rounds of an earlier run.
         typer.Exit: With status 130, if the user stopped the run.
     """
     from fedaigc.federation.config.run_config import packet_warnings, read_config
@@ -40,34 +53,107 @@ def follow_run(
         typer.echo(f"warning: {warning}", err=True)
     if resume:
         settings = settings.model_copy(update={"resume": True})
+    else:
+        _check_output(settings.output, force)
+    if verbose:
+        _tell_settings(settings)
     try:
         with progress_bars() as progress:
-            run(settings, progress)
+            run(settings, progress, log_line if verbose else None)
     except KeyboardInterrupt:
         again = " ".join([command, *(f"--set {shlex.quote(change)}" for change in changes), "--resume"])
         typer.echo(f"stopped: `{again}` goes on after the last whole round", err=True)
         raise typer.Exit(130) from None
-    _tell_run(settings.output)
+    _tell_run(settings, own_homes)
+    if verbose:
+        tell_files(settings.output)
 
 
-def _tell_run(output: Path) -> None:
-    """Print how a run ended, the privacy bound of its noise, and what was left out or refused.
+def log_line(line: str) -> None:
+    """Print a line of Flower's log on standard error."""
+    typer.echo(line, err=True)
 
-    Args:
-        output: Output folder of the run.
-    """
+
+def _check_output(output: Path, force: bool) -> None:
+    from fedaigc.federation.output.records import RECORD, read_record
+
+    try:
+        before = read_record(output) if (output / RECORD).exists() else None
+    except DamagedFile:
+        return  # it is no record that could be lost
+    if before is None or not (before.rounds or before.tasks):
+        return
+    held = f"{output} holds a run of {len(before.rounds)} rounds and {len(before.tasks)} prompts ({before.status})"
+    if before.rounds and not force:
+        raise UserError(
+            f"{held}: --resume continues it and serves the prompts that wait, --force replaces it; or give "
+            "another folder with --set output=FOLDER"
+        )
+    typer.echo(
+        f"{held}, whose record and shared state are replaced; pictures stay in the galleries", err=True
+    )
+
+
+def _tell_settings(settings: "FederationConfig") -> None:
+    """Print what differs from the defaults, and where the run computes."""
+    from fedaigc.api.records import changed_settings
+    from fedaigc.diffusion.loading import resolve_device
+
+    typer.echo(f"torch device: {resolve_device(settings.model.device)}, {settings.threads} threads")
+    for key, value in changed_settings(settings).items():
+        typer.echo(f"{key} = {value}")
+
+
+def tell_files(output: Path) -> None:
+    """Print the files of a run with sizes and hashes, and the fingerprints of its weights."""
+    import hashlib
+
+    from fedaigc.federation.output.records import read_record
+
+    record = read_record(output)
+    typer.echo(f"base model {record.base}\nshared state {record.shared_hash}")
+    for path in sorted(path for path in output.iterdir() if path.is_file()):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        typer.echo(f"{path}: {path.stat().st_size:,} bytes, sha256 {digest}")
+
+
+def _tell_run(settings: "FederationConfig", own_homes: bool) -> None:
+    """Print how a run ended, the privacy bound of its noise, what was left out or refused, and the prompts."""
     from fedaigc.federation.output.recorder import refusals
     from fedaigc.federation.output.records import read_record
     from fedaigc.strategy.accountant import told as dp_line
 
+    output = settings.output
     record = read_record(output)
-    typer.echo(f"{record.status}: {len(record.rounds)} rounds, record in {output}/record.json")
-    if line := dp_line(record.dp):
-        # a run whose noise gives no bound must not look protected
-        missing = record.dp is not None and record.dp.epsilon is None
-        typer.echo(f"warning: {line}" if missing else line, err=missing)
     told = refusals(record)
     for line in told:
         typer.echo(f"warning: {line}", err=True)
     if told:
         typer.echo("why, in full: errors.log in the home of the device", err=True)
+    tell_prompts(record, settings if own_homes else None)
+    typer.echo(f"{record.status}: {len(record.rounds)} rounds, record in {output}/record.json")
+    if line := dp_line(record.dp):
+        # a run whose noise gives no bound must not look protected
+        missing = record.dp is not None and record.dp.epsilon is None
+        typer.echo(f"warning: {line}" if missing else line, err=missing)
+
+
+def tell_prompts(
+    record: "RunRecord", settings: "FederationConfig | None", output: Path | None = None
+) -> None:
+    """Print the groups with what was disclosed, the prompts with their pictures, and how many steps were saved.
+
+    Args:
+        record: The record of the run.
+        settings: Its configuration, where the homes are on this machine; None: there are no prompts to show.
+        output: Folder with a picture of each client, in place of the galleries.
+    """
+    from fedaigc.federation.output.run_summary import generation_lines, idle_lines
+
+    home = settings.home if settings is not None else None
+    picture = (lambda client, _: output / f"{client:02d}.png") if output is not None else None
+    lines = generation_lines(record, home, picture)
+    if not lines and settings is not None and settings.generation.enabled:
+        lines = idle_lines(settings.num_clients, settings.home)
+    for line in lines:
+        typer.echo(line)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from fedaigc.cli.device import device_app
-from fedaigc.cli.follow_run import follow_run
+from fedaigc.cli.disclose import disclose
+from fedaigc.cli.follow_run import follow_run, log_line, tell_files, tell_prompts
 from fedaigc.cli.lora import lora_app
 from fedaigc.cli.options import (
     Changes,
@@ -21,7 +22,9 @@ from fedaigc.cli.options import (
     Size,
     Threads,
     TorchDevice,
+    Verbose,
 )
+from fedaigc.cli.records import records_app
 from fedaigc.cli.score import score
 from fedaigc.cli.server import keys_app, server_app
 from fedaigc.data.kinds import Kind
@@ -38,7 +41,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(device_app, name="device")
+app.command()(disclose)
 app.add_typer(lora_app, name="lora")
+app.add_typer(records_app, name="records")
 app.command()(score)
 app.add_typer(server_app, name="server")
 app.add_typer(keys_app, name="keys")
@@ -102,6 +107,7 @@ def generate(
     device: TorchDevice = "auto",
     dtype: DtypeOption = "float32",
     seed: Seed = 0,
+    verbose: Verbose = False,
 ) -> None:
     """Generate images for prompts: those with similar meaning share their early denoising steps."""
     from fedaigc.federation.progress_bars import progress_bars
@@ -118,25 +124,38 @@ def generate(
             "policy": policy,
         },
     )
+    replaced = (output / "federation").is_dir()
     with progress_bars() as progress:
-        record = run_generate(prompts, settings, progress)
-    for group in record.generation.groups if record.generation else ():
-        members = ", ".join(f"{task.client:02d}.png" for task in group.tasks)
-        cost = f"{group.evaluations} steps, solo {group.solo_evaluations}"
-        typer.echo(f"{members}: {group.prompt!r}, {group.num_shared_steps} shared steps; {cost}")
-    typer.echo(f"pictures in {output}")
+        record = run_generate(prompts, settings, progress, log_line if verbose else None)
+    tell_prompts(record, settings.config(len(prompts)), output)
+    typer.echo(f"pictures in {output}{', in place of the earlier ones' if replaced else ''}")
+    if verbose:
+        tell_files(output / "federation")
 
 
 @app.command()
 def simulate(
     config: Annotated[Path, typer.Argument(help="TOML file; `fedaigc config` prints one with the defaults.")],
     resume: Resume = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the rounds of an earlier run in the output folder.")
+    ] = False,
     changes: Changes = None,
+    verbose: Verbose = False,
 ) -> None:
     """Run the federation of a TOML file: training rounds, then generation for the waiting prompts."""
     from fedaigc.federation.runtime.launcher import simulate as run
 
-    follow_run(config, run, changes=changes or (), resume=resume, command=f"fedaigc simulate {config}")
+    follow_run(
+        config,
+        run,
+        changes=changes or (),
+        resume=resume,
+        command=f"fedaigc simulate {config}",
+        force=force,
+        own_homes=True,
+        verbose=verbose,
+    )
 
 
 @app.command()
@@ -212,40 +231,6 @@ def config(
     from fedaigc.federation.config.run_config import flower_run_config, read_config
 
     typer.echo(flower_run_config(read_config(flower).absolute()), nl=False)
-
-
-@app.command()
-def disclose(
-    prompt: str,
-    policy: Annotated[
-        Policy,
-        typer.Option(
-            help="open: the prompt itself, which the members of its group can then find as well, by their packets."
-        ),
-    ] = Policy.KIND,
-    min_public_prompts: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Objects of Scenes (under `general` also places) that must share a signature. 1: no guarantee.",
-        ),
-    ] = 3,
-) -> None:
-    """Show what a device would disclose of a prompt to the server; nothing is sent."""
-    from fedaigc.device.home.prompts import checked_prompt
-    from fedaigc.semantics.concepts.parser import parse
-    from fedaigc.semantics.concepts.taxonomy import Taxonomy
-    from fedaigc.semantics.signature import disclose
-
-    taxonomy = Taxonomy.load()
-    signature = disclose(parse(checked_prompt(prompt), taxonomy), policy, taxonomy, min_public_prompts)
-    typer.echo("nothing: the task runs alone" if signature is None else signature.to_json())
-    if policy is Policy.OPEN:
-        typer.echo(
-            "warning: under this policy, a group's shared steps may run on this prompt itself, and the packet "
-            "then reveals it to the other members of the group",
-            err=True,
-        )
 
 
 @app.command()

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedaigc.cli.follow_run import follow_run
-from fedaigc.cli.options import Changes, Insecure, NewHomeFolder, Resume
+from fedaigc.cli.options import Changes, Insecure, NewHomeFolder, Resume, Verbose
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
+    from fedaigc.cli.follow_run import OnLog
     from fedaigc.deployment.server.server import ServerState
     from fedaigc.federation.config.run_config import FederationConfig
     from fedaigc.federation.progress import OnProgress
@@ -108,15 +109,16 @@ def run(
     ],
     resume: Resume = False,
     changes: Changes = None,
+    verbose: Verbose = False,
 ) -> None:
     """Run the federation of a TOML file on the devices: training rounds, then the waiting prompts."""
     from fedaigc.deployment.server.runs import run_on_devices
 
-    def on_devices(settings: "FederationConfig", progress: "OnProgress") -> None:
-        run_on_devices(folder, _running(folder), settings, progress)
+    def on_devices(settings: "FederationConfig", progress: "OnProgress", on_log: "OnLog") -> None:
+        run_on_devices(folder, _running(folder), settings, progress, on_log)
 
     command = f"fedaigc server run {folder} {config}"
-    follow_run(config, on_devices, changes=changes or (), resume=resume, command=command)
+    follow_run(config, on_devices, changes=changes or (), resume=resume, command=command, verbose=verbose)
 
 
 @server_app.command()

@@ -22,13 +22,41 @@ class Stage:
     round: int | None = None
 
 
+def round_stage(number: int, count: int) -> Stage:
+    """Return the stage of a training round."""
+    return Stage(f"round {number} of {count}", number)
+
+
+@dataclass(frozen=True)
+class RoundEnd:
+    """What a finished training round came to.
+
+    Attributes:
+        clients: Number of clients whose updates were used.
+        losses: Mean of each loss over these clients, by name.
+        seconds: Duration of the round.
+    """
+
+    clients: int
+    losses: dict[str, float]
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Progress:
-    """The number of replies that have arrived in a stage, and the number of expected ones."""
+    """The number of replies that have arrived in a stage, and the number of expected ones.
+
+    Attributes:
+        stage: The stage.
+        done: Number of replies that have arrived.
+        total: Number of expected replies.
+        ended: Of a training round that has just ended: its outcome. None before.
+    """
 
     stage: Stage
     done: int
     total: int
+    ended: RoundEnd | None = None
 
     def to_line(self) -> str:
         """Return a log line that another process can parse with `from_line`."""

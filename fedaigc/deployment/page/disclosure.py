@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from fedaigc.device.home.prompts import Task, TaskStatus
-from fedaigc.semantics.concepts.taxonomy import ROOT
-from fedaigc.semantics.concepts.vocabulary import Role, drawn_nouns, public_nouns, render_prompt
 from fedaigc.semantics.signature import OpenSignature, Signature
+from fedaigc.semantics.wording import signature_words
 
 
 def disclosed_words(task: Task, received_step: int | None) -> str:
@@ -34,32 +33,9 @@ def _all_words(disclosed: Sequence[str]) -> str:
             signatures.append(Signature.from_json(text))
         except (ValueError, TypeError, AttributeError):
             unreadable.append(f"What was sent cannot be read here: {text}")
-    sentences = [_words(signature) for signature in signatures]
+    sentences = [signature_words(signature) for signature in signatures]
     said = "; and at another time ".join(sentences)
     whole = any(isinstance(signature, OpenSignature) for signature in signatures)
     # the unreadable signature may have disclosed more
     ending = [] if whole or unreadable else ["Nothing else."]
     return " ".join([*([f"{said}."] if said else []), *ending, *unreadable])
-
-
-def _words(signature: Signature) -> str:
-    if isinstance(signature, OpenSignature):
-        return "The whole prompt, word for word: the policy is “open”"
-    words = render_prompt(signature.object, signature.relation, signature.place)
-    parts = "; ".join(
-        (
-            _part(Role.OBJECT, signature.object),
-            f"how it stands, “{signature.relation.value}”",
-            _part(Role.PLACE, signature.place),
-        )
-    )
-    return f"“{words}”, by the policy “{signature.policy.value}”: {parts}"
-
-
-def _part(role: Role, concept: str) -> str:
-    phrase = public_nouns(role)[concept].phrase
-    if concept == ROOT:
-        return f"of the {role.value} only that there is one"
-    return (
-        f"the {role.value} as {'the public' if concept in drawn_nouns(role) else 'a general'} word “{phrase}”"
-    )

@@ -27,8 +27,8 @@ def simulate(
     Args:
         config: Configuration of the run.
         progress: Called with each reply of a device.
-        on_log: Called with each line of Flower's log that is not passed to `progress`; backend "ray" only,
-            where the log is also written to `config.output`/flower.log.
+        on_log: Called with each line of Flower's log that is not passed to `progress`. With the backend "ray" the log
+            is also written to `config.output`/flower.log.
 
     Returns:
         The record of the run.
@@ -52,7 +52,7 @@ def simulate(
         with private_files(), writing_to(config.output):
             _forget_rounds(config)
     if config.backend == "in-process":
-        run_in_process(config, progress)
+        run_in_process(config, progress, on_log=on_log)
     else:
         # imported here: a run in this process does not need the launcher of worker processes
         from fedaigc.federation.runtime.flower_runtime import run_with_flower
@@ -70,7 +70,10 @@ def _forget_rounds(config: FederationConfig) -> None:
 
 
 def run_in_process(
-    config: FederationConfig, progress: OnProgress | None = None, shuffle_seed: int | None = None
+    config: FederationConfig,
+    progress: OnProgress | None = None,
+    shuffle_seed: int | None = None,
+    on_log: Callable[[str], None] | None = None,
 ) -> None:
     """Run server and clients in this process, with the same apps.
 
@@ -78,12 +81,13 @@ def run_in_process(
         config: Configuration of the run.
         progress: Called with each reply of a device.
         shuffle_seed: Seed of a random order of the replies; None: they come in the order of the messages.
+        on_log: Called with each line of Flower's log.
     """
     from fedaigc.federation.client.client_app import app
     from fedaigc.federation.runtime.local_grid import LocalGrid
     from fedaigc.federation.server.server_app import serve
 
-    with in_process_run(config) as run_id:
+    with in_process_run(config, on_log) as run_id:
         grid = LocalGrid(
             app,
             num_clients=config.num_clients,
@@ -95,7 +99,7 @@ def run_in_process(
 
 
 @contextmanager
-def in_process_run(config: FederationConfig) -> Iterator[int]:
+def in_process_run(config: FederationConfig, on_log: Callable[[str], None] | None = None) -> Iterator[int]:
     """Set up this process as Flower expects of one that sends messages, with the run's number of threads.
 
     Files written within the context are readable by this user only.
@@ -106,20 +110,41 @@ def in_process_run(config: FederationConfig) -> Iterator[int]:
     from fedaigc.federation.runtime.local_grid import SERVER_NODE_ID
 
     run_id = derived_seed(config.seed, "run id")
-    with private_files(), task_identity(run_id, SERVER_NODE_ID), _threads(config.threads), _quiet_flower():
+    with (
+        private_files(),
+        task_identity(run_id, SERVER_NODE_ID),
+        _threads(config.threads),
+        _flower_log(on_log),
+    ):
         yield run_id
 
 
 @contextmanager
-def _quiet_flower() -> Iterator[None]:
-    """Silence Flower's log of every aggregation, which would break the caller's progress bars."""
+def _flower_log(on_log: Callable[[str], None] | None) -> Iterator[None]:
+    """Pass on Flower's log, or silence that of every aggregation, which would break the caller's progress bars."""
     logger = logging.getLogger("flwr")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
+    before, handlers = logger.level, logger.handlers
+    if on_log is None:
+        logger.setLevel(logging.WARNING)
+    else:
+        logger.setLevel(logging.INFO)
+        logger.handlers = [_Lines(on_log)]
     try:
         yield
     finally:
         logger.setLevel(before)
+        logger.handlers = handlers
+
+
+class _Lines(logging.Handler):
+    """Passes each message of a log on as a line."""
+
+    def __init__(self, on_log: Callable[[str], None]) -> None:
+        super().__init__()
+        self._on_log = on_log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._on_log(f"{record.levelname}: {record.getMessage()}")
 
 
 @contextmanager

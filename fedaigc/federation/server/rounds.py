@@ -14,7 +14,7 @@ from fedaigc.errors import Diverged, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.checkpoint import Checkpoint
 from fedaigc.federation.output.records import RoundNoise, RoundRecord
-from fedaigc.federation.progress import Stage
+from fedaigc.federation.progress import Stage, round_stage
 from fedaigc.federation.server.first_look import Reply, looked_at
 from fedaigc.federation.server.roster import Roster
 from fedaigc.federation.server.update_bounds import BeyondBounds, Sizes, UpdateBounds, groups_of, update_sizes
@@ -135,7 +135,7 @@ class _Training:
         received, orders = _orders(self.shared, rule, self._config, sampled, number)
         rule_state = {name: tensor.clone() for name, tensor in rule.state().items()}
         rule.start(self.shared, number)
-        stage = Stage(f"round {number} of {section.count}", number)
+        stage = round_stage(number, section.count)
         replies = _asked(self._roster, orders, stage, section.deadline_s)
         folded = _folded(replies, received, rule, self._roster, self._config, self._bounds)
         self.lasting |= folded.lasting

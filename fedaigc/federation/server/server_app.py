@@ -1,5 +1,6 @@
 """The Flower server: open the roster, run the rounds, and then serve the waiting prompts."""
 
+import math
 import os
 import threading
 import time
@@ -36,7 +37,7 @@ from fedaigc.federation.output.records import (
 )
 from fedaigc.federation.output.run_lock import writing_to
 from fedaigc.federation.preloaded import base_model
-from fedaigc.federation.progress import OnProgress
+from fedaigc.federation.progress import OnProgress, Progress, RoundEnd, round_stage
 from fedaigc.federation.server.generation import plan_generation
 from fedaigc.federation.server.roster import Roster, open_roster
 from fedaigc.federation.server.rounds import run_rounds
@@ -125,7 +126,7 @@ class _Run:
         checkpoint: Checkpoint | None,
         progress: OnProgress | None,
     ) -> None:
-        self._config, self._record = config, record
+        self._config, self._record, self._progress = config, record, progress
         self._rule, self._bounds = server_rule(config), UpdateBounds(config.rounds.max_norm_ratio)
         self._finished = 0  # rounds
         if checkpoint is None:
@@ -167,6 +168,7 @@ class _Run:
                     Checkpoint(done.round, state, self._rule.state(), self._bounds.state()), config
                 )
                 board.add_round(done)
+                self._tell_round(done)
                 self._finished = done.round
                 # what waits after the last round is served by `generate`
                 settings = config.generation
@@ -186,6 +188,12 @@ class _Run:
         save_shared_state(self._shared, config.output)
         self._record.update(shared_hash=self._shared.hash())
 
+    def _tell_round(self, done: RoundRecord) -> None:
+        if self._progress is not None:
+            count = len(done.sampled)
+            end = RoundEnd(len(done.num_examples), _finite(done.mean_metrics()), done.seconds)
+            self._progress(Progress(round_stage(done.round, self._config.rounds.count), count, count, end))
+
     def generate(self) -> None:
         """Serve the prompts that wait, and those that arrive within the configured time."""
         if self._config.generation.enabled:
@@ -197,6 +205,11 @@ class _Run:
     def _on_generation(self, done: GenerationRecord) -> None:
         if self._config.generation.continuous:
             ServiceRecord.of(done, self._finished).append(self._config.output)
+
+
+def _finite(losses: dict[str, float]) -> dict[str, float]:
+    # a line of progress is JSON, which has no other numbers
+    return {name: value for name, value in losses.items() if math.isfinite(value)}
 
 
 def _attendance(roster: Roster) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import pairwise
 
 from fedaigc.bounds import MAX_PROMPT_CHARACTERS
@@ -54,10 +55,41 @@ class ParsedPrompt:
     modifiers: tuple[str, ...] = field(repr=False)
 
 
+class Part(StrEnum):
+    """The parts of a prompt that a signature needs."""
+
+    OBJECT = "object"
+    RELATION = "relation"
+    PLACE = "place"
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why nothing can be disclosed of a prompt, and its task runs alone. It stays on the device.
+
+    Attributes:
+        part: The first part that was not understood.
+        words: The words that stand in its place. Empty if there are none.
+    """
+
+    part: Part
+    words: str = field(default="", repr=False)
+
+
 @dataclass(frozen=True)
 class _Noun:
     concept: str
     modifiers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What was found in a prompt; `obstacle` is None if all parts were."""
+
+    thing: _Noun | None
+    relation: Relation | None
+    place: _Noun | None
+    obstacle: Obstacle | None
 
 
 def parse(prompt: str, taxonomy: Taxonomy) -> ParsedPrompt:
@@ -66,6 +98,27 @@ def parse(prompt: str, taxonomy: Taxonomy) -> ParsedPrompt:
     Raises:
         UserError: If the prompt is empty or has more than 1,000 characters.
     """
+    found = _read(prompt, taxonomy)
+    kept = tuple(word for noun in (found.thing, found.place) if noun for word in noun.modifiers)
+    return ParsedPrompt(
+        prompt,
+        found.thing.concept if found.thing else None,
+        found.relation,
+        found.place.concept if found.place else None,
+        kept,
+    )
+
+
+def obstacle(prompt: str, taxonomy: Taxonomy) -> Obstacle | None:
+    """Return which words prevent that anything is disclosed of a prompt, or None if `parse` finds all its parts.
+
+    Raises:
+        UserError: As `parse`.
+    """
+    return _read(prompt, taxonomy).obstacle
+
+
+def _read(prompt: str, taxonomy: Taxonomy) -> _Reading:
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise UserError(
             f"the prompt has {len(prompt):,} characters: shorten it to at most {MAX_PROMPT_CHARACTERS:,}"
@@ -75,7 +128,7 @@ def parse(prompt: str, taxonomy: Taxonomy) -> ParsedPrompt:
     tokens = _without_depiction(_tokens(prompt))
     if tokens[:1] == ["there"] and tokens[1:2] and tokens[1] in words.AUXILIARIES:
         tokens = tokens[2:]
-    return _Reader(taxonomy).read(prompt, tokens)
+    return _Reader(taxonomy).read(tokens)
 
 
 def _tokens(prompt: str) -> list[str]:
@@ -109,6 +162,10 @@ def _plain(tokens: Iterable[str]) -> tuple[str, ...]:
     return tuple(token for token in tokens if token != STOP and token not in words.ARTICLES)
 
 
+def _last_word(tokens: Iterable[str]) -> str:
+    return next(reversed(_plain(tokens)), "")
+
+
 def singulars(word: str) -> list[str]:
     """Return the word and its possible singulars, in the order in which to look them up."""
     found = [word]
@@ -126,21 +183,16 @@ class _Reader:
     def __init__(self, taxonomy: Taxonomy) -> None:
         self._taxonomy = taxonomy
 
-    def read(self, prompt: str, tokens: list[str]) -> ParsedPrompt:
+    def read(self, tokens: list[str]) -> _Reading:
         opening = _phrase_at(tokens, 0)
         if opening:  # "on a table, an apple" names the place first
             tokens = self._place_last(tokens, opening)
         end = self._end_of_phrase(tokens, 0, Role.OBJECT)
-        thing, end = self._noun(tokens, 0, end, Role.OBJECT)
-        relation, place = self._relation(tokens, end) if tokens else (None, None)
-        kept = tuple(word for noun in (thing, place) if noun for word in noun.modifiers)
-        return ParsedPrompt(
-            prompt,
-            thing.concept if thing else None,
-            relation,
-            place.concept if place else None,
-            kept,
-        )
+        thing, after = self._noun(tokens, 0, end, Role.OBJECT)
+        relation, place, problem = self._relation(tokens, after)
+        if thing is None:
+            problem = Obstacle(Part.OBJECT, _last_word(tokens[:end]))
+        return _Reading(thing, relation, place, problem)
 
     def _place_last(self, tokens: list[str], opening: tuple[str, ...]) -> list[str]:
         """Rearrange "on a table there is an apple". Tokens that cannot be divided are returned unchanged."""
@@ -226,25 +278,33 @@ class _Reader:
                 return _Noun(concept, _plain(rest))
         return None
 
-    def _relation(self, tokens: Sequence[str], start: int) -> tuple[Relation | None, _Noun | None]:
-        """Return the first relation and its place, or (None, None) if the closed list does not contain it."""
-        i = start
+    def _relation(
+        self, tokens: Sequence[str], start: int
+    ) -> tuple[Relation | None, _Noun | None, Obstacle | None]:
+        """Return the first relation and its place, without a relation if the closed list does not contain it.
+
+        The third value says which of both is missing; None if neither is.
+        """
+        i, problem = start, Obstacle(Part.PLACE)
         while i < len(tokens):
-            if _phrase_at(tokens, i, words.UNKNOWN_RELATION_PHRASES):
-                return None, None
+            unknown = _phrase_at(tokens, i, words.UNKNOWN_RELATION_PHRASES)
             preposition = _phrase_at(tokens, i)
+            if unknown or (not preposition and tokens[i] in words.UNKNOWN_RELATIONS):
+                return None, None, Obstacle(Part.RELATION, " ".join(unknown or (tokens[i],)))
             if not preposition:
-                if tokens[i] in words.UNKNOWN_RELATIONS:
-                    return None, None
                 i += 1
                 continue
             begin = i + len(preposition)
-            place, end = self._noun(tokens, begin, self._end_of_phrase(tokens, begin, Role.PLACE), Role.PLACE)
+            stop = self._end_of_phrase(tokens, begin, Role.PLACE)
+            place, end = self._noun(tokens, begin, stop, Role.PLACE)
             relation = self._meant(preposition, place)
+            missing = Obstacle(Part.PLACE, _last_word(tokens[begin:stop]))
             if relation is not None:
-                return relation, place
+                return relation, place, None if place else missing
+            if not problem.words:
+                problem = Obstacle(Part.RELATION, " ".join(preposition)) if place else missing
             i = max(end, i + 1)
-        return None, None
+        return None, None, problem
 
     def _meant(self, preposition: tuple[str, ...], place: _Noun | None) -> Relation | None:
         """Return the relation, or None if the preposition is ambiguous and begins something else here."""

@@ -76,6 +76,10 @@ class Taxonomy:
         """
         return tuple(self._senses.get(re.sub(r"[\s_-]+", " ", phrase).strip().lower(), ()))
 
+    def nouns(self) -> list[str]:
+        """Return all nouns of the graph, in lower case."""
+        return list(self._senses)
+
     def lineage(self, concept: str) -> frozenset[str]:
         """Return the concept and all concepts above it, up to the root.
 

@@ -1,5 +1,6 @@
 """The terminal display of a session of `fedaigc compare`."""
 
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,8 @@ from fedaigc.study.results.records import recorded
 
 class Bars:
     """The display of a session: a bar for all runs, with the time left, and a bar for each run in progress.
+
+    Where the output is no terminal, there are no bars, but a line whenever a run has ended.
 
     Args:
         console: The terminal.
@@ -33,7 +36,10 @@ class Bars:
             BarColumn(bar_width=24),
             TextColumn("{task.fields[text]}"),
         )
-        self._progress = Progress(*columns, TimeElapsedColumn(), console=console)
+        # rich takes a file for a terminal if a variable such as FORCE_COLOR says so
+        self._plain = not console.is_jupyter and (not sys.stdout.isatty() or console.is_dumb_terminal)
+        self._told = -1
+        self._progress = Progress(*columns, TimeElapsedColumn(), console=console, disable=self._plain)
         self._all = self._progress.add_task("runs", total=None, text="")
         self._running: dict[str, TaskID] = {}
         self._hashes: dict[str, str] = {}
@@ -49,6 +55,7 @@ class Bars:
     def line(self, text: str) -> None:
         """Print a line that stays on the terminal."""
         self._console.print(text, markup=False)
+        self._console.file.flush()
 
     def update(self, done: int, running: Mapping[str, tuple[str, float]]) -> None:
         """Update the bars.
@@ -65,6 +72,11 @@ class Bars:
         # the pace so far; the estimate as long as little is done
         pace = passed / computed if computed > 0.1 * self._total else 1 / self._study.workers
         text = f"{done} of {self._count}, {told(left * pace)} left"
+        if self._plain:
+            if done != self._told:
+                self._told = done
+                self.line(f"runs: {text}")
+            return
         self._progress.update(self._all, total=self._count, completed=done, text=text)
         for id in self._running.keys() - running.keys():
             self._progress.remove_task(self._running.pop(id))

@@ -16,7 +16,16 @@ from fedaigc.study.design.config import StudyConfig
 from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.compute import run_folder
 from fedaigc.study.execute.worker import LOG, PROGRESS
-from fedaigc.study.results.records import by_hash, final_loss, is_done, read_records, recorded, write_record
+from fedaigc.study.results.records import (
+    by_hash,
+    final_loss,
+    is_done,
+    losses_of,
+    read_records,
+    recorded,
+    scored_mode,
+    write_record,
+)
 
 _POLL_S = 0.2
 _GRACE_S = 5.0
@@ -169,12 +178,24 @@ def _note(study: StudyConfig, ended: _Running, outcome: Outcome, display: Displa
     seconds = time.monotonic() - ended.began
     if is_done(record):
         outcome.finished += 1
-        loss = f"loss {final_loss(record):.5f}" if record["status"] == "finished" else "diverged"
+        loss = _told_losses(record) if record["status"] == "finished" else "diverged"
         display.line(f"{run.id}: {loss}, {seconds:.0f} s")
     else:
         outcome.failed[run.id] = record["error"]
         log = run_folder(study.work, run) / LOG
         display.line(f"{run.id}: failed after {seconds:.0f} s: {record['error']}\n  log: {log}")
+
+
+def _told_losses(record: Mapping[str, Any]) -> str:
+    """Return the final loss of a run, and those of the evaluations before it by round."""
+    mode = scored_mode(record)
+    earlier = []
+    for at, evaluation in enumerate(record["evaluations"][:-1]):
+        losses = losses_of(record, mode, at=at)
+        if losses and "round" in evaluation:
+            earlier.append(f"round {evaluation['round']} {sum(losses.values()) / len(losses):.5f}")
+    before = f" ({', '.join(earlier)})" if earlier else ""
+    return f"loss {final_loss(record):.5f}{before}"
 
 
 def _records(study: StudyConfig) -> dict[str, dict[str, Any]]:

@@ -51,16 +51,22 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: A file is not a record of this version; the message names the file.
     """
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["format"] != FORMAT:
-                raise UserError(f"{path} has record format {record['format']}, this version reads {FORMAT}")
-            found.append({**record, "hash": str(record["hash"]), "run": dict(record["run"])})
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is not a record of a run ({error!r:.100}): remove it") from None
-    return found
+    return [read_study_record(path) for path in sorted(folder.glob("*.json"))]
+
+
+def read_study_record(path: Path) -> dict[str, Any]:
+    """Read one record.
+
+    Raises:
+        UserError: The file is not a record of this version; the message names it.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            raise UserError(f"{path} has record format {record['format']}, this version reads {FORMAT}")
+        return {**record, "hash": str(record["hash"]), "run": dict(record["run"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a record of a run ({error!r:.100}): remove it") from None
 
 
 def by_hash(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

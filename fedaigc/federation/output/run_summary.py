@@ -1,0 +1,126 @@
+"""What a run did with the prompts, in lines for a terminal.
+
+The prompts stand in the homes alone: whoever owns the homes sees them, and a server of other devices does not.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from fedaigc.collaboration.results import GroupRecord, Outcome, TaskRecord
+from fedaigc.device.home.gallery import Gallery
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue, Task, TaskStatus
+from fedaigc.device.replies import UnknownTask
+from fedaigc.errors import UserError
+from fedaigc.federation.output.records import RunRecord
+from fedaigc.semantics.concepts.vocabulary import render_prompt
+from fedaigc.semantics.signature import OpenSignature, Signature
+
+HomeOf = Callable[[int], Path]
+PictureOf = Callable[[int, str], Path]
+
+
+def gallery_picture(home: HomeOf) -> PictureOf:
+    """Return where devices with these homes keep the picture of a task."""
+    return lambda client, task_id: Gallery(Home(home(client))).path(task_id)
+
+
+def generation_lines(
+    record: RunRecord, home: HomeOf | None = None, picture: PictureOf | None = None
+) -> list[str]:
+    """Return the groups of the last generation, its prompts in the order in which they were queued, and the savings.
+
+    Args:
+        record: The record of the run.
+        home: The home of each client, where this machine has them: the prompts stand there.
+        picture: The path of a picture by client and task id; default: in the gallery of the home.
+    """
+    if record.generation is None or not record.generation.groups:
+        return []
+    groups = record.generation.groups
+    shown = picture or (gallery_picture(home) if home is not None else None)
+    number: dict[str, int] = {}
+    lines: list[str] = []
+    shared = [group for group in groups if group.num_shared_steps and len(group.tasks) > 1]
+    for at, group in enumerate(shared, start=1):
+        number |= dict.fromkeys((task.task_id for task in group.tasks), at)
+        lines.append(f"group {at}: {_told_group(group)}")
+    told: list[tuple[tuple[int, int], str]] = []
+    for task in (task for group in groups for task in group.tasks):
+        queued = _queued(task, home)
+        parts = [f"“{queued.prompt}”" if queued is not None else f"client {task.client}"]
+        parts.append(f"disclosed {disclosed_words(task)}")
+        if task.outcome is Outcome.FAILED:
+            parts.append(f"not drawn: {task.failure}")
+        else:
+            shares = task.outcome is Outcome.SHARED and task.task_id in number
+            parts.append(f"group {number[task.task_id]}" if shares else "alone")
+            if shown is not None:
+                parts.append(str(shown(task.client, queued.task_id if queued else task.task_id)))
+        order = (task.client, queued.number if queued is not None else len(told))
+        told.append((order, ", ".join(parts)))
+    told.sort(key=lambda each: each[0])
+    return [*lines, *(line for _, line in told), savings_line(groups, record.generation.num_steps)]
+
+
+def savings_line(groups: Sequence[GroupRecord], num_steps: int) -> str:
+    """Return how many prompts shared their first steps, and how many steps that saved for those that were drawn."""
+    outcomes = Counter(task.outcome for group in groups for task in group.tasks)
+    count = sum(outcomes.values())
+    taken = sum(group.evaluations for group in groups)
+    alone = num_steps * (count - outcomes[Outcome.FAILED])
+    failed = f", {outcomes[Outcome.FAILED]} not drawn" if outcomes[Outcome.FAILED] else ""
+    return (
+        f"{outcomes[Outcome.SHARED]} of {count} prompts shared their first steps{failed}; "
+        f"{alone - taken} of {alone} steps saved"
+    )
+
+
+def disclosed_words(task: TaskRecord) -> str:
+    """Return what was disclosed of a prompt, in words."""
+    if task.disclosed is None:
+        return "nothing"
+    try:
+        signature = Signature.from_json(json.dumps(task.disclosed))
+    except (ValueError, TypeError):
+        return "something that this version cannot read"
+    if isinstance(signature, OpenSignature):
+        return "the prompt itself"
+    return f"“{render_prompt(signature.object, signature.relation, signature.place)}”"
+
+
+def idle_lines(clients: int, home: HomeOf) -> list[str]:
+    """Return why no prompt was drawn: none waits, and where the pictures of those that were served are."""
+    status: Counter[TaskStatus] = Counter()
+    galleries = []
+    for client in range(clients):
+        tasks = PromptQueue(Home(home(client))).readable()[0]
+        status.update(task.status for task in tasks)
+        if any(task.status is TaskStatus.FINISHED for task in tasks):
+            galleries.append(str(home(client) / "gallery"))
+    served, failed = status[TaskStatus.FINISHED], status[TaskStatus.FAILED]
+    waiting = f"{status[TaskStatus.WAITING]} prompts wait"
+    if galleries:
+        waiting += f"; {served} were served: gallery at {', '.join(galleries)}"
+    if failed:
+        waiting += f"; {failed} failed: `fedaigc device retry` queues one again"
+    return [f"{waiting}. `fedaigc device add-prompt HOME TEXT` queues another"]
+
+
+def _told_group(group: GroupRecord) -> str:
+    who = "the edge server" if group.executor == "edge" else f"client {group.executor}"
+    clients = ", ".join(str(task.client) for task in group.tasks)
+    steps = f"{group.evaluations} steps, alone {group.solo_evaluations}"
+    return f"“{group.prompt}”, clients {clients}: {group.num_shared_steps} shared steps by {who}; {steps}"
+
+
+def _queued(task: TaskRecord, home: HomeOf | None) -> Task | None:
+    found = None
+    if home is not None:
+        # a home that was removed or damaged since has no prompt to show
+        with suppress(UnknownTask, UserError, OSError, LookupError, ValueError):
+            found = PromptQueue(Home(home(task.client))).get(task.task_id)
+    return found
