@@ -77,6 +77,7 @@ def demo(
     small: Annotated[
         bool, typer.Option("--small", help="Run one round of one step, as a test that takes a minute.")
     ] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train on eight devices, generate images for eight prompts in groups, and write a report page."""
     from fedaigc.demo.run import run_demo
@@ -87,7 +88,9 @@ def demo(
     if small:
         settings = replace(settings, rounds=1, num_images=8, local_steps=1, personal_steps=1)
     with progress_bars() as progress:
-        page = run_demo(settings, progress)
+        page = run_demo(settings, progress, log_line if verbose else None)
+    if verbose:
+        tell_files(output / "federation")
     typer.echo(f"report: {page}\nrecord: {page.with_name('record.json')}")
 
 
@@ -176,6 +179,10 @@ def compare(
     ] = 0,
     recompute_seed: Annotated[int, typer.Option(help="Which runs --recompute draws.")] = 0,
     changes: Changes = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", help="Also print the log of each run, and its record with size and hash."),
+    ] = False,
 ) -> None:
     """Compare strategies: run strategies x seeds x partitions, skip recorded runs, and write tables."""
     from fedaigc.study.command import compare as run
@@ -189,6 +196,7 @@ def compare(
             tables_only=tables,
             recompute_count=recompute,
             recompute_seed=recompute_seed,
+            verbose=verbose,
         )
     )
 
@@ -243,6 +251,7 @@ def profile(
     watts: Annotated[float, typer.Option(help="Power in watts to assume if it cannot be measured.")] = 30.0,
     repeats: Annotated[int, typer.Option(min=1, help="Number of measurements whose median is reported.")] = 5,
     threads: Threads = 1,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output file.")] = False,
 ) -> None:
     """Measure seconds and joules of a step, a text encoding and a decoding on this machine."""
     import torch
@@ -250,6 +259,8 @@ def profile(
     from fedaigc.device.profile import measure_profile
     from fedaigc.diffusion.loading import load_pipeline
 
+    if output is not None and output.exists() and not force:
+        raise UserError(f"{output} exists: give another file, or --force to replace it")
     torch.set_num_threads(threads)
     found = measure_profile(
         load_pipeline(model, device=device),

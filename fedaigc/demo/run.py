@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +31,17 @@ class Stopwatch:
         self.seconds[name] = round(time.perf_counter() - start, 2)
 
 
-def run_demo(settings: DemoSettings, progress: "OnProgress | None" = None) -> Path:
+def run_demo(
+    settings: DemoSettings,
+    progress: "OnProgress | None" = None,
+    on_log: "Callable[[str], None] | None" = None,
+) -> Path:
     """Run the demo, and replace an earlier demo in the same folder once this one is complete.
 
     Args:
         settings: Size and place of the demo.
         progress: Called with each step of the run and of the report.
+        on_log: Called with each line of Flower's log.
 
     Returns:
         The path of report.html; record.json next to it holds every figure, and overview.png all images.
@@ -61,7 +66,7 @@ def run_demo(settings: DemoSettings, progress: "OnProgress | None" = None) -> Pa
         with watch.phase("pictures"):
             provision_scenes(config.homes, clients, settings.seed)
         with watch.phase("federation"):
-            run = simulate(config, progress)
+            run = simulate(config, progress, on_log)
         with watch.phase("report"):
             report = draw_report(settings, config, run, progress)
         record = report.record | {"seconds": watch.seconds | {"total": round(time.perf_counter() - start, 2)}}

@@ -67,6 +67,7 @@ def _bars(console: Any) -> Iterator[OnProgress]:
                 # the line of the round takes the place of its bar
                 if label in tasks:
                     bars.remove_task(tasks.pop(label)[0])
+                    bars.refresh()
                 console.print(round_line(told, told.ended), markup=False)
                 return
             # a repeated label continues in the same bar

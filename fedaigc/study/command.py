@@ -32,6 +32,7 @@ def compare(
     tables_only: bool = False,
     recompute_count: int = 0,
     recompute_seed: int = 0,
+    verbose: bool = False,
 ) -> int:
     """Run the part of a study that is not recorded yet, and write its report.
 
@@ -42,6 +43,7 @@ def compare(
         tables_only: Write the report from the records only.
         recompute_count: Compute that number of recorded runs again and compare them, in place of new runs.
         recompute_seed: Seed of the draw of these runs.
+        verbose: Print the log of each run that ends, and the size and the hash of its record.
 
     Returns:
         The exit status: 0 if everything is done; 1 if runs failed, which are recorded as failed, or if a
@@ -84,7 +86,7 @@ def compare(
                 bars.planned(now, found)
                 return now.runs
 
-            outcome = run_all(study, planned, bars)
+            outcome = run_all(study, planned, bars, verbose=verbose)
         return _end(console, prepared, outcome, time.monotonic() - began)
 
 

@@ -1,5 +1,6 @@
 """The command line: what a user gives, and what it answers."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fedaigc.federation.config.run_config import FederationConfig, read_config
 from tests.cli.conftest import RunCommand
@@ -31,16 +33,27 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     """Without torch, Flower and diffusers, whose imports take most of the time."""
     probe = (
         "import sys; from typer.testing import CliRunner; from fedaigc.cli.main import app; "
-        "helps = [['--help'], ['lora', '--help'], ['lora', 'import', '--help'], ['score', '--help']]; "
+        "helps = [['--help'], ['lora', '--help'], ['lora', 'import', '--help'], ['score', '--help'], "
+        "['records', 'show', '--help']]; "
         "print(*(CliRunner().invoke(app, each).output for each in helps)); "
-        "heavy = {'torch', 'flwr', 'diffusers', 'datasets', 'ray', 'numpy'}; "
+        "heavy = {'torch', 'flwr', 'diffusers', 'datasets', 'ray', 'numpy', 'pandas'}; "
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
     shown = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True
     ).stdout
     assert "HEAVY []" in shown
-    for command in ("demo", "generate", "simulate", "compare", "strategies", "config", "disclose", "device"):
+    for command in (
+        "demo",
+        "generate",
+        "simulate",
+        "compare",
+        "strategies",
+        "config",
+        "disclose",
+        "device",
+        "records",
+    ):
         assert command in shown
     for told in ("export", "--dtype", "--clip"):
         assert told in shown
@@ -187,12 +200,51 @@ def test_a_mistake_does_not_cost_the_pictures_that_are_there(tmp_path: Path, fed
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 
 
-def test_disclose_shows_concepts_and_no_words(fedaigc: RunCommand) -> None:
-    done = fedaigc("disclose", "a shiny apple on a table")
+def test_disclose_prints_signatures_as_json_without_words_of_the_prompt(fedaigc: RunCommand) -> None:
+    done = fedaigc("disclose", "--json", "a shiny apple on a table", "a zorblax on a table")
     assert done.returncode == 0
     assert "apple" not in done.stdout
     assert "shiny" not in done.stdout
-    assert "n07721676" in done.stdout
+    signature, none = done.stdout.splitlines()
+    assert json.loads(signature) == {
+        "object": "n07721676",
+        "place": "n04386330",
+        "policy": "kind",
+        "relation": "on",
+    }
+    assert none == "null"
+
+
+def test_disclose_says_in_words_what_the_server_sees_and_what_prevents_sharing(fedaigc: RunCommand) -> None:
+    done = fedaigc("disclose", "a shiny apple on a table", "an apple on a tabel", "an apple under a table")
+    assert done.returncode == 0
+    first, second, third = done.stdout.split("“a shiny")[1].split("\n“an apple ")
+    assert "the server would see: “a fruit on a table”" in first
+    assert "because" not in first
+    assert "nothing of what it says" in second
+    assert "“tabel” is not in the knowledge graph" in second
+    assert "write instead: “table”" in second
+    assert "“under” is none of the relations" in third
+    assert "write instead: “on” or “near” or “above”" in third
+
+
+def test_the_same_pictures_are_added_once_unless_asked_for(tmp_path: Path, fedaigc: RunCommand) -> None:
+    folder, home = tmp_path / "pictures", tmp_path / "home"
+    folder.mkdir()
+    for name, colour, caption in (
+        ("a", "red", "x"),
+        ("b", "blue", "x"),
+        ("c", "red", "x"),
+        ("d", "red", "y"),
+    ):
+        Image.new("RGB", (8, 8), colour).save(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(caption)
+    # c shows the same as a under the same caption, d under another
+    add = ("device", "add-images", str(home), str(folder))
+    assert fedaigc(*add).stdout.startswith(f"3 pictures added to {home}; 1 are there already")
+    assert fedaigc(*add).stdout.startswith(f"0 pictures added to {home}; 4 are there already")
+    assert fedaigc(*add, "--again").stdout == f"4 pictures added to {home}\n"
+    assert len(list((home / "images").glob("*.png"))) == 7
 
 
 @pytest.mark.parametrize("command", [["demo"], ["generate", "an apple on a table"]])

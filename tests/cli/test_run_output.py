@@ -46,7 +46,9 @@ def test_a_run_tells_losses_groups_prompts_and_pictures_and_its_rounds_are_kept(
         assert Path(line.rpartition(", ")[2]).is_file()
     assert all("disclosed “a fruit on a table”, group 1" in line for line in prompts[:3])
     assert "disclosed nothing, alone" in prompts[3]
-    assert any(line.startswith("group 1: “a fruit on a table”, clients 0, ") for line in lines)
+    shared = "2 shared steps by the edge server; 8 steps, alone 12"
+    assert f"group 1: “a fruit on a table”, clients 0, 1: {shared}" in lines
+    assert "INFO: " in done.stderr
     # 2 shared steps once, and 2 own steps for each of three; 4 steps alone
     assert "3 of 4 prompts shared their first steps; 4 of 16 steps saved" in lines
     # what --verbose adds

@@ -1,5 +1,6 @@
 """Schedules the workers of a study: one process per run, and an orderly end."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -70,7 +71,9 @@ class _Running:
     began: float
 
 
-def run_all(study: StudyConfig, plan: Callable[[Records], list[RunSpec]], display: Display) -> Outcome:
+def run_all(
+    study: StudyConfig, plan: Callable[[Records], list[RunSpec]], display: Display, *, verbose: bool = False
+) -> Outcome:
     """Run what is not recorded, `study.workers` at a time, until nothing is left or a signal arrives.
 
     A run that fails is recorded as failed and the others continue. The next command tries it again, this one does
@@ -80,6 +83,7 @@ def run_all(study: StudyConfig, plan: Callable[[Records], list[RunSpec]], displa
         study: The study.
         plan: Returns the runs that are known, given the records; called again whenever a run ends.
         display: Where progress is reported.
+        verbose: Whether to report the log of each run that ends, and the size and the hash of its record.
     """
     outcome, running = Outcome(), dict[str, _Running]()
     with _stop_signals() as stopped:
@@ -90,6 +94,8 @@ def run_all(study: StudyConfig, plan: Callable[[Records], list[RunSpec]], displa
                 for each in ended:
                     del running[each.run.hash]
                     _note(study, each, outcome, display)
+                    if verbose:
+                        _tell_files(study, each, display)
                 if ended:
                     done, waiting = _standing(study, plan, running, outcome)
                 if not waiting and not running:
@@ -184,6 +190,15 @@ def _note(study: StudyConfig, ended: _Running, outcome: Outcome, display: Displa
         outcome.failed[run.id] = record["error"]
         log = run_folder(study.work, run) / LOG
         display.line(f"{run.id}: failed after {seconds:.0f} s: {record['error']}\n  log: {log}")
+
+
+def _tell_files(study: StudyConfig, ended: _Running, display: Display) -> None:
+    log = run_folder(study.work, ended.run) / LOG
+    if log.is_file():
+        display.line(log.read_text(encoding="utf-8", errors="replace").rstrip())
+    record = study.records_folder / f"{ended.run.id}.json"
+    data = record.read_bytes()
+    display.line(f"  {record}: {len(data):,} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
 
 
 def _told_losses(record: Mapping[str, Any]) -> str:
