@@ -28,8 +28,9 @@ EXAMPLES: Mapping[str, Any] = {
     "generation.link.send_above_db": 10.0,
 }
 _HEAD = (
-    'A federation with the default settings. Relative paths count from the folder of this file. Keys after "#" are '
-    'not set, which their descriptions call "None"; their values are examples.'
+    "A federation with the default settings. Relative paths in this file count from its folder; paths on the command "
+    'line, also those after --set, count from the working folder. Keys after "#" are not set, which their descriptions '
+    'call "None"; their values are examples.'
 )
 
 
