@@ -2,6 +2,7 @@
 
 import csv
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,8 @@ def test_what_is_missing_is_named(pictures: Path, tmp_path: Path, monkeypatch: p
     assert "--lpips" in refused(pictures, "--judge", "--references", empty)
     assert str(empty / "0.png") in refused(pictures, "--lpips", "alex", "--references", empty)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(empty))
-    assert "omit LPIPS" in refused(pictures, "--lpips", "alex", "--references", pictures)
+    lacking = "omit LPIPS" if find_spec("torchvision") else "fedaigc[perceptual]"
+    assert lacking in refused(pictures, "--lpips", "alex", "--references", pictures)
     assert ".csv or .json" in refused(pictures, "--judge", "--output", tmp_path / "scores.xlsx")
     (pictures / "metadata.jsonl").write_text("")
     assert "0.png has no caption" in refused(pictures, "--judge")
