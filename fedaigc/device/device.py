@@ -102,22 +102,12 @@ class Device:
         caption: str = "caption",
         again: bool = False,
     ) -> int:
-        """Add a folder of captioned images, or the rows of a `datasets.Dataset`.
+        """Add images from a folder or the rows of a `datasets.Dataset`; those already there only with `again`.
 
-        Args:
-            source: Folder or rows.
-            image: Column of the images.
-            caption: Column of the captions.
-            again: Whether to add images that the device holds already, with the same caption.
-
-        Returns:
-            How many were added.
-
-        Raises:
-            UserError: For an entry without an image or a caption, which it names; then nothing is added.
+        Returns how many. UserError names an entry without an image or a caption; then nothing is added.
         """
-        found = read_folder(source) if isinstance(source, Path) else read_rows(source, image, caption)
-        return self.images.add(found) if again else self.images.add_new(found)[0]
+        new = read_folder(source) if isinstance(source, Path) else read_rows(source, image, caption)
+        return self.images.add(new) if again else self.images.add_new(new)[0]
 
     def add_prompt(self, text: str) -> str:
         """Queue a prompt and return its task id; UserError if it is empty or over 1,000 characters."""
