@@ -23,7 +23,8 @@ from fedaigc.metrics.intervals import proportion
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation
-from fedaigc.semantics.signature import Policy, disclose
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import disclose
 
 CAPTIONS = Path(__file__).with_name("captions.jsonl")
 

@@ -9,7 +9,8 @@ from fedaigc.rng import numpy_rng
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.grouping import group
-from fedaigc.semantics.signature import Policy, disclose
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import disclose
 
 # "open" is the paper's: one member's prompt for all. "kind" is ours: the group's public prompt.
 MODES = ("open", "kind")

@@ -30,7 +30,8 @@ from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation, Role, drawn_nouns, render_prompt
 from fedaigc.semantics.grouping import MAX_DISTANCE, distance, group
-from fedaigc.semantics.signature import Policy, disclose
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import disclose
 
 # from the largest disclosure to the smallest
 POLICIES = (Policy.EXACT, Policy.KIND, Policy.GENERAL)

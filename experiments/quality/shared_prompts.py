@@ -29,7 +29,8 @@ from fedaigc.rng import derived_seed, numpy_rng
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.grouping import group
-from fedaigc.semantics.signature import Policy, disclose
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import disclose
 
 HAND_OFFS = (0, 3, 5, 7, 9)
 KINDS = ("own", "other", "group", "empty")

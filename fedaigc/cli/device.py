@@ -20,7 +20,7 @@ from fedaigc.cli.options import (
     TorchDevice,
 )
 from fedaigc.errors import UserError
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from fedaigc.cli.options import MinPublicPrompts, PolicyOption
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 
 
 def disclose(

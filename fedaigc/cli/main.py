@@ -27,11 +27,10 @@ from fedaigc.cli.options import (
 from fedaigc.cli.records import records_app
 from fedaigc.cli.score import score
 from fedaigc.cli.server import keys_app, server_app
-from fedaigc.data.kinds import Kind
-from fedaigc.data.scene_words import Label
+from fedaigc.data.kinds import Kind, Label
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Backend
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 from fedaigc.storage.private_files import only_for_this_user
 
 app = typer.Typer(

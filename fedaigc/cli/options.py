@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fedaigc.federation.config.choices import Dtype
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 
 NewHomeFolder = Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")]
 HomeFolder = Annotated[Path, typer.Argument(help="The device's home.")]

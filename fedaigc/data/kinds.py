@@ -1,5 +1,6 @@
-"""The ways to partition a pool of rows, in a module that loads fast: the command line lists them."""
+"""The ways to partition a pool of rows and their labels, in a module that loads fast: the command line lists them."""
 
 from typing import Literal
 
 Kind = Literal["style", "object", "dirichlet", "pathological", "iid"]
+Label = Literal["object", "relation", "place", "style"]

@@ -3,9 +3,10 @@
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
+from typing import get_args
 
 from fedaigc import assets
+from fedaigc.data.kinds import Label
 
 # the article of nouns without one: "food on furniture"
 MASS = ""
@@ -48,7 +49,6 @@ GENERAL_PLACE_NOUNS = _table()["general_places"]
 OBJECTS = tuple(noun.word for noun in OBJECT_NOUNS)
 PLACES = tuple(noun.word for noun in PLACE_NOUNS)
 RELATIONS = ("on", "near", "above")
-Label = Literal["object", "relation", "place", "style"]
 LABELS: tuple[Label, ...] = get_args(Label)
 
 

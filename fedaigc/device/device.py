@@ -49,7 +49,8 @@ from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
-from fedaigc.semantics.signature import Policy, Signature, disclose
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import Signature, disclose
 from fedaigc.storage.tensor_file import read_tensors
 from fedaigc.strategy.client_rule import ClientRule, Received
 from fedaigc.strategy.rule import Update

@@ -25,7 +25,6 @@ Not protected:
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any
 
 from fedaigc.bounds import (
@@ -37,36 +36,8 @@ from fedaigc.semantics.anonymity import general_word, nearest_public
 from fedaigc.semantics.concepts.parser import ParsedPrompt
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation, Role, public_nouns
+from fedaigc.semantics.policy import Policy
 from fedaigc.storage.bounded_json import read_json
-
-
-class Policy(StrEnum):
-    """How much of a prompt a device discloses.
-
-    All policies except SILENT disclose the relation. None except OPEN discloses a modifier.
-
-    Attributes:
-        OPEN: The prompt. The paper's mode, for experiments only, which must be requested by name. The shared
-            steps of a group then run on one member's prompt. Its packets disclose the prompt to the other
-            members as well, not only to the server.
-        EXACT: Object and place by their nearest public concepts ("an apple on a table") if the minimum of
-            public prompts is 1. With any other minimum the object is disclosed as under KIND.
-        KIND: The place by its nearest public concept, the object by a general word ("a fruit on a table").
-            The default: the place belongs to the layout, which the shared first steps fix, and the kind of
-            the object is decided late.
-        GENERAL: Both by general words ("a fruit on furniture").
-        SILENT: Nothing. Every task runs alone.
-    """
-
-    OPEN = "open"
-    EXACT = "exact"
-    KIND = "kind"
-    GENERAL = "general"
-    SILENT = "silent"
-
-
-# ordered from the least to the most disclosing policy
-LEAST_FIRST = (Policy.SILENT, Policy.GENERAL, Policy.KIND, Policy.EXACT, Policy.OPEN)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from fedaigc.semantics.concepts.parser import Obstacle, Part, obstacle, parse
 from fedaigc.semantics.concepts.taxonomy import ROOT, Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation, Role, drawn_nouns, public_nouns, render_prompt
-from fedaigc.semantics.signature import OpenSignature, Policy, Signature, disclose
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import OpenSignature, Signature, disclose
 
 _NEAREST = 3
 _ROLES = {Part.OBJECT: Role.OBJECT, Part.PLACE: Role.PLACE}

@@ -25,7 +25,7 @@ def in_fresh_process(code: str) -> str:
 def test_the_import_loads_nothing_heavy() -> None:
     heavy = in_fresh_process(
         "import sys, fedaigc; print(*{name.split('.')[0] for name in sys.modules} "
-        "& {'torch', 'flwr', 'diffusers', 'numpy', 'pandas', 'pydantic'})"
+        "& {'torch', 'flwr', 'diffusers', 'transformers', 'numpy', 'pandas', 'pydantic'})"
     )
     assert heavy == ""
 

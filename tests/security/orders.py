@@ -11,7 +11,8 @@ from fedaigc.federation.preloaded import taxonomy
 from fedaigc.federation.wire import messages
 from fedaigc.federation.wire.messages import FAILURE, Ask
 from fedaigc.semantics.concepts.vocabulary import Relation
-from fedaigc.semantics.signature import OpenSignature, Policy, Signature
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import OpenSignature, Signature
 
 
 def changed(config: FederationConfig, **values: Any) -> str:

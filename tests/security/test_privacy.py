@@ -26,7 +26,8 @@ from fedaigc.federation.wire.messages import Ask
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation
-from fedaigc.semantics.signature import Policy, Signature
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import Signature
 from fedaigc.strategy.fingerprint import strategy_code
 from tests.security.leaking_device import IN_PACKETS, IN_UPDATES, VALUES, Mutant
 from tools.leaks.detector import Detector, Leak, Secrets, words_of

@@ -17,7 +17,7 @@ from fedaigc.federation.wire.messages import Ask
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Role, public_nouns
 from fedaigc.semantics.grouping import group
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 from tests.security.orders import IDS, changed, closed, open_signature, read_signatures, signatures
 
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from fedaigc.semantics.concepts.parser import ParsedPrompt, parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation, Role, drawn_nouns, render_prompt
-from fedaigc.semantics.signature import Policy, Signature, disclose
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import Signature, disclose
 
 OBJECTS, PLACES = list(drawn_nouns(Role.OBJECT)), list(drawn_nouns(Role.PLACE))
 CLOSED = (Policy.EXACT, Policy.KIND, Policy.GENERAL)

@@ -13,7 +13,8 @@ from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation, Role, public_nouns, render_prompt
 from fedaigc.semantics.grouping import MAX_DISTANCE, Group, distance, group
-from fedaigc.semantics.signature import OpenSignature, Policy, Signature, disclose
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import OpenSignature, Signature, disclose
 from tests.semantics.conftest import law
 
 MAMMAL, ANIMAL, PLANT, FRUIT, OBJECT = "n01864419", "n00015568", "n00017402", "n07721676", "n00022119"

@@ -12,7 +12,8 @@ from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS, Noun
 from fedaigc.semantics.concepts.parser import ParsedPrompt, parse
 from fedaigc.semantics.concepts.taxonomy import ROOT, Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation, Role, public_nouns, render_prompt
-from fedaigc.semantics.signature import OpenSignature, Policy, Signature, disclose, says_all_of
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import OpenSignature, Signature, disclose, says_all_of
 from tests.semantics.conftest import concepts, law
 
 CLOSED = [Policy.EXACT, Policy.KIND, Policy.GENERAL]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from fedaigc.semantics.concepts.parser import Obstacle, Part, obstacle, parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Role
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 from fedaigc.semantics.wording import explain, nearest_nouns
 from tests.semantics.conftest import law
 

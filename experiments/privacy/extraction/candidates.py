@@ -18,7 +18,8 @@ from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.rng import numpy_rng
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
-from fedaigc.semantics.signature import Policy, disclose
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import disclose
 
 # the modifiers of pre-training, and ten others
 MODIFIERS = (

@@ -30,7 +30,7 @@ from fedaigc.federation.config.config_bounds import config_from_server
 from fedaigc.federation.config.run_config import ModelSection
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.wire.messages import Ask
-from fedaigc.semantics.signature import LEAST_FIRST, Policy
+from fedaigc.semantics.policy import LEAST_FIRST, Policy
 from fedaigc.storage.file_lock import locked
 
 LOCK = "agent.lock"

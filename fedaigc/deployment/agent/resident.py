@@ -25,7 +25,7 @@ from fedaigc.deployment.server.keys import DEVICE_KEY
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import ModelSection
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 from fedaigc.storage.private_files import private_files, private_folder
 
 _RELAY_PAUSE_S = 2.0

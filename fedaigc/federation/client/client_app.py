@@ -17,7 +17,7 @@ from fedaigc.federation.client import handlers
 from fedaigc.federation.config.run_config import FederationConfig, config_from_run
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.wire.messages import Ask
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 
 app = ClientApp()
 

@@ -25,7 +25,7 @@ from fedaigc.federation.preloaded import scene_scorer
 from fedaigc.federation.software import own_software
 from fedaigc.federation.wire import messages
 from fedaigc.federation.wire.messages import Ask, body
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 from fedaigc.strategy.fingerprint import strategy_code
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received

@@ -21,7 +21,7 @@ from fedaigc.federation.config.choices import Backend, Dtype
 from fedaigc.federation.config.file_paths import place_model, place_paths, place_strategy
 from fedaigc.federation.wire.codec import WireFormat
 from fedaigc.semantics.grouping import MAX_DISTANCE
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 from fedaigc.strategy.sources import is_file
 from fedaigc.validation import read_toml, validated, validated_json
 

@@ -28,7 +28,8 @@ from fedaigc.federation.server.roster import Roster
 from fedaigc.federation.wire import messages
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
 from fedaigc.semantics.grouping import Group, group
-from fedaigc.semantics.signature import Policy, Signature
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import Signature
 
 T = TypeVar("T")
 

@@ -40,7 +40,8 @@ from fedaigc.federation.wire.message_bounds import (
     state_header,
 )
 from fedaigc.flower_private import recorddict_to_proto
-from fedaigc.semantics.signature import LEAST_FIRST, Policy, Signature
+from fedaigc.semantics.policy import LEAST_FIRST, Policy
+from fedaigc.semantics.signature import Signature
 from fedaigc.strategy.rule import Received, Update
 
 BODY = "body"

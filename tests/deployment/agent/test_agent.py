@@ -26,7 +26,7 @@ from fedaigc.device.home.home import Home
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
 from fedaigc.federation.wire.messages import FAILURE, Ask, values_of
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 from tests.small_run import MakeRun
 
 

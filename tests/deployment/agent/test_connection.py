@@ -26,7 +26,7 @@ from fedaigc.device.home.home import Home
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import ModelSection
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 
 START = "\x1b[92mINFO \x1b[0m:      Starting Flower SuperNode\n"
 

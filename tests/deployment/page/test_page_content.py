@@ -11,7 +11,8 @@ from fedaigc.device.home.prompts import Task, TaskStatus
 from fedaigc.device.shared_work import SharedWork
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.vocabulary import Relation
-from fedaigc.semantics.signature import Policy, Signature, disclose
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import Signature, disclose
 from fedaigc.wireless.profiles import PHONE
 
 

@@ -21,7 +21,8 @@ from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
-from fedaigc.semantics.signature import Policy, Signature, disclose
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import Signature, disclose
 
 PROMPT = "a shiny apple on a table"
 

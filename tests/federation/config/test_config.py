@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import config_from_run, parse_config, read_config
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 
 PATHS = {"homes": "homes", "output": "out"}
 

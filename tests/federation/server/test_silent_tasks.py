@@ -24,7 +24,7 @@ from fedaigc.federation.server.roster import open_roster
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.server.service import PromptService
 from fedaigc.federation.wire.messages import Ask, body, failure_in, finish_record, values_of
-from fedaigc.semantics.signature import Policy
+from fedaigc.semantics.policy import Policy
 from tests.small_run import MakeRun, generation_of
 
 # what the policy lets a device say of the first two, and what is not understood
