@@ -10,9 +10,11 @@ export TOKENIZERS_PARALLELISM ?= false
 
 # everything that is downloaded must have a hash of these files. Of torch a machine may have a build of its own:
 # `make install TORCH=torch==2.13.0` takes it by its version alone
-HASHED := constraints.txt constraints-torch.txt
+HASHED := constraints.txt constraints-torch.txt constraints-cuda.txt
 TORCH ?= --require-hashes -r constraints-torch.txt
 PIP := $(BIN)/python -m pip
+# Python compiles what is imported, a part of what is installed: compiling all of it took as long as the rest
+INSTALL := $(PIP) install --quiet --no-compile --no-deps
 
 .PHONY: demo test coverage test-slow test-deployment docs docs-check install constraints lint types wheel clean help
 
@@ -28,14 +30,20 @@ help:
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml $(HASHED) constraints-cuda.txt
+# what the commands of the project need, and then what its developers need
+$(VENV)/.runs: pyproject.toml $(HASHED)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedaigc needs Python 3.11 or newer, got " + sys.version.split()[0] + ": set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --no-deps $(TORCH)
-	$(PIP) install --quiet --no-deps --require-hashes -r constraints.txt
+	$(INSTALL) $(TORCH)
+	$(INSTALL) --require-hashes -r constraints.txt
 	if $(BIN)/python -c 'from importlib.metadata import requires; raise SystemExit(not any(r.startswith(("nvidia-", "cuda-")) for r in requires("torch")))'; \
-		then $(PIP) install --quiet --no-deps --require-hashes -r constraints-cuda.txt; fi
-	$(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
+		then $(INSTALL) --require-hashes -r constraints-cuda.txt; fi
+	$(INSTALL) --no-build-isolation --no-index --editable .
+	$(PIP) check
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.runs constraints-dev.txt
+	$(INSTALL) --require-hashes -r constraints-dev.txt
 	$(PIP) check
 	touch $@
 
@@ -43,7 +51,7 @@ $(VENV)/.installed: pyproject.toml $(HASHED) constraints-cuda.txt
 constraints:
 	$(BIN)/python .ci/lock.py
 
-demo: install
+demo: $(VENV)/.runs
 	$(BIN)/fedaigc demo
 
 test: install lint types
