@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 # everything that is downloaded must have a hash of these files. Of torch a machine may have a build of its own:
 # `make install TORCH=torch==2.13.0` takes it by its version alone
-HASHED := constraints.txt constraints-torch.txt constraints-cuda.txt
+HASHED := constraints.txt constraints-torch.txt constraints-torch-cpu.txt constraints-cuda.txt
 TORCH ?= --require-hashes -r constraints-torch.txt
 PIP := $(BIN)/python -m pip
 # Python compiles what is imported, a part of what is installed: compiling all of it took as long as the rest
@@ -34,6 +34,8 @@ install: $(VENV)/.installed
 $(VENV)/.runs: pyproject.toml $(HASHED)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedaigc needs Python 3.11 or newer, got " + sys.version.split()[0] + ": set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
+	# without an NVIDIA driver, a build for CPUs spares gigabytes, where this machine's indexes offer it
+	command -v nvidia-smi > /dev/null || $(INSTALL) --require-hashes -r constraints-torch-cpu.txt 2> /dev/null || true
 	$(INSTALL) $(TORCH)
 	$(INSTALL) --require-hashes -r constraints.txt
 	if $(BIN)/python -c 'from importlib.metadata import requires; raise SystemExit(not any(r.startswith(("nvidia-", "cuda-")) for r in requires("torch")))'; \

@@ -1,7 +1,7 @@
 """Write the versions and hashes of everything that `make demo` and `make install` download (`make constraints`).
 
 Versions that are there already are kept where they fit pyproject.toml; hashes are those of every file of a
-version, for all systems. Four files: the demo does not wait for what only developers need, torch has builds with
+version, for all systems. Five files: the demo does not wait for what only developers need, torch has builds with
 other contents under one version, and what a build for CUDA needs beside it is gigabytes that a build for CPUs does
 not want.
 """
@@ -23,11 +23,12 @@ CPU_BUILDS = {
         "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b": "Linux x86_64, CPython 3.11",
     },
 }
+CPU = ROOT / "constraints-torch-cpu.txt"
 HEADER = "# Written by `make constraints`: versions, and the hashes of their files for all systems.\n"
 
 
 def main() -> None:
-    """Ask the index, by uv, and write the four files."""
+    """Ask the index, by uv, and write the five files."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "all.txt"
         # uv keeps the versions that it finds in its output
@@ -38,7 +39,10 @@ def main() -> None:
     for entry in entries:
         name = _name(entry)
         if name == "torch":
-            files[TORCH].append(entry.rstrip("\n") + _cpu_builds(entry.split()[0], entry))
+            pin = entry.split()[0]
+            files[TORCH].append(entry.rstrip("\n") + _cpu_builds(pin, entry))
+            # pip takes it from a folder of wheels only where it is asked for by this name
+            CPU.write_text(f"{HEADER}{pin}+cpu{_cpu_builds(pin, '')}", encoding="utf-8")
         elif re.match(r"(nvidia|cuda)-|triton$", name):
             files[CUDA].append(entry)
         else:
