@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip
 # Python compiles what is imported, a part of what is installed: compiling all of it took as long as the rest
 INSTALL := $(PIP) install --quiet --no-compile --no-deps
 
-.PHONY: demo test coverage test-slow test-deployment docs docs-check install constraints lint types wheel clean help
+.PHONY: demo test coverage test-slow test-deployment docs docs-check install constraints lint types release-check clean help
 
 help:
 	@echo "make demo       install, then run the demo: report in runs/demo/report.html (under 4 minutes once installed)"
@@ -26,6 +26,7 @@ help:
 	@echo "make coverage   the tests, and which lines of the package no test of this process runs"
 	@echo "make test-slow  the checks that take minutes each"
 	@echo "make constraints  write anew which versions are installed, and their hashes"
+	@echo "make release-check  build sdist and wheel, and try them from a local index: see CONTRIBUTING.md"
 	@echo "make test-deployment  a server and devices as processes of their own, on this machine"
 
 install: $(VENV)/.installed
@@ -80,6 +81,9 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+release-check: install
+	$(BIN)/python .ci/release.py
 
 clean:
 	rm -rf $(VENV) dist runs .pytest_cache .mypy_cache .ruff_cache

@@ -36,7 +36,7 @@ from fedaigc.semantics.anonymity import general_word, nearest_public
 from fedaigc.semantics.concepts.parser import ParsedPrompt
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation, Role, public_nouns
-from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.policy import LEAST_FIRST, Policy
 from fedaigc.storage.bounded_json import read_json
 
 
