@@ -236,8 +236,9 @@ def config(
         typer.echo(config_text(), nl=False)
         return
     from fedaigc.federation.config.run_config import flower_run_config, read_config
+    from fedaigc.federation.server.initial_state import prepared
 
-    typer.echo(flower_run_config(read_config(flower).absolute()), nl=False)
+    typer.echo(flower_run_config(prepared(read_config(flower).absolute())), nl=False)
 
 
 @app.command()

@@ -72,11 +72,11 @@ def check_form(pipe: "DiffusionPipeline", shared: SharedState, *, residual: bool
         _refuse(f"t* at log-SNR {boundary!r:.40}: expected a number")
     if shared.residual and not residual:
         _refuse("it has a residual, which its strategy does not declare")
-    adapted, weighted = adapted_layers(pipe), weighted_layers(pipe)
+    weighted = weighted_layers(pipe)
     for layer, (down, up) in shared.lora.items():
-        if layer not in adapted:
+        if layer not in weighted:
             _refuse(f"it changes layer {layer!r:.120}, which takes no factors here")
-        _check_factors(layer, down, up, base_weight(adapted[layer]), max_rank=MAX_RANK)
+        _check_factors(layer, down, up, base_weight(weighted[layer]), max_rank=MAX_RANK)
     for layer, part in shared.residual.items():
         if layer not in weighted:
             _refuse(f"it changes layer {layer!r:.120}, which this model does not have")
@@ -112,6 +112,12 @@ def check_limits(pipe: "DiffusionPipeline", shared: SharedState, base_hash: str,
     found = shared.boundary_log_snr
     if (wanted is None) != (found is None) or not math.isclose(wanted or 0.0, found or 0.0, rel_tol=1e-9):
         _refuse(f"t* at log-SNR {found}: the owner's is {wanted} (timestep {timestep})")
+    values = sum(down.numel() + up.numel() for down, up in shared.lora.values())
+    most = limits.max_rank * sum(_values_per_rank(layer) for layer in adapted_layers(pipe).values())
+    if values > most:
+        _refuse(
+            f"its factors have {values} values: at most {most}, those of rank {limits.max_rank} in the default layers"
+        )
     for layer, change in weight_changes(pipe, shared).items():
         if not change <= limits.max_weight_change:
             _refuse(
@@ -214,6 +220,12 @@ def _check_factors(layer: str, down: Tensor, up: Tensor, weight: Tensor, *, max_
         _refuse(
             f"{layer}: factors {tuple(down.shape)} and {tuple(up.shape)} on a weight {tuple(weight.shape)}"
         )
+
+
+def _values_per_rank(layer: Any) -> int:
+    """Return the number of values of A and B for each rank."""
+    weight = base_weight(layer)
+    return len(weight) + weight[0].numel()
 
 
 def _product_norm(down: Tensor, up: Tensor) -> float:

@@ -25,6 +25,7 @@ from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
 from fedaigc.device.training.local_round import local_round, put_adapters
 from fedaigc.device.training.training_limits import RoundBudget, TrainingOrder
+from fedaigc.diffusion.adapters.layers import TargetModules
 from fedaigc.diffusion.adapters.stages import SharedState, finish_stages, run_stages
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.diffusion.handoff.packing import (
@@ -166,6 +167,7 @@ class Device:
         personal_rank: int,
         height: int,
         width: int,
+        target_modules: TargetModules | None = None,
         client: int = 0,
         budget: RoundBudget | None = None,
     ) -> Update:
@@ -177,6 +179,7 @@ class Device:
 
         Args:
             height, width: Size at which images are read, in pixels.
+            target_modules: Layers of new factors, as in `selected_layers`; None: the default ones.
             client: Number under which the server knows this device.
             budget: What the owner lets this order compute; None for no limit.
 
@@ -204,6 +207,7 @@ class Device:
             seed=self._home.seed,
             local_steps=local_steps,
             rank=personal_rank,
+            target_modules=target_modules,
             budget=budget,
         )
         # a later round would start from what this one leaves

@@ -23,6 +23,7 @@ from fedaigc.federation.runtime.flower_runtime import (
     stream_run,
 )
 from fedaigc.federation.runtime.superlink import CONNECTION
+from fedaigc.federation.server.initial_state import prepared
 from fedaigc.storage.private_files import close_files, private_files
 
 ROUND_DEADLINE_S = 3600.0
@@ -74,7 +75,7 @@ def _run(
         # validated again: ranks and local steps per client must fit the registered devices
         values = config.model_dump() | {"bindings": bindings, "num_clients": max(bindings.values()) + 1}
         config = parse_config(values)
-    config = _as_deployed(config).absolute()
+    config = prepared(_as_deployed(config).absolute())
     # a configuration that every device would refuse fails here
     check_config(config.for_devices())
     config.output.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fedaigc.device.training.training_limits import RoundBudget, step_gain
+from fedaigc.diffusion.adapters.layers import TargetModules
 from fedaigc.diffusion.adapters.stages import (
     Adapter,
     SharedState,
@@ -42,6 +43,7 @@ class SharedStageWork:
         round: Number of the round, from 1.
         losses: Losses of the steps so far.
         budget: Budget that steps and gradient batches are taken from; None for no limit.
+        target_modules: Layers of new factors, as in `selected_layers`; None for the default ones.
     """
 
     pipe: "DiffusionPipeline"
@@ -52,6 +54,7 @@ class SharedStageWork:
     round: int
     losses: list[float] = field(default_factory=list)
     budget: RoundBudget | None = None
+    target_modules: TargetModules | None = None
 
     @property
     def num_examples(self) -> int:
@@ -65,7 +68,13 @@ class SharedStageWork:
 
     def fresh(self, rank: int, alpha: float) -> Adapter:
         """Return new factors; see `LocalWork`."""
-        return new_adapter(self.pipe, generator=rng(self.seed, "fresh"), rank=rank, alpha=alpha)
+        return new_adapter(
+            self.pipe,
+            generator=rng(self.seed, "fresh"),
+            rank=rank,
+            alpha=alpha,
+            target_modules=self.target_modules,
+        )
 
     def train(
         self,
@@ -153,6 +162,7 @@ def local_round(
     seed: int,
     local_steps: int,
     rank: int,
+    target_modules: TargetModules | None = None,
     budget: RoundBudget | None = None,
 ) -> tuple[LocalResult, Adapter | None, dict[str, float]]:
     """Train both stages, each on its own side of t*.
@@ -170,13 +180,23 @@ def local_round(
         seed: Seed of the device.
         local_steps: Local steps of the shared stage.
         rank: Rank of fresh personal factors.
+        target_modules: Layers of fresh factors, as in `selected_layers`; None for the default ones.
         budget: See `SharedStageWork`.
 
     Returns:
         The rule's result, of which the upload may leave the device; the new personal adapter, which stays, or
         None if t* leaves no personal stage or no personal steps were requested; and the mean loss by stage.
     """
-    work = SharedStageWork(pipe, data, settings, local_steps, seed, received.round, budget=budget)
+    work = SharedStageWork(
+        pipe,
+        data,
+        settings,
+        local_steps,
+        seed,
+        received.round,
+        budget=budget,
+        target_modules=target_modules,
+    )
     result = rule.client(work, received, memory)
     losses = {Stage.SHARED: work.losses}
     trained = None
@@ -190,6 +210,7 @@ def local_round(
             seed=seed,
             round=received.round,
             rank=rank,
+            target_modules=target_modules,
         )
     means = {f"{stage}_loss": _coarse_mean(values) for stage, values in losses.items()}
     return result, trained, means
@@ -205,13 +226,17 @@ def personal_round(
     seed: int,
     round: int,
     rank: int,
+    target_modules: TargetModules | None = None,
 ) -> tuple[Adapter, list[float]]:
     """Train the personal stage, in which no strategy takes part.
 
     Returns:
         The new factors, and the loss of every step.
     """
-    install_personal(pipe, personal or new_adapter(pipe, generator=rng(seed, "personal"), rank=rank))
+    if personal is None:
+        generator = rng(seed, "personal")
+        personal = new_adapter(pipe, generator=generator, rank=rank, target_modules=target_modules)
+    install_personal(pipe, personal)
     losses = train_stage(
         pipe,
         Stage.PERSONAL,

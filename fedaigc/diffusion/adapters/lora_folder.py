@@ -1,5 +1,6 @@
 """Read and write adapters as standard LoRA folders: diffusers' `pipe.load_lora_weights(folder)` reads them."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from fedaigc.diffusion.adapters.stages import Adapter, SharedState, adapted_layers, base_weight
-from fedaigc.diffusion.adapters.state import Factors
+from fedaigc.diffusion.adapters.layers import base_weight, exactly, weighted_layers
+from fedaigc.diffusion.adapters.state import Adapter, Factors, SharedState
+from fedaigc.diffusion.sampling.pipeline_call import denoiser
 from fedaigc.errors import UserError
 from fedaigc.storage.atomic_file import write_tensors
 from fedaigc.storage.tensor_file import read_tensors
@@ -74,7 +76,9 @@ def export_lora(
     from peft import LoraConfig
 
     config = LoraConfig(
-        r=adapter.rank, lora_alpha=cast(int, adapter.alpha), target_modules=sorted(adapter.lora)
+        r=adapter.rank,
+        lora_alpha=cast(int, adapter.alpha),
+        target_modules=exactly(denoiser(pipe), adapter.lora),
     )
     weights: dict[str, Tensor] = {}
     for layer, (down, up) in adapter.lora.items():
@@ -122,7 +126,7 @@ def import_lora(pipe: "DiffusionPipeline", folder: Path, *, base_hash: str | Non
 
     Raises:
         UserError: If the folder does not exist or is not a LoRA folder for this pipeline, if it is for another
-            base model, if it changes the text encoder or layers outside of `adapted_layers`, if a factor does
+            base model, if it changes the text encoder or layers that this pipeline does not have, if a factor does
             not fit its layer or is not finite, if its layers differ in rank or alpha, or if it is an
             extension of LoRA such as DoRA.
     """
@@ -151,6 +155,22 @@ def import_lora(pipe: "DiffusionPipeline", folder: Path, *, base_hash: str | Non
     return Adapter(dict(sorted(lora.items())), rank, float(alpha))
 
 
+def lora_digest(folder: Path) -> str:
+    """Return the SHA-256 of a LoRA folder's or file's weights, with peft's configuration where there is one.
+
+    Raises:
+        UserError: If there is no such folder, or it is not a LoRA folder.
+    """
+    file = _weight_file(folder) if folder.exists() else None
+    if file is None:
+        raise UserError(f"no LoRA folder {folder}: expected a folder with {LORA_FILE}")
+    digest = hashlib.sha256(file.read_bytes())
+    config = file.parent / _PEFT_CONFIG
+    if file.name == _PEFT_FILE and config.is_file():
+        digest.update(config.read_bytes())
+    return digest.hexdigest()
+
+
 def _factors(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Factors]:
     """Return A and B of each layer in float32."""
     kinds: dict[str, dict[str, Tensor]] = {}
@@ -177,11 +197,12 @@ def _factors(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Factors]:
 
 
 def _check_fits(pipe: "DiffusionPipeline", lora: Mapping[str, Factors], what: str) -> None:
-    known = adapted_layers(pipe)
+    known = weighted_layers(pipe)
     for layer, (down, up) in lora.items():
         if layer not in known:
             raise UserError(
-                f"{what} moves layer {layer!r}, which is not among the adapted layers of {type(pipe).__name__}"
+                f"{what} moves layer {layer!r}, which {type(pipe).__name__} does not have as a linear or "
+                "convolutional layer"
             )
         weight = base_weight(known[layer])
         rank = down.shape[0] if down.dim() else 0

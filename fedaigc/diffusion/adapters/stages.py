@@ -21,6 +21,10 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from fedaigc.diffusion.adapters.layers import TargetModules, exactly, selected_layers
+from fedaigc.diffusion.adapters.layers import adapted_layers as adapted_layers
+from fedaigc.diffusion.adapters.layers import base_weight as base_weight
+from fedaigc.diffusion.adapters.layers import weighted_layers as weighted_layers
 from fedaigc.diffusion.adapters.state import Adapter as Adapter
 from fedaigc.diffusion.adapters.state import Factors
 from fedaigc.diffusion.adapters.state import SharedState as SharedState
@@ -32,10 +36,6 @@ from fedaigc.errors import UserError
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-# names in diffusers. Joint attention (SD3, FLUX) adds the add_* and to_add_out projections
-_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-_CONVOLUTIONS = ("conv1", "conv2", "conv", "conv_shortcut")
-
 
 class Stage(StrEnum):
     """The weights that the denoiser runs with."""
@@ -45,25 +45,13 @@ class Stage(StrEnum):
     PERSONAL = "personal"
 
 
-def adapted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
-    """Return the layers that take factors, by name.
-
-    These are the attention projections and the convolutions inside the blocks.
-    """
-    from peft.tuners.lora import LoraLayer
-
-    found: dict[str, nn.Module] = {}
-    for name, module in denoiser(pipe).named_modules():
-        layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
-        attention = isinstance(layer, nn.Linear) and name.endswith(tuple(f".{part}" for part in _ATTENTION))
-        convolution = isinstance(layer, nn.Conv2d) and name.rpartition(".")[2] in _CONVOLUTIONS
-        if attention or convolution:
-            found[name] = layer
-    return dict(sorted(found.items()))
-
-
 def new_adapter(
-    pipe: "DiffusionPipeline", *, generator: torch.Generator, rank: int = 8, alpha: float | None = None
+    pipe: "DiffusionPipeline",
+    *,
+    generator: torch.Generator,
+    rank: int = 8,
+    alpha: float | None = None,
+    target_modules: TargetModules | None = None,
 ) -> Adapter:
     """Return initial factors that leave the pipeline unchanged until B is trained.
 
@@ -74,12 +62,13 @@ def new_adapter(
         generator: Draws A.
         rank: Rank of the factors.
         alpha: The alpha of s = alpha / rank. None sets alpha = rank, so s = 1.
+        target_modules: The layers that get factors, as in `selected_layers`. None: `adapted_layers`.
 
     Raises:
-        UserError: If `rank` exceeds the largest possible rank of any layer's weight.
+        UserError: If `rank` exceeds the largest possible rank of any layer's weight, or as `selected_layers`.
     """
     lora: dict[str, Factors] = {}
-    layers = adapted_layers(pipe)
+    layers = selected_layers(pipe, target_modules)
     # a rank beyond that of any weight adds no capacity, and can exhaust the memory
     largest = max((min(len(w), w[0].numel()) for w in map(base_weight, layers.values())), default=rank)
     if rank > largest:
@@ -90,19 +79,6 @@ def new_adapter(
         down = torch.rand((rank, *weight.shape[1:]), generator=generator) * (2 * bound) - bound
         lora[name] = (down, torch.zeros((weight.shape[0], rank) + (1,) * (weight.dim() - 2)))
     return Adapter(lora, rank, float(rank if alpha is None else alpha))
-
-
-def weighted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
-    """Return all linear and convolutional layers of the denoiser, by name: those that may have a residual."""
-    from peft.tuners.lora import LoraLayer
-
-    found: dict[str, nn.Module] = {}
-    for name, module in denoiser(pipe).named_modules():
-        layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
-        inside = {"base_layer", "lora_A", "lora_B"} & set(name.split("."))
-        if isinstance(layer, nn.Linear | nn.Conv2d) and not inside:
-            found[name] = layer
-    return dict(sorted(found.items()))
 
 
 def zero_residual(pipe: "DiffusionPipeline") -> dict[str, Tensor]:
@@ -291,7 +267,7 @@ class _AddResidual(nn.Module):
 def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
     from peft import LoraConfig
 
-    layers = adapted_layers(pipe)
+    layers = weighted_layers(pipe)
     for name, (down, up) in adapter.lora.items():
         if name not in layers:
             raise UserError(
@@ -317,7 +293,7 @@ def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
         config = LoraConfig(
             r=adapter.rank,
             lora_alpha=cast(int, adapter.alpha),  # peft accepts any number
-            target_modules=sorted(adapter.lora),
+            target_modules=exactly(network, adapter.lora),
             init_lora_weights=False,
         )
         with _two_adapters():
@@ -358,13 +334,6 @@ def _lora_layers(pipe: "DiffusionPipeline") -> Iterator[tuple[str, Any]]:
 def has_residuals(pipe: "DiffusionPipeline") -> bool:
     """Return whether residuals are installed in a pipeline."""
     return next(_residuals(pipe), None) is not None
-
-
-def base_weight(layer: Any) -> Tensor:
-    """Return W0 of a layer, with or without a parametrization."""
-    if parametrize.is_parametrized(layer, "weight"):
-        return layer.parametrizations.weight.original
-    return layer.weight
 
 
 def _residuals(pipe: "DiffusionPipeline") -> Iterator[_AddResidual]:

@@ -158,6 +158,7 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         config.training,
         local_steps=config.local_steps(client),
         personal_rank=config.adapter.rank,
+        target_modules=config.adapter.target_modules,
         height=config.model.height,
         width=config.model.width,
         client=client,

@@ -50,7 +50,7 @@ def check_config(config: FederationConfig) -> None:
 
     Raises:
         UserError: For the first value beyond its bound; it names key, value and bound. Also for a strategy
-            given as a file, and for too many pixels.
+            given as a file, for layers given as a regular expression, and for too many pixels.
     """
     for key, value in _leaves("", config.model_dump(mode="json")):
         _check(key, value)
@@ -59,6 +59,9 @@ def check_config(config: FederationConfig) -> None:
             f"rounds.strategy is the file {config.rounds.strategy!a:.80}: a device runs only strategies that are "
             "installed on it; package yours with an entry point in the group 'fedaigc.strategies'"
         )
+    if isinstance(config.adapter.target_modules, str):
+        # matching a hostile expression can take forever
+        raise UserError("adapter.target_modules is a regular expression: a device takes names of layers only")
     pixels = config.model.height * config.model.width
     if pixels > MAX_IMAGE_PIXELS:
         raise UserError(f"model.height x model.width is {pixels}: at most {MAX_IMAGE_PIXELS} pixels")

@@ -40,3 +40,16 @@ def place_strategy(section: Any, key: str, folder: Path) -> None:
     name = section.get(key) if isinstance(section, dict) else None
     if isinstance(name, str) and is_file(name):
         section[key] = str(folder / name)
+
+
+def place_start(section: Any, folder: Path) -> None:
+    """Make the path of the LoRA in the section `adapter` count from a folder."""
+    if isinstance(section, dict):
+        place_paths(section, ("start_from",), folder)
+
+
+def place_clip(section: Any, folder: Path) -> None:
+    """Make the path of the CLIP model in the section `generation` count from a folder, unless it is a hub name."""
+    name = section.get("clip_model") if isinstance(section, dict) else None
+    if isinstance(name, str) and (folder / name).is_dir():
+        section["clip_model"] = str(folder / name)

@@ -18,7 +18,7 @@ from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Backend, Dtype
-from fedaigc.federation.config.file_paths import place_model, place_paths, place_strategy
+from fedaigc.federation.config.file_paths import place_model, place_paths, place_start, place_strategy
 from fedaigc.federation.wire.codec import WireFormat
 from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.policy import Policy
@@ -75,11 +75,25 @@ class AdapterSection(_Section):
         rank: Rank of the factors.
         alpha: The scale of the factors is alpha / rank; None: equal to `rank`.
         boundary_timestep: t* as a training timestep; None: no personal stage.
+        target_modules: The layers that have factors, in both stages: names of linear or convolutional layers or
+            their ends, such as ["to_q", "to_v"], or a regular expression for whole names, as in peft. None: the
+            attention projections and the convolutions of the blocks.
+        start_from: A LoRA folder or safetensors file of peft or diffusers, from which the shared factors start;
+            rank, alpha and layers are then those of the LoRA, and layers that only `target_modules` names get
+            fresh factors. None: fresh factors.
+        start_digest: SHA-256 of the files of `start_from`. The run sets it; if it is given, they must have it.
     """
 
     rank: Annotated[int, Field(ge=1)] = 8
     alpha: Annotated[float, Field(gt=0)] | None = None
     boundary_timestep: Annotated[int, Field(ge=1)] | None = 500
+    target_modules: str | tuple[str, ...] | None = None
+    start_from: Path | None = None
+    start_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+    def starting_from(self, lora: Path) -> "AdapterSection":
+        """Return the same section with another path of the LoRA."""
+        return self.model_copy(update={"start_from": lora})
 
 
 class RoundsSection(_Section):
@@ -282,6 +296,8 @@ class FederationConfig(_Section):
         if is_file(self.rounds.strategy):
             strategy = str(Path(self.rounds.strategy).absolute())
             paths["rounds"] = self.rounds.model_copy(update={"strategy": strategy})
+        if self.adapter.start_from is not None:
+            paths["adapter"] = self.adapter.starting_from(self.adapter.start_from.absolute())
         return self.model_copy(update=paths)
 
     def for_devices(self) -> "FederationConfig":
@@ -310,7 +326,7 @@ class FederationConfig(_Section):
             output=Path("."),
             name=self.name,
             model=model,
-            adapter=self.adapter,
+            adapter=self.adapter.model_copy(update={"start_from": None}),
             rounds=rounds,
             training=self.training,
             generation=GenerationSection(**generation),
@@ -379,6 +395,7 @@ def _place(values: dict[str, Any], folder: Path) -> None:
     place_paths(values, ("homes", "output"), folder)
     place_model(values, folder)
     place_strategy(values.get("rounds"), "strategy", folder)
+    place_start(values.get("adapter"), folder)
 
 
 def config_from_run(run_config: Mapping[str, Any]) -> FederationConfig:

@@ -135,6 +135,11 @@ def _fingerprint(config: FederationConfig) -> str:
     values = json.loads(config.model_dump_json(exclude=_FREE))
     for free in ("count", "tensorboard"):
         del values["rounds"][free]
+    # where a LoRA lies is free, which one it is counts
+    del values["adapter"]["start_from"]
+    for added in ("start_digest", "target_modules"):
+        if values["adapter"][added] is None:
+            del values["adapter"][added]
     if is_file(config.rounds.strategy):
         # its code counts, not its location
         values["rounds"]["strategy"] = [

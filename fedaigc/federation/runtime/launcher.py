@@ -14,6 +14,7 @@ from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import RunRecord, read_record
 from fedaigc.federation.output.run_lock import writing_to
 from fedaigc.federation.progress import OnProgress
+from fedaigc.federation.server.initial_state import prepared
 from fedaigc.flower_private import task_identity
 from fedaigc.rng import derived_seed
 from fedaigc.storage.private_files import private_files
@@ -46,6 +47,7 @@ def simulate(
             f"there is no device's home {config.home(missing[0])}: `homes` needs one folder for each of the "
             f"{config.num_clients} clients, {config.home(0).name} to {config.home(last).name}"
         )
+    config = prepared(config)
     if config.rounds.count and not config.resume:
         # whoever simulates owns the devices, on which a run that begins anew would find rounds of the earlier one
         # nothing is dropped under a run that is going on

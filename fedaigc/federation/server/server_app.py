@@ -12,8 +12,7 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedaigc.diffusion.adapters.stages import SharedState, new_adapter, zero_residual
-from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
+from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
 from fedaigc.federation.config.needs import require_extras
 from fedaigc.federation.config.run_config import FederationConfig
@@ -36,16 +35,16 @@ from fedaigc.federation.output.records import (
     ServiceRecord,
 )
 from fedaigc.federation.output.run_lock import writing_to
-from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.progress import OnProgress, Progress, RoundEnd, round_stage
 from fedaigc.federation.server.generation import plan_generation
+from fedaigc.federation.server.initial_state import initial_shared_state as initial_shared_state
+from fedaigc.federation.server.initial_state import initial_state
 from fedaigc.federation.server.roster import Roster, open_roster
 from fedaigc.federation.server.rounds import run_rounds
 from fedaigc.federation.server.server_rule import server_rule
 from fedaigc.federation.server.service import PromptService
 from fedaigc.federation.server.update_bounds import UpdateBounds
 from fedaigc.federation.software import difference, own_software
-from fedaigc.rng import rng
 
 _PATIENCE_S = 60.0
 
@@ -130,8 +129,7 @@ class _Run:
         self._rule, self._bounds = server_rule(config), UpdateBounds(config.rounds.max_norm_ratio)
         self._finished = 0  # rounds
         if checkpoint is None:
-            start = initial_shared_state(config, full_weights=self._rule.traits.full_weights)
-            self._shared = self._rule.initial(start)
+            self._shared = initial_state(config, self._rule)
         else:
             self._shared, self._finished = checkpoint.shared, checkpoint.round
             self._rule.load(checkpoint.rule_state)
@@ -221,20 +219,3 @@ def _attendance(roster: Roster) -> dict[str, Any]:
         "client_versions": {client: dict(versions) for client, versions in roster.software.items()},
         "version_warning": difference(roster.software, own_software()),
     }
-
-
-def initial_shared_state(config: FederationConfig, *, full_weights: bool = False) -> SharedState:
-    """Return the initial shared state, which leaves the base model unchanged.
-
-    A is drawn from the run's seed and B is zero. The residual is empty, or zero with `full_weights`.
-    """
-    pipe, base_hash = base_model(config.model)
-    section = config.adapter
-    fresh = new_adapter(
-        pipe, generator=rng(config.seed, "shared adapter"), rank=section.rank, alpha=section.alpha
-    )
-    boundary = None
-    if section.boundary_timestep is not None:
-        boundary = boundary_log_snr(pipe, section.boundary_timestep)
-    residual = zero_residual(pipe) if full_weights else {}
-    return SharedState(base_hash, fresh.lora, fresh.rank, fresh.alpha, residual, boundary_log_snr=boundary)

@@ -10,7 +10,7 @@ from fedaigc.data.partition import PartitionSettings
 from fedaigc.data.sprites import STYLES
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
-from fedaigc.federation.config.file_paths import place_model, place_paths, place_strategy
+from fedaigc.federation.config.file_paths import place_model, place_paths, place_start, place_strategy
 from fedaigc.federation.config.run_config import AdapterSection, ModelSection, RoundsSection
 from fedaigc.strategy.sources import is_file
 from fedaigc.validation import read_toml, validated
@@ -304,6 +304,7 @@ def read_study(path: Path, changes: Sequence[str] = ()) -> StudyConfig:
 def _place(values: dict[str, Any], folder: Path) -> None:
     place_paths(values, ("output", "records"), folder)
     place_model(values, folder)
+    place_start(values.get("adapter"), folder)
     rows = values.get("strategies")
     for row in rows if isinstance(rows, list) else ():
         place_strategy(row, "name", folder)

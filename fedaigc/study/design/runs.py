@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from fedaigc.diffusion.adapters.lora_folder import lora_digest
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.strategy.sources import is_file
 from fedaigc.study.design.clients import DataSpec, StudyClient, local_steps, participants
@@ -104,6 +105,8 @@ class RunSpec(Section):
         if is_file(config.rounds.strategy):
             # its code counts, not its location
             found["rounds"]["strategy"] = Path(config.rounds.strategy).name
+        if config.adapter.start_from is not None:
+            found["adapter"]["start_from"] = lora_digest(config.adapter.start_from)
         if config.clients.local_steps is not None:
             found.get("training", {}).pop("local_steps", None)
         if self.kind == "base":
@@ -111,6 +114,8 @@ class RunSpec(Section):
         if self.kind == "personal":
             alone = {"boundary": config.adapter.boundary_timestep, "rank": config.adapter.rank}
             alone |= {"rounds": config.rounds.count, "seed": config.seed}
+            if config.adapter.target_modules is not None:
+                alone["target_modules"] = found["adapter"]["target_modules"]
             training = found.get("training", {})
             training.pop("local_steps", None)
             return {"model": found.get("model"), "training": training, **alone}

@@ -20,6 +20,7 @@ from fedaigc.federation.output.records import RunRecord, read_record
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.progress import Progress
 from fedaigc.federation.runtime.launcher import run_in_process
+from fedaigc.federation.server.initial_state import prepared
 from fedaigc.federation.server.server_rule import server_rule
 from fedaigc.federation.wire.messages import read_train, train_record
 from fedaigc.rng import numpy_rng
@@ -51,7 +52,7 @@ class Execution:
     def __init__(self, run: RunSpec, work: Path, report: Report) -> None:
         self._run, self._report = run, report
         self.folder = run_folder(work, run)
-        self._config = run.config(self.folder)
+        self._config = prepared(run.config(self.folder))
         self._clients: Sequence[StudyClient] = split_clients(run.data)
         self._trained = participants(self._clients)
         report("pictures", 0.0)
@@ -236,6 +237,7 @@ class Execution:
                     seed=seed,
                     round=number,
                     rank=config.adapter.rank,
+                    target_modules=config.adapter.target_modules,
                 )
                 device.versions.save_round(config.name, number, held)
             if held is not None:

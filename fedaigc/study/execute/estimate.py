@@ -48,13 +48,13 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     from fedaigc.device.training.local_round import SharedStageWork
     from fedaigc.diffusion.encoding import encode_images
     from fedaigc.federation.preloaded import base_model
-    from fedaigc.federation.server.server_app import initial_shared_state
+    from fedaigc.federation.server.initial_state import initial_shared_state, prepared
     from fedaigc.study.design.clients import split_clients
     from fedaigc.study.execute.evaluation import Evaluator
 
     torch.set_num_threads(1)
     run = RunSpec.model_validate(job["run"])
-    config = run.config(Path())
+    config = prepared(run.config(Path()))
     pipe, base_hash = base_model(config.model)
     start_s = time.time() - psutil.Process().create_time()
     began = time.perf_counter()
