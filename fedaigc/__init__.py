@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedaigc.api.adapters import export_lora as export_lora
     from fedaigc.api.denoising import Denoising as Denoising
     from fedaigc.api.denoising import plan as plan
     from fedaigc.api.denoising import remove as remove
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from fedaigc.api.studies import Study as Study
     from fedaigc.api.studies import compare as compare
     from fedaigc.device.device import Device as Device
-    from fedaigc.diffusion.adapters.lora_folder import export_lora as export_lora
     from fedaigc.diffusion.adapters.lora_folder import import_lora as import_lora
     from fedaigc.diffusion.adapters.stages import install as install
     from fedaigc.diffusion.loading import load_pipeline as load_pipeline
@@ -59,7 +59,7 @@ _PUBLIC = {
     "Study": "api.studies",
     "compare": "api.studies",
     "Device": "device.device",
-    "export_lora": "diffusion.adapters.lora_folder",
+    "export_lora": "api.adapters",
     "import_lora": "diffusion.adapters.lora_folder",
     "install": "diffusion.adapters.stages",
     "load_pipeline": "diffusion.loading",

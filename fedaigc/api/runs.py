@@ -1,6 +1,6 @@
 """Homes of simulated devices, a run over them, and its results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,6 +148,8 @@ def simulate(
     output: str | Path | None = None,
     seed: int = 0,
     model: str | Mapping[str, Any] | Pipeline | None = None,
+    start_from: str | Path | None = None,
+    target_modules: str | Sequence[str] | None = None,
     workers: int | None = None,
     progress: bool | OnProgress = True,
     **settings: Any,
@@ -165,6 +167,10 @@ def simulate(
         seed: Seed of the run.
         model: "embedded", a diffusers folder, a hub name, a pipeline, which is saved in `output` first, or the section
             `model` of a configuration. Default: "embedded".
+        start_from: A LoRA folder or safetensors file of peft or diffusers, from which the shared adapter starts, with
+            its rank, alpha and layers. Default: fresh factors.
+        target_modules: The layers that the adapters train: names or their ends, or a regular expression, as in peft.
+            Default: those of `start_from`, or the attention projections and the convolutions of the blocks.
         workers: Number of worker processes under Ray; None: one client after the other in this process.
         progress: Whether to show progress bars, or a function that is called with each step.
         **settings: Further keys of the configuration: sections as dicts, such as `training={"local_steps": 5}`,
@@ -184,6 +190,8 @@ def simulate(
     values["rounds"] = {"strategy": name, **section, "options": {**options, **section.get("options", {})}}
     if model is not None:
         values["model"] = model_section(model, target / "model")
+    own = {"start_from": start_from, "target_modules": target_modules}
+    values["adapter"] = {**values.get("adapter", {}), **{k: v for k, v in own.items() if v is not None}}
     if workers is not None:
         values |= {"backend": "ray", "workers": workers}
     config = parse_config({"homes": folder, "output": target, "seed": seed, **values})

@@ -111,10 +111,16 @@ def check_lora_folder(folder: Path, *, exist_ok: bool = False) -> None:
         raise UserError(f"{folder} is not empty: give a new folder, or --force to replace its {LORA_FILE}")
 
 
-def import_lora(pipe: "DiffusionPipeline", folder: Path, *, base_hash: str | None = None) -> Adapter:
+def import_lora(pipe: "DiffusionPipeline", folder: str | Path, *, base_hash: str | None = None) -> Adapter:
     """Read a LoRA folder or file written by `export_lora`, by peft, or by the training scripts of diffusers.
 
     Only safetensors files are read.
+
+    Example:
+        >>> import fedaigc as fa
+        >>> pipe = fa.load_pipeline()
+        >>> fa.import_lora(pipe, "runs/lora/first").rank  # of the example of `export_lora`
+        2
 
     Args:
         pipe: The pipeline that the adapter is for.
@@ -130,6 +136,7 @@ def import_lora(pipe: "DiffusionPipeline", folder: Path, *, base_hash: str | Non
             not fit its layer or is not finite, if its layers differ in rank or alpha, or if it is an
             extension of LoRA such as DoRA.
     """
+    folder = Path(folder)
     if not folder.exists():
         raise UserError(f"no LoRA folder {folder}: expected a folder with {LORA_FILE}")
     state, alphas, config, base = _read(pipe, folder)

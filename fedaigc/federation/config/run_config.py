@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from fedaigc.collaboration.link_settings import LinkSettings
 from fedaigc.collaboration.planner import Executor
@@ -17,8 +17,11 @@ from fedaigc.device.home.home import home_of
 from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
-from fedaigc.federation.config.choices import Backend, Dtype
+from fedaigc.federation.config.choices import Backend
 from fedaigc.federation.config.file_paths import place_model, place_paths, place_start, place_strategy
+from fedaigc.federation.config.model_config import AdapterSection as AdapterSection
+from fedaigc.federation.config.model_config import ModelSection as ModelSection
+from fedaigc.federation.config.model_config import Section
 from fedaigc.federation.wire.codec import WireFormat
 from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.policy import Policy
@@ -46,57 +49,7 @@ _CHECKS = ("max_norm_ratio", "max_weight_ratio", "attackers")
 _SERVER_OPTIONS = frozenset({"insecure_seed"})
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelSection(_Section):
-    """The base model and how it runs.
-
-    Attributes:
-        name: "embedded", a diffusers folder or a Hub name.
-        device: torch device, or "auto".
-        dtype: Floating-point type of the pipeline.
-        height: Image height in pixels.
-        width: Image width in pixels.
-    """
-
-    name: str = EMBEDDED
-    device: str = "cpu"
-    dtype: Dtype = "float32"
-    height: Annotated[int, Field(ge=8)] = 64
-    width: Annotated[int, Field(ge=8)] = 64
-
-
-class AdapterSection(_Section):
-    """The low-rank factors, and the boundary between the shared and the personal stage.
-
-    Attributes:
-        rank: Rank of the factors.
-        alpha: The scale of the factors is alpha / rank; None: equal to `rank`.
-        boundary_timestep: t* as a training timestep; None: no personal stage.
-        target_modules: The layers that have factors, in both stages: names of linear or convolutional layers or
-            their ends, such as ["to_q", "to_v"], or a regular expression for whole names, as in peft. None: the
-            attention projections and the convolutions of the blocks.
-        start_from: A LoRA folder or safetensors file of peft or diffusers, from which the shared factors start;
-            rank, alpha and layers are then those of the LoRA, and layers that only `target_modules` names get
-            fresh factors. None: fresh factors.
-        start_digest: SHA-256 of the files of `start_from`. The run sets it; if it is given, they must have it.
-    """
-
-    rank: Annotated[int, Field(ge=1)] = 8
-    alpha: Annotated[float, Field(gt=0)] | None = None
-    boundary_timestep: Annotated[int, Field(ge=1)] | None = 500
-    target_modules: str | tuple[str, ...] | None = None
-    start_from: Path | None = None
-    start_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-
-    def starting_from(self, lora: Path) -> "AdapterSection":
-        """Return the same section with another path of the LoRA."""
-        return self.model_copy(update={"start_from": lora})
-
-
-class RoundsSection(_Section):
+class RoundsSection(Section):
     """Federated training.
 
     Attributes:
@@ -121,7 +74,7 @@ class RoundsSection(_Section):
 
     count: Annotated[int, Field(ge=0)] = 3
     strategy: str = "fedavg"
-    options: dict[str, bool | int | float | str] = {}
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     clients: Annotated[int, Field(ge=1)] | None = None
     deadline_s: Annotated[float, Field(gt=0)] | None = None
     upload_format: WireFormat = "float32"
@@ -133,7 +86,7 @@ class RoundsSection(_Section):
     attackers: Annotated[int, Field(ge=0)] = 0
 
 
-class ClientsSection(_Section):
+class ClientsSection(Section):
     """Settings that differ between clients, one value per client; None: the same for all clients.
 
     Attributes:
@@ -145,7 +98,7 @@ class ClientsSection(_Section):
     local_steps: tuple[Annotated[int, Field(ge=1)], ...] | None = None
 
 
-class GenerationSection(_Section):
+class GenerationSection(Section):
     """Collaborative generation of every prompt that waits on a device.
 
     A packet discloses the prompt of the shared steps to the members of its group, and more of it the later it
@@ -211,7 +164,7 @@ class GenerationSection(_Section):
         return self
 
 
-class FederationConfig(_Section):
+class FederationConfig(Section):
     """The configuration of one run.
 
     Attributes:

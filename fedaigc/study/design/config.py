@@ -21,7 +21,15 @@ PartitionName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
 BASELINES = ("base", "pooled", "local only")
 # the sections whose keys a row may override
 SECTIONS = ("adapter", "rounds", "training", "options")
-_EQUAL = ("rounds.strategy", "rounds.options", "rounds.count", "rounds.clients", "rounds.tensorboard")
+_EQUAL = (
+    "rounds.strategy",
+    "rounds.options",
+    "rounds.count",
+    "rounds.clients",
+    "rounds.tensorboard",
+    "adapter.start_from",
+    "adapter.start_digest",
+)
 
 
 class Section(BaseModel):

@@ -1,0 +1,61 @@
+"""The parts of a run's configuration about the base model and its adapters."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedaigc.diffusion.loading import EMBEDDED
+from fedaigc.federation.config.choices import Dtype
+
+
+class Section(BaseModel):
+    """A frozen table of the configuration that rejects unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSection(Section):
+    """The base model and how it runs.
+
+    Attributes:
+        name: "embedded", a diffusers folder or a Hub name.
+        device: torch device, or "auto".
+        dtype: Floating-point type of the pipeline.
+        height: Image height in pixels.
+        width: Image width in pixels.
+    """
+
+    name: str = EMBEDDED
+    device: str = "cpu"
+    dtype: Dtype = "float32"
+    height: Annotated[int, Field(ge=8)] = 64
+    width: Annotated[int, Field(ge=8)] = 64
+
+
+class AdapterSection(Section):
+    """The low-rank factors, and the boundary between the shared and the personal stage.
+
+    Attributes:
+        rank: Rank of the factors.
+        alpha: The scale of the factors is alpha / rank; None: equal to `rank`.
+        boundary_timestep: t* as a training timestep; None: no personal stage.
+        target_modules: The layers that have factors, in both stages: names of linear or convolutional layers or
+            their ends, such as ["to_q", "to_v"], or a regular expression for whole names, as in peft. None: the
+            attention projections and the convolutions of the blocks.
+        start_from: A LoRA folder or safetensors file of peft or diffusers, from which the shared factors start;
+            rank, alpha and layers are then those of the LoRA, and layers that only `target_modules` names get
+            fresh factors. None: fresh factors.
+        start_digest: SHA-256 of the files of `start_from`. The run sets it; if it is given, they must have it.
+    """
+
+    rank: Annotated[int, Field(ge=1)] = 8
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    boundary_timestep: Annotated[int, Field(ge=1)] | None = 500
+    target_modules: str | tuple[str, ...] | None = None
+    start_from: Path | None = None
+    start_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+    def starting_from(self, lora: Path) -> "AdapterSection":
+        """Return the same section with another path of the LoRA."""
+        return self.model_copy(update={"start_from": lora})
