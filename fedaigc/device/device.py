@@ -25,8 +25,7 @@ from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
 from fedaigc.device.training.local_round import local_round, put_adapters
 from fedaigc.device.training.training_limits import RoundBudget, TrainingOrder
-from fedaigc.diffusion.adapters.layers import TargetModules
-from fedaigc.diffusion.adapters.stages import SharedState, finish_stages, run_stages
+from fedaigc.diffusion.adapters.stages import SharedState, TargetModules, finish_stages, run_stages
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.diffusion.handoff.packing import (
     Delivery,
@@ -383,6 +382,7 @@ class Device:
             denoiser_samples=count.samples,
             object_confidence=None if confidence.object is None else coarse(confidence.object),
             place_confidence=None if confidence.place is None else coarse(confidence.place),
+            clip_score=None if confidence.clip is None else round(confidence.clip, 1),
         )
         entry = Finished(
             task.task_id,
@@ -402,4 +402,4 @@ class Device:
         if self._scorer is None:
             return Confidence()
         parsed = parse(task.prompt, self._taxonomy)
-        return self._scorer(image, parsed.object, parsed.place)
+        return self._scorer(image, parsed.object, parsed.place, task.prompt)

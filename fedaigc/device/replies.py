@@ -109,9 +109,11 @@ class FinishReport:
         object_confidence, place_confidence: Confidence of the device's own judge that the image shows the
             object and the place of the private prompt, in tenths. None if the judge does not know them or the
             device has no judge.
+        clip_score: CLIP score of the image and the private prompt, from 0 to 100 in tenths. None if CLIP is not the
+            run's scorer, or does not read a prompt of this length. Devices on separate machines send no scores.
 
     Raises:
-        ValueError: If a count is not a non-negative integer, or a confidence is not a tenth.
+        ValueError: If a count is not a non-negative integer, or a score is not a tenth.
     """
 
     shared_stage_steps: int
@@ -120,6 +122,7 @@ class FinishReport:
     denoiser_samples: int
     object_confidence: float | None = None
     place_confidence: float | None = None
+    clip_score: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("shared_stage_steps", "personal_stage_steps", "denoiser_calls", "denoiser_samples"):
@@ -131,3 +134,6 @@ class FinishReport:
             # a float has 52 bits of fraction: without this check it could carry other information
             if score is not None and not (0 <= score <= 1 and score == coarse(score)):
                 raise ValueError(f"{name} is {score!r}: expected 0 to 1 in steps of 0.1")
+        score = self.clip_score
+        if score is not None and not (0 <= score <= 100 and score == round(score, 1)):
+            raise ValueError(f"clip_score is {score!r}: expected 0 to 100 in steps of 0.1")

@@ -1,10 +1,10 @@
-"""Parts that every machine of a federation has: base model, knowledge graph and judge, loaded once per process."""
+"""Parts of a federation that a process loads once: base model, knowledge graph, and the scorers of pictures."""
 
 import functools
 from typing import TYPE_CHECKING
 
-from fedaigc.device.scoring import SceneScorer
-from fedaigc.federation.config.run_config import ModelSection
+from fedaigc.device.scoring import ClipScorer, SceneScorer, Scorer
+from fedaigc.federation.config.run_config import GenerationSection, ModelSection
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -34,3 +34,24 @@ def taxonomy() -> Taxonomy:
 def scene_scorer() -> SceneScorer:
     """Return the judge of Scenes."""
     return SceneScorer()
+
+
+@functools.lru_cache(maxsize=1)
+def clip_scorer(model: str | None) -> ClipScorer:
+    """Return CLIP of a folder or of a hub name in the local cache.
+
+    Raises:
+        UserError: If the model is not available.
+    """
+    return ClipScorer(model)
+
+
+def scorer_of(settings: GenerationSection) -> Scorer | None:
+    """Return the scorer that a configuration names, or None.
+
+    Raises:
+        UserError: If the weights of CLIP are not available.
+    """
+    if settings.scorer == "clip":
+        return clip_scorer(settings.clip_model)
+    return scene_scorer() if settings.scorer == "scenes" else None

@@ -82,12 +82,11 @@ class ClipScore:
                 tokens than the model reads. Cut off, it would lose the end token, whose embedding is the text's.
         """
         _check_numbers(images, captions, "captions")
-        limit = self._metric.model.config.text_config.max_position_embeddings
         for caption in captions:
-            tokens = len(self._metric.processor.tokenizer(caption)["input_ids"])
-            if tokens > limit:
+            if not self.reads(caption):
                 raise UserError(
-                    f"the caption {caption!r:.80} has {tokens} tokens, this CLIP model reads {limit} at most"
+                    f"the caption {caption!r:.80} has {self._tokens(caption)} tokens, this CLIP model reads "
+                    f"{self._limit} at most"
                 )
         scores = []
         for image, caption in zip(images, captions, strict=True):
@@ -99,6 +98,18 @@ class ClipScore:
                 self._metric.update(_bytes(image), caption)
                 scores.append(float(self._metric.compute()))
         return scores
+
+    def reads(self, caption: str) -> bool:
+        """Return whether the model reads a caption of this length."""
+        return self._tokens(caption) <= self._limit
+
+    @property
+    def _limit(self) -> int:
+        limit: int = self._metric.model.config.text_config.max_position_embeddings
+        return limit
+
+    def _tokens(self, caption: str) -> int:
+        return len(self._metric.processor.tokenizer(caption)["input_ids"])
 
 
 class Lpips:

@@ -159,7 +159,9 @@ def test_a_start_that_cannot_be_is_refused_before_training(
         "digest .* the run started from 0000": {"adapter": {"start_digest": "0" * 64}},
         "'flora' begins with factors of its own": {"strategy": "flora"},
         "'full_weights' begins with factors of its own": {"strategy": "full_weights"},
-        "fits no linear or convolutional layer of .*: it has|'to_z' fits no .*such as": {"target_modules": ["to_z"]},
+        "fits no linear or convolutional layer of .*: it has|'to_z' fits no .*such as": {
+            "target_modules": ["to_z"]
+        },
         "is for base model": {"model": "embedded"},
     }
     for told, changes in refusals.items():

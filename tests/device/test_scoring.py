@@ -53,6 +53,8 @@ def test_a_coarse_score_is_the_nearest_of_eleven_values(score: float) -> None:
         {"object_confidence": 0.123456},
         {"place_confidence": float("nan")},
         {"object_confidence": 1.1},
+        {"clip_score": 25.123456},
+        {"clip_score": 100.1},
         {"denoiser_calls": -1},
         {"denoiser_calls": 1.0},
         {"denoiser_samples": True},

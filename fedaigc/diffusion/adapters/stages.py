@@ -21,9 +21,10 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from fedaigc.diffusion.adapters.layers import TargetModules, exactly, selected_layers
+from fedaigc.diffusion.adapters.layers import TargetModules as TargetModules
 from fedaigc.diffusion.adapters.layers import adapted_layers as adapted_layers
 from fedaigc.diffusion.adapters.layers import base_weight as base_weight
+from fedaigc.diffusion.adapters.layers import exactly, selected_layers
 from fedaigc.diffusion.adapters.layers import weighted_layers as weighted_layers
 from fedaigc.diffusion.adapters.state import Adapter as Adapter
 from fedaigc.diffusion.adapters.state import Factors

@@ -21,7 +21,7 @@ from fedaigc.device.training.training_limits import TrainingOrder, check_order
 from fedaigc.device.training.update_clipping import clipped
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.preloaded import scene_scorer
+from fedaigc.federation.preloaded import scorer_of
 from fedaigc.federation.software import own_software
 from fedaigc.federation.wire import messages
 from fedaigc.federation.wire.messages import Ask, body
@@ -238,7 +238,7 @@ def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
 def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
     """Finish a task from its packet, or alone, and report."""
     settings = config.generation
-    device = host.open_device(scene_scorer() if settings.scorer == "scenes" and host.scores else None)
+    device = host.open_device(scorer_of(settings) if host.scores else None)
     order = messages.read_finish(content, host.client, partial(device.plan, limits=host.limits))
     if order.packet is None:
         report = device.alone(order.task_id, order.noise_seed, order.plan, strip_steps=settings.strip_steps)

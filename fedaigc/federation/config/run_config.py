@@ -18,7 +18,13 @@ from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Backend
-from fedaigc.federation.config.file_paths import place_model, place_paths, place_start, place_strategy
+from fedaigc.federation.config.file_paths import (
+    place_clip,
+    place_model,
+    place_paths,
+    place_start,
+    place_strategy,
+)
 from fedaigc.federation.config.model_config import AdapterSection as AdapterSection
 from fedaigc.federation.config.model_config import ModelSection as ModelSection
 from fedaigc.federation.config.model_config import Section
@@ -119,7 +125,10 @@ class GenerationSection(Section):
         executor: Who runs the shared steps: the edge or a member.
         handoff: Hand-off mode: latents with the scheduler's history ("exact"), or latents only ("latents").
         delivery: "strict", or "tolerant": the body of a packet may carry bit errors.
-        scorer: How a device judges images: "scenes" knows the concepts of Scenes, "none" reports counts only.
+        scorer: How a device judges images: "scenes" knows the concepts of Scenes, "clip" is the CLIP score with the
+            prompt, for models of photographs, "none" reports counts only. On separate machines none reports scores.
+        clip_model: Folder of a CLIP model, or its hub name in the local cache, for the scorer "clip"; None:
+            "openai/clip-vit-base-patch16".
         strip_steps: Before each of these steps a device decodes the latents and keeps this image with the
             final one.
         link: The simulated radio link of the packets; None: no link. Its bit errors need delivery "tolerant";
@@ -142,7 +151,8 @@ class GenerationSection(Section):
     executor: Executor = Executor.EDGE
     handoff: Literal["exact", "latents"] = "exact"
     delivery: Literal["strict", "tolerant"] = "strict"
-    scorer: Literal["scenes", "none"] = "scenes"
+    scorer: Literal["scenes", "clip", "none"] = "scenes"
+    clip_model: str | None = None
     strip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
     link: LinkSettings | None = None
     deadline_s: Annotated[float, Field(gt=0)] | None = None
@@ -157,6 +167,10 @@ class GenerationSection(Section):
 
     @model_validator(mode="after")
     def _who_waits(self) -> "GenerationSection":
+        if self.clip_model is not None and self.scorer != "clip":
+            raise ValueError(
+                f'clip_model: scorer is "{self.scorer}", so no CLIP model is used; set it to "clip"'
+            )
         if self.executor is not Executor.EDGE and self.link and self.link.send_above_db is not None:
             raise ValueError(
                 'link.send_above_db: only the edge server waits for a channel; set executor to "edge"'
@@ -251,6 +265,10 @@ class FederationConfig(Section):
             paths["rounds"] = self.rounds.model_copy(update={"strategy": strategy})
         if self.adapter.start_from is not None:
             paths["adapter"] = self.adapter.starting_from(self.adapter.start_from.absolute())
+        clip = self.generation.clip_model
+        if clip is not None and Path(clip).exists():
+            changed = {"clip_model": str(Path(clip).absolute())}
+            paths["generation"] = self.generation.model_copy(update=changed)
         return self.model_copy(update=paths)
 
     def for_devices(self) -> "FederationConfig":
@@ -271,6 +289,9 @@ class FederationConfig(Section):
             }
         )
         generation = {name: getattr(self.generation, name) for name in _OF_DEVICES}
+        if self.generation.scorer == "clip":
+            # devices on separate machines report no scores, and know no folder of the server
+            generation["scorer"] = "none"
         if self.generation.link is not None:
             generation["link"] = self.generation.link.for_receivers()
         model = self.model.model_copy(update={"name": EMBEDDED, "device": "cpu"})
@@ -349,6 +370,7 @@ def _place(values: dict[str, Any], folder: Path) -> None:
     place_model(values, folder)
     place_strategy(values.get("rounds"), "strategy", folder)
     place_start(values.get("adapter"), folder)
+    place_clip(values.get("generation"), folder)
 
 
 def config_from_run(run_config: Mapping[str, Any]) -> FederationConfig:

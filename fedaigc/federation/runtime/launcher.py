@@ -13,6 +13,7 @@ from fedaigc.federation.config.needs import require_extras
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import RunRecord, read_record
 from fedaigc.federation.output.run_lock import writing_to
+from fedaigc.federation.preloaded import scorer_of
 from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.server.initial_state import prepared
 from fedaigc.flower_private import task_identity
@@ -48,6 +49,8 @@ def simulate(
             f"{config.num_clients} clients, {config.home(0).name} to {config.home(last).name}"
         )
     config = prepared(config)
+    if config.generation.enabled and config.generation.scorer == "clip":
+        scorer_of(config.generation)  # missing weights are told before hours of training
     if config.rounds.count and not config.resume:
         # whoever simulates owns the devices, on which a run that begins anew would find rounds of the earlier one
         # nothing is dropped under a run that is going on

@@ -381,7 +381,7 @@ def read_report(record: RecordDict) -> FinishReport:
     given = values_of(record) if BODY in record else {}
     counts: dict[str, type] = {field.name: int for field in fields(FinishReport) if field.type is int}
     scores: dict[str, type] = {
-        name: float for name in ("object_confidence", "place_confidence") if name in given
+        name: float for name in ("object_confidence", "place_confidence", "clip_score") if name in given
     }
     padding: dict[str, type] = {_PADDING: bytes} if _PADDING in given else {}
     values = _checked(record, counts | scores | padding)
