@@ -55,7 +55,7 @@ def measure(options: argparse.Namespace) -> Record:
         {
             "run": name,
             "steps on the device": LOCAL + SHARED if name == LONG else LOCAL,
-            "each": {"judge": scores(setting, images, pairs)},
+            "each": scores(setting, images, pairs),
         }
         for name, images in pictures.items()
     ]

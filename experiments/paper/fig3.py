@@ -170,7 +170,7 @@ def measure(options: argparse.Namespace) -> Record:
             "pictures from latents that are not finite": lost[mode, name, rate],
             "each": {
                 "against the error-free picture": distances(images, clean[mode]),
-                "judge": scores(setting, images, pairs),
+                **scores(setting, images, pairs),
             },
         }
         for (mode, name, rate), images in pictures.items()

@@ -91,7 +91,7 @@ def measure(options: argparse.Namespace) -> Record:
             # both commands give picture i noise number i
             noise = "noise" if name != ALL else "noise of every pair"
             images = pictures_of(setting, pairs, options.seed, noise, progress)
-            rows.append({"pairs": name, "each": {"judge": scores(setting, images, pairs)}})
+            rows.append({"pairs": name, "each": scores(setting, images, pairs)})
     return new_record(
         "two draws of near pairs, and all of them: the target's object, K = 5 on the other member's prompt",
         options,
@@ -103,8 +103,13 @@ def measure(options: argparse.Namespace) -> Record:
 
 
 def add_expected(record: Record) -> None:
-    """Add to each row the share expected from its objects' rates among all pairs; add the rates by object."""
+    """Add to each row the share expected from its objects' rates among all pairs; add the rates by object.
+
+    Without the judge's outcomes nothing is added.
+    """
     whole = row_with(record["rows"], {"pairs": ALL})
+    if not whole["each"]["judge"]:
+        return
     seen = whole["each"]["judge"]["object"]
     names = object_pairs(record["prompt pairs"][ALL])
     rates: dict[tuple[str, str], list[int]] = defaultdict(list)

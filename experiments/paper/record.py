@@ -24,6 +24,8 @@ from fedaigc.metrics.intervals import clustered_mean, clustered_share, paired_di
 
 Record = dict[str, Any]
 Row = dict[str, Any]
+# in a row: the score of each picture against the target's own prompt, where CLIP was asked
+CLIP_SCORE = "CLIP score"
 INTERVALS = "95 %, bootstrap over target objects; where all or none: Wilson"
 # the keys that name the prompt pairs of a row, where a record has several sets
 _SET_KEYS = ("in common", "pairs")
@@ -84,7 +86,10 @@ def summarise(record: Record, comparisons: Sequence[Comparison]) -> None:
             each = row.pop("each")
             row |= estimates(each, _pairs(record, row)["object"])
             row["each"] = each
-    found = [_compared(record, one) for one in comparisons]
+    # where CLIP scored the pictures, it compares the rows that the judge would
+    judged = [one for one in comparisons if one.value == ("judge", "object")]
+    by_clip = [Comparison(one.first, one.second, (CLIP_SCORE,)) for one in judged]
+    found = [_compared(record, one) for one in (*comparisons, *by_clip)]
     record["comparisons"] = [one for one in found if one is not None]
 
 

@@ -11,22 +11,26 @@ import torch
 from PIL import Image
 
 from experiments.paper.pairs import Pair
+from experiments.paper.record import CLIP_SCORE
 from experiments.quality.sampling import BATCH, one_thread
 from fedaigc.data.scene_words import OBJECT_NOUNS
 from fedaigc.diffusion.loading import EMBEDDED, base_fingerprint, load_pipeline
 from fedaigc.diffusion.sampling.segment import DenoisingState, initial_state
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.errors import UserError
 from fedaigc.metrics.image_quality import image_quality
 from fedaigc.metrics.judge import Judge
+from fedaigc.metrics.perceptual import CLIP, ClipScore
 from fedaigc.rng import derived_seed
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The model and its judge.
+    """The model, and what scores its pictures.
 
     Attributes:
-        judge: None if it cannot read the model's pictures, so that only pictures are compared.
+        judge: The judge of Scenes; None for pictures that it cannot read, or if it is not asked.
+        clip: CLIP; None if it is not asked.
     """
 
     pipe: Any
@@ -34,6 +38,7 @@ class Setting:
     guidance: float
     size: int
     judge: Judge | None
+    clip: ClipScore | None = None
 
     def plan(self, steps: int) -> DenoisingPlan:
         """Return a plan of N = `steps` with the model's own scheduler."""
@@ -61,6 +66,12 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
         type=float,
         help="guidance scale; default: 5 for the embedded model, else 7.5 as in the paper",
     )
+    parser.add_argument(
+        "--scorer",
+        choices=("judge", "clip", "none"),
+        help="what scores the pictures; default: the judge for the embedded model, else none",
+    )
+    parser.add_argument("--clip", help="folder of a CLIP model, or its hub name in the local cache")
     output_arguments(parser)
     return parser
 
@@ -85,16 +96,26 @@ def output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_setting(options: argparse.Namespace) -> Setting:
-    """Load the model and use one thread."""
+    """Load the model and what scores its pictures, and use one thread.
+
+    Raises:
+        UserError: If the weights of CLIP are missing, or --clip is given for another scorer.
+    """
     one_thread()
     embedded = options.model == EMBEDDED
+    scorer = options.scorer or ("judge" if embedded else "none")
+    if options.clip is not None and scorer != "clip":
+        raise UserError("--clip names a model that no scorer uses: add --scorer clip")
+    # first: nothing is drawn if its weights are missing
+    clip = ClipScore.load(options.clip or CLIP) if scorer == "clip" else None
     pipe = load_pipeline(options.model)
     return Setting(
         pipe,
         base_fingerprint(pipe),
         options.guidance if options.guidance is not None else (5.0 if embedded else 7.5),
         options.size or (64 if embedded else 512),
-        Judge.load() if embedded else None,
+        Judge.load() if scorer == "judge" else None,
+        clip,
     )
 
 
@@ -112,15 +133,21 @@ def starts(
     return replace(begun[0], latents=torch.cat([one.latents for one in begun]))
 
 
-def scores(setting: Setting, images: Sequence[Image.Image], pairs: Sequence[Pair]) -> dict[str, list[int]]:
-    """Return for each picture whether the judge sees the target's object, and its place."""
-    if setting.judge is None:
-        return {}
-    verdicts = setting.judge.score(images)
-    return {
-        "object": [int(v.object == p.object) for v, p in zip(verdicts, pairs, strict=True)],
-        "place": [int(v.place == p.place) for v, p in zip(verdicts, pairs, strict=True)],
-    }
+def scores(setting: Setting, images: Sequence[Image.Image], pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Return what is known of each picture: whether the judge sees object and place of the target, the CLIP score.
+
+    The CLIP score is that of the picture and the target's own prompt.
+    """
+    found: dict[str, Any] = {"judge": {}}
+    if setting.judge is not None:
+        verdicts = setting.judge.score(images)
+        found["judge"] = {
+            "object": [int(v.object == p.object) for v, p in zip(verdicts, pairs, strict=True)],
+            "place": [int(v.place == p.place) for v, p in zip(verdicts, pairs, strict=True)],
+        }
+    if setting.clip is not None:
+        found[CLIP_SCORE] = setting.clip.score(images, [pair.own for pair in pairs])
+    return found
 
 
 def distances(images: Sequence[Image.Image], references: Sequence[Image.Image]) -> dict[str, list[float]]:

@@ -64,7 +64,7 @@ def _sweep(
                         "in common": distance,
                         "mode": mode,
                         "K": k,
-                        "each": {"judge": scores(setting, found, pairs)},
+                        "each": scores(setting, found, pairs),
                     }
                     for k, found in pictures.items()
                 ]

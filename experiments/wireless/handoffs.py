@@ -136,7 +136,7 @@ def measure(options: argparse.Namespace) -> Record:
                     "serialized bits": bits[k, handoff, name],
                     "each": {
                         "against the unsplit run": distances(images, unsplit[k]),
-                        "judge": scores(setting, images, pairs),
+                        **scores(setting, images, pairs),
                     },
                 }
                 for (k, handoff, name), images in pictures.items()

@@ -154,7 +154,7 @@ def measure(options: argparse.Namespace) -> Record:
             "radio for these bits, J": round(radio_j(float(np.mean(airtime_s[name, snr_db]))), 7),
             "each": {
                 "against the picture without a channel": distances(images, clean),
-                "judge": scores(setting, images, pairs),
+                **scores(setting, images, pairs),
             },
         }
         for (name, snr_db), images in pictures.items()

@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace) -> Record:
                 "packets with errors": [int(r.bit_errors > 0) for r in reports[wait]],
                 "steps on the device": own_steps[wait],
                 "against the picture sent at K without a channel": distances(pictures[wait], clean),
-                "judge": scores(setting, pictures[wait], pairs),
+                **scores(setting, pictures[wait], pairs),
             },
         }
         for wait in WAITS
