@@ -108,7 +108,7 @@ def test_what_is_no_state_of_this_model_is_refused(config: FederationConfig, sha
     limits = OwnerLimits()
     zeros = zero_residual(pipe)
     wrong = {
-        "takes no factors here": replace(shared, lora={"conv_out": (down, up)}),
+        "takes no factors here": replace(shared, lora={"nowhere.to_q": (down, up)}),
         "on a weight": replace(shared, lora={**shared.lora, layer: (down, up[:-1])}),
         "values beyond": replace(shared, lora={**shared.lora, layer: (1e38 * down, 1e-38 * (up + 1))}),
         "not finite": replace(shared, lora={**shared.lora, layer: (down, up + math.inf)}),
@@ -123,3 +123,13 @@ def test_what_is_no_state_of_this_model_is_refused(config: FederationConfig, sha
     check_form(pipe, replace(shared, residual=zeros), residual=True)
     for alpha in (0.0, -1.0, math.nan, math.inf):
         assert "alpha" in refused(replace(shared, alpha=alpha), config, limits)
+
+
+def test_factors_in_more_layers_are_bounded_by_the_owner_s_rank(config: FederationConfig) -> None:
+    pipe, base_hash = base_model(config.model)
+    every = list(weighted_layers(pipe))
+    section = config.adapter.model_copy(update={"target_modules": tuple(every), "rank": 2})
+    state = initial_shared_state(config.model_copy(update={"adapter": section}))
+    check_form(pipe, state, residual=False)
+    check_limits(pipe, state, base_hash, OwnerLimits(max_rank=8))
+    assert "those of rank 2 in the default layers" in refused(state, config, OwnerLimits(max_rank=2))

@@ -25,7 +25,7 @@ def make(small_model: Path, tmp_path: Path) -> MakeRun:
 def test_a_run_records_the_clip_scores_of_its_pictures(make: MakeRun, tmp_path: Path) -> None:
     save_small_clip(tmp_path / "clip")
     settings = {**STEPS, "scorer": "clip", "clip_model": str(tmp_path / "clip")}
-    long = "a dog near a river " * 5
+    long = ("a dog near a river " * 5).strip()
     config = make(
         num_clients=2, prompts=["an apple on a table", long], rounds={"count": 0}, generation=settings
     )
