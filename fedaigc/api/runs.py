@@ -25,6 +25,7 @@ from fedaigc.federation.output.records import Rounds, RunRecord, Tasks
 from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.progress_bars import progress_bars
 from fedaigc.federation.runtime.launcher import simulate as run_federation
+from fedaigc.federation.server.initial_state import prepared
 from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.validation import validated
 
@@ -195,9 +196,10 @@ def simulate(
     if workers is not None:
         values |= {"backend": "ray", "workers": workers}
     config = parse_config({"homes": folder, "output": target, "seed": seed, **values})
+    config = prepared(config.absolute())
     with _reporting(progress) as told:
         record = run_federation(config, told)
-    return Run(config.absolute(), record)
+    return Run(config, record)
 
 
 def _reporting(progress: bool | OnProgress) -> Any:

@@ -114,8 +114,10 @@ class RunSpec(Section):
         if self.kind == "personal":
             alone = {"boundary": config.adapter.boundary_timestep, "rank": config.adapter.rank}
             alone |= {"rounds": config.rounds.count, "seed": config.seed}
-            if config.adapter.target_modules is not None:
-                alone["target_modules"] = found["adapter"]["target_modules"]
+            # the layers of a personal adapter follow from these
+            for name in ("target_modules", "start_from"):
+                if name in found.get("adapter", {}):
+                    alone[name] = found["adapter"][name]
             training = found.get("training", {})
             training.pop("local_steps", None)
             return {"model": found.get("model"), "training": training, **alone}

@@ -12,6 +12,7 @@ from fedaigc.settings import Model, Setting, model_of, toml
 
 # what a link, or its own section, needs beside a key
 WITH = {
+    "generation.clip_model": {"scorer": "clip"},
     "generation.link.send_above_db": {"rayleigh": True, "snr_db": 3.0},
 }
 

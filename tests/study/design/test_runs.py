@@ -35,6 +35,7 @@ def run_of(study: StudyConfig, label: str = "ditto") -> RunSpec:
         {"personal": "each run"},
         {"adapter": {"rank": 4}},
         {"adapter": {"boundary_timestep": 400}},
+        {"adapter": {"target_modules": ["to_q"]}},
         {"clients": {"images": 25}},
         {"clients": {"seed": 1}},
         {"clients": {"new": [2]}},
