@@ -6,7 +6,7 @@ gives everything that a researcher needs; no deeper import is part of the public
 
 Model and denoising:   load_pipeline, plan, start, unpack, Denoising, install, remove, export_lora,
                        import_lora
-Homes and runs:        scenes, Device, simulate, Run, read_record, records
+Homes and runs:        scenes, partition, Device, simulate, Run, read_record, records
 Strategies:            Rule, AveragingRule, Traits, Update, Received, LocalResult, LocalWork, SharedState,
                        strategy_names
 Comparing them:        compare, Study
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fedaigc.api.denoising import remove as remove
     from fedaigc.api.denoising import start as start
     from fedaigc.api.denoising import unpack as unpack
+    from fedaigc.api.own_data import partition as partition
     from fedaigc.api.records import records as records
     from fedaigc.api.runs import Run as Run
     from fedaigc.api.runs import scenes as scenes
@@ -52,6 +53,7 @@ _PUBLIC = {
     "remove": "api.denoising",
     "start": "api.denoising",
     "unpack": "api.denoising",
+    "partition": "api.own_data",
     "records": "api.records",
     "Run": "api.runs",
     "scenes": "api.runs",

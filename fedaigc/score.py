@@ -1,13 +1,15 @@
 """`fedaigc score`: how well pictures fit their captions, and how far they are from references."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from fedaigc.device.home.images import CaptionedImage
     from fedaigc.metrics.intervals import Estimate
     from fedaigc.study.results.table_files import Table
@@ -27,13 +29,19 @@ class ScoreSettings:
         judge: The shipped judge's probability that a picture shows the object and the place of its caption. For
             pictures of Scenes alone: it knows nothing else.
         lpips: Backbone of LPIPS, the distance of each picture from its reference.
-        references: Folder with a reference for every picture, under the same file name.
+        references: Folder with a reference for every picture, under the same file name. For `features` alone, any
+            names will do, but as many references as pictures.
+        features: Features of the distances between all pictures and all references: "inception" for FID and KID,
+            or "judge", which is valid for Scenes alone.
+        inception_weights: File of Inception's weights; None: the one in torch's hub folder.
     """
 
     clip: str | None = None
     judge: bool = False
     lpips: Literal["alex", "vgg", "squeeze"] | None = None
     references: Path | None = None
+    features: Literal["inception", "judge"] | None = None
+    inception_weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -58,9 +66,12 @@ class Scores:
 
     Attributes:
         pictures: One entry a picture.
+        distances: Distances between all pictures and all references, by name. They have no interval: pictures are
+            one sample of each.
     """
 
     pictures: tuple[PictureScores, ...]
+    distances: dict[str, float] = field(default_factory=dict)
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -86,17 +97,23 @@ class Scores:
         """Return a table with a row a picture, and below them the means, where there are any."""
         from fedaigc.study.results.table_files import Cell, Column, Table
 
-        columns = (Column("file"), Column("caption"), *(Column(name, "right") for name in self.measures))
+        names = (*self.measures, *self.distances)
+        columns = (Column("file"), Column("caption"), *(Column(name, "right") for name in names))
         rows: list[tuple[Cell, ...]] = [
             (
                 each.file,
                 each.caption,
                 *("" if value is None else repr(value) for value in each.values.values()),
+                *("" for _ in self.distances),
             )
             for each in self.pictures
         ]
-        if means := self.means():
-            rows.append(("mean", "", *(means.get(name, "") for name in self.measures)))
+        means, blank = self.means(), tuple("" for _ in self.measures)
+        if means:
+            own = tuple(means.get(name, "") for name in self.measures)
+            rows.append(("mean", "", *own, *("" for _ in self.distances)))
+        if self.distances:
+            rows.append(("all pictures", "", *blank, *map(repr, self.distances.values())))
         return Table(columns, tuple(rows))
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,6 +123,7 @@ class Scores:
                 {"file": each.file, "caption": each.caption, **each.values} for each in self.pictures
             ],
             "mean": {name: estimate.as_dict() for name, estimate in self.means().items()},
+            **({"distances": self.distances} if self.distances else {}),
         }
 
 
@@ -121,14 +139,17 @@ def score_pictures(folder: Path, settings: ScoreSettings) -> Scores:
         UserError: If no measure is chosen, if a picture, a caption, a reference or the weights of a measure are
             missing, or if the judge knows neither object nor place of any caption.
     """
-    if not (settings.clip or settings.judge or settings.lpips):
-        raise UserError("nothing to score with: give --clip FOLDER, --judge or --lpips NET with --references")
-    if (settings.lpips is None) != (settings.references is None):
+    if not (settings.clip or settings.judge or settings.lpips or settings.features):
         raise UserError(
-            "LPIPS compares pictures with references: give both --lpips NET and --references FOLDER"
+            "nothing to score with: give --clip FOLDER, --judge, or --lpips NET or --features NET with --references"
+        )
+    if (settings.lpips is None and settings.features is None) != (settings.references is None):
+        raise UserError(
+            "LPIPS, FID and KID compare pictures with references: give --lpips NET or --features NET, and "
+            "--references FOLDER"
         )
     pictures = _pictures(folder)
-    references = _references(pictures, settings.references)
+    references = _references(pictures, settings.references if settings.lpips else None)
     images, captions = [each.image for each in pictures], [each.caption for each in pictures]
     columns: dict[str, Sequence[float | None]] = {}
     if settings.clip:
@@ -141,11 +162,15 @@ def score_pictures(folder: Path, settings: ScoreSettings) -> Scores:
         from fedaigc.metrics.perceptual import Lpips
 
         columns[LPIPS] = Lpips.load(settings.lpips).distances(images, references)
+    distances = {}
+    if settings.features and settings.references:
+        distances = _distances(images, settings.references, settings.features, settings.inception_weights)
     return Scores(
         tuple(
             PictureScores(each.file, each.caption, {name: column[i] for name, column in columns.items()})
             for i, each in enumerate(pictures)
-        )
+        ),
+        distances,
     )
 
 
@@ -202,6 +227,45 @@ def _references(pictures: "Sequence[CaptionedImage]", folder: Path | None) -> li
         if not (folder / each.file).is_file():
             raise UserError(f"no reference {folder / each.file}: every picture needs one of its name")
     return [read_picture(folder / each.file) for each in pictures]
+
+
+def _distances(
+    images: "list[Image.Image]", folder: Path, features: Literal["inception", "judge"], weights: Path | None
+) -> dict[str, float]:
+    """Frechet and kernel distance of all pictures to all references; the names say in which features."""
+    from fedaigc.device.home.images import CAPTIONS, read_picture
+    from fedaigc.metrics.distribution import frechet_distance, judge_features, kernel_distance
+
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give a folder of reference pictures")
+    skipped = (CAPTIONS, "metadata.jsonl")
+    files = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix != ".txt" and path.name not in skipped and not path.name.startswith(".")
+    ]
+    if len(files) != len(images):
+        raise UserError(
+            f"{len(images)} pictures and {len(files)} references in {folder}: FID and KID depend on the number, so "
+            "give equally many of both"
+        )
+    if len(images) < 2:
+        raise UserError("FID and KID compare sets: give at least two pictures")
+    if features == "inception":
+        from fedaigc.metrics.inception import InceptionFeatures
+
+        network: Any = InceptionFeatures.load(weights)
+        names = ("fid", "kid")
+    else:
+        from functools import partial
+
+        from fedaigc.metrics.judge import Judge
+
+        network = partial(judge_features, Judge.load())
+        names = ("frechet_distance_judge", "kid_judge")
+    both = (network([read_picture(path) for path in files]).double(), network(images).double())
+    found = (frechet_distance(*both, min_images=2), kernel_distance(*both, min_images=2))
+    return dict(zip(names, found, strict=True))
 
 
 def _judged(pictures: "Sequence[CaptionedImage]") -> dict[str, list[float | None]]:

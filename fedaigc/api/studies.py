@@ -1,15 +1,18 @@
 """Comparisons of strategies over seeds and partitions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedaigc.api.own_data import Data, data_section
 from fedaigc.api.strategies import Strategy, named_strategy
 from fedaigc.errors import UserError
 from fedaigc.strategy.sources import is_file
 from fedaigc.study.command import compare as run_study
 from fedaigc.study.design.config import StudyConfig
+from fedaigc.study.design.own_data import with_own_data
+from fedaigc.study.execute.measures import Features, Metric
 from fedaigc.study.results.summary import Mode
 from fedaigc.validation import validated
 
@@ -56,9 +59,13 @@ def compare(
     rounds: int = 10,
     workers: int = 2,
     tuning: dict[str, Any] | None = None,
+    data: Data | None = None,
+    partition: str | Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    features: str | Features | None = None,
     **settings: Any,
 ) -> Study:
-    """Compare strategies on simulated clients with images of Scenes, as `fedaigc compare` does.
+    """Compare strategies on simulated clients with images of Scenes or of your own, as `fedaigc compare` does.
 
     Runs that are recorded in `output` already are not repeated, so the call can be repeated after an interruption.
 
@@ -69,7 +76,18 @@ def compare(
         rounds: Rounds of a run.
         workers: Number of processes.
         tuning: Section `tuning` of a study; None: no strategy is tuned.
-        **settings: Further sections of a study: `clients`, `training`, `evaluation`, `model`, ...
+        data: Pictures of your own in place of Scenes: a folder with captions, a `datasets.Dataset` with the columns
+            image and caption or a folder of one, a folder of homes, a hub name in the local cache, or the section
+            `clients.data` of a study. A column or key "label" holds the labels, unless the section names another.
+        partition: How the pictures are divided over the clients: a kind ("iid", "dirichlet", "pathological",
+            "natural"), or the settings of `PartitionSettings`. None: as in `clients`, by default at random. Homes
+            are clients as they are.
+        metrics: Measures of the pictures that every run draws after its last round, by name: a function of a list of
+            pictures and a list of prompts that returns a number, or one for each picture. They need
+            `evaluation={"gallery": 64}`. A function whose source changes is computed again.
+        features: Features of these pictures for the Frechet distance and KID to real ones: "inception" for FID and
+            KID proper, or a function of a list of pictures to an array [n, d].
+        **settings: Further sections of a study: `clients={"number": 8}`, `training`, `evaluation`, `model`, ...
 
     Raises:
         UserError: If a setting is wrong, or a run failed.
@@ -85,24 +103,55 @@ def compare(
             row["label"] += f", {', '.join(f'{key} {value}' for key, value in row['options'].items())}"
     if not rows:
         raise UserError("no strategies: give at least one")
+    evaluation = dict(settings.get("evaluation", {}))
+    if metrics or callable(features):
+        evaluation["keep_pictures"] = True
+    if isinstance(features, str):
+        evaluation["features"] = features
+    sections = {
+        **settings,
+        "clients": _clients(settings.get("clients", {}), data, partition, target),
+        "evaluation": evaluation,
+    }
     config = validated(
         StudyConfig,
-        {
-            "name": target.name,
-            "output": target.absolute(),
-            "seeds": list(range(seeds)) if isinstance(seeds, int) else list(seeds),
-            "workers": workers,
-            "tuning": tuning,
-            "reference": rows[0]["label"],
-            **settings,
-            "rounds": {"count": rounds, **settings.get("rounds", {})},
-            "strategies": rows,
-        },
+        with_own_data(
+            {
+                "name": target.name,
+                "output": target.absolute(),
+                "seeds": list(range(seeds)) if isinstance(seeds, int) else list(seeds),
+                "workers": workers,
+                "tuning": tuning,
+                "reference": rows[0]["label"],
+                **sections,
+                "rounds": {"count": rounds, **settings.get("rounds", {})},
+                "strategies": rows,
+            },
+            Path.cwd(),
+        ),
         "the study",
     )
-    if run_study(config) != 0:
+    own = features if callable(features) else None
+    if run_study(config, metrics=metrics, features=own) != 0:
         raise UserError(f"the study is not finished: see the messages above, and {target}")
     return Study(config)
+
+
+def _clients(
+    section: Mapping[str, Any], data: Data | None, partition: str | Mapping[str, Any] | None, target: Path
+) -> dict[str, Any]:
+    """Return the section `clients` of a study with own pictures and their partition."""
+    found = dict(section)
+    if data is not None:
+        if "data" in found:
+            raise UserError("the pictures are given twice: as data and in clients; give one of them")
+        found["data"] = data_section(data, target / "work" / "own-data")
+    if partition is not None:
+        if "partitions" in found:
+            raise UserError("the partition is given twice: as partition and in clients; give one of them")
+        settings = {"kind": partition} if isinstance(partition, str) else dict(partition)
+        found["partitions"] = {str(settings.get("kind", "style")): settings}
+    return found
 
 
 def _label(strategy: Strategy) -> str:

@@ -24,6 +24,7 @@ from fedaigc.cli.options import (
     TorchDevice,
     Verbose,
 )
+from fedaigc.cli.partition import partition
 from fedaigc.cli.records import records_app
 from fedaigc.cli.score import score
 from fedaigc.cli.server import keys_app, server_app
@@ -43,6 +44,7 @@ app.add_typer(device_app, name="device")
 app.command()(disclose)
 app.add_typer(lora_app, name="lora")
 app.add_typer(records_app, name="records")
+app.command()(partition)
 app.command()(score)
 app.add_typer(server_app, name="server")
 app.add_typer(keys_app, name="keys")
@@ -309,7 +311,11 @@ def scenes(
     from fedaigc.validation import validated
 
     given = {"column": column, "alpha": alpha, "classes_per_client": classes}
-    read = {"dirichlet": ("column", "alpha"), "pathological": ("column", "classes_per_client")}
+    read = {
+        "dirichlet": ("column", "alpha"),
+        "pathological": ("column", "classes_per_client"),
+        "natural": ("column",),
+    }
     settings = validated(
         PartitionSettings,
         {"kind": partition, **{name: given[name] for name in read.get(partition, ())}},

@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from fedaigc.score import Scores
 
 
+class Features(StrEnum):
+    """The networks in whose features sets of pictures are compared."""
+
+    INCEPTION = "inception"
+    JUDGE = "judge"
+
+
 class Backbone(StrEnum):
     """The networks whose features LPIPS compares."""
 
@@ -40,8 +47,21 @@ def score(
         Backbone | None,
         typer.Option(help="LPIPS to the references, with this network. Needs fedaigc[perceptual]."),
     ] = None,
+    features: Annotated[
+        Features | None,
+        typer.Option(
+            help="Distances to the references as a set. inception: FID and KID; needs torch-fidelity and its weights. "
+            "judge: the same in the features of the shipped judge, for Scenes alone, and no FID."
+        ),
+    ] = None,
+    inception_weights: Annotated[
+        Path | None, typer.Option(help="File of Inception's weights. Default: the one in torch's hub folder.")
+    ] = None,
     references: Annotated[
-        Path | None, typer.Option(help="Folder with a reference picture of each name.")
+        Path | None,
+        typer.Option(
+            help="Folder of reference pictures: for LPIPS one of each name, for --features as many as pictures."
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write them there as well, as .csv or .json.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output file.")] = False,
@@ -52,7 +72,15 @@ def score(
     if output is not None:
         check_output(output, exist_ok=force)
     found = score_pictures(
-        images, ScoreSettings(clip, judge, None if lpips is None else lpips.value, references)
+        images,
+        ScoreSettings(
+            clip=clip,
+            judge=judge,
+            lpips=None if lpips is None else lpips.value,
+            references=references,
+            features=None if features is None else features.value,
+            inception_weights=inception_weights,
+        ),
     )
     _show(found)
     if output is not None:
@@ -64,6 +92,8 @@ def _show(scores: "Scores") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from fedaigc.metrics.distribution import MIN_IMAGES
 
     table = Table()
     for header in ("file", "caption"):
@@ -80,4 +110,8 @@ def _show(scores: "Scores") -> None:
         cells = (means.get(name) for name in scores.measures)
         shown = ("" if it is None else f"{it.mean:.3f} [{it.low:.3f}, {it.high:.3f}]" for it in cells)
         table.add_row("mean [95 %]", f"{len(scores.pictures)} pictures", *map(Text, shown))
-    Console().print(table)
+    if scores.measures:
+        Console().print(table)
+    for name, value in scores.distances.items():
+        few = ", too few to be relied on" if len(scores.pictures) < MIN_IMAGES else ""
+        typer.echo(f"{name.replace('_', ' ')}: {value:.6g} ({len(scores.pictures)} pictures{few})")

@@ -2,5 +2,5 @@
 
 from typing import Literal
 
-Kind = Literal["style", "object", "dirichlet", "pathological", "iid"]
+Kind = Literal["style", "object", "dirichlet", "pathological", "natural", "iid"]
 Label = Literal["object", "relation", "place", "style"]

@@ -24,11 +24,11 @@ RowNumbers = Int[np.ndarray, "_"]
 SizeSkew = Literal["equal", "linear", "square", "exponential"]
 # the kinds that read a setting. For other kinds it must keep its default, so that it is not silently ignored
 READ_BY: dict[str, tuple[Kind, ...]] = {
-    "column": ("dirichlet", "pathological"),
+    "column": ("dirichlet", "pathological", "natural"),
     "alpha": ("dirichlet",),
     "min_size": ("dirichlet",),
     "classes_per_client": ("pathological",),
-    "size_skew": ("style", "object", "iid"),
+    "size_skew": ("style", "object", "natural", "iid"),
 }
 DRAWS = 10  # flwr-datasets draws a Dirichlet partition this many times before it gives up
 
@@ -39,16 +39,17 @@ class PartitionSettings(BaseModel):
     Attributes:
         kind: "style" and "object" keep the rows of one natural id together. If there are more ids than
             clients, a client has several. If there are more clients than ids, several clients share one.
+            "natural" does the same with the values of any `column`.
             "iid" draws rows at random. "dirichlet" draws the clients' shares of each class in `column` from
             Dir(alpha), and repeats this until each client has `min_size` rows [Yurochkin19]. "pathological"
             gives each client `classes_per_client` classes of `column` [Li22].
-        column: Column of the classes for "dirichlet" and "pathological".
+        column: Column of the classes for "dirichlet" and "pathological", and of the ids for "natural".
         alpha: Concentration for "dirichlet". The smaller alpha, the fewer classes a client has.
         min_size: The smallest number of rows of a client for "dirichlet".
         classes_per_client: Number of classes of a client for "pathological".
-        size_skew: Sizes proportional to 1 ("equal"), k, k^2 or e^k for client k = 1, 2, ... For "style" and
-            "object" this applies among the clients that share an id. The sizes of the other kinds follow from
-            their classes.
+        size_skew: Sizes proportional to 1 ("equal"), k, k^2 or e^k for client k = 1, 2, ... For "style",
+            "object" and "natural" this applies among the clients that share an id. The sizes of the other kinds
+            follow from their classes.
 
     References:
         [Yurochkin19] "Bayesian Nonparametric Federated Learning of Neural Networks", arXiv:1905.12022.
@@ -74,6 +75,20 @@ class PartitionSettings(BaseModel):
                     f"leave it out, or choose the kind {' or '.join(map(repr, kinds))}"
                 )
         return self
+
+    @property
+    def id_column(self) -> str | None:
+        """The column whose values stay together; None for a kind without one."""
+        if self.kind == "natural":
+            return self.column
+        return self.kind if self.kind in ("style", "object") else None
+
+    @property
+    def read_column(self) -> str | None:
+        """The column that the partition looks at; None if it draws rows at random."""
+        if self.kind == "iid":
+            return None
+        return self.id_column or self.column
 
 
 def partition(
@@ -107,14 +122,17 @@ def partition(
     elif settings.kind == "pathological":
         parts = _pathological(_labels(rows, settings.column), settings, num_clients, seed)
     else:
-        parts = _natural(_labels(rows, settings.kind), settings, num_clients, seed)
+        column = settings.id_column or ""
+        parts = _natural(_labels(rows, column), column, settings.size_skew, num_clients, seed)
     # check the guarantee of this module for any version of the partitioners
     if sorted(np.concatenate(parts)) != list(range(len(rows))) or not all(map(len, parts)):
         raise RuntimeError(f"{settings.kind} split {len(rows)} rows into {[len(part) for part in parts]}")
     return [rows.select(np.sort(part)) for part in parts]
 
 
-def _natural(labels: list[str], settings: PartitionSettings, num_clients: int, seed: int) -> list[RowNumbers]:
+def _natural(
+    labels: list[str], column: str, size_skew: SizeSkew, num_clients: int, seed: int
+) -> list[RowNumbers]:
     ids = sorted(set(labels))
     dealt = [ids[i] for i in numpy_rng(seed, "partition", "ids").permutation(len(ids))]
     if num_clients <= len(ids):
@@ -126,10 +144,10 @@ def _natural(labels: list[str], settings: PartitionSettings, num_clients: int, s
         own = np.array([row for row, label in enumerate(labels) if label == name])
         if len(own) < len(clients):
             raise UserError(
-                f"{settings.kind} {name!r} has {len(own)} rows for {len(clients)} clients: "
+                f"{column} {name!r} has {len(own)} rows for {len(clients)} clients: "
                 "give more rows or fewer clients"
             )
-        shares = _by_size(own, settings.size_skew, len(clients), derived_seed(seed, "partition", name))
+        shares = _by_size(own, size_skew, len(clients), derived_seed(seed, "partition", name))
         for client, share in zip(clients, shares, strict=True):
             parts[client] = share
     return parts

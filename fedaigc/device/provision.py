@@ -1,4 +1,4 @@
-"""Homes of simulated devices with images of Scenes: one style per client, or a partition of one pool."""
+"""Homes of simulated devices: images of Scenes by style or from one partitioned pool, or own pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from fedaigc.data.sprites import HELD_OUT_STYLES, STYLES
 from fedaigc.device.home.home import Home, home_of
 from fedaigc.device.home.images import ImageStore, read_rows
 from fedaigc.device.home.prompts import PromptQueue
+from fedaigc.device.pool import OwnData, Pool, read_pool
 from fedaigc.errors import UserError
 from fedaigc.rng import derived_seed
 
@@ -99,8 +100,56 @@ def provision_pool(
     return [len(part) for part in parts]
 
 
-def _new_home(homes: Path, client: int, seed: int) -> Home:
+def provision_own(
+    homes: Path, data: OwnData, settings: PartitionSettings, num_clients: int, seed: int
+) -> list[dict[str, int]]:
+    """Partition own pictures over new homes under `homes`.
+
+    Args:
+        homes: Folder of the new homes.
+        data: The pictures.
+        settings: How they are partitioned. A kind that reads a column reads the labels, unless it names another.
+        num_clients: Number of homes.
+        seed: Seed of the partition, and of the devices' own random streams.
+
+    Returns:
+        For each client the number of its pictures by label; without labels, by "".
+
+    Raises:
+        UserError: If the pictures cannot be read or partitioned in this way, or a home already exists.
+    """
+    pool, parts, column = _own_parts(data, settings, num_clients, seed)
+    for client in range(num_clients):
+        _check_new(homes, client)
+    pool.check()
+    for client, part in enumerate(parts):
+        ImageStore(_new_home(homes, client, seed)).add(pool.picture(row) for row in part)
+    return pool.counts(parts, column)
+
+
+def own_counts(
+    data: OwnData, settings: PartitionSettings, num_clients: int, seed: int
+) -> list[dict[str, int]]:
+    """Return what `provision_own` returns for the same arguments, without creating homes."""
+    pool, parts, column = _own_parts(data, settings, num_clients, seed)
+    return pool.counts(parts, column)
+
+
+def _own_parts(
+    data: OwnData, settings: PartitionSettings, num_clients: int, seed: int
+) -> tuple[Pool, list[list[int]], str | None]:
+    pool = read_pool(data)
+    settled = pool.settled(settings)
+    parts = pool.divide(settled, num_clients, derived_seed(seed, "split"))
+    return pool, parts, pool.label_column or settled.read_column
+
+
+def _check_new(homes: Path, client: int) -> None:
     root = home_of(homes, client)
     if root.exists():
         raise UserError(f"{root} already exists: choose a new folder, or remove it")
-    return Home.open(root, derived_seed(seed, "device", client))
+
+
+def _new_home(homes: Path, client: int, seed: int) -> Home:
+    _check_new(homes, client)
+    return Home.open(home_of(homes, client), derived_seed(seed, "device", client))

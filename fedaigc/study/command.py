@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from fedaigc.device.pool import read_pool
 from fedaigc.errors import UserError
 from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.storage.file_lock import locked
@@ -17,6 +18,7 @@ from fedaigc.study.design.planned_runs import Plan, Prepared, make_plan, prepare
 from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.display import Bars
 from fedaigc.study.execute.estimate import Measured, data_seconds, run_seconds, told
+from fedaigc.study.execute.measures import Features, Measure, Metric, measure_runs, study_measures
 from fedaigc.study.execute.recompute import recompute
 from fedaigc.study.execute.scheduler import Outcome, end, run_all, start_worker
 from fedaigc.study.results.load import read_results
@@ -33,6 +35,8 @@ def compare(
     recompute_count: int = 0,
     recompute_seed: int = 0,
     verbose: bool = False,
+    metrics: Mapping[str, Metric] | None = None,
+    features: Features | None = None,
 ) -> int:
     """Run the part of a study that is not recorded yet, and write its report.
 
@@ -44,6 +48,8 @@ def compare(
         recompute_count: Compute that number of recorded runs again and compare them, in place of new runs.
         recompute_seed: Seed of the draw of these runs.
         verbose: Print the log of each run that ends, and the size and the hash of its record.
+        metrics: Own measures of the pictures that runs draw; see `study_measures`.
+        features: Own features for the distances of these pictures to real ones.
 
     Returns:
         The exit status: 0 if everything is done; 1 if runs failed, which are recorded as failed, or if a
@@ -60,8 +66,11 @@ def compare(
         _list(console, plan, records)
         return 0
     if tables_only:
-        console.print(f"report: {_summarize(prepared)}")
+        console.print(f"report: {_summarize(prepared, [])}")
         return 0
+    # before hours of training: the weights of a network may be missing
+    measures = [] if estimate_only or recompute_count else study_measures(study, metrics, features)
+    _warn_of_repeated(console, study)
     with ExitStack() as held:
         if not estimate_only:
             busy = f"another process is running this study in {study.work}: wait for it, or stop it"
@@ -70,7 +79,7 @@ def compare(
             return recompute(console, prepared, plan, recompute_count, recompute_seed)
         left = [run for run in (*plan.runs, *plan.later) if not recorded(records, run)]
         if not left and not estimate_only:
-            console.print(f"all {len(plan.runs)} runs are recorded\nreport: {_summarize(prepared)}")
+            console.print(f"all {len(plan.runs)} runs are recorded\nreport: {_summarize(prepared, measures)}")
             return 0
         measured = _measure(study, plan)
         seconds = {run.hash: run_seconds(run, measured, personal=_personal(run)) for run in left}
@@ -87,17 +96,19 @@ def compare(
                 return now.runs
 
             outcome = run_all(study, planned, bars, verbose=verbose)
-        return _end(console, prepared, outcome, time.monotonic() - began)
+        return _end(console, prepared, outcome, time.monotonic() - began, measures)
 
 
-def _end(console: Console, prepared: Prepared, outcome: Outcome, seconds: float) -> int:
+def _end(
+    console: Console, prepared: Prepared, outcome: Outcome, seconds: float, measures: list[Measure]
+) -> int:
     console.print(f"{outcome.finished} runs done in {told(seconds)}")
     if outcome.stopped:
         console.print(
             "stopped: run the same command again to continue; interrupted runs resume after their last complete round"
         )
         return 130
-    console.print(f"report: {_summarize(prepared)}")
+    console.print(f"report: {_summarize(prepared, measures)}")
     if outcome.failed:
         console.print(f"{len(outcome.failed)} runs failed; run the same command again to retry them:")
         for name, error in outcome.failed.items():
@@ -106,8 +117,20 @@ def _end(console: Console, prepared: Prepared, outcome: Outcome, seconds: float)
     return 0
 
 
-def _summarize(prepared: Prepared) -> Path:
+def _summarize(prepared: Prepared, measures: list[Measure]) -> Path:
+    if measures:
+        records = by_hash(read_records(prepared.study.records_folder))
+        measure_runs(prepared, make_plan(prepared, records), records, measures)
     return write_report(prepared.study, read_results(prepared))
+
+
+def _warn_of_repeated(console: Console, study: StudyConfig) -> None:
+    repeated = read_pool(study.clients.data).repeated() if study.clients.data is not None else []
+    if repeated:
+        console.print(
+            f"[yellow]warning:[/yellow] {len(repeated)} pictures equal another one, e.g. {repeated[0]}: the same "
+            "picture can be in training and test"
+        )
 
 
 def _list(console: Console, plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from fedaigc.data.scenes import draw_scenes
 from fedaigc.device.home.gallery import Finished, Gallery
 from fedaigc.device.home.home import Home
 from fedaigc.errors import UserError
+from fedaigc.metrics.distribution import kernel_distance
 from fedaigc.metrics.judge import Judge
 from fedaigc.metrics.perceptual import ClipScore
 from tests.metrics.small_clip import save_small_clip
@@ -133,13 +134,18 @@ def test_the_gallery_of_a_device_is_scored_by_its_prompts(tmp_path: Path) -> Non
 def test_what_is_missing_is_named(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "--clip FOLDER, --judge or --lpips" in refused(pictures)
+    assert "--clip FOLDER, --judge, or --lpips" in refused(pictures)
     assert "nowhere" in refused(tmp_path / "nowhere", "--judge")
     assert "no pictures" in refused(empty, "--judge")
     assert "gallery" in refused(Home.open(tmp_path / "home").root, "--judge")
     assert str(empty) in refused(pictures, "--clip", empty)
     assert "--references" in refused(pictures, "--lpips", "alex")
     assert "--lpips" in refused(pictures, "--judge", "--references", empty)
+    assert "--references" in refused(pictures, "--features", "judge")
+    few = ("--features", "judge", "--references", empty)
+    assert "4 pictures and 0 references" in refused(pictures, *few)
+    weights = ("--features", "inception", "--inception-weights", empty / "none.pth")
+    assert "none.pth: download it from" in refused(pictures, *weights, "--references", pictures)
     assert str(empty / "0.png") in refused(pictures, "--lpips", "alex", "--references", empty)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(empty))
     lacking = "omit LPIPS" if find_spec("torchvision") else "fedaigc[perceptual]"
@@ -150,3 +156,29 @@ def test_what_is_missing_is_named(pictures: Path, tmp_path: Path, monkeypatch: p
     for number in range(4):
         (pictures / f"{number}.txt").write_text("freedom")
     assert "'freedom'" in refused(pictures, "--judge")
+
+
+def test_distances_to_a_set_of_references_have_no_name_of_theirs(pictures: Path, tmp_path: Path) -> None:
+    """Equal sets are at no Frechet distance, and in the judge's features it is no FID."""
+    output = tmp_path / "scores.csv"
+    same = command(pictures, "--features", "judge", "--references", pictures, "--output", output)
+    assert same.exit_code == 0, same.exception
+    with output.open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[-1]["file"] == "all pictures"
+    assert float(rows[-1]["frechet_distance_judge"]) == pytest.approx(0.0, abs=1e-6)
+    assert "4 pictures, too few" in same.stdout
+    assert "fid" not in same.stdout
+
+    others = tmp_path / "others"
+    others.mkdir()
+    for number, (_, image) in enumerate(draw_scenes(4, seed=9)):
+        image.save(others / f"other-{number}.png")
+    far = tmp_path / "scores.json"
+    options = ("--features", "judge", "--references", others, "--judge", "--output", far)
+    assert command(pictures, *options).exit_code == 0
+    found = json.loads(far.read_text())
+    both = [Judge.load().features(images_of(folder)).double() for folder in (others, pictures)]
+    assert found["distances"]["kid_judge"] == pytest.approx(kernel_distance(*both, min_images=2))
+    assert found["distances"]["frechet_distance_judge"] > 1.0
+    assert found["mean"]["object_probability"]["n"] == 3

@@ -20,6 +20,7 @@ KINDS: list[dict[str, Any]] = [
     {"kind": "style"},
     {"kind": "style", "size_skew": "linear"},
     {"kind": "object"},
+    {"kind": "natural", "column": "style", "size_skew": "linear"},
     {"kind": "iid"},
     {"kind": "iid", "size_skew": "square"},
     {"kind": "dirichlet", "alpha": 0.3},

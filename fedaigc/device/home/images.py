@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,25 @@ class CaptionedImage:
     file: str = ""
 
 
-class _Listed(BaseModel):
-    """A line of a folder's list; numbers are read as text."""
+@dataclass(frozen=True)
+class ListedImage:
+    """An image file that was not read yet, and its caption.
 
-    model_config = ConfigDict(coerce_numbers_to_str=True)
+    Attributes:
+        path: The file.
+        caption: Its caption.
+        columns: What else the folder's list says about it, by key.
+    """
+
+    path: Path
+    caption: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Listed(BaseModel):
+    """A line of a folder's list; numbers are read as text, and further keys are kept."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True, extra="allow")
 
     file: str = Field(validation_alias=AliasChoices("file", "file_name"))
     caption: str = Field(validation_alias=AliasChoices("caption", "text"))
@@ -101,6 +116,10 @@ class ImageStore:
         """Return every image, in the order in which they were added."""
         return list(self._each())
 
+    def listed(self) -> list[ListedImage]:
+        """Return the file and the caption of every image, in the order in which they were added."""
+        return [ListedImage(self._home.images / entry.file, entry.caption) for entry in self._entries()]
+
     def digest(self) -> str:
         """Return a fingerprint of images and captions, which names the cached latents.
 
@@ -139,25 +158,38 @@ def read_folder(folder: Path) -> list[CaptionedImage]:
         UserError: If the folder is missing or empty, a file is not an image, or an image or a caption has no
             counterpart. The message names the file.
     """
+    return [
+        CaptionedImage(read_picture(each.path), each.caption, each.path.name) for each in list_folder(folder)
+    ]
+
+
+def list_folder(folder: Path) -> list[ListedImage]:
+    """Return the image files of a folder with their captions, as `read_folder`, without reading the images.
+
+    Further keys of a line, such as "label", become columns.
+
+    Raises:
+        UserError: As `read_folder`, but an image with a caption may be damaged.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give a folder of pictures with captions")
     captions = _listed_captions(folder)
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     sidecars = {path.stem: path for path in files if path.suffix == ".txt"}
-    found: list[CaptionedImage] = []
+    found: list[ListedImage] = []
     for path in files:
         if path.suffix == ".txt" or path.name in (CAPTIONS, "metadata.jsonl"):
             continue
-        image = read_picture(path)
         sidecar = sidecars.pop(path.stem, None)
-        caption = captions.pop(path.name, None)
-        if caption is None and sidecar is not None:
-            caption = _text(sidecar)
+        listed = captions.pop(path.name, None)
+        caption = listed.caption if listed is not None else _text(sidecar) if sidecar is not None else None
         if caption is None:
+            read_picture(path)  # a file that is no picture needs no caption
             raise UserError(
                 f"{path} has no caption: add a line to {CAPTIONS} or write {path.stem}.txt beside it"
             )
-        found.append(CaptionedImage(image, _checked_caption(caption, path), path.name))
+        columns = dict(listed.model_extra or {}) if listed is not None else {}
+        found.append(ListedImage(path, checked_caption(caption, path), columns))
     orphans = [str(path) for path in sidecars.values()] + [
         f"{folder / name} in {CAPTIONS}" for name in captions
     ]
@@ -191,20 +223,26 @@ def read_rows(
             raise UserError(
                 f"column {image!r} of row {number} holds {type(row[image]).__name__}, not a picture"
             )
-        yield CaptionedImage(row[image].convert("RGB"), _checked_caption(str(row[caption]), f"row {number}"))
+        yield CaptionedImage(row[image].convert("RGB"), checked_caption(str(row[caption]), f"row {number}"))
 
 
-def read_picture(path: Path) -> Image.Image:
+def read_picture(source: Path | io.BytesIO, name: str = "") -> Image.Image:
     """Return the image in RGB, upright.
+
+    Args:
+        source: Its file, or the content of one.
+        name: What to call it in an error message; default: the path.
 
     Raises:
         UserError: If the file is not an image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise UserError(f"{path} is not a picture: remove it from the folder, or convert it to PNG") from None
+        raise UserError(
+            f"{name or source} is not a picture: remove it from the folder, or convert it to PNG"
+        ) from None
 
 
 def _content(picture: CaptionedImage) -> bytes:
@@ -214,16 +252,21 @@ def _content(picture: CaptionedImage) -> bytes:
     return hashlib.sha256(head + image.tobytes()).digest()
 
 
-def _checked_caption(caption: str, where: Path | str) -> str:
+def checked_caption(caption: str, where: Path | str) -> str:
+    """Return a caption as a prompt of the same text; see `checked_prompt`.
+
+    Raises:
+        UserError: If it is refused; the message says `where` it stands.
+    """
     try:
         return checked_prompt(caption)
     except UserError as error:
         raise UserError(f"the caption of {where}: {error}") from None
 
 
-def _listed_captions(folder: Path) -> dict[str, str]:
-    """Return the captions by file name, from the folder's list if it has one."""
-    captions: dict[str, str] = {}
+def _listed_captions(folder: Path) -> dict[str, _Listed]:
+    """Return the lines by file name, from the folder's list if it has one."""
+    captions: dict[str, _Listed] = {}
     for path in (folder / CAPTIONS, folder / "metadata.jsonl"):
         if not path.exists():
             continue
@@ -236,7 +279,7 @@ def _listed_captions(folder: Path) -> dict[str, str]:
                 raise UserError(
                     f'{path}, line {number}: expected {{"file": "cat.png", "caption": "a cat on a sofa"}}'
                 ) from None
-            captions[entry.file] = entry.caption
+            captions[entry.file] = entry
     return captions
 
 

@@ -9,14 +9,16 @@ on are drawn.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fedaigc.data.partition import PartitionSettings, partition
 from fedaigc.data.scenes import Scene, combinations, render
 from fedaigc.errors import UserError
 from fedaigc.rng import derived_seed, numpy_rng
-from fedaigc.study.design.config import Section, StudyClients
+from fedaigc.study.design.config import StudyClients
+from fedaigc.study.design.own_data import OwnPictures, StudyOwnData, own_parts, settled
+from fedaigc.study.design.section import Section
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +36,8 @@ class DataSpec(Section):
         seed: Seed of the partition, not of a run.
         styles: Art styles in which images are drawn.
         partition: How the images are divided over the clients.
+        own: Own pictures in place of Scenes.
+        digest: Digest of the own pictures: with other pictures, it is another run.
     """
 
     number: int
@@ -42,26 +46,35 @@ class DataSpec(Section):
     seed: int
     styles: tuple[str, ...]
     partition: PartitionSettings
+    own: StudyOwnData | None = None
+    digest: str = ""
 
     @classmethod
     def of(cls, clients: StudyClients, settings: PartitionSettings) -> "DataSpec":
-        """Return the clients of a study under one of its partitions."""
+        """Return the clients of a study under one of its partitions.
+
+        Raises:
+            UserError: Own pictures cannot be read.
+        """
+        images, styles, own, digest = clients.images, clients.styles, clients.data, ""
+        if own is not None:
+            settings, digest, images = settled(own, settings)
+            styles = ()
         return cls(
             number=clients.number,
-            images=clients.images,
+            images=images,
             new=tuple(sorted(clients.new)),
             seed=clients.seed,
-            styles=clients.styles,
+            styles=styles,
             partition=settings,
+            own=own,
+            digest=digest,
         )
 
     @property
     def column(self) -> str | None:
         """The column that the partition looks at; None if it draws rows at random."""
-        kind = self.partition.kind
-        if kind == "iid":
-            return None
-        return kind if kind in ("style", "object") else self.partition.column
+        return self.partition.read_column
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,7 @@ class StudyClient:
         column: The column that the partition looks at; None for a random partition.
         keys: Value of that column for each of the client's images; empty strings for a random partition.
         styles: Art styles to draw from where the column is not the style.
+        own: Own pictures, in place of drawn ones.
     """
 
     index: int
@@ -81,6 +95,7 @@ class StudyClient:
     column: str | None
     keys: tuple[str, ...]
     styles: tuple[str, ...]
+    own: OwnPictures | None = field(default=None, compare=False)
 
     @property
     def num_images(self) -> int:
@@ -92,18 +107,27 @@ class StudyClient:
         return {key: self.keys.count(key) for key in sorted(set(self.keys))} if self.column else {}
 
     def pictures(self, seed: int) -> Iterator[dict[str, Any]]:
-        """Draw the images and captions of the client's home under a run's `seed`, exactly as many of each value."""
+        """Draw the images and captions of the client's home under a run's `seed`, exactly as many of each value.
+
+        Own pictures are the same under every seed.
+        """
+        if self.own is not None:
+            yield from self.own.rows(self.own.training)
+            return
         for i, key in enumerate(self.keys):
             yield self._drawn(key, numpy_rng(seed, "pictures", self.index, i))
 
     def fresh_pictures(self, count: int, seed: int, split: str) -> Iterator[dict[str, Any]]:
-        """Draw further images and captions of the same distribution.
+        """Draw further images and captions of the same distribution; of own pictures, as many as there are.
 
         Args:
             count: Number of images.
             seed: Seed of the stream.
             split: Name of the stream, e.g. "test".
         """
+        if self.own is not None:
+            yield from self.own.held_out(count, split)
+            return
         for i in range(count):
             random = numpy_rng(seed, split, self.index, i)
             yield self._drawn(self.keys[int(random.integers(len(self.keys)))], random)
@@ -123,10 +147,13 @@ def split_clients(data: DataSpec) -> list[StudyClient]:
     """Return the clients, in the order of their numbers; they depend on `data` alone.
 
     Raises:
-        UserError: Scenes do not have the column, or `data.partition` cannot be applied to the pool.
+        UserError: Scenes do not have the column, `data.partition` cannot be applied to the pool, or own pictures
+            have changed since the study began.
     """
     import datasets
 
+    if data.own is not None:
+        return _split_own(data, data.own)
     if data.column is not None and data.column not in _COLUMNS:
         raise UserError(f"scenes have no column {data.column!r}: expected one of {', '.join(_COLUMNS)}")
     triples = combinations(include_held_out=False)
@@ -151,9 +178,38 @@ def split_clients(data: DataSpec) -> list[StudyClient]:
     ]
 
 
+def _split_own(data: DataSpec, own: StudyOwnData) -> list[StudyClient]:
+    if settled(own, data.partition)[1] != data.digest:
+        raise UserError(f"the pictures of {own.source} have changed since the study began: run it again")
+    parts = own_parts(own, data.partition, data.number, data.seed)
+    return [
+        StudyClient(index, index in data.new, part.column, part.keys, (), part.pictures)
+        for index, part in enumerate(parts)
+    ]
+
+
 def participants(clients: Sequence[StudyClient]) -> list[StudyClient]:
     """Return the clients that train; their positions in this list are the client numbers of the federation."""
     return [client for client in clients if not client.new]
+
+
+def gallery_counts(clients: Sequence[StudyClient], size: int) -> dict[StudyClient, int]:
+    """Return the number of pictures of each client in a gallery: equal, as far as its test pictures last.
+
+    Raises:
+        UserError: Own pictures: there are fewer test pictures than the gallery has.
+    """
+    most = {client: size if client.own is None else len(client.own.test) for client in clients}
+    if sum(most.values()) < size:
+        raise UserError(
+            f"evaluation.gallery is {size}: the clients that train have {sum(most.values())} test pictures together, "
+            "whose captions are drawn; lower it, or raise clients.data.test_share"
+        )
+    counts = dict.fromkeys(clients, 0)
+    while (left := size - sum(counts.values())) > 0:
+        for client in [each for each in clients if counts[each] < most[each]][:left]:
+            counts[client] += 1
+    return counts
 
 
 def local_steps(study: StudyClients, client: StudyClient, batch_size: int, default: int) -> int:

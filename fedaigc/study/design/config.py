@@ -4,15 +4,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedaigc.data.partition import PartitionSettings
 from fedaigc.data.sprites import STYLES
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
-from fedaigc.federation.config.file_paths import place_model, place_paths, place_start, place_strategy
+from fedaigc.federation.config.file_paths import (
+    place_clip,
+    place_model,
+    place_paths,
+    place_start,
+    place_strategy,
+)
 from fedaigc.federation.config.run_config import AdapterSection, ModelSection, RoundsSection
 from fedaigc.strategy.sources import is_file
+from fedaigc.study.design.evaluation_section import EvaluationSection
+from fedaigc.study.design.own_data import StudyOwnData, place_own_data, with_own_data
+from fedaigc.study.design.section import Section
 from fedaigc.validation import read_toml, validated
 
 Value = bool | int | float | str
@@ -32,22 +41,18 @@ _EQUAL = (
 )
 
 
-class Section(BaseModel):
-    """A frozen table of the configuration file that rejects unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class StudyClients(Section):
     """The simulated clients: their number, the data that each one holds, and how much each one trains.
 
     Attributes:
         number: Number of all clients, including those in `new`.
-        images: Number of images in all homes together, divided over the clients by each entry of `partitions`.
+        images: Number of images of Scenes in all homes together, divided over the clients by each entry of
+            `partitions`.
         new: Clients that never train and are only evaluated.
         seed: Seed of the partition and of the evaluation images. It is the same for every seed of a run, so that
             a client is the same one under each.
         styles: Art styles in which images are drawn.
+        data: Own pictures in place of Scenes; see `study.design.own_data`.
         partitions: Named partition settings. A study runs all of them.
         ranks: Rank of the shared factors of each client, for the strategies with `mixed_ranks`.
         local_steps: Local steps of each client in a round.
@@ -60,7 +65,10 @@ class StudyClients(Section):
     new: tuple[Annotated[int, Field(ge=0)], ...] = ()
     seed: Seed = 0
     styles: tuple[str, ...] = STYLES
-    partitions: dict[PartitionName, PartitionSettings] = {"style": PartitionSettings()}
+    data: StudyOwnData | None = None
+    partitions: dict[PartitionName, PartitionSettings] = Field(
+        default_factory=lambda: {"style": PartitionSettings()}
+    )
     ranks: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     local_steps: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     local_epochs: Annotated[float, Field(gt=0)] | None = None
@@ -77,6 +85,9 @@ class StudyClients(Section):
             raise ValueError(f"new: expected different clients from 0 to {self.number - 1}, got {self.new}")
         if len(self.new) > self.number - 2:
             raise ValueError(f"{len(self.new)} of {self.number} clients are new: at least two must train")
+        for name in ("images", "styles"):
+            if self.data is not None and name in self.model_fields_set:
+                raise ValueError(f"{name} belongs to Scenes: leave it out with data of your own")
         unknown = sorted(set(self.styles) - set(STYLES))
         if not self.styles or not self.partitions:
             raise ValueError("styles and partitions: give at least one of each")
@@ -105,8 +116,8 @@ class StrategySection(Section):
 
     name: str
     label: Annotated[str, Field(min_length=1, max_length=60)] | None = None
-    options: dict[str, Value] = {}
-    settings: dict[str, Any] = {}
+    options: dict[str, Value] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
     tune: dict[str, Any] | None = None
     tuning_rounds: Annotated[int, Field(ge=1)] | None = None
     tuned_as: str | None = None
@@ -140,7 +151,7 @@ class TuningSection(Section):
 
     seeds: tuple[Seed, ...] = (1000,)
     trials: Annotated[int, Field(ge=2)] = 4
-    grid: dict[str, Any] = {"training.learning_rate": [3e-4, 1e-3, 3e-3, 1e-2]}
+    grid: dict[str, Any] = Field(default_factory=lambda: {"training.learning_rate": [3e-4, 1e-3, 3e-3, 1e-2]})
     rounds: Annotated[int, Field(ge=1)] | None = None
     extensions: Annotated[int, Field(ge=0)] = 1
 
@@ -148,30 +159,6 @@ class TuningSection(Section):
     @classmethod
     def _flat(cls, values: dict[str, Any]) -> dict[str, Any]:
         return checked_keys(values)
-
-
-class EvaluationSection(Section):
-    """The primary endpoint: denoising loss of the shared stage on fixed (image, timestep, noise) triples.
-
-    Attributes:
-        triples: Triples per client, over its `test_images` or, in trials, its `validation_images`.
-        test_images: Evaluation images per client: fresh ones of the client's own distribution, which no home
-            holds.
-        validation_images: The same for trials.
-        every: Rounds between two evaluations. The last round is always evaluated.
-        gallery: Images that a row draws after its last round, for comparison with as many real ones; 0 for none.
-            Numbers that are worth a table need 1000.
-        gallery_steps: Denoising steps of these images.
-        gallery_guidance: Guidance scale of these images.
-    """
-
-    triples: Annotated[int, Field(ge=1)] = 64
-    test_images: Annotated[int, Field(ge=1)] = 32
-    validation_images: Annotated[int, Field(ge=1)] = 16
-    every: Annotated[int, Field(ge=1)] = 4
-    gallery: Annotated[int, Field(ge=0)] = 0
-    gallery_steps: Annotated[int, Field(ge=1)] = 11
-    gallery_guidance: Annotated[float, Field(ge=0)] = 5.0
 
 
 class BaselinesSection(Section):
@@ -242,6 +229,13 @@ class StudyConfig(Section):
                 f"evaluation.gallery is {gallery}: expected 0, or at least one picture for each of the "
                 f"{trained} clients that train, and two in all"
             )
+        measured = self.evaluation.keep_pictures or self.evaluation.scorer != "none"
+        if not gallery and (measured or self.evaluation.features is not None):
+            raise ValueError("evaluation.gallery is 0: measures of pictures need some, such as gallery = 64")
+        if self.evaluation.features == "judge" and self.clients.data is not None:
+            raise ValueError(
+                'evaluation.features: the judge knows Scenes alone; use "inception" for own pictures'
+            )
         if self.rounds.clients is not None and self.rounds.clients > trained:
             raise ValueError(
                 f"rounds.clients is {self.rounds.clients}: expected at most {trained}, the clients that train"
@@ -285,6 +279,13 @@ class StudyConfig(Section):
         return self.output / "work"
 
     @property
+    def keeps_pictures(self) -> bool:
+        """Whether runs keep the pictures that they draw."""
+        told = self.evaluation
+        measured = told.keep_pictures or told.scorer != "none" or told.features == "inception"
+        return bool(told.gallery) and (measured or self.clients.data is not None)
+
+    @property
     def tuned_shorter(self) -> list[str]:
         """Rows whose trials have fewer rounds than the reported runs and may choose values that win early."""
         if self.tuning is None:
@@ -306,13 +307,18 @@ def read_study(path: Path, changes: Sequence[str] = ()) -> StudyConfig:
     Raises:
         UserError: The file cannot be read, or its content is not valid.
     """
-    return validated(StudyConfig, read_toml(path, changes, StudyConfig, _place), str(path))
+    values = with_own_data(read_toml(path, changes, StudyConfig, _place))
+    return validated(StudyConfig, values, str(path))
 
 
 def _place(values: dict[str, Any], folder: Path) -> None:
     place_paths(values, ("output", "records"), folder)
     place_model(values, folder)
     place_start(values.get("adapter"), folder)
+    if isinstance(values.get("evaluation"), dict):
+        place_paths(values["evaluation"], ("inception_weights",), folder)
+        place_clip(values["evaluation"], folder)
+    place_own_data(values, folder)
     rows = values.get("strategies")
     for row in rows if isinstance(rows, list) else ():
         place_strategy(row, "name", folder)

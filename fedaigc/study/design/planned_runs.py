@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedaigc.device.pool import read_pool
 from fedaigc.errors import UserError
 from fedaigc.strategy.registry import load_strategy
-from fedaigc.study.design.clients import DataSpec, StudyClient, split_clients
+from fedaigc.study.design.clients import DataSpec, StudyClient, gallery_counts, participants, split_clients
 from fedaigc.study.design.config import StrategySection, StudyConfig, Value, grid_of
 from fedaigc.study.design.runs import RunSpec, base_run, personal_run, row_run
 from fedaigc.study.design.tuning import Choice, Point, choose
@@ -72,6 +73,10 @@ def prepare(study: StudyConfig) -> Prepared:
         name: split_clients(DataSpec.of(study.clients, settings))
         for name, settings in study.clients.partitions.items()
     }
+    if study.clients.data is not None:
+        read_pool(study.clients.data).check()
+        for own in clients.values():
+            gallery_counts(participants(own), study.evaluation.gallery)
     prepared = Prepared(study, clients)
     make_plan(prepared, {})  # builds, and so validates, every row's federation
     return prepared

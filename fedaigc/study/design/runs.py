@@ -13,13 +13,25 @@ from fedaigc.diffusion.adapters.lora_folder import lora_digest
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.strategy.sources import is_file
 from fedaigc.study.design.clients import DataSpec, StudyClient, local_steps, participants
-from fedaigc.study.design.config import Section, StrategySection, StudyConfig, Value
+from fedaigc.study.design.config import StrategySection, StudyConfig, Value
+from fedaigc.study.design.own_data import PLACES
+from fedaigc.study.design.section import Section
 from fedaigc.study.execute.provenance import code_of, model_fingerprint
 
 Kind = Literal["strategy", "base", "pooled", "local only", "personal"]
 Split = Literal["test", "validation"]
 # names, bookkeeping and storage of a run; all other fields decide its result
-_NAMES = {"study", "label", "partition", "purpose", "values", "tuning", "work_units", "keep_work"}
+_NAMES = {
+    "study",
+    "label",
+    "partition",
+    "purpose",
+    "values",
+    "tuning",
+    "work_units",
+    "keep_work",
+    "keep_pictures",
+}
 _PATHS = {"homes", "output", "name", "backend", "workers", "resume", "generation"}
 # with a single client, the mean is that client's own update
 _BASELINE_RULES = {"pooled": "fedit", "local only": "local_only"}
@@ -36,6 +48,7 @@ class EvaluationSpec(Section):
         gallery: Images that the run draws after the last round; 0 for none.
         gallery_steps: Denoising steps of these images.
         gallery_guidance: Guidance scale of these images.
+        validation_images: Validation images per client that a reported run is evaluated on as well; 0 for none.
     """
 
     split: Split
@@ -45,6 +58,7 @@ class EvaluationSpec(Section):
     gallery: int = 0
     gallery_steps: int = 0
     gallery_guidance: float = 0.0
+    validation_images: int = 0
 
 
 class RunSpec(Section):
@@ -66,6 +80,7 @@ class RunSpec(Section):
         tuning: How the values were chosen, for the record.
         work_units: Local steps times their cost, for the time estimate.
         keep_work: Whether to keep homes and checkpoints when the run is done.
+        keep_pictures: Whether to keep the pictures of the gallery, for measures that are computed from them.
     """
 
     study: str
@@ -83,6 +98,7 @@ class RunSpec(Section):
     tuning: dict[str, Any] | None = None
     work_units: float = 0.0
     keep_work: bool = False
+    keep_pictures: bool = False
 
     @property
     def hash(self) -> str:
@@ -90,6 +106,10 @@ class RunSpec(Section):
         # defaults are left out, so that a key that a later version adds does not invalidate all records
         values = self.model_dump(mode="json", exclude=_NAMES, exclude_defaults=True)
         values["federation"] = self._deciding()
+        if self.data.own is not None:
+            # own pictures count by their digest, not by the location of their files
+            for name in PLACES:
+                values["data"]["own"].pop(name, None)
         if self.kind in ("base", "personal"):
             values["code"] = {"epoch": self.code["epoch"]}  # independent of the rule
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
@@ -151,7 +171,8 @@ def personal_run(study: StudyConfig, partition: str, clients: list[StudyClient],
     federation = _federation(study, {}, participants(clients))
     federation["training"]["personal_steps"] = study.training.personal_steps
     units = len(participants(clients)) * study.training.personal_steps * study.rounds.count
-    evaluation = _evaluation(study, "test", rounds=(study.rounds.count,)).model_copy(update={"gallery": 0})
+    evaluation = _evaluation(study, "test", rounds=(study.rounds.count,))
+    evaluation = evaluation.model_copy(update={"gallery": 0, "validation_images": 0})
     return _spec(study, "personal", "personal", partition, seed, federation, evaluation, work_units=units)
 
 
@@ -245,6 +266,7 @@ def _spec(
         tuning=tuning,
         work_units=work_units,
         keep_work=study.keep_work,
+        keep_pictures=study.keeps_pictures,
     )
 
 
@@ -252,6 +274,8 @@ def _evaluation(study: StudyConfig, split: Split, rounds: tuple[int, ...]) -> Ev
     section = study.evaluation
     images = section.test_images if split == "test" else section.validation_images
     spec = EvaluationSpec(split=split, triples=section.triples, images=images, rounds=rounds)
+    if split == "test" and study.clients.data is not None:
+        spec = spec.model_copy(update={"validation_images": section.validation_images})
     if split != "test" or not section.gallery:
         return spec
     drawn = {name: getattr(section, name) for name in ("gallery", "gallery_steps", "gallery_guidance")}

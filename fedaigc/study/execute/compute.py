@@ -29,13 +29,16 @@ from fedaigc.strategy.fingerprint import strategy_code
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received, Rule
 from fedaigc.study.design.clients import StudyClient, participants, split_clients
-from fedaigc.study.design.runs import RunSpec
+from fedaigc.study.design.runs import RunSpec, Split
 from fedaigc.study.execute.evaluation import Evaluator
 from fedaigc.study.execute.homes import StudyData
+from fedaigc.study.execute.kept_pictures import keep_pictures
 from fedaigc.study.execute.picture_distance import Galleries
+from fedaigc.study.results.summary import Mode
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from PIL import Image
 
 Report = Callable[[str, float], None]
 
@@ -50,7 +53,7 @@ class Execution:
     """
 
     def __init__(self, run: RunSpec, work: Path, report: Report) -> None:
-        self._run, self._report = run, report
+        self._run, self._report, self._work = run, report, work
         self.folder = run_folder(work, run)
         self._config = prepared(run.config(self.folder))
         self._clients: Sequence[StudyClient] = split_clients(run.data)
@@ -70,11 +73,13 @@ class Execution:
         compute = {"base": self._base, "personal": self._personal}.get(self._run.kind, self._federated)
         return {"base": self._base_hash, "clients": self._told_clients(), **compute()}
 
-    def _evaluator(self, stage: Stage = Stage.SHARED) -> Evaluator:
+    def _evaluator(
+        self, stage: Stage = Stage.SHARED, split: Split | None = None, images: int | None = None
+    ) -> Evaluator:
         evaluation = self._run.evaluation
         return Evaluator(
             self._pipe,
-            self._data.pictures(evaluation.split, evaluation.images),
+            self._data.pictures(split or evaluation.split, images or evaluation.images),
             boundary_log_snr=self._boundary(),
             count=evaluation.triples,
             seed=self._run.data.seed,
@@ -89,11 +94,26 @@ class Execution:
         evaluator = self._evaluator()
         losses = [evaluator.shared_loss(None, client.index) for client in self._clients]
         evaluation: dict[str, Any] = {"round": 0, "collaborative": losses, "device": losses}
+        if (validator := self._validator()) is not None:
+            own = [validator.shared_loss(None, client.index) for client in self._clients]
+            evaluation["validation"] = {"collaborative": own, "device": own}
         if self._run.evaluation.gallery:
             galleries = self._galleries()
-            found = galleries.distances(galleries.draw(lambda client: None, self._in_gallery))
-            evaluation["gallery"] = {"collaborative": found, "device": found, "real": galleries.floor()}
+            drawn = galleries.draw(lambda client: None, self._in_gallery)
+            self._keep(galleries, {"collaborative": drawn})
+            if self._run.data.own is None:
+                found = galleries.distances(drawn)
+                evaluation["gallery"] = {"collaborative": found, "device": found, "real": galleries.floor()}
         return {"evaluations": [evaluation]}
+
+    def _validator(self) -> Evaluator | None:
+        """The evaluator of validation pictures; None where runs are not evaluated on them."""
+        count = self._run.evaluation.validation_images
+        return self._evaluator(split="validation", images=count) if count else None
+
+    def _keep(self, galleries: Galleries, drawn: Mapping[Mode, Sequence["Image.Image"]]) -> None:
+        if self._run.keep_pictures:
+            keep_pictures(self._work, self._run.id, drawn, galleries.captions())
 
     def _galleries(self) -> Galleries:
         return Galleries(
@@ -110,7 +130,7 @@ class Execution:
         self._report("gallery", share)
 
     def _federated(self) -> dict[str, Any]:
-        config, evaluator = self._config, self._evaluator()
+        config, evaluator, validator = self._config, self._evaluator(), self._validator()
         self._data.homes(config.homes)
         evaluations = []
         for number in self._run.evaluation.rounds:
@@ -120,7 +140,7 @@ class Execution:
                 upto = config.rounds.model_copy(update={"count": number})
                 run_in_process(config.model_copy(update={"rounds": upto}), self._in_round)
                 self._report(f"evaluation after round {number}", number / config.rounds.count)
-                found = self._evaluated(evaluator, number)
+                found = self._evaluated(evaluator, validator, number)
                 write_json(path, found)
             evaluations.append(found)
         record = read_record(config.output)
@@ -158,7 +178,7 @@ class Execution:
             found["bytes"] = {name: sum(done[name] for done in rounds) for name in ("up", "down")}
         return found
 
-    def _evaluated(self, evaluator: Evaluator, number: int) -> dict[str, Any]:
+    def _evaluated(self, evaluator: Evaluator, validator: Evaluator | None, number: int) -> dict[str, Any]:
         """The losses of both modes after a round, by client; None for a mode without a model."""
         config = self._config
         held = load_checkpoint(config)
@@ -167,7 +187,7 @@ class Execution:
         evaluator.forget()
         rule = server_rule(config)
         rule.load(held.rule_state)
-        states: dict[str, Callable[[StudyClient], SharedState]] = {}
+        states: dict[Mode, Callable[[StudyClient], SharedState]] = {}
         if rule.traits.edge and self._run.kind != "local only":
             states["collaborative"] = lambda client: held.shared
         differs = rule.traits.personal or _rounds_down(config) or not states
@@ -181,13 +201,21 @@ class Execution:
             with Board(config.output, enabled=True) as board:
                 board.add(number, {f"loss/{mode}": sum(v) / len(v) for mode, v in losses.items()})
         found: dict[str, Any] = {"round": number, **_both_modes(losses)}
+        if validator is not None:
+            validator.forget()
+            found["validation"] = _both_modes(
+                {
+                    mode: [validator.shared_loss(state(client), client.index) for client in self._clients]
+                    for mode, state in states.items()
+                }
+            )
         if self._run.evaluation.gallery and number == self._run.evaluation.rounds[-1]:
             galleries = self._galleries()
-            measured = {
-                mode: galleries.distances(galleries.draw(state, self._in_gallery))
-                for mode, state in states.items()
-            }
-            found["gallery"] = _both_modes(measured)
+            drawn = {mode: galleries.draw(state, self._in_gallery) for mode, state in states.items()}
+            self._keep(galleries, drawn)
+            if self._run.data.own is None:
+                measured = {mode: galleries.distances(images) for mode, images in drawn.items()}
+                found["gallery"] = _both_modes(measured)
         return found
 
     def _own(self, rule: Rule, shared: SharedState, client: StudyClient, number: int) -> SharedState:

@@ -89,18 +89,21 @@ def _gallery_seconds(run: RunSpec, pipe: Any, base_hash: str, trained: Any) -> f
 
     model = run.config(Path()).model
     few = run.evaluation.model_copy(update={"gallery": _IMAGES})
+    clients = split_clients(run.data)[:1]
+    if run.data.own is not None:  # whose test pictures may be fewer
+        few = few.model_copy(update={"gallery": min(_IMAGES, len(clients[0].own.test))})  # type: ignore[union-attr]
     galleries = Galleries(
         pipe,
         base_hash,
         model,
-        split_clients(run.data)[:1],
+        clients,
         few,
         boundary_log_snr=trained.boundary_log_snr,
         seed=0,
     )
     began = time.perf_counter()
-    galleries.draw(lambda client: trained)
-    return (time.perf_counter() - began) / _IMAGES
+    drawn = galleries.draw(lambda client: trained)
+    return (time.perf_counter() - began) / len(drawn)
 
 
 def run_seconds(run: RunSpec, measured: Measured, *, personal: bool = False) -> float:

@@ -52,7 +52,8 @@ class StudyData:
         base_hash: str,
     ) -> None:
         size = [model.height, model.width]
-        key = {"data": run.data.model_dump(mode="json"), "model": base_hash, "size": size}
+        data = run.data.model_dump(mode="json", exclude=None if run.data.own else {"own", "digest"})
+        key = {"data": data, "model": base_hash, "size": size}
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
         self._folder = work / "data" / name
         self._run, self._clients, self._model = run, clients, model

@@ -9,6 +9,7 @@ of the federation, and no message contains a feature.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from fedaigc.federation.config.run_config import ModelSection
 from fedaigc.metrics.distribution import frechet_distance, judge_features, kernel_distance, real_floor
 from fedaigc.metrics.judge import Judge
 from fedaigc.rng import derived_seed
-from fedaigc.study.design.clients import StudyClient
+from fedaigc.study.design.clients import StudyClient, gallery_counts
 from fedaigc.study.design.runs import EvaluationSpec
 
 if TYPE_CHECKING:
@@ -68,9 +69,19 @@ class Galleries:
             base_hash=base_hash,
             boundary_log_snr=boundary_log_snr,
         )
-        self._judge = Judge.load()
-        size, many = evaluation.gallery, len(clients)
-        self._counts = {client: size // many + (place < size % many) for place, client in enumerate(clients)}
+        self._counts = gallery_counts(clients, evaluation.gallery)
+
+    @cached_property
+    def _judge(self) -> Judge:
+        return Judge.load()
+
+    def captions(self) -> list[str]:
+        """Return the caption of each picture of a gallery."""
+        return [caption for client in self._counts for caption in self._captions_of(client)]
+
+    def _captions_of(self, client: StudyClient) -> list[str]:
+        rows = client.fresh_pictures(self._counts[client], self._seed, "gallery captions")
+        return [row["caption"] for row in rows]
 
     def draw(
         self,
@@ -86,8 +97,7 @@ class Galleries:
         images: list[Image.Image] = []
         for client, count in self._counts.items():
             put_adapters(self._pipe, states(client), None)
-            rows = client.fresh_pictures(count, self._seed, "gallery captions")
-            captions = [row["caption"] for row in rows]
+            captions = self._captions_of(client)
             for start in range(0, count, _BATCH):
                 batch = captions[start : start + _BATCH]
                 noise = derived_seed(self._seed, "gallery noise", client.index, start)

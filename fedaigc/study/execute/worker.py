@@ -75,6 +75,8 @@ def _run(job: dict[str, Any]) -> int:
             traceback.print_exc()
             diverged = isinstance(error, Diverged)
             text = _without_paths(str(error) or type(error).__name__, work)
+            if run.data.own is not None:
+                text = text.replace(run.data.own.source, Path(run.data.own.source).name)
             kind = "error" if isinstance(error, UserError) else type(error).__name__
             status = "diverged" if diverged else "failed"
             write_record(records, run, status, error=text, error_kind=kind, evaluations=[], clients=[])

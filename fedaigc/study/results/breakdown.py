@@ -36,13 +36,16 @@ def breakdown_table(
     base = results.row(reference)
     if len(seeds) < 2 or not _scored(base, seeds, mode):
         return None
+    # own pictures have no styles of Scenes
+    own = base.records[seeds[0]]["run"]["data"].get("own") is not None
+    names = [name for name in _WEIGHTS if not own or "styles" not in name]
     rows: list[tuple[Cell, ...]] = []
     for row in results.rows:
         if row.name == reference or not _scored(row, seeds, mode):
             continue
-        found = [difference(row, base, seeds, mode, name) for name in _WEIGHTS]
+        found = [difference(row, base, seeds, mode, name) for name in names]
         rows.append((row.name, *(NONE if each is None else each for each in found)))
-    columns = (Column("row"), *(Column(name, "right", _DIGITS) for name in _WEIGHTS))
+    columns = (Column("row"), *(Column(name, "right", _DIGITS) for name in names))
     return Table(columns, tuple(rows)) if rows else None
 
 

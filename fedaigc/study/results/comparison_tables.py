@@ -1,8 +1,9 @@
 """The tables of a comparison, as a reviewer asks for them: first the gate, then each mode separately."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from fedaigc.errors import UserError
 from fedaigc.metrics.intervals import Estimate
@@ -103,10 +104,11 @@ def compared(
 def mode_table(results: PartitionResults, seeds: Sequence[int], mode: Mode, reference: str) -> Table:
     """Return all rows in one mode: loss, differences to the reference, worst tenth, new clients, bytes, time.
 
-    If a row has noise of differential privacy, there is a column for epsilon.
+    If a row has noise of differential privacy, there is a column for epsilon; and one for each measure of pictures.
     """
     comparisons = compared(results, seeds, mode, reference)
-    noisy = has_noise(results, seeds)
+    noisy, measures = has_noise(results, seeds), measure_names(results, seeds)
+    validated = any("validation" in _last(row, seeds) for row in results.rows if row.complete(seeds))
     rows: list[tuple[Cell, ...]] = []
     for row in results.rows:
         if not row.complete(seeds):
@@ -126,6 +128,8 @@ def mode_table(results: PartitionResults, seeds: Sequence[int], mode: Mode, refe
                 _megabytes(row, seeds, "down"),
                 _seconds(row, seeds),
                 *((_epsilon(row, seeds),) if noisy else ()),
+                *((_validation(row, seeds, mode),) if validated else ()),
+                *(_measured(row, seeds, mode, name) for name in measures),
             )
         )
     columns = (
@@ -140,8 +144,52 @@ def mode_table(results: PartitionResults, seeds: Sequence[int], mode: Mode, refe
         Column("MB down", "right"),
         Column("seconds", "right"),
         *((Column("epsilon", "right"),) if noisy else ()),
+        *((Column("validation loss", "right", _DIGITS),) if validated else ()),
+        *(Column(name, "right", _DIGITS) for name in measures),
     )
     return Table(columns, tuple(rows))
+
+
+def measure_names(results: PartitionResults, seeds: Sequence[int]) -> list[str]:
+    """Return the measures of pictures in the records of these seeds."""
+    found: dict[str, None] = {}
+    for row in results.rows:
+        for seed in seeds if row.complete(seeds) else ():
+            for values in row.records[seed].get("measures", {}).values():
+                found |= dict.fromkeys(values)
+    return list(found)
+
+
+def _measured(row: RowResults, seeds: Sequence[int], mode: Mode, name: str) -> Cell:
+    """A measure over seeds; under one seed, or for the base, over pictures where it has a value for each."""
+    found = [row.records[seed].get("measures", {}).get(mode, {}).get(name) for seed in seeds]
+    values = [each for each in found if each is not None]
+    if len(values) < len(found):
+        return NONE
+    means = [each["mean"] for each in values]
+    if len(set(means)) > 1:
+        return over_seeds(means)
+    one = values[0]
+    if one["low"] is None or one["low"] == one["high"]:
+        return f"{one['mean']:.6g}"
+    return Estimate(one["mean"], one["low"], one["high"], one["n"])
+
+
+def _validation(row: RowResults, seeds: Sequence[int], mode: Mode) -> Cell:
+    means = []
+    for seed in seeds:
+        values = _last(row, [seed]).get("validation", {}).get(mode)
+        clients = row.records[seed]["clients"]
+        if not values:
+            return NONE
+        means.append(fmean(v for v, each in zip(values, clients, strict=True) if not each["new"]))
+    loss = over_seeds(means)
+    return f"{loss.mean:.{_DIGITS}f}" if loss.low == loss.high else loss
+
+
+def _last(row: RowResults, seeds: Sequence[int]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = row.records[seeds[0]]["evaluations"][-1]
+    return found
 
 
 def has_noise(results: PartitionResults, seeds: Sequence[int]) -> bool:

@@ -36,12 +36,15 @@ def write_record(folder: Path, run: RunSpec, status: str, **values: Any) -> None
         **commit(),
         "versions": versions(),
         "machine": machine(),
-        "run": run.model_dump(mode="json", exclude={"keep_work"}),
+        "run": run.model_dump(mode="json", exclude={"keep_work", "keep_pictures"}),
         **values,
     }
     name = record["run"]["federation"]["model"]
     if Path(name["name"]).is_dir():
         name["name"] = Path(name["name"]).name  # records must not reveal local paths
+    own = record["run"]["data"]["own"]
+    if own is not None:
+        own["source"] = Path(own["source"]).name
     write_json(folder / f"{run.id}.json", record)
 
 

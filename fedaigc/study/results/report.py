@@ -52,6 +52,14 @@ records. No amplification by sampling is counted, and neither is tuning, which s
 no epsilon holds, e.g. as the noise follows from a seed (`insecure_seed`), or as the clients clip.
 """
 
+_ABOUT_MEASURES = """\
+{names}: of {gallery} pictures after the last round, as many for each client that trains as far as its test pictures
+last, in {steps} steps under guidance {guidance:g}. Captions and noise are the same for all rows and seeds. Distances
+are to as many real test pictures. FID is biased upwards by the number of pictures, so it compares within this table
+only; KID is unbiased and may fall below zero. Brackets are 95 % intervals: over seeds, or under one seed and for the
+base over pictures, drawn by caption, where a measure has a value for each. None is corrected for several rows.{few}
+"""
+
 _SHORT_TRIALS = """\
 Tuned over fewer rounds than the {rounds} that are reported, which can choose values that win early: {rows}.
 """
@@ -89,6 +97,7 @@ def _partition_part(study: StudyConfig, result: PartitionResults, *, many: bool)
             table(f"{mode}{suffix}", found, f"{_MODE_TEXT[mode]}{many_seeds}")
             if result_tables.has_noise(result, chosen):
                 parts.append(_ABOUT_EPSILON)
+            parts += _about_measures(study, result_tables.measure_names(result, chosen))
             split = breakdown_table(result, chosen, mode, study.reference)
             title = f"Differences to {study.reference}, {mode}, by who is counted{many_seeds}"
             table(f"{mode}-breakdown{suffix}", split, title)
@@ -109,9 +118,21 @@ def _partition_part(study: StudyConfig, result: PartitionResults, *, many: bool)
     return parts
 
 
+def _about_measures(study: StudyConfig, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    told = study.evaluation
+    texts = {"gallery": told.gallery, "steps": told.gallery_steps, "guidance": told.gallery_guidance}
+    return [_ABOUT_MEASURES.format(names=", ".join(names), few=_few(told.gallery), **texts)]
+
+
+def _few(gallery: int) -> str:
+    return " They are too few for distances to be relied on." if gallery < MIN_IMAGES else ""
+
+
 def _about_galleries(study: StudyConfig) -> str:
     told = study.evaluation
-    few = " They are too few for numbers to be relied on." if told.gallery < MIN_IMAGES else ""
+    few = _few(told.gallery)
     return _ABOUT_GALLERIES.format(
         gallery=told.gallery, steps=told.gallery_steps, guidance=told.gallery_guidance, few=few
     )

@@ -1,0 +1,86 @@
+"""`fedaigc partition`: pictures of one's own, divided over homes of simulated devices."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedaigc.data.kinds import Kind
+
+_SHOWN = 8
+
+
+def partition(
+    homes: Annotated[Path, typer.Argument(help="Folder for the homes: 00, 01, ...")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of pictures with captions (captions.jsonl, metadata.jsonl, or cat.txt beside cat.png), folder "
+            "of `save_to_disk`, or hub name of a data set in the local cache."
+        ),
+    ],
+    clients: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 8,
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="iid: at random. dirichlet: unequal shares of each label. pathological: few labels a device. natural: "
+            "the pictures of one value of a column stay together."
+        ),
+    ] = "iid",
+    column: Annotated[
+        str | None, typer.Option(help="Column that the partition looks at. Default: the labels.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Of dirichlet: the smaller, the more unequal.")] = 0.5,
+    min_size: Annotated[int, typer.Option(min=1, help="Of dirichlet: fewest pictures a device.")] = 1,
+    classes: Annotated[int, typer.Option(min=1, help="Of pathological: labels a device.")] = 2,
+    label_column: Annotated[
+        str | None, typer.Option(help='Column of the labels. Default: "label", if there is one.')
+    ] = None,
+    image_column: str = "image",
+    caption_column: str = "caption",
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
+    seed: int = 0,
+) -> None:
+    """Divide pictures of your own over homes of simulated devices, and print who has what."""
+    from fedaigc.data.partition import PartitionSettings
+    from fedaigc.device.pool import OwnData
+    from fedaigc.device.provision import provision_own
+    from fedaigc.validation import validated
+
+    given = {"column": column, "alpha": alpha, "min_size": min_size, "classes_per_client": classes}
+    read = {
+        "dirichlet": ("column", "alpha", "min_size"),
+        "pathological": ("column", "classes_per_client"),
+        "natural": ("column",),
+    }
+    # without a column, the labels are read
+    chosen = {name: given[name] for name in read.get(kind, ()) if given[name] is not None}
+    settings = validated(PartitionSettings, {"kind": kind, **chosen}, "the partition")
+    own = OwnData(
+        source=data,
+        image_column=image_column,
+        caption_column=caption_column,
+        label_column=label_column,
+        split=split,
+    )
+    _show(provision_own(homes, own, settings, clients, seed), homes)
+
+
+def _show(counts: list[dict[str, int]], homes: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from fedaigc.device.home.home import home_of
+
+    labels = [label for label in counts[0] if label]
+    shown, rest = labels[:_SHOWN], labels[_SHOWN:]
+    table = Table()
+    table.add_column("home", overflow="fold")
+    for header in ("pictures", *shown, *([f"{len(rest)} more labels"] if rest else [])):
+        table.add_column(Text(header), justify="right")
+    for client, count in enumerate(counts):
+        cells = [sum(count.values()), *(count[label] for label in shown)]
+        cells += [sum(count[label] for label in rest)] if rest else []
+        table.add_row(str(home_of(homes, client)), *map(str, cells))
+    Console().print(table)
