@@ -77,7 +77,8 @@ def test_strategies_are_compared_on_own_pictures_with_own_measures(
     far = "own features colours"
     for column in ("loss", "validation loss", "brightness", f"Frechet distance in {far}", f"KID in {far}"):
         assert table.loc[["fedit", "ffa_lora"], column].astype(float).notna().all()
-    assert (table["brightness low"].astype(float) <= table["brightness"].astype(float)).all()
+    trained = table.loc[["fedit", "ffa_lora"]]
+    assert (trained["brightness low"].astype(float) < trained["brightness"].astype(float)).all()
 
     # the captions and the pictures are those of the test split, and stand beside the values
     records = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "study" / "records").iterdir()}
@@ -93,8 +94,7 @@ def test_strategies_are_compared_on_own_pictures_with_own_measures(
                 values = brightness(images, [line["caption"] for line in lines])
                 assert measured["brightness"]["mean"] == pytest.approx(np.mean(values))
                 assert measured["brightness"]["n"] == 6
-        trained = [client for client in record["clients"] if "steps" in client]
-        assert not trained or sum(client["images"] for client in trained) < 60 - 3 - 3
+        assert sum(client["images"] for client in record["clients"]) <= 60 - 3 * 2
         assert all(set(client["composition"]) <= set(LABELS) for client in record["clients"])
     base = next(record for name, record in records.items() if name.startswith("base"))
     losses = base["evaluations"][0]
@@ -111,7 +111,7 @@ def test_strategies_are_compared_on_own_pictures_with_own_measures(
     (gone / "collaborative" if (gone / "collaborative").is_dir() else gone / "device").rename(
         tmp_path / "away"
     )
-    with pytest.raises(fa.Error, match=f"no pictures of {gone.name}|pictures"):
+    with pytest.raises(fa.Error, match=f"no pictures of {gone.name}"):
         fa.compare(["fedit", "ffa_lora"], metrics={"third": lambda images, prompts: 1.0}, **settings)
 
 

@@ -10,12 +10,12 @@ import pytest
 from fedaigc.data.partition import PartitionSettings
 from fedaigc.errors import UserError
 from fedaigc.study.design.clients import DataSpec, StudyClient, gallery_counts, participants, split_clients
-from fedaigc.study.design.config import StudyClients, StudyConfig
+from fedaigc.study.design.config import StudyClients, StudyConfig, read_study
 from fedaigc.study.design.own_data import StudyOwnData
 from fedaigc.study.design.planned_runs import make_plan, prepare
 from fedaigc.study.design.runs import RunSpec
 from tests.own_pictures import LABELS, write_pictures
-from tests.study.conftest import MakeStudy
+from tests.study.conftest import MakeStudy, WriteStudy
 
 DIRICHLET = PartitionSettings(kind="dirichlet", alpha=1.0)
 
@@ -103,6 +103,17 @@ def test_pictures_captions_labels_and_splits_make_the_run_and_their_place_does_n
     shutil.copy(moved / "003.png", moved / "004.png")
     found.add(own_run(make_study, moved).hash)
     assert len(found) == 4
+
+
+def test_a_path_counts_from_the_study_s_folder_and_without_partitions_it_is_random(
+    write_study: WriteStudy, pictures: Path
+) -> None:
+    clients = {"images": None, "partitions": None, "data": {"source": "../pictures"}}
+    study = read_study(write_study(clients=clients))
+    assert study.clients.data is not None
+    assert Path(study.clients.data.source).resolve() == pictures
+    assert study.clients.partitions == {"iid": PartitionSettings(kind="iid")}
+    assert {run.partition for run in make_plan(prepare(study), {}).runs} == {"iid"}
 
 
 def test_pictures_that_change_while_a_study_runs_are_refused(pictures: Path) -> None:
