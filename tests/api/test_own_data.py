@@ -90,7 +90,7 @@ def test_strategies_are_compared_on_own_pictures_with_own_measures(
             folder = kept / name / mode
             if folder.is_dir():  # device runs what the edge runs otherwise
                 lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
-                images = [Image.open(folder / line["file"]) for line in lines]
+                images = [Image.open(folder / line["file"]).convert("RGB") for line in lines]
                 values = brightness(images, [line["caption"] for line in lines])
                 assert measured["brightness"]["mean"] == pytest.approx(np.mean(values))
                 assert measured["brightness"]["n"] == 6

@@ -34,7 +34,7 @@ from fedaigc.study.execute.evaluation import Evaluator
 from fedaigc.study.execute.homes import StudyData
 from fedaigc.study.execute.kept_pictures import keep_pictures
 from fedaigc.study.execute.picture_distance import Galleries
-from fedaigc.study.results.summary import Mode
+from fedaigc.study.results.summary import MODES, Mode
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -310,9 +310,9 @@ def clear(run: RunSpec, work: Path) -> None:
         shutil.rmtree(folder / "homes", ignore_errors=True)
 
 
-def _both_modes(found: Mapping[str, Any]) -> dict[str, Any]:
+def _both_modes(found: Mapping[Mode, Any]) -> dict[str, Any]:
     """Add the missing modes: None without any model, the edge's values for a device that runs the same model."""
-    return {name: found.get(name, found.get("collaborative")) for name in ("collaborative", "device")}
+    return {name: found.get(name, found.get("collaborative")) for name in MODES}
 
 
 def _rounds_down(config: FederationConfig) -> bool:
