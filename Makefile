@@ -16,13 +16,14 @@ PIP := $(BIN)/python -m pip
 # Python compiles what is imported, a part of what is installed: compiling all of it took as long as the rest
 INSTALL := $(PIP) install --quiet --no-compile --no-deps
 
-.PHONY: demo test coverage test-slow test-deployment docs docs-check install constraints lint types release-check clean help
+.PHONY: demo test coverage test-slow test-deployment docs docs-check pages install constraints lint types release-check clean help
 
 help:
 	@echo "make demo       install, then run the demo: report in runs/demo/report.html (under 4 minutes once installed)"
 	@echo "make test       install, then lint, format check, types and tests"
 	@echo "make docs-check  whether the pages say what the records of experiments say; part of the tests"
-	@echo "make docs       write the tables of the pages, and figures that differ, anew from the records"
+	@echo "make pages      write the tables of the pages, and figures that differ, anew from the records"
+	@echo "make docs       build the documentation site in site/; a broken link or reference is an error"
 	@echo "make coverage   the tests, and which lines of the package no test of this process runs"
 	@echo "make test-slow  the checks that take minutes each"
 	@echo "make constraints  write anew which versions are installed, and their hashes"
@@ -72,8 +73,12 @@ coverage: install
 docs-check: install
 	$(BIN)/python -m experiments.pages.check
 
-docs: install
+pages: install
 	$(BIN)/python -m experiments.pages.check --write
+
+# without the advertisement that the theme prints
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: install
 	$(BIN)/ruff check .
@@ -86,4 +91,4 @@ release-check: install
 	$(BIN)/python .ci/release.py
 
 clean:
-	rm -rf $(VENV) dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist runs site .pytest_cache .mypy_cache .ruff_cache

@@ -22,6 +22,6 @@ A function writes the text between these two lines::
     <!-- note: any other comment -->
 
 `python -m experiments.pages.check` (`make docs-check`) checks; with --functions it lists the functions that marks
-can name, with --others the numbers without a mark. With --write (`make docs`) it writes the tables and the figures
+can name, with --others the numbers without a mark. With --write (`make pages`) it writes the tables and the figures
 that differ, and lists them; a person has to read the sentences around them again.
 """

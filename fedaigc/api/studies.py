@@ -126,8 +126,7 @@ def compare(
                 **sections,
                 "rounds": {"count": rounds, **settings.get("rounds", {})},
                 "strategies": rows,
-            },
-            Path.cwd(),
+            }
         ),
         "the study",
     )

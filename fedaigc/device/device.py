@@ -65,7 +65,8 @@ class Device:
     """One user's device: a home that any process can reopen, and a pipeline to work with.
 
     Args:
-        home, seed: Folder of the home, created if it does not exist, and its seed; see `Home.open`.
+        home: Folder of the home, created if it does not exist.
+        seed: Seed of a new home; see `Home.open`.
         pipe: diffusers pipeline. Several devices of a process may share it; each installs its own adapters.
         base_hash: `base_fingerprint` of the pipeline, taken before adapters were added.
         scorer: Scores finished images; without one, reports hold counts only.
@@ -177,7 +178,8 @@ class Device:
         with the same weights.
 
         Args:
-            height, width: Size at which images are read, in pixels.
+            height: Height at which images are read, in pixels.
+            width: Width at which images are read, in pixels.
             target_modules: Layers of new factors, as in `selected_layers`; None: the default ones.
             client: Number under which the server knows this device.
             budget: What the owner lets this order compute; None for no limit.

@@ -308,14 +308,14 @@ class RunRecord(Record):
         write_json(output / RECORD, self.model_dump(mode="json"))
 
 
-def read_record(output: Path) -> RunRecord:
+def read_record(output: str | Path) -> RunRecord:
     """Read the record in a run's folder.
 
     Raises:
         UserError: If there is none.
         DamagedFile: If the file is not a record of a run of this version.
     """
-    path = output / RECORD
+    path = Path(output) / RECORD
     try:
         values = read_json(path)
         if values is None:

@@ -24,7 +24,7 @@ def changed(text: str, number: Number) -> str:
 @pytest.mark.parametrize("page", ALL)
 def test_the_page_says_what_its_records_say(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     status = main([page])
-    assert status == 0, f"{capsys.readouterr().out}`make docs` writes tables and figures anew"
+    assert status == 0, f"{capsys.readouterr().out}`make pages` writes tables and figures anew"
 
 
 def test_the_pages_that_argue_have_marks() -> None:
