@@ -43,7 +43,8 @@ def _record(parameter: Any, context: Any) -> tuple[str, str] | None:
     if record is None:
         return None
     name, about = record
-    return " ".join(name.split()).replace("|", "\\|"), about
+    # brackets come escaped for rich
+    return " ".join(name.split()).replace("|", "\\|"), about.replace("\\[", "[")
 
 
 def _escaped(text: str) -> str:
