@@ -37,7 +37,7 @@ def breakdown_table(
     if len(seeds) < 2 or not _scored(base, seeds, mode):
         return None
     # own pictures have no styles of Scenes
-    own = base.records[seeds[0]]["run"]["data"].get("own") is not None
+    own = base.records[seeds[0]].get("run", {}).get("data", {}).get("own") is not None
     names = [name for name in _WEIGHTS if not own or "styles" not in name]
     rows: list[tuple[Cell, ...]] = []
     for row in results.rows:
