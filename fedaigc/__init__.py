@@ -7,6 +7,8 @@ gives everything that a researcher needs; no deeper import is part of the public
 Model and denoising:   load_pipeline, plan, start, unpack, Denoising, install, remove, export_lora,
                        import_lora
 Homes and runs:        scenes, partition, Device, simulate, Run, read_record, records
+Drawing together:      generate, Generation, disclose, transmit
+Homes and runs:        scenes, Device, simulate, Run, read_record, records
 Strategies:            Rule, AveragingRule, Traits, Update, Received, LocalResult, LocalWork, SharedState,
                        strategy_names
 Comparing them:        compare, Study
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from fedaigc.api.denoising import start as start
     from fedaigc.api.denoising import unpack as unpack
     from fedaigc.api.own_data import partition as partition
+    from fedaigc.api.generation import Generation as Generation
+    from fedaigc.api.generation import disclose as disclose
+    from fedaigc.api.generation import generate as generate
+    from fedaigc.api.radio import transmit as transmit
     from fedaigc.api.records import records as records
     from fedaigc.api.runs import Run as Run
     from fedaigc.api.runs import scenes as scenes
@@ -54,6 +60,10 @@ _PUBLIC = {
     "start": "api.denoising",
     "unpack": "api.denoising",
     "partition": "api.own_data",
+    "Generation": "api.generation",
+    "disclose": "api.generation",
+    "generate": "api.generation",
+    "transmit": "api.radio",
     "records": "api.records",
     "Run": "api.runs",
     "scenes": "api.runs",

@@ -19,7 +19,7 @@ LAYERS = (
     ("collaboration",),
     ("federation",),
     ("study", "deployment"),
-    ("generate", "score"),
+    ("generation", "score"),
     ("api",),
     ("demo",),
     ("cli",),

@@ -6,15 +6,16 @@ from typing import Any
 
 from PIL import Image
 
-from fedaigc.diffusion.adapters.stages import SharedState, Stage, finish_stages, has_residuals, run_stages
+from fedaigc.diffusion.adapters.bare import bare_fingerprint, installed_adapters
+from fedaigc.diffusion.adapters.stages import SharedState, Stage, finish_stages, run_stages
 from fedaigc.diffusion.adapters.stages import remove as remove_stage
 from fedaigc.diffusion.handoff import packing
-from fedaigc.diffusion.loading import base_fingerprint
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline, denoiser
 from fedaigc.diffusion.sampling.segment import DenoisingState, decode, initial_state, latents_shape
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
 from fedaigc.wireless.number_format import FormatName
+from fedaigc.wireless.repair import Repair
 
 Prompt = str | Mapping[str, Any]
 
@@ -52,8 +53,7 @@ def plan(
         UserError: As `build_plan`; or the pipeline has adapters, and neither `shared` nor `base_hash` is given.
     """
     if base_hash is None and shared is None:
-        check_bare(pipe)
-        base_hash = base_fingerprint(pipe)
+        base_hash = bare_fingerprint(pipe)
     side = default_side(pipe)
     return build_plan(
         pipe,
@@ -148,7 +148,12 @@ def start(pipe: Pipeline, plan: DenoisingPlan, *, seed: int = 0) -> Denoising:
 
 
 def unpack(
-    pipe: Pipeline, plan: DenoisingPlan, packet: bytes, *, delivery: packing.Delivery = "strict"
+    pipe: Pipeline,
+    plan: DenoisingPlan,
+    packet: bytes,
+    *,
+    delivery: packing.Delivery = "strict",
+    repair: Repair = "clip",
 ) -> Denoising:
     """Return the run that a packet holds, before its next step.
 
@@ -157,28 +162,22 @@ def unpack(
         plan: The plan of the run, made on this machine.
         packet: Result of `Denoising.pack`.
         delivery: "strict", or "tolerant": the latents may carry bit errors.
+        repair: What tolerant delivery does with implausible values: "clip" or "zero" them, or "nothing".
 
     Raises:
         PacketError: If the packet is damaged, or belongs to another plan or another model.
     """
     _check_own(pipe)
-    return Denoising(pipe, plan, packing.unpack(packet, plan, delivery, latents_shape(pipe, plan)))
-
-
-def check_bare(pipe: Pipeline) -> None:
-    """Raise UserError if adapters are installed in a pipeline."""
-    names = _adapters(pipe)
-    wrapped = any(".base_layer." in name for name in denoiser(pipe).state_dict())
-    if names or wrapped or has_residuals(pipe):
-        found = ", ".join(names) or "their layers"
-        raise UserError(
-            f"adapters are installed in this pipeline ({found}): load it anew, or take out "
-            "those of fedaigc with `fa.remove(pipe)`"
-        )
+    state = packing.unpack(packet, plan, delivery, latents_shape(pipe, plan))
+    if delivery == "tolerant":
+        state = packing.mended(state, plan, repair)
+    return Denoising(pipe, plan, state)
 
 
 def _check_own(pipe: Pipeline) -> None:
-    foreign = [name for name in _adapters(pipe) if name not in (Stage.SHARED.value, Stage.PERSONAL.value)]
+    foreign = [
+        name for name in installed_adapters(pipe) if name not in (Stage.SHARED.value, Stage.PERSONAL.value)
+    ]
     if foreign:
         raise UserError(
             f"the pipeline has the LoRA {', '.join(foreign)}, which the stages would switch off: merge it with "
@@ -186,16 +185,12 @@ def _check_own(pipe: Pipeline) -> None:
         )
 
 
-def _adapters(pipe: Pipeline) -> list[str]:
-    return sorted(getattr(denoiser(pipe), "peft_config", None) or {})
-
-
 def remove(pipe: Pipeline) -> None:
     """Take the shared and the personal adapter out of a pipeline; its weights are then those that it came with."""
     for stage in (Stage.SHARED, Stage.PERSONAL):
         remove_stage(pipe, stage)
     network: Any = denoiser(pipe)
-    if not _adapters(pipe) and hasattr(network, "unload_lora"):
+    if not installed_adapters(pipe) and hasattr(network, "unload_lora"):
         # without adapters peft still wraps the layers, whose weights then have other names
         network.unload_lora()
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from PIL import Image
 
-from fedaigc.api.denoising import check_bare, default_side
+from fedaigc.api.denoising import default_side
 from fedaigc.api.strategies import Strategy, named_strategy
 from fedaigc.data.partition import PartitionSettings
 from fedaigc.device.home.gallery import Gallery
 from fedaigc.device.home.home import Home, home_of
 from fedaigc.device.provision import provision_pool, provision_scenes, scene_clients
+from fedaigc.diffusion.adapters.bare import bare_fingerprint
 from fedaigc.diffusion.adapters.stages import SharedState
-from fedaigc.diffusion.loading import base_fingerprint
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline, dtype_name
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
@@ -197,12 +197,13 @@ def simulate(
         values |= {"backend": "ray", "workers": workers}
     config = parse_config({"homes": folder, "output": target, "seed": seed, **values})
     config = prepared(config.absolute())
-    with _reporting(progress) as told:
+    with reporting(progress) as told:
         record = run_federation(config, told)
     return Run(config, record)
 
 
-def _reporting(progress: bool | OnProgress) -> Any:
+def reporting(progress: bool | OnProgress) -> Any:
+    """Return a context with the function that is called with each step: progress bars, none, or the given one."""
     if progress is True:
         return progress_bars()
     return nullcontext(None if progress is False else progress)
@@ -214,8 +215,7 @@ def saved(pipe: Pipeline, folder: Path) -> Path:
     Raises:
         UserError: If adapters are installed in the pipeline: the base model would not be saved as such.
     """
-    check_bare(pipe)
-    target = folder / base_fingerprint(pipe)[:16]
+    target = folder / bare_fingerprint(pipe)[:16]
     if not (target / "model_index.json").is_file():
         pipe.save_pretrained(target)
     return target

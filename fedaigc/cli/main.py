@@ -115,7 +115,7 @@ def generate(
 ) -> None:
     """Generate images for prompts: those with similar meaning share their early denoising steps."""
     from fedaigc.federation.progress_bars import progress_bars
-    from fedaigc.generate import GenerateSettings, run_generate
+    from fedaigc.generation import GenerateSettings, default_shared_steps, run_generate
 
     settings = GenerateSettings(
         output,
@@ -123,7 +123,7 @@ def generate(
         {"name": model, "device": device, "dtype": dtype, "height": size, "width": size},
         {
             "num_inference_steps": steps,
-            "num_shared_steps": min(3, steps) if shared_steps is None else shared_steps,
+            "num_shared_steps": default_shared_steps(steps) if shared_steps is None else shared_steps,
             "guidance_scale": guidance,
             "policy": policy,
         },

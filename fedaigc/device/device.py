@@ -25,6 +25,7 @@ from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
 from fedaigc.device.training.local_round import local_round, put_adapters
 from fedaigc.device.training.training_limits import RoundBudget, TrainingOrder
+from fedaigc.diffusion.adapters.bare import bare_fingerprint
 from fedaigc.diffusion.adapters.stages import SharedState, TargetModules, finish_stages, run_stages
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.diffusion.handoff.packing import (
@@ -68,28 +69,28 @@ class Device:
         home: Folder of the home, created if it does not exist.
         seed: Seed of a new home; see `Home.open`.
         pipe: diffusers pipeline. Several devices of a process may share it; each installs its own adapters.
-        base_hash: `base_fingerprint` of the pipeline, taken before adapters were added.
+        base_hash, taxonomy: `base_fingerprint` of the bare pipeline, and knowledge graph; None: taken now, loaded.
         scorer: Scores finished images; without one, reports hold counts only.
         strip_pictures: Number of intermediate images if no steps are requested; each costs a decoding.
     """
 
     def __init__(
         self,
-        home: Path,
+        home: str | Path,
         pipe: "DiffusionPipeline",
         *,
-        base_hash: str,
-        taxonomy: Taxonomy,
+        base_hash: str | None = None,
+        taxonomy: Taxonomy | None = None,
         seed: int | None = None,
         scorer: Scorer | None = None,
         strip_pictures: int = 0,
     ) -> None:
-        self._home = Home.open(home, seed)
+        self._home = Home.open(Path(home), seed)
         self._pipe = pipe
-        self._taxonomy = taxonomy
+        self._taxonomy = Taxonomy.load() if taxonomy is None else taxonomy
         self._scorer = scorer
         self._strip_pictures = strip_pictures
-        self.base_hash = base_hash
+        self.base_hash = bare_fingerprint(pipe) if base_hash is None else base_hash
         self.images = ImageStore(self._home)
         self.prompts = PromptQueue(self._home)
         self.versions = AdapterVersions(self._home)

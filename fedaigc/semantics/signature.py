@@ -35,7 +35,7 @@ from fedaigc.bounds import (
 from fedaigc.semantics.anonymity import general_word, nearest_public
 from fedaigc.semantics.concepts.parser import ParsedPrompt
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
-from fedaigc.semantics.concepts.vocabulary import Relation, Role, public_nouns
+from fedaigc.semantics.concepts.vocabulary import Relation, Role, public_nouns, render_prompt
 from fedaigc.semantics.policy import LEAST_FIRST, Policy
 from fedaigc.storage.bounded_json import read_json
 
@@ -72,6 +72,11 @@ class Signature:
             raise ValueError("the object of a signature must be a public concept")
         if self.place not in public_nouns(Role.PLACE):
             raise ValueError("the place of a signature must be a public concept")
+
+    @property
+    def words(self) -> str:
+        """What is disclosed, in words: for example "a fruit on a table"."""
+        return render_prompt(self.object, self.relation, self.place)
 
     def to_json(self) -> str:
         """Return canonical JSON: sorted keys, no blanks."""
@@ -117,6 +122,11 @@ class OpenSignature(Signature):
     """
 
     prompt: str
+
+    @property
+    def words(self) -> str:
+        """The prompt."""
+        return self.prompt
 
     def _check(self) -> None:
         if self.policy is not Policy.OPEN:

@@ -12,6 +12,8 @@ import hashlib
 import inspect
 import textwrap
 from functools import cache, cached_property
+from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, GenericAlias, ModuleType, UnionType
 from typing import Any
@@ -34,13 +36,10 @@ def carry(strategy: type[Rule], folder: Path) -> Path:
     Raises:
         UserError: If the class refers to something that cannot be written, or has no source.
     """
-    # imported here: processes that load no such file need none of it
-    import dill
-
     code = source_code(strategy)
     path = folder / f"{strategy.__name__}-{code}{SUFFIX}"
     try:
-        content = dill.dumps((code, strategy), recurse=True)
+        content = _pickled((code, strategy))
     except Exception as error:
         raise UserError(
             f"strategy {strategy.__name__} cannot be carried to another process: {error!r}; define what it refers "
@@ -49,6 +48,22 @@ def carry(strategy: type[Rule], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_file(path, content)
     return path
+
+
+def _pickled(value: Any) -> bytes:
+    # imported here: processes that load no such file need none of it
+    import dill
+
+    def save_module(pickler: Any, module: ModuleType) -> None:
+        pickler.save_reduce(import_module, (module.__name__,), obj=module)
+
+    file = BytesIO()
+    pickler = dill.Pickler(file, recurse=True)
+    # by its name: dill writes the content of modules outside of site-packages, such as an editable install
+    pickler.dispatch = type(pickler.dispatch)(pickler.dispatch)
+    pickler.dispatch[ModuleType] = save_module
+    pickler.dump(value)
+    return file.getvalue()
 
 
 def carried_class(path: Path) -> type[Rule]:

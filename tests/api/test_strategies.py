@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import fedaigc as fa
 from fedaigc.api.strategies import named_strategy
@@ -225,3 +226,38 @@ def test_a_rule_of_a_script_travels_to_worker_processes(tmp_path: Path, small_mo
     assert done.returncode == 0, done.stderr[-2000:]
     here, on_ray, other = done.stdout.split()
     assert here == on_ray != other
+
+
+SCRIPT = '''
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import fedaigc as fa
+from fedaigc.api.strategies import named_strategy
+
+
+@dataclass
+class Own(fa.AveragingRule):
+    """A rule whose client half refers to the module."""
+
+    traits = fa.Traits()
+
+    def client(self, work, received, memory):
+        return fa.LocalResult({"a": memory["a"] + 1})
+
+
+print(named_strategy(Own, Path(sys.argv[1]))[0])
+'''
+
+
+def test_a_class_of_a_script_that_refers_to_modules_is_carried(tmp_path: Path) -> None:
+    """Modules go by name, also those outside of site-packages, as in an editable install."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    command = [sys.executable, str(script), str(tmp_path)]
+    name = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    nothing: Any = None
+    result = load_strategy(name).client(nothing, nothing, {"a": torch.ones(1)})
+    assert result.upload["a"].item() == 2
+    assert Path(name).stat().st_size < 20_000

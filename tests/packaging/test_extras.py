@@ -112,8 +112,8 @@ def test_every_import_is_of_the_core_or_of_an_extra_in_its_room() -> None:
 @pytest.mark.parametrize(
     ("file", "code"),
     [
-        ("fedaigc/generate.py", "import sionna.phy"),
-        ("fedaigc/generate.py", "def f():\n    from fastapi import FastAPI"),
+        ("fedaigc/generation.py", "import sionna.phy"),
+        ("fedaigc/generation.py", "def f():\n    from fastapi import FastAPI"),
         ("fedaigc/wireless/radio.py", "from sionna.phy.channel import AWGN"),
         ("fedaigc/wireless/radio.py", "class A:\n    if True:\n        import sionna"),
         ("fedaigc/study/results/plots.py", "from matplotlib import pyplot"),

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 MARKER = ".fedaigc-generate"
 
 
+def default_shared_steps(steps: int) -> int:
+    """Return the number of shared steps of a plan of `steps` steps, where none is asked for."""
+    return min(3, steps)
+
+
 @dataclass(frozen=True)
 class GenerateSettings:
     """Settings of `fedaigc generate`.

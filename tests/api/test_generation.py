@@ -1,0 +1,147 @@
+"""Prompts drawn together from Python, what a device discloses, and a packet over the simulated link."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fedaigc as fa
+from fedaigc.cli.main import app
+
+PROMPTS = ["an apple on a table", "a lemon on a table", "a car on a road"]
+
+
+@pytest.fixture(scope="module")
+def tiny(small_model: Path) -> Any:
+    return fa.load_pipeline(str(small_model))
+
+
+def generate(output: Path, model: Any, **settings: Any) -> fa.Generation:
+    common = {"num_inference_steps": 4, "scorer": "none", "progress": False}
+    return fa.generate(PROMPTS, output=output, model=model, **{**common, **settings})
+
+
+def test_prompts_are_drawn_in_groups_and_again(tmp_path: Path, tiny: Any) -> None:
+    drawn, again = (generate(tmp_path / "out", tiny, seed=3) for _ in range(2))
+    assert [image.size for image in drawn.images] == [(32, 32)] * 3
+    assert sorted(sorted(task.client for task in group.tasks) for group in drawn.groups) == [[0, 1], [2]]
+    assert {group.prompt for group in drawn.groups} == {"a fruit on a table", "a vehicle on a road"}
+    assert len(drawn.tasks.to_pandas()) == 3
+    for one, other in zip(drawn.images, again.images, strict=True):
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_the_command_draws_the_same_images(tmp_path: Path, small_model: Path) -> None:
+    from typer.testing import CliRunner
+
+    command = ["generate", *PROMPTS, "--output", str(tmp_path / "command"), "--model", str(small_model)]
+    done = CliRunner().invoke(app, [*command, "--size", "32", "--steps", "4", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    model = {"name": str(small_model), "height": 32, "width": 32}
+    drawn = fa.generate(PROMPTS, output=tmp_path / "api", model=model, num_inference_steps=4, progress=False)
+    for number, image in enumerate(drawn.images):
+        with Image.open(tmp_path / "command" / f"{number:02d}.png") as other:
+            assert np.array_equal(np.asarray(image), np.asarray(other))
+
+
+def test_a_link_is_in_the_tasks(tmp_path: Path, tiny: Any) -> None:
+    drawn = generate(tmp_path / "out", tiny, link={"snr_db": 8.0}, delivery="tolerant")
+    tasks = drawn.tasks.to_pandas()
+    assert (tasks["link_snr_db"] == 8.0).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("prompts", "settings", "told"),
+    [
+        ("an apple on a table", {}, "expected a list with one prompt per device"),
+        ([], {}, "no prompts"),
+        ([" "], {}, "empty"),
+        (PROMPTS, {"num_shared_steps": 12}, "12"),
+        (PROMPTS, {"policy": "opne"}, "generation.policy"),
+        (PROMPTS, {"guidance": 3.0}, "nearest known one is 'guidance_scale'"),
+    ],
+)
+def test_mistakes_are_refused(tmp_path: Path, prompts: Any, settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(fa.Error, match=told):
+        fa.generate(prompts, output=tmp_path / "out", progress=False, **settings)
+
+
+def test_what_is_disclosed() -> None:
+    def words(policy: str, minimum: int = 3) -> str | None:
+        found = fa.disclose("a shiny apple on a table", policy=policy, min_public_prompts=minimum)
+        return None if found is None else found.words
+
+    assert words("kind") == "a fruit on a table"
+    assert words("exact", 1) == "an apple on a table"
+    assert words("open") == "a shiny apple on a table"
+    assert words("silent") is None
+    assert fa.disclose("nothing that it knows") is None
+    with pytest.raises(
+        fa.Error, match='policy \'opne\' is unknown: expected one of "silent", "general", "kind"'
+    ):
+        words("opne")
+    with pytest.raises(fa.Error, match="min_public_prompts must be at least 1, got 0"):
+        words("kind", 0)
+
+
+@pytest.fixture(scope="module")
+def sent(tiny: Any) -> tuple[Any, Any, bytes]:
+    plan = fa.plan(tiny, num_inference_steps=4)
+    half = fa.start(tiny, plan, seed=1).run("a fruit on a table", until=2)
+    return tiny, plan, half.pack(number_format="fixed8-gray")
+
+
+def test_a_packet_crosses_a_link(sent: tuple[Any, Any, bytes]) -> None:
+    pipe, plan, packet = sent
+    assert fa.transmit(packet)[0] == packet
+    clean, report = fa.transmit(packet, snr_db=12.0)
+    assert (clean, report.bit_errors) == (packet, 0)
+    noisy, report = fa.transmit(packet, seed=1, snr_db=4.0, scheme="uncoded-qpsk")
+    assert report.bit_errors > 0
+    assert report.send_j > 0
+    assert fa.transmit(packet, seed=1, snr_db=4.0, scheme="uncoded-qpsk")[0] == noisy
+    assert fa.transmit(packet, seed=2, snr_db=4.0, scheme="uncoded-qpsk")[0] != noisy
+    with pytest.raises(fa.Error, match="damaged body"):
+        fa.unpack(pipe, plan, noisy)
+    assert fa.unpack(pipe, plan, noisy, delivery="tolerant").finish("an apple on a table").size == (32, 32)
+
+
+def test_implausible_values_are_clipped(tiny: Any) -> None:
+    plan = fa.plan(tiny, num_inference_steps=4)
+    packet = fa.start(tiny, plan, seed=1).run("a fruit on a table", until=2).pack(number_format="float32")
+    noisy, _ = fa.transmit(packet, seed=1, bit_error_rate=0.05)
+    largest = {}
+    for repair in ("clip", "zero"):
+        run = fa.unpack(tiny, plan, noisy, delivery="tolerant", repair=repair)  # type: ignore[arg-type]
+        largest[repair] = float(run.state.latents.abs().max())
+    assert largest["zero"] <= largest["clip"] < 100
+    with pytest.raises(fa.Error, match="finite"):
+        fa.unpack(tiny, plan, noisy, delivery="tolerant", repair="nothing")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"number_format": "float16"}, r"give it to `Denoising\.pack`"),
+        ({"repair": "zero"}, "give it to `unpack`"),
+        ({"multicast": True}, "give it to `generate`"),
+        ({"distance_m": [1.0, 2.0]}, "one packet has one receiver"),
+        ({"snr": 3.0}, "nearest known one is 'snr_db'"),
+        ({"rayleigh": True}, "no effect without a radio"),
+    ],
+)
+def test_wrong_settings_of_a_link_are_refused(
+    sent: tuple[Any, Any, bytes], settings: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(fa.Error, match=told):
+        fa.transmit(sent[2], **settings)
+
+
+def test_a_device_is_opened_with_home_and_pipeline(tmp_path: Path, tiny: Any) -> None:
+    device = fa.Device(str(tmp_path / "home"), tiny, seed=0)
+    signature = device.signature(device.add_prompt("a shiny apple on a table"))
+    assert signature is not None
+    assert signature.words == "a fruit on a table"
+    assert len(device.base_hash) == 64
