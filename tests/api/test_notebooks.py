@@ -63,13 +63,15 @@ def test_a_notebook_runs_and_prints_what_it_says(
     done = executed(FOLDER / f"{name}.ipynb", tmp_path)
     for cell, new in zip(read(name).cells, done.cells, strict=True):
         if cell.cell_type == "code":
-            kinds = [output.output_type for output in cell.outputs]
-            assert [output.output_type for output in new.outputs] == kinds, cell.source
-            assert [stable(text) for text in texts(new)] == [stable(text) for text in texts(cell)], (
-                cell.source
-            )
+            assert stable(new) == stable(cell), cell.source
 
 
-def stable(text: str) -> str:
-    """Return a text without what another machine may print differently: hashes, and figures of arithmetic."""
-    return re.sub(r"\d+\.\d+", "0.0", re.sub(r"\b[0-9a-f]{12,}\b", "HASH", text))
+def stable(cell: Any) -> list[str]:
+    """Return what a cell printed, and its tables without numbers: bytes and losses differ a little between machines."""
+    kinds = [output.output_type for output in cell.outputs]
+    return [
+        re.sub(r"\b[0-9a-f]{12,}\b", "HASH", text)
+        if kind == "stream"
+        else " ".join(re.sub(r"[0-9a-f]*\d[0-9a-f.]*", "0", text).split())
+        for kind, text in zip(kinds, texts(cell), strict=True)
+    ]
