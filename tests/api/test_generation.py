@@ -19,7 +19,7 @@ def tiny(small_model: Path) -> Any:
 
 
 def generate(output: Path, model: Any, **settings: Any) -> fa.Generation:
-    common = {"num_inference_steps": 4, "scorer": "none", "progress": False}
+    common = {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none", "progress": False}
     return fa.generate(PROMPTS, output=output, model=model, **{**common, **settings})
 
 
@@ -37,10 +37,10 @@ def test_the_command_draws_the_same_images(tmp_path: Path, small_model: Path) ->
     from typer.testing import CliRunner
 
     command = ["generate", *PROMPTS, "--output", str(tmp_path / "command"), "--model", str(small_model)]
-    done = CliRunner().invoke(app, [*command, "--size", "32", "--steps", "4", "--device", "cpu"])
+    done = CliRunner().invoke(app, [*command, "--size", "32", "--steps", "4", "--shared-steps", "2"])
     assert done.exit_code == 0, done.output
     model = {"name": str(small_model), "height": 32, "width": 32}
-    drawn = fa.generate(PROMPTS, output=tmp_path / "api", model=model, num_inference_steps=4, progress=False)
+    drawn = generate(tmp_path / "api", model)
     for number, image in enumerate(drawn.images):
         with Image.open(tmp_path / "command" / f"{number:02d}.png") as other:
             assert np.array_equal(np.asarray(image), np.asarray(other))
