@@ -8,7 +8,6 @@ Model and denoising:   load_pipeline, plan, start, unpack, Denoising, install, r
                        import_lora
 Homes and runs:        scenes, partition, Device, simulate, Run, read_record, records
 Drawing together:      generate, Generation, disclose, transmit
-Homes and runs:        scenes, Device, simulate, Run, read_record, records
 Strategies:            Rule, AveragingRule, Traits, Update, Received, LocalResult, LocalWork, SharedState,
                        strategy_names
 Comparing them:        compare, Study
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
     from fedaigc.api.denoising import remove as remove
     from fedaigc.api.denoising import start as start
     from fedaigc.api.denoising import unpack as unpack
-    from fedaigc.api.own_data import partition as partition
     from fedaigc.api.generation import Generation as Generation
     from fedaigc.api.generation import disclose as disclose
     from fedaigc.api.generation import generate as generate
+    from fedaigc.api.own_data import partition as partition
     from fedaigc.api.radio import transmit as transmit
     from fedaigc.api.records import records as records
     from fedaigc.api.runs import Run as Run
