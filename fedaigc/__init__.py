@@ -6,10 +6,10 @@ gives everything that a researcher needs; no deeper import is part of the public
 
 Model and denoising:   load_pipeline, plan, start, unpack, Denoising, install, remove, export_lora,
                        import_lora
-Homes and runs:        scenes, partition, Device, simulate, Run, read_record, records
+Homes and runs:        scenes, partition, Device, simulate, Stop, Run, read_record, records
 Drawing together:      generate, Generation, disclose, transmit
 Strategies:            Rule, AveragingRule, Traits, Update, Received, LocalResult, LocalWork, SharedState,
-                       strategy_names
+                       PastRound, strategy_names
 Comparing them:        compare, Study
 Errors:                Error
 """
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from fedaigc.diffusion.loading import load_pipeline as load_pipeline
     from fedaigc.errors import Error as Error
     from fedaigc.federation.output.records import read_record as read_record
+    from fedaigc.federation.server.stopping import Stop as Stop
+    from fedaigc.strategy.past_round import PastRound as PastRound
     from fedaigc.strategy.rule import AveragingRule as AveragingRule
     from fedaigc.strategy.rule import LocalResult as LocalResult
     from fedaigc.strategy.rule import LocalWork as LocalWork
@@ -76,6 +78,8 @@ _PUBLIC = {
     "load_pipeline": "diffusion.loading",
     "Error": "errors",
     "read_record": "federation.output.records",
+    "Stop": "federation.server.stopping",
+    "PastRound": "strategy.past_round",
     "AveragingRule": "strategy.rule",
     "LocalResult": "strategy.rule",
     "LocalWork": "strategy.rule",

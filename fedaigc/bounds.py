@@ -45,7 +45,7 @@ MAX_MANIFEST_CHARACTERS: Final = 1 << 22
 MAX_STATE_HEADER_CHARACTERS: Final = 1024
 MAX_ALPHA: Final = 1e6
 MAX_EXAMPLES: Final = 10_000_000
-METRICS: Final = ("shared_loss", "personal_loss")
+METRICS: Final = ("shared_loss", "personal_loss", "validation_loss")
 
 # tasks and signatures
 # tasks of which nothing is disclosed get new names at each poll: an order may use those of the latest polls

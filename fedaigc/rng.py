@@ -3,7 +3,8 @@ r"""Seeded, independent random streams: randomness is an argument, never module 
 A run draws from two seeds. Those of the server (`FederationConfig.seed`): initial factors, sampled clients,
 dropouts, rounding on the wire, noise of groups and of tasks that run alone, the simulated link, and what
 strategies draw. Those of each device (`Home.open`): its images' order, timesteps, noise and new factors in
-training, and its task ids. `grep -rn "rng(\|derived_seed("` lists them all.
+training, and its task ids; in a simulation, a home that was made without a seed trains with one that follows
+from the server's. `grep -rn "rng(\|derived_seed("` lists them all.
 
 Not from any seed: the noise of differential privacy (`strategy.secret_noise`), noise seeds of groups on
 separate machines (`collaboration.planner`), and the seed of a home that is opened without one.

@@ -21,11 +21,12 @@ from fedaigc.diffusion.sampling.pipeline_call import Pipeline, dtype_name
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.output.recorder import load_shared_state
-from fedaigc.federation.output.records import Rounds, RunRecord, Tasks
+from fedaigc.federation.output.records import RoundRecord, Rounds, RunRecord, Tasks
 from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.progress_bars import progress_bars
 from fedaigc.federation.runtime.launcher import simulate as run_federation
 from fedaigc.federation.server.initial_state import prepared
+from fedaigc.federation.server.stopping import OnRound, Stop, checked
 from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.validation import validated
 
@@ -153,6 +154,7 @@ def simulate(
     target_modules: str | Sequence[str] | None = None,
     workers: int | None = None,
     progress: bool | OnProgress = True,
+    on_round: OnRound | Sequence[OnRound] = (),
     **settings: Any,
 ) -> Run:
     """Run a federation over the homes in a folder: training rounds, then the prompts that wait there.
@@ -174,6 +176,10 @@ def simulate(
             Default: those of `start_from`, or the attention projections and the convolutions of the blocks.
         workers: Number of worker processes under Ray; None: one client after the other in this process.
         progress: Whether to show progress bars, or a function that is called with each step.
+        on_round: One or several functions `(done, shared)`, called after each round with its `RoundRecord` and a
+            copy of the shared state. If one returns `fa.Stop("reason")`, the rounds end, the last state is kept,
+            and `run.record.stopped` has the reason. An exception ends the run as failed. Not with `workers`:
+            the setting `rounds={"early_stopping": {...}}` works there too.
         **settings: Further keys of the configuration: sections as dicts, such as `training={"local_steps": 5}`,
             and values, such as `name="first"`. `fedaigc config` prints them all.
 
@@ -198,8 +204,19 @@ def simulate(
     config = parse_config({"homes": folder, "output": target, "seed": seed, **values})
     config = prepared(config.absolute())
     with reporting(progress) as told:
-        record = run_federation(config, told)
+        record = run_federation(config, told, on_round=_together(on_round))
     return Run(config, record)
+
+
+def _together(functions: OnRound | Sequence[OnRound]) -> OnRound | None:
+    """Return one function that calls all, and stops if one of them does."""
+    every = (functions,) if callable(functions) else tuple(functions)
+
+    def call(done: RoundRecord, shared: SharedState) -> Stop | None:
+        answers = [checked(function(done, shared)) for function in every]
+        return next((answer for answer in answers if answer is not None), None)
+
+    return call if every else None
 
 
 def reporting(progress: bool | OnProgress) -> Any:

@@ -156,6 +156,13 @@ def start(
         bool,
         typer.Option("--full-weights", help="Permit the training of full weights, and not of adapters only."),
     ] = False,
+    validation_loss: Annotated[
+        bool,
+        typer.Option(
+            "--validation-loss",
+            help="Permit a server to have pictures kept out of training, and to be told the loss on them.",
+        ),
+    ] = False,
     max_rounds_a_day: Annotated[
         int, typer.Option(min=0, help="Most training rounds within 24 hours, over all runs.")
     ] = 200,
@@ -220,6 +227,7 @@ def start(
             max_learning_rate=max_learning_rate,
             max_condition_dropout=max_condition_dropout,
             full_weights=full_weights,
+            validation_loss=validation_loss,
             max_rounds_a_day=max_rounds_a_day,
             max_rounds=max_rounds,
             max_passes=max_passes,

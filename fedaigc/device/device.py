@@ -23,6 +23,7 @@ from fedaigc.device.replies import DeviceError, Failure, FinishReport, SharedSte
 from fedaigc.device.scoring import Confidence, Scorer
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
+from fedaigc.device.training.held_out import held_out_loss, split_images
 from fedaigc.device.training.local_round import local_round, put_adapters
 from fedaigc.device.training.training_limits import RoundBudget, TrainingOrder
 from fedaigc.diffusion.adapters.bare import bare_fingerprint
@@ -72,6 +73,7 @@ class Device:
         base_hash, taxonomy: `base_fingerprint` of the bare pipeline, and knowledge graph; None: taken now, loaded.
         scorer: Scores finished images; without one, reports hold counts only.
         strip_pictures: Number of intermediate images if no steps are requested; each costs a decoding.
+        run_seed: Seed of training in place of the random one of a home that is not `seeded`.
     """
 
     def __init__(
@@ -84,8 +86,10 @@ class Device:
         seed: int | None = None,
         scorer: Scorer | None = None,
         strip_pictures: int = 0,
+        run_seed: int | None = None,
     ) -> None:
         self._home = Home.open(Path(home), seed)
+        self._training_seed = self._home.seed if run_seed is None or self._home.seeded else run_seed
         self._pipe = pipe
         self._taxonomy = Taxonomy.load() if taxonomy is None else taxonomy
         self._scorer = scorer
@@ -171,6 +175,7 @@ class Device:
         target_modules: TargetModules | None = None,
         client: int = 0,
         budget: RoundBudget | None = None,
+        validation_fraction: float = 0.0,
     ) -> Update:
         """Train one round: the shared stage as `rule` specifies, then the personal stage.
 
@@ -184,10 +189,11 @@ class Device:
             target_modules: Layers of new factors, as in `selected_layers`; None: the default ones.
             client: Number under which the server knows this device.
             budget: What the owner lets this order compute; None for no limit.
+            validation_fraction: Share of the images that are kept out of training.
 
-        Returns the rule's upload and the mean loss by stage to two decimals. Raises DeviceError without
-        images, for another base model, a round that does not follow a kept one, an order beyond the budget,
-        and training that diverged, of which nothing is kept.
+        Returns the rule's upload and the mean loss by stage and on the images kept out, not rounded. Raises
+        DeviceError without images, for another base model, a round that does not follow a kept one, an order
+        beyond the budget, and training that diverged, of which nothing is kept.
         """
         self.versions.check_follows(run, received.round)
         if not len(self.images):
@@ -197,7 +203,9 @@ class Device:
         if budget is not None:
             budget.begin(len(self.images), memory)
         self.receive(received.shared)
-        data = self.encoded_images(height, width)
+        images, seed = self.encoded_images(height, width), self._training_seed
+        data, held_out = split_images(images, validation_fraction, seed)
+        validation = held_out_loss(self._pipe, received.shared, held_out, settings, seed)
         result, trained, losses = local_round(
             self._pipe,
             received,
@@ -206,20 +214,19 @@ class Device:
             rule,
             data,
             settings,
-            seed=self._home.seed,
+            seed=seed,
             local_steps=local_steps,
             rank=personal_rank,
             target_modules=target_modules,
             budget=budget,
         )
         # a later round would start from what this one leaves
-        if not all(
-            bool(tensor.isfinite().all()) for tensor in (*result.upload.values(), *result.memory.values())
-        ):
+        left = (*result.upload.values(), *result.memory.values())
+        if not all(bool(tensor.isfinite().all()) for tensor in left):
             raise DeviceError(Failure.DIVERGED, "training ended with values that are not finite")
         self.versions.save_round(run, received.round, trained or personal, result.memory)
         rank = received.shared.rank if result.rank is None else result.rank
-        return Update(client, len(data), local_steps, result.upload, rank, losses)
+        return Update(client, len(data), local_steps, result.upload, rank, losses | validation)
 
     def budget(self, limits: OwnerLimits, order: TrainingOrder) -> RoundBudget:
         """Return what the owner lets a server have computed for this order."""
@@ -359,12 +366,7 @@ class Device:
         gain, variance = expected_error(plan, state.step, errors)
         with DenoiserCount(self._pipe) as count, flushed_denormals():
             (image,), taken = resume_noise_matched(
-                self._pipe,
-                state,
-                {"prompt": task.prompt},
-                plan,
-                gain=gain,
-                error_variance=variance,
+                self._pipe, state, {"prompt": task.prompt}, plan, gain=gain, error_variance=variance
             )
         return self._keep(task, image, count, plan, max(0, plan.num_steps - taken), ())
 

@@ -28,6 +28,7 @@ class OwnerLimits:
         max_learning_rate: Learning rate of an order.
         max_condition_dropout: Condition dropout of an order.
         full_weights: Whether dense weights may be trained in place of factors.
+        validation_loss: Whether a server may have images kept out of training and be told the loss on them.
         max_rounds_a_day: Rounds within 24 hours, over all orders and runs.
         max_rounds: Rounds over all orders and runs.
         max_passes: How often each private image is trained on in the shared stage, on average, over all
@@ -50,6 +51,7 @@ class OwnerLimits:
     max_learning_rate: float = 3e-3
     max_condition_dropout: float = 0.1
     full_weights: bool = False
+    validation_loss: bool = False
     max_rounds_a_day: int = 200
     max_rounds: int = 1000
     max_passes: float = 54.0

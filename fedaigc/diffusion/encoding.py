@@ -41,6 +41,11 @@ class EncodedImages:
     def __len__(self) -> int:
         return self.latents.shape[0]
 
+    def rows(self, chosen: Tensor) -> "EncodedImages":
+        """Return the images with these indices, in this order."""
+        text = {name: tensor[chosen] for name, tensor in self.text.items()}
+        return EncodedImages(self.latents[chosen], text, self.empty_text)
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors under one name each, e.g. for a safetensors file."""
         text = {f"text.{name}": tensor for name, tensor in self.text.items()}

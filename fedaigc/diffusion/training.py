@@ -61,6 +61,8 @@ class TrainingSettings:
             needs this.
         optimizer: "adamw" (without weight decay) or "sgd".
         clip_norm: Upper bound on the norm of each step's gradient. None disables clipping.
+        stages: Stages that are trained. With ["shared"], personal adapters stay as they are and
+            `personal_steps` is 0. ["personal"] is refused, since rounds aggregate the shared stage.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -73,6 +75,17 @@ class TrainingSettings:
     condition_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+    stages: tuple[Literal["shared", "personal"], ...] = ("shared", "personal")
+
+    def __post_init__(self) -> None:
+        if "shared" not in self.stages:
+            raise ValueError(
+                f"training.stages is {list(self.stages)}: rounds aggregate the shared stage, so without it there is "
+                'nothing to send; expected ["shared"] or ["shared", "personal"]. To train personal adapters over '
+                'the clients\' own shared stages, choose the strategy "local_only"'
+            )
+        if "personal" not in self.stages:
+            object.__setattr__(self, "personal_steps", 0)
 
 
 class TimestepSampler:

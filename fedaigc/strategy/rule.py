@@ -7,10 +7,11 @@ means both halves. `strategies/README.md` shows how to write one, from the docst
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,7 @@ from fedaigc.strategy.low_rank import scaled as scaled
 from fedaigc.strategy.low_rank import singular_factors as singular_factors
 from fedaigc.strategy.low_rank import times as times
 from fedaigc.strategy.low_rank import truncated as truncated
+from fedaigc.strategy.past_round import PastRound as PastRound
 
 Weighting = Literal["examples", "uniform"]
 WEIGHTINGS: tuple[Weighting, ...] = ("examples", "uniform")
@@ -185,6 +187,24 @@ class Rule(ABC):
         return received.shared
 
     # server half
+
+    def sample(
+        self, round: int, available: Sequence[int], rng: np.random.Generator, history: Sequence[PastRound]
+    ) -> Sequence[int]:
+        """Choose the clients of a round; by default `clients_per_round` of them, uniformly without replacement.
+
+        Args:
+            round: Number of the round, from 1.
+            available: Clients that take part in the run, sorted.
+            rng: Generator of this round, which the run's seed determines.
+            history: The completed rounds, oldest first, those before a resumed run included.
+
+        Returns:
+            At least one and at most `clients_per_round` of `available`, each once, in any order.
+        """
+        if not 0 < self.clients_per_round < len(available):
+            return available
+        return [int(client) for client in rng.choice(available, self.clients_per_round, replace=False)]
 
     def initial(self, shared: SharedState) -> SharedState:
         """Return the state before the first round, from one with fresh factors and no residual."""

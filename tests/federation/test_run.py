@@ -18,8 +18,9 @@ from fedaigc.federation.output.records import RunRecord, read_record
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process, simulate
 from fedaigc.federation.runtime.local_grid import LocalGrid
-from fedaigc.federation.server.rounds import sample_clients
+from fedaigc.federation.server.sampling import sample_clients
 from fedaigc.federation.server.server_app import initial_shared_state, serve
+from fedaigc.federation.server.server_rule import server_rule
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, Ask
 from fedaigc.rng import derived_seed
 from tests.small_run import PROMPTS, MakeRun, generation_of, images
@@ -105,7 +106,7 @@ def test_clients_are_drawn_from_the_run_s_own_seed(make_run: MakeRun) -> None:
 
     def drawn(seed: int) -> list[list[int]]:
         seeded = config.model_copy(update={"seed": seed})
-        return [sample_clients([3, 1, 0, 2], seeded, number) for number in range(1, 9)]
+        return [sample_clients([3, 1, 0, 2], server_rule(seeded), seeded, number) for number in range(1, 9)]
 
     assert drawn(0) == drawn(0)
     assert drawn(0) != drawn(1)

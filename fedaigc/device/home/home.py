@@ -38,6 +38,7 @@ from fedaigc.validation import typed_json
 FORMAT = 2
 OWNER_FILE = PRIVATE_FILE
 OWNER_FOLDER = PRIVATE_FOLDER
+ERROR_LOG = "errors.log"
 MAX_LOG_BYTES = 1_000_000
 Value = TypeVar("Value")
 
@@ -46,6 +47,7 @@ Value = TypeVar("Value")
 class _Marker:
     format: int
     seed: int
+    seeded: bool = True
 
 
 def home_of(homes: Path, client: int) -> Path:
@@ -76,8 +78,9 @@ class Home:
 
         Args:
             root: Folder of the home.
-            seed: Seed of the random streams of a new home (task ids), which makes a simulation repeatable.
-                None draws it from the operating system. An existing home keeps its seed.
+            seed: Seed of the random streams of a new home (training, task ids), which makes a simulation
+                repeatable. None draws it from the operating system; a simulation then trains with a seed that
+                follows from its own, see `seeded`. An existing home keeps its seed.
 
         Raises:
             UserError: If `root` is a file, a folder of something else or a home of another format, or `seed`
@@ -92,8 +95,8 @@ class Home:
         home.folder(root)
         for path in (home.images, home.prompts, home.adapters, home.gallery, home.cache):
             home.folder(path)
-        first = _Marker(FORMAT, secrets.randbits(62) if seed is None else seed)
-        home.write_new_json(marker, asdict(first))
+        first = {"format": FORMAT, "seed": secrets.randbits(62) if seed is None else seed}
+        home.write_new_json(marker, first if seed is not None else {**first, "seeded": False})
         found = home.read(marker, _Marker)
         if found.format == 1:
             # imported here: torch takes seconds to load, and a new home has nothing to upgrade
@@ -113,6 +116,11 @@ class Home:
     def seed(self) -> int:
         """Seed of this device's own random streams; it never leaves the device."""
         return self.read(self.root / "device.json", _Marker).seed
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the home was made with a given seed, rather than with one from the operating system."""
+        return self.read(self.root / "device.json", _Marker).seeded
 
     def folder(self, path: Path) -> Path:
         """Create the folder `path` and its parents inside the home, for the owner only."""
@@ -199,7 +207,7 @@ def note_error(root: Path, text: str) -> None:
     long text loses its middle. Characters that no terminal should receive are escaped, since another machine
     may have written the text.
     """
-    path = root / "errors.log"
+    path = root / ERROR_LOG
     if len(text) > MAX_NOTE_CHARACTERS:
         half = MAX_NOTE_CHARACTERS // 2
         text = f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"

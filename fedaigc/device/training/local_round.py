@@ -1,6 +1,6 @@
 """One training round on a device: the shared-stage weights above t*, the personal adapter below it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -212,7 +212,7 @@ def local_round(
             rank=rank,
             target_modules=target_modules,
         )
-    means = {f"{stage}_loss": _coarse_mean(values) for stage, values in losses.items()}
+    means = {f"{stage}_loss": sum(values) / max(len(values), 1) for stage, values in losses.items()}
     return result, trained, means
 
 
@@ -247,8 +247,3 @@ def personal_round(
         generator=rng(seed, "train", Stage.PERSONAL.value, round),
     )
     return read_adapter(pipe, Stage.PERSONAL), losses
-
-
-def _coarse_mean(losses: Sequence[float]) -> float:
-    # two decimals are enough to follow training and too few to carry anything else
-    return round(sum(losses) / max(len(losses), 1), 2)

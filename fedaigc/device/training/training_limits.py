@@ -65,6 +65,7 @@ class TrainingOrder:
         local_steps: Local steps of this client.
         personal_rank: Rank of a new personal adapter.
         height, width: Image size in pixels.
+        validation_fraction: Share of the images that are kept out of training.
     """
 
     run: str
@@ -76,6 +77,7 @@ class TrainingOrder:
     personal_rank: int
     height: int
     width: int
+    validation_fraction: float = 0.0
 
     def digest(self, memory: Mapping[str, Tensor]) -> str:
         """Return a digest that only a repeated order shares: the same weights, run, round and settings.
@@ -88,6 +90,7 @@ class TrainingOrder:
         told = [self.run, received.round, received.shared.hash(), self.strategy, dict(self.options)]
         told += [asdict(self.training), self.local_steps, self.personal_rank, self.height, self.width]
         told += [_hash(received.extra), _hash(memory)]
+        told += [self.validation_fraction] if self.validation_fraction else []
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -121,6 +124,10 @@ def check_order(order: TrainingOrder, limits: OwnerLimits, *, full_weights: bool
         # written so that NaN is refused as well
         if not value <= limit:
             raise _refused(f"the server requests {value} {what}, the owner permits at most {limit}")
+    if order.validation_fraction and not limits.validation_loss:
+        raise _refused(
+            "the server requests the loss on images that are kept out of training, which the owner does not permit"
+        )
     if full_weights and not limits.full_weights:
         raise _refused("the server requests training of full weights, which the owner does not permit")
 

@@ -17,6 +17,7 @@ from fedaigc.federation.client import handlers
 from fedaigc.federation.config.run_config import FederationConfig, config_from_run
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.wire.messages import Ask
+from fedaigc.rng import derived_seed
 from fedaigc.semantics.policy import Policy
 
 app = ClientApp()
@@ -46,7 +47,14 @@ class SimulatedHost:
         if not home.is_dir():
             raise DeviceError(Failure.STORAGE, f"the home {home} does not exist")
         pipe, base_hash = base_model(self._config.model)
-        return Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), scorer=scorer)
+        return Device(
+            home,
+            pipe,
+            base_hash=base_hash,
+            taxonomy=taxonomy(),
+            scorer=scorer,
+            run_seed=derived_seed(self._config.seed, "device", self.client),
+        )
 
     def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
         """Permit all that the run asks for: in a simulation one user owns all devices."""

@@ -5,7 +5,7 @@ error never leaves the device: only the kind of failure crosses, and the full te
 """
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -28,7 +28,7 @@ from fedaigc.federation.wire.messages import Ask, body
 from fedaigc.semantics.policy import Policy
 from fedaigc.strategy.fingerprint import strategy_code
 from fedaigc.strategy.registry import load_strategy
-from fedaigc.strategy.rule import Received
+from fedaigc.strategy.rule import Received, Rule
 
 
 @runtime_checkable
@@ -163,7 +163,9 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         width=config.model.width,
         client=client,
         budget=budget,
+        validation_fraction=config.rounds.validation_fraction,
     )
+    update = replace(update, metrics=_disclosed(update.metrics, rule, exact=host.limits is None))
     if host.limits is not None:
         tensors, norm = clipped(update.tensors, received, host.limits.max_update_norm)
         update = replace(update, tensors=tensors)
@@ -173,6 +175,18 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
                 f"{host.limits.max_update_norm:.4g}\n"
             )
     return messages.update_record(update, received, config.rounds.upload_format, own_order.random())
+
+
+def _disclosed(metrics: Mapping[str, float], rule: Rule, *, exact: bool) -> dict[str, float]:
+    """Return the losses that leave the device: to two decimals, except in a simulation.
+
+    Two decimals are enough to follow training and too few to carry anything else. What a rule weighs clients by
+    has two decimals in a simulation too, which then weighs as separate machines do.
+    """
+    return {
+        name: value if exact and name not in rule.weighing_metrics else round(value, 2)
+        for name, value in metrics.items()
+    }
 
 
 def _order(received: Received, config: FederationConfig, client: int) -> TrainingOrder:
@@ -186,6 +200,7 @@ def _order(received: Received, config: FederationConfig, client: int) -> Trainin
         personal_rank=config.adapter.rank,
         height=config.model.height,
         width=config.model.width,
+        validation_fraction=config.rounds.validation_fraction,
     )
 
 

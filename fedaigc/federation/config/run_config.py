@@ -28,7 +28,7 @@ from fedaigc.federation.config.file_paths import (
 from fedaigc.federation.config.model_config import AdapterSection as AdapterSection
 from fedaigc.federation.config.model_config import ModelSection as ModelSection
 from fedaigc.federation.config.model_config import Section
-from fedaigc.federation.wire.codec import WireFormat
+from fedaigc.federation.config.sections import RoundsSection as RoundsSection
 from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.policy import Policy
 from fedaigc.strategy.sources import is_file
@@ -53,43 +53,6 @@ _OF_DEVICES = (
 _CHECKS = ("max_norm_ratio", "max_weight_ratio", "attackers")
 # strategy options that no device may know
 _SERVER_OPTIONS = frozenset({"insecure_seed"})
-
-
-class RoundsSection(Section):
-    """Federated training.
-
-    Attributes:
-        count: Number of rounds; 0: no training.
-        strategy: A name, or the path of a Python file relative to the folder of the configuration; see
-            `strategies/README.md`.
-        options: Options of the strategy.
-        clients: Number of clients sampled per round; None: all.
-        deadline_s: Seconds after which the round continues without the updates of clients that have not
-            answered; None: wait.
-        upload_format: Number format of the updates.
-        download_format: Number format of the state that clients receive.
-        dropout_rate: Share of sampled clients that fail after they were sent the state, drawn from the seed.
-        tensorboard: Also write the figures of each round to `tensorboard/` in the output, for TensorBoard.
-        max_norm_ratio: An update that moves the state by more than this multiple of the running median of
-            updates is refused, and so is an aggregate that moves it by more than this multiple of the largest
-            recent one. None, `inf` in TOML: no limit.
-        max_weight_ratio: A client counts for at most this multiple of the median number of images of all
-            devices. None, `inf` in TOML: no limit.
-        attackers: How many of a round's clients a robust strategy withstands.
-    """
-
-    count: Annotated[int, Field(ge=0)] = 3
-    strategy: str = "fedavg"
-    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    clients: Annotated[int, Field(ge=1)] | None = None
-    deadline_s: Annotated[float, Field(gt=0)] | None = None
-    upload_format: WireFormat = "float32"
-    download_format: WireFormat = "float32"
-    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    tensorboard: bool = False
-    max_norm_ratio: Annotated[float, Field(ge=1)] | None = 5.0
-    max_weight_ratio: Annotated[float, Field(ge=1)] | None = 10.0
-    attackers: Annotated[int, Field(ge=0)] = 0
 
 
 class ClientsSection(Section):
@@ -186,8 +149,9 @@ class FederationConfig(Section):
         output: Folder for what the server writes.
         name: Name of the run in the homes. A run of the same name repeats its rounds: a simulation begins them anew,
             devices on separate machines go back three rounds at most.
-        seed: Seed of the server's draws: initial factors, sampled clients, noise of the images, link. Each home
-            has a seed of its own (`device.json`), from which its training and its task ids follow.
+        seed: Seed of the server's draws: initial factors, sampled clients, noise of the images, link. A home
+            that was made with a seed (`fedaigc scenes`) trains with its own. In a simulation, others train with
+            one that follows from this seed and the number of the client.
         num_clients: Number of clients.
         backend: "in-process" runs the clients one by one in this process, "ray" in `workers` processes.
         workers: Number of worker processes.
@@ -284,6 +248,7 @@ class FederationConfig(Section):
                 "deadline_s": None,
                 "dropout_rate": 0.0,
                 "tensorboard": False,
+                "early_stopping": None,
                 **{name: RoundsSection.model_fields[name].default for name in _CHECKS},
                 "options": {k: v for k, v in self.rounds.options.items() if k not in _SERVER_OPTIONS},
             }

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fedaigc.diffusion.adapters.shared_state_file import PART, shared_state_of
 from fedaigc.diffusion.adapters.stages import SharedState
+from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.wire.read_update import value_problem
@@ -133,13 +134,18 @@ def _version(path: Path) -> str | None:
 
 def _fingerprint(config: FederationConfig) -> str:
     values = json.loads(config.model_dump_json(exclude=_FREE))
-    for free in ("count", "tensorboard"):
+    for free in ("count", "tensorboard", "early_stopping"):
         del values["rounds"][free]
     # where a LoRA lies is free, which one it is counts
     del values["adapter"]["start_from"]
     for added in ("start_digest", "target_modules"):
         if values["adapter"][added] is None:
             del values["adapter"][added]
+    # at their defaults these do nothing, and a checkpoint without them is one of the same run
+    if not config.rounds.validation_fraction:
+        del values["rounds"]["validation_fraction"]
+    if config.training.stages == TrainingSettings().stages:
+        del values["training"]["stages"]
     if is_file(config.rounds.strategy):
         # its code counts, not its location
         values["rounds"]["strategy"] = [

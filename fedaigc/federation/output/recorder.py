@@ -67,6 +67,11 @@ class RunRecorder:
         )
         self.update(dp=self._spent(rounds))
 
+    @property
+    def rounds(self) -> Rounds:
+        """The rounds so far, those before a resumed run included."""
+        return self._record.rounds
+
     def update(self, **values: Any) -> None:
         """Set values of the record and write the file."""
         self._record = self._record.model_copy(update=values)
@@ -91,6 +96,8 @@ def refusals(record: RunRecord) -> list[str]:
     lines += [f"never connected: the device of client {client}" for client in record.absent]
     if record.fell_back:
         lines.append(f"resumed from round {record.fell_back.to_round}: {record.fell_back.reason}")
+    if record.stopped:
+        lines.append(f"ended after {len(record.rounds)} rounds: {record.stopped}")
     rounds: dict[str, list[int]] = {}
     for done in record.rounds:
         for reason in done.refused.values():

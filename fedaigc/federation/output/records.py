@@ -156,7 +156,9 @@ class RoundRecord(Record):
         sampled: The clients that were asked to train.
         refused: Why an update was left out, by client.
         num_examples: The number of training images that each client reported.
-        metrics: Mean losses, by client and name.
+        metrics: Losses, by client and name: means of the training in each stage and, with
+            `rounds.validation_fraction`, `validation_loss` of the state with which the round began. Separate
+            machines tell them to two decimals.
         sent_bytes: Bytes of this round, by direction and kind.
         seconds: Duration of the round.
         shared_hash: The version of the shared state after the round.
@@ -164,6 +166,7 @@ class RoundRecord(Record):
         capped: The weight of clients that were weighted below their reported number of images.
         rejected: Why the aggregate was rejected. None if it was accepted.
         fell_back_to: The round whose state was restored because devices diverged. None otherwise.
+        tracebacks: In a simulation, the traceback of clients that failed by an error.
     """
 
     round: int
@@ -178,19 +181,32 @@ class RoundRecord(Record):
     capped: dict[int, int] = Field(default_factory=dict)
     rejected: str | None = None
     fell_back_to: int | None = None
+    tracebacks: dict[int, str] = Field(default_factory=dict)
 
-    def mean_metrics(self) -> dict[str, float]:
-        """Return the unweighted mean of each metric over the clients that reported it."""
+    def mean_metrics(self, *, by_examples: bool = False) -> dict[str, float]:
+        """Return the mean of each metric over the clients that reported it.
+
+        Args:
+            by_examples: Whether clients count by their training images; otherwise all count alike.
+        """
         names = sorted({name for metrics in self.metrics.values() for name in metrics})
-        values = {name: [each[name] for each in self.metrics.values() if name in each] for name in names}
-        return {name: sum(found) / len(found) for name, found in values.items()}
+        means = {}
+        for name in names:
+            values = {client: each[name] for client, each in self.metrics.items() if name in each}
+            weights = {client: self.num_examples[client] if by_examples else 1 for client in values}
+            total = sum(values[client] * weight for client, weight in weights.items())
+            means[name] = total / sum(weights.values())
+        return means
 
 
 class Rounds(_Rows[RoundRecord]):
     """The rounds of a run."""
 
     def to_pandas(self) -> "DataFrame":
-        """Return one row per round: clients, refusals, mean losses, bytes by direction, seconds, hash of the state."""
+        """Return one row per round: clients, refusals, mean losses, bytes by direction, seconds, hash of the state.
+
+        Losses are means in which clients count alike; `validation_loss_by_examples` weighs them by their images.
+        """
         from pandas import DataFrame
 
         rows = [
@@ -199,6 +215,11 @@ class Rounds(_Rows[RoundRecord]):
                 "clients": len(done.num_examples),
                 "refused": len(done.refused),
                 **done.mean_metrics(),
+                **{
+                    f"{name}_by_examples": value
+                    for name, value in done.mean_metrics(by_examples=True).items()
+                    if name == "validation_loss"
+                },
                 **{f"bytes_{name}": sum(kinds.values()) for name, kinds in done.sent_bytes.items()},
                 "seconds": done.seconds,
                 "shared_hash": done.shared_hash,
@@ -258,6 +279,7 @@ class RunRecord(Record):
         generation: The generation after the last round.
         earlier_generations: Generations of earlier processes of this run.
         sent_bytes: Bytes of the whole run, by direction and kind.
+        stopped: Why the rounds ended before `rounds.count`. None if they did not.
         error: Why the run failed. `error_kind` is "error" for a mistake that the user can correct.
         dp: The privacy loss of all means.
         repeated_dp: The noise of rounds that were repeated after a restart.
@@ -278,6 +300,7 @@ class RunRecord(Record):
     generation: GenerationRecord | None = None
     earlier_generations: tuple[GenerationRecord, ...] = ()
     sent_bytes: dict[str, dict[str, int]] = Field(default_factory=dict)
+    stopped: str | None = None
     error: str | None = None
     error_kind: str | None = None
     dp: Spent | None = None

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,8 +12,9 @@ from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.needs import require_extras
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.checkpoint import CHECKPOINT
 from fedaigc.federation.output.records import RunRecord, read_record
-from fedaigc.federation.output.run_lock import writing_to
+from fedaigc.federation.output.run_lock import check_claim, claim_homes, training_in, writing_to
 from fedaigc.federation.preloaded import scorer_of
 from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.server.initial_state import prepared
@@ -20,9 +22,18 @@ from fedaigc.flower_private import task_identity
 from fedaigc.rng import derived_seed
 from fedaigc.storage.private_files import private_files
 
+if TYPE_CHECKING:
+    from fedaigc.federation.server.stopping import OnRound
+
+# a stopped run that this one resumes may still be shutting down
+_PATIENCE_S = 60.0
+
 
 def simulate(
-    config: FederationConfig, progress: OnProgress | None = None, on_log: Callable[[str], None] | None = None
+    config: FederationConfig,
+    progress: OnProgress | None = None,
+    on_log: Callable[[str], None] | None = None,
+    on_round: "OnRound | None" = None,
 ) -> RunRecord:
     """Run a federation with the backend that its configuration names.
 
@@ -31,12 +42,14 @@ def simulate(
         progress: Called with each reply of a device.
         on_log: Called with each line of Flower's log that is not passed to `progress`. With the backend "ray" the log
             is also written to `config.output`/flower.log.
+        on_round: See `serve`; backend "in-process" only.
 
     Returns:
         The record of the run.
 
     Raises:
-        UserError: If a device's home or a package is missing, or the run failed, with the server's reason or
+        UserError: If a device's home or a package is missing, another run of this name trains in the homes, or
+            `on_round` is given with the backend "ray"; or the run failed, with the server's reason or
             the relevant lines of the log.
     """
     config = config.absolute()
@@ -51,19 +64,40 @@ def simulate(
     config = prepared(config)
     if config.generation.enabled and config.generation.scorer == "clip":
         scorer_of(config.generation)  # missing weights are told before hours of training
-    if config.rounds.count and not config.resume:
-        # whoever simulates owns the devices, on which a run that begins anew would find rounds of the earlier one
-        # nothing is dropped under a run that is going on
-        with private_files(), writing_to(config.output):
-            _forget_rounds(config)
+    if on_round is not None and config.backend != "in-process":
+        raise UserError(
+            f'on_round with the backend "{config.backend}": the rounds run in another process there, which cannot call '
+            "it; leave out `workers`, or end the rounds with the setting rounds.early_stopping"
+        )
+    if not config.rounds.count:
+        _run(config, progress, on_log, on_round)
+        return read_record(config.output)
+    with training_in(config, _PATIENCE_S if config.resume else 0.0):
+        if config.resume and (config.output / CHECKPOINT).exists():
+            check_claim(config)
+        else:
+            # whoever simulates owns the devices, on which a run that begins anew would find rounds of the earlier one
+            # nothing is dropped under a run that is going on
+            with private_files(), writing_to(config.output, _PATIENCE_S if config.resume else 0.0):
+                _forget_rounds(config)
+                claim_homes(config)
+        _run(config, progress, on_log, on_round)
+    return read_record(config.output)
+
+
+def _run(
+    config: FederationConfig,
+    progress: OnProgress | None,
+    on_log: Callable[[str], None] | None,
+    on_round: "OnRound | None",
+) -> None:
     if config.backend == "in-process":
-        run_in_process(config, progress, on_log=on_log)
+        run_in_process(config, progress, on_log=on_log, on_round=on_round)
     else:
         # imported here: a run in this process does not need the launcher of worker processes
         from fedaigc.federation.runtime.flower_runtime import run_with_flower
 
         run_with_flower(config, progress, on_log)
-    return read_record(config.output)
 
 
 def _forget_rounds(config: FederationConfig) -> None:
@@ -79,6 +113,7 @@ def run_in_process(
     progress: OnProgress | None = None,
     shuffle_seed: int | None = None,
     on_log: Callable[[str], None] | None = None,
+    on_round: "OnRound | None" = None,
 ) -> None:
     """Run server and clients in this process, with the same apps.
 
@@ -87,6 +122,7 @@ def run_in_process(
         progress: Called with each reply of a device.
         shuffle_seed: Seed of a random order of the replies; None: they come in the order of the messages.
         on_log: Called with each line of Flower's log.
+        on_round: See `serve`.
     """
     from fedaigc.federation.client.client_app import app
     from fedaigc.federation.runtime.local_grid import LocalGrid
@@ -100,7 +136,7 @@ def run_in_process(
             run_id=run_id,
             shuffle_seed=shuffle_seed,
         )
-        serve(grid, config, progress)
+        serve(grid, config, progress, on_round)
 
 
 @contextmanager

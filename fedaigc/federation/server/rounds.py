@@ -1,7 +1,7 @@
 """Federated training: rounds of local steps on the devices and aggregation on the server."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_low
 
@@ -15,15 +15,18 @@ from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.checkpoint import Checkpoint
 from fedaigc.federation.output.records import RoundNoise, RoundRecord
 from fedaigc.federation.progress import Stage, round_stage
+from fedaigc.federation.server.client_logs import explained
 from fedaigc.federation.server.first_look import Reply, looked_at
 from fedaigc.federation.server.roster import Roster
+from fedaigc.federation.server.sampling import past_rounds, sample_clients
+from fedaigc.federation.server.stopping import OnRound
 from fedaigc.federation.server.update_bounds import BeyondBounds, Sizes, UpdateBounds, groups_of, update_sizes
 from fedaigc.federation.server.weighting import weight_limits
 from fedaigc.federation.wire.messages import Ask, ClientOrder, read_train, train_record
 from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
 from fedaigc.rng import derived_seed, numpy_rng
 from fedaigc.strategy.fingerprint import strategy_code
-from fedaigc.strategy.rule import Received, Rule, Update
+from fedaigc.strategy.rule import PastRound, Received, Rule, Update
 
 _PAUSE_S = 2.0
 # failures that may not occur again in the next round
@@ -35,9 +38,10 @@ def run_rounds(
     shared: SharedState,
     rule: Rule,
     config: FederationConfig,
-    on_round: Callable[[RoundRecord, SharedState], None],
+    on_round: OnRound,
     *,
     first: int = 1,
+    history: Sequence[RoundRecord] = (),
     bounds: UpdateBounds | None = None,
     earlier: Callable[[], Checkpoint | None] = lambda: None,
 ) -> SharedState:
@@ -48,8 +52,9 @@ def run_rounds(
         shared: The state that round `first` starts from.
         rule: The server half of the strategy.
         config: Of the run.
-        on_round: Called after each round with its record and the new state.
+        on_round: Called after each round with its record and the new state; the rounds end if it returns `Stop`.
         first: Number of the first round.
+        history: Records of the rounds before `first`.
         bounds: How far updates and aggregates may move the state; default: those of the configuration.
         earlier: Returns the checkpoint of the state before `shared`, or None. It is called once, when more
             than half of the devices diverge from a state that no update has been made from yet.
@@ -64,9 +69,12 @@ def run_rounds(
     if bounds is None:
         bounds = UpdateBounds(config.rounds.max_norm_ratio)
     training = _Training(roster, shared, rule, config, bounds, earlier)
+    past = past_rounds(history)
     for number in range(first, config.rounds.count + 1):
-        record = training.round(number)
-        on_round(record, training.shared)
+        record = training.round(number, past)
+        past += past_rounds([record])
+        if on_round(record, training.shared) is not None:
+            break
     return training.shared
 
 
@@ -97,12 +105,12 @@ class _Training:
         self.diverged: set[int] = set()
         self.tried = self.fell_back = False
 
-    def round(self, number: int) -> RoundRecord:
-        """Run one round and return its record; raises UserError as `run_rounds` does."""
+    def round(self, number: int, past: Sequence[PastRound]) -> RoundRecord:
+        """Run one round after those of `past` and return its record; raises UserError as `run_rounds` does."""
         roster = self._roster
         roster.admit()
         began, sent_before = time.monotonic(), roster.ledger.totals()
-        sampled = sample_clients(roster.clients, self._config, number)
+        sampled = sample_clients(roster.clients, self._rule, self._config, number, past)
         folded, rejected = self._step(sampled, number)
         self._bounds.end_round()
         fell_back_to = self._fall_back()
@@ -121,6 +129,7 @@ class _Training:
             capped=folded.capped,
             rejected=rejected,
             fell_back_to=fell_back_to,
+            tracebacks=folded.tracebacks,
         )
 
     def _step(self, sampled: list[int], number: int) -> tuple["_Folded", str | None]:
@@ -201,6 +210,7 @@ class _Folded:
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     lasting: dict[int, str] = field(default_factory=dict)
     diverged: set[int] = field(default_factory=set)
+    tracebacks: dict[int, str] = field(default_factory=dict)
 
 
 def _folded(
@@ -237,7 +247,9 @@ def _folded(
     done = _Folded()
     for client, reply in replies:
         if isinstance(reply, Failure):
-            done.refused[client] = f"client {client}: {reply.value}"
+            done.refused[client], traceback = explained(client, reply, config)
+            if traceback is not None:
+                done.tracebacks[client] = traceback
             if reply not in _PASSING:
                 done.lasting[client] = done.refused[client]
             if reply is Failure.DIVERGED:
@@ -315,15 +327,6 @@ def _asked(
             yield from failed
             return
         time.sleep(_PAUSE_S)
-
-
-def sample_clients(clients: list[int], config: FederationConfig, number: int) -> list[int]:
-    """Return the clients of a round, sorted. They are drawn from a random stream that the run's seed determines."""
-    wanted = config.rounds.clients
-    if wanted is None or wanted >= len(clients):
-        return sorted(clients)
-    chosen = numpy_rng(config.seed, "sampling", number).choice(sorted(clients), wanted, replace=False)
-    return sorted(int(client) for client in chosen)
 
 
 def _increase(

@@ -43,6 +43,7 @@ from fedaigc.federation.server.roster import Roster, open_roster
 from fedaigc.federation.server.rounds import run_rounds
 from fedaigc.federation.server.server_rule import server_rule
 from fedaigc.federation.server.service import PromptService
+from fedaigc.federation.server.stopping import OnRound, Stop, checked, copy_of, early_stop
 from fedaigc.federation.server.update_bounds import UpdateBounds
 from fedaigc.federation.software import difference, own_software
 
@@ -75,13 +76,20 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def serve(grid: Grid, config: FederationConfig, progress: OnProgress | None = None) -> None:
+def serve(
+    grid: Grid,
+    config: FederationConfig,
+    progress: OnProgress | None = None,
+    on_round: OnRound | None = None,
+) -> None:
     """Run the training rounds and the generation, and keep the record of both in `config.output`.
 
     Args:
         grid: Flower's grid, through which the devices are reached.
         config: Of the run.
         progress: Called with each reply that comes in.
+        on_round: Called after each round with its record and a copy of the shared state. The rounds end if it
+            returns a `Stop`.
 
     Raises:
         UserError: The configuration cannot work, which the record says too; or, with nothing written, another
@@ -95,7 +103,7 @@ def serve(grid: Grid, config: FederationConfig, progress: OnProgress | None = No
             require_extras(config)
             torch.set_num_threads(config.threads)
             run = _Run(grid, config, record, checkpoint, progress)
-            run.train()
+            run.train(on_round)
             run.generate()
 
 
@@ -154,12 +162,13 @@ class _Run:
             drop_checkpoints(config)
         self._service = PromptService(self._roster, config, self._on_generation)
 
-    def train(self) -> None:
-        """Run the rounds that are left, and save the shared state after the last."""
+    def train(self, on_round: OnRound | None = None) -> None:
+        """Run the rounds that are left, and save the shared state after the last; see `serve`."""
         config, first = self._config, self._finished + 1
+        stopping = config.rounds.early_stopping
         with Board(config.output, enabled=config.rounds.tensorboard, first=first) as board:
 
-            def on_round(done: RoundRecord, state: SharedState) -> None:
+            def end_round(done: RoundRecord, state: SharedState) -> Stop | None:
                 # the record first: a checkpoint without its round's record would leave a gap
                 self._record.add_round(done)
                 save_checkpoint(
@@ -170,16 +179,29 @@ class _Run:
                 self._finished = done.round
                 # what waits after the last round is served by `generate`
                 settings = config.generation
-                if settings.enabled and settings.between_rounds and done.round < config.rounds.count:
+                stop = checked(on_round(done, copy_of(state))) if on_round is not None else None
+                stop = stop or early_stop(self._record.rounds.root, stopping)
+                if done.round == config.rounds.count:
+                    return None
+                if stop is not None:
+                    self._record.update(stopped=stop.reason)
+                elif settings.enabled and settings.between_rounds:
                     self._service.serve(state)
+                return stop
 
+            stopped = early_stop(self._record.rounds.root, stopping)
+            if stopped is not None and first <= config.rounds.count:
+                # an interrupted run that had stopped has no rounds left
+                self._record.update(stopped=stopped.reason)
+                first = config.rounds.count + 1
             self._shared = run_rounds(
                 self._roster,
                 self._shared,
                 self._rule,
                 config,
-                on_round,
+                end_round,
                 first=first,
+                history=self._record.rounds.root,
                 bounds=self._bounds,
                 earlier=lambda: load_earlier(config),
             )

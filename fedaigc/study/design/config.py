@@ -220,6 +220,16 @@ class StudyConfig(Section):
         given = self.rounds.model_fields_set & {"strategy", "options"}
         if given:
             raise ValueError(f"rounds.{min(given)} is not allowed: set it in [[strategies]]")
+        held = {
+            "early_stopping": self.rounds.early_stopping,
+            "validation_fraction": self.rounds.validation_fraction,
+        }
+        for key, value in held.items():
+            if value:
+                raise ValueError(
+                    f"rounds.{key} is not allowed: all rows of a study train the same rounds, and it measures them on "
+                    "images of its own"
+                )
         if self.rounds.count < 1:
             raise ValueError("rounds.count is 0: expected at least 1, since a comparison needs training")
         trained = self.clients.number - len(self.clients.new)
