@@ -275,13 +275,20 @@ def test_two_runs_of_one_name_do_not_mix_their_rounds(make_run: MakeRun) -> None
 def test_a_failed_client_of_a_simulation_tells_why(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_run(num_clients=1, rounds={"count": 1}, training=TRAINING, **QUIET)
+    config = make_run(num_clients=2, rounds={"count": 1}, training=TRAINING, **QUIET)
+    encoded = Device.encoded_images
 
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError("by hand")
+    def broken(device: Device, *size: int) -> Any:
+        if all_fail or len(device.images) == 2:
+            raise ZeroDivisionError("by hand")
+        return encoded(device, *size)
 
     monkeypatch.setattr(Device, "encoded_images", broken)
+    all_fail = True
     with pytest.raises(UserError, match=r"client 0: internal: ZeroDivisionError: by hand .log: .*errors.log"):
         simulate(config)
-    (done,) = read_record(config.output).rounds
+    assert "in broken" in str(read_record(config.output).error)
+    all_fail = False
+    (done,) = simulate(config).rounds
     assert "in broken" in done.tracebacks[0]
+    assert done.refused.keys() == done.tracebacks.keys() == {0}

@@ -85,6 +85,7 @@ class _Training:
         shared: The shared state, and `version` its hash.
         lasting: Clients that failed for a reason that would recur, since the last usable update, with the reason.
         diverged: Those of them whose training diverged.
+        traceback: In a simulation, that of the latest client that failed by an error.
         tried: Whether an update was made from the state.
         fell_back: Whether the run has returned to its earlier checkpoint.
     """
@@ -103,6 +104,7 @@ class _Training:
         self.shared, self.version = shared, shared.hash()
         self.lasting: dict[int, str] = {}
         self.diverged: set[int] = set()
+        self.traceback: str | None = None
         self.tried = self.fell_back = False
 
     def round(self, number: int, past: Sequence[PastRound]) -> RoundRecord:
@@ -149,6 +151,7 @@ class _Training:
         folded = _folded(replies, received, rule, self._roster, self._config, self._bounds)
         self.lasting |= folded.lasting
         self.diverged |= folded.diverged
+        self.traceback = next(reversed(folded.tracebacks.values()), self.traceback)
         aggregate, rejected = _finished(rule), None
         if folded.num_examples:
             self._restart_counts()
@@ -186,6 +189,8 @@ class _Training:
         if 2 * len(self.lasting) <= len(self._roster.clients):
             return
         reasons = "\n".join(f"  {self.lasting[client]}" for client in sorted(self.lasting))
+        if self.traceback is not None:
+            reasons += f"\n{self.traceback}"
         kind = Diverged if set(self.lasting) <= self.diverged else UserError
         raise kind(f"round {number}: no client sent a usable update:\n{reasons}")
 
