@@ -53,7 +53,7 @@ class RoundsSection(Section):
 
     count: Annotated[int, Field(ge=0)] = 3
     strategy: str = "fedavg"
-    options: dict[str, bool | int | float | str] = {}
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     clients: Annotated[int, Field(ge=1)] | None = None
     deadline_s: Annotated[float, Field(gt=0)] | None = None
     upload_format: WireFormat = "float32"
