@@ -10,8 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save
-
 from fedaigc.device.acceptance import check_form, check_limits
 from fedaigc.device.home.gallery import Begun, Finished, Gallery
 from fedaigc.device.home.home import Home
@@ -23,12 +21,13 @@ from fedaigc.device.replies import DeviceError, Failure, FinishReport, SharedSte
 from fedaigc.device.scoring import Confidence, Scorer
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
+from fedaigc.device.training.encoded_cache import cached_latents
 from fedaigc.device.training.held_out import held_out_loss, split_images
 from fedaigc.device.training.local_round import local_round, put_adapters
 from fedaigc.device.training.training_limits import RoundBudget, TrainingOrder
 from fedaigc.diffusion.adapters.bare import bare_fingerprint
 from fedaigc.diffusion.adapters.stages import SharedState, TargetModules, finish_stages, run_stages
-from fedaigc.diffusion.encoding import EncodedImages, encode_images
+from fedaigc.diffusion.encoding import EncodedImages
 from fedaigc.diffusion.handoff.packing import (
     Delivery,
     Handoff,
@@ -53,7 +52,6 @@ from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.policy import Policy
 from fedaigc.semantics.signature import Signature, disclose
-from fedaigc.storage.tensor_file import read_tensors
 from fedaigc.strategy.client_rule import ClientRule, Received
 from fedaigc.strategy.rule import Update
 from fedaigc.wireless.number_format import FormatName
@@ -234,17 +232,7 @@ class Device:
 
     def encoded_images(self, height: int, width: int) -> EncodedImages:
         """Return latents and text embeddings of the private images, computed once and cached in the home."""
-        key = f"{self.base_hash[:16]}-{self.images.digest()[:16]}-{height}x{width}.safetensors"
-        path = self._home.cache / key
-        if not path.exists():
-            pictures = self.images.all()
-            images, captions = [item.image for item in pictures], [item.caption for item in pictures]
-            encoded = encode_images(self._pipe, images, captions, height=height, width=width)
-            for old in self._home.cache.glob("*.safetensors"):
-                old.unlink()
-            tensors = {name: tensor.contiguous() for name, tensor in encoded.tensors().items()}
-            self._home.write(path, save(tensors))
-        return EncodedImages.from_tensors(read_tensors(path)[1])
+        return cached_latents(self._home, self.images, self._pipe, self.base_hash, height, width)
 
     def share(
         self,

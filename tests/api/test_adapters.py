@@ -112,7 +112,7 @@ def test_a_peft_folder_and_wider_layers(homes: Path, small_model: Path, tmp_path
 
     pipe: Any = fa.load_pipeline(str(small_model))
     config = LoraConfig(r=2, lora_alpha=2, target_modules=["to_q"], init_lora_weights=False)
-    get_peft_model(pipe.unet, config).save_pretrained(tmp_path / "peft")
+    get_peft_model(pipe.unet, config).save_pretrained(str(tmp_path / "peft"))
     model = {"name": str(small_model), "height": 32, "width": 32}
     narrow = run(homes, model, start_from=tmp_path / "peft", training={**TRAINING, "personal_steps": 1})
     layers = set(narrow.shared.lora)

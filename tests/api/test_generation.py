@@ -114,7 +114,7 @@ def test_implausible_values_are_clipped(tiny: Any) -> None:
     noisy, _ = fa.transmit(packet, seed=1, bit_error_rate=0.05)
     largest = {}
     for repair in ("clip", "zero"):
-        run = fa.unpack(tiny, plan, noisy, delivery="tolerant", repair=repair)  # type: ignore[arg-type]
+        run = fa.unpack(tiny, plan, noisy, delivery="tolerant", repair=repair)
         largest[repair] = float(run.state.latents.abs().max())
     assert largest["zero"] <= largest["clip"] < 100
     with pytest.raises(fa.Error, match="finite"):

@@ -209,7 +209,7 @@ def test_the_scorer_sees_the_private_concepts_and_tells_tenths(
 ) -> None:
     seen = []
 
-    def score(image: Image.Image, object: str | None, place: str | None) -> Confidence:
+    def score(image: Image.Image, object: str | None, place: str | None, prompt: str = "") -> Confidence:
         seen.append((object, place))
         return Confidence(0.449, None)
 

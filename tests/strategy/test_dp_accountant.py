@@ -132,7 +132,7 @@ def test_a_run_without_a_bound_says_why_and_calls_nothing_private(
     assert spent.epsilon is None
     assert spent.no_epsilon.startswith(reason)
     assert noise.epsilon is None
-    tell_run(config.output)
+    tell_run(config, own_homes=False)
     out, err = capsys.readouterr()
     assert f"warning: no epsilon holds for the noise of this run: {reason}" in err
     assert "privat" not in (out + err).replace("no epsilon", "").lower()
@@ -153,7 +153,7 @@ def test_epsilon_is_in_the_record_and_in_the_last_line(
     assert (dp.epsilon, dp.delta, dp.means, dp.repeated) == (by_round[-1], 1e-6, 3, 0)
     assert dp.adjacency.startswith("zero-out")
     assert dp.sampling.startswith("no amplification")
-    tell_run(config.output)
+    tell_run(config, own_homes=False)
     line = capsys.readouterr().out.splitlines()[-1]
     assert line == (
         f"differential privacy: epsilon {by_round[-1]:.4g} at delta 1e-06 for one client's updates against "
@@ -167,7 +167,7 @@ def test_an_epsilon_that_bounds_nothing_is_told_as_one(
     rounds = {"count": 1, "strategy": "fedavg", "options": DP | {"noise_multiplier": 0.01}}
     config = make_run(rounds=rounds, generation=QUIET)
     run_in_process(config)
-    tell_run(config.output)
+    tell_run(config, own_homes=False)
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("epsilon 5,426 at delta 1e-05")
     assert line.endswith(": above 10 this protects nobody in practice")
@@ -199,7 +199,7 @@ def test_rounds_that_are_run_again_are_paid_again(
         path.unlink()
     run_in_process(more)
     assert spent_by(config).means == 5
-    tell_run(config.output)
+    tell_run(config, own_homes=False)
     assert "over 5 noisy means, 3 of them of rounds that were run again" in capsys.readouterr().out
 
 

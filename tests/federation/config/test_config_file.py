@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.settings import Model, Setting, model_of, toml
 
 # what a link, or its own section, needs beside a key
-WITH = {
+WITH: dict[str, dict[str, Any]] = {
     "generation.clip_model": {"scorer": "clip"},
     "generation.link.send_above_db": {"rayleigh": True, "snr_db": 3.0},
 }
@@ -61,7 +62,7 @@ def test_every_key_is_in_the_printed_file_under_its_section() -> None:
 @pytest.mark.parametrize("path", EXAMPLES)
 def test_every_example_is_a_value_that_its_key_takes(path: str) -> None:
     *sections, name = path.split(".")
-    values = {**WITH.get(path, {}), name: EXAMPLES[path]}
+    values: dict[str, Any] = {**WITH.get(path, {}), name: EXAMPLES[path]}
     for section in reversed(sections):
         values = {section: values}
     found = parse_config({"homes": "homes", "output": "out", **values})

@@ -24,7 +24,7 @@ CONFIGURATION = configuration_page()
 COMMANDS = commands_page()
 
 
-def fields(kind: type) -> dict[str, Any]:
+def fields(kind: Any) -> dict[str, Any]:
     """Return the annotations of the keys of a model or dataclass, read without `fedaigc.settings`."""
     if issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}

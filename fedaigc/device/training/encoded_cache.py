@@ -1,0 +1,42 @@
+"""The latents of a home's images, computed once for a base model and a size."""
+
+from typing import TYPE_CHECKING
+
+from safetensors.torch import save
+
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.images import ImageStore
+from fedaigc.diffusion.encoding import EncodedImages, encode_images
+from fedaigc.storage.tensor_file import read_tensors
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def cached_latents(
+    home: Home, images: ImageStore, pipe: "DiffusionPipeline", base_hash: str, height: int, width: int
+) -> EncodedImages:
+    """Return latents and text embeddings of a home's images from its cache, which holds one such set.
+
+    Args:
+        home: The home.
+        images: Its images.
+        pipe: Pipeline that encodes them if the cache has another set.
+        base_hash: Fingerprint of the pipeline's base model.
+        height: Height at which images are read, in pixels.
+        width: Width at which images are read, in pixels.
+    """
+    path = home.cache / f"{base_hash[:16]}-{images.digest()[:16]}-{height}x{width}.safetensors"
+    if not path.exists():
+        pictures = images.all()
+        encoded = encode_images(
+            pipe,
+            [item.image for item in pictures],
+            [item.caption for item in pictures],
+            height=height,
+            width=width,
+        )
+        for old in home.cache.glob("*.safetensors"):
+            old.unlink()
+        home.write(path, save({name: tensor.contiguous() for name, tensor in encoded.tensors().items()}))
+    return EncodedImages.from_tensors(read_tensors(path)[1])
