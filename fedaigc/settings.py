@@ -1,17 +1,18 @@
 """The keys of a configuration model, with what their docstrings say: for `fedaigc config` and the documentation.
 
-A model documents its keys in the section "Attributes:" of its docstring, and nowhere else.
+A model documents its keys in the section "Attributes:" of its docstring, or of those of its base classes, and nowhere
+else.
 """
 
 import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 Schema = Mapping[str, Any]
 _BOUNDS = {
@@ -65,10 +66,12 @@ class Model:
     Attributes:
         schema: Its JSON schema.
         whole: The schema that its references point into.
+        attributes: The descriptions of the keys of each class, by its name.
     """
 
     schema: Schema
     whole: Schema
+    attributes: Mapping[str, Mapping[str, str]]
 
     @property
     def about(self) -> str:
@@ -81,7 +84,7 @@ class Model:
         return tuple(self._settings())
 
     def _settings(self) -> Iterator[Setting]:
-        attributes = _attributes(_sections(self.schema.get("description", ""))[1])
+        attributes = self.attributes.get(self.schema.get("title", ""), {})
         for name, given in self.schema.get("properties", {}).items():
             schema, optional = self._resolved(given)
             inner, repeated = self._inner(schema)
@@ -92,7 +95,7 @@ class Model:
                 default=given.get("default"),
                 schema=schema,
                 optional=optional,
-                model=None if inner is None else Model(inner, self.whole),
+                model=None if inner is None else Model(inner, self.whole, self.attributes),
                 repeated=repeated,
             )
 
@@ -127,7 +130,23 @@ def model_of(kind: type[Any]) -> Model:
     # a dataclass without a schema of its own lies behind a reference
     while "$ref" in schema:
         schema = {**schema["$defs"][schema["$ref"].rpartition("/")[2]], "$defs": schema["$defs"]}
-    return Model({"description": inspect.getdoc(kind) or "", **schema}, schema)
+    attributes: dict[str, dict[str, str]] = {}
+    _collect(kind, attributes)
+    return Model({"description": inspect.getdoc(kind) or "", **schema}, schema, attributes)
+
+
+def _collect(annotation: Any, found: dict[str, dict[str, str]]) -> None:
+    """Add the descriptions of the keys of all models in an annotation, those of their base classes included."""
+    for inner in get_args(annotation):
+        _collect(inner, found)
+    if not isinstance(annotation, type) or annotation.__name__ in found:
+        return
+    if not (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
+        return
+    texts = [_sections(inspect.cleandoc(each.__doc__ or ""))[1] for each in reversed(annotation.__mro__)]
+    found[annotation.__name__] = {name: about for text in texts for name, about in _attributes(text).items()}
+    for inner in get_type_hints(annotation).values():
+        _collect(inner, found)
 
 
 def toml(value: Any) -> str:
