@@ -62,6 +62,10 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         assert told in shown
 
 
+def test_help_describes_arguments(fedaigc: RunCommand) -> None:
+    assert "TOML file" in fedaigc("simulate", "--help").stdout
+
+
 def test_every_strategy_is_listed_with_its_options() -> None:
     shown = run("strategies").stdout
     for told in (
