@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fedaigc.diffusion.loading import load_pipeline as load_pipeline
     from fedaigc.errors import Error as Error
     from fedaigc.federation.output.records import read_record as read_record
-    from fedaigc.federation.server.stopping import Stop as Stop
+    from fedaigc.federation.stopping import Stop as Stop
     from fedaigc.strategy.past_round import PastRound as PastRound
     from fedaigc.strategy.rule import AveragingRule as AveragingRule
     from fedaigc.strategy.rule import LocalResult as LocalResult
@@ -78,7 +78,7 @@ _PUBLIC = {
     "load_pipeline": "diffusion.loading",
     "Error": "errors",
     "read_record": "federation.output.records",
-    "Stop": "federation.server.stopping",
+    "Stop": "federation.stopping",
     "PastRound": "strategy.past_round",
     "AveragingRule": "strategy.rule",
     "LocalResult": "strategy.rule",

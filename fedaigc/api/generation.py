@@ -67,8 +67,8 @@ def generate(
     Example:
         >>> import fedaigc as fa
         >>> drawn = fa.generate(["an apple on a table", "a lemon on a table"], progress=False)
-        >>> [(group.prompt, group.evaluations, group.solo_evaluations) for group in drawn.groups]
-        [('a fruit on a table', 19, 22)]
+        >>> drawn.groups[0].prompt, drawn.groups[0].evaluations, drawn.groups[0].solo_evaluations
+        ('a fruit on a table', 19, 22)
 
     Args:
         prompts: One prompt per device.

@@ -26,7 +26,7 @@ from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.progress_bars import progress_bars
 from fedaigc.federation.runtime.launcher import simulate as run_federation
 from fedaigc.federation.server.initial_state import prepared
-from fedaigc.federation.server.stopping import OnRound, Stop, checked
+from fedaigc.federation.stopping import OnRound, Stop, checked
 from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.validation import validated
 

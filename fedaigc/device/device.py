@@ -68,7 +68,8 @@ class Device:
         home: Folder of the home, created if it does not exist.
         seed: Seed of a new home; see `Home.open`.
         pipe: diffusers pipeline. Several devices of a process may share it; each installs its own adapters.
-        base_hash, taxonomy: `base_fingerprint` of the bare pipeline, and knowledge graph; None: taken now, loaded.
+        base_hash: `base_fingerprint` of the bare pipeline; None: taken now.
+        taxonomy: The knowledge graph; None: loaded.
         scorer: Scores finished images; without one, reports hold counts only.
         strip_pictures: Number of intermediate images if no steps are requested; each costs a decoding.
         run_seed: Seed of training in place of the random one of a home that is not `seeded`.

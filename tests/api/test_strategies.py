@@ -228,7 +228,7 @@ def test_a_rule_of_a_script_travels_to_worker_processes(tmp_path: Path, small_mo
     assert here == on_ray != other
 
 
-SCRIPT = '''
+REFERRING_SCRIPT = '''
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,7 +254,7 @@ print(named_strategy(Own, Path(sys.argv[1]))[0])
 def test_a_class_of_a_script_that_refers_to_modules_is_carried(tmp_path: Path) -> None:
     """Modules go by name, also those outside of site-packages, as in an editable install."""
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT, encoding="utf-8")
+    script.write_text(REFERRING_SCRIPT, encoding="utf-8")
     command = [sys.executable, str(script), str(tmp_path)]
     name = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     nothing: Any = None

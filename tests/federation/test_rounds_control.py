@@ -29,7 +29,7 @@ from fedaigc.federation.output.records import RoundRecord, read_record
 from fedaigc.federation.output.run_lock import training_in
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.runtime.launcher import simulate
-from fedaigc.federation.server.stopping import early_stop
+from fedaigc.federation.stopping import early_stop
 from fedaigc.strategy.client_rule import Received
 from fedaigc.strategy.rule import PastRound
 from tests.small_run import MakeRun

@@ -30,6 +30,8 @@ ROOMS: dict[Extra, str] = {
 # a room that as a whole cannot be imported without its extra
 WHOLE: set[Extra] = {"server"}
 EXTRA_OF = {package: extra for extra, packages in PACKAGES.items() for package in packages}
+# slow: it reads the list of files of every installed distribution
+INSTALLED = packages_distributions()
 FILES = sorted([*(ROOT / "fedaigc").rglob("*.py"), *(ROOT / "strategies").glob("*.py")])
 # Flower itself imports those of `server` for every run, so that only commands without a run can lack them
 OF_FLOWER = set(PACKAGES["server"])
@@ -93,9 +95,7 @@ def complaints(file: str, code: str) -> list[str]:
             if not inside or not (late or extra in WHOLE):
                 found.append(f"{file} imports {module} of the extra {extra}")
         elif package not in sys.stdlib_module_names | {"fedaigc", "strategies"}:
-            sources = {
-                re.sub(r"[-_.]+", "-", name).lower() for name in packages_distributions().get(package, [])
-            }
+            sources = {re.sub(r"[-_.]+", "-", name).lower() for name in INSTALLED.get(package, [])}
             if not sources & core:
                 found.append(f"{file} imports {module}, which pyproject.toml does not name")
     return found
@@ -125,13 +125,13 @@ def test_an_import_in_another_place_is_found(file: str, code: str) -> None:
 
 
 def test_the_extras_of_the_code_are_those_of_the_project() -> None:
-    everything, installed = names_of(EXTRAS["all"]), packages_distributions()
+    everything = names_of(EXTRAS["all"])
     assert everything == {"fedaigc"}
     assert set(re.findall(r"\w+", EXTRAS["all"][0])) - {"fedaigc"} == set(PACKAGES) == set(ROOMS)
     for extra, packages in PACKAGES.items():
         wanted = names_of(EXTRAS[extra])
         assert wanted.isdisjoint(names_of(PROJECT["dependencies"]))
-        found = {name.lower() for package in packages for name in installed.get(package, [package])}
+        found = {name.lower() for package in packages for name in INSTALLED.get(package, [package])}
         assert found == wanted, extra
 
 

@@ -23,7 +23,7 @@ from fedaigc.rng import derived_seed
 from fedaigc.storage.private_files import private_files
 
 if TYPE_CHECKING:
-    from fedaigc.federation.server.stopping import OnRound
+    from fedaigc.federation.stopping import OnRound
 
 # a stopped run that this one resumes may still be shutting down
 _PATIENCE_S = 60.0

@@ -19,9 +19,9 @@ from fedaigc.federation.server.client_logs import explained
 from fedaigc.federation.server.first_look import Reply, looked_at
 from fedaigc.federation.server.roster import Roster
 from fedaigc.federation.server.sampling import past_rounds, sample_clients
-from fedaigc.federation.server.stopping import OnRound
 from fedaigc.federation.server.update_bounds import BeyondBounds, Sizes, UpdateBounds, groups_of, update_sizes
 from fedaigc.federation.server.weighting import weight_limits
+from fedaigc.federation.stopping import OnRound
 from fedaigc.federation.wire.messages import Ask, ClientOrder, read_train, train_record
 from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
 from fedaigc.rng import derived_seed, numpy_rng

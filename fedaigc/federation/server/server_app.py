@@ -43,9 +43,9 @@ from fedaigc.federation.server.roster import Roster, open_roster
 from fedaigc.federation.server.rounds import run_rounds
 from fedaigc.federation.server.server_rule import server_rule
 from fedaigc.federation.server.service import PromptService
-from fedaigc.federation.server.stopping import OnRound, Stop, checked, copy_of, early_stop
 from fedaigc.federation.server.update_bounds import UpdateBounds
 from fedaigc.federation.software import difference, own_software
+from fedaigc.federation.stopping import OnRound, Stop, checked, copy_of, early_stop
 
 _PATIENCE_S = 60.0
 

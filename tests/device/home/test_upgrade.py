@@ -49,7 +49,7 @@ def check(root: Path) -> None:
     assert versions.last_round("run") == 2
     assert versions.before("run", 2)[1] == {"control": torch.tensor([1.0])}
     assert versions.shared(SHARED.hash()).hash() == SHARED.hash()
-    assert json.loads((root / "device.json").read_text()) == {"format": FORMAT, "seed": 3}
+    assert json.loads((root / "device.json").read_text()) == {"format": FORMAT, "seed": 3, "seeded": True}
     assert not list(root.glob("adapters/**/header.json"))
 
 
