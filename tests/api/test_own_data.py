@@ -64,6 +64,7 @@ def colours(images: list[Image.Image]) -> np.ndarray:
     return np.stack([np.asarray(image, dtype=float).mean((0, 1)) for image in images])
 
 
+@pytest.mark.slow
 def test_strategies_are_compared_on_own_pictures_with_own_measures(
     tmp_path: Path, small_model: Path, pictures: Path
 ) -> None:
@@ -154,6 +155,7 @@ def test_studies_that_cannot_be_are_refused_before_they_begin(
     assert not list((tmp_path / "study").rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_homes_are_the_clients_of_a_study_as_they_are(
     tmp_path: Path, small_model: Path, pictures: Path
 ) -> None:
