@@ -38,7 +38,7 @@ def test_outputs_are_complete_and_private(name: str) -> None:
     assert all(cell.outputs for cell in shown)
     text = json.dumps([cell.outputs for cell in cells])
     assert str(Path.home()) not in text
-    assert not re.search(r'"[^"]*(/tmp/|/work/|site-packages)', text)
+    assert not re.search(r'"[^"]*(/(tmp|home|root|Users|work)/|site-packages)', text)
     assert (FOLDER / f"{name}.ipynb").stat().st_size < 300_000
 
 
