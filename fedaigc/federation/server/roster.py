@@ -204,7 +204,7 @@ def open_roster(
         grid: The grid that sends the messages.
         num_clients: Number of clients of the run.
         base_hash: Fingerprint of the server's base model.
-        timeout_s: Seconds to wait for nodes to connect, and again for their replies.
+        timeout_s: Seconds to wait for nodes to connect, and, with `bindings`, again for their replies.
         progress: Called after each reply.
         bindings: The client number that each node id may claim. Nodes that claim another number, or that are
             not listed, are refused, and the run starts without devices that do not connect in time.
@@ -243,9 +243,9 @@ def _introduced(
 ) -> _Introduced:
     """Send the opening query to `nodes` and check the replies. `taken` holds the clients admitted before."""
     orders = [(node, RecordDict()) for node in nodes]
-    replies = list(
-        exchange(grid, Ask.HELLO, orders, Stage("hello"), progress, deadline_s=admission.timeout_s)
-    )
+    # the devices of a simulation are there: on a busy machine, their process takes minutes to start
+    deadline_s = None if admission.bindings is None else admission.timeout_s
+    replies = list(exchange(grid, Ask.HELLO, orders, Stage("hello"), progress, deadline_s=deadline_s))
     accepted: dict[int, int] = {}
     software: dict[int, Software] = {}
     num_examples: dict[int, int] = {}
