@@ -25,6 +25,7 @@ class Mixed(fa.AveragingRule):
         )
 
 
+@pytest.mark.slow
 def test_instances_of_a_class_of_one_s_own_are_compared(tmp_path: Path, small_model: Path) -> None:
     settings: dict[str, Any] = {
         "output": tmp_path / "study",

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import fedaigc as fa
 from fedaigc.storage.tensor_file import read_tensors
 from fedaigc.study.design.config import read_study
 from tests.study.conftest import WriteStudy
@@ -86,6 +88,17 @@ def test_a_study_runs_tells_its_time_first_and_is_skipped_when_it_is_recorded(
     assert again.returncode == 0
     assert f"all {len(records)} runs are recorded" in again.stdout
     assert records_of(path) == records
+    # the same study from Python is recorded as well
+    settings = tomllib.loads(path.read_text())
+    rounds = settings.pop("rounds")
+    for key in ("name", "output", "strategies", "reference"):
+        settings.pop(key, None)
+    assert rounds.keys() == {"count"}
+    study = fa.compare(["fedit"], output=output, rounds=rounds["count"], **settings)
+    assert records_of(path) == records
+    assert set(study.table()["row"]) == {"base", "pooled", "local only", "fedit"}
+    with pytest.raises(fa.Error, match="no table other"):
+        study.table(partition="other")
 
 
 @pytest.mark.slow

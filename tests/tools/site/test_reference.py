@@ -120,7 +120,8 @@ def test_every_command_is_in_the_reference_with_its_arguments_and_options(path: 
         shown = parameter.opts if parameter.param_type_name == "option" else [parameter.make_metavar(None)]
         for each in shown:
             name = each.strip("[]").rstrip(".")
-            row = next((row for row in section.splitlines() if row.startswith(f"| `{name}")), None)
+            starts = (f"| `{name}", f"| `[{name}]")
+            row = next((row for row in section.splitlines() if row.startswith(starts)), None)
             row = row or next((row for row in section.splitlines() if f"[{name}]" in row), None)
             assert row is not None, f"{path} {each}"
             if getattr(parameter, "help", None):
