@@ -33,7 +33,7 @@ PROMPTS = (
     "a shiny lemon on a table",
     "a cat near a river",
     "a pear on a table",
-    "a bird near a river",
+    "a horse near a river",
 )
 TOML = """
 homes = "{homes}"
