@@ -107,6 +107,10 @@ class Run:
     config: FederationConfig
     record: RunRecord
 
+    def __repr__(self) -> str:
+        rounds, tasks = len(self.record.rounds), len(self.record.tasks)
+        return f"<Run {self.config.name!r}, {self.record.status}: {rounds} rounds, {tasks} prompts, {self.output}>"
+
     @property
     def output(self) -> Path:
         """The folder of the run, with record.json and the shared state."""
@@ -193,7 +197,11 @@ def simulate(
         raise UserError(f"no homes in {folder}: expected folders 00, 01, ...; `scenes` creates some")
     name, options = named_strategy(strategy, target / "strategies")
     values: dict[str, Any] = {"num_clients": clients, **settings}
-    section: dict[str, Any] = {"count": rounds} if isinstance(rounds, int) else dict(rounds)
+    section: Any = {"count": rounds} if isinstance(rounds, int) else rounds
+    if not isinstance(section, Mapping):
+        raise UserError(
+            f"rounds is {rounds!r}: expected a number of rounds, or a dict such as {{'count': 3}}"
+        )
     values["rounds"] = {"strategy": name, **section, "options": {**options, **section.get("options", {})}}
     if model is not None:
         values["model"] = model_section(model, target / "model")

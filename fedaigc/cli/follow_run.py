@@ -37,12 +37,12 @@ def follow_run(
         changes: Values that replace those of the file.
         resume: Whether to continue a run that was cut off.
         command: The command that ran it, for the hint after Ctrl-C.
-        force: Whether a finished training in the output folder may be replaced.
+        force: Whether an earlier run in the output folder may be replaced.
         own_homes: Whether the homes are on this machine, with the prompts and the pictures.
         verbose: Whether to print settings, Flower's log and files too.
 
     Raises:
-        UserError: If `force` is False and the output folder holds the rounds of an earlier run.
+        UserError: If `force` is False and the output folder holds the rounds or the prompts of an earlier run.
         typer.Exit: With status 130, if the user stopped the run.
     """
     from fedaigc.federation.config.run_config import packet_warnings, read_config
@@ -84,7 +84,7 @@ def _check_output(output: Path, force: bool) -> None:
     if before is None or not (before.rounds or before.tasks):
         return
     held = f"{output} holds a run of {len(before.rounds)} rounds and {len(before.tasks)} prompts ({before.status})"
-    if before.rounds and not force:
+    if not force:
         raise UserError(
             f"{held}: --resume continues it and serves the prompts that wait, --force replaces it; or give "
             "another folder with --set output=FOLDER"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -109,3 +110,39 @@ def test_the_small_demo_runs_from_the_wheel_elsewhere_and_offline(python: Path, 
     assert "http://" not in page
     assert "https://" not in page
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+# after the README's example: a rule of one's own, defined where it is used
+RULE = """
+class Mine(fa.AveragingRule):
+    traits = fa.Traits(averaging=False)
+
+    def finish(self):
+        before, after = self._shared.tensors(), super().finish().tensors()
+        return self._shared.with_tensors({name: (before[name] + x) / 2 for name, x in after.items()})
+
+
+if __name__ == "__main__":
+    mine = fa.simulate(homes, strategy=Mine, rounds=1, training={"local_steps": 1}, output="runs/mine")
+    assert mine.record.shared_hash != run.record.shared_hash
+    print("FILE", fa.__file__, image.size)
+"""
+
+
+def test_the_readme_s_example_runs_from_the_wheel_in_an_empty_folder(python: Path, tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", readme, flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"^(?:import|from) .*", example, flags=re.MULTILINE) == ["import fedaigc as fa"]
+    (tmp_path / "example.py").write_text(example + RULE, encoding="utf-8")
+    run = subprocess.run(
+        [python, "example.py"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert f"FILE {python.parents[1]}" in run.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"example.py", "runs"}

@@ -152,8 +152,10 @@ def build_plan(
             above the last training timestep, if the pipeline refuses the call, or if its config does not
             describe its scheduler.
     """
-    if num_inference_steps < 1:
-        raise UserError(f"num_inference_steps is {num_inference_steps}: expected at least 1")
+    if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
+        raise UserError(
+            f"num_inference_steps is {num_inference_steps!r}: expected a whole number of at least 1"
+        )
     if not math.isfinite(guidance_scale):
         raise UserError(f"guidance_scale is {guidance_scale}: expected a finite number")
     call = call_arguments(

@@ -5,7 +5,7 @@ The prompts stand in the homes alone: whoever owns the homes sees them, and a se
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def generation_lines(
     groups = record.generation.groups
     shown = picture or (gallery_picture(home) if home is not None else None)
     number: dict[str, int] = {}
+    ungrouped = {group.tasks[0].task_id for group in groups if len(group.tasks) == 1}
     lines: list[str] = []
     shared = [group for group in groups if group.num_shared_steps and len(group.tasks) > 1]
     for at, group in enumerate(shared, start=1):
@@ -57,13 +58,22 @@ def generation_lines(
             parts.append(f"not drawn: {task.failure}")
         else:
             shares = task.outcome is Outcome.SHARED and task.task_id in number
-            parts.append(f"group {number[task.task_id]}" if shares else "alone")
+            parts.append(f"group {number[task.task_id]}" if shares else _alone(task, ungrouped))
             if shown is not None:
                 parts.append(str(shown(task.client, queued.task_id if queued else task.task_id)))
         order = (task.client, queued.number if queued is not None else len(told))
         told.append((order, ", ".join(parts)))
     told.sort(key=lambda each: each[0])
     return [*lines, *(line for _, line in told), savings_line(groups, record.generation.num_steps)]
+
+
+def _alone(task: TaskRecord, ungrouped: Container[str]) -> str:
+    """Return why a prompt was drawn alone, as far as grouping decided it."""
+    if task.disclosed is None:
+        return "alone (`fedaigc disclose PROMPT` says why)"
+    if task.task_id in ungrouped:
+        return "alone (no other prompt was near)"
+    return "alone"
 
 
 def savings_line(groups: Sequence[GroupRecord], num_steps: int) -> str:
