@@ -10,7 +10,7 @@ import pytest
 
 from tools.notebooks import FOLDER, NAMES, executed, texts
 
-QUICK = ("first_pictures", "two_processes")
+QUICK = ("two_processes",)
 
 
 def read(name: str) -> Any:

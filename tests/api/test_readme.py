@@ -12,6 +12,8 @@ EXAMPLES = re.findall(
 )
 
 
+# once, from the wheel: tests/packaging/test_wheel.py
+@pytest.mark.slow
 def test_the_example_runs_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     (example,) = EXAMPLES

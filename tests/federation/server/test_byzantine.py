@@ -137,7 +137,7 @@ def test_honest_runs_are_the_same_bit_for_bit_with_and_without_bounds(make_run: 
                 f"{name}-{ratio}",
                 num_clients=CLIENTS,
                 generation=QUIET,
-                rounds={"count": 3, "strategy": name, "max_norm_ratio": ratio},
+                rounds={"count": 2, "strategy": name, "max_norm_ratio": ratio},
                 **rest,
             )
             run_in_process(config)
