@@ -193,3 +193,13 @@ def test_homes_are_kept_or_refused(homes: Path) -> None:
             fa.scenes(homes, **{"clients": 2, "images": 3, "exist_ok": True, **other})
     with pytest.raises(fa.Error, match="no homes in"):
         fa.simulate(homes / "nothing")
+
+
+def test_steps_outside_of_the_plan_are_refused_before_any_is_run() -> None:
+    pipe = fa.load_pipeline()
+    run = fa.start(pipe, fa.plan(pipe, num_inference_steps=3), seed=0)
+    with pytest.raises(fa.Error, match="from step 0 to 9: expected 0 to 3"):
+        run.run("an apple on a table", until=9)
+    later = run.run("an apple on a table", until=2)
+    with pytest.raises(fa.Error, match="from step 2 to 1: expected 2 to 3"):
+        later.run("an apple on a table", until=1)

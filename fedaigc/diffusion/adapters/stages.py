@@ -30,7 +30,7 @@ from fedaigc.diffusion.adapters.state import Adapter as Adapter
 from fedaigc.diffusion.adapters.state import Factors
 from fedaigc.diffusion.adapters.state import SharedState as SharedState
 from fedaigc.diffusion.sampling.pipeline_call import denoiser
-from fedaigc.diffusion.sampling.segment import DenoisingState, finish_segment, run_segment
+from fedaigc.diffusion.sampling.segment import DenoisingState, check_run, finish_segment, run_segment
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.errors import UserError
 
@@ -228,7 +228,11 @@ def run_stages(
 
     Returns:
         The state at `stop`.
+
+    Raises:
+        UserError: As `check_run`, before any step.
     """
+    check_run(pipe, state, conditioning, plan, stop)
     shared_stop = min(stop, plan.boundary)
     if state.step < shared_stop:
         activate(pipe, Stage.SHARED)

@@ -180,7 +180,7 @@ def run_segment(
         UserError: If the state belongs to another plan, if `stop` lies before the state or past the end of
             the plan, if the conditioning does not fit, or if the pipeline takes other steps than the plan.
     """
-    _check_run(pipe, state, conditioning, plan, stop)
+    check_run(pipe, state, conditioning, plan, stop)
     if stop == state.step:
         return state
     window, scheduler, latents = _run_steps(pipe, state, conditioning, plan, stop, progress, "latent")
@@ -207,7 +207,7 @@ def finish_segment(
     text encoding. A state without remaining steps is decoded. Arguments and errors are those of
     `run_segment`.
     """
-    _check_run(pipe, state, conditioning, plan, plan.num_steps)
+    check_run(pipe, state, conditioning, plan, plan.num_steps)
     if state.step == plan.num_steps:
         return decode(pipe, state, plan, conditioning)
     return list(_run_steps(pipe, state, conditioning, plan, plan.num_steps, progress, "pil")[2])
@@ -243,10 +243,14 @@ def decode(
     return list(_run(pipe, window, latents, given, 1.0, "pil")[1])
 
 
-def _check_run(
+def check_run(
     pipe: Pipeline, state: DenoisingState, conditioning: Mapping[str, Any], plan: DenoisingPlan, stop: int
 ) -> None:
-    """Raise UserError if steps [state.step, stop) cannot be run from this state."""
+    """Check that steps [state.step, stop) can be run from a state.
+
+    Raises:
+        UserError: If `stop` lies before the state's step or past the end, or the state does not fit the rest.
+    """
     _check_plan(state, plan)
     _check_dtype(pipe, plan)
     if not state.step <= stop <= plan.num_steps:
