@@ -63,6 +63,7 @@ def compare(
     partition: str | Mapping[str, Any] | None = None,
     metrics: Mapping[str, Metric] | None = None,
     features: str | Features | None = None,
+    progress: bool = True,
     **settings: Any,
 ) -> Study:
     """Compare strategies on simulated clients with images of Scenes or of your own, as `fedaigc compare` does.
@@ -87,6 +88,7 @@ def compare(
             `evaluation={"gallery": 64}`. A function whose source changes is computed again.
         features: Features of these pictures for the Frechet distance and KID to real ones: "inception" for FID and
             KID proper, or a function of a list of pictures to an array [n, d].
+        progress: Whether to show what is done and the time left.
         **settings: Further sections of a study: `clients={"number": 8}`, `training`, `evaluation`, `model`, ...
 
     Raises:
@@ -131,7 +133,7 @@ def compare(
         "the study",
     )
     own = features if callable(features) else None
-    if run_study(config, metrics=metrics, features=own) != 0:
+    if run_study(config, metrics=metrics, features=own, progress=progress) != 0:
         raise UserError(f"the study is not finished: see the messages above, and {target}")
     return Study(config)
 

@@ -1,12 +1,14 @@
 """`fedaigc compare`: the time estimate, the runs that are missing, then tables, plots and the report."""
 
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from fedaigc.device.pool import read_pool
 from fedaigc.errors import UserError
@@ -35,6 +37,7 @@ def compare(
     recompute_count: int = 0,
     recompute_seed: int = 0,
     verbose: bool = False,
+    progress: bool = True,
     metrics: Mapping[str, Metric] | None = None,
     features: Features | None = None,
 ) -> int:
@@ -48,6 +51,7 @@ def compare(
         recompute_count: Compute that number of recorded runs again and compare them, in place of new runs.
         recompute_seed: Seed of the draw of these runs.
         verbose: Print the log of each run that ends, and the size and the hash of its record.
+        progress: Print lines and bars; without them warnings are Python's.
         metrics: Own measures of the pictures that runs draw; see `study_measures`.
         features: Own features for the distances of these pictures to real ones.
 
@@ -58,7 +62,7 @@ def compare(
     Raises:
         UserError: The configuration cannot work, or another process runs the same study.
     """
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, quiet=not progress)
     prepared = prepare(study)
     records = by_hash(read_records(study.records_folder))
     plan = make_plan(prepared, records)
@@ -127,10 +131,18 @@ def _summarize(prepared: Prepared, measures: list[Measure]) -> Path:
 def _warn_of_repeated(console: Console, study: StudyConfig) -> None:
     repeated = read_pool(study.clients.data).repeated() if study.clients.data is not None else []
     if repeated:
-        console.print(
-            f"[yellow]warning:[/yellow] {len(repeated)} pictures equal another one, e.g. {repeated[0]}: the same "
-            "picture can be in training and test"
+        _warn(
+            console,
+            f"{len(repeated)} pictures equal another one, e.g. {repeated[0]}: the same picture can be in training "
+            "and test",
         )
+
+
+def _warn(console: Console, text: str) -> None:
+    if console.quiet:
+        warnings.warn(text, stacklevel=2)
+    else:
+        console.print(f"[yellow]warning:[/yellow] {escape(text)}")
 
 
 def _list(console: Console, plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> None:
@@ -187,9 +199,10 @@ def _tell(
         f"{len(left)} runs to do ({trials} trials{extra}), {done} recorded; {steps:.0f} local steps"
     )
     if study.tuned_shorter:
-        console.print(
-            f"[yellow]warning:[/yellow] tuned over fewer rounds than the {study.rounds.count} that are "
-            f"reported, which can choose values that win early: {', '.join(study.tuned_shorter)}"
+        _warn(
+            console,
+            f"tuned over fewer rounds than the {study.rounds.count} that are reported, which can choose values that "
+            f"win early: {', '.join(study.tuned_shorter)}",
         )
     console.print(
         f"estimated time: {told(total)} for one process / {study.workers} workers = "

@@ -6,10 +6,10 @@ import numpy as np
 
 from fedaigc.data.sprites import HELD_OUT_STYLES
 from fedaigc.metrics.intervals import Estimate
-from fedaigc.study.results.comparison_tables import NONE, over_seeds
+from fedaigc.study.results.comparison_tables import over_seeds
 from fedaigc.study.results.records import losses_of
 from fedaigc.study.results.summary import Mode, PartitionResults, Record, RowResults
-from fedaigc.study.results.table_files import Cell, Column, Table
+from fedaigc.study.results.table_files import NONE, Cell, Column, Table
 
 _DIGITS = 4
 

@@ -20,9 +20,8 @@ from fedaigc.study.results.statistics import (
     worst_tenth_mean,
 )
 from fedaigc.study.results.summary import Mode, PartitionResults, RowResults
-from fedaigc.study.results.table_files import Cell, Column, Table
+from fedaigc.study.results.table_files import NONE, Cell, Column, Table
 
-NONE = "–"
 EDGE_MARK = " (edge)"
 _DIGITS = 4
 _GALLERY_DIGITS = 2

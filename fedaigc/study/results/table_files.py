@@ -11,6 +11,9 @@ from fedaigc.metrics.intervals import Estimate
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+NONE = "–"
+"""The cell of a value that does not exist."""
+
 Align = Literal["left", "right", "centre"]
 Cell = str | Estimate
 RULES: dict[Align, str] = {"left": ":--", "right": "--:", "centre": ":-:"}
@@ -87,13 +90,16 @@ class Table:
         return "".join(f"| {' | '.join(line)} |\n" for line in [padded[0], rules, *padded[1:]])
 
     def to_pandas(self) -> "DataFrame":
-        """Return a data frame; a column "loss" of estimates becomes "loss", "loss low", "loss high" and "loss n"."""
+        """Return a data frame; a column "loss" of estimates becomes "loss", "loss low", "loss high" and "loss n".
+
+        A value that does not exist is None there, and empty in the CSV, so that a column of numbers is read as one.
+        """
         from pandas import DataFrame
 
         values: dict[str, list[object]] = {}
         for at, column in enumerate(self.columns):
             cells = [row[at] for row in self.rows]
-            values[column.header] = [cell.mean if isinstance(cell, Estimate) else cell for cell in cells]
+            values[column.header] = [_value(cell) for cell in cells]
             if any(isinstance(cell, Estimate) for cell in cells):
                 for part in ("low", "high", "n"):
                     values[f"{column.header} {part}"] = [getattr(cell, part, None) for cell in cells]
@@ -133,6 +139,12 @@ class Table:
             raise UserError(f"{path} ends in {path.suffix!r}: a table is written as {', '.join(formats)}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(formats[path.suffix](), encoding="utf-8")
+
+
+def _value(cell: Cell) -> float | str | None:
+    if isinstance(cell, Estimate):
+        return cell.mean
+    return None if cell == NONE else cell
 
 
 def shown(cell: Cell, digits: int) -> str:

@@ -2,13 +2,14 @@ import csv
 import io
 from pathlib import Path
 
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedaigc.errors import UserError
 from fedaigc.metrics.intervals import Estimate
-from fedaigc.study.results.table_files import Column, Table
+from fedaigc.study.results.table_files import NONE, Column, Table
 
 COLUMNS = (Column("strategy"), Column("loss", "right"), Column("note", "centre"))
 TABLE = Table(
@@ -92,6 +93,15 @@ def test_a_data_frame_holds_numbers_and_text() -> None:
     assert list(frame) == ["strategy", "loss", "loss low", "loss high", "loss n", "note"]
     assert list(frame["loss"]) == [-0.0123, "-", -0.00001]
     assert list(frame["loss n"]) == [5, None, 5]
+
+
+def test_a_gap_leaves_a_column_of_numbers(tmp_path: Path) -> None:
+    table = Table((Column("row"), Column("MB up", "right")), (("FedIT", "1.25"), ("base", NONE)))
+    table.write(tmp_path / "table.csv")
+    read = pandas.read_csv(tmp_path / "table.csv")
+    assert read["MB up"].dtype == float
+    assert read["MB up"].tolist()[0] == 1.25
+    assert read["MB up"].isna().tolist() == [False, True]
 
 
 def test_the_suffix_chooses_the_format(tmp_path: Path) -> None:
