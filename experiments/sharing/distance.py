@@ -52,13 +52,13 @@ DDIM, SOLVER, EULER = "DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDisc
 SETTINGS = [
     (DDIM, 11, 5.0),
     (DDIM, 8, 5.0),
-    (DDIM, 20, 5.0),
-    (DDIM, 50, 5.0),
     (DDIM, 11, 1.0),
     (DDIM, 11, 3.0),
     (DDIM, 11, 7.5),
     (SOLVER, 11, 5.0),
     (EULER, 11, 5.0),
+    (DDIM, 20, 5.0),
+    (DDIM, 50, 5.0),
 ]
 # hand-offs as shares of N
 SHARES = (3 / 11, 5 / 11, 7 / 11)
@@ -89,7 +89,8 @@ def measure(options: argparse.Namespace, record: dict[str, Any] | None) -> dict[
     """Run the settings that the record does not have yet; it is written after each."""
     one_thread()
     pairs = graded_pairs(options.each, options.seed)
-    pipe, judge = load_pipeline(), Judge.load()
+    pipe: Any = load_pipeline()
+    judge = Judge.load()
     stock, base = pipe.scheduler, base_fingerprint(pipe)
     if record is None or record["base"] != base or len(record["pairs"]["own"]) != len(pairs):
         record = {

@@ -55,7 +55,7 @@ def _bootstrapped(
     names = sorted(set(clusters), key=repr)
     members = [np.flatnonzero([cluster == name for cluster in clusters]) for name in names]
     random = numpy_rng(0, "bootstrap")
-    found = []
+    found: list[float] = []
     while len(found) < RESAMPLES:
         rows = np.concatenate([members[i] for i in random.integers(len(names), size=len(names))])
         if 0 < positive[rows].sum() < len(rows):

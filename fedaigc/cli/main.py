@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedaigc.cli.atlas import atlas_app, calibrate
 from fedaigc.cli.device import device_app
 from fedaigc.cli.disclose import disclose
 from fedaigc.cli.follow_run import follow_run, log_line, tell_files, tell_prompts
@@ -42,6 +43,8 @@ app = typer.Typer(
 )
 app.add_typer(device_app, name="device")
 app.command()(disclose)
+app.add_typer(atlas_app, name="atlas")
+app.command()(calibrate)
 app.add_typer(lora_app, name="lora")
 app.add_typer(records_app, name="records")
 app.command()(partition)

@@ -12,7 +12,7 @@ by w times as much, since the unconditional answer to a public noise is the same
 same reason the conditional minus the unconditional answer has the same distances.
 
 P has entries +-1 / sqrt(d) [Ach03], drawn from a public seed, so that distances are kept up to a factor of about
-1 +- sqrt(2 / d). Without projection, entries are divided by nothing, and the distance is exact.
+1 +- sqrt(2 / d). Without projection the distance is exact.
 
 References:
     [Ach03] Achlioptas, "Database-friendly random projections", JCSS 66 (4), 2003.
@@ -108,6 +108,11 @@ def phi(pipe: Pipeline, space: DenoiserSpace, prompts: Sequence[str]) -> Float[n
     if not np.isfinite(found).all():
         raise UserError("the denoiser's first answer is not finite: use another dtype, or another model")
     return found
+
+
+def distance(one: Float[np.ndarray, " d"], other: Float[np.ndarray, " d"]) -> float:
+    """Return the sharing distance of two vectors of one space."""
+    return float(np.linalg.norm(one - other))
 
 
 def answers(

@@ -1,0 +1,242 @@
+"""`fedaigc atlas` and `fedaigc calibrate`: which prompts can share steps with a model, from public captions."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedaigc.cli.options import DtypeOption, Guidance, Model, Size
+from fedaigc.errors import UserError
+
+if TYPE_CHECKING:
+    from fedaigc.diffusion.schedule.plan import DenoisingPlan
+    from fedaigc.semantics.denoiser.atlas import Atlas
+    from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
+
+atlas_app = typer.Typer(help="A public tree of captions, by how the model draws them.", no_args_is_help=True)
+Captions = Annotated[Path, typer.Argument(help="Text file of public captions, one a line.")]
+AtlasFile = Annotated[Path, typer.Argument(help="File of the atlas.")]
+Steps = Annotated[int, typer.Option(min=1, help="Number N of denoising steps.")]
+Noises = Annotated[int, typer.Option(min=1, help="Public noises that a prompt is asked with.")]
+Dimensions = Annotated[
+    int, typer.Option(min=0, help="Numbers that each answer is projected to; 0: no projection.")
+]
+
+
+@atlas_app.command("build")
+def build(
+    captions: Captions,
+    output: Annotated[Path, typer.Argument(help="File to write.")],
+    model: Model = "embedded",
+    size: Size = 64,
+    steps: Steps = 11,
+    dtype: DtypeOption = "float32",
+    noises: Noises = 1,
+    dimensions: Dimensions = 64,
+    min_captions: Annotated[int, typer.Option(min=1, help="Fewest captions of a node.")] = 8,
+    note: Annotated[str, typer.Option(help="Source and licence of the captions, kept in the file.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Build an atlas: one evaluation of the denoiser a caption and noise. Call it again after an interruption."""
+    from fedaigc.semantics.denoiser.atlas_build import build_tree, caption_vectors, leaves, read_captions
+
+    if output.exists() and not force:
+        raise UserError(f"{output} is there: give another name, or --force to replace it")
+    lines = read_captions(captions)
+    pipe, _, space = _opened(model, dtype, size, steps, 1.0, noises, dimensions)
+    parts = output.with_name(f"{output.name}.parts")
+    with _bar("captions", len(lines)) as advance:
+        vectors = caption_vectors(pipe, space, lines, parts, advance)
+    about = {"model": model, "captions": captions.name, "note": note}
+    atlas = build_tree(space.hash, about, lines, vectors, min_captions)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    atlas.write(output)
+    shutil.rmtree(parts)
+    typer.echo(
+        f"{output}: {len(lines)} captions, {len(atlas)} nodes, {len(leaves(atlas))} leaves, hash {atlas.hash[:16]}"
+    )
+
+
+@atlas_app.command("show")
+def show(
+    atlas: AtlasFile,
+    depth: Annotated[int, typer.Option(min=0, help="Levels to show.")] = 4,
+) -> None:
+    """Show the tree: number, captions, mean distance to the middle caption, that caption, and common words."""
+    from fedaigc.semantics.denoiser.atlas import LEAF, Atlas, most_common
+    from fedaigc.semantics.denoiser.atlas_build import leaves
+
+    found = Atlas.read(atlas)
+    about = ", ".join(f"{name} {text}" for name, text in found.about.items() if text)
+    typer.echo(f"{atlas}: {about}, hash {found.hash[:16]}")
+    typer.echo(f"{len(found.captions)} captions, {len(found)} nodes, {len(leaves(found))} leaves")
+
+    def line(node: int, level: int) -> None:
+        common = most_common([found.captions[row] for row in found.members[node]])
+        typer.echo(
+            f"{'  ' * level}{node}: {found.counts[node]} captions, {found.radius(node):.3g} apart, "
+            f"“{found.captions[found.medoid(node)]}”{f' ({common})' if common else ''}"
+        )
+        if level < depth and found.children[node, 0] != LEAF:
+            for child in found.children[node]:
+                line(int(child), level + 1)
+
+    line(0, 0)
+
+
+@atlas_app.command("where")
+def where(
+    atlas: AtlasFile,
+    prompts: Annotated[list[str], typer.Argument(help="Prompts, each in quotes.")],
+    model: Model = "embedded",
+    size: Size = 64,
+    steps: Steps = 11,
+    dtype: DtypeOption = "float32",
+    noises: Noises = 1,
+    dimensions: Dimensions = 64,
+    min_captions: Annotated[
+        int, typer.Option(min=1, help="Public captions that must disclose the same node.")
+    ] = 8,
+    calibration: Annotated[
+        Path | None, typer.Option(help="File of `calibrate`: also show how many steps a prompt can share.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Largest damage, as a share of the picture's latents.")
+    ] = 0.35,
+    guidance: Guidance = 5.0,
+) -> None:
+    """Show the node that a prompt would disclose, and the public caption that its first steps would run on."""
+    from fedaigc.device.home.prompts import checked_prompt
+    from fedaigc.semantics.denoiser.atlas import Atlas
+    from fedaigc.semantics.denoiser.calibration import Calibration
+    from fedaigc.semantics.denoiser.sharing_distance import distance, phi
+
+    texts = [checked_prompt(text) for text in prompts]
+    found = Atlas.read(atlas)
+    measured = Calibration.read(calibration) if calibration is not None else None
+    pipe, plan, space = _opened(model, dtype, size, steps, guidance, noises, dimensions)
+    _check_space(found, space, atlas)
+    if measured is not None:
+        measured.check_fits(space.hash, plan)
+    for text, vector in zip(texts, phi(pipe, space, texts), strict=True):
+        node = found.disclosed(vector, min_captions)
+        typer.echo(f"“{text}”")
+        if node is None:
+            typer.echo(f"  discloses nothing: the atlas has fewer than {min_captions} captions")
+            continue
+        middle = found.medoid(node)
+        apart = distance(vector, found.vectors[middle])
+        typer.echo(
+            f"  discloses node {node} of {len(found)}, as {found.counts[node]} captions do; "
+            f"“{found.captions[middle]}” is {apart:.3g} away"
+        )
+        if measured is not None:
+            shared = measured.last_handoff(apart, tolerance)
+            typer.echo(
+                f"  it can share {shared} of {plan.num_steps} steps with it"
+                if shared
+                else "  it should run alone"
+            )
+
+
+def calibrate(
+    captions: Captions,
+    output: Annotated[Path, typer.Argument(help="File to write; the plot gets the same name with .png.")],
+    model: Model = "embedded",
+    size: Size = 64,
+    steps: Steps = 11,
+    guidance: Guidance = 5.0,
+    dtype: DtypeOption = "float32",
+    noises: Noises = 1,
+    dimensions: Dimensions = 64,
+    pairs: Annotated[int, typer.Option(min=2, help="Pairs of captions to draw.")] = 60,
+    seed: Annotated[int, typer.Option(help="Seed of pairs and noises.")] = 0,
+    handoffs: Annotated[
+        list[int] | None, typer.Option("--handoff", help="A hand-off K to measure. Repeatable.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Measure what sharing costs with a model: the damage by hand-off and distance of the prompts, without labels."""
+    from fedaigc.rng import numpy_rng
+    from fedaigc.semantics.denoiser.atlas_build import read_captions
+    from fedaigc.semantics.denoiser.calibration import Calibration
+    from fedaigc.semantics.denoiser.damage import default_handoffs, measure_damage, spread_pairs
+    from fedaigc.semantics.denoiser.plot import plot_calibration
+    from fedaigc.semantics.denoiser.sharing_distance import phi
+
+    if output.suffix != ".json":
+        raise UserError(f"{output}: a calibration is a .json file")
+    if output.exists() and not force:
+        raise UserError(f"{output} is there: give another name, or --force to replace it")
+    lines = read_captions(captions)
+    if len(lines) < 2 * pairs:
+        raise UserError(
+            f"{captions} has {len(lines)} captions: {pairs} pairs need {2 * pairs}; give fewer --pairs"
+        )
+    chosen = sorted(numpy_rng(seed, "captions").permutation(len(lines))[: 4 * pairs])
+    texts = [lines[row] for row in chosen]
+    pipe, plan, space = _opened(model, dtype, size, steps, guidance, noises, dimensions)
+    asked = sorted(set(handoffs)) if handoffs else list(default_handoffs(plan.num_steps))
+    if not asked:
+        raise UserError(f"N = {plan.num_steps} has no hand-off inside: use more steps")
+    drawn = spread_pairs(texts, phi(pipe, space, texts), pairs, seed)
+    with _bar("pairs", pairs) as advance:
+        damages = measure_damage(pipe, plan, drawn, asked, seed, advance)
+    found = Calibration(
+        space.hash,
+        plan.fingerprint(),
+        plan.scheduler_class,
+        plan.num_steps,
+        plan.guidance_scale,
+        hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        seed,
+        tuple(round(pair.distance, 6) for pair in drawn),
+        {str(k): tuple(values) for k, values in damages.items()},
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    found.write(output)
+    picture = output.with_suffix(".png")
+    plot_calibration(found, picture)
+    typer.echo(f"{output}: {pairs} pairs, hand-offs {', '.join(map(str, asked))} of {plan.num_steps}")
+    typer.echo(f"{picture}: the curves")
+
+
+def _opened(
+    model: str, dtype: str, size: int, steps: int, guidance: float, noises: int, dimensions: int
+) -> "tuple[object, DenoisingPlan, DenoiserSpace]":
+    from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
+    from fedaigc.diffusion.schedule.plan import build_plan
+    from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
+
+    pipe = load_pipeline(model, dtype=dtype)
+    plan = build_plan(
+        pipe,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        height=size,
+        width=size,
+        base_hash=base_fingerprint(pipe),
+    )
+    return pipe, plan, DenoiserSpace.of(plan, noises, dimensions)
+
+
+def _check_space(atlas: "Atlas", space: "DenoiserSpace", path: Path) -> None:
+    if atlas.space != space.hash:
+        raise UserError(
+            f"{path} was built for another space (model {atlas.about.get('model', 'unknown')!r}): give the --model, "
+            "--dtype, --size, --noises and --dimensions with which it was built, or build one for this model"
+        )
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)

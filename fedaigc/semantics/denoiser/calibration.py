@@ -1,0 +1,182 @@
+"""How much sharing costs: the damage to a picture as a function of hand-off and sharing distance.
+
+The damage of K shared steps on another prompt is label-free: the distance of the final latents to those of the run
+alone from the same noise, as a share of their norm. `damage.py` measures it on pairs of public captions. Here the curve
+is fitted: for each K, isotonic regression over the distance [Bar72], and then the largest of all smaller K, since more
+shared steps on the same prompt cannot cost less. Intervals are 95 %, bootstrap over pairs.
+
+Nothing is extrapolated: beyond the largest measured distance no hand-off is within any tolerance.
+
+References:
+    [Bar72] Barlow et al., "Statistical Inference under Order Restrictions", Wiley 1972.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from pydantic import ConfigDict, ValidationError, with_config
+
+from fedaigc.diffusion.schedule.plan import DenoisingPlan
+from fedaigc.errors import DamagedFile, UserError
+from fedaigc.rng import numpy_rng
+from fedaigc.storage.atomic_file import write_json
+from fedaigc.validation import first_mistake, typed_json
+
+RESAMPLES = 400
+_TAIL = 2.5
+
+
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
+@dataclass(frozen=True)
+class Calibration:
+    """Measured pairs, and all that they hold for.
+
+    Attributes:
+        space: Hash of the space of the distances.
+        plan: Fingerprint of the plan with which the pictures were drawn.
+        scheduler: Its scheduler, for people.
+        steps: N.
+        guidance_scale: Guidance scale.
+        captions: SHA-256 of the captions file.
+        seed: Seed of the draw of pairs and of the noises.
+        distances: Sharing distance of each pair.
+        damages: For each hand-off K, as text, the damage of each pair.
+    """
+
+    space: str
+    plan: str
+    scheduler: str
+    steps: int
+    guidance_scale: float
+    captions: str
+    seed: int
+    distances: tuple[float, ...]
+    damages: dict[str, tuple[float, ...]]
+
+    def __post_init__(self) -> None:
+        lengths = {len(values) for values in self.damages.values()}
+        if len(self.distances) < 2 or lengths != {len(self.distances)}:
+            raise UserError(
+                "a calibration needs at least two pairs, and the damage of each at every hand-off"
+            )
+        if not all(key.isdecimal() and 0 < int(key) < self.steps for key in self.damages):
+            raise UserError(
+                f"a calibration has hand-offs from 1 to {self.steps - 1}, got {list(self.damages)}"
+            )
+
+    @property
+    def handoffs(self) -> tuple[int, ...]:
+        """The measured hand-offs K, ascending."""
+        return tuple(sorted(map(int, self.damages)))
+
+    @cached_property
+    def knots(self) -> Float[np.ndarray, " knots"]:
+        """Distances at which the curve is given, ascending, from 0."""
+        return np.unique([0.0, *self.distances])
+
+    @cached_property
+    def curve(self) -> dict[int, Float[np.ndarray, "3 knots"]]:
+        """For each K, the fitted damage and the ends of its interval at the knots."""
+        random = numpy_rng(self.seed, "bootstrap")
+        number = len(self.distances)
+        fits = {k: [self._fitted(k, np.arange(number))] for k in self.handoffs}
+        for _ in range(RESAMPLES):
+            rows = random.integers(number, size=number)
+            for k, fitted in fits.items():
+                fitted.append(self._fitted(k, rows))
+        found: dict[int, Float[np.ndarray, "3 knots"]] = {}
+        below = np.zeros((RESAMPLES + 1, len(self.knots)))
+        for k, fitted in fits.items():
+            below = np.maximum(below, np.array(fitted))
+            low, high = np.percentile(below[1:], [_TAIL, 100 - _TAIL], axis=0)
+            # an upper end below a neighbour's would allow more at a larger distance
+            found[k] = np.array([below[0], low, np.maximum.accumulate(np.maximum(high, below[0]))])
+        return found
+
+    def _fitted(self, k: int, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, " knots"]:
+        from scipy.optimize import isotonic_regression
+
+        # equal prompts do no damage
+        x = np.array([0.0, *np.asarray(self.distances)[rows]])
+        y = np.array([0.0, *np.asarray(self.damages[str(k)])[rows]])
+        order = np.lexsort((y, x))
+        return np.interp(self.knots, x[order], isotonic_regression(y[order]).x)
+
+    def damage(self, k: int, distance: float) -> tuple[float, float, float]:
+        """Return the expected damage at a hand-off and a distance, and the ends of its interval.
+
+        Raises:
+            UserError: If K was not measured, or the distance lies beyond the measured ones.
+        """
+        if k not in self.curve:
+            raise UserError(f"no damage was measured for K = {k}: expected one of {self.handoffs}")
+        if not 0 <= distance <= self.knots[-1]:
+            raise UserError(f"distance {distance:.3g}: measured from 0 to {self.knots[-1]:.3g}")
+        mean, low, high = (float(np.interp(distance, self.knots, row)) for row in self.curve[k])
+        return mean, low, high
+
+    def last_handoff(self, distance: float, tolerance: float, ladder: Sequence[int] | None = None) -> int:
+        """Return the last hand-off whose damage is within a tolerance, by the upper end of its interval.
+
+        Args:
+            distance: Sharing distance of the own prompt and the one of the shared steps.
+            tolerance: The largest damage.
+            ladder: The hand-offs that are offered; those that were not measured are not taken. Default: all measured.
+
+        Returns:
+            K; 0 if the prompt should run alone.
+        """
+        if not 0 <= distance <= self.knots[-1]:
+            return 0
+        allowed = [
+            k
+            for k in self.handoffs
+            if (ladder is None or k in ladder) and self.damage(k, distance)[2] <= tolerance
+        ]
+        return max(allowed, default=0)
+
+    def check_fits(self, space: str, plan: DenoisingPlan) -> None:
+        """Check that the calibration was measured for a space and a plan.
+
+        Raises:
+            UserError: If it was not; the message names what differs.
+        """
+        told: Mapping[str, tuple[object, object]] = {
+            "N": (self.steps, plan.num_steps),
+            "guidance": (self.guidance_scale, plan.guidance_scale),
+            "the scheduler": (self.scheduler, plan.scheduler_class),
+            "the model, its size or the distance": (self.space, space),
+        }
+        different = [
+            f"{name} ({one} there, {other} here)" for name, (one, other) in told.items() if one != other
+        ]
+        if different:
+            raise UserError(f"the calibration is for another setting: {'; '.join(different)}; calibrate anew")
+
+    def write(self, path: Path) -> None:
+        """Write the calibration as JSON, atomically."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "Calibration":
+        """Read a calibration.
+
+        Raises:
+            UserError: If there is no such file.
+            DamagedFile: If it is no calibration.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"no calibration {path}: {error.strerror or error}") from None
+        try:
+            return typed_json(cls, json.dumps(json.loads(text)))
+        except ValidationError as error:
+            raise DamagedFile(f"{path} is no calibration: {first_mistake(error)}") from None
+        except ValueError as error:
+            raise DamagedFile(f"{path} is no calibration: {error}") from None

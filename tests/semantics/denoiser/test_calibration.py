@@ -1,0 +1,136 @@
+"""A calibration: a curve that is monotone in distance and hand-off, and never trusts what was not measured."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedaigc.errors import DamagedFile, UserError
+from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.damage import default_handoffs, measure_damage, spread_pairs
+from fedaigc.semantics.denoiser.plot import plot_calibration
+from tests.semantics.denoiser.test_sharing_distance import plan_of
+
+
+def calibration(seed: int = 0, pairs: int = 20) -> Calibration:
+    random = np.random.default_rng(seed)
+    distances = np.sort(random.uniform(0, 10, pairs))
+    damages = {
+        str(k): tuple((distances * k / 50 + random.normal(0, 0.1, pairs)).clip(0).tolist()) for k in (2, 5, 8)
+    }
+    return Calibration("s", "p", "DDIMScheduler", 10, 5.0, "c", seed, tuple(distances.tolist()), damages)
+
+
+@given(st.integers(0, 10))
+def test_damage_never_falls_with_distance_or_hand_off(seed: int) -> None:
+    found = calibration(seed)
+    for row in range(3):
+        below = np.zeros(len(found.knots))
+        for k in found.handoffs:
+            curve = found.curve[k][row]
+            if row != 1:
+                assert (np.diff(curve) >= -1e-12).all()
+            assert (curve >= below - 1e-12).all()
+            below = curve
+    for k in found.handoffs:
+        mean, low, high = found.curve[k]
+        assert (low <= high).all()
+        assert (mean <= high).all()
+
+
+def test_the_last_hand_off_is_the_last_within_the_tolerance() -> None:
+    found = calibration()
+    for distance in (0.0, 1.0, 4.0, 9.0):
+        for tolerance in (0.0, 0.1, 0.3, 1.0, 5.0):
+            k = found.last_handoff(distance, tolerance)
+            fitting = [k for k in found.handoffs if found.damage(k, distance)[2] <= tolerance]
+            assert k == max(fitting, default=0)
+    assert found.last_handoff(0.0, 0.0) == 8
+    assert found.last_handoff(1.0, 5.0, ladder=(2, 5)) == 5
+    assert found.last_handoff(1.0, 5.0, ladder=(3,)) == 0
+
+
+def test_nothing_is_extrapolated() -> None:
+    found = calibration()
+    assert found.last_handoff(found.knots[-1] * 1.01, 100.0) == 0
+    assert found.last_handoff(float("nan"), 100.0) == 0
+    with pytest.raises(UserError, match="measured from 0"):
+        found.damage(2, 1000.0)
+    with pytest.raises(UserError, match="K = 3"):
+        found.damage(3, 1.0)
+
+
+def test_a_file_is_read_back_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    found, path = calibration(), tmp_path / "calibration.json"
+    found.write(path)
+    assert Calibration.read(path) == found
+    path.write_text(path.read_text().replace('"steps"', '"stages"'))
+    with pytest.raises(DamagedFile, match="no calibration"):
+        Calibration.read(path)
+    path.write_text("{")
+    with pytest.raises(DamagedFile, match="no calibration"):
+        Calibration.read(path)
+    with pytest.raises(UserError, match="no calibration"):
+        Calibration.read(tmp_path / "none.json")
+    for change in ({"distances": (1.0,)}, {"damages": {"2": (1.0,)}}, {"damages": {"10": (0.1,) * 20}}):
+        with pytest.raises(UserError):
+            replace(found, **change)
+
+
+def test_another_setting_is_refused_by_name(pipe: Any) -> None:
+    plan = plan_of(pipe, num_inference_steps=10, guidance_scale=5.0)
+    found = calibration()
+    found.check_fits("s", plan)
+    with pytest.raises(UserError, match=r"guidance \(5.0 there, 3.0 here\)"):
+        found.check_fits("s", replace(plan, guidance_scale=3.0))
+    with pytest.raises(UserError, match=r"the model, its size or the distance"):
+        found.check_fits("other", plan)
+    with pytest.raises(UserError, match=r"N \(10 there, 4 here\)"):
+        found.check_fits("s", plan_of(pipe))
+
+
+def test_pairs_are_spread_and_no_caption_is_used_twice() -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 2))
+    pairs = spread_pairs([str(i) for i in range(40)], vectors, 15, seed=1)
+    used = [text for pair in pairs for text in (pair.own, pair.other)]
+    assert len(set(used)) == 30
+    for pair in pairs:
+        assert pair.distance == pytest.approx(
+            np.linalg.norm(vectors[int(pair.own)] - vectors[int(pair.other)])
+        )
+    lengths = [pair.distance for pair in pairs]
+    assert lengths == sorted(lengths)
+    # spread over the whole range, and not where most pairs are
+    assert max(np.diff(lengths)) < (lengths[-1] - lengths[0]) / 4
+    with pytest.raises(UserError, match="need 42"):
+        spread_pairs([str(i) for i in range(40)], vectors, 21, seed=1)
+
+
+def test_damage_is_that_of_the_final_latents(pipe: Any) -> None:
+    plan = plan_of(pipe)
+    texts = ["an apple on a table", "an apple on a table", "a dog near a river", "a lemon on a table"]
+    pairs = spread_pairs(texts, np.array([[0.0], [0.0], [9.0], [1.0]]), 2, seed=0)
+    assert [pair.distance for pair in pairs] == [0.0, 8.0]
+    found = measure_damage(pipe, plan, pairs, [1, 3], seed=0)
+    # equal prompts: no damage at any hand-off
+    assert [found[k][0] for k in (1, 3)] == [0.0, 0.0]
+    assert 0 < found[1][1] < found[3][1]
+    with pytest.raises(UserError, match="step"):
+        measure_damage(pipe, plan, pairs, [5], seed=0)
+
+
+def test_default_hand_offs_lie_inside() -> None:
+    assert default_handoffs(11) == (2, 4, 6, 7, 9)
+    assert default_handoffs(2) == (1,)
+    assert default_handoffs(1) == ()
+    for steps in range(2, 60):
+        assert all(0 < k < steps for k in default_handoffs(steps))
+
+
+def test_the_picture_is_written(tmp_path: Path) -> None:
+    plot_calibration(calibration(), tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
