@@ -51,6 +51,7 @@ METRICS: Final = ("shared_loss", "personal_loss", "validation_loss")
 # tasks of which nothing is disclosed get new names at each poll: an order may use those of the latest polls
 MAX_POLLS_KEPT: Final = 8
 MAX_TASKS_OF_A_DEVICE: Final = 1024
+MAX_ATLAS_NODES: Final = 1 << 20
 MAX_TASKS: Final = 8192
 # open signatures that are compared with each other: the cost of grouping grows with the square
 MAX_COMPARED: Final = 256

@@ -39,7 +39,7 @@ class TaskRecord(Record):
 
     task_id: str
     client: int
-    disclosed: dict[str, str] | None
+    disclosed: dict[str, str | int] | None
     outcome: Outcome
     report: FinishReport | None
     failure: Failure | None

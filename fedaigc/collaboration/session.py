@@ -15,7 +15,7 @@ from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.schedule.noise_draws import draws_noise
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.rng import derived_seed
-from fedaigc.semantics.signature import Signature
+from fedaigc.semantics.disclosed import Disclosed
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def carry_out(
     peers: Peers,
     edge: Callable[[ShareOrder], SharedSteps],
     link: SimulatedLink | None = None,
-    signatures: Mapping[str, Signature | None] | None = None,
+    signatures: Mapping[str, Disclosed | None] | None = None,
 ) -> list[GroupRecord]:
     """Serve every task of every group.
 
@@ -222,7 +222,7 @@ def _alone(order: FinishOrder, group_seed: int) -> FinishOrder:
 def _task_record(
     order: FinishOrder,
     reply: FinishReport | Failure,
-    signature: Signature | None,
+    signature: Disclosed | None,
     sent: tuple[LinkReport | None, int, int] | None,
 ) -> TaskRecord:
     failed, alone = isinstance(reply, Failure), order.packet is None

@@ -159,11 +159,11 @@ def _style(redraw: Redraw, client: int, settings: DemoSettings) -> StyleView:
     )
 
 
-def _disclosed(signature: Mapping[str, str] | None) -> str:
+def _disclosed(signature: Mapping[str, str | int] | None) -> str:
     """Return what was disclosed of a prompt, in words."""
     if signature is None:
         return "nothing: the task ran alone"
-    thing, place = (public_nouns(role)[signature[role.value]].word for role in (Role.OBJECT, Role.PLACE))
+    thing, place = (public_nouns(role)[str(signature[role.value])].word for role in (Role.OBJECT, Role.PLACE))
     return f"{thing} ({signature['object']}) {signature['relation']} {place} ({signature['place']})"
 
 

@@ -18,7 +18,7 @@ from fedaigc.device.home.prompts import PromptQueue, Task
 from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.replies import DeviceError, Failure, FinishReport, SharedSteps, coarse
-from fedaigc.device.scoring import Confidence, Scorer
+from fedaigc.device.scoring import Scorer, scored
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
 from fedaigc.device.training.encoded_cache import cached_latents
@@ -50,6 +50,7 @@ from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
 from fedaigc.semantics.policy import Policy
 from fedaigc.semantics.signature import Signature, disclose
 from fedaigc.strategy.client_rule import ClientRule, Received
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 
 
 class Device:
-    """One user's device: a home that any process can reopen, and a pipeline to work with.
+    """One user's device: a home that any process can reopen, and a pipeline.
 
     Args:
         home: Folder of the home, created if it does not exist.
@@ -136,6 +137,13 @@ class Device:
         self.prompts.note_disclosed(task_id, disclosed)
         return disclosed
 
+    def node_signature(self, task_id: str, disclosure: NodeDisclosure) -> NodeSignature | None:
+        """Return the node that may be disclosed of a prompt, as the base model sees it; None: it runs alone."""
+        put_adapters(self._pipe, None, None)
+        disclosed = disclosure.disclose(self._pipe, self.prompts.get(task_id).prompt)
+        self.prompts.note_disclosed(task_id, disclosed)
+        return disclosed
+
     def receive(self, shared: SharedState) -> str:
         """Store a shared state and return its version hash; DeviceError for another base model."""
         self._check_base(shared.base_hash, "shared state")
@@ -183,8 +191,7 @@ class Device:
         with the same weights.
 
         Args:
-            height: Height at which images are read, in pixels.
-            width: Width at which images are read, in pixels.
+            height, width: Size at which images are read, in pixels.
             target_modules: Layers of new factors, as in `selected_layers`; None: the default ones.
             client: Number under which the server knows this device.
             budget: What the owner lets this order compute; None for no limit.
@@ -248,9 +255,8 @@ class Device:
     ) -> SharedSteps:
         """Run the shared steps of a group that this device's task belongs to.
 
-        Only the public prompt and the shared state enter the packet. Raises UnknownTask for a task that is
-        not here, UserError for a `stop` past t*, DeviceError for a plan of another base or an unknown shared
-        state.
+        Only the public prompt and the shared state enter the packet. Raises UnknownTask for a task that is not here,
+        UserError for a `stop` past t*, DeviceError for a plan of another base or an unknown shared state.
         """
         task = self.prompts.get(task_id)
         plan = self._prepare(plan, personal=False)
@@ -368,7 +374,7 @@ class Device:
         start: int,
         shown: tuple[int, ...],
     ) -> FinishReport:
-        confidence = self._confidence(task, image)
+        confidence = scored(self._scorer, image, task.prompt, self._taxonomy)
         report = FinishReport(
             shared_stage_steps=max(0, plan.boundary - start),
             personal_stage_steps=plan.num_steps - max(start, plan.boundary),
@@ -391,9 +397,3 @@ class Device:
         self.gallery.save(entry, image)
         self.prompts.finish(task.task_id)
         return report
-
-    def _confidence(self, task: Task, image: Any) -> Confidence:
-        if self._scorer is None:
-            return Confidence()
-        parsed = parse(task.prompt, self._taxonomy)
-        return self._scorer(image, parsed.object, parsed.place, task.prompt)

@@ -6,6 +6,9 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
+from fedaigc.semantics.concepts.parser import parse
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
+
 
 @dataclass(frozen=True)
 class Confidence:
@@ -30,6 +33,14 @@ class Scorer(Protocol):
     ) -> Confidence:
         """Return what the scorer knows; None for a concept that it does not know."""
         ...
+
+
+def scored(scorer: Scorer | None, image: Image.Image, prompt: str, taxonomy: Taxonomy) -> Confidence:
+    """Return how well an image shows a prompt; nothing is known without a scorer."""
+    if scorer is None:
+        return Confidence()
+    parsed = parse(prompt, taxonomy)
+    return scorer(image, parsed.object, parsed.place, prompt)
 
 
 class SceneScorer:

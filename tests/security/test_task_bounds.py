@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 from fedaigc.deployment.agent.agent import Agent
 from fedaigc.device.home.home import Home
 from fedaigc.device.replies import Failure
-from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.config.run_config import FederationConfig, GenerationSection
 from fedaigc.federation.preloaded import taxonomy
 from fedaigc.federation.server import generation
 from fedaigc.federation.wire import messages
@@ -98,7 +98,7 @@ class TestTasks:
         }
         replies[9] = signatures([], [], ["0009" + "0" * 12])
         try:
-            found = generation._signatures(replies, Policy.KIND)
+            found = generation._signatures(replies, GenerationSection())
         except TypeError:
             older: Any = generation._signatures
             found = older(replies)

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from fedaigc.device.home.prompts import Task, TaskStatus
-from fedaigc.semantics.signature import OpenSignature, Signature
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
+from fedaigc.semantics.disclosed import Disclosed, read_signature
+from fedaigc.semantics.signature import OpenSignature
 from fedaigc.semantics.wording import signature_words
 
 
@@ -26,14 +28,19 @@ def disclosed_words(task: Task, received_step: int | None) -> str:
 
 
 def _all_words(disclosed: Sequence[str]) -> str:
-    signatures: list[Signature] = []
+    signatures: list[Disclosed] = []
     unreadable = []
     for text in disclosed:
         try:
-            signatures.append(Signature.from_json(text))
+            signatures.append(read_signature(text))
         except (ValueError, TypeError, AttributeError):
             unreadable.append(f"What was sent cannot be read here: {text}")
-    sentences = [signature_words(signature) for signature in signatures]
+    sentences = [
+        f"{each.words[:1].upper()}{each.words[1:]}"
+        if isinstance(each, NodeSignature)
+        else signature_words(each)
+        for each in signatures
+    ]
     said = "; and at another time ".join(sentences)
     whole = any(isinstance(signature, OpenSignature) for signature in signatures)
     # the unreadable signature may have disclosed more

@@ -17,7 +17,9 @@ from pydantic import ConfigDict, Field, ValidationError, with_config
 
 from fedaigc.device.home.home import Home
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
-from fedaigc.semantics.signature import Signature, says_all_of
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
+from fedaigc.semantics.disclosed import Disclosed, read_signature
+from fedaigc.semantics.signature import says_all_of
 from fedaigc.validation import typed_json
 
 LOG_NAME = "disclosures.jsonl"
@@ -33,7 +35,7 @@ class Disclosure:
     Attributes:
         time: Unix seconds.
         task_id: Task of the prompt.
-        policy: Disclosure policy.
+        policy: Disclosure policy; "node" in the denoiser's space.
         signature: JSON of the signature, see `Signature.to_json`.
     """
 
@@ -58,7 +60,7 @@ class DisclosureLog:
         """The log file, which does not exist before the first disclosure."""
         return self._home.root / LOG_NAME
 
-    def add(self, task_id: str, signature: Signature) -> bool:
+    def add(self, task_id: str, signature: Disclosed) -> bool:
         """Log a signature that is about to be sent; the line is on disk when this method returns.
 
         Returns:
@@ -67,7 +69,7 @@ class DisclosureLog:
         text, before = signature.to_json(), self.most(task_id)
         if most_disclosed((*before, text)) == before:
             return False
-        entry = Disclosure(round(time.time(), 3), task_id, signature.policy.value, text)
+        entry = Disclosure(round(time.time(), 3), task_id, str(signature.policy), text)
         line = json.dumps(asdict(entry), sort_keys=True).encode() + b"\n"
         # if another process appended lines as well, the whole log is read again
         known = self._home.append_line(self.path, line) == self._size
@@ -129,6 +131,10 @@ def most_disclosed(signatures: Iterable[str]) -> tuple[str, ...]:
 
 def _says_all_of(one: str, other: str) -> bool:
     try:
-        return says_all_of(Signature.from_json(one), Signature.from_json(other), Taxonomy.load())
+        first, second = read_signature(one), read_signature(other)
+        if isinstance(first, NodeSignature) or isinstance(second, NodeSignature):
+            # which node lies above which is known to the atlas alone
+            return first == second
+        return says_all_of(first, second, Taxonomy.load())
     except (TypeError, ValueError):
         return False

@@ -13,7 +13,7 @@ from fedaigc.device.home.task_names import TaskNames
 from fedaigc.device.replies import UnknownTask
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.rng import derived_seed
-from fedaigc.semantics.signature import Signature
+from fedaigc.semantics.disclosed import Disclosed
 
 # a failure may depend on the prompt: each attempt can reveal a bit of it to the sender of the order
 MAX_DEVICE_ATTEMPTS = 2
@@ -149,7 +149,7 @@ class PromptQueue:
             raise UserError(f"task {task_id} is {task.status.value}: only one that failed can be tried again")
         self._replace(replace(task, status=TaskStatus.WAITING, attempts=0))
 
-    def note_disclosed(self, task_id: str, signature: Signature | None) -> None:
+    def note_disclosed(self, task_id: str, signature: Disclosed | None) -> None:
         """Log a signature that is about to be sent, durably, if it discloses more than was ever disclosed."""
         if signature is None:
             return

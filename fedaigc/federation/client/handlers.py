@@ -21,10 +21,12 @@ from fedaigc.device.training.training_limits import TrainingOrder, check_order
 from fedaigc.device.training.update_clipping import clipped
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.preloaded import scorer_of
 from fedaigc.federation.software import own_software
 from fedaigc.federation.wire import messages
 from fedaigc.federation.wire.messages import Ask, body
+from fedaigc.semantics.disclosed import Disclosed
 from fedaigc.semantics.policy import Policy
 from fedaigc.strategy.fingerprint import strategy_code
 from fedaigc.strategy.registry import load_strategy
@@ -222,10 +224,16 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
     """
     device, settings = host.open_device(), config.generation
     policy, min_public_prompts = host.permitted(settings.policy, settings.min_public_prompts)
-    disclosed = {
-        task_id: device.signature(task_id, policy, min_public_prompts=min_public_prompts)
-        for task_id in device.waiting()[:MAX_TASKS_OF_A_DEVICE]
-    }
+    asked = device.waiting()[:MAX_TASKS_OF_A_DEVICE]
+    disclosed: dict[str, Disclosed | None]
+    if settings.denoiser is not None:
+        nodes = node_disclosure(config)
+        disclosed = {task_id: device.node_signature(task_id, nodes) for task_id in asked}
+    else:
+        disclosed = {
+            task_id: device.signature(task_id, policy, min_public_prompts=min_public_prompts)
+            for task_id in asked
+        }
     if host.limits is not None or policy is Policy.SILENT:
         alone = [task_id for task_id, signature in disclosed.items() if signature is None]
         names = device.prompts.names.fresh(alone, repeatable=host.limits is None)

@@ -53,3 +53,9 @@ def place_clip(section: Any, folder: Path) -> None:
     name = section.get("clip_model") if isinstance(section, dict) else None
     if isinstance(name, str) and (folder / name).is_dir():
         section["clip_model"] = str(folder / name)
+
+
+def place_atlas(section: Any, folder: Path) -> None:
+    """Make the files of the section `generation.denoiser` count from a folder."""
+    if isinstance(section, dict) and isinstance(section.get("denoiser"), dict):
+        place_paths(section["denoiser"], ("atlas", "calibration"), folder)

@@ -18,7 +18,9 @@ from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Backend
+from fedaigc.federation.config.denoiser_section import DenoiserSection
 from fedaigc.federation.config.file_paths import (
+    place_atlas,
     place_clip,
     place_model,
     place_paths,
@@ -94,6 +96,8 @@ class GenerationSection(Section):
             "openai/clip-vit-base-patch16".
         strip_steps: Before each of these steps a device decodes the latents and keeps this image with the
             final one.
+        denoiser: Compare prompts by the model's own answers, with a public atlas, in place of concepts: `policy`,
+            `min_public_prompts` and `max_distance` are then unused. In simulations. None: by concepts.
         link: The simulated radio link of the packets; None: no link. Its bit errors need delivery "tolerant";
             otherwise a device refuses the packet and its task runs alone.
         deadline_s: Seconds after which devices that have not answered a message are counted as failed; None:
@@ -117,6 +121,7 @@ class GenerationSection(Section):
     scorer: Literal["scenes", "clip", "none"] = "scenes"
     clip_model: str | None = None
     strip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    denoiser: DenoiserSection | None = None
     link: LinkSettings | None = None
     deadline_s: Annotated[float, Field(gt=0)] | None = None
     between_rounds: bool = False
@@ -133,6 +138,10 @@ class GenerationSection(Section):
         if self.clip_model is not None and self.scorer != "clip":
             raise ValueError(
                 f'clip_model: scorer is "{self.scorer}", so no CLIP model is used; set it to "clip"'
+            )
+        if self.denoiser is not None and self.policy in (Policy.OPEN, Policy.SILENT):
+            raise ValueError(
+                f'policy: "{self.policy.value}" and the section denoiser exclude each other: remove one of them'
             )
         if self.executor is not Executor.EDGE and self.link and self.link.send_above_db is not None:
             raise ValueError(
@@ -233,6 +242,10 @@ class FederationConfig(Section):
         if clip is not None and Path(clip).exists():
             changed = {"clip_model": str(Path(clip).absolute())}
             paths["generation"] = self.generation.model_copy(update=changed)
+        if self.generation.denoiser is not None:
+            generation = paths.get("generation", self.generation)
+            placed = {"denoiser": self.generation.denoiser.absolute()}
+            paths["generation"] = generation.model_copy(update=placed)
         return self.model_copy(update=paths)
 
     def for_devices(self) -> "FederationConfig":
@@ -336,6 +349,7 @@ def _place(values: dict[str, Any], folder: Path) -> None:
     place_strategy(values.get("rounds"), "strategy", folder)
     place_start(values.get("adapter"), folder)
     place_clip(values.get("generation"), folder)
+    place_atlas(values.get("generation"), folder)
 
 
 def config_from_run(run_config: Mapping[str, Any]) -> FederationConfig:

@@ -17,7 +17,9 @@ from fedaigc.device.replies import UnknownTask
 from fedaigc.errors import UserError
 from fedaigc.federation.output.records import RunRecord
 from fedaigc.semantics.concepts.vocabulary import render_prompt
-from fedaigc.semantics.signature import OpenSignature, Signature
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
+from fedaigc.semantics.disclosed import read_signature
+from fedaigc.semantics.signature import OpenSignature
 
 HomeOf = Callable[[int], Path]
 PictureOf = Callable[[int, str], Path]
@@ -94,9 +96,11 @@ def disclosed_words(task: TaskRecord) -> str:
     if task.disclosed is None:
         return "nothing"
     try:
-        signature = Signature.from_json(json.dumps(task.disclosed))
+        signature = read_signature(json.dumps(task.disclosed))
     except (ValueError, TypeError):
         return "something that this version cannot read"
+    if isinstance(signature, NodeSignature):
+        return signature.words
     if isinstance(signature, OpenSignature):
         return "the prompt itself"
     return f"“{render_prompt(signature.object, signature.relation, signature.place)}”"

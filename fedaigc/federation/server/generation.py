@@ -20,16 +20,17 @@ from fedaigc.diffusion.handoff.packing import PacketError, check_magnitude, unpa
 from fedaigc.diffusion.sampling.noise_matched import check_matched
 from fedaigc.diffusion.sampling.segment import latents_shape
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
-from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.errors import UserError
+from fedaigc.federation.config.run_config import FederationConfig, GenerationSection
+from fedaigc.federation.node_sharing import groups_of, node_disclosure
 from fedaigc.federation.output.records import GenerationRecord
-from fedaigc.federation.preloaded import base_model, taxonomy
+from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.roster import Roster
 from fedaigc.federation.wire import messages
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
-from fedaigc.semantics.grouping import Group, group
-from fedaigc.semantics.policy import Policy
-from fedaigc.semantics.signature import Signature
+from fedaigc.semantics.disclosed import Disclosed
+from fedaigc.semantics.grouping import Group
 
 T = TypeVar("T")
 
@@ -113,6 +114,13 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> DenoisingP
     )
     if settings.link is not None and settings.link.known_errors is not None:
         check_matched(plan)
+    if settings.denoiser is not None:
+        if config.bindings is not None:
+            raise UserError(
+                "generation.denoiser is for simulations: devices on separate machines disclose concepts; remove the "
+                "section, or run `fedaigc simulate`"
+            )
+        node_disclosure(config)  # files for another model are refused here
     _assign([], {}, plan, config)  # of no groups: a wrong number of shared steps is refused here
     return plan
 
@@ -129,7 +137,7 @@ class WaitingTasks:
         seconds: Duration of the query.
     """
 
-    signatures: dict[str, Signature | None]
+    signatures: dict[str, Disclosed | None]
     owners: dict[str, int]
     refused: dict[int, Failure]
     unreadable: dict[int, int]
@@ -148,7 +156,7 @@ def waiting_tasks(roster: Roster, config: FederationConfig, stage: Stage | None 
     watch = Stopwatch()
     with watch.timing("signatures"):
         replies = roster.ask(Ask.SIGNATURES, asked, stage, config.generation.deadline_s)
-    return replace(_signatures(replies, config.generation.policy), seconds=watch.seconds["signatures"])
+    return replace(_signatures(replies, config.generation), seconds=watch.seconds["signatures"])
 
 
 def generate(
@@ -171,7 +179,7 @@ def generate(
         roster.ask(Ask.INSTALL, states, Stage("shared state"), settings.deadline_s)
     with watch.timing("groups and plan"):
         plan = plan_generation(shared, config)
-        assignments = _assign(group(signatures, taxonomy(), settings.max_distance), owners, plan, config)
+        assignments = _assign(groups_of(signatures, owners, config), owners, plan, config)
 
     def edge(order: ShareOrder) -> SharedSteps:
         with watch.timing("shared steps"):
@@ -191,7 +199,7 @@ def generate(
     peers = FlowerPeers(roster, settings.deadline_s, watch, latents_shape(pipe, plan))
     groups = carry_out(assignments, owners, plan, peers, edge, link, signatures)
     return GenerationRecord(
-        policy=settings.policy.value,
+        policy="node" if settings.denoiser is not None else settings.policy.value,
         plan=plan.fingerprint(),
         num_steps=plan.num_steps,
         boundary_step=plan.boundary,
@@ -236,15 +244,16 @@ def _assign(
     )
 
 
-def _signatures(replies: dict[int, RecordDict | Failure], policy: Policy) -> WaitingTasks:
+def _signatures(replies: dict[int, RecordDict | Failure], settings: GenerationSection) -> WaitingTasks:
     """Return the tasks in the replies, at most `MAX_TASKS`: first tasks of all devices before second ones."""
     failures: dict[int, Failure] = {}
-    signatures: dict[str, Signature | None] = {}
+    signatures: dict[str, Disclosed | None] = {}
     owners: dict[str, int] = {}
     unreadable: dict[int, int] = {}
     places: dict[str, int] = {}
+    read = partial(messages.read_signatures, policy=settings.policy, nodes=settings.denoiser is not None)
     for client, reply in sorted(replies.items()):
-        told = _parsed(reply, partial(messages.read_signatures, policy=policy))
+        told = _parsed(reply, read)
         if isinstance(told, Failure):
             failures[client] = told
             continue

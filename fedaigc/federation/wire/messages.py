@@ -40,8 +40,8 @@ from fedaigc.federation.wire.message_bounds import (
     state_header,
 )
 from fedaigc.flower_private import recorddict_to_proto
-from fedaigc.semantics.policy import LEAST_FIRST, Policy
-from fedaigc.semantics.signature import Signature
+from fedaigc.semantics.disclosed import Disclosed, check_asked, read_signature
+from fedaigc.semantics.policy import Policy
 from fedaigc.strategy.rule import Received, Update
 
 BODY = "body"
@@ -238,7 +238,7 @@ def update_record(
     return record
 
 
-def signatures_record(signatures: Mapping[str, Signature | None], unreadable: int) -> RecordDict:
+def signatures_record(signatures: Mapping[str, Disclosed | None], unreadable: int) -> RecordDict:
     """Return what a device discloses of its waiting tasks: for one that runs alone, only its id.
 
     Args:
@@ -256,18 +256,18 @@ def signatures_record(signatures: Mapping[str, Signature | None], unreadable: in
 
 
 def read_signatures(
-    record: RecordDict, policy: Policy = Policy.OPEN
-) -> tuple[dict[str, Signature | None], int]:
+    record: RecordDict, policy: Policy = Policy.OPEN, *, nodes: bool = False
+) -> tuple[dict[str, Disclosed | None], int]:
     """Invert `signatures_record`.
 
     Args:
         record: The reply.
         policy: The most disclosing policy that was asked for.
+        nodes: Whether nodes of an atlas were asked for, in place of concepts.
 
     Raises:
-        ValueError: If the reply holds anything but task ids, enums and concept ids, more tasks than a device
-            may offer, or a signature that discloses more than asked for: a server is responsible for what it
-            stores.
+        ValueError: If the reply holds anything but task ids and signatures, more tasks than a device may offer, or a
+            signature that discloses more than asked for: a server is responsible for what it stores.
     """
     values = _checked(record, {"tasks": list, "signatures": list, "alone": list, "unreadable": int})
     tasks, texts, alone = values["tasks"], values["signatures"], values["alone"]
@@ -280,10 +280,9 @@ def read_signatures(
     for task_id in (*tasks, *alone):
         check_text("task_id", task_id, TASK_ID)
     check_range(values, unreadable=MAX_UNREADABLE)
-    found: dict[str, Signature | None] = dict(zip(tasks, map(Signature.from_json, texts), strict=True))
-    asked = LEAST_FIRST.index(policy)
-    if any(LEAST_FIRST.index(signature.policy) > asked for signature in found.values() if signature):
-        raise ValueError(f"a signature discloses more than the policy {policy.value!r} permits")
+    found: dict[str, Disclosed | None] = dict(zip(tasks, map(read_signature, texts), strict=True))
+    for signature in found.values():
+        check_asked(signature, policy, nodes=nodes)
     return found | dict.fromkeys(alone), values["unreadable"]
 
 

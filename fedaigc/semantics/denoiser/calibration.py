@@ -171,11 +171,11 @@ class Calibration:
             DamagedFile: If it is no calibration.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            content = path.read_bytes()
         except OSError as error:
             raise UserError(f"no calibration {path}: {error.strerror or error}") from None
         try:
-            return typed_json(cls, json.dumps(json.loads(text)))
+            return typed_json(cls, json.dumps(json.loads(content)))
         except ValidationError as error:
             raise DamagedFile(f"{path} is no calibration: {first_mistake(error)}") from None
         except ValueError as error:

@@ -1,0 +1,80 @@
+"""Atlas and calibration of a run, loaded once a process, and the groups of its tasks."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.preloaded import base_model, taxonomy
+from fedaigc.semantics.denoiser.node_groups import node_groups
+from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
+from fedaigc.semantics.disclosed import Disclosed
+from fedaigc.semantics.grouping import Group, group
+from fedaigc.semantics.signature import Signature
+
+
+def node_disclosure(config: FederationConfig) -> NodeDisclosure:
+    """Return how devices disclose nodes under a configuration with the section `generation.denoiser`.
+
+    Raises:
+        UserError: If atlas or calibration is missing, damaged, or for another model or plan.
+    """
+    # what else a configuration says does not matter here, and would fill the cache
+    told = FederationConfig(homes=Path(), output=Path(), model=config.model, generation=config.generation)
+    return _loaded(told.model_dump_json())
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(text: str) -> NodeDisclosure:
+    from fedaigc.diffusion.schedule.plan import build_plan
+    from fedaigc.semantics.denoiser.atlas import Atlas
+    from fedaigc.semantics.denoiser.calibration import Calibration
+    from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
+
+    config = FederationConfig.model_validate_json(text)
+    settings, section = config.generation, config.generation.denoiser
+    assert section is not None
+    pipe, base_hash = base_model(config.model)
+    plan = build_plan(
+        pipe,
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        height=config.model.height,
+        width=config.model.width,
+        base_hash=base_hash,
+    )
+    space = DenoiserSpace.of(plan, section.noises, section.dimensions)
+    calibration = Calibration.read(section.calibration) if section.calibration is not None else None
+    if calibration is not None:
+        calibration.check_fits(space.hash, plan)
+    return NodeDisclosure(
+        space,
+        Atlas.read(section.atlas),
+        section.min_captions,
+        settings.num_shared_steps,
+        calibration,
+        section.tolerance,
+    )
+
+
+def groups_of(
+    signatures: Mapping[str, Disclosed | None],
+    owners: Mapping[str, int],
+    config: FederationConfig,
+) -> list[Group]:
+    """Group the waiting tasks of a run, in the space that its configuration names.
+
+    Args:
+        signatures: Task id -> what its device disclosed.
+        owners: Task id -> its client.
+        config: The configuration.
+
+    Raises:
+        UserError: As `node_disclosure`.
+    """
+    section = config.generation.denoiser
+    if section is None:
+        concepts = {task: each for task, each in signatures.items() if not isinstance(each, NodeSignature)}
+        return group(concepts, taxonomy(), config.generation.max_distance)
+    nodes = {task: each for task, each in signatures.items() if not isinstance(each, Signature)}
+    return node_groups(nodes, owners, node_disclosure(config).atlas, section.min_devices)

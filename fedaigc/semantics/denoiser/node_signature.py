@@ -1,0 +1,140 @@
+"""What a device discloses of a prompt in the denoiser's space: a node of a public atlas, and how far it may be lifted.
+
+Protected: `atlas` says by how many public captions a node is disclosed. A device discloses the deepest node of its
+prompt's way that its minimum allows. With a calibration it also says the highest node above it whose public caption is
+near enough for the shared steps that are planned. The second number is a bit more about the prompt: how its distance to
+captions above compares with the tolerance. Without a calibration there is no second number, and a node is never lifted.
+
+Not protected: that a prompt waits, and when. Prior knowledge makes a guess better than 1 in m, and repeated requests by
+one person add up.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from fedaigc.bounds import MAX_ATLAS_NODES
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.errors import UserError
+from fedaigc.semantics.denoiser.atlas import Atlas
+from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, distance, phi
+
+_HASH = re.compile("[0-9a-f]{64}")
+_MAX_CACHED = 4096
+
+
+@dataclass(frozen=True)
+class NodeSignature:
+    """The part of a prompt that a device discloses in the denoiser's space.
+
+    Attributes:
+        atlas: Hash of the atlas.
+        node: The disclosed node.
+        highest: The highest node on the way to it up to which the device may be grouped.
+
+    Raises:
+        ValueError: If the content is invalid.
+    """
+
+    atlas: str
+    node: int
+    highest: int
+
+    def __post_init__(self) -> None:
+        if type(self.atlas) is not str or not _HASH.fullmatch(self.atlas):
+            raise ValueError("the atlas of a signature must be a SHA-256 in hex")
+        for number in (self.node, self.highest):
+            if type(number) is not int or not 0 <= number < MAX_ATLAS_NODES:
+                raise ValueError(f"a node of a signature must be 0 to {MAX_ATLAS_NODES - 1}")
+        if self.highest > self.node:
+            raise ValueError(
+                "the highest node of a signature lies above its node, so its number is not larger"
+            )
+
+    @property
+    def policy(self) -> str:
+        """The name under which the disclosure log keeps it."""
+        return "node"
+
+    @property
+    def words(self) -> str:
+        """What is disclosed, in words."""
+        lifted = f", or as far up as node {self.highest}" if self.highest != self.node else ""
+        return f"node {self.node}{lifted} of atlas {self.atlas[:16]}"
+
+    def to_json(self) -> str:
+        """Return canonical JSON: sorted keys, no blanks."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(eq=False)
+class NodeDisclosure:
+    """How devices of a run disclose nodes.
+
+    Attributes:
+        space: The space of the atlas and of the calibration.
+        atlas: The atlas.
+        minimum: m, the number of public captions that must disclose a node.
+        shared_steps: K, the number of shared steps that is planned.
+        calibration: What sharing costs; None: nodes are never lifted, and no distance is too large.
+        tolerance: The largest damage.
+    """
+
+    space: DenoiserSpace
+    atlas: Atlas
+    minimum: int
+    shared_steps: int
+    calibration: Calibration | None = None
+    tolerance: float = 0.0
+    _vectors: dict[str, Float[np.ndarray, " d"]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.atlas.space != self.space.hash:
+            raise UserError(
+                f"the atlas was built for another space (model {self.atlas.about.get('model', 'unknown')!r}): its "
+                "model, size, scheduler, noises and dimensions must be those of the run; build one for this model"
+            )
+        if self.calibration is not None and self.shared_steps > max(self.calibration.handoffs):
+            raise UserError(
+                f"{self.shared_steps} shared steps: the calibration has hand-offs {self.calibration.handoffs}; share "
+                "fewer, or calibrate for more"
+            )
+
+    def disclose(self, pipe: Pipeline, prompt: str) -> NodeSignature | None:
+        """Return what the device discloses of a prompt; None if it must run alone.
+
+        The pipeline has to be the base model, without adapters: the atlas was built with it. The vector of a prompt is
+        computed once.
+        """
+        vector = self._vectors.get(prompt)
+        if vector is None:
+            (vector,) = phi(pipe, self.space, [prompt])
+            while len(self._vectors) >= _MAX_CACHED:
+                del self._vectors[next(iter(self._vectors))]
+            self._vectors[prompt] = vector
+        deepest = self.atlas.disclosed(vector, self.minimum)
+        if deepest is None:
+            return None
+        way = self.atlas.way(vector)
+        way = way[: way.index(deepest) + 1]
+        if self.calibration is None:
+            return NodeSignature(self.atlas.hash, deepest, deepest)
+        fitting = [self._fits(vector, node) for node in way]
+        if not any(fitting):
+            return None
+        last = max(i for i, fits in enumerate(fitting) if fits)
+        first = last
+        while first and fitting[first - 1]:
+            first -= 1
+        return NodeSignature(self.atlas.hash, way[last], way[first])
+
+    def _fits(self, vector: Float[np.ndarray, " d"], node: int) -> bool:
+        assert self.calibration is not None
+        # the next hand-off that was measured: its damage is not smaller
+        k = min(step for step in self.calibration.handoffs if step >= self.shared_steps)
+        apart = distance(vector, self.atlas.vectors[self.atlas.medoid(node)])
+        return self.calibration.last_handoff(apart, self.tolerance, (k,)) == k

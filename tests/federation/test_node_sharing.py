@@ -1,0 +1,172 @@
+"""A run whose devices disclose nodes of an atlas: prompts of any words share, and no word of them leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedaigc.device.device import Device
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue
+from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
+from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.errors import UserError
+from fedaigc.federation.client import handlers
+from fedaigc.federation.config.run_config import FederationConfig, parse_config, read_config
+from fedaigc.federation.node_sharing import node_disclosure
+from fedaigc.federation.output.records import read_record
+from fedaigc.federation.output.run_summary import disclosed_words
+from fedaigc.federation.runtime.launcher import run_in_process
+from fedaigc.federation.wire.messages import read_signatures, signatures_record
+from fedaigc.semantics.denoiser.atlas import Atlas
+from fedaigc.semantics.denoiser.atlas_build import build_tree
+from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
+from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, phi
+from tests.small_run import MakeRun, generation_of
+
+CAPTIONS = [
+    f"a {thing} on a {place}" for thing in ("dog", "cat", "cup") for place in ("table", "road", "bed")
+]
+# none of these parses as an object in a relation to a place
+PROMPTS = ("1girl, solo, zorblax", "ein Hund am Strand", "two red cars, photorealistic", "1girl, solo, quux")
+
+
+@pytest.fixture
+def atlas(tmp_path: Path, small_model: Path) -> Path:
+    """An atlas of the small model, with a calibration beside it in which nothing does damage."""
+    pipe = load_pipeline(str(small_model))
+    plan = build_plan(
+        pipe,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        height=32,
+        width=32,
+        base_hash=base_fingerprint(pipe),
+    )
+    space = DenoiserSpace.of(plan)
+    captions = sorted(CAPTIONS)
+    path = tmp_path / "small.atlas"
+    build_tree(space.hash, {"model": "small"}, captions, phi(pipe, space, captions), 2).write(path)
+    far = tuple(np.linspace(0, 1e6, 5).tolist())
+    damages: dict[str, tuple[float, ...]] = {"2": (0.0,) * 5, "3": (0.5,) * 5}
+    Calibration(space.hash, plan.fingerprint(), "DDIMScheduler", 4, 5.0, "c", 0, far, damages).write(
+        tmp_path / "small.json"
+    )
+    return path
+
+
+def denoiser_run(make_run: MakeRun, atlas: Any, **section: Any) -> FederationConfig:
+    generation = {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none"}
+    return make_run(
+        num_clients=4,
+        prompts=PROMPTS,
+        rounds={"count": 1},
+        generation={**generation, "denoiser": {"atlas": atlas, "min_captions": 2, **section}},
+    )
+
+
+def test_prompts_that_no_graph_knows_share_their_first_steps(
+    make_run: MakeRun, atlas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+    answer = handlers.answer
+
+    def recorded(*arguments: Any) -> Any:
+        reply = answer(*arguments)
+        sent.append(json.dumps([str(value) for value in reply.values()]).encode())
+        return reply
+
+    monkeypatch.setattr(handlers, "answer", recorded)
+    config = denoiser_run(make_run, atlas, calibration=atlas.with_name("small.json"))
+    run_in_process(config)
+    generation = generation_of(read_record(config.output))
+    assert generation.policy == "node"
+    (group,) = generation.groups
+    # all distances are near enough: the largest group, at the root
+    read = Atlas.read(atlas)
+    assert group.prompt == read.captions[read.medoid(0)]
+    assert len(group.tasks) == 4
+    assert all(task.outcome == "shared" and task.handoff_step == 2 for task in group.tasks)
+    assert group.evaluations == 2 + 4 * 2
+    for task in group.tasks:
+        assert task.disclosed is not None
+        assert task.disclosed["atlas"] == read.hash
+        assert "node" in disclosed_words(task)
+    # what a device says of its prompt is two numbers: no word of it is in any reply or record
+    everything = b" ".join(sent) + (config.output / "record.json").read_bytes()
+    for word in ("girl", "zorblax", "Hund", "Strand", "photorealistic", "quux"):
+        assert word.encode() not in everything
+    home = Home.open(config.home(0))
+    (line,) = PromptQueue(home).disclosures.entries()
+    assert line.policy == "node"
+    assert NodeSignature(**json.loads(line.signature)).atlas == read.hash
+
+
+def test_alone_when_no_other_device_is_near_enough(make_run: MakeRun, atlas: Path) -> None:
+    far = atlas.with_name("small.json")
+    config = denoiser_run(make_run, atlas, calibration=far, min_devices=5)
+    run_in_process(config)
+    groups = generation_of(read_record(config.output)).groups
+    assert [len(group.tasks) for group in groups] == [1, 1, 1, 1]
+    assert all(task.outcome == "alone" for group in groups for task in group.tasks)
+
+
+def test_the_signature_is_that_of_the_base_model(make_run: MakeRun, atlas: Path, small_model: Path) -> None:
+    """Training must not move a prompt in the atlas: the shared and the personal adapter stay out of the answer."""
+    config = denoiser_run(make_run, atlas)
+    pipe = load_pipeline(str(small_model))
+    device = Device(config.home(0), pipe)
+    (task,) = device.waiting()
+    before = device.node_signature(task, node_disclosure(config))
+    run_in_process(
+        config.model_copy(update={"generation": config.generation.model_copy(update={"enabled": False})})
+    )
+    trained = Device(config.home(0), pipe)
+    assert trained.versions.current_personal() is not None
+    assert trained.node_signature(task, node_disclosure(config)) == before
+
+
+def test_files_that_do_not_fit_the_run_are_refused_before_it(make_run: MakeRun, atlas: Path) -> None:
+    curve = atlas.with_name("small.json")
+    for section, generation, message in (
+        ({"noises": 2}, {}, "another space"),
+        ({"calibration": curve}, {"guidance_scale": 2.0}, r"guidance \(5.0 there, 2.0 here\)"),
+        ({"calibration": atlas}, {}, "no calibration"),
+        ({"atlas": curve}, {}, "damaged"),
+        ({"atlas": atlas.with_name("none")}, {}, "no tensor file"),
+    ):
+        config = denoiser_run(make_run, **{"atlas": atlas, **section})
+        changed = config.generation.model_copy(update=generation)
+        with pytest.raises(UserError, match=message):
+            run_in_process(config.model_copy(update={"generation": changed}))
+        assert not (config.output / "record.json").exists() or read_record(config.output).status == "failed"
+    with pytest.raises(UserError, match="exclude each other"):
+        parse_config(
+            {
+                "homes": "h",
+                "output": "o",
+                "generation": {"policy": "open", "denoiser": {"atlas": "a"}},
+            }
+        )
+
+
+def test_paths_count_from_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'homes = "h"\noutput = "o"\n[generation.denoiser]\natlas = "a/b.atlas"\ncalibration = "c.json"\n'
+    )
+    section = read_config(path).generation.denoiser
+    assert section is not None
+    assert section.atlas == tmp_path / "a/b.atlas"
+    assert section.calibration == tmp_path / "c.json"
+
+
+def test_a_reply_of_the_other_space_is_refused() -> None:
+    node = NodeSignature("a" * 64, 3, 1)
+    record = signatures_record({"0" * 16: node}, 0)
+    assert read_signatures(record, nodes=True) == ({"0" * 16: node}, 0)
+    with pytest.raises(ValueError, match="another space: expected concepts"):
+        read_signatures(record)
