@@ -325,7 +325,7 @@ class Device:
         """Install the plan's weights in the pipeline and return the plan with their t*."""
         self._check_base(plan.base_hash, "plan")
         shared = self.versions.shared(plan.shared_hash) if plan.shared_hash else None
-        put_adapters(self._pipe, shared, self.versions.current_personal() if personal else None)
+        put_adapters(self._pipe, shared, self.versions.drawing_personal() if personal else None)
         return replace(plan, boundary_log_snr=shared.boundary_log_snr if shared is not None else None)
 
     def _check_base(self, base_hash: str, what: str) -> None:

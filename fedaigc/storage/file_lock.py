@@ -34,3 +34,14 @@ def locked(path: Path, *, busy: str | None = None, patience_s: float = 0.0) -> I
         yield
     finally:
         lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock file `path`."""
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0, mode=_MODE):
+            return False
+    except Timeout:
+        return True

@@ -154,11 +154,11 @@ def test_a_run_that_goes_on_keeps_its_rounds(homes: Path, small_model: Path) -> 
 
     training = {**TRAINING, "personal_steps": 1}
     done = run(homes, str(small_model), rounds=2, training=training)
-    kept = sorted(homes.glob("*/adapters/rounds/run/*"))
+    kept = sorted(homes.glob("*/adapters/rounds/run.*/*"))
     assert len(kept) == 4
     with writing_to(done.output), pytest.raises(fa.Error, match="another run writes to"):
         run(homes, str(small_model), rounds=2, training=training)
-    assert sorted(homes.glob("*/adapters/rounds/run/*")) == kept
+    assert sorted(homes.glob("*/adapters/rounds/run.*/*")) == kept
 
 
 def test_another_pipeline_is_another_model(homes: Path, small_model: Path) -> None:

@@ -124,6 +124,15 @@ def test_old_runs_are_dropped_but_never_the_one_that_the_current_adapter_is_from
     assert _equal(device.versions.current_personal(), shared.adapter)
 
 
+def test_of_runs_of_one_name_two_earlier_ones_are_kept(device: Device, shared: SharedState) -> None:
+    device.versions.save_round("other", 1, None)
+    for number in range(5):
+        device.versions.save_round(f"run.{number:016x}", 1, shared.adapter)
+        assert _equal(device.versions.latest(f"run.{number:016x}")[0], shared.adapter)
+    kept = {path.name for path in (device._home.adapters / "rounds").iterdir()}
+    assert kept == {"other", *(f"run.{number:016x}" for number in (2, 3, 4))}
+
+
 def test_latents_are_computed_once_and_again_when_the_images_change(device: Device, pipe: Any) -> None:
     first = device.encoded_images(**SIZE)
     (cached,) = device._home.cache.iterdir()

@@ -26,7 +26,7 @@ from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.config.sections import EarlyStopping
 from fedaigc.federation.output.recorder import load_shared_state
 from fedaigc.federation.output.records import RoundRecord, read_record
-from fedaigc.federation.output.run_lock import training_in
+from fedaigc.federation.output.run_lock import working_in
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.runtime.launcher import simulate
 from fedaigc.federation.stopping import early_stop
@@ -255,21 +255,13 @@ def test_homes_without_a_seed_follow_that_of_the_run(make_run: MakeRun, tmp_path
     assert Home.open(tmp_path / "c/homes/00").seeded is True
 
 
-def test_two_runs_of_one_name_do_not_mix_their_rounds(make_run: MakeRun) -> None:
+def test_one_run_at_a_time_works_in_homes(make_run: MakeRun) -> None:
     config = make_run(num_clients=1, rounds={"count": 1}, training=TRAINING, **QUIET)
-    other = config.model_copy(update={"output": config.output.with_name("other")})
-    simulate(config)
-    with training_in(config), pytest.raises(UserError, match="another run named 'run' trains in the homes"):
+    other = config.model_copy(update={"output": config.output.with_name("other"), "name": "other"})
+    with working_in(config), pytest.raises(UserError, match="another run works in the homes .*/homes: wait"):
         simulate(other)
     assert not other.output.exists()  # nothing was dropped or written
-    longer = {"resume": True, "rounds": config.rounds.model_copy(update={"count": 2})}
-    assert len(simulate(config.model_copy(update=longer)).rounds) == 2
-    simulate(other)
-    with pytest.raises(UserError, match=r"has trained in the homes .* since, and replaced its rounds"):
-        simulate(config.model_copy(update=longer))
-    named = config.model_copy(update={"name": "mine", "output": config.output.with_name("mine")})
-    simulate(named)
-    assert len(simulate(other.model_copy(update=longer)).rounds) == 2  # a run of another name changes nothing
+    assert len(simulate(other).rounds) == 1
 
 
 def test_a_failed_client_of_a_simulation_tells_why(

@@ -20,7 +20,7 @@ from flwr.app import RecordDict
 from fedaigc.deployment.agent.agent_socket import STATUS, read_request, send_frame, socket_path
 from fedaigc.deployment.agent.reply_time import held_back
 from fedaigc.device.device import Device
-from fedaigc.device.home.home import Home, note_error
+from fedaigc.device.home.home import AGENT_LOCK, RUN_LOCK, Home, note_error
 from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.scoring import Scorer
@@ -31,9 +31,8 @@ from fedaigc.federation.config.run_config import ModelSection
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.semantics.policy import LEAST_FIRST, Policy
-from fedaigc.storage.file_lock import locked
+from fedaigc.storage.file_lock import is_locked, locked
 
-LOCK = "agent.lock"
 REPLY_FLOOR_S = 1.0
 # parsing the waiting prompts takes milliseconds, and the time depends on the prompts
 _SIGNATURES_FLOOR_S = 0.25
@@ -153,7 +152,7 @@ def listening(agent: Agent) -> Iterator[socketserver.BaseServer]:
     """Open a server on the agent's socket; its `serve_forever` answers until `shutdown`.
 
     Raises:
-        UserError: If another agent already serves this home.
+        UserError: If another agent already serves this home, or a simulation works in it.
     """
     with _only_agent(agent.home):
         path = socket_path(agent.home.root)
@@ -173,8 +172,11 @@ def listening(agent: Agent) -> Iterator[socketserver.BaseServer]:
 
 @contextlib.contextmanager
 def _only_agent(home: Home) -> Iterator[None]:
-    busy = f"an agent is already running for {home.root} already: `fedaigc device stop {home.root}` ends it"
-    with locked(home.root / LOCK, busy=busy):
+    busy = f"an agent is already running for {home.root}: `fedaigc device stop {home.root}` ends it"
+    with locked(home.root / AGENT_LOCK, busy=busy):
+        # a simulation looks for agents once it holds its lock, so one of the two sees the other
+        if is_locked(home.root.absolute().parent / RUN_LOCK):
+            raise UserError(f"a simulation runs in {home.root.absolute().parent}: wait for its end")
         yield
 
 

@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import secrets
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +40,9 @@ FORMAT = 2
 OWNER_FILE = PRIVATE_FILE
 OWNER_FOLDER = PRIVATE_FOLDER
 ERROR_LOG = "errors.log"
+# in a home: held by its agent; in a folder of homes: held by a run of a simulation
+AGENT_LOCK = "agent.lock"
+RUN_LOCK = ".run.lock"
 MAX_LOG_BYTES = 1_000_000
 Value = TypeVar("Value")
 
@@ -130,6 +134,10 @@ class Home:
         # the umask applies to the mode of mkdir, and an older folder may be open to others
         path.chmod(OWNER_FOLDER)
         return path
+
+    def changing(self, what: str) -> AbstractContextManager[None]:
+        """Hold the right to read and then write a part of the home, such as "images"; others wait."""
+        return locked(self.root / f".{what}.lock")
 
     def write(self, path: Path, data: bytes) -> None:
         """Replace the content of `path` with `data`, atomically and durably."""

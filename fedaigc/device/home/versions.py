@@ -7,8 +7,10 @@ is repeated. Personal adapters never leave the device through this module's call
 them.
 """
 
+import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,11 +29,14 @@ from fedaigc.storage.tensor_file import read_header, read_parts, write_parts
 # a repeated round needs the version before it, and one more if a server falls back by two rounds
 KEPT_ROUNDS = 3
 KEPT_SHARED_STATES = 2
-# other runs that are kept, each with its last rounds
+# other runs that are kept, each with its last rounds; of one name fewer, since they replace each other
 KEPT_RUNS = 8
+KEPT_RUNS_OF_A_NAME = 2
 # key in the header of a round: the version that it started from, 0 for none
 _FOLLOWS = "follows"
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_VERSION = re.compile(r"[0-9a-f]{1,64}")
+# a name, and the identity of a run that has one
+_RUN = re.compile(r"[A-Za-z0-9_-]{1,64}(\.[0-9a-f]{16})?")
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class AdapterVersions:
         self._home = home
         self._shared = home.adapters / "shared"
         self._current = home.adapters / "current.json"
+        self._drawing: tuple[str, bool] | None = None
 
     def save_round(
         self, run: str, round: int, personal: Adapter | None, memory: Mapping[str, Tensor] | None = None
@@ -57,7 +63,7 @@ class AdapterVersions:
         replaces them.
 
         Args:
-            run: Name of the run.
+            run: Name of the run, with its identity if it has one (`FederationConfig.run_key`).
             round: Number of the round.
             personal: Personal adapter; None if the round has none.
             memory: Tensors that the strategy keeps on the device.
@@ -65,6 +71,12 @@ class AdapterVersions:
         Raises:
             DeviceError: As `check_follows`; then nothing is written.
         """
+        with self._home.changing("adapters"):
+            self._save_round(run, round, personal, memory)
+
+    def _save_round(
+        self, run: str, round: int, personal: Adapter | None, memory: Mapping[str, Tensor] | None
+    ) -> None:
         self.check_follows(run, round)
         earlier = [number for number, _ in self._rounds(run) if number < round]
         header: dict[str, Any] = {_FOLLOWS: earlier[-1] if earlier else 0}
@@ -88,17 +100,34 @@ class AdapterVersions:
         It does not belong to a federated run: no round starts from it. A run that trains a personal adapter
         makes that one the current one.
         """
-        # a version of a run whose name no server can guess: none could find out whether there is one
-        run = f"imported-{derived_seed(self._home.seed, 'imported adapters'):016x}"
-        self.save_round(run, self.last_round(run) + 1, personal)
+        run = self._imported
+        with self._home.changing("adapters"):
+            self._save_round(run, self.last_round(run) + 1, personal, None)
 
-    def forget(self, run: str) -> None:
-        """Drop what is kept of a run, at the request of the owner of this home, so that it begins anew."""
-        current = self._current_file()
-        folder = self._run_folder(run)
-        if current is not None and current.parent == folder:
-            self._current.unlink()
-        shutil.rmtree(folder, ignore_errors=True)
+    @property
+    def _imported(self) -> str:
+        """The run of imported adapters, whose name no server can guess: none could find out whether there is one."""
+        return f"imported-{derived_seed(self._home.seed, 'imported adapters'):016x}"
+
+    def draw_as(self, run: str, *, alone: bool) -> None:
+        """Have `drawing_personal` return the personal adapter of a run that trains personal adapters.
+
+        Args:
+            run: As in `save_round`.
+            alone: Whether to draw without a personal adapter before the run has trained one here, rather than
+                with the one that was saved last.
+        """
+        self._drawing = run, alone
+
+    def drawing_personal(self) -> Adapter | None:
+        """Return the personal adapter to draw with: an imported one, that of the run of `draw_as`, or the current one."""
+        current = self._home.read(self._current, _Current).run if self._current.exists() else None
+        if self._drawing is None or current == self._imported:
+            return self.current_personal()
+        run, alone = self._drawing
+        if alone or self.last_round(run):
+            return self.latest(run)[0]
+        return self.current_personal()
 
     def base_models(self) -> set[str]:
         """Return the base models of the shared states that are kept; none before the first one arrived."""
@@ -141,25 +170,29 @@ class AdapterVersions:
         held = self._rounds(run)
         return self._load_round(held[-1][1]) if held else (None, {})
 
-    def last_round(self, run: str) -> int:
-        """Return the number of the latest round of `run`; 0 before its first."""
-        held = self._rounds(run)
-        return held[-1][0] if held else 0
+    def last_round(self, run: str, upto: int = MAX_ROUND) -> int:
+        """Return the number of the latest round of `run`, up to `upto`; 0 before its first."""
+        held = [number for number, _ in self._rounds(run) if number <= upto]
+        return held[-1] if held else 0
 
     def current_personal(self) -> Adapter | None:
         """Return the personal adapter that was saved last; None before the first training."""
-        path = self._current_file()
-        return self._load_round(path)[0] if path is not None else None
+        with self._home.changing("adapters"):
+            path = self._current_file()
+            return self._load_round(path)[0] if path is not None else None
 
     def save_shared(self, shared: SharedState) -> str:
         """Store a shared state under its version hash, drop the oldest ones, and return the hash."""
         version = shared.hash()
-        path = self._home.folder(self._shared) / f"{version}.safetensors"
-        if not path.exists():
-            write_shared_state(path, shared, OWNER_FILE)
-        held = sorted((entry for entry in self._shared.glob("*.safetensors") if entry != path), key=_age)
-        for old in held[: max(0, len(held) + 1 - KEPT_SHARED_STATES)]:
-            old.unlink()
+        with self._home.changing("adapters"):
+            path = self._home.folder(self._shared) / f"{version}.safetensors"
+            if path.exists():
+                os.utime(path)  # the latest again
+            else:
+                write_shared_state(path, shared, OWNER_FILE)
+            held = sorted((entry for entry in self._shared.glob("*.safetensors") if entry != path), key=_age)
+            for old in held[: max(0, len(held) + 1 - KEPT_SHARED_STATES)]:
+                old.unlink()
         return version
 
     def shared(self, version: str) -> SharedState:
@@ -169,7 +202,7 @@ class AdapterVersions:
             DeviceError: If it was never received, was dropped, or has another hash on disk.
         """
         path = self._shared / f"{version}.safetensors"
-        if not _NAME.fullmatch(version) or not path.is_file():
+        if not _VERSION.fullmatch(version) or not path.is_file():
             raise DeviceError(Failure.SHARED_STATE_MISSING, f"no shared state {version} in this home")
         found = read_shared_state(path)
         if found.hash() != version:
@@ -177,13 +210,18 @@ class AdapterVersions:
         return found
 
     def _drop_old_runs(self, run: str) -> None:
-        """Keep the latest `KEPT_RUNS` other runs, and the run of the current personal adapter."""
+        """Keep the latest `KEPT_RUNS` other runs, fewer of one name, and the run of the current personal adapter."""
         current = self._home.read(self._current, _Current).run if self._current.exists() else run
         others = [
             path for path in (self._home.adapters / "rounds").iterdir() if path.name not in (run, current)
         ]
-        for old in sorted(others, key=_age)[:-KEPT_RUNS]:
-            shutil.rmtree(old)
+        kept: Counter[str] = Counter()
+        for other in sorted(others, key=_age, reverse=True):
+            name = other.name.partition(".")[0]
+            if kept[name] < KEPT_RUNS_OF_A_NAME and kept.total() < KEPT_RUNS:
+                kept[name] += 1
+            else:
+                shutil.rmtree(other)
 
     def _current_file(self) -> Path | None:
         if not self._current.exists():
@@ -193,7 +231,7 @@ class AdapterVersions:
 
     def _run_folder(self, run: str) -> Path:
         # the name comes from another machine and must not be able to leave the home
-        if not _NAME.fullmatch(run):
+        if not _RUN.fullmatch(run):
             raise DeviceError(Failure.PLAN_REFUSED, f"{run!r} is not a valid run name")
         return self._home.adapters / "rounds" / run
 

@@ -146,7 +146,7 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         )
     rule = load_strategy(config.rounds.strategy, config.rounds.options)
     device = host.open_device()
-    device.versions.check_follows(config.name, received.round)
+    device.versions.check_follows(config.run_key, received.round)
     budget = None
     if host.limits is not None:
         order = _order(received, config, client)
@@ -154,7 +154,7 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         budget = device.budget(host.limits, order)
     device.accept(received.shared, residual=rule.traits.residual, limits=host.limits)
     update = device.train(
-        config.name,
+        config.run_key,
         received,
         rule,
         config.training,
@@ -262,6 +262,9 @@ def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordD
     """Finish a task from its packet, or alone, and report."""
     settings = config.generation
     device = host.open_device(scorer_of(settings) if host.scores else None)
+    if config.rounds.count and config.training.personal_steps:
+        # where one user owns all devices, a run draws only with what it trained, so that it repeats
+        device.versions.draw_as(config.run_key, alone=host.limits is None)
     order = messages.read_finish(content, host.client, partial(device.plan, limits=host.limits))
     if order.packet is None:
         report = device.alone(order.task_id, order.noise_seed, order.plan, strip_steps=settings.strip_steps)

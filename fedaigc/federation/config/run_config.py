@@ -156,8 +156,7 @@ class FederationConfig(Section):
     Attributes:
         homes: Folder with one device home per client.
         output: Folder for what the server writes.
-        name: Name of the run in the homes. A run of the same name repeats its rounds: a simulation begins them anew,
-            devices on separate machines go back three rounds at most.
+        name: Name of the run in the homes, for their owner; two runs of one name do not mix.
         seed: Seed of the server's draws: initial factors, sampled clients, noise of the images, link. A home
             that was made with a seed (`fedaigc scenes`) trains with its own. In a simulation, others train with
             one that follows from this seed and the number of the client.
@@ -166,6 +165,8 @@ class FederationConfig(Section):
         workers: Number of worker processes.
         threads: torch threads of every computing process; results repeat at equal numbers of threads.
         resume: Continue after the last round of an interrupted run in `output`; start anew if none exists.
+        run_id: Identity of the run in the homes, where another run of the same name finds nothing of it; drawn when
+            the run starts.
         bindings: On separate machines, the client of each Flower node id; set by the server.
         seeded_noise: Whether the noise of the images follows from `seed`, so that a run repeats. A member
             that knows or guesses the seed then has the noise that its packets started from, and with it the
@@ -182,6 +183,7 @@ class FederationConfig(Section):
     workers: Annotated[int, Field(ge=1)] = 1
     threads: Annotated[int, Field(ge=1)] = 1
     resume: bool = False
+    run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     bindings: dict[str, int] | None = None
     seeded_noise: bool | None = None
     model: ModelSection = ModelSection()
@@ -207,6 +209,11 @@ class FederationConfig(Section):
                 f"{self.adapter.rank}: set both to the same value"
             )
         return self
+
+    @property
+    def run_key(self) -> str:
+        """What devices keep the rounds of this run under: its name, with its identity where it has one."""
+        return self.name if self.run_id is None else f"{self.name}.{self.run_id}"
 
     def rank(self, client: int) -> int:
         """Return the rank of a client's shared factors."""
@@ -277,6 +284,7 @@ class FederationConfig(Section):
             homes=Path("."),
             output=Path("."),
             name=self.name,
+            run_id=self.run_id,
             model=model,
             adapter=self.adapter.model_copy(update={"start_from": None}),
             rounds=rounds,

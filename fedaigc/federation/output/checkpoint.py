@@ -29,7 +29,7 @@ from fedaigc.strategy.sources import is_file
 CHECKPOINT = "checkpoint.safetensors"
 EARLIER = "checkpoint-earlier.safetensors"
 # settings that do not change completed rounds: where and how fast a run computes, and how long it continues
-_FREE = {"homes", "output", "backend", "workers", "generation", "resume", "seeded_noise"}
+_FREE = {"homes", "output", "backend", "workers", "generation", "resume", "run_id", "seeded_noise"}
 
 
 @dataclass(frozen=True, eq=False)

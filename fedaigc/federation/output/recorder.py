@@ -59,7 +59,7 @@ class RunRecorder:
             earlier = tuple(each for each in drawn if each.groups) if kept_rounds else ()
         self._record = RunRecord(
             status="running",
-            config=json.loads(config.model_dump_json()),
+            config=json.loads(config.model_dump_json(exclude={"run_id"})),
             versions=versions(),
             rounds=Rounds(rounds),
             earlier_generations=earlier,

@@ -1,18 +1,23 @@
-"""The right to write to a run's folder and to train under its name in homes, which one run at a time has."""
+"""The right to write to a run's folder and to work in a folder of homes, which one run at a time has."""
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from fedaigc.errors import UserError
+from fedaigc.device.home.home import AGENT_LOCK, RUN_LOCK
+from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.storage.atomic_file import write_file
-from fedaigc.storage.file_lock import locked
+from fedaigc.storage.file_lock import is_locked, locked
 
-_LOCK = ".run.lock"
-# in an output folder: which run it holds; `.<name>.run` in the homes: which run of this name trained there last
-_RUN = ".run-id"
+# held by the process that writes the record, and by the process that started it
+_WRITER_LOCK = ".run.lock"
+_STARTER_LOCK = ".start.lock"
+# in an output folder: the identity of the run that it holds
+RUN_ID = ".run-id"
+_ID = re.compile(r"[0-9a-f]{16}")
 
 
 def writing_to(output: Path, patience_s: float = 0.0) -> AbstractContextManager[None]:
@@ -25,57 +30,61 @@ def writing_to(output: Path, patience_s: float = 0.0) -> AbstractContextManager[
     Raises:
         UserError: If another run writes to the folder.
     """
-    busy = f"another run writes to {output}: wait for its end, or choose another output folder"
-    return locked(output / _LOCK, busy=busy, patience_s=patience_s)
+    return locked(output / _WRITER_LOCK, busy=_busy(output), patience_s=patience_s)
+
+
+def starting_in(output: Path, patience_s: float = 0.0) -> AbstractContextManager[None]:
+    """Hold the right to start a run in a folder, until it has ended; see `writing_to`."""
+    return locked(output / _STARTER_LOCK, busy=_busy(output), patience_s=patience_s)
+
+
+def _busy(output: Path) -> str:
+    return f"another run writes to {output}: wait for its end, or choose another output folder"
 
 
 @contextmanager
-def training_in(config: FederationConfig, patience_s: float = 0.0) -> Iterator[None]:
-    """Hold the right to train under the run's name in the homes.
+def working_in(config: FederationConfig, patience_s: float = 0.0) -> Iterator[None]:
+    """Hold the right to train and draw in the homes of a simulation.
 
-    Homes keep the rounds of a run under its name alone, so another run of this name would drop them or continue
-    from them.
+    Two runs would draw the same prompts, and drop the shared states that the other one draws with.
 
     Args:
         config: Of the run.
         patience_s: Seconds to wait for a run that ends.
 
     Raises:
-        UserError: If another run of this name trains there.
+        UserError: If another run works there, or the agent of one of the devices runs.
     """
     busy = (
-        f"another run named {config.name!r} trains in the homes {config.homes}: wait for its end, or give this run "
-        "another `name`"
+        f"another run works in the homes {config.homes}: wait for its end, or give this run a copy of the homes "
+        "(`homes` in its configuration)"
     )
-    with locked(config.homes / f".{config.name}.lock", busy=busy, patience_s=patience_s):
+    with locked(config.homes / RUN_LOCK, busy=busy, patience_s=patience_s):
+        for client in range(config.num_clients):
+            home = config.home(client)
+            if is_locked(home / AGENT_LOCK):
+                raise UserError(f"the agent of {home} runs: `fedaigc device stop {home}` ends it")
         yield
 
 
-def claim_homes(config: FederationConfig) -> None:
-    """Note in the homes and in the output that the rounds of this name belong to this output from now on."""
-    run = secrets.token_hex(16).encode()
+def new_identity(config: FederationConfig) -> FederationConfig:
+    """Return the run with a new identity, and note it in its output folder."""
+    run_id = secrets.token_hex(8)
     config.output.mkdir(parents=True, exist_ok=True)
-    write_file(config.output / _RUN, run)
-    write_file(_claim(config), run)
+    write_file(config.output / RUN_ID, run_id.encode())
+    return config.model_copy(update={"run_id": run_id})
 
 
-def check_claim(config: FederationConfig) -> None:
-    """Check that what the homes keep under the run's name are the rounds of the run in its output.
+def same_identity(config: FederationConfig) -> FederationConfig:
+    """Return the run with the identity of the one in its output folder, which it resumes.
 
     Raises:
-        UserError: If a run with another output has trained under this name since.
+        DamagedFile: If the identity cannot be read.
     """
-    own, last = _read(config.output / _RUN), _read(_claim(config))
-    if own and last and own != last:
-        raise UserError(
-            f"the run in {config.output} cannot be resumed: another run named {config.name!r} has trained in the homes "
-            f"{config.homes} since, and replaced its rounds there; start anew, and give each run a `name` of its own"
-        )
-
-
-def _claim(config: FederationConfig) -> Path:
-    return config.homes / f".{config.name}.run"
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes() if path.is_file() else b""
+    path = config.output / RUN_ID
+    if not path.is_file():  # as of runs of earlier versions
+        return config
+    run_id = path.read_text(encoding="utf-8", errors="replace")
+    if not _ID.fullmatch(run_id):
+        raise DamagedFile(f"{path} is damaged: restore it from a copy, or start the run anew")
+    return config.model_copy(update={"run_id": run_id})

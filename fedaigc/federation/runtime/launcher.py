@@ -12,15 +12,22 @@ from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.needs import require_extras
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.output.checkpoint import CHECKPOINT
+from fedaigc.federation.output.checkpoint import load_checkpoint
 from fedaigc.federation.output.records import RunRecord, read_record
-from fedaigc.federation.output.run_lock import check_claim, claim_homes, training_in, writing_to
+from fedaigc.federation.output.run_lock import (
+    new_identity,
+    same_identity,
+    starting_in,
+    working_in,
+    writing_to,
+)
 from fedaigc.federation.preloaded import scorer_of
 from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.server.initial_state import prepared
 from fedaigc.flower_private import task_identity
 from fedaigc.rng import derived_seed
 from fedaigc.storage.private_files import private_files
+from fedaigc.strategy.registry import load_strategy
 
 if TYPE_CHECKING:
     from fedaigc.federation.stopping import OnRound
@@ -48,9 +55,9 @@ def simulate(
         The record of the run.
 
     Raises:
-        UserError: If a device's home or a package is missing, another run of this name trains in the homes, or
-            `on_round` is given with the backend "ray"; or the run failed, with the server's reason or
-            the relevant lines of the log.
+        UserError: If a device's home or a package is missing, another run works in the homes or writes to the
+            output, a home lacks what the run to resume left there, or `on_round` is given with the backend "ray";
+            or the run failed, with the server's reason or the relevant lines of the log.
     """
     config = config.absolute()
     require_extras(config)
@@ -69,20 +76,54 @@ def simulate(
             f'on_round with the backend "{config.backend}": the rounds run in another process there, which cannot call '
             "it; leave out `workers`, or end the rounds with the setting rounds.early_stopping"
         )
-    if not config.rounds.count:
-        _run(config, progress, on_log, on_round)
-        return read_record(config.output)
-    with training_in(config, _PATIENCE_S if config.resume else 0.0):
-        if config.resume and (config.output / CHECKPOINT).exists():
-            check_claim(config)
-        else:
-            # whoever simulates owns the devices, on which a run that begins anew would find rounds of the earlier one
-            # nothing is dropped under a run that is going on
-            with private_files(), writing_to(config.output, _PATIENCE_S if config.resume else 0.0):
-                _forget_rounds(config)
-                claim_homes(config)
+    patience_s = _PATIENCE_S if config.resume else 0.0
+    with private_files(), working_in(config, patience_s), starting_in(config.output, patience_s):
+        if config.rounds.count:
+            config = _identified(config, patience_s)
         _run(config, progress, on_log, on_round)
     return read_record(config.output)
+
+
+def _identified(config: FederationConfig, patience_s: float) -> FederationConfig:
+    """Return the run with the identity of the one that it resumes, or with a new one."""
+    # nothing is replaced under a run that is going on
+    with writing_to(config.output, patience_s):
+        checkpoint = load_checkpoint(config) if config.resume else None
+        if checkpoint is None:
+            return new_identity(config)
+        config = same_identity(config)
+        _check_kept(config, checkpoint.round)
+        return config
+
+
+def _check_kept(config: FederationConfig, finished: int) -> None:
+    """Check that the homes have what they kept of the rounds up to `finished`.
+
+    Raises:
+        UserError: If a client's personal adapter or its memory of the strategy is gone.
+    """
+    rule = load_strategy(config.rounds.strategy, config.rounds.options)
+    if rule.traits.stateless and not config.training.personal_steps:
+        return
+    gone = []
+    for client in range(config.num_clients):
+        took_part = [
+            done.round
+            for done in read_record(config.output).rounds.root[:finished]
+            if client in done.num_examples
+        ]
+        with suppress(DamagedFile):  # a damaged home is left out of the rounds, which say so
+            versions = AdapterVersions(Home.open(config.home(client)))
+            if took_part and versions.last_round(config.run_key, finished) < took_part[-1]:
+                gone.append(f"  client {client}: {config.home(client)} has nothing of round {took_part[-1]}")
+    if gone:
+        raise UserError(
+            f"the run in {config.output} cannot be resumed, because devices would train from other personal adapters "
+            "or another memory of the strategy:\n"
+            + "\n".join(gone)
+            + "\nrestore `adapters` in these homes from a "
+            "copy, or start the run anew"
+        )
 
 
 def _run(
@@ -98,14 +139,6 @@ def _run(
         from fedaigc.federation.runtime.flower_runtime import run_with_flower
 
         run_with_flower(config, progress, on_log)
-
-
-def _forget_rounds(config: FederationConfig) -> None:
-    """Drop what the homes keep of an earlier run of this name."""
-    for client in range(config.num_clients):
-        # a damaged home is left out of the rounds, which say so
-        with suppress(DamagedFile):
-            AdapterVersions(Home.open(config.home(client))).forget(config.name)
 
 
 def run_in_process(

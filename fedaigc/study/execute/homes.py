@@ -126,7 +126,9 @@ def made_once(folder: Path, fill: Callable[[Path], None]) -> None:
 
 def _link_tree(source: Path, target: Path) -> None:
     # homes replace files and never write into one, so a link serves as a copy
-    shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
+    # a lock is of one home alone
+    locks = shutil.ignore_patterns("*.lock")
+    shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True, ignore=locks)
 
 
 def _link(source: str, target: str) -> None:
