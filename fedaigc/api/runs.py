@@ -1,5 +1,6 @@
 """Homes of simulated devices, a run over them, and its results."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -28,10 +29,12 @@ from fedaigc.federation.runtime.launcher import simulate as run_federation
 from fedaigc.federation.server.initial_state import prepared
 from fedaigc.federation.stopping import OnRound, Stop, checked
 from fedaigc.storage.atomic_file import read_json, write_json
+from fedaigc.storage.file_lock import locked
 from fedaigc.validation import validated
 
 # in a folder of homes: the arguments that it was made with
 _MADE = "scenes.json"
+_MAKING_LOCK = ".making.lock"
 
 
 def scenes(
@@ -67,14 +70,15 @@ def scenes(
         settings = validated(PartitionSettings, given, "the partition")
         values = settings.model_dump(mode="json")
     asked = {"clients": clients, "images": images, "partition": values, "seed": seed}
-    if exist_ok and home_of(folder, 0).is_dir():
-        _check_same(folder, asked)
-        return folder
-    if settings is None:
-        provision_scenes(folder, scene_clients(clients, images), seed)
-    else:
-        provision_pool(folder, clients * images, settings, clients, seed)
-    write_json(folder / _MADE, asked)
+    with locked(folder / _MAKING_LOCK):
+        if exist_ok and home_of(folder, 0).is_dir():
+            _check_same(folder, asked)
+            return folder
+        if settings is None:
+            provision_scenes(folder, scene_clients(clients, images), seed)
+        else:
+            provision_pool(folder, clients * images, settings, clients, seed)
+        write_json(folder / _MADE, asked)
     return folder
 
 
@@ -241,8 +245,14 @@ def saved(pipe: Pipeline, folder: Path) -> Path:
         UserError: If adapters are installed in the pipeline: the base model would not be saved as such.
     """
     target = folder / bare_fingerprint(pipe)[:16]
-    if not (target / "model_index.json").is_file():
-        pipe.save_pretrained(target)
+    # of two notebooks, none reads what the other one is writing
+    with locked(folder / ".saving.lock"):
+        if not (target / "model_index.json").is_file():
+            partial = target.with_name(f".{target.name}.new")
+            shutil.rmtree(partial, ignore_errors=True)
+            pipe.save_pretrained(partial)
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
     return target
 
 

@@ -37,7 +37,7 @@ def follow_run(
         changes: Values that replace those of the file.
         resume: Whether to continue a run that was cut off.
         command: The command that ran it, for the hint after Ctrl-C.
-        force: Whether an earlier run in the output folder may be replaced.
+        force: Whether an earlier run in the output folder is put aside.
         own_homes: Whether the homes are on this machine, with the prompts and the pictures.
         verbose: Whether to print settings, Flower's log and files too.
 
@@ -75,6 +75,7 @@ def log_line(line: str) -> None:
 
 
 def _check_output(output: Path, force: bool) -> None:
+    from fedaigc.federation.output.earlier_runs import put_aside
     from fedaigc.federation.output.records import RECORD, read_record
 
     try:
@@ -86,12 +87,10 @@ def _check_output(output: Path, force: bool) -> None:
     held = f"{output} holds a run of {len(before.rounds)} rounds and {len(before.tasks)} prompts ({before.status})"
     if not force:
         raise UserError(
-            f"{held}: --resume continues it and serves the prompts that wait, --force replaces it; or give "
+            f"{held}: --resume continues it and serves the prompts that wait, --force puts it aside; or give "
             "another folder with --set output=FOLDER"
         )
-    typer.echo(
-        f"{held}, whose record and shared state are replaced; pictures stay in the galleries", err=True
-    )
+    typer.echo(f"{held}: it is now in {put_aside(output)}; pictures stay in the galleries", err=True)
 
 
 def _tell_settings(settings: "FederationConfig") -> None:

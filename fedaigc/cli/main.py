@@ -145,7 +145,10 @@ def simulate(
     config: Annotated[Path, typer.Argument(help="TOML file; `fedaigc config` prints one with the defaults.")],
     resume: Resume = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace the rounds of an earlier run in the output folder.")
+        bool,
+        typer.Option(
+            "--force", help="Put an earlier run in the output folder aside, into its folder `earlier`."
+        ),
     ] = False,
     changes: Changes = None,
     verbose: Verbose = False,

@@ -2,10 +2,11 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fedaigc.errors import UserError
+from fedaigc.storage.file_lock import locked
 
 
 @contextmanager
@@ -21,8 +22,18 @@ def fresh_folder(output: Path, marker: str) -> Iterator[None]:
         marker: Name of the file that marks folders that may be replaced.
 
     Raises:
-        UserError: If the folder holds anything else, or cannot be written.
+        UserError: If the folder holds anything else, cannot be written, or another process fills it.
     """
+    busy = f"another process fills {output}: wait for its end, or choose another folder with --output"
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(output.with_name(f".{output.name}.lock"), busy=busy))
+        except OSError as error:
+            raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
+        yield from _filled(output, marker)
+
+
+def _filled(output: Path, marker: str) -> Iterator[None]:
     kept = output.with_name(f".{output.name}.before")
     try:
         if output.exists() and not output.is_dir():

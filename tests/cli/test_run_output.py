@@ -69,9 +69,15 @@ def test_a_run_tells_losses_groups_prompts_and_pictures_and_its_rounds_are_kept(
 
     forced = fedaigc("simulate", file, "--force", "--set", "generation.enabled=false")
     assert forced.returncode == 0, forced.stderr
-    assert "are replaced" in forced.stderr
+    aside = config.output / "earlier" / "001"
+    assert f"it is now in {aside}" in forced.stderr
     assert "prompts wait" not in forced.stdout
     assert len(read_record(config.output).tasks) == 0
+    # the run that was put aside goes on with its own shared state and adapters
+    assert read_record(aside).rounds == record.rounds
+    longer = fedaigc("simulate", file, "--resume", "--set", f"output={aside}", "--set", "rounds.count=2")
+    assert longer.returncode == 0, longer.stderr
+    assert len(read_record(aside).rounds) == 2
 
 
 def test_prompts_stand_beside_their_pictures_in_the_order_in_which_they_were_given(

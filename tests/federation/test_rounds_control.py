@@ -258,7 +258,7 @@ def test_homes_without_a_seed_follow_that_of_the_run(make_run: MakeRun, tmp_path
 def test_one_run_at_a_time_works_in_homes(make_run: MakeRun) -> None:
     config = make_run(num_clients=1, rounds={"count": 1}, training=TRAINING, **QUIET)
     other = config.model_copy(update={"output": config.output.with_name("other"), "name": "other"})
-    with working_in(config), pytest.raises(UserError, match="another run works in the homes .*/homes: wait"):
+    with working_in(config), pytest.raises(UserError, match=r"another run works in the homes .*/homes: wait"):
         simulate(other)
     assert not other.output.exists()  # nothing was dropped or written
     assert len(simulate(other).rounds) == 1

@@ -1,5 +1,6 @@
 """An output folder that is filled again: no earlier content is lost until the new content is complete."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,16 @@ def test_the_new_content_replaces_the_old_when_it_is_whole(tmp_path: Path) -> No
     fill(output, "first")
     fill(output, "second")
     assert (output / "picture").read_text() == "second"
-    assert [entry.name for entry in output.parent.iterdir()] == ["out"]
+    assert {entry.name for entry in output.parent.iterdir()} == {"out", ".out.lock"}
+
+
+def test_one_process_at_a_time_fills_a_folder(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with fresh_folder(output, MARKER):
+        (output / "picture").write_text("first")
+        with pytest.raises(UserError, match="another process fills"):
+            fill(output, "second")
+    assert (output / "picture").read_text() == "first"
 
 
 @pytest.mark.parametrize("error", [UserError("no"), KeyboardInterrupt()])
@@ -38,15 +48,18 @@ def test_the_old_content_comes_back_when_the_new_fails(tmp_path: Path, error: Ba
         fail()
     assert (output / "picture").read_text() == "first"
     assert not (output / "half").exists()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"out", ".out.lock"}
 
 
 def test_what_a_killed_process_set_aside_is_found_by_the_next(tmp_path: Path) -> None:
     output = tmp_path / "out"
     fill(output, "first")
-    cut = fresh_folder(output, MARKER)
-    cut.__enter__()  # and never left, as by SIGKILL
-    (output / "half").touch()
+    if not (killed := os.fork()):
+        fresh_folder(output, MARKER).__enter__()  # and never left, as by SIGKILL
+        (output / "half").touch()
+        os._exit(0)
+    os.waitpid(killed, 0)
+    assert (output / "half").exists()
     with pytest.raises(UserError), fresh_folder(output, MARKER):
         raise UserError("no")
     assert (output / "picture").read_text() == "first"

@@ -11,6 +11,8 @@ from fedaigc.federation.config.config_bounds import check_config
 from fedaigc.federation.config.needs import require_extras
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.config.server_config import forget_configs, keep_config, run_config_file
+from fedaigc.federation.output.checkpoint import CHECKPOINT, EARLIER
+from fedaigc.federation.output.run_lock import new_identity, same_identity, starting_in
 from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.runtime.flower_runtime import (
     LOG,
@@ -24,10 +26,14 @@ from fedaigc.federation.runtime.flower_runtime import (
 )
 from fedaigc.federation.runtime.superlink import CONNECTION
 from fedaigc.federation.server.initial_state import prepared
+from fedaigc.storage.file_lock import locked
 from fedaigc.storage.private_files import close_files, private_files
 
 ROUND_DEADLINE_S = 3600.0
 GENERATION_DEADLINE_S = 900.0
+_LOCK = ".run.lock"
+# a run that is taken over may still be shutting down
+_PATIENCE_S = 60.0
 
 
 def run_on_devices(
@@ -78,7 +84,29 @@ def _run(
     config = prepared(_as_deployed(config).absolute())
     # a configuration that every device would refuse fails here
     check_config(config.for_devices())
-    config.output.mkdir(parents=True, exist_ok=True)
+    busy = (
+        "another run is in progress: wait for it to finish, take it over with --resume, or end it with "
+        f"`fedaigc server cancel {folder}`"
+    )
+    if config.resume:
+        # the command that follows the run that is taken over ends with it
+        cancel_runs(folder, state)
+    with locked(folder / _LOCK, busy=busy, patience_s=_PATIENCE_S if config.resume else 0.0):
+        if going_on(folder, state):
+            raise UserError(busy)
+        with starting_in(config.output, _PATIENCE_S if config.resume else 0.0):
+            _submit(folder, state, config, progress, on_log)
+
+
+def _submit(
+    folder: Path,
+    state: ServerState,
+    config: FederationConfig,
+    progress: OnProgress | None,
+    on_log: Callable[[str], None] | None,
+) -> None:
+    resumes = config.resume and any((config.output / name).exists() for name in (CHECKPOINT, EARLIER))
+    config = same_identity(config) if resumes else new_identity(config)
     if not config.resume:
         (config.output / "record.json").unlink(missing_ok=True)
     close_files(config.output, LOG)
@@ -87,12 +115,6 @@ def _run(
     shutil.rmtree(app, ignore_errors=True)
     stage_app(app)
     before = run_ids(scratch, environment)
-    if not config.resume and going_on(folder, state):
-        raise UserError(
-            "another run is in progress: wait for it to finish, take it over with --resume, or end it with "
-            f"`fedaigc server cancel {folder}`"
-        )
-    cancel_runs(folder, state)
     run_config = scratch / "run.toml"
     # the full configuration stays on this machine: Flower sends the run's configuration to every device
     configs = folder / RUN_CONFIGS

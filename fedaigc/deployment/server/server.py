@@ -34,7 +34,8 @@ from fedaigc.deployment.server.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.server_config import FOLDER_VARIABLE
 from fedaigc.federation.runtime.superlink import CONNECTION, SUPERLINK, flower_environment
-from fedaigc.storage.atomic_file import write_json
+from fedaigc.storage.atomic_file import write_file, write_json
+from fedaigc.storage.file_lock import locked
 from fedaigc.storage.private_files import (
     PRIVATE_FILE,
     close_files,
@@ -48,6 +49,7 @@ STATE = "server.json"
 LOG = "server.log"
 SUPERLINK_LOG = "superlink.log"
 RUN_CONFIGS = "run-configs"
+_LOCK = ".server.lock"
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
 _LONGEST_PAUSE_S = 30.0
@@ -106,10 +108,16 @@ def start_server(folder: Path, host: str, port: int, *, insecure: bool = False) 
     """
     if not insecure and not (folder / SERVER_CERTIFICATE).exists():
         raise UserError(f"{folder} has no keys: make them with `fedaigc keys server {folder} --host NAME`")
+    busy = f"another command starts or stops the server in {folder}: try again when it has ended"
+    close_server_folder(folder)
+    with locked(folder / _LOCK, busy=busy, patience_s=_STOP_TIMEOUT_S):
+        return _start(folder, host, port, insecure=insecure)
+
+
+def _start(folder: Path, host: str, port: int, *, insecure: bool) -> ServerState:
     if server_state(folder) is not None:
         raise UserError(f"a server is already running in {folder}: `fedaigc server stop {folder}` ends it")
     _check_free(host, port)
-    close_server_folder(folder)
     (folder / STATE).unlink(missing_ok=True)
     command = [
         sys.executable,
@@ -153,6 +161,14 @@ def _check_free(host: str, port: int) -> None:
 
 def stop_server(folder: Path) -> bool:
     """Stop the server of a folder; False if none runs."""
+    if server_state(folder) is None:
+        return False
+    # a server that is started meanwhile keeps its state
+    with locked(folder / _LOCK):
+        return _stop(folder)
+
+
+def _stop(folder: Path) -> bool:
     state = server_state(folder)
     if state is None:
         return False
@@ -188,11 +204,12 @@ def control_environment(folder: Path, state: ServerState) -> tuple[Path, dict[st
     home = private_folder(scratch / "cli")
     trust = f'root-certificates = "{(folder / AUTHORITY).absolute()}"' if state.tls else "insecure = true"
     with private_files():
-        (home / "config.toml").write_text(
+        text = (
             f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-            f'address = "{state.superlink}"\n{trust}\n',
-            encoding="utf-8",
+            f'address = "{state.superlink}"\n{trust}\n'
         )
+        # other commands may be reading it
+        write_file(home / "config.toml", text.encode())
     environment = flower_environment(scratch.absolute(), 1) | {"FLWR_HOME": str(home.absolute())}
     return scratch, environment
 

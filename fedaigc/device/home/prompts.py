@@ -123,19 +123,21 @@ class PromptQueue:
         Raises:
             UnknownTask: If the task does not wait, or has no attempt left.
         """
-        task = self.get(task_id)
-        if task.status is not TaskStatus.WAITING:
-            raise UnknownTask("this task is not waiting")
-        attempts = task.attempts + 1
-        # the last attempt counts as failed until it completes: a process that dies cannot record a failure
-        status = TaskStatus.FAILED if attempts >= MAX_DEVICE_ATTEMPTS else TaskStatus.WAITING
-        begun = replace(task, attempts=attempts, status=status)
-        self._replace(begun)
-        return begun
+        with self._home.changing("prompts"):
+            task = self.get(task_id)
+            if task.status is not TaskStatus.WAITING:
+                raise UnknownTask("this task is not waiting")
+            attempts = task.attempts + 1
+            # the last attempt counts as failed until it completes: a process that dies cannot record a failure
+            status = TaskStatus.FAILED if attempts >= MAX_DEVICE_ATTEMPTS else TaskStatus.WAITING
+            begun = replace(task, attempts=attempts, status=status)
+            self._replace(begun)
+            return begun
 
     def finish(self, task_id: str) -> None:
         """Record that the image of the task is finished."""
-        self._replace(replace(self.get(task_id), status=TaskStatus.FINISHED))
+        with self._home.changing("prompts"):
+            self._replace(replace(self.get(task_id), status=TaskStatus.FINISHED))
 
     def retry(self, task_id: str) -> None:
         """Return a failed task to the queue with all its attempts, at its owner's request.
@@ -144,10 +146,13 @@ class PromptQueue:
             UserError: If the task did not fail.
             UnknownTask: If there is no such task.
         """
-        task = self.get(task_id)
-        if task.status is not TaskStatus.FAILED:
-            raise UserError(f"task {task_id} is {task.status.value}: only one that failed can be tried again")
-        self._replace(replace(task, status=TaskStatus.WAITING, attempts=0))
+        with self._home.changing("prompts"):
+            task = self.get(task_id)
+            if task.status is not TaskStatus.FAILED:
+                raise UserError(
+                    f"task {task_id} is {task.status.value}: only one that failed can be tried again"
+                )
+            self._replace(replace(task, status=TaskStatus.WAITING, attempts=0))
 
     def note_disclosed(self, task_id: str, signature: Disclosed | None) -> None:
         """Log a signature that is about to be sent, durably, if it discloses more than was ever disclosed."""

@@ -120,7 +120,7 @@ class AdapterVersions:
         self._drawing = run, alone
 
     def drawing_personal(self) -> Adapter | None:
-        """Return the personal adapter to draw with: an imported one, that of the run of `draw_as`, or the current one."""
+        """Return the personal adapter to draw with: an imported one, that of `draw_as`, or the current one."""
         current = self._home.read(self._current, _Current).run if self._current.exists() else None
         if self._drawing is None or current == self._imported:
             return self.current_personal()

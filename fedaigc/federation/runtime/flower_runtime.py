@@ -56,7 +56,8 @@ def _run_with_flower(
     config: FederationConfig, progress: OnProgress | None, on_log: Callable[[str], None] | None
 ) -> None:
     config.output.mkdir(parents=True, exist_ok=True)
-    (config.output / "record.json").unlink(missing_ok=True)
+    if not config.resume:
+        (config.output / "record.json").unlink(missing_ok=True)
     close_files(config.output, LOG)
     with (
         cleaning_up_when_stopped(),

@@ -155,7 +155,7 @@ def test_a_run_is_refused_before_it_touches_what_another_one_uses(make_run: Make
         shutil.copytree(config.homes, other.homes, dirs_exist_ok=True)
         with starting_in(config.output), pytest.raises(UserError, match="another run writes to"):
             simulate(other)
-    with locked(config.home(0) / "agent.lock"), pytest.raises(UserError, match="the agent of .*/00 runs"):
+    with locked(config.home(0) / "agent.lock"), pytest.raises(UserError, match=r"the agent of .*/00 runs"):
         simulate(changed(config, output=tmp_path / "new"))
     assert (config.output / "record.json").read_bytes() == before
     assert len(ImageStore(Home.open(config.home(0))))
