@@ -55,7 +55,8 @@ def test_what_a_killed_process_set_aside_is_found_by_the_next(tmp_path: Path) ->
     output = tmp_path / "out"
     fill(output, "first")
     if not (killed := os.fork()):
-        fresh_folder(output, MARKER).__enter__()  # and never left, as by SIGKILL
+        cut = fresh_folder(output, MARKER)
+        cut.__enter__()  # and never left, as by SIGKILL
         (output / "half").touch()
         os._exit(0)
     os.waitpid(killed, 0)
