@@ -2,12 +2,13 @@
 
 import difflib
 import functools
+import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from fedaigc.bounds import MAX_KEY_CHARACTERS, MAX_MISTAKE_CHARACTERS, MAX_TOLD_MISTAKES
 from fedaigc.errors import UserError
@@ -15,6 +16,8 @@ from fedaigc.errors import UserError
 Model = TypeVar("Model", bound=BaseModel)
 Value = TypeVar("Value")
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
+# of a limit that may be absent: `inf`, as TOML has no null, stands for None
+NO_LIMIT = BeforeValidator(lambda value: None if value in (math.inf, "inf") else value)
 
 
 def validated(model: type[Model], values: Mapping[str, Any], what: str = "the configuration") -> Model:
@@ -168,7 +171,7 @@ def _holds_text(model: type[BaseModel], key: Sequence[str]) -> bool:
         for part in key[:-1]:
             found = _resolved(schema, _inside(found, part))
         found = _inside(found, key[-1])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         return False  # an unknown key, which the validation names
     kinds = [_resolved(schema, kind).get("type") for kind in found.get("anyOf", [found])]
     return set(kinds) - {"null"} == {"string"}

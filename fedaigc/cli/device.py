@@ -90,7 +90,11 @@ def add_prompt(
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.prompts import PromptQueue
 
-    typer.echo(PromptQueue(Home.open(home)).add(prompt))
+    queue = PromptQueue(Home.open(home))
+    task = queue.add(prompt)
+    typer.echo(
+        f"queued for the next generation, as task {task}; {len(queue.waiting())} prompts wait in {home}"
+    )
 
 
 @device_app.command()

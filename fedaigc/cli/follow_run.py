@@ -1,7 +1,9 @@
 """A run that is followed on the command line: its progress, how it ended, and what became of the prompts."""
 
 import shlex
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,16 +59,69 @@ def follow_run(
         _check_output(settings.output, force)
     if verbose:
         _tell_settings(settings)
+    again = " ".join([command, *(f"--set {shlex.quote(change)}" for change in changes)])
+    # what ends a simulation ends its devices; those of a server go on
+    signals = (signal.SIGTERM, signal.SIGHUP) if own_homes else ()
     try:
-        with progress_bars() as progress:
+        with _interrupted_by(signals) as number, progress_bars() as progress:
             run(settings, progress, log_line if verbose else None)
     except KeyboardInterrupt:
-        again = " ".join([command, *(f"--set {shlex.quote(change)}" for change in changes), "--resume"])
-        typer.echo(f"stopped: `{again}` goes on after the last whole round", err=True)
-        raise typer.Exit(130) from None
+        typer.echo(_stopped_line(settings.output, again), err=True)
+        raise typer.Exit(128 + (number() or signal.SIGINT)) from None
+    except SystemExit as end:
+        # a run under Ray cleans up at a signal, and then exits so
+        if not isinstance(end.code, int) or end.code - 128 not in signals:
+            raise
+        typer.echo(_stopped_line(settings.output, again), err=True)
+        raise typer.Exit(end.code) from None
     _tell_run(settings, own_homes)
     if verbose:
         tell_files(settings.output)
+
+
+@contextmanager
+def _interrupted_by(signals: Sequence[signal.Signals]) -> Iterator[Callable[[], int | None]]:
+    """Have these signals interrupt the block as Ctrl-C does; a second one does not interrupt the clean-up.
+
+    Yields:
+        A function that returns the signal that came, or None.
+    """
+    came: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = {
+        number: handler for number in signals if (handler := signal.getsignal(number)) is not signal.SIG_IGN
+    }
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield lambda: came[0] if came else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stopped_line(output: Path, command: str) -> str:
+    """Return what a run that was stopped has kept, and how it goes on."""
+    from fedaigc.federation.output.checkpoint import CHECKPOINT, EARLIER
+    from fedaigc.federation.output.records import read_record
+
+    try:
+        count = len(read_record(output).rounds)
+    except UserError:
+        count = 0
+    if not any((output / name).exists() for name in (CHECKPOINT, EARLIER)) or not count:
+        return f"stopped before the first round was whole, nothing of it is kept: `{command}` starts anew"
+    rounds = "1 round is" if count == 1 else f"{count} rounds are"
+    return (
+        f"stopped: {rounds} whole and kept in {output}, with the shared state after it; prompts that were not drawn "
+        f"wait. `{command} --resume` goes on from there"
+    )
 
 
 def log_line(line: str) -> None:

@@ -1,5 +1,6 @@
 """The command line. Heavy packages are imported inside the commands, so that --help is fast."""
 
+import errno
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -345,9 +346,10 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        where = f"{error.filename}: " if error.filename is not None else ""
+        typer.echo(f"error: {where}{error.strerror}", err=True)
         sys.exit(2)
 
 

@@ -40,6 +40,7 @@ from fedaigc.diffusion.adapters.stages import Stage, activate, stage_parameters
 from fedaigc.diffusion.encoding import EncodedImages, predict
 from fedaigc.diffusion.sampling.pipeline_call import denoiser
 from fedaigc.diffusion.schedule.noise_level import is_flow
+from fedaigc.validation import NO_LIMIT
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -60,12 +61,12 @@ class TrainingSettings:
         condition_dropout: Probability that a caption is replaced by the empty one. Classifier-free guidance
             needs this.
         optimizer: "adamw" (without weight decay) or "sgd".
-        clip_norm: Upper bound on the norm of each step's gradient. None disables clipping.
+        clip_norm: Upper bound on the norm of each step's gradient. None, `inf` in TOML: no clipping.
         stages: Stages that are trained. With ["shared"], personal adapters stay as they are and
             `personal_steps` is 0. ["personal"] is refused, since rounds aggregate the shared stage.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     local_steps: Annotated[int, Field(ge=1)] = 20
     personal_steps: Annotated[int, Field(ge=0)] = 40
@@ -74,7 +75,7 @@ class TrainingSettings:
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
     condition_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, NO_LIMIT] = None
     stages: tuple[Literal["shared", "personal"], ...] = ("shared", "personal")
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ Data is on the disk before a name points to it. New files get the mode that the 
 (`storage.private_files`), or the mode that the caller passes.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -14,7 +15,11 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+from fedaigc.storage.file_lock import locked
+
 _ANY_MODE = 0o666
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_NEW_LOCK = ".new.lock"
 
 
 def write_file(path: Path, data: bytes, mode: int = _ANY_MODE) -> None:
@@ -26,10 +31,26 @@ def write_new_file(path: Path, data: bytes, mode: int = _ANY_MODE) -> bool:
     """Create `path` with `data`; if it already exists, write nothing and return False."""
     try:
         # a link fails where a rename would overwrite, so two processes cannot both succeed
-        _through_temporary(path, data, mode, lambda temporary: os.link(temporary, path))
+        _through_temporary(path, data, mode, lambda temporary: _link(temporary, path))
     except FileExistsError:
         return False
     return True
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give a file a new name; raises FileExistsError if it is taken."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # a file system without hard links: all processes see this, and take turns
+        with locked(path.parent / _NEW_LOCK):
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            os.replace(temporary, path)
 
 
 def write_json(path: Path, value: Any, mode: int = _ANY_MODE) -> None:
@@ -83,5 +104,10 @@ def _through_temporary(path: Path, data: bytes, mode: int, finish: Callable[[Pat
             file.flush()
             os.fsync(file.fileno())
         finish(temporary)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            # a full disk is told without the file
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,9 +10,10 @@ from fedaigc.federation.config.choices import Dtype
 
 
 class Section(BaseModel):
-    """A frozen table of the configuration that rejects unknown keys."""
+    """A frozen table of the configuration that rejects unknown keys, and numbers that are not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # a key that may be infinite says so; JSON has no such number
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="strings")
 
 
 class ModelSection(Section):

@@ -86,7 +86,7 @@ class GenerationSection(Section):
         policy: What a device discloses of a prompt.
         min_public_prompts: How many objects of Scenes, and under "general" places too, must share a signature.
             1: no guarantee.
-        max_distance: Largest distance between the concepts of two members of a group; 0: equal ones only.
+        max_distance: Largest distance between the concepts of two members of a group; 0: equal ones only, `inf`: any.
         executor: Who runs the shared steps: the edge or a member.
         handoff: Hand-off mode: latents with the scheduler's history ("exact"), or latents only ("latents").
         delivery: "strict", or "tolerant": the body of a packet may carry bit errors.
@@ -101,11 +101,11 @@ class GenerationSection(Section):
         link: The simulated radio link of the packets; None: no link. Its bit errors need delivery "tolerant";
             otherwise a device refuses the packet and its task runs alone.
         deadline_s: Seconds after which devices that have not answered a message are counted as failed; None:
-            wait until Flower gives the node up.
+            wait until Flower gives the node up, on separate machines a quarter of an hour; `inf`: wait.
         between_rounds: Also serve waiting prompts after each round, not only after the last.
         window_s: Seconds to gather further prompts once one waits, before groups are formed; applies to
             `between_rounds` and `serve_s`.
-        serve_s: Seconds to continue serving after the last round.
+        serve_s: Seconds to continue serving after the last round; `inf`: until the run is stopped.
     """
 
     enabled: bool = True
@@ -114,7 +114,7 @@ class GenerationSection(Section):
     num_shared_steps: Annotated[int, Field(ge=0)] = 3
     policy: Policy = Policy.KIND
     min_public_prompts: Annotated[int, Field(ge=1)] = 3
-    max_distance: Annotated[float, Field(ge=0)] = MAX_DISTANCE
+    max_distance: Annotated[float, Field(ge=0, allow_inf_nan=True)] = MAX_DISTANCE
     executor: Executor = Executor.EDGE
     handoff: Literal["exact", "latents"] = "exact"
     delivery: Literal["strict", "tolerant"] = "strict"
@@ -123,10 +123,10 @@ class GenerationSection(Section):
     strip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
     denoiser: DenoiserSection | None = None
     link: LinkSettings | None = None
-    deadline_s: Annotated[float, Field(gt=0)] | None = None
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=True)] | None = None
     between_rounds: bool = False
     window_s: Annotated[float, Field(ge=0)] = 0.0
-    serve_s: Annotated[float, Field(ge=0)] = 0.0
+    serve_s: Annotated[float, Field(ge=0, allow_inf_nan=True)] = 0.0
 
     @property
     def continuous(self) -> bool:

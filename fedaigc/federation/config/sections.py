@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from fedaigc.federation.config.model_config import Section
 from fedaigc.federation.wire.codec import WireFormat
+from fedaigc.validation import NO_LIMIT
 
 
 class EarlyStopping(Section):
@@ -34,7 +35,7 @@ class RoundsSection(Section):
         options: Options of the strategy.
         clients: Number of clients sampled per round; None: all.
         deadline_s: Seconds after which the round continues without the updates of clients that have not
-            answered; None: wait.
+            answered; None: wait, on separate machines an hour; `inf`: wait.
         upload_format: Number format of the updates.
         download_format: Number format of the state that clients receive.
         dropout_rate: Share of sampled clients that fail after they were sent the state, drawn from the seed.
@@ -55,13 +56,13 @@ class RoundsSection(Section):
     strategy: str = "fedavg"
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     clients: Annotated[int, Field(ge=1)] | None = None
-    deadline_s: Annotated[float, Field(gt=0)] | None = None
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=True)] | None = None
     upload_format: WireFormat = "float32"
     download_format: WireFormat = "float32"
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     tensorboard: bool = False
-    max_norm_ratio: Annotated[float, Field(ge=1)] | None = 5.0
-    max_weight_ratio: Annotated[float, Field(ge=1)] | None = 10.0
+    max_norm_ratio: Annotated[Annotated[float, Field(ge=1)] | None, NO_LIMIT] = 5.0
+    max_weight_ratio: Annotated[Annotated[float, Field(ge=1)] | None, NO_LIMIT] = 10.0
     attackers: Annotated[int, Field(ge=0)] = 0
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     early_stopping: EarlyStopping | None = None

@@ -68,6 +68,11 @@ class RunRecorder:
         self.update(dp=self._spent(rounds))
 
     @property
+    def output(self) -> Path:
+        """The folder of the run."""
+        return self._output
+
+    @property
     def rounds(self) -> Rounds:
         """The rounds so far, those before a resumed run included."""
         return self._record.rounds

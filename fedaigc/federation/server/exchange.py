@@ -58,9 +58,10 @@ def exchange(
         stage: The stage of the reported progress. None reports no progress.
         progress: Called after each reply.
         ledger: Counts the bytes that are sent and received.
-        deadline_s: Seconds after which a missing reply is `Failure.LATE`. None waits without limit.
+        deadline_s: Seconds after which a missing reply is `Failure.LATE`. None and `inf` wait without limit.
         folder: Folder on disk for replies that wait for their turn. None selects the default temporary folder.
     """
+    deadline_s = None if deadline_s == math.inf else deadline_s
     messages = [Message(content, node, kind.value, ttl=deadline_s, group_id="0") for node, content in orders]
     ids = list(grid.push_messages(messages))
     if ledger is not None:

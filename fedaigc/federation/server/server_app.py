@@ -1,11 +1,12 @@
 """The Flower server: open the roster, run the rounds, and then serve the waiting prompts."""
 
+import contextlib
+import errno
 import math
 import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ from fedaigc.federation.software import difference, own_software
 from fedaigc.federation.stopping import OnRound, Stop, checked, copy_of, early_stop
 
 _PATIENCE_S = 60.0
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 app = ServerApp()
 
@@ -107,18 +109,27 @@ def serve(
             run.generate()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _status(record: RunRecorder) -> Iterator[None]:
-    """Record how the block ended."""
+    """Record how the block ended; an error of the disk becomes one for the user."""
     try:
         yield
     except KeyboardInterrupt:
         record.update(status="stopped")
         raise
-    except Exception as error:
+    except Exception as caught:
+        error = caught
+        if isinstance(caught, OSError) and caught.errno in _DISK:
+            error = UserError(
+                f"{caught.filename or record.output}: {caught.strerror}; the rounds before are kept: make room, and "
+                "run it again with --resume"
+            )
         kind = "error" if isinstance(error, UserError) else type(error).__name__
-        record.update(status="failed", error=f"{error}", error_kind=kind)
-        raise
+        with contextlib.suppress(OSError):  # of a full disk
+            record.update(status="failed", error=f"{error}", error_kind=kind)
+        if error is caught:
+            raise
+        raise error from caught
     record.update(status="finished")
 
 

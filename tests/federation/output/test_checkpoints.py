@@ -4,6 +4,8 @@ At b8a6c4d, there was one checkpoint. If it was damaged, or if all devices diver
 the run failed.
 """
 
+import errno
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 from flwr.app import RecordDict
 
 from fedaigc.device.replies import DeviceError, Failure
-from fedaigc.errors import DamagedFile, Diverged
+from fedaigc.errors import DamagedFile, Diverged, UserError
 from fedaigc.federation.client.client_app import SimulatedHost
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output import checkpoint as checkpoints
@@ -23,6 +25,7 @@ from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.wire.messages import Ask, failure, read_train
+from fedaigc.storage import atomic_file
 from fedaigc.storage.tensor_file import read_parts, write_parts
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received
@@ -172,3 +175,33 @@ def test_a_device_keeps_nothing_of_a_round_that_diverged(make_run: MakeRun) -> N
             width=32,
         )
     assert device.versions.last_round(config.name) == 0
+
+
+@pytest.mark.parametrize("record_too", [False, True], ids=["a checkpoint", "the record"])
+def test_a_full_disk_is_told_and_the_run_goes_on_later(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, record_too: bool
+) -> None:
+    """At f4520cc a traceback; nor could the record say that the run had failed."""
+    straight = make_run("straight", num_clients=1, generation=QUIET, rounds={"count": 2})
+    run_in_process(straight)
+    config = make_run(num_clients=1, generation=QUIET, rounds={"count": 2})
+    write = atomic_file.write_file
+
+    def full(path: Path, data: bytes, mode: int = 0o666) -> None:
+        later = path.name == CHECKPOINT and (path.parent / checkpoints.EARLIER).exists()
+        if later or (record_too and (path.parent / CHECKPOINT).exists() and path.name == "record.json"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, data, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic_file, "write_file", full)
+        with pytest.raises(
+            UserError, match=r"No space left on device; the rounds before are kept: make room"
+        ):
+            run_in_process(config)
+    record = read_record(config.output)
+    assert (record.status, record.error_kind) == (("running", None) if record_too else ("failed", "error"))
+    run_in_process(config.model_copy(update={"resume": True}))
+    assert [done.shared_hash for done in read_record(config.output).rounds] == [
+        done.shared_hash for done in read_record(straight.output).rounds
+    ]
