@@ -115,6 +115,12 @@ def run(
     from fedaigc.deployment.server.runs import run_on_devices
 
     def on_devices(settings: "FederationConfig", progress: "OnProgress", on_log: "OnLog") -> None:
+        if settings.generation.enabled and settings.generation.scorer == "clip":
+            typer.echo(
+                'warning: generation.scorer = "clip": devices on separate machines report no CLIP score; '
+                "`fedaigc score` computes it where the pictures are",
+                err=True,
+            )
         run_on_devices(folder, _running(folder), settings, progress, on_log)
 
     command = f"fedaigc server run {folder} {config}"

@@ -3,15 +3,21 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from diffusers import DPMSolverMultistepScheduler
 
 from fedaigc.collaboration.link import LinkReport
 from fedaigc.collaboration.results import TaskRecord
+from fedaigc.device.device import Device
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.output.recorder import refusals
 from fedaigc.federation.output.records import read_record
+from fedaigc.federation.output.run_summary import generation_lines
 from fedaigc.federation.runtime.launcher import run_in_process, simulate
 from tests.small_run import MakeRun, generation_of, images
 
@@ -119,3 +125,38 @@ def test_an_edge_waits_out_fades_and_counts_the_steps(make_run: MakeRun) -> None
         assert group.evaluations == group.planned_evaluations
         assert group.evaluations == max(leaving) + sum(4 - step for step in leaving)
     assert any((task.handoff_step or 0) > 1 for group in groups for task in group.tasks)
+
+
+def test_a_link_that_no_packet_survives_is_told_and_a_prompt_that_was_not_drawn_waits(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At f4520cc, nothing told why all prompts were drawn alone."""
+    strict = {**LINKED, "delivery": "strict", "link": {"bit_error_rate": 0.02}}
+    config = make_run(rounds={"count": 0}, generation=strict)
+    alone, lost = Device.alone, next(iter(waiting(config)))
+
+    def fails(device: Device, task_id: str, *arguments: Any, **options: Any) -> Any:
+        if task_id == lost:
+            device.prompts.begin_attempt(task_id)
+            raise ArithmeticError("by hand")
+        return alone(device, task_id, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Device, "alone", fails)
+        record = simulate(config)
+    warnings = refusals(record)
+    assert any(line.startswith("4 of 4 packets were refused after the link") for line in warnings)
+    assert any('generation.delivery = "strict"' in line for line in warnings)
+    assert any("was not drawn: not_finished" in line for line in warnings)
+    lines = generation_lines(record, config.home)
+    assert sum("alone (its device refused the packet)" in line for line in lines) == 3
+    assert sum("not drawn: not_finished (it waits for the next run)" in line for line in lines) == 1
+    assert lines[-1].endswith("1 not drawn; 4 steps more than alone")
+    assert waiting(config) == {lost}
+    simulate(config)
+    assert not waiting(config)
+
+
+def waiting(config: FederationConfig) -> set[str]:
+    queues = [PromptQueue(Home.open(config.home(client))) for client in range(config.num_clients)]
+    return {task.task_id for queue in queues for task in queue.waiting()}

@@ -2,11 +2,12 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from fedaigc.collaboration.results import Outcome
 from fedaigc.diffusion.adapters.shared_state_file import read_shared_state, write_shared_state
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
@@ -133,12 +134,28 @@ def refusals(record: RunRecord) -> list[str]:
         lines.append(f"no prompts were received from client {client}: {failure}")
     for client, count in generation.unreadable.items():
         lines.append(f"{count} prompt(s) of client {client} cannot be read: see `fedaigc device queue`")
+    if line := _refused_packets(generation, record.config):
+        lines.append(line)
     lines += [
         f"a prompt of client {task.client} was not drawn: {task.failure}"
         for task in generation.tasks
         if task.failure
     ]
     return lines
+
+
+def _refused_packets(generation: GenerationRecord, config: Mapping[str, Any]) -> str:
+    """Return a line on the packets that crossed the link in vain; "" if there are none."""
+    sent = [task for task in generation.tasks if task.link is not None]
+    refused = [task for task in sent if task.outcome is not Outcome.SHARED]
+    if not refused:
+        return ""
+    line = f"{len(refused)} of {len(sent)} packets were refused after the link, and their shared steps were in vain"
+    if config.get("generation", {}).get("delivery") == "strict":
+        line += (
+            ': with generation.delivery = "strict" no bit may be wrong; choose "tolerant", or a better link'
+        )
+    return line
 
 
 def save_shared_state(shared: SharedState, output: Path) -> Path:

@@ -57,7 +57,7 @@ def generation_lines(
         parts = [f"“{queued.prompt}”" if queued is not None else f"client {task.client}"]
         parts.append(f"disclosed {disclosed_words(task)}")
         if task.outcome is Outcome.FAILED:
-            parts.append(f"not drawn: {task.failure}")
+            parts.append(f"not drawn: {task.failure}{_left(queued, task, home)}")
         else:
             shares = task.outcome is Outcome.SHARED and task.task_id in number
             parts.append(f"group {number[task.task_id]}" if shares else _alone(task, ungrouped))
@@ -69,10 +69,21 @@ def generation_lines(
     return [*lines, *(line for _, line in told), savings_line(groups, record.generation.num_steps)]
 
 
+def _left(queued: Task | None, task: TaskRecord, home: HomeOf | None) -> str:
+    """Return what became of a prompt that was not drawn, as far as its home tells."""
+    if queued is None or home is None:
+        return ""
+    if queued.status is TaskStatus.FAILED:
+        return f" (no attempt is left: `fedaigc device retry {home(task.client)} {queued.task_id}`)"
+    return " (it waits for the next run)" if queued.status is TaskStatus.WAITING else ""
+
+
 def _alone(task: TaskRecord, ungrouped: Container[str]) -> str:
     """Return why a prompt was drawn alone, as far as grouping decided it."""
     if task.disclosed is None:
         return "alone (`fedaigc disclose PROMPT` says why)"
+    if task.handoff_step is not None:
+        return "alone (its device refused the packet)"
     if task.task_id in ungrouped:
         return "alone (no other prompt was near)"
     return "alone"
@@ -85,10 +96,12 @@ def savings_line(groups: Sequence[GroupRecord], num_steps: int) -> str:
     taken = sum(group.evaluations for group in groups)
     alone = num_steps * (count - outcomes[Outcome.FAILED])
     failed = f", {outcomes[Outcome.FAILED]} not drawn" if outcomes[Outcome.FAILED] else ""
-    return (
-        f"{outcomes[Outcome.SHARED]} of {count} prompts shared their first steps{failed}; "
+    saved = (
         f"{alone - taken} of {alone} steps saved"
+        if taken <= alone
+        else f"{taken - alone} steps more than alone"
     )
+    return f"{outcomes[Outcome.SHARED]} of {count} prompts shared their first steps{failed}; {saved}"
 
 
 def disclosed_words(task: TaskRecord) -> str:

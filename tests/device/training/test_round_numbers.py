@@ -51,6 +51,25 @@ def test_the_largest_round_takes_nothing_from_the_rounds_after_it(make_run: Make
     assert versions.current_personal() is not None
 
 
+def test_a_run_of_another_identity_begins_anew_and_drops_nothing(make_run: MakeRun) -> None:
+    """On separate machines, too, where many runs have the same name: at f4520cc its first round was refused."""
+    config = make_run(num_clients=1)
+    agent, shared = agent_of(config), start(config)
+    runs = [config.model_copy(update={"run_id": character * 16}) for character in "ab"]
+    for number in range(1, 6):
+        update(asked(agent, runs[0], shared, number))
+    first = update(asked(agent, runs[1], shared, 1))
+    versions = agent.open_device().versions
+    assert [versions.last_round(run.run_key) for run in runs] == [5, 1]
+    # it joined in its second round, where the other run had one
+    late = config.model_copy(update={"run_id": "c" * 16})
+    fresh = make_run("fresh", num_clients=1)
+    alone = update(asked(agent_of(fresh), fresh, shared, 2))
+    found = update(asked(agent, late, shared, 2))
+    assert all(torch.equal(found[name], tensor) for name, tensor in alone.items())
+    assert first.keys() == found.keys()
+
+
 def test_a_round_starts_from_a_version_that_is_kept_or_is_refused(tmp_path: Path) -> None:
     versions = AdapterVersions(Home.open(tmp_path / "home"))
     for number in range(1, 8):

@@ -1,5 +1,6 @@
 """The configuration: validated once, with the nearest name for an unknown key, and sent through Flower as text."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedaigc.errors import UserError
+from fedaigc.federation.config.config_bounds import config_from_server
 from fedaigc.federation.config.run_config import config_from_run, parse_config, read_config
 from fedaigc.semantics.policy import Policy
 
@@ -167,3 +169,56 @@ def test_a_local_model_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytes
     assert config.model.name == str(tmp_path / "mine")
     assert config.homes == tmp_path / "homes"
     assert parse_config({**PATHS, "model": {"name": "some/hub"}}).absolute().model.name == "some/hub"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("rounds.max_norm_ratio=inf", None),
+        ("rounds.max_weight_ratio=inf", None),
+        ("training.clip_norm=inf", None),
+        ("rounds.deadline_s=inf", math.inf),
+        ("generation.deadline_s=inf", math.inf),
+        ("generation.serve_s=inf", math.inf),
+        ("generation.max_distance=inf", math.inf),
+    ],
+)
+def test_a_limit_may_be_infinite_and_stays_so_on_its_way(
+    tmp_path: Path, change: str, expected: float | None
+) -> None:
+    """At f4520cc, JSON wrote null for it, which the other side refused as `plan_refused`."""
+    file = tmp_path / "run.toml"
+    file.write_text('homes = "homes"\noutput = "out"\n')
+    config = read_config(file, [change])
+    section, _, key = change.partition("=")[0].partition(".")
+    assert getattr(getattr(config, section), key) == expected
+    assert config_from_run(config.to_run_config()) == config
+    config_from_server(config.for_devices().to_run_config()["config"])
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "training.learning_rate",
+        "training.min_snr_gamma",
+        "generation.guidance_scale",
+        "generation.window_s",
+        "adapter.alpha",
+        "rounds.options.mu",
+    ],
+)
+def test_a_number_that_is_no_limit_is_finite(tmp_path: Path, key: str, value: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('homes = "homes"\noutput = "out"\n')
+    with pytest.raises(UserError, match=rf"{key}.*finite number, got {value}"):
+        read_config(file, [f"{key}={value}"])
+
+
+def test_an_unknown_key_among_changes_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('homes = "homes"\noutput = "out"\n')
+    with pytest.raises(
+        UserError, match="training.clipnorm: unknown key; the nearest known one is 'clip_norm'"
+    ):
+        read_config(file, ["training.clipnorm=1"])
