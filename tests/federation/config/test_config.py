@@ -219,6 +219,6 @@ def test_an_unknown_key_among_changes_is_named(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('homes = "homes"\noutput = "out"\n')
     with pytest.raises(
-        UserError, match="training.clipnorm: unknown key; the nearest known one is 'clip_norm'"
+        UserError, match=r"training.clipnorm: unknown key; the nearest known one is 'clip_norm'"
     ):
         read_config(file, ["training.clipnorm=1"])
