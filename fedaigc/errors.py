@@ -16,5 +16,9 @@ class DamagedFile(UserError):
     """A file that the project wrote can no longer be read; the message names it."""
 
 
+class NotFinite(UserError):
+    """A model computed values that are not finite, such as NaN: nothing of them is kept."""
+
+
 class Diverged(UserError):
     """Training ended with non-finite values on more than half of the clients."""

@@ -78,8 +78,8 @@ def run_generate(
         The record of the run.
 
     Raises:
-        UserError: If a prompt is empty or too long, the model is missing, or the output folder holds
-            anything else.
+        UserError: If a prompt is empty or too long, the model is missing, the output folder holds anything else, or a
+            prompt could not be drawn; the pictures of an earlier call then stay.
     """
     from fedaigc.device.home.gallery import Gallery
     from fedaigc.device.home.home import Home
@@ -97,6 +97,18 @@ def run_generate(
         ]
         tasks = [PromptQueue(home).add(text) for home, text in zip(homes, texts, strict=True)]
         record = simulate(config, progress, on_log)
+        _check_drawn(record, config)
         for client, (home, task) in enumerate(zip(homes, tasks, strict=True)):
             Gallery(home).image(task).save(output / f"{client:02d}.png")
     return record
+
+
+def _check_drawn(record: "RunRecord", config: "FederationConfig") -> None:
+    """Refuse a generation in which a prompt was not drawn, with the reason that its device gives."""
+    from fedaigc.errors import UserError
+    from fedaigc.federation.server.client_logs import explained
+
+    failed = [task for task in record.tasks if task.failure is not None]
+    if failed:
+        reason, _ = explained(failed[0].client, failed[0].failure, config)
+        raise UserError(f"{len(failed)} of {len(record.tasks)} prompts were not drawn. {reason}")

@@ -14,6 +14,7 @@ from fedaigc.collaboration.results import GroupRecord, Outcome, TaskRecord
 from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.schedule.noise_draws import draws_noise
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
+from fedaigc.errors import NotFinite
 from fedaigc.rng import derived_seed
 from fedaigc.semantics.disclosed import Disclosed
 
@@ -93,8 +94,8 @@ def carry_out(
 
     A device that fails loses only its own task. A device that did not finish from its packet runs the task
     alone, from noise of its own; it does not report whether the packet or anything else was at fault. If a
-    helper fails before its packet arrives, its members are served alone, from the group's noise. An error of
-    the edge server itself is not caught, since it is the server's own.
+    helper fails before its packet arrives, its members are served alone, from the group's noise. So are those whose
+    shared steps are not finite on the edge server. Its other errors are not caught, since they are the server's own.
 
     Args:
         assignments: Work of each group.
@@ -167,7 +168,10 @@ def _share(
             later=tuple(sorted({m.step for m in departures[index]} - {assignment.num_shared_steps})),
         )
         if assignment.executor == EDGE:
-            replies[index] = edge(order)
+            try:
+                replies[index] = edge(order)
+            except NotFinite:
+                replies[index] = Failure.NOT_FINITE
         else:
             for_devices.append((index, order))
     if for_devices:
@@ -202,7 +206,7 @@ def _packets(members: Sequence[Member], steps: SharedSteps) -> dict[Member, byte
 
 
 def _not_from_packet(order: FinishOrder, reply: FinishReport | Failure) -> bool:
-    return order.packet is not None and reply is Failure.NOT_FINISHED
+    return order.packet is not None and reply in (Failure.NOT_FINISHED, Failure.NOT_FINITE)
 
 
 def _own_stream(assignment: Assignment, member: Member, plan: DenoisingPlan) -> int:

@@ -40,6 +40,7 @@ from fedaigc.diffusion.adapters.stages import (
 from fedaigc.diffusion.sampling.segment import initial_state
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.errors import NotFinite
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -159,9 +160,15 @@ def picture_change(pipe: "DiffusionPipeline", shared: SharedState, base_hash: st
 
     The change is infinite if the state draws values that are not finite. Afterwards the pipeline holds the
     state.
+
+    Raises:
+        NotFinite: If the base model itself draws such values.
     """
     base = _probe(pipe, None, base_hash)
-    drawn = _probe(pipe, shared, base_hash)
+    try:
+        drawn = _probe(pipe, shared, base_hash)
+    except NotFinite:
+        return math.inf
     change = float(((drawn - base).double() ** 2).mean().sqrt() / base.double().std().clamp(min=1e-6))
     return change if math.isfinite(change) else math.inf
 

@@ -227,7 +227,8 @@ class Device:
             budget=budget,
         )
         # a later round would start from what this one leaves
-        left = (*result.upload.values(), *result.memory.values())
+        left = [*result.upload.values(), *result.memory.values()]
+        left += trained.tensors().values() if trained is not None else ()
         if not all(bool(tensor.isfinite().all()) for tensor in left):
             raise DeviceError(Failure.DIVERGED, "training ended with values that are not finite")
         self.versions.save_round(run, received.round, trained or personal, result.memory)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fedaigc.diffusion.handoff.packing import PacketError
-from fedaigc.errors import DamagedFile, Error, UserError
+from fedaigc.errors import DamagedFile, Error, NotFinite, UserError
 
 # one decimal: a confidence shows whether a concept was drawn, not which image it was
 SCORE_STEP = 0.1
@@ -19,7 +19,8 @@ class Failure(StrEnum):
 
     The message stays on the device, since it could hold a prompt or a path. NOT_FINISHED is all that a device
     reports about a task that was not drawn, whatever the cause: a failure at that point may depend on the
-    private prompt.
+    private prompt. In a simulation, where one user owns all devices, NOT_FINITE says why such a task was not drawn:
+    the model computed values that are not finite.
     """
 
     NOT_FINISHED = "not_finished"
@@ -36,6 +37,7 @@ class Failure(StrEnum):
     LATE = "late"
     DROPPED_OUT = "dropped_out"
     DIVERGED = "diverged"
+    NOT_FINITE = "not_finite"
     CODE_DIFFERS = "code_differs"
     UNREADABLE = "unreadable"
     INTERNAL = "internal"
@@ -61,6 +63,7 @@ def failure_of(error: BaseException) -> Failure:
         (UnknownTask, Failure.UNKNOWN_TASK),
         (PacketError, Failure.PACKET_REFUSED),
         (DamagedFile, Failure.STORAGE),
+        (NotFinite, Failure.NOT_FINITE),
         (UserError, Failure.PLAN_REFUSED),
         (OSError, Failure.STORAGE),
     ):

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedaigc.errors import UserError
+from fedaigc.errors import NotFinite, UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,6 +46,26 @@ class EncodedImages:
         text = {name: tensor[chosen] for name, tensor in self.text.items()}
         return EncodedImages(self.latents[chosen], text, self.empty_text)
 
+    def is_finite(self) -> bool:
+        """Return whether all latents and embeddings are finite."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.tensors().values())
+
+    def check_finite(self, what: str) -> None:
+        """Check that all latents and embeddings are finite.
+
+        Args:
+            what: The model that computed them, for the message.
+
+        Raises:
+            NotFinite: If one is not.
+        """
+        for name, tensor in self.tensors().items():
+            if not bool(tensor.isfinite().all()):
+                raise NotFinite(
+                    f"{what}: {name} of the pictures' encoding holds values that are not finite; load the model in "
+                    "float32 or bfloat16 (`dtype` under `[model]`)"
+                )
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors under one name each, e.g. for a safetensors file."""
         text = {f"text.{name}": tensor for name, tensor in self.text.items()}
@@ -68,7 +88,8 @@ def encode_images(
 ) -> EncodedImages:
     """Encode captioned images on the pipeline's device and return the results on the CPU.
 
-    The latents are the mode of the autoencoder's distribution, so encoding draws no random numbers.
+    The latents are the mode of the autoencoder's distribution, so encoding draws no random numbers. An autoencoder in
+    half precision encodes in float32 if its config says `force_upcast`, or if its latents would not be finite.
 
     Args:
         pipe: The pipeline whose autoencoder and text encoders are used.
@@ -81,7 +102,9 @@ def encode_images(
         The encoded images, in the order of `images`.
 
     Raises:
-        UserError: If there is no image, or if the number of captions differs from the number of images.
+        UserError: If there is no image, if the number of captions differs from the number of images, or if the
+            pipeline ignores the scale of its autoencoder.
+        NotFinite: If latents or embeddings are not finite.
     """
     if not images or len(images) != len(captions):
         raise UserError(
@@ -89,19 +112,58 @@ def encode_images(
         )
     device = pipe._execution_device
     latents = []
+    shift, factor = _latent_scale(pipe)
     for start in range(0, len(images), _ENCODING_BATCH):
         chunk = [image.convert("RGB") for image in images[start : start + _ENCODING_BATCH]]
         pixels = pipe.image_processor.preprocess(chunk, height=height, width=width)
-        encoded = pipe.vae.encode(pixels.to(device, pipe.vae.dtype))
-        raw = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        shift = getattr(pipe.vae.config, "shift_factor", None) or 0.0
-        latents.append(((raw - shift) * pipe.vae.config.scaling_factor).cpu())
+        latents.append(((_encoded(pipe, pixels.to(device)) - shift) * factor).cpu())
     text = [
         encode_text(pipe, captions[start : start + _ENCODING_BATCH])
         for start in range(0, len(captions), _ENCODING_BATCH)
     ]
     joined = {name: torch.cat([part[name] for part in text]) for name in text[0]}
-    return EncodedImages(torch.cat(latents), joined, encode_text(pipe, [""]))
+    found = EncodedImages(torch.cat(latents), joined, encode_text(pipe, [""]))
+    found.check_finite(f"{type(pipe).__name__} in {str(pipe.vae.dtype).removeprefix('torch.')}")
+    return found
+
+
+def _encoded(pipe: Pipeline, pixels: Tensor) -> Float[Tensor, "n c h w"]:
+    """Return the autoencoder's latents of pixels, before they are scaled."""
+    dtype = pipe.vae.dtype
+
+    def encode() -> Tensor:
+        encoded = pipe.vae.encode(pixels.to(pipe.vae.dtype))
+        return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+
+    if not (dtype == torch.float16 and getattr(pipe.vae.config, "force_upcast", False)):
+        latents = encode()
+        if dtype == torch.float32 or bool(latents.isfinite().all()):
+            return latents
+    pipe.vae.to(torch.float32)
+    try:
+        return encode()
+    finally:
+        pipe.vae.to(dtype)
+
+
+def _latent_scale(pipe: Pipeline) -> tuple[float | Tensor, float | Tensor]:
+    """Return a shift and a factor, so that (raw latents - shift) * factor is what the pipeline's denoiser expects."""
+    config = pipe.vae.config
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is None or std is None:
+        return getattr(config, "shift_factor", None) or 0.0, config.scaling_factor
+    try:
+        applied = "latents_mean" in inspect.getsource(type(pipe).__call__)
+    except (OSError, TypeError):
+        applied = True  # a class without its source, as in a shell
+    if not applied:
+        raise UserError(
+            f"the autoencoder has latents_mean and latents_std, which {type(pipe).__name__} does not apply: its "
+            "latents have another scale than its denoiser's; use the pipeline class that the model was made for"
+        )
+    device = pipe._execution_device
+    shift, scale = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (mean, std))
+    return shift, config.scaling_factor / scale
 
 
 @torch.no_grad()
@@ -134,12 +196,23 @@ def predict(
         text: Text embeddings of b rows, as in `EncodedImages.text`.
 
     Raises:
-        UserError: If this module does not know how to call the pipeline's denoiser. Such a pipeline can
-            sample but not train.
+        UserError: If this module does not know how to call the pipeline's denoiser, or if it also predicts a
+            variance. Such a pipeline can sample but not train.
     """
+    answer = _answer(pipe, noisy, timesteps, text)
+    if answer.shape != noisy.shape:
+        raise UserError(
+            f"the denoiser of {type(pipe).__name__} answers {tuple(answer.shape)} for latents {tuple(noisy.shape)}: "
+            "a model that also predicts a variance, or takes other inputs, can sample but not train here"
+        )
+    return answer
+
+
+def _answer(pipe: Pipeline, noisy: Tensor, timesteps: Tensor, text: Mapping[str, Tensor]) -> Tensor:
     embeds = text["prompt_embeds"]
     pooled = text.get("pooled_prompt_embeds")
     if getattr(pipe, "unet", None) is not None:
+        _check_unet(pipe, noisy, pooled)
         added: dict[str, Tensor] = {}
         if pooled is not None:
             height, width = (side * pipe.vae_scale_factor for side in noisy.shape[-2:])
@@ -160,6 +233,25 @@ def predict(
         f"{type(pipe).__name__} with a {name} can sample but not train here: use a Stable Diffusion, SDXL, "
         "SD3 or FLUX pipeline"
     )
+
+
+def _check_unet(pipe: Pipeline, noisy: Tensor, pooled: Tensor | None) -> None:
+    """Refuse a unet that takes more than noisy latents, timesteps and text."""
+    config = pipe.unet.config
+    lacks = {
+        f"inputs of {config.in_channels} channels (latents have {noisy.shape[1]})": config.in_channels
+        != noisy.shape[1],
+        "an embedding of the guidance scale (time_cond_proj_dim)": config.time_cond_proj_dim is not None,
+        f"further conditions (addition_embed_type {config.addition_embed_type!r})": config.addition_embed_type
+        not in ((None,) if pooled is None else ("text_time",)),
+        "class labels (class_embed_type)": config.class_embed_type is not None
+        or config.num_class_embeds is not None,
+    }
+    for what, lacking in lacks.items():
+        if lacking:
+            raise UserError(
+                f"the unet of {type(pipe).__name__} needs {what}: such a model can sample but not train here"
+            )
 
 
 def _predict_flux(

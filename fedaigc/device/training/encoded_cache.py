@@ -18,6 +18,8 @@ def cached_latents(
 ) -> EncodedImages:
     """Return latents and text embeddings of a home's images from its cache, which holds one such set.
 
+    The cache keeps only finite values; a set of an earlier version that has others is computed anew.
+
     Args:
         home: The home.
         images: Its images.
@@ -25,18 +27,24 @@ def cached_latents(
         base_hash: Fingerprint of the pipeline's base model.
         height: Height at which images are read, in pixels.
         width: Width at which images are read, in pixels.
+
+    Raises:
+        NotFinite: If the pipeline encodes them with values that are not finite.
     """
     path = home.cache / f"{base_hash[:16]}-{images.digest()[:16]}-{height}x{width}.safetensors"
-    if not path.exists():
-        pictures = images.all()
-        encoded = encode_images(
-            pipe,
-            [item.image for item in pictures],
-            [item.caption for item in pictures],
-            height=height,
-            width=width,
-        )
-        for old in home.cache.glob("*.safetensors"):
-            old.unlink()
-        home.write(path, save({name: tensor.contiguous() for name, tensor in encoded.tensors().items()}))
+    if path.exists():
+        kept = EncodedImages.from_tensors(read_tensors(path)[1])
+        if kept.is_finite():
+            return kept
+    pictures = images.all()
+    encoded = encode_images(
+        pipe,
+        [item.image for item in pictures],
+        [item.caption for item in pictures],
+        height=height,
+        width=width,
+    )
+    for old in home.cache.glob("*.safetensors"):
+        old.unlink()
+    home.write(path, save({name: tensor.contiguous() for name, tensor in encoded.tensors().items()}))
     return EncodedImages.from_tensors(read_tensors(path)[1])

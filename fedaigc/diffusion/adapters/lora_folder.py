@@ -1,15 +1,20 @@
 """Read and write adapters as standard LoRA folders: diffusers' `pipe.load_lora_weights(folder)` reads them."""
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from torch import Tensor
 
+from fedaigc.diffusion.adapters.foreign_lora import (
+    BASE_KEY,
+    PEFT_CONFIG,
+    PEFT_FILE,
+    ForeignLora,
+    of_one_rank,
+)
 from fedaigc.diffusion.adapters.layers import base_weight, exactly, weighted_layers
 from fedaigc.diffusion.adapters.state import Adapter, Factors, SharedState
 from fedaigc.diffusion.sampling.pipeline_call import denoiser
@@ -21,16 +26,6 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
-_PEFT_CONFIG, _PEFT_FILE, _PEFT_PREFIX = (
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "base_model.model.",
-)
-# among the metadata of the weight file: the adapter's configuration, under diffusers' own key, and our base
-_CONFIG_KEY = "lora_adapter_metadata"
-_BASE_KEY = "fedaigc_base_model"
-# of peft: what changes a layer by something else than (alpha / rank) B A. Off in an ordinary LoRA
-_EXTENSIONS = ("use_dora", "use_rslora", "lora_bias", "alpha_pattern")
 
 
 def export_lora(
@@ -94,7 +89,7 @@ def export_lora(
         pipe.save_lora_weights(whole, **options)
         metadata, tensors = read_tensors(Path(whole) / LORA_FILE)
     if base_hash is not None:
-        metadata = {**metadata, _BASE_KEY: base_hash}
+        metadata = {**metadata, BASE_KEY: base_hash}
     write_tensors(folder / LORA_FILE, tensors, metadata)
     return folder / LORA_FILE
 
@@ -114,7 +109,8 @@ def check_lora_folder(folder: Path, *, exist_ok: bool = False) -> None:
 def import_lora(pipe: "DiffusionPipeline", folder: str | Path, *, base_hash: str | None = None) -> Adapter:
     """Read a LoRA folder or file written by `export_lora`, by peft, or by the training scripts of diffusers.
 
-    Only safetensors files are read.
+    Only safetensors files are read. Ranks and alphas may differ between layers: the adapter then has the largest rank,
+    and its factors include the scales.
 
     Example:
         >>> import fedaigc as fa
@@ -133,33 +129,18 @@ def import_lora(pipe: "DiffusionPipeline", folder: str | Path, *, base_hash: str
     Raises:
         UserError: If the folder does not exist or is not a LoRA folder for this pipeline, if it is for another
             base model, if it changes the text encoder or layers that this pipeline does not have, if a factor does
-            not fit its layer or is not finite, if its layers differ in rank or alpha, or if it is an
-            extension of LoRA such as DoRA.
+            not fit its layer, has no partner or is not finite, or if it is something else than a LoRA, such as
+            DoRA, LoKr, LoHa or biases.
     """
     folder = Path(folder)
     if not folder.exists():
         raise UserError(f"no LoRA folder {folder}: expected a folder with {LORA_FILE}")
-    state, alphas, config, base = _read(pipe, folder)
-    if base is not None and base_hash is not None and base != base_hash:
-        raise UserError(f"{folder} is for base model {base}, this pipeline has {base_hash}")
-    prefix = f"{_part(pipe)}."
-    foreign = sorted(name for name in state if not name.startswith(prefix))
-    if foreign:
-        raise UserError(f"{folder} moves {foreign[0]}, only {prefix}* can be adapted")
-    extended = [name for name in _EXTENSIONS if config.get(f"{prefix}{name}")]
-    if extended:
-        raise UserError(f"{folder} is not an ordinary LoRA: it was trained with {extended[0]}")
-    lora = _factors(folder, {name.removeprefix(prefix): tensor for name, tensor in state.items()})
-    _check_fits(pipe, lora, str(folder))
-    ranks = {down.shape[0] for down, _ in lora.values()}
-    if len(ranks) != 1:
-        raise UserError(f"{folder} has layers of ranks {sorted(ranks)}, expected one rank")
-    scales = set(alphas.values())
-    if len(scales) > 1:
-        raise UserError(f"{folder} has layers of alphas {sorted(scales)}, expected one alpha")
-    rank = ranks.pop()
-    alpha = config.get(f"{prefix}lora_alpha", next(iter(scales), rank))
-    return Adapter(dict(sorted(lora.items())), rank, float(alpha))
+    found = ForeignLora(pipe, _weight_file(folder), _part(pipe), str(folder))
+    if found.base is not None and base_hash is not None and found.base != base_hash:
+        raise UserError(f"{folder} is for base model {found.base}, this pipeline has {base_hash}")
+    _check_fits(pipe, found.factors, str(folder))
+    lora, rank, alpha = of_one_rank(found.factors, found.alphas)
+    return Adapter(dict(sorted(lora.items())), rank, alpha)
 
 
 def lora_digest(folder: Path) -> str:
@@ -172,35 +153,10 @@ def lora_digest(folder: Path) -> str:
     if file is None:
         raise UserError(f"no LoRA folder {folder}: expected a folder with {LORA_FILE}")
     digest = hashlib.sha256(file.read_bytes())
-    config = file.parent / _PEFT_CONFIG
-    if file.name == _PEFT_FILE and config.is_file():
+    config = file.parent / PEFT_CONFIG
+    if file.name == PEFT_FILE and config.is_file():
         digest.update(config.read_bytes())
     return digest.hexdigest()
-
-
-def _factors(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Factors]:
-    """Return A and B of each layer in float32."""
-    kinds: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in state.items():
-        for kind in ("lora_A", "lora_B"):
-            layer, marker, rest = name.partition(f".{kind}.weight")
-            if marker and not rest:
-                kinds.setdefault(layer, {})[kind] = tensor.to(torch.float32)
-                break
-        else:
-            raise UserError(
-                f"{folder} holds {name!r}, expected names that end in .lora_A.weight or .lora_B.weight"
-            )
-    for layer, parts in kinds.items():
-        if len(parts) < 2:
-            raise UserError(
-                f"{folder} has only {next(iter(parts))} of layer {layer!r}, expected lora_A and lora_B"
-            )
-        if not all(bool(tensor.isfinite().all()) for tensor in parts.values()):
-            raise UserError(f"{folder} has values of layer {layer!r} that are not finite")
-    if not kinds:
-        raise UserError(f"{folder} holds no LoRA factors")
-    return {layer: (parts["lora_A"], parts["lora_B"]) for layer, parts in kinds.items()}
 
 
 def _check_fits(pipe: "DiffusionPipeline", lora: Mapping[str, Factors], what: str) -> None:
@@ -232,39 +188,10 @@ def _metadata(config: Any) -> dict[str, Any]:
     }
 
 
-def _read(pipe: Any, folder: Path) -> tuple[dict[str, Tensor], dict[str, float], dict[str, Any], str | None]:
-    """Return the state dict, the alphas of older formats, the configuration, and the base model, if named."""
-    file = _weight_file(folder)
-    metadata, tensors = read_tensors(file)
-    dora = sorted(name for name in tensors if "dora_scale" in name or "lora_magnitude" in name)
-    if dora:
-        raise UserError(f"{folder} is not an ordinary LoRA: it holds {dora[0]!r}, of DoRA")
-    try:
-        if file.name == _PEFT_FILE:
-            part = _part(pipe)
-            given = json.loads((file.parent / _PEFT_CONFIG).read_text(encoding="utf-8"))
-            config = {f"{part}.{name}": value for name, value in dict(given).items()}
-            tensors = {f"{part}.{name.removeprefix(_PEFT_PREFIX)}": value for name, value in tensors.items()}
-            return tensors, {}, config, None
-        config = dict(json.loads(metadata.get(_CONFIG_KEY, "{}")))
-        # reads the names of other tools, too
-        options = {"unet_config": pipe.unet.config} if _part(pipe) == "unet" else {"return_alphas": True}
-        found = pipe.lora_state_dict(tensors, return_lora_metadata=True, **options)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UserError(f"{folder} is not a LoRA folder for {type(pipe).__name__}: {error}") from None
-    alphas = found[1] if len(found) == 3 else None
-    return (
-        found[0],
-        {name: float(value) for name, value in (alphas or {}).items()},
-        config,
-        metadata.get(_BASE_KEY),
-    )
-
-
 def _weight_file(folder: Path) -> Path:
     if folder.is_file():
         return folder
-    for name in (LORA_FILE, _PEFT_FILE):
+    for name in (LORA_FILE, PEFT_FILE):
         if (folder / name).is_file():
             return folder / name
     files = sorted(folder.glob("*.safetensors"))

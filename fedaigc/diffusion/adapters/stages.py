@@ -6,7 +6,8 @@ A layer with base weight W0 runs with
     personal stage (cleaner than t*)    W0 + s' B' A'
 
 W0 is never changed. The residual R holds what earlier rounds merged and acts in the shared stage only. The
-factors are peft LoRA adapters named "shared" and "personal". R is a parametrization of the base layer.
+factors are peft LoRA adapters named "shared" and "personal". R is a parametrization of the base layer. Factors and R
+are float32, also where W0 is in half precision.
 """
 
 import math
@@ -117,7 +118,7 @@ def install(pipe: "DiffusionPipeline", shared: SharedState) -> None:
                 _residual(layers[name]).copy_(dense.reshape(weight.shape))
         else:
             # copy: training must not write into the state
-            addition = _AddResidual(dense.reshape(weight.shape).to(weight, copy=True))
+            addition = _AddResidual(dense.reshape(weight.shape).to(weight.device, torch.float32, copy=True))
             parametrize.register_parametrization(layers[name], "weight", addition, unsafe=True)
     activate(pipe, Stage.SHARED)
 
@@ -266,7 +267,8 @@ class _AddResidual(nn.Module):
         self.active = True
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.residual if self.active else weight
+        # in half precision, the residual is trained in float32 and added before rounding
+        return (weight + self.residual).to(weight.dtype) if self.active else weight
 
 
 def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
@@ -310,6 +312,8 @@ def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
             layer, _, kind = name.rpartition(".")
             if kind == "residual":
                 continue
+            # peft gives them the type of W0, in which half precision would lose the steps of training
+            parameter.data = parameter.data.float()
             parameter.copy_(adapter.lora[layer][0 if kind == "lora_A" else 1])
 
 

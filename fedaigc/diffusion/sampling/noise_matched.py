@@ -34,6 +34,7 @@ from torch import Tensor
 
 from fedaigc.diffusion.adapters.stages import Stage, activate
 from fedaigc.diffusion.handoff.packing import number_format_at
+from fedaigc.diffusion.sampling.finite import check_finite, finite_pictures
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed, call_arguments
 from fedaigc.diffusion.sampling.segment import DenoisingState
 from fedaigc.diffusion.schedule.noise_level import signal_and_noise, train_log_snr
@@ -175,7 +176,7 @@ def _run(
         width=plan.width,
     )
     device = pipe._execution_device
-    with torch.no_grad(), borrowed(pipe, scheduler):
+    with torch.no_grad(), borrowed(pipe, scheduler), finite_pictures(pipe):
         output = pipe(
             **arguments,
             latents=latents.to(device),
@@ -183,6 +184,7 @@ def _run(
             output_type=output_type,
             return_dict=False,
         )
+    check_finite(pipe, output[0], "latents")
     return output[0]
 
 

@@ -16,6 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from fedaigc.diffusion.sampling.count import DenoiserCount
+from fedaigc.diffusion.sampling.finite import check_finite, finite_pictures
 from fedaigc.diffusion.sampling.pipeline_call import (
     Pipeline,
     batch_size,
@@ -179,6 +180,7 @@ def run_segment(
     Raises:
         UserError: If the state belongs to another plan, if `stop` lies before the state or past the end of
             the plan, if the conditioning does not fit, or if the pipeline takes other steps than the plan.
+        NotFinite: If latents or pictures are not finite.
     """
     check_run(pipe, state, conditioning, plan, stop)
     if stop == state.step:
@@ -321,7 +323,7 @@ def _run(
     placed = {
         name: value.to(device) if isinstance(value, Tensor) else value for name, value in arguments.items()
     }
-    with torch.no_grad(), borrowed(pipe, scheduler):
+    with torch.no_grad(), borrowed(pipe, scheduler), finite_pictures(pipe):
         output = pipe(
             **placed,
             latents=latents.to(device),
@@ -329,6 +331,7 @@ def _run(
             output_type=output_type,
             return_dict=False,
         )
+    check_finite(pipe, output[0], "latents")
     return scheduler, output[0]
 
 

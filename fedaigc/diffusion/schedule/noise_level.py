@@ -2,8 +2,13 @@
 
     variance preserving    x_t = alpha x_0 + sigma e    log-SNR  ln(alpha^2 / sigma^2)
     flow matching          x_s = (1 - s) x_0 + s e      log-SNR  ln((1 - s)^2 / s^2)
+    EDM                    x_s = x_0 + s e              log-SNR  -2 ln s
 
-Variance-preserving schedules have alpha^2 + sigma^2 = 1.
+Variance-preserving schedules have alpha^2 + sigma^2 = 1. EDM models (Playground v2.5) are conditioned on a function
+of s, and their training timesteps 0 to T - 1 are the noise levels of their scheduler, ascending.
+
+References:
+    Karras et al. 2022 (EDM).
 """
 
 import math
@@ -47,14 +52,21 @@ def noise_levels(
         scheduler: The scheduler that the timesteps belong to.
         timesteps: The timesteps.
         sigmas: Noise levels in the variance-exploding scale of the scheduler, sigma / alpha. They are used
-            only if timesteps are not positions in the training schedule (continuous timesteps).
+            only if timesteps are not positions in the training schedule (continuous timesteps, EDM). None for EDM:
+            `timesteps` are training timesteps.
 
     Raises:
-        UserError: If the scheduler has continuous timesteps and `sigmas` is None.
+        UserError: If the scheduler has continuous timesteps and `sigmas` is None, or if the scale of its noise
+            levels is not known here.
     """
     config = scheduler.config
     if is_flow(scheduler):
         return tuple(_flow_log_snr(timestep / config.num_train_timesteps) for timestep in timesteps)
+    if is_edm(scheduler):
+        if sigmas is None:
+            table = -2 * edm_sigmas(scheduler).log()
+            return tuple(_interpolated(table, timestep) for timestep in timesteps)
+        return tuple(-2 * math.log(sigma) for sigma, _ in zip(sigmas, timesteps, strict=False))
     if config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction":
         if sigmas is None:
             raise UserError(f"{type(scheduler).__name__} has continuous timesteps: give the log-SNR instead")
@@ -89,8 +101,34 @@ def _is_exploding(scheduler: Any) -> bool:
 
 
 def is_flow(scheduler: Any) -> bool:
-    """Return whether the scheduler follows flow matching: it has no alphas, or uses flow sigmas instead."""
-    return not hasattr(scheduler, "alphas_cumprod") or bool(scheduler.config.get("use_flow_sigmas"))
+    """Return whether the scheduler follows flow matching: it shifts its sigmas, or uses flow sigmas."""
+    if hasattr(scheduler, "alphas_cumprod"):
+        return bool(scheduler.config.get("use_flow_sigmas"))
+    return hasattr(scheduler, "scale_noise") or "shift" in scheduler.config or _times_are_sigmas(scheduler)
+
+
+def _times_are_sigmas(scheduler: Any) -> bool:
+    """Return whether each timestep is T times the sigma of its step, which then lies between 0 and 1."""
+    fresh = type(scheduler).from_config(scheduler.config)
+    try:
+        fresh.set_timesteps(4)
+        times, sigmas = fresh.timesteps.double(), fresh.sigmas[: len(fresh.timesteps)].double()
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return bool(sigmas.max() <= 1) and torch.allclose(times, sigmas * scheduler.config.num_train_timesteps)
+
+
+def is_edm(scheduler: Any) -> bool:
+    """Return whether the scheduler belongs to an EDM model, whose inputs and outputs it preconditions."""
+    return hasattr(scheduler, "precondition_outputs")
+
+
+def edm_sigmas(scheduler: Any) -> Float[Tensor, " t"]:
+    """Return the noise levels s of the training timesteps of an EDM scheduler, ascending, in float64."""
+    fresh = type(scheduler).from_config(scheduler.config)
+    # before `set_timesteps` it holds the levels of all training timesteps, and a last one to step to
+    levels: Tensor = fresh.sigmas[: int(scheduler.config.num_train_timesteps)].double()
+    return levels.sort().values
 
 
 def train_log_snr(scheduler: Any) -> Float[Tensor, " t"]:
@@ -100,7 +138,10 @@ def train_log_snr(scheduler: Any) -> Float[Tensor, " t"]:
         UserError: If the scheduler has no alphas.
     """
     if not hasattr(scheduler, "alphas_cumprod"):
-        raise UserError(f"{type(scheduler).__name__} has no alphas: expected a variance-preserving scheduler")
+        raise UserError(
+            f"{type(scheduler).__name__} has noise levels on a scale that is not known here: expected the scheduler of "
+            "a variance-preserving, flow-matching or EDM model"
+        )
     cumulative = scheduler.alphas_cumprod.to("cpu", torch.float64)
     return 2 * (cumulative.sqrt().log() - (1 - cumulative).sqrt().log())
 

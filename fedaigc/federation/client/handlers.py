@@ -19,7 +19,7 @@ from fedaigc.device.replies import DeviceError, Failure, failure_of
 from fedaigc.device.scoring import Scorer
 from fedaigc.device.training.training_limits import TrainingOrder, check_order
 from fedaigc.device.training.update_clipping import clipped
-from fedaigc.errors import UserError
+from fedaigc.errors import NotFinite, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.preloaded import scorer_of
@@ -81,7 +81,7 @@ def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig)
 
     Errors of the message or the device are never raised: the reply contains their kind. The outcome of a task
     may depend on its private prompt, so all replies to an order to finish have the same size and all its
-    failures are the same.
+    failures are the same, except in a simulation (`Failure.NOT_FINITE`).
 
     Args:
         kind: Kind of the message.
@@ -93,6 +93,9 @@ def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig)
         reply = _HANDLERS[kind](content, host, config)
     except Exception as error:  # any error: its text may hold a prompt
         host.note(traceback.format_exc())
+        if kind is Ask.FINISH and host.limits is None and isinstance(error, NotFinite):
+            # one user owns all devices and prompts
+            return messages.of_one_size(messages.failure(Failure.NOT_FINITE))
         return refused(kind, error)
     return messages.of_one_size(reply) if kind is Ask.FINISH else reply
 

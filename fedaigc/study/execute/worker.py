@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from fedaigc.errors import Diverged, UserError
+from fedaigc.errors import Diverged, NotFinite, UserError
 from fedaigc.storage.atomic_file import write_json
 from fedaigc.storage.file_lock import locked
 
@@ -73,7 +73,7 @@ def _run(job: dict[str, Any]) -> int:
             values = Execution(run, work, report).compute()
         except Exception as error:
             traceback.print_exc()
-            diverged = isinstance(error, Diverged)
+            diverged = isinstance(error, Diverged | NotFinite)
             text = _without_paths(str(error) or type(error).__name__, work)
             if run.data.own is not None:
                 text = text.replace(run.data.own.source, Path(run.data.own.source).name)
