@@ -65,7 +65,7 @@ def export_lora(*given: Any, base_hash: str | None = None, exist_ok: bool = Fals
         run, folder = given[0], Path(given[1])
         check_lora_folder(folder, exist_ok=exist_ok)
         section, shared = run.config.model, run.shared
-        pipe = load_pipeline(section.name, dtype=section.dtype)
+        pipe = load_pipeline(section.name, dtype=section.dtype, variant=section.variant)
         found = base_fingerprint(pipe)
         if found != shared.base_hash:
             raise UserError(

@@ -24,6 +24,7 @@ from fedaigc.cli.options import (
     Size,
     Threads,
     TorchDevice,
+    Variant,
     Verbose,
 )
 from fedaigc.cli.partition import partition
@@ -111,9 +112,10 @@ def generate(
     ] = None,
     guidance: Guidance = 5.0,
     policy: PolicyOption = Policy.KIND,
-    size: Size = 64,
+    size: Size = None,
     device: TorchDevice = "auto",
     dtype: DtypeOption = "float32",
+    variant: Variant = None,
     seed: Seed = 0,
     verbose: Verbose = False,
 ) -> None:
@@ -124,7 +126,8 @@ def generate(
     settings = GenerateSettings(
         output,
         seed,
-        {"name": model, "device": device, "dtype": dtype, "height": size, "width": size},
+        {"name": model, "device": device, "dtype": dtype, "variant": variant}
+        | ({} if size is None else {"height": size, "width": size}),
         {
             "num_inference_steps": steps,
             "num_shared_steps": default_shared_steps(steps) if shared_steps is None else shared_steps,
@@ -255,7 +258,7 @@ def profile(
     output: Annotated[Path | None, typer.Option(help="Also write the profile to this file, as JSON.")] = None,
     model: Model = "embedded",
     device: TorchDevice = "cpu",
-    size: Size = 64,
+    size: Size = None,
     guidance: Guidance = 5.0,
     watts: Annotated[float, typer.Option(help="Power in watts to assume if it cannot be measured.")] = 30.0,
     repeats: Annotated[int, typer.Option(min=1, help="Number of measurements whose median is reported.")] = 5,
@@ -265,17 +268,20 @@ def profile(
     """Measure seconds and joules of a step, a text encoding and a decoding on this machine."""
     import torch
 
+    from fedaigc.api.denoising import default_side
     from fedaigc.device.profile import measure_profile
     from fedaigc.diffusion.loading import load_pipeline
 
     if output is not None and output.exists() and not force:
         raise UserError(f"{output} exists: give another file, or --force to replace it")
     torch.set_num_threads(threads)
+    pipe = load_pipeline(model, device=device)
+    side = default_side(pipe) if size is None else size
     found = measure_profile(
-        load_pipeline(model, device=device),
+        pipe,
         model=model,
-        height=size,
-        width=size,
+        height=side,
+        width=side,
         guidance_scale=guidance,
         watts=watts,
         repeats=repeats,

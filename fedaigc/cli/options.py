@@ -13,7 +13,13 @@ HomeFolder = Annotated[Path, typer.Argument(help="The device's home.")]
 Model = Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')]
 TorchDevice = Annotated[str, typer.Option(help='"cpu", "cuda", or "auto", which selects CUDA if available.')]
 DtypeOption = Annotated[Dtype, typer.Option(help="Number format of the model.")]
-Size = Annotated[int, typer.Option(min=8, help="Height and width in pixels.")]
+Size = Annotated[
+    int | None,
+    typer.Option(min=8, help="Height and width in pixels. Default: the size the model was made for."),
+]
+Variant = Annotated[
+    str | None, typer.Option(help='Variant of the weight files, such as "fp16". Default: none.')
+]
 Guidance = Annotated[float, typer.Option(min=0, help="Scale of classifier-free guidance.")]
 Threads = Annotated[int, typer.Option(min=1, help="Number of torch threads.")]
 Seed = Annotated[int, typer.Option(help="The same seed repeats the result.")]

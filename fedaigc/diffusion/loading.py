@@ -1,6 +1,7 @@
 """Load any diffusers text-to-image pipeline, and identify its base model by a fingerprint of the weights."""
 
 import hashlib
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ def resolve_dtype(dtype: str) -> torch.dtype:
 
 
 def load_pipeline(
-    name: str = EMBEDDED, *, device: str = "cpu", dtype: str = "float32"
+    name: str = EMBEDDED, *, device: str = "cpu", dtype: str = "float32", variant: str | None = None
 ) -> "DiffusionPipeline":
     """Load a text-to-image pipeline.
 
@@ -66,9 +67,12 @@ def load_pipeline(
         name: "embedded" for the shipped model, the path of a diffusers folder, or a hub name.
         device: A torch device, or "auto" (see `resolve_device`).
         dtype: "float32", "float16" or "bfloat16".
+        variant: Variant of the weight files, such as "fp16". None: the files without a variant, or those of the only
+            variant that a folder has.
 
     Raises:
-        UserError: If the folder does not exist, or if the hub does not have the model or is unreachable.
+        UserError: If the folder does not exist, if the hub does not have the model or is unreachable, if the model
+            needs a package that is missing, or if it has only files of another variant.
     """
     # the libraries log advice on torchvision and the tiny autoencoder at every load, and already at import
     import transformers
@@ -86,18 +90,33 @@ def load_pipeline(
             f"model {name!r}: the folder does not exist; expected {EMBEDDED!r}, the path of a diffusers "
             'pipeline folder (with model_index.json), or a hub name such as "CompVis/stable-diffusion-v1-4"'
         )
+    if Path(location).is_file():
+        raise UserError(
+            f"model {name!r} is a single file: convert it into a folder once, in Python, with the pipeline class that "
+            "it was made for, and give the folder:\n  from diffusers import StableDiffusionXLPipeline\n"
+            f"  StableDiffusionXLPipeline.from_single_file({location!r}).save_pretrained('FOLDER')"
+        )
     if Path(location).exists() and not (Path(location) / "model_index.json").is_file():
         raise UserError(
             f"model {name!r}: the folder has no model_index.json, so it is not a diffusers pipeline"
         )
     options: dict[str, Any] = {"dtype": resolve_dtype(dtype)}
+    variant = variant or _only_variant(Path(location))
+    if variant is not None:
+        options["variant"] = variant
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipe = AutoPipelineForText2Image.from_pretrained(location, **options)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except ImportError as error:
+        raise UserError(
+            f"model {name!r} needs a package that is missing: {' '.join(str(error).split())}"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model {name!r} could not be loaded: {reason}") from error
+        raise UserError(
+            f"model {name!r} could not be loaded: {reason}{_about_variants(Path(location), variant)}"
+        ) from error
     if getattr(pipe, "safety_checker", None) is not None:
         pipe.register_modules(safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
@@ -105,6 +124,33 @@ def load_pipeline(
         if isinstance(component, torch.nn.Module):
             align(component)
     return pipe.to(resolve_device(device))
+
+
+def _variants(folder: Path) -> dict[str, set[str | None]]:
+    """Return the variants of the weight files of each part of a folder; None stands for files without one."""
+    found: dict[str, set[str | None]] = {}
+    for file in sorted(folder.glob("*/*.safetensors")) if folder.is_dir() else ():
+        # model.fp16.safetensors, diffusion_pytorch_model.fp16-00001-of-00002.safetensors
+        name = re.search(r"\.([A-Za-z0-9_]+)(-\d+-of-\d+)?\.safetensors$", file.name)
+        found.setdefault(file.parent.name, set()).add(name[1] if name is not None else None)
+    return found
+
+
+def _only_variant(folder: Path) -> str | None:
+    """Return the variant that all weight files of a folder have; None if there is none, or a choice."""
+    kinds = set().union(*_variants(folder).values())
+    return next(iter(kinds)) if len(kinds) == 1 else None
+
+
+def _about_variants(folder: Path, variant: str | None) -> str:
+    """Return which variants of weight files a folder has, if a part of it has no files of the given one."""
+    lacking = {part: kinds for part, kinds in _variants(folder).items() if variant not in kinds}
+    if not lacking:
+        return ""
+    part, kinds = next(iter(lacking.items()))
+    told = ", ".join("files without a variant" if kind is None else f"the variant {kind!r}" for kind in kinds)
+    asked = "files without a variant" if variant is None else f"the variant {variant!r}"
+    return f"; {part} lacks {asked} and has {told}: set `variant` under `[model]` (--variant)"
 
 
 def base_fingerprint(pipe: Pipeline) -> str:

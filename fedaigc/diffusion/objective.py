@@ -94,8 +94,8 @@ class TimestepSampler:
             signal = torch.ones_like(noise)
             timesteps, scale = scheduler.precondition_noise(noise), _edm_scale(scheduler, noise)
         else:
-            self.prediction_type = str(scheduler.config.prediction_type)
             train_log_snr(scheduler)  # refuses schedules of another kind
+            self.prediction_type = str(scheduler.config.get("prediction_type"))
             if self.prediction_type not in _PREDICTIONS:
                 raise UserError(
                     f"{type(scheduler).__name__} has prediction_type {self.prediction_type!r:.60}: only models that "

@@ -20,7 +20,7 @@ def base_model(model: ModelSection) -> tuple["DiffusionPipeline", str]:
     # imported here, because diffusers takes seconds to import and not every message needs it
     from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
 
-    pipe = load_pipeline(model.name, device=model.device, dtype=model.dtype)
+    pipe = load_pipeline(model.name, device=model.device, dtype=model.dtype, variant=model.variant)
     return pipe, base_fingerprint(pipe)
 
 

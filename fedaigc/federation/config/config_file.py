@@ -14,6 +14,10 @@ EXAMPLES: Mapping[str, Any] = {
     "output": "out",
     "bindings": {"1234567890": 0},
     "seeded_noise": True,
+    "model.height": 64,
+    "model.width": 64,
+    "model.variant": "fp16",
+    "client_gpus": 0.5,
     "adapter.alpha": 8.0,
     "adapter.target_modules": ["to_q", "to_v"],
     "adapter.start_from": "lora/shared",
@@ -31,6 +35,8 @@ EXAMPLES: Mapping[str, Any] = {
     "generation.link.distance_m": [30.0, 100.0, 200.0],
     "generation.link.send_above_db": 10.0,
 }
+# keys whose value follows from another one unless they are given
+_FOLLOWS = ("model.height", "model.width")
 _HEAD = (
     "A federation with the default settings. Relative paths in this file count from its folder; paths on the command "
     'line, also those after --set, count from the working folder. Keys after "#" are not set, which their descriptions '
@@ -66,7 +72,7 @@ def _section(setting: Setting, model: Model, path: str) -> Iterator[str]:
 
 
 def _assignment(setting: Setting, path: str) -> str:
-    if not setting.required and setting.default is not None:
+    if not setting.required and setting.default is not None and path not in _FOLLOWS:
         return f"{setting.name} = {toml(setting.default)}"
     shown = toml(EXAMPLES[path]) if path in EXAMPLES else f"({setting.kind})"
     return f"{'' if setting.required else '# '}{setting.name} = {shown}"

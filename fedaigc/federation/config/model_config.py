@@ -1,11 +1,12 @@
 """The parts of a run's configuration about the base model and its adapters."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedaigc.diffusion.loading import EMBEDDED
+from fedaigc.diffusion.model_size import model_size
 from fedaigc.federation.config.choices import Dtype
 
 
@@ -23,8 +24,10 @@ class ModelSection(Section):
         name: "embedded", a diffusers folder or a Hub name.
         device: torch device, or "auto".
         dtype: Floating-point type of the pipeline.
-        height: Image height in pixels.
-        width: Image width in pixels.
+        height: Image height in pixels; without it, the height that the model was made for, 64 of "embedded".
+        width: Image width in pixels; without it, the width that the model was made for, 64 of "embedded".
+        variant: Variant of the weight files, such as "fp16"; None: the files without a variant, or those of the only
+            variant that a folder has.
     """
 
     name: str = EMBEDDED
@@ -32,6 +35,18 @@ class ModelSection(Section):
     dtype: Dtype = "float32"
     height: Annotated[int, Field(ge=8)] = 64
     width: Annotated[int, Field(ge=8)] = 64
+    variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_size(cls, values: Any) -> Any:
+        name = values.get("name", EMBEDDED) if isinstance(values, dict) else EMBEDDED
+        if name == EMBEDDED or not isinstance(name, str) or {"height", "width"} <= values.keys():
+            return values
+        size = model_size(name)
+        if size is None:
+            return values
+        return {"height": size[0], "width": size[1], **values}
 
 
 class AdapterSection(Section):

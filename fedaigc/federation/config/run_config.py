@@ -163,6 +163,8 @@ class FederationConfig(Section):
         num_clients: Number of clients.
         backend: "in-process" runs the clients one by one in this process, "ray" in `workers` processes.
         workers: Number of worker processes.
+        client_gpus: Share of a GPU that each worker process gets with the backend "ray" and a model on "cuda" or
+            "auto"; None: the GPUs of this machine divided by `workers`, at most one each.
         threads: torch threads of every computing process; results repeat at equal numbers of threads.
         resume: Continue after the last round of an interrupted run in `output`; start anew if none exists.
         run_id: Identity of the run in the homes, where another run of the same name finds nothing of it; drawn when
@@ -181,6 +183,7 @@ class FederationConfig(Section):
     num_clients: Annotated[int, Field(ge=1)] = 8
     backend: Backend = "in-process"
     workers: Annotated[int, Field(ge=1)] = 1
+    client_gpus: Annotated[float, Field(gt=0)] | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     resume: bool = False
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
@@ -279,7 +282,7 @@ class FederationConfig(Section):
             generation["scorer"] = "none"
         if self.generation.link is not None:
             generation["link"] = self.generation.link.for_receivers()
-        model = self.model.model_copy(update={"name": EMBEDDED, "device": "cpu"})
+        model = self.model.model_copy(update={"name": EMBEDDED, "device": "cpu", "variant": None})
         return FederationConfig(
             homes=Path("."),
             output=Path("."),

@@ -29,7 +29,9 @@ from fedaigc.strategy.sources import is_file
 CHECKPOINT = "checkpoint.safetensors"
 EARLIER = "checkpoint-earlier.safetensors"
 # settings that do not change completed rounds: where and how fast a run computes, and how long it continues
-_FREE = {"homes", "output", "backend", "workers", "generation", "resume", "run_id", "seeded_noise"}
+_FREE = {
+    *("homes", "output", "backend", "workers", "client_gpus", "generation", "resume", "run_id", "seeded_noise"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +143,7 @@ def _fingerprint(config: FederationConfig) -> str:
     for added in ("start_digest", "target_modules"):
         if values["adapter"][added] is None:
             del values["adapter"][added]
+    del values["model"]["variant"]  # the fingerprint of the base model counts
     # at their defaults these do nothing, and a checkpoint without them is one of the same run
     if not config.rounds.validation_fraction:
         del values["rounds"]["validation_fraction"]

@@ -55,6 +55,7 @@ def run_with_flower(
 def _run_with_flower(
     config: FederationConfig, progress: OnProgress | None, on_log: Callable[[str], None] | None
 ) -> None:
+    sizes = backend_sizes(config)
     config.output.mkdir(parents=True, exist_ok=True)
     if not config.resume:
         (config.output / "record.json").unlink(missing_ok=True)
@@ -72,16 +73,43 @@ def _run_with_flower(
             text = json.dumps(config.to_run_config()[RUN_CONFIG_KEY], ensure_ascii=False)
             run_config.write_text(f"{RUN_CONFIG_KEY} = {text}\n", encoding="utf-8")
             command = ["run", str(scratch / "app"), CONNECTION, "--stream", "--run-config", str(run_config)]
-            sizes = {
-                "num-supernodes": config.num_clients,
-                "init-args-num-cpus": config.workers,
-                "client-resources-num-cpus": 1,
-            }
             for name, value in sizes.items():
                 command += ["--federation-config", f"{name}={value}"]
             lines = stream_run(command, scratch, environment, log.write, progress, on_log)
             status, details = run_status(scratch, environment)
     check_ended_well(status, details, config, lines)
+
+
+def backend_sizes(config: FederationConfig) -> dict[str, int | float]:
+    """Return what Flower's simulation is given: nodes, and the CPUs and GPUs of all workers and of each.
+
+    Without GPUs for its workers, Ray would hide them from the clients.
+
+    Raises:
+        UserError: If the clients would get more of a GPU than this machine has, or the device names one GPU.
+    """
+    from fedaigc.diffusion.loading import resolve_device
+
+    sizes: dict[str, int | float] = {
+        "num-supernodes": config.num_clients,
+        "init-args-num-cpus": config.workers,
+        "client-resources-num-cpus": 1,
+    }
+    device = resolve_device(config.model.device)
+    if not device.startswith("cuda"):
+        return sizes
+    if device != "cuda":
+        raise UserError(
+            f'model.device is {device!r} with the backend "ray", which gives each worker GPUs of its own: use "cuda", '
+            "and choose GPUs with CUDA_VISIBLE_DEVICES"
+        )
+    import torch
+
+    count = torch.cuda.device_count()
+    share = min(1.0, count / config.workers) if config.client_gpus is None else config.client_gpus
+    if share > count:
+        raise UserError(f"client_gpus is {share:g}: this machine has {count}, so no client would ever start")
+    return sizes | {"init-args-num-gpus": count, "client-resources-num-gpus": share}
 
 
 def check_ended_well(status: str, details: str, config: FederationConfig, lines: list[str]) -> None:

@@ -20,6 +20,8 @@ from fedaigc.federation.wire.message_bounds import quoted
 from fedaigc.federation.wire.messages import BODY, CLIENT, Ask, values_of
 
 _POLL_S = 0.5
+# nodes of a simulation connect at once: a number that stays below that of the clients will not grow
+_SETTLED_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -211,11 +213,15 @@ def open_roster(
         folder: Folder on disk for replies, as in `exchange`.
 
     Raises:
-        UserError: If no node is admitted, or, without bindings, if too few nodes connect in time.
+        UserError: If no node is admitted, or, without bindings, if too few nodes connect in time, or their number
+            stays too small for some seconds.
     """
     admission = Admission(num_clients, base_hash, bindings, timeout_s)
     expected = num_clients if bindings is None else len(bindings)
-    nodes = _wait_for_nodes(grid, expected, timeout_s, enough=1 if bindings is not None else expected)
+    enough = 1 if bindings is not None else expected
+    nodes = _wait_for_nodes(
+        grid, expected, timeout_s, enough, settled_s=_SETTLED_S if bindings is None else timeout_s
+    )
     found = _introduced(grid, nodes, admission, (), progress)
     if not found.nodes:
         reasons = "\n".join(f"  {refusal.reason}" for refusal in found.refused)
@@ -277,14 +283,27 @@ def _introduced(
     return _Introduced(accepted, software, num_examples, refused)
 
 
-def _wait_for_nodes(grid: Grid, num_clients: int, timeout_s: float, enough: int) -> list[int]:
-    """Return all nodes once `num_clients` are connected, or, after the timeout, those that are if `enough`."""
-    deadline = time.monotonic() + timeout_s
+def _wait_for_nodes(
+    grid: Grid, num_clients: int, timeout_s: float, enough: int, settled_s: float
+) -> list[int]:
+    """Return all nodes once `num_clients` are connected, or, after the timeout, those that are if `enough`.
+
+    Some nodes, too few, whose number has not grown for `settled_s` seconds are refused before the timeout.
+    """
+    began = grown = time.monotonic()
+    count = 0
     while len(nodes := sorted(grid.get_node_ids())) < num_clients:
-        if time.monotonic() > deadline and len(nodes) >= enough:
+        now = time.monotonic()
+        if len(nodes) > count:
+            count, grown = len(nodes), now
+        timed_out = now > began + timeout_s
+        if timed_out and len(nodes) >= enough:
             return nodes
-        if time.monotonic() > deadline:
-            raise UserError(f"{len(nodes)} of {num_clients} clients connected within {timeout_s:.0f} s")
+        if timed_out or (0 < len(nodes) < enough and now > grown + settled_s):
+            raise UserError(
+                f"{len(nodes)} of {num_clients} clients connected within {now - began:.0f} s; a simulation needs as "
+                f"many nodes as clients: `flwr run . --federation-config num-supernodes={num_clients}`"
+            )
         time.sleep(_POLL_S)
     return nodes
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import time
 import uuid
 import zipfile
 from collections.abc import Callable
@@ -11,13 +12,18 @@ from typing import Any
 import psutil
 import pytest
 from flwr.cli.build import build_fab_from_disk
+from flwr.common.config import parse_config_args
+from flwr.supercore.utils import simulation_config_from_json
 
 from fedaigc.errors import UserError
+from fedaigc.federation.config.run_config import parse_config
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.progress import Progress, Stage
-from fedaigc.federation.runtime.flower_runtime import LOG, stage_app
+from fedaigc.federation.runtime.flower_runtime import LOG, backend_sizes, run_with_flower, stage_app
 from fedaigc.federation.runtime.launcher import run_in_process, simulate
+from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.runtime.superlink import flower_environment
+from fedaigc.federation.server import roster
 from tests.federation.test_run import personal
 from tests.small_run import MakeRun, images
 
@@ -28,6 +34,74 @@ def test_the_app_package_carries_no_code(tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(tmp_path / "app"))) as package:
         names = set(package.namelist())
     assert {name.split("/")[0] for name in names} == {"pyproject.toml", ".info"}
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "workers", "given", "expected"),
+    [
+        ("cpu", 2, 4, None, None),
+        ("auto", 0, 4, None, None),
+        ("auto", 1, 4, None, (1, 0.25)),
+        ("cuda", 2, 4, None, (2, 0.5)),
+        ("cuda", 8, 4, None, (8, 1.0)),
+        ("cuda", 1, 4, 0.1, (1, 0.1)),
+        ("cuda", 8, 4, 2.0, (8, 2.0)),
+    ],
+)
+def test_the_backend_is_given_the_gpus_of_the_clients(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    device: str,
+    gpus: int,
+    workers: int,
+    given: float | None,
+    expected: tuple[int, float] | None,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    config = parse_config(
+        {
+            "homes": tmp_path,
+            "output": tmp_path / "out",
+            "num_clients": 3,
+            "workers": workers,
+            "client_gpus": given,
+            "model": {"device": device},
+        }
+    )
+    sizes = backend_sizes(config)
+    assert (sizes["num-supernodes"], sizes["init-args-num-cpus"]) == (3, workers)
+    found = (sizes.get("init-args-num-gpus"), sizes.get("client-resources-num-gpus"))
+    assert found == (expected or (None, None))
+    # Flower's own parser takes them, fractions included
+    text = [f"{name.replace('-', '_')}={value}" for name, value in sizes.items()]
+    parsed = simulation_config_from_json(parse_config_args(text))
+    assert parsed.client_resources_num_gpus == pytest.approx(expected[1] if expected else 0)
+
+
+def test_gpus_that_are_not_there_are_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, make_run: MakeRun
+) -> None:
+    config = make_run(num_clients=1, prompts=[])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    for device, share, told in (("cuda", 2.0, "client_gpus is 2"), ("cuda:0", None, "CUDA_VISIBLE_DEVICES")):
+        model = config.model.model_copy(update={"device": device})
+        changed = config.model_copy(update={"model": model, "client_gpus": share})
+        with pytest.raises(UserError, match=told):
+            run_with_flower(changed)
+    assert not (config.output / LOG).exists()
+
+
+def test_fewer_nodes_than_clients_are_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert roster._SETTLED_S < 10
+    monkeypatch.setattr(roster, "_SETTLED_S", 0.3)
+    monkeypatch.setattr(roster, "_POLL_S", 0.1)
+    grid = LocalGrid(lambda message, context: message, num_clients=3, run_config={}, run_id=1)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"3 of 8 clients connected.*num-supernodes=8"):
+        roster.open_roster(grid, num_clients=8, base_hash="0" * 64)
+    assert time.monotonic() - began < 5
 
 
 def test_flower_installs_nothing_reports_nothing_and_stays_offline(tmp_path: Path) -> None:
