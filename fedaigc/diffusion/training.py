@@ -18,6 +18,7 @@ from fedaigc.diffusion.encoding import EncodedImages, predict
 from fedaigc.diffusion.half_precision import LossScale, autocast
 from fedaigc.diffusion.objective import TimestepSampler as TimestepSampler
 from fedaigc.diffusion.sampling.pipeline_call import denoiser
+from fedaigc.errors import UserError
 from fedaigc.validation import NO_LIMIT
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def train_stage(
         The loss of each step, without `loss_term`.
 
     Raises:
+        UserError: If the denoiser is quantized, offloaded or cached.
         ValueError: If no parameter is selected for training, or if no timestep belongs to the stage.
     """
     sampler = TimestepSampler(pipe, stage, boundary_log_snr)
@@ -219,6 +221,7 @@ def _trainable(
     pipe: "DiffusionPipeline", stage: Stage, wanted: Callable[[str], bool] | None
 ) -> Iterator[dict[str, nn.Parameter]]:
     """Activate `stage` and enable gradients for its selected parameters only, within the context."""
+    _check_trainable(pipe)
     activate(pipe, stage)
     chosen = {
         name: parameter
@@ -238,6 +241,21 @@ def _trainable(
         for parameter in chosen.values():
             parameter.requires_grad_(False)
             parameter.grad = None
+
+
+def _check_trainable(pipe: "DiffusionPipeline") -> None:
+    """Raise UserError for a denoiser that is quantized, offloaded or cached, whose gradients would be wrong."""
+    network: Any = denoiser(pipe)
+    hooked = any(
+        hasattr(module, "_hf_hook") or hasattr(module, "_diffusers_hook") for module in network.modules()
+    )
+    quantized = getattr(getattr(network, "config", None), "quantization_config", None) is not None
+    if hooked or quantized:
+        what = "is quantized" if quantized else "has hooks (offloading, layerwise casting or a cache)"
+        raise UserError(
+            f"the denoiser of {type(pipe).__name__} {what}: it can sample but not train here; load the pipeline anew, "
+            "in float16 or bfloat16 where memory is short"
+        )
 
 
 def _loss_scale(pipe: "DiffusionPipeline") -> LossScale:

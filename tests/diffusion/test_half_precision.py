@@ -24,7 +24,7 @@ from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.diffusion.half_precision import LossScale
 from fedaigc.diffusion.sampling.pipeline_call import denoiser
 from fedaigc.diffusion.training import TrainingSettings, stage_gradients, train_stage
-from fedaigc.errors import NotFinite
+from fedaigc.errors import NotFinite, UserError
 from fedaigc.rng import rng
 from tests.diffusion.tiny_pipelines import SIZE, tiny_pipeline
 
@@ -168,6 +168,28 @@ def test_an_autoencoder_that_overflows_in_float16_encodes_in_float32(upcast: boo
     assert bool(found.isfinite().all())
     torch.testing.assert_close(found.float(), exact, rtol=2e-2, atol=2e-2)
     assert pipe.vae.dtype == torch.float16
+
+
+@pytest.mark.parametrize("kind", ["quantized", "hooks"])
+def test_a_denoiser_whose_weights_are_not_its_own_is_refused_for_training(kind: str) -> None:
+    pipe = tiny_pipeline("sd1")
+    adapter = new_adapter(pipe, generator=rng(0, "a"))
+    install(pipe, SharedState("base", adapter.lora, adapter.rank, adapter.alpha))
+    data = encoded(pipe)
+    if kind == "quantized":
+        pipe.unet.register_to_config(quantization_config={"quant_method": "torchao"})
+    else:
+        pipe.unet.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32)
+    with pytest.raises(UserError, match=kind):
+        train_stage(
+            pipe,
+            Stage.SHARED,
+            data,
+            steps=1,
+            settings=SETTINGS,
+            boundary_log_snr=None,
+            generator=rng(0, "train"),
+        )
 
 
 def test_an_encoding_that_is_not_finite_is_refused() -> None:

@@ -30,7 +30,17 @@ CHECKPOINT = "checkpoint.safetensors"
 EARLIER = "checkpoint-earlier.safetensors"
 # settings that do not change completed rounds: where and how fast a run computes, and how long it continues
 _FREE = {
-    *("homes", "output", "backend", "workers", "client_gpus", "generation", "resume", "run_id", "seeded_noise"),
+    *(
+        "homes",
+        "output",
+        "backend",
+        "workers",
+        "client_gpus",
+        "generation",
+        "resume",
+        "run_id",
+        "seeded_noise",
+    ),
 }
 
 
