@@ -108,7 +108,7 @@ def _check_drawn(record: "RunRecord", config: "FederationConfig") -> None:
     from fedaigc.errors import UserError
     from fedaigc.federation.server.client_logs import explained
 
-    failed = [task for task in record.tasks if task.failure is not None]
+    failed = [(task.client, task.failure) for task in record.tasks if task.failure is not None]
     if failed:
-        reason, _ = explained(failed[0].client, failed[0].failure, config)
+        reason, _ = explained(*failed[0], config)
         raise UserError(f"{len(failed)} of {len(record.tasks)} prompts were not drawn. {reason}")

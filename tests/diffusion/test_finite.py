@@ -64,7 +64,8 @@ def test_generate_draws_nothing_and_says_why(tmp_path: Path) -> None:
     from fedaigc.federation.runtime.launcher import simulate
 
     save_small_model(tmp_path / "model")
-    DDIMScheduler(prediction_type="epsilon", **ZERO_SNR).save_pretrained(tmp_path / "model/scheduler")
+    wrong: Any = DDIMScheduler(prediction_type="epsilon", **ZERO_SNR)
+    wrong.save_pretrained(tmp_path / "model/scheduler")
     settings = GenerateSettings(
         tmp_path / "out",
         model={"name": str(tmp_path / "model"), "height": 32, "width": 32},
@@ -79,9 +80,8 @@ def test_generate_draws_nothing_and_says_why(tmp_path: Path) -> None:
     assert [group.share_failure for group in record.tasks and record.generation.groups] == ["not_finite"]  # type: ignore[union-attr]
     assert not list(tmp_path.rglob("gallery/*.png"))
     # with a scheduler that fits the model, the same prompts are drawn
-    DDIMScheduler(prediction_type="v_prediction", clip_sample=False).save_pretrained(
-        tmp_path / "model/scheduler"
-    )
+    right: Any = DDIMScheduler(prediction_type="v_prediction", clip_sample=False)
+    right.save_pretrained(tmp_path / "model/scheduler")
     from fedaigc.federation.preloaded import base_model
 
     base_model.cache_clear()

@@ -120,7 +120,7 @@ def test_what_peft_applies_is_applied_exactly(settings: dict[str, Any], folder: 
     if folder == "peft":
         state = {f"base_model.model.{n}": v for n, v in get_peft_model_state_dict(trained.unet).items()}
         save_file(state, tmp_path / "adapter_model.safetensors")
-        config.save_pretrained(tmp_path)
+        config.save_pretrained(str(tmp_path))
     else:
         state = get_peft_model_state_dict(trained.unet)
         described = {n: sorted(v) if isinstance(v, set) else v for n, v in config.to_dict().items()}

@@ -118,7 +118,12 @@ def test_the_latents_have_the_scale_that_the_pipeline_undoes(scaled: bool) -> No
     raw = pipe.vae.encode(pipe.image_processor.preprocess(pictures)).latent_dist.mode()
     received: list[Tensor] = []
     decode = pipe.vae.decode
-    pipe.vae.decode = lambda z, **options: (received.append(z), decode(z, **options))[1]
+
+    def recorded(latents: Tensor, **options: Any) -> Any:
+        received.append(latents)
+        return decode(latents, **options)
+
+    pipe.vae.decode = recorded
     plan = build_plan(pipe, num_inference_steps=2, guidance_scale=1.0, height=SIZE, width=SIZE, base_hash="b")
     from fedaigc.diffusion.sampling.segment import decode as decode_latents
 
