@@ -83,9 +83,10 @@ def run_generate(
     """
     from fedaigc.device.home.gallery import Gallery
     from fedaigc.device.home.home import Home
-    from fedaigc.device.home.prompts import PromptQueue, checked_prompt
+    from fedaigc.device.home.prompts import PromptQueue
     from fedaigc.federation.runtime.launcher import simulate
     from fedaigc.rng import derived_seed
+    from fedaigc.validation import checked_prompt
 
     texts = [checked_prompt(prompt) for prompt in prompts]
     output = settings.output

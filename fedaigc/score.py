@@ -10,7 +10,7 @@ from fedaigc.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from fedaigc.device.home.images import CaptionedImage
+    from fedaigc.data.pictures.captioned import ListedImage
     from fedaigc.metrics.intervals import Estimate
     from fedaigc.study.results.table_files import Table
 
@@ -68,10 +68,14 @@ class Scores:
         pictures: One entry a picture.
         distances: Distances between all pictures and all references, by name. They have no interval: pictures are
             one sample of each.
+        cut: Files whose captions have more tokens than CLIP reads: their beginning was compared.
+        token_limit: The most tokens that CLIP reads; 0 if it was not asked.
     """
 
     pictures: tuple[PictureScores, ...]
     distances: dict[str, float] = field(default_factory=dict)
+    cut: tuple[str, ...] = ()
+    token_limit: int = 0
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -124,6 +128,7 @@ class Scores:
             ],
             "mean": {name: estimate.as_dict() for name, estimate in self.means().items()},
             **({"distances": self.distances} if self.distances else {}),
+            **({"cut_captions": list(self.cut)} if self.cut else {}),
         }
 
 
@@ -148,16 +153,21 @@ def score_pictures(folder: Path, settings: ScoreSettings) -> Scores:
             "LPIPS, FID and KID compare pictures with references: give --lpips NET or --features NET, and "
             "--references FOLDER"
         )
+    from fedaigc.data.pictures.lazy import PictureFiles
+
     pictures = _pictures(folder)
     references = _references(pictures, settings.references if settings.lpips else None)
-    images, captions = [each.image for each in pictures], [each.caption for each in pictures]
+    images, captions = PictureFiles([each.path for each in pictures]), [each.captions[0] for each in pictures]
     columns: dict[str, Sequence[float | None]] = {}
+    cut, limit = tuple[str, ...](), 0
     if settings.clip:
         from fedaigc.metrics.perceptual import ClipScore
 
-        columns[CLIP_SCORE] = ClipScore.load(settings.clip).score(images, captions)
+        clip = ClipScore.load(settings.clip)
+        columns[CLIP_SCORE], limit = clip.score(images, captions), clip.limit
+        cut = tuple(pictures[place].path.name for place in clip.cut(captions))
     if settings.judge:
-        columns |= _judged(pictures)
+        columns |= _judged(images, captions)
     if settings.lpips:
         from fedaigc.metrics.perceptual import Lpips
 
@@ -167,10 +177,14 @@ def score_pictures(folder: Path, settings: ScoreSettings) -> Scores:
         distances = _distances(images, settings.references, settings.features, settings.inception_weights)
     return Scores(
         tuple(
-            PictureScores(each.file, each.caption, {name: column[i] for name, column in columns.items()})
+            PictureScores(
+                each.path.name, each.captions[0], {name: column[i] for name, column in columns.items()}
+            )
             for i, each in enumerate(pictures)
         ),
         distances,
+        cut,
+        limit,
     )
 
 
@@ -201,49 +215,51 @@ def check_output(path: Path, *, exist_ok: bool = False) -> None:
         raise UserError(f"{path} exists: give another name, or --force to replace it")
 
 
-def _pictures(folder: Path) -> "list[CaptionedImage]":
+def _pictures(folder: Path) -> "list[ListedImage]":
+    from fedaigc.data.pictures.captioned import ListedImage
+    from fedaigc.data.pictures.folder import list_folder
     from fedaigc.device.home.gallery import Gallery
     from fedaigc.device.home.home import Home
-    from fedaigc.device.home.images import CaptionedImage, read_folder
 
     if not (folder / "device.json").is_file():
-        return read_folder(folder)
+        listed = list_folder(folder)
+        for each in listed:
+            if each.captions[1:]:
+                raise UserError(
+                    f"{each.path} has {len(each.captions)} captions: a score compares a picture with one; keep one"
+                )
+        return listed
     gallery = Gallery(Home.open(folder))
     entries = gallery.all()
     if not entries:
         raise UserError(f"no finished pictures in the gallery of {folder}")
-    return [
-        CaptionedImage(gallery.image(entry.task_id), entry.prompt, gallery.path(entry.task_id).name)
-        for entry in entries
-    ]
+    return [ListedImage(gallery.path(entry.task_id), (entry.prompt,)) for entry in entries]
 
 
-def _references(pictures: "Sequence[CaptionedImage]", folder: Path | None) -> list[Any]:
-    from fedaigc.device.home.images import read_picture
+def _references(pictures: "Sequence[ListedImage]", folder: Path | None) -> "Sequence[Image.Image]":
+    from fedaigc.data.pictures.lazy import PictureFiles
 
     if folder is None:
         return []
-    for each in pictures:
-        if not (folder / each.file).is_file():
-            raise UserError(f"no reference {folder / each.file}: every picture needs one of its name")
-    return [read_picture(folder / each.file) for each in pictures]
+    files = [folder / each.path.name for each in pictures]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"no reference {file}: every picture needs one of its name")
+    return PictureFiles(files)
 
 
 def _distances(
-    images: "list[Image.Image]", folder: Path, features: Literal["inception", "judge"], weights: Path | None
+    images: "Sequence[Image.Image]",
+    folder: Path,
+    features: Literal["inception", "judge"],
+    weights: Path | None,
 ) -> dict[str, float]:
     """Frechet and kernel distance of all pictures to all references; the names say in which features."""
-    from fedaigc.device.home.images import CAPTIONS, read_picture
+    from fedaigc.data.pictures.folder import picture_files
+    from fedaigc.data.pictures.lazy import PictureFiles
     from fedaigc.metrics.distribution import frechet_distance, judge_features, kernel_distance
 
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give a folder of reference pictures")
-    skipped = (CAPTIONS, "metadata.jsonl")
-    files = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.suffix != ".txt" and path.name not in skipped and not path.name.startswith(".")
-    ]
+    files = picture_files(folder)
     if len(files) != len(images):
         raise UserError(
             f"{len(images)} pictures and {len(files)} references in {folder}: FID and KID depend on the number, so "
@@ -263,26 +279,26 @@ def _distances(
 
         network = partial(judge_features, Judge.load())
         names = ("frechet_distance_judge", "kid_judge")
-    both = (network([read_picture(path) for path in files]).double(), network(images).double())
+    both = (network(PictureFiles(files)).double(), network(images).double())
     found = (frechet_distance(*both, min_images=2), kernel_distance(*both, min_images=2))
     return dict(zip(names, found, strict=True))
 
 
-def _judged(pictures: "Sequence[CaptionedImage]") -> dict[str, list[float | None]]:
+def _judged(images: "Sequence[Image.Image]", captions: Sequence[str]) -> dict[str, list[float | None]]:
     from fedaigc.device.scoring import SceneScorer
     from fedaigc.semantics.concepts.parser import parse
     from fedaigc.semantics.concepts.taxonomy import Taxonomy
 
     taxonomy, scorer = Taxonomy.load(), SceneScorer()
     found: dict[str, list[float | None]] = {OBJECT: [], PLACE: []}
-    for each in pictures:
-        parsed = parse(each.caption, taxonomy)
-        confidence = scorer(each.image, parsed.object, parsed.place)
+    for image, caption in zip(images, captions, strict=True):
+        parsed = parse(caption, taxonomy)
+        confidence = scorer(image, parsed.object, parsed.place)
         found[OBJECT].append(confidence.object)
         found[PLACE].append(confidence.place)
     if not any(value is not None for column in found.values() for value in column):
         raise UserError(
             f"the judge knows the objects and places of Scenes alone, and no caption names one: "
-            f"{pictures[0].caption!r}; leave out --judge"
+            f"{captions[0]!r}; leave out --judge"
         )
     return found

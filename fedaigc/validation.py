@@ -1,5 +1,6 @@
-"""Validation of what is read: user configurations, with all mistakes in one error, and JSON of our own files."""
+"""Validation of what is read: user configurations, with all mistakes in one error, prompts, JSON of our own files."""
 
+import codecs
 import difflib
 import functools
 import math
@@ -10,11 +11,24 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
-from fedaigc.bounds import MAX_KEY_CHARACTERS, MAX_MISTAKE_CHARACTERS, MAX_TOLD_MISTAKES
+from fedaigc.bounds import (
+    MAX_KEY_CHARACTERS,
+    MAX_MISTAKE_CHARACTERS,
+    MAX_PROMPT_CHARACTERS,
+    MAX_TOLD_MISTAKES,
+)
 from fedaigc.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 Value = TypeVar("Value")
+# longest first: the mark of UTF-32 begins as that of UTF-16
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 # of a limit that may be absent: `inf`, as TOML has no null, stands for None
 NO_LIMIT = BeforeValidator(lambda value: None if value in (math.inf, "inf") else value)
@@ -65,6 +79,23 @@ def first_mistake(error: ValidationError) -> str:
     return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
+def decoded_text(data: bytes) -> str:
+    """Return the text of a file that a user wrote: UTF-8, or UTF-16 or UTF-32 with its byte order mark.
+
+    The mark is no part of the text.
+
+    Raises:
+        ValueError: If it is in none of these.
+    """
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return data.decode(encoding)
+    text = data.decode("utf-8")
+    if "\0" in text:
+        raise ValueError("the text contains NUL characters")
+    return text
+
+
 def read_toml(
     path: Path,
     changes: Sequence[str],
@@ -85,11 +116,13 @@ def read_toml(
         UserError: If the file does not exist, cannot be read or is not TOML, or a change is not of this form.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(decoded_text(path.read_bytes()))
     except OSError as error:
         raise UserError(f"no configuration {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not a TOML file: {error}") from None
+    except ValueError:
+        raise UserError(f"{path} is not a UTF-8 text file: save it as UTF-8") from None
     place(values, path.absolute().parent)
     for change in changes:
         _apply(change, values, model)
@@ -113,6 +146,28 @@ def _apply(change: str, values: dict[str, Any], model: type[BaseModel]) -> None:
         if not isinstance(values, dict):
             raise UserError(f"--set {change!r}: {section} is not a section of the file")
     values[name] = value
+
+
+def checked_prompt(text: str) -> str:
+    """Return `text` with each run of white space replaced by one space.
+
+    Raises:
+        UserError: If the text is empty, has more than 1,000 characters, or holds half of a surrogate pair,
+            which no file can store.
+    """
+    # counted before stripping: ten thousand blanks are as wrong as ten thousand letters
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise UserError(
+            f"the text has {len(text):,} characters: shorten it to at most {MAX_PROMPT_CHARACTERS:,}"
+        )
+    prompt = " ".join(text.split())
+    if not prompt:
+        raise UserError('the text is empty: say what to draw, e.g. "an apple on a table"')
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise UserError("the text contains an invalid character: enter it again, as UTF-8") from None
+    return prompt
 
 
 def nearest(given: str, known: Sequence[str]) -> str:

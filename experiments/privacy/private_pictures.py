@@ -35,11 +35,12 @@ from PIL import Image
 
 import fedaigc
 from experiments.quality.sampling import PROGRESS_CONSOLE, one_thread
+from fedaigc.data.pictures.rows import read_rows
 from fedaigc.data.scenes import Scene, draw_scenes, render
 from fedaigc.data.sprites import HELD_OUT_STYLES, STYLES
 from fedaigc.deployment.agent.agent import Agent, AgentSettings
 from fedaigc.device.home.home import Home
-from fedaigc.device.home.images import ImageStore, read_rows
+from fedaigc.device.home.images import ImageStore
 from fedaigc.diffusion.adapters.stages import SharedState, install
 from fedaigc.diffusion.sampling.segment import finish_segment, initial_state
 from fedaigc.diffusion.schedule.plan import build_plan

@@ -9,7 +9,6 @@ from PIL import Image
 
 from fedaigc.api.runs import model_section, reporting
 from fedaigc.collaboration.results import GroupRecord
-from fedaigc.device.home.prompts import checked_prompt
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.errors import UserError
 from fedaigc.federation.output.records import RunRecord, Tasks
@@ -20,6 +19,7 @@ from fedaigc.semantics import signature as signatures
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.policy import LEAST_FIRST, Policy
 from fedaigc.semantics.signature import Signature
+from fedaigc.validation import checked_prompt
 
 
 @dataclass(frozen=True)

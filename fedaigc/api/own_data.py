@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from fedaigc.data.partition import PartitionSettings
+from fedaigc.data.pictures.reading import Tally
 from fedaigc.device.home.home import home_of
 from fedaigc.device.pool import OwnData, read_pool
 from fedaigc.device.provision import own_counts, provision_own
@@ -42,7 +43,8 @@ def partition(
         homes: Folder for the homes 00, 01, ...
         data: A folder of pictures with captions, a `datasets.Dataset` with the columns image and caption or a folder
             of one, a hub name in the local cache, or a dict with `source` and its `image_column`, `caption_column`,
-            `label_column` and `split`.
+            `label_column`, `split`, `background`, `size`, `skip_broken` and `sub_folders`, as in the options of the
+            command.
         clients: Number of homes.
         partition: A kind ("iid", "dirichlet", "pathological", "natural"), or the settings of `PartitionSettings`. A
             kind that reads a column reads the labels, unless it names another one.
@@ -51,7 +53,8 @@ def partition(
         exist_ok: Whether to keep the homes of an earlier call with the same pictures and arguments.
 
     Returns:
-        One row a client: the number of its pictures, and of those with each label.
+        One row a client: the number of its pictures, and of those with each label. `attrs["reading"]` has a line for
+        each thing that reading the pictures took, such as the number of those with transparency.
 
     Raises:
         UserError: If the pictures cannot be read or divided in this way; or homes exist, and were made with other
@@ -66,7 +69,7 @@ def partition(
     if label_column is not None:
         section["label_column"] = label_column
     own = validated(OwnData, section, "the data")
-    pool = read_pool(own)
+    pool, tally = read_pool(own), Tally()
     asked = {
         "pictures": pool.digest([pool.label_column] if pool.label_column else []),
         "clients": clients,
@@ -80,11 +83,12 @@ def partition(
             )
         counts = own_counts(own, settings, clients, seed)
     else:
-        counts = provision_own(folder, own, settings, clients, seed)
+        counts = provision_own(folder, own, settings, clients, seed, tally=tally)
         write_json(folder / _MADE, asked)
     rows = [{"pictures": sum(count.values()), **{k: v for k, v in count.items() if k}} for count in counts]
     table = DataFrame(rows)
     table.index.name = "client"
+    table.attrs["reading"] = tally.lines(own.reading)
     return table
 
 

@@ -3,8 +3,9 @@
 import os
 import signal
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,13 +20,20 @@ from fedaigc.cli.options import (
     Threads,
     TorchDevice,
 )
+from fedaigc.cli.pictures import (
+    Background,
+    SkipBroken,
+    StoredSize,
+    SubFoldersOption,
+    SubFolderUse,
+    picture_progress,
+    show_tally,
+)
 from fedaigc.errors import UserError
 from fedaigc.semantics.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from fedaigc.device.home.images import CaptionedImage
+    from fedaigc.data.pictures.reading import Reading
 
 device_app = typer.Typer(
     help="A device: its home with private images and prompts, and its agent.", no_args_is_help=True
@@ -44,14 +52,25 @@ def add_images(
     home: NewHomeFolder,
     folder: Annotated[
         Path,
-        typer.Argument(help="Folder of pictures with captions: captions.jsonl, or cat.txt beside cat.png."),
+        typer.Argument(
+            help="Folder of pictures with captions: captions.jsonl, metadata.jsonl, .csv or .parquet, or cat.txt "
+            "beside cat.png."
+        ),
     ],
+    caption_column: Annotated[
+        str, typer.Option(help="Key or column of the captions in the list.")
+    ] = "caption",
+    size: StoredSize = 1024,
+    background: Background = "white",
+    skip_broken: SkipBroken = False,
+    sub_folders: SubFoldersOption = SubFolderUse.REFUSE,
     again: Again = False,
 ) -> None:
     """Copy a folder of images with captions into a device's home."""
-    from fedaigc.device.home.images import read_folder
+    from fedaigc.data.pictures.reading import Reading
 
-    _add_pictures(home, read_folder(folder), again)
+    reading = Reading(background, size, skip_broken, sub_folders.value, caption_column)
+    _add_pictures(home, folder, reading, again)
 
 
 @device_app.command("add-data-set")
@@ -61,24 +80,33 @@ def add_data_set(
     image_column: Annotated[str, typer.Option(help="Column of the pictures.")] = "image",
     caption_column: Annotated[str, typer.Option(help="Column of the captions.")] = "caption",
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
+    size: StoredSize = 1024,
+    background: Background = "white",
+    skip_broken: SkipBroken = False,
     again: Again = False,
 ) -> None:
     """Copy a data set with an image and a caption column into a device's home."""
+    from fedaigc.data.pictures.reading import Reading
     from fedaigc.data.sources import load_data_set
-    from fedaigc.device.home.images import read_rows
 
     rows = load_data_set(name, image_column=image_column, caption_column=caption_column, split=split)
-    _add_pictures(home, read_rows(rows), again)
+    _add_pictures(home, rows, Reading(background, size, skip_broken), again)
 
 
-def _add_pictures(home: Path, pictures: "Iterable[CaptionedImage]", again: bool) -> None:
+def _add_pictures(
+    home: Path, source: Path | Iterable[Mapping[str, Any]], reading: "Reading", again: bool
+) -> None:
+    from fedaigc.device.add_pictures import add_pictures
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.images import ImageStore
 
-    store = ImageStore(Home.open(home))
-    added, left_out = (store.add(pictures), 0) if again else store.add_new(pictures)
-    held = f"; {left_out} are there already, with the same caption: --again adds them too" if left_out else ""
-    typer.echo(f"{added} pictures added to {home}{held}")
+    with picture_progress() as progress:
+        done = add_pictures(ImageStore(Home.open(home)), source, reading, again=again, progress=progress)
+    held = ""
+    if done.repeated:
+        held = f"; {done.repeated} are there already, with the same caption: --again adds them too"
+    typer.echo(f"{done.added} pictures added to {home}{held}")
+    show_tally(done.tally, reading)
 
 
 @device_app.command("add-prompt")

@@ -20,9 +20,9 @@ def disclose(
     ] = False,
 ) -> None:
     """Show what the server would see of prompts, and why one cannot share steps. Nothing is sent."""
-    from fedaigc.device.home.prompts import checked_prompt
     from fedaigc.semantics.concepts.taxonomy import Taxonomy
     from fedaigc.semantics.wording import explain
+    from fedaigc.validation import checked_prompt
 
     taxonomy = Taxonomy.load()
     for prompt in [checked_prompt(text) for text in prompts]:

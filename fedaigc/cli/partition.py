@@ -5,6 +5,15 @@ from typing import Annotated
 
 import typer
 
+from fedaigc.cli.pictures import (
+    Background,
+    SkipBroken,
+    StoredSize,
+    SubFoldersOption,
+    SubFolderUse,
+    picture_progress,
+    show_tally,
+)
 from fedaigc.data.kinds import Kind
 
 _SHOWN = 8
@@ -15,8 +24,8 @@ def partition(
     data: Annotated[
         str,
         typer.Argument(
-            help="Folder of pictures with captions (captions.jsonl, metadata.jsonl, or cat.txt beside cat.png), folder "
-            "of `save_to_disk`, or hub name of a data set in the local cache."
+            help="Folder of pictures with captions (captions.jsonl, metadata.jsonl, .csv or .parquet, or cat.txt "
+            "beside cat.png), folder of `save_to_disk`, or hub name of a data set in the local cache."
         ),
     ],
     clients: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 8,
@@ -39,10 +48,15 @@ def partition(
     image_column: str = "image",
     caption_column: str = "caption",
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
+    size: StoredSize = 1024,
+    background: Background = "white",
+    skip_broken: SkipBroken = False,
+    sub_folders: SubFoldersOption = SubFolderUse.REFUSE,
     seed: int = 0,
 ) -> None:
     """Divide pictures of your own over homes of simulated devices, and print who has what."""
     from fedaigc.data.partition import PartitionSettings
+    from fedaigc.data.pictures.reading import Tally
     from fedaigc.device.pool import OwnData
     from fedaigc.device.provision import provision_own
     from fedaigc.validation import validated
@@ -56,14 +70,26 @@ def partition(
     # without a column, the labels are read
     chosen = {name: given[name] for name in read.get(kind, ()) if given[name] is not None}
     settings = validated(PartitionSettings, {"kind": kind, **chosen}, "the partition")
-    own = OwnData(
-        source=data,
-        image_column=image_column,
-        caption_column=caption_column,
-        label_column=label_column,
-        split=split,
+    own = validated(
+        OwnData,
+        {
+            "source": data,
+            "image_column": image_column,
+            "caption_column": caption_column,
+            "label_column": label_column,
+            "split": split,
+            "background": background,
+            "size": size,
+            "skip_broken": skip_broken,
+            "sub_folders": sub_folders.value,
+        },
+        "the data",
     )
-    _show(provision_own(homes, own, settings, clients, seed), homes)
+    tally = Tally()
+    with picture_progress() as progress:
+        counts = provision_own(homes, own, settings, clients, seed, tally=tally, progress=progress)
+    _show(counts, homes)
+    show_tally(tally, own.reading)
 
 
 def _show(counts: list[dict[str, int]], homes: Path) -> None:

@@ -112,6 +112,11 @@ def _show(scores: "Scores") -> None:
         table.add_row("mean [95 %]", f"{len(scores.pictures)} pictures", *map(Text, shown))
     if scores.measures:
         Console().print(table)
+    if scores.cut:
+        typer.echo(
+            f"{len(scores.cut)} captions have more than the {scores.token_limit} tokens that CLIP reads, e.g. that of "
+            f"{scores.cut[0]}: their beginning was compared"
+        )
     for name, value in scores.distances.items():
         few = ", too few to be relied on" if len(scores.pictures) < MIN_IMAGES else ""
         typer.echo(f"{name.replace('_', ' ')}: {value:.6g} ({len(scores.pictures)} pictures{few})")

@@ -18,7 +18,7 @@ def load_data_set(
 ) -> "datasets.Dataset":
     """Load a data set, with the columns `image` and `caption`.
 
-    All other columns are kept. For a folder of images see `fedaigc.device.home.images.read_folder`.
+    All other columns are kept. For a folder of images see `fedaigc.data.pictures.folder.read_folder`.
 
     Args:
         name: Hub name, path of files that `datasets.load_dataset` reads, or folder of `save_to_disk`.

@@ -10,10 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedaigc.data.pictures.reading import AS_STORED, Reading
 from fedaigc.device.acceptance import check_form, check_limits
+from fedaigc.device.add_pictures import Added, add_pictures
 from fedaigc.device.home.gallery import Begun, Finished, Gallery
 from fedaigc.device.home.home import Home
-from fedaigc.device.home.images import ImageStore, read_folder, read_rows
+from fedaigc.device.home.images import ImageStore
 from fedaigc.device.home.prompts import PromptQueue, Task
 from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.device.limits import OwnerLimits
@@ -103,18 +105,16 @@ class Device:
 
     def add_images(
         self,
-        source: Path | Iterable[Mapping[str, Any]],
+        source: str | Path | Iterable[Mapping[str, Any]],
+        reading: Reading = AS_STORED,
         *,
-        image: str = "image",
-        caption: str = "caption",
         again: bool = False,
-    ) -> int:
+    ) -> Added:
         """Add images from a folder or the rows of a `datasets.Dataset`; those already there only with `again`.
 
-        Returns how many. UserError names an entry without an image or a caption; then nothing is added.
+        Raises UserError for an entry without an image or a caption; then nothing is added.
         """
-        new = read_folder(source) if isinstance(source, Path) else read_rows(source, image, caption)
-        return self.images.add(new) if again else self.images.add_new(new)[0]
+        return add_pictures(self.images, source, reading, again=again)
 
     def add_prompt(self, text: str) -> str:
         """Queue a prompt and return its task id; UserError if it is empty or over 1,000 characters."""

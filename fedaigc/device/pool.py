@@ -1,34 +1,31 @@
 """Captioned pictures of a researcher's own: from a folder, a `datasets` data set or existing homes."""
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedaigc.data.partition import PartitionSettings, partition
+from fedaigc.data.pictures.captioned import CaptionedImage, ListedImage
+from fedaigc.data.pictures.captions import captions_of
+from fedaigc.data.pictures.decode import decoded
+from fedaigc.data.pictures.folder import LABEL, list_folder
+from fedaigc.data.pictures.lists import CAPTIONS
+from fedaigc.data.pictures.reading import BACKGROUND, SEVERAL, STORED_SIZE, Reading, SubFolders, Tally
+from fedaigc.data.pictures.rows import caption_names, content_of, undecoded
 from fedaigc.data.sources import is_saved, load_data_set
 from fedaigc.device.home.home import Home, home_of
-from fedaigc.device.home.images import (
-    CAPTIONS,
-    CaptionedImage,
-    ImageStore,
-    ListedImage,
-    checked_caption,
-    list_folder,
-    read_picture,
-)
+from fedaigc.device.home.images import ImageStore
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
 
-LABEL = "label"
 HOME = "home"
 # what `datasets.load_dataset` reads from a folder that holds no pictures
 _TABLES = (".parquet", ".arrow", ".csv", ".json", ".tar")
@@ -42,10 +39,16 @@ class OwnData(BaseModel):
         source: A folder of pictures with captions (as `fedaigc device add-images` reads it), a folder of
             `save_to_disk`, a folder of homes 00, 01, ..., or the hub name of a data set in the local cache.
         image_column: Column of the images, in a data set.
-        caption_column: Column of the captions, in a data set.
+        caption_column: Column of the captions, in a data set or in the folder's list.
         label_column: Column of the labels: a column of the data set, or a key of the folder's list of captions.
             None: "label", if there is one.
         split: Split of the data set.
+        background: Colour behind transparent pictures: a name such as "white", or "#rrggbb".
+        size: Short side in pixels to which larger pictures are reduced; it may not be below the size of the model.
+            0 keeps their size.
+        skip_broken: Whether to leave out what cannot be read, or has no caption, and go on.
+        sub_folders: What to do with sub-folders: "refuse", "read", or "classes", whose names are the labels of the
+            pictures, and the captions of those without another.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +58,30 @@ class OwnData(BaseModel):
     caption_column: str = "caption"
     label_column: str | None = None
     split: str = "train"
+    background: str = BACKGROUND
+    size: Annotated[int, Field(ge=0)] = STORED_SIZE
+    skip_broken: bool = False
+    sub_folders: SubFolders = "refuse"
+
+    @model_validator(mode="after")
+    def _has_a_colour(self) -> "OwnData":
+        try:
+            self.reading.colour  # noqa: B018
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def reading(self) -> Reading:
+        """How the pictures are read."""
+        return Reading(
+            self.background,
+            self.size,
+            self.skip_broken,
+            self.sub_folders,
+            self.caption_column,
+            self.image_column,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,31 +90,42 @@ class Pool:
 
     Attributes:
         names: Name of each picture: its file, or its row.
-        captions: Its caption.
+        captions: Its captions, at least one.
         columns: Further columns, by name.
         label_column: The column of the labels; None without labels.
+        reading: How pictures are read.
+        skipped: What was left out, and why.
     """
 
     names: tuple[str, ...]
-    captions: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]
     columns: Mapping[str, Sequence[Any]]
     label_column: str | None
+    reading: Reading
     _bytes: Callable[[int], bytes]
+    skipped: tuple[str, ...] = ()
     _digests: list[bytes] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def picture(self, number: int) -> CaptionedImage:
+    def picture(self, number: int, tally: Tally | None = None) -> CaptionedImage:
         """Return one picture, in RGB and upright.
+
+        Args:
+            number: Its number.
+            tally: Counts what was done.
 
         Raises:
             UserError: If it cannot be read; the message names it.
         """
-        name = self.names[number]
-        return CaptionedImage(
-            read_picture(io.BytesIO(self._bytes(number)), name), self.captions[number], name
-        )
+        name, tally = self.names[number], Tally() if tally is None else tally
+        caption, *others = self.captions[number]
+        # what is broken was left out before, if it is to be
+        with tally.skipping(replace(self.reading, skip_broken=False)):
+            found = decoded(self._bytes(number), self.reading, tally, name)
+        tally.counts.update([SEVERAL] if others else [])
+        return CaptionedImage(found.image, caption, name, tuple(others), found.reduced, found.photograph)
 
     def check(self) -> None:
         """Read every picture once.
@@ -97,6 +135,33 @@ class Pool:
         """
         for number in range(len(self)):
             self.picture(number)
+
+    def without_broken(self, tally: Tally) -> "Pool":
+        """Return the pictures that can be read, if the reading says so; all of them otherwise.
+
+        Raises:
+            UserError: If none can be read.
+        """
+        kept = list(range(len(self)))
+        if self.reading.skip_broken:
+            kept = []
+            for number, name in enumerate(self.names):
+                with tally.skipping(self.reading):
+                    decoded(self._bytes(number), self.reading, Tally(), name)
+                    kept.append(number)
+        if not kept:
+            raise UserError(
+                f"none of the pictures can be read; the first: {(*tally.skipped, 'there is none')[0]}"
+            )
+        return replace(
+            self,
+            names=tuple(self.names[number] for number in kept),
+            captions=tuple(self.captions[number] for number in kept),
+            columns={name: [values[number] for number in kept] for name, values in self.columns.items()},
+            _bytes=lambda number: self._bytes(kept[number]),
+            _digests=[],
+            skipped=tuple(tally.skipped),
+        )
 
     def labels(self, column: str) -> list[str]:
         """Return the values of a column as text.
@@ -118,8 +183,10 @@ class Pool:
         """Return a fingerprint of pictures, captions and the values of some columns, whatever their place."""
         total = hashlib.sha256()
         labels = [self.labels(column) for column in columns]
-        for number, (caption, encoded) in enumerate(zip(self.captions, self._hashes(), strict=True)):
-            total.update(encoded + "\0".join([caption, *(each[number] for each in labels)]).encode() + b"\0")
+        for number, (captions, encoded) in enumerate(zip(self.captions, self._hashes(), strict=True)):
+            total.update(
+                encoded + "\0".join([*captions, *(each[number] for each in labels)]).encode() + b"\0"
+            )
         return total.hexdigest()
 
     def repeated(self) -> list[str]:
@@ -209,13 +276,14 @@ def num_homes(folder: Path) -> int:
 
 @lru_cache(maxsize=4)
 def _read_pool(data: OwnData, state: tuple[Any, ...]) -> Pool:
-    folder = Path(data.source)
+    folder, tally = Path(data.source), Tally()
     if num_homes(folder):
-        found = _of_homes(folder)
-        return _of_files(found, HOME)
-    if is_saved(folder) or _holds_tables(folder) or not (folder.exists() or _names_a_path(data.source)):
-        return _of_rows(data)
-    return _of_files(list_folder(folder), data.label_column)
+        pool = _of_files(_of_homes(folder), HOME, data.reading)
+    elif is_saved(folder) or _holds_tables(folder) or not (folder.exists() or _names_a_path(data.source)):
+        pool = _of_rows(data, tally)
+    else:
+        pool = _of_files(list_folder(folder, data.reading, tally), data.label_column, data.reading)
+    return pool.without_broken(tally)
 
 
 def _of_homes(folder: Path) -> list[ListedImage]:
@@ -225,23 +293,24 @@ def _of_homes(folder: Path) -> list[ListedImage]:
         own = ImageStore(Home.open(root)).listed()
         if not own:
             raise UserError(f"{root} has no pictures: add some with `fedaigc device add-images`")
-        found += [ListedImage(each.path, each.caption, {HOME: root.name}) for each in own]
+        found += [ListedImage(each.path, each.captions, {HOME: root.name}) for each in own]
     return found
 
 
-def _of_files(listed: Sequence[ListedImage], label_column: str | None) -> Pool:
+def _of_files(listed: Sequence[ListedImage], label_column: str | None, reading: Reading) -> Pool:
     names = list(dict.fromkeys(key for each in listed for key in each.columns))
     columns = {name: [each.columns.get(name) for each in listed] for name in names}
     return Pool(
         names=tuple(str(each.path) for each in listed),
-        captions=tuple(each.caption for each in listed),
+        captions=tuple(each.captions for each in listed),
         columns=columns,
         label_column=_label_column(label_column, columns),
+        reading=reading,
         _bytes=lambda number: listed[number].path.read_bytes(),
     )
 
 
-def _of_rows(data: OwnData) -> Pool:
+def _of_rows(data: OwnData, tally: Tally) -> Pool:
     import datasets
 
     try:
@@ -258,19 +327,21 @@ def _of_rows(data: OwnData) -> Pool:
         )
     if not len(rows):
         raise UserError(f"data set {data.source!r} (split {data.split!r}) has no rows")
-    encoded = rows.cast_column("image", datasets.Image(decode=False))
-    names = [f"row {number} of {data.source}" for number in range(len(rows))]
-    captions = [
-        checked_caption("" if text is None else str(text), name)
-        for text, name in zip(rows["caption"], names, strict=True)
-    ]
+    encoded, text = undecoded(rows, "image").select_columns(["image"]), caption_names(rows, "caption")
+    captions, kept = [], []
+    for number, value in enumerate(rows["caption"]):
+        with tally.skipping(data.reading):
+            captions.append(captions_of(text(value), f"row {number} of {data.source}"))
+            kept.append(number)
+    names = [f"row {number} of {data.source}" for number in kept]
     columns = {name: _values(rows, name) for name in rows.column_names if name not in ("image", "caption")}
     return Pool(
         names=tuple(names),
         captions=tuple(captions),
-        columns=columns,
+        columns={name: [values[number] for number in kept] for name, values in columns.items()},
         label_column=_label_column(data.label_column, columns),
-        _bytes=lambda number: _encoded(encoded[number]["image"], names[number]),
+        reading=data.reading,
+        _bytes=lambda number: content_of(encoded[kept[number]]["image"], names[number], data.image_column),
     )
 
 
@@ -279,17 +350,6 @@ def _values(rows: "datasets.Dataset", column: str) -> list[Any]:
     # a ClassLabel holds numbers, and its names are clearer
     name = getattr(feature, "int2str", None)
     return [value if value is None or name is None else name(value) for value in rows[column]]
-
-
-def _encoded(image: Mapping[str, Any] | None, name: str) -> bytes:
-    if image is None:
-        raise UserError(f"{name} has no picture: fill it in, or leave the row out")
-    if image.get("bytes") is not None:
-        return bytes(image["bytes"])
-    try:
-        return Path(image["path"]).read_bytes()
-    except OSError as error:
-        raise UserError(f"{name}: {image['path']}: {error.strerror}") from None
 
 
 def _label_column(asked: str | None, columns: Mapping[str, Any]) -> str | None:

@@ -1,14 +1,20 @@
 """Homes of simulated devices: images of Scenes by style or from one partitioned pool, or own pictures."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 from fedaigc.data.partition import PartitionSettings, partition
+from fedaigc.data.pictures.reading import Tally
+from fedaigc.data.pictures.rows import read_rows
 from fedaigc.data.scenes import scenes_dataset
 from fedaigc.data.sprites import HELD_OUT_STYLES, STYLES
+from fedaigc.device.add_pictures import OnPicture, told
 from fedaigc.device.home.home import Home, home_of
-from fedaigc.device.home.images import ImageStore, read_rows
+from fedaigc.device.home.images import ImageStore
 from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.pool import OwnData, Pool, read_pool
 from fedaigc.errors import UserError
@@ -101,9 +107,16 @@ def provision_pool(
 
 
 def provision_own(
-    homes: Path, data: OwnData, settings: PartitionSettings, num_clients: int, seed: int
+    homes: Path,
+    data: OwnData,
+    settings: PartitionSettings,
+    num_clients: int,
+    seed: int,
+    *,
+    tally: Tally | None = None,
+    progress: OnPicture = lambda done, total: None,
 ) -> list[dict[str, int]]:
-    """Partition own pictures over new homes under `homes`.
+    """Partition own pictures over new homes under `homes`, which appear together, or not at all.
 
     Args:
         homes: Folder of the new homes.
@@ -111,6 +124,8 @@ def provision_own(
         settings: How they are partitioned. A kind that reads a column reads the labels, unless it names another.
         num_clients: Number of homes.
         seed: Seed of the partition, and of the devices' own random streams.
+        tally: Counts what reading the pictures took.
+        progress: Called after each picture.
 
     Returns:
         For each client the number of its pictures by label; without labels, by "".
@@ -121,9 +136,14 @@ def provision_own(
     pool, parts, column = _own_parts(data, settings, num_clients, seed)
     for client in range(num_clients):
         _check_new(homes, client)
-    pool.check()
-    for client, part in enumerate(parts):
-        ImageStore(_new_home(homes, client, seed)).add(pool.picture(row) for row in part)
+    counted = Tally() if tally is None else tally
+    counted.skipped.extend(pool.skipped)
+    with _together(homes, num_clients) as folder:
+        done = 0
+        for client, part in enumerate(parts):
+            store = ImageStore(_new_home(folder, client, seed))
+            store.add(told(map(pool.picture, part, repeat(counted)), len(pool), progress, done))
+            done += len(part)
     return pool.counts(parts, column)
 
 
@@ -142,6 +162,22 @@ def _own_parts(
     settled = pool.settled(settings)
     parts = pool.divide(settled, num_clients, derived_seed(seed, "split"))
     return pool, parts, pool.label_column or settled.read_column
+
+
+@contextmanager
+def _together(homes: Path, num_clients: int) -> Iterator[Path]:
+    """Let homes be made in a folder, and move them to `homes` at the end; after an error, none is left."""
+    new, made = homes / ".new", not homes.exists()
+    shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
+    new.mkdir(parents=True)
+    try:
+        yield new
+        for client in range(num_clients):
+            home_of(new, client).rename(home_of(homes, client))
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if made and not any(homes.iterdir()):
+            homes.rmdir()
 
 
 def _check_new(homes: Path, client: int) -> None:

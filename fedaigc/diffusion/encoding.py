@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from fedaigc.data.pictures.rgb import fitted, rgb
 from fedaigc.errors import NotFinite, UserError
 
 if TYPE_CHECKING:
@@ -32,17 +33,22 @@ class EncodedImages:
         latents: Latents of shape [n, c, h, w], scaled as the denoiser expects them.
         text: Maps "prompt_embeds", and "pooled_prompt_embeds" if the pipeline has them, to tensors of n rows.
         empty_text: The embedding of the empty prompt: the same names, with one row each.
+        choices: Of images with several captions: shape [n, 2], the first row of each image in `text` and the number
+            of its rows. None: row k belongs to image k.
     """
 
     latents: Float[Tensor, "n c h w"]
     text: Mapping[str, Tensor]
     empty_text: Mapping[str, Tensor]
+    choices: Int[Tensor, "n 2"] | None = None
 
     def __len__(self) -> int:
         return self.latents.shape[0]
 
     def rows(self, chosen: Tensor) -> "EncodedImages":
         """Return the images with these indices, in this order."""
+        if self.choices is not None:
+            return EncodedImages(self.latents[chosen], self.text, self.empty_text, self.choices[chosen])
         text = {name: tensor[chosen] for name, tensor in self.text.items()}
         return EncodedImages(self.latents[chosen], text, self.empty_text)
 
@@ -66,11 +72,26 @@ class EncodedImages:
                     "float32 or bfloat16 (`dtype` under `[model]`)"
                 )
 
+    @classmethod
+    def joined(cls, parts: "Sequence[EncodedImages]") -> "EncodedImages":
+        """Return images of one caption each, which were encoded in parts, as one."""
+        text = {name: torch.cat([part.text[name] for part in parts]) for name in parts[0].text}
+        return cls(torch.cat([part.latents for part in parts]), text, parts[0].empty_text)
+
+    def text_rows(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a row of `text` for each of these images: one of its captions, drawn uniformly if it has several."""
+        if self.choices is None:
+            return rows
+        first, count = self.choices[rows].unbind(1)
+        drawn = torch.rand(len(rows), generator=generator, dtype=torch.float64)
+        return first + (drawn * count).long().clamp(max=count - 1)
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors under one name each, e.g. for a safetensors file."""
         text = {f"text.{name}": tensor for name, tensor in self.text.items()}
         empty = {f"empty_text.{name}": tensor for name, tensor in self.empty_text.items()}
-        return {"latents": self.latents, **text, **empty}
+        choices = {} if self.choices is None else {"choices": self.choices}
+        return {"latents": self.latents, **text, **empty, **choices}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "EncodedImages":
@@ -79,12 +100,17 @@ class EncodedImages:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
 
-        return cls(tensors["latents"], part("text."), part("empty_text."))
+        return cls(tensors["latents"], part("text."), part("empty_text."), tensors.get("choices"))
 
 
 @torch.no_grad()
 def encode_images(
-    pipe: Pipeline, images: Sequence["Image"], captions: Sequence[str], *, height: int, width: int
+    pipe: Pipeline,
+    images: Sequence["Image"],
+    captions: Sequence[str | tuple[str, ...]],
+    *,
+    height: int,
+    width: int,
 ) -> EncodedImages:
     """Encode captioned images on the pipeline's device and return the results on the CPU.
 
@@ -93,10 +119,10 @@ def encode_images(
 
     Args:
         pipe: The pipeline whose autoencoder and text encoders are used.
-        images: The images, of any size and mode.
-        captions: One caption per image.
-        height: Height in pixels to which the images are resized.
-        width: Width in pixels to which the images are resized.
+        images: The images, of any size and mode. They are scaled until they cover the size, then cropped evenly.
+        captions: One caption per image, or a tuple of several.
+        height: Height in pixels at which the images are read.
+        width: Width in pixels at which the images are read.
 
     Returns:
         The encoded images, in the order of `images`.
@@ -114,15 +140,21 @@ def encode_images(
     latents = []
     shift, factor = _latent_scale(pipe)
     for start in range(0, len(images), _ENCODING_BATCH):
-        chunk = [image.convert("RGB") for image in images[start : start + _ENCODING_BATCH]]
+        chunk = [fitted(rgb(image), width, height) for image in images[start : start + _ENCODING_BATCH]]
         pixels = pipe.image_processor.preprocess(chunk, height=height, width=width)
         latents.append(((_encoded(pipe, pixels.to(device)) - shift) * factor).cpu())
+    groups = [(caption,) if isinstance(caption, str) else caption for caption in captions]
+    flat = [caption for group in groups for caption in group]
     text = [
-        encode_text(pipe, captions[start : start + _ENCODING_BATCH])
-        for start in range(0, len(captions), _ENCODING_BATCH)
+        encode_text(pipe, flat[start : start + _ENCODING_BATCH])
+        for start in range(0, len(flat), _ENCODING_BATCH)
     ]
     joined = {name: torch.cat([part[name] for part in text]) for name in text[0]}
-    found = EncodedImages(torch.cat(latents), joined, encode_text(pipe, [""]))
+    choices = None
+    if len(flat) > len(groups):
+        counts = torch.tensor([len(group) for group in groups])
+        choices = torch.stack([counts.cumsum(0) - counts, counts], 1)
+    found = EncodedImages(torch.cat(latents), joined, encode_text(pipe, [""]), choices)
     found.check_finite(f"{type(pipe).__name__} in {str(pipe.vae.dtype).removeprefix('torch.')}")
     return found
 

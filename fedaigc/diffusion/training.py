@@ -89,9 +89,9 @@ def denoising_loss(
     noise = torch.randn(clean.shape, generator=generator)
     dropped = torch.rand(len(rows), generator=generator) < settings.condition_dropout
     network = next(denoiser(pipe).parameters())
-    text = {}
+    text, told = {}, data.text_rows(rows, generator)
     for name, embeds in data.text.items():
-        chosen = torch.where(dropped.view(-1, *[1] * (embeds.dim() - 1)), data.empty_text[name], embeds[rows])
+        chosen = torch.where(dropped.view(-1, *[1] * (embeds.dim() - 1)), data.empty_text[name], embeds[told])
         text[name] = chosen.to(network)
     noisy = sampler.noisy(clean, noise, drawn).to(network)
     with autocast(network):

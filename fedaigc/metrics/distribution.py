@@ -84,7 +84,7 @@ def frechet_distance(
         min_images: The smallest n that is accepted.
 
     Raises:
-        UserError: If the sets differ in size or have fewer than `min_images` rows.
+        UserError: If the sets differ in size, have fewer than `min_images` rows, or are not finite.
 
     References:
         M. Heusel, H. Ramsauer, T. Unterthiner, B. Nessler, S. Hochreiter, "GANs Trained by a Two Time-Scale
@@ -118,7 +118,7 @@ def kernel_distance(
         min_images: The smallest n that is accepted.
 
     Raises:
-        UserError: If the sets differ in size or have fewer than `min_images` rows.
+        UserError: If the sets differ in size, have fewer than `min_images` rows, or are not finite.
 
     References:
         M. Binkowski, D. Sutherland, M. Arbel, A. Gretton, "Demystifying MMD GANs", arXiv:1801.01401.
@@ -177,3 +177,10 @@ def _check(real: Tensor, generated: Tensor, min_images: int) -> None:
             f"{len(real)} pictures per set: expected at least {max(min_images, 2)}; draw more, or lower "
             "min_images and report this with the distance"
         )
+    for features, name in ((real, "real"), (generated, "generated")):
+        broken = int((~features.isfinite().all(1)).sum())
+        if broken:
+            raise UserError(
+                f"the features of {broken} of {len(features)} {name} pictures are not finite (NaN or infinite): check "
+                "the pictures and the network of the features"
+            )

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from fedaigc.data.pictures.rgb import rgb
 from fedaigc.errors import UserError
 
 BATCH = 64
@@ -90,5 +91,5 @@ def _compared(pairs: list[tuple[Image.Image, Image.Image]]) -> list[PairQuality]
 
 def _unit_pixels(images: list[Image.Image]) -> Float[Tensor, "b 3 h w"]:
     """Return pixels from 0 to 1, in double precision because SSIM subtracts nearly equal squares."""
-    arrays = [np.asarray(image.convert("RGB"), dtype=np.float64) for image in images]
+    arrays = [np.asarray(rgb(image), dtype=np.float64) for image in images]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 255

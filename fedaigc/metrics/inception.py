@@ -14,6 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from fedaigc.data.pictures.rgb import rgb
 from fedaigc.errors import UserError
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
@@ -73,6 +74,6 @@ class InceptionFeatures:
         found = []
         with torch.inference_mode():
             for image in images:
-                pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+                pixels = torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1)
                 found.append(self._network(pixels[None]))
         return torch.cat(found)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fedaigc import assets
+from fedaigc.data.pictures.rgb import rgb
 from fedaigc.data.scene_words import OBJECTS, PLACES
 from fedaigc.data.sprites import STYLES
 
@@ -85,7 +86,7 @@ class Verdict:
 def pixels_of(images: Sequence[Image.Image]) -> Float[Tensor, "b 3 64 64"]:
     """Return images as float32 in [-1, 1]. Images of another size than 64x64 are resized."""
     arrays = [
-        np.array(image.convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BOX), dtype=np.float32)
+        np.array(rgb(image).resize((PIXELS, PIXELS), Image.Resampling.BOX), dtype=np.float32)
         for image in images
     ]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1

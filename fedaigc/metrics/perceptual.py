@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
+from fedaigc.data.pictures.rgb import rgb
 from fedaigc.errors import UserError
 from fedaigc.extras import require_extra
 
@@ -36,6 +37,21 @@ class _ProjectedClip(nn.Module):
         self, tokens: Int[Tensor, "b t"], mask: Int[Tensor, "b t"] | None = None
     ) -> Float[Tensor, "b d"]:
         return self.clip.get_text_features(tokens, mask).pooler_output
+
+
+class _Cutting:
+    """A CLIP processor that cuts long texts and keeps their end token, whose embedding is the text's.
+
+    torchmetrics cuts after it, and so takes the embedding of some other token for the text's.
+    """
+
+    def __init__(self, processor: Any, limit: int) -> None:
+        self._processor, self.limit = processor, limit
+        self.tokenizer = processor.tokenizer
+
+    def __call__(self, **inputs: Any) -> Any:
+        cut = {"truncation": True, "max_length": self.limit} if "text" in inputs else {}
+        return self._processor(**inputs, **cut)
 
 
 class ClipScore:
@@ -72,22 +88,19 @@ class ClipScore:
                 f"the local cache; download it with `hf download {CLIP}`, or omit the CLIP score"
             ) from error
         model: Any = _ProjectedClip(clip.eval().requires_grad_(False))
-        return cls(CLIPScore(lambda: (model, processor)))
+        config: Any = clip.config
+        cutting: Any = _Cutting(processor, config.text_config.max_position_embeddings)
+        return cls(CLIPScore(lambda: (model, cutting)))
 
     def score(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[float]:
         """Return one score per image, from 0 to 100.
 
+        Of a caption with more tokens than the model reads, the beginning is compared; see `cut`.
+
         Raises:
-            UserError: If the number of captions differs from the number of images, or if a caption has more
-                tokens than the model reads. Cut off, it would lose the end token, whose embedding is the text's.
+            UserError: If the number of captions differs from the number of images.
         """
         _check_numbers(images, captions, "captions")
-        for caption in captions:
-            if not self.reads(caption):
-                raise UserError(
-                    f"the caption {caption!r:.80} has {self._tokens(caption)} tokens, this CLIP model reads "
-                    f"{self._limit} at most"
-                )
         scores = []
         for image, caption in zip(images, captions, strict=True):
             # the metric averages over its updates, so each score needs a single update
@@ -100,16 +113,17 @@ class ClipScore:
         return scores
 
     def reads(self, caption: str) -> bool:
-        """Return whether the model reads a caption of this length."""
-        return self._tokens(caption) <= self._limit
+        """Return whether the model reads a caption of this length as a whole."""
+        return len(self._metric.processor.tokenizer(caption)["input_ids"]) <= self.limit
+
+    def cut(self, captions: Sequence[str]) -> list[int]:
+        """Return the places of the captions of which the model reads the beginning only."""
+        return [place for place, caption in enumerate(captions) if not self.reads(caption)]
 
     @property
-    def _limit(self) -> int:
-        limit: int = self._metric.model.config.text_config.max_position_embeddings
-        return limit
-
-    def _tokens(self, caption: str) -> int:
-        return len(self._metric.processor.tokenizer(caption)["input_ids"])
+    def limit(self) -> int:
+        """The most tokens that the model reads, with those of start and end."""
+        return self._metric.processor.limit
 
 
 class Lpips:
@@ -169,4 +183,4 @@ def _check_numbers(images: Sequence[Image.Image], others: Sequence[Any], name: s
 
 
 def _bytes(image: Image.Image) -> UInt8[Tensor, "3 h w"]:
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1)

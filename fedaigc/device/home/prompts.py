@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from fedaigc.bounds import MAX_PROMPT_CHARACTERS, TASK_ID
+from fedaigc.bounds import TASK_ID
 from fedaigc.device.home.disclosures import DisclosureLog, most_disclosed
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.task_names import TaskNames
@@ -14,6 +14,7 @@ from fedaigc.device.replies import UnknownTask
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.rng import derived_seed
 from fedaigc.semantics.disclosed import Disclosed
+from fedaigc.validation import checked_prompt
 
 # a failure may depend on the prompt: each attempt can reveal a bit of it to the sender of the order
 MAX_DEVICE_ATTEMPTS = 2
@@ -50,28 +51,6 @@ class Task:
     status: TaskStatus
     disclosed: tuple[str, ...] = ()
     attempts: int = 0
-
-
-def checked_prompt(text: str) -> str:
-    """Return `text` with each run of white space replaced by one space.
-
-    Raises:
-        UserError: If the text is empty, has more than 1,000 characters, or holds half of a surrogate pair,
-            which no file can store.
-    """
-    # counted before stripping: ten thousand blanks are as wrong as ten thousand letters
-    if len(text) > MAX_PROMPT_CHARACTERS:
-        raise UserError(
-            f"the text has {len(text):,} characters: shorten it to at most {MAX_PROMPT_CHARACTERS:,}"
-        )
-    prompt = " ".join(text.split())
-    if not prompt:
-        raise UserError('the text is empty: say what to draw, e.g. "an apple on a table"')
-    try:
-        prompt.encode()
-    except UnicodeEncodeError:
-        raise UserError("the text contains an invalid character: enter it again, as UTF-8") from None
-    return prompt
 
 
 class PromptQueue:

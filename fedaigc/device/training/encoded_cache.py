@@ -29,21 +29,16 @@ def cached_latents(
         width: Width at which images are read, in pixels.
 
     Raises:
+        UserError: If images were made smaller than that when they were added.
         NotFinite: If the pipeline encodes them with values that are not finite.
     """
-    path = home.cache / f"{base_hash[:16]}-{images.digest()[:16]}-{height}x{width}.safetensors"
+    path = home.cache / f"{base_hash[:16]}-{images.digest()[:16]}-{height}x{width}-cropped.safetensors"
     if path.exists():
         kept = EncodedImages.from_tensors(read_tensors(path)[1])
         if kept.is_finite():
             return kept
-    pictures = images.all()
-    encoded = encode_images(
-        pipe,
-        [item.image for item in pictures],
-        [item.caption for item in pictures],
-        height=height,
-        width=width,
-    )
+    images.check_size(height, width)
+    encoded = encode_images(pipe, images.pictures(), images.captions(), height=height, width=width)
     for old in home.cache.glob("*.safetensors"):
         old.unlink()
     home.write(path, save({name: tensor.contiguous() for name, tensor in encoded.tensors().items()}))

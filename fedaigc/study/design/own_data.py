@@ -5,6 +5,7 @@ are divided once into training, validation and test pictures, by the seed of the
 pictures, under every seed of a run.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from fedaigc.data.partition import PartitionSettings
+from fedaigc.data.pictures.captioned import CaptionedImage
 from fedaigc.device.pool import HOME, OwnData, Pool, num_homes, read_pool
 from fedaigc.errors import UserError
 from fedaigc.rng import derived_seed, numpy_rng
 
+# counted by hand where the same files give other pictures, so that recorded runs on own pictures count as others
+_READ_AS = 2
 # one picture to train on, one to validate and one to test
 FEWEST = 3
 # what names a place or a column, and not the pictures themselves: their digest stands for them
@@ -58,10 +62,14 @@ class OwnPictures:
     test: tuple[int, ...]
 
     def rows(self, numbers: tuple[int, ...]) -> Iterator[dict[str, Any]]:
-        """Yield images and captions."""
+        """Yield images and captions, of several the first."""
         for number in numbers:
             picture = self.pool.picture(number)
             yield {"image": picture.image, "caption": picture.caption}
+
+    def training_pictures(self) -> Iterator[CaptionedImage]:
+        """Yield the pictures of the home with all their captions."""
+        return map(self.pool.picture, self.training)
 
     def held_out(self, count: int, split: str) -> Iterator[dict[str, Any]]:
         """Yield at most `count` images and captions of a stream of `StudyClient.fresh_pictures`."""
@@ -146,7 +154,8 @@ def settled(data: StudyOwnData, settings: PartitionSettings) -> tuple[PartitionS
     if found.kind == "dirichlet" and "min_size" not in settings.model_fields_set:
         found = found.model_copy(update={"min_size": FEWEST})
     read = [name for name in (pool.label_column, found.read_column) if name is not None]
-    return found, pool.digest(list(dict.fromkeys(read))), len(pool)
+    digest = pool.digest(list(dict.fromkeys(read)))
+    return found, hashlib.sha256(f"{_READ_AS} {digest}".encode()).hexdigest(), len(pool)
 
 
 def place_own_data(values: Mapping[str, Any], folder: Path) -> None:

@@ -8,15 +8,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
+from fedaigc.data.pictures.rows import read_rows
 from fedaigc.device.device import Device
 from fedaigc.device.home.home import Home, home_of
-from fedaigc.device.home.images import ImageStore, read_rows
+from fedaigc.device.home.images import ImageStore
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.federation.config.run_config import ModelSection
 from fedaigc.federation.preloaded import taxonomy
@@ -28,6 +30,10 @@ from fedaigc.study.design.runs import RunSpec, Split
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+
+# pictures in memory while they are encoded: a multiple of the batch of `encode_images`
+_AT_ONCE = 64
 
 
 class StudyData:
@@ -78,7 +84,9 @@ class StudyData:
                 root = home_of(folder, client_id)
                 store = ImageStore(Home.open(root, derived_seed(seed, "device", owner)))
                 for client in group:
-                    store.add(read_rows(client.pictures(derived_seed(seed, "home"))))
+                    own = client.own
+                    rows = client.pictures(derived_seed(seed, "home"))
+                    store.add(read_rows(rows) if own is None else own.training_pictures())
                 device = Device(root, self._pipe, base_hash=self._base_hash, taxonomy=taxonomy())
                 device.encoded_images(self._model.height, self._model.width)
 
@@ -91,13 +99,18 @@ class StudyData:
 
         def fill(target: Path) -> None:
             for client in self._clients:
-                rows = list(client.fresh_pictures(count, self._run.data.seed, split))
-                encoded = encode_images(
-                    self._pipe,
-                    [row["image"] for row in rows],
-                    [row["caption"] for row in rows],
-                    height=self._model.height,
-                    width=self._model.width,
+                rows = client.fresh_pictures(count, self._run.data.seed, split)
+                encoded = EncodedImages.joined(
+                    [
+                        encode_images(
+                            self._pipe,
+                            [row["image"] for row in chunk],
+                            [row["caption"] for row in chunk],
+                            height=self._model.height,
+                            width=self._model.width,
+                        )
+                        for chunk in _chunks(rows)
+                    ]
                 )
                 tensors = {name: tensor.contiguous() for name, tensor in encoded.tensors().items()}
                 save_file(tensors, target / f"{client.index}.safetensors")
@@ -107,6 +120,11 @@ class StudyData:
             EncodedImages.from_tensors(read_tensors(folder / f"{client.index}.safetensors")[1])
             for client in self._clients
         ]
+
+
+def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while chunk := list(islice(rows, _AT_ONCE)):
+        yield chunk
 
 
 def made_once(folder: Path, fill: Callable[[Path], None]) -> None:

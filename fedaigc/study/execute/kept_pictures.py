@@ -9,7 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from fedaigc.device.home.images import CAPTIONS, CaptionedImage, read_folder
+from fedaigc.data.pictures.captioned import CaptionedImage
+from fedaigc.data.pictures.folder import read_folder
+from fedaigc.data.pictures.lists import CAPTIONS
 from fedaigc.errors import UserError
 from fedaigc.study.execute.homes import made_once
 from fedaigc.study.results.summary import MODES, Mode
@@ -52,7 +54,7 @@ def kept_pictures(work: Path, run_id: str) -> dict[Mode, list[CaptionedImage]]:
     """
     folder = work / FOLDER / run_id
     found: dict[Mode, list[CaptionedImage]] = {
-        mode: read_folder(folder / mode) for mode in MODES if (folder / mode).is_dir()
+        mode: list(read_folder(folder / mode)) for mode in MODES if (folder / mode).is_dir()
     }
     if not found:
         raise UserError(

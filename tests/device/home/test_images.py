@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedaigc.data.pictures.captioned import CaptionedImage
+from fedaigc.data.pictures.folder import read_folder
+from fedaigc.data.pictures.rows import read_rows
 from fedaigc.device.home.home import Home
-from fedaigc.device.home.images import CaptionedImage, ImageStore, read_folder, read_rows
+from fedaigc.device.home.images import ImageStore
 from fedaigc.errors import UserError
 
 
@@ -28,9 +31,9 @@ def test_a_folder_with_a_list_and_sidecars_is_read_in_name_order(tmp_path: Path)
         + json.dumps({"file_name": "a.jpg", "text": "an apple on a table"})
         + "\n"
     )
-    (tmp_path / "c.txt").write_text("a cat\non a chair\n")
+    (tmp_path / "c.txt").write_text("a cat\ton a chair\n")
     (tmp_path / ".DS_Store").write_bytes(b"\0")
-    found = read_folder(tmp_path)
+    found = list(read_folder(tmp_path))
     assert [item.caption for item in found] == ["an apple on a table", "a ball on a bed", "a cat on a chair"]
     assert all(item.image.size == (8, 6) and item.image.mode == "RGB" for item in found)
 
@@ -75,7 +78,7 @@ def test_rows_of_a_data_set_are_read_and_wrong_ones_named() -> None:
     assert item.image.getpixel((0, 0)) == (5, 250, 7)
     with pytest.raises(UserError, match="no column 'text': expected one of caption, image"):
         list(read_rows(rows, caption="text"))
-    with pytest.raises(UserError, match="row 0 holds str"):
+    with pytest.raises(UserError, match="row 0: column 'image' holds str"):
         list(read_rows([{"image": "picture.png", "caption": "a bus"}]))
 
 

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedaigc.device.home.home import Home
-from fedaigc.device.home.prompts import PromptQueue, TaskStatus, checked_prompt
+from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.device.replies import UnknownTask
 from fedaigc.errors import UserError
+from fedaigc.validation import checked_prompt
 
 
 def test_tasks_keep_their_order_and_status_across_reopening(tmp_path: Path) -> None:
