@@ -120,3 +120,14 @@ def test_another_style_lies_far_above_the_floor_of_real_pictures() -> None:
         assert real_floor(real, distance, seed=0, splits=4, min_images=150) == floor
         far = distance(real[:150], other, min_images=150)
         assert far > abs(floor.mean) + 20 * floor.sd
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_an_error(value: float) -> None:
+    broken = gaussian(20, 0)
+    broken[3, 1] = value
+    for distance in (frechet_distance, kernel_distance):
+        with pytest.raises(UserError, match="features of 1 of 20 generated pictures are not finite"):
+            distance(gaussian(20, 1), broken, min_images=20)
+        with pytest.raises(UserError, match="features of 1 of 20 real pictures"):
+            distance(broken, gaussian(20, 1), min_images=20)

@@ -47,9 +47,17 @@ def test_a_score_does_not_depend_on_the_other_pictures(small_clip: Path, scenes:
     assert metric.score([], []) == []
     with pytest.raises(UserError, match="3 pictures and 1 captions"):
         metric.score(scenes, ["an apple"])
-    # its 16 positions: cut off, a text would be embedded at a wrong token
-    with pytest.raises(UserError, match=r"dog.* tokens, .* 16"):
-        metric.score(scenes[:1], ["a dog " * 30])
+
+
+def test_long_captions_are_compared_by_their_beginning(small_clip: Path, scenes: list[Image.Image]) -> None:
+    """16 tokens are read, with start and end; the end token holds the embedding of the text."""
+    metric = ClipScore.load(small_clip)
+    whole, long = "dog " * 14, "dog " * 15
+    assert metric.limit == 16
+    assert metric.cut([whole, long]) == [1]
+    beginning, cut, longer = metric.score(scenes[:1] * 3, [whole, long, "dog " * 200])
+    assert beginning > 0
+    assert cut == longer == pytest.approx(beginning, abs=1e-4)
 
 
 def test_missing_weights_are_named_and_nothing_is_downloaded(

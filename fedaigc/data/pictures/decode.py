@@ -131,7 +131,10 @@ def _upright(image: Image.Image, reading: Reading, tally: Tally, name: str) -> D
     smaller = bool(reading.size) and short > reading.size
     if smaller and kind in ("JPEG", "MPO"):
         image.draft(None, tuple(-(-side * reading.size // short) for side in image.size))  # type: ignore[arg-type]
+    image.load()
     found, done = converted(image, reading, name)
+    if found is image:
+        found = image.copy()  # without the file
     if frames > 1:
         done.append(FIRST_FRAME)
     if smaller:

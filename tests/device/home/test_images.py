@@ -1,7 +1,12 @@
 """Private pictures: read from folders and data sets, refused by name, stored for the owner only."""
 
+import io
 import json
+import signal
 import stat
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +17,13 @@ from PIL import Image
 
 from fedaigc.data.pictures.captioned import CaptionedImage
 from fedaigc.data.pictures.folder import read_folder
+from fedaigc.data.pictures.reading import Reading
 from fedaigc.data.pictures.rows import read_rows
+from fedaigc.device.add_pictures import add_pictures
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.images import ImageStore
 from fedaigc.errors import UserError
+from tests.data.pictures.made import photo
 
 
 def _picture(shade: int, size: tuple[int, int] = (8, 6)) -> Image.Image:
@@ -111,3 +119,79 @@ def test_an_error_half_way_adds_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         store.add(pictures())
     assert len(store) == 0
+
+
+def test_large_photographs_are_stored_small_and_known_when_they_come_again(tmp_path: Path) -> None:
+    folder, store = tmp_path / "photos", ImageStore(Home.open(tmp_path / "home"))
+    folder.mkdir()
+    for number in range(2):
+        photo(400 + number, 300).save(folder / f"{number}.jpg", quality=90)
+        photo(400 + number, 300).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("a ramp")
+    for name in ("0.png", "1.png"):
+        (folder / f"{name}.txt").write_text("a drawing")
+    added = add_pictures(store, folder, Reading(size=128))
+    assert (added.added, added.repeated) == (4, 0)
+    assert [path.suffix for path in sorted(store._home.images.glob("0*"))] == [".jpg", ".png", ".jpg", ".png"]
+    assert {min(item.image.size) for item in store.all()} == {128}
+    again = add_pictures(store, folder, Reading(size=128))
+    assert (again.added, again.repeated) == (0, 4)
+    store.check_size(128, 192)
+    with pytest.raises(UserError, match=r"4 of 4 pictures .* to 128 pixels .*--size 256"):
+        store.check_size(256, 320)
+    lines = [json.loads(line) for line in (store._home.images / "captions.jsonl").read_text().splitlines()]
+    assert lines[0] == {"file": "000000.jpg", "caption": "a ramp", "size": 128}
+
+
+def test_pictures_of_any_smaller_size_are_stored_as_they_are(tmp_path: Path) -> None:
+    store = ImageStore(Home.open(tmp_path / "home"))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    added = add_pictures(store, [{"image": noise, "caption": "noise"}], Reading())
+    plain = io.BytesIO()
+    noise.save(plain, format="PNG")
+    assert (store._home.images / "000000.png").read_bytes() == plain.getvalue()
+    assert (
+        store._home.images / "captions.jsonl"
+    ).read_text() == '{"file": "000000.png", "caption": "noise"}\n'
+    assert not added.tally.counts
+    assert store.all()[0].image.tobytes() == noise.tobytes()
+
+
+def test_what_a_killed_process_leaves_is_removed(tmp_path: Path) -> None:
+    home = Home.open(tmp_path)
+    ImageStore(home).add([CaptionedImage(_picture(1), "a ball")])
+    code = (
+        "import os, signal, sys; from pathlib import Path; from PIL import Image\n"
+        "from fedaigc.data.pictures.captioned import CaptionedImage\n"
+        "from fedaigc.device.home.home import Home; from fedaigc.device.home.images import ImageStore\n"
+        "def pictures():\n"
+        "    yield CaptionedImage(Image.new('RGB', (8, 8)), 'a bus')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "ImageStore(Home.open(Path(sys.argv[1]))).add(pictures())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert (home.images / "000001.png").exists()
+    assert len(ImageStore(home)) == 1
+    assert sorted(path.name for path in home.images.iterdir()) == ["000000.png", "captions.jsonl"]
+
+
+def test_two_who_add_at_once_lose_nothing(tmp_path: Path) -> None:
+    home = Home.open(tmp_path)
+    begun, go = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[CaptionedImage]:
+        begun.set()
+        go.wait(10)
+        yield CaptionedImage(_picture(1), "a ball")
+
+    first = threading.Thread(target=lambda: ImageStore(home).add(slow()))
+    first.start()
+    assert begun.wait(10)
+    second = threading.Thread(target=lambda: ImageStore(home).add([CaptionedImage(_picture(2), "a bus")]))
+    second.start()
+    go.set()
+    first.join(30)
+    second.join(30)
+    assert [item.caption for item in ImageStore(home).all()] == ["a ball", "a bus"]
+    assert len(list(home.images.glob("*.png"))) == 2
