@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 import fedaigc as fa
+from fedaigc.data.partition import PartitionSettings
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.images import ImageStore
+from fedaigc.study.design.own_data import StudyOwnData, own_parts
 from tests.own_pictures import LABELS, draw, write_pictures
 
 DIRICHLET = {"kind": "dirichlet", "alpha": 0.5}
@@ -204,6 +206,50 @@ def test_a_folder_and_a_data_set_are_divided_over_homes_alike(tmp_path: Path, pi
         fa.partition(tmp_path / "a", pictures, clients=4, partition=DIRICHLET, seed=1)
 
 
+def test_broken_pictures_are_left_out_of_homes_and_of_studies(tmp_path: Path, small_model: Path) -> None:
+    folder = write_pictures(tmp_path / "pictures", 12)
+    (folder / "004.png").write_bytes((folder / "004.png").read_bytes()[:60])
+    clear = draw(5).convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize((32, 32)))
+    clear.save(folder / "005.png")
+    with pytest.raises(
+        fa.Error, match=r"004\.png is damaged .*skip_broken|004\.png is cut short.*skip_broken"
+    ):
+        fa.partition(tmp_path / "homes", folder, clients=3)
+    assert not (tmp_path / "homes").exists()
+    data = {"source": str(folder), "skip_broken": True, "background": "black"}
+    table = fa.partition(tmp_path / "homes", data, clients=3)
+    assert table["pictures"].sum() == 11
+    lines = table.attrs["reading"]
+    assert any(line == "1 with transparency, put on black" for line in lines)
+    assert any("1 left out:" in line and "004.png" in line for line in lines)
+    assert sorted(path.name for path in (tmp_path / "homes").iterdir()) == [
+        "00",
+        "01",
+        "02",
+        "partition.json",
+    ]
+
+    parts = own_parts(StudyOwnData(source=str(folder), skip_broken=True), PartitionSettings(kind="iid"), 3, 0)
+    assert (
+        sum(len({*each.pictures.training, *each.pictures.test, *each.pictures.validation}) for each in parts)
+        == 11
+    )
+
+
+def test_several_captions_are_kept_in_homes(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict(
+        {"image": [draw(0), draw(1)], "caption": [["a cat", "a grey cat"], ["a dog"]]},
+        features=datasets.Features(
+            {"image": datasets.Image(), "caption": datasets.List(datasets.Value("string"))}
+        ),
+    )
+    table = fa.partition(tmp_path / "homes", rows, clients=1)
+    assert "1 with several captions, of which training draws one at each use" in table.attrs["reading"]
+    store = ImageStore(Home.open(tmp_path / "homes" / "00"))
+    assert store.captions() == [("a cat", "a grey cat"), ("a dog",)]
+
+
 def test_what_is_missing_is_named(tmp_path: Path, pictures: Path) -> None:
     homes = tmp_path / "homes"
 
@@ -227,7 +273,7 @@ def test_what_is_missing_is_named(tmp_path: Path, pictures: Path) -> None:
     refused(pictures, "60 pictures for 61 clients", clients=61)
     damaged = write_pictures(tmp_path / "damaged", 6)
     (damaged / "004.png").write_bytes((damaged / "004.png").read_bytes()[:60])
-    refused(damaged, r"004\.png is not a picture")
+    refused(damaged, r"004\.png is (cut short|damaged)")
     refused(tmp_path / "nowhere", "nowhere is not a folder")
     as_data_set(labels=False).save_to_disk(str(tmp_path / "saved"))
     saved = {"source": str(tmp_path / "saved"), "image_column": "picture"}

@@ -222,3 +222,13 @@ def test_an_unknown_key_among_changes_is_named(tmp_path: Path) -> None:
         UserError, match=r"training.clipnorm: unknown key; the nearest known one is 'clip_norm'"
     ):
         read_config(file, ["training.clipnorm=1"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_mark_of_the_encoding_is_no_part_of_a_file(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('homes = "hömes"\r\noutput = "out"\r\n', encoding=encoding)
+    assert read_config(file).homes == tmp_path / "hömes"
+    file.write_bytes('homes = "hömes"'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"run\.toml is not a UTF-8 text file"):
+        read_config(file)
