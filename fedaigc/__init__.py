@@ -6,7 +6,7 @@ gives everything that a researcher needs; no deeper import is part of the public
 
 Model and denoising:   load_pipeline, plan, start, unpack, Denoising, install, remove, export_lora,
                        import_lora
-Homes and runs:        scenes, partition, Device, simulate, Stop, Run, read_record, records
+Homes and runs:        scenes, partition, Device, Reading, simulate, Stop, Run, read_record, records
 Drawing together:      generate, Generation, disclose, transmit
 Strategies:            Rule, AveragingRule, Traits, Update, Received, LocalResult, LocalWork, SharedState,
                        PastRound, strategy_names
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fedaigc.api.runs import simulate as simulate
     from fedaigc.api.studies import Study as Study
     from fedaigc.api.studies import compare as compare
+    from fedaigc.data.pictures.reading import Reading as Reading
     from fedaigc.device.device import Device as Device
     from fedaigc.diffusion.adapters.lora_folder import import_lora as import_lora
     from fedaigc.diffusion.adapters.stages import install as install
@@ -72,6 +73,7 @@ _PUBLIC = {
     "Study": "api.studies",
     "compare": "api.studies",
     "Device": "device.device",
+    "Reading": "data.pictures.reading",
     "export_lora": "api.adapters",
     "import_lora": "diffusion.adapters.lora_folder",
     "install": "diffusion.adapters.stages",

@@ -110,10 +110,10 @@ def where(
     guidance: Guidance = 5.0,
 ) -> None:
     """Show the node that a prompt would disclose, and the public caption that its first steps would run on."""
-    from fedaigc.device.home.prompts import checked_prompt
     from fedaigc.semantics.denoiser.atlas import Atlas
     from fedaigc.semantics.denoiser.calibration import Calibration
     from fedaigc.semantics.denoiser.sharing_distance import distance, phi
+    from fedaigc.validation import checked_prompt
 
     texts = [checked_prompt(text) for text in prompts]
     found = Atlas.read(atlas)

@@ -74,7 +74,7 @@ def compare(
         return 0
     # before hours of training: the weights of a network may be missing
     measures = [] if estimate_only or recompute_count else study_measures(study, metrics, features)
-    _warn_of_repeated(console, study)
+    _warn_of_pictures(console, study, measures)
     with ExitStack() as held:
         if not estimate_only:
             busy = f"another process is running this study in {study.work}: wait for it, or stop it"
@@ -128,14 +128,28 @@ def _summarize(prepared: Prepared, measures: list[Measure]) -> Path:
     return write_report(prepared.study, read_results(prepared))
 
 
-def _warn_of_repeated(console: Console, study: StudyConfig) -> None:
-    repeated = read_pool(study.clients.data).repeated() if study.clients.data is not None else []
+def _warn_of_pictures(console: Console, study: StudyConfig, measures: list[Measure]) -> None:
+    """Say what of own pictures was left out, stands there twice, or is read in part."""
+    if study.clients.data is None:
+        return
+    pool = read_pool(study.clients.data)
+    repeated, captions = pool.repeated(), [each[0] for each in pool.captions]
+    lines = []
+    if pool.skipped:
+        lines.append(f"{len(pool.skipped)} pictures are left out, e.g.: {pool.skipped[0]}")
     if repeated:
-        _warn(
-            console,
-            f"{len(repeated)} pictures equal another one, e.g. {repeated[0]}: the same picture can be in training "
-            "and test",
+        lines.append(
+            f"{len(repeated)} pictures equal another one, e.g. {repeated[0]}: the same picture can be in training and "
+            "test"
         )
+    for measure in measures:
+        if measure.cut is not None and (long := measure.cut(captions)):
+            lines.append(
+                f"{len(long)} of {len(captions)} captions have more tokens than the {measure.names[0]} reads, e.g. "
+                f"{captions[long[0]]!r:.60}: their beginning is compared"
+            )
+    for text in lines:
+        _warn(console, text)
 
 
 def _warn(console: Console, text: str) -> None:

@@ -3,7 +3,7 @@
 Layout::
 
     device.json             format and the seed of this device's own random streams
-    images/                 captions.jsonl and NNNNNN.png: the private images
+    images/                 captions.jsonl and NNNNNN.png or .jpg: the private images
     prompts/                NNNNNN-<task id>.json: the queue, one file per task
     adapters/rounds/        <run>/<round>.safetensors: the personal adapter after each round
     adapters/current.json   which of them is in use

@@ -55,11 +55,13 @@ class Measure:
         names: The columns that it fills.
         code: Fingerprint of what computes it; values of another code are computed again.
         apply: Takes drawn pictures, their captions, and as many real pictures; returns values by name.
+        cut: Returns the places of the captions of which it reads the beginning only; None if it reads all of each.
     """
 
     names: tuple[str, ...]
     code: str
     apply: Callable[[list[Image.Image], list[str], list[Image.Image]], dict[str, Values]]
+    cut: Callable[[Sequence[str]], list[int]] | None = None
 
 
 def study_measures(
@@ -90,7 +92,8 @@ def study_measures(
         from fedaigc.metrics.perceptual import ClipScore
 
         clip, name = ClipScore.load(section.clip_model), CLIP_SCORE
-        found.append(Measure((name,), model_fingerprint(section.clip_model)[:64], _metric(name, clip.score)))
+        code = model_fingerprint(section.clip_model)[:64]
+        found.append(Measure((name,), code, _metric(name, clip.score), clip.cut))
     found += [Measure((name,), _code_of(each), _metric(name, each)) for name, each in (metrics or {}).items()]
     names = [name for measure in found for name in measure.names]
     for name in names:

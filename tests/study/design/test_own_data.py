@@ -1,19 +1,24 @@
 """The clients of a study on own pictures: what each one trains on, and what makes a run another one."""
 
+import io
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from fedaigc.data.partition import PartitionSettings
 from fedaigc.errors import UserError
+from fedaigc.study.command import _warn_of_pictures
 from fedaigc.study.design.clients import DataSpec, StudyClient, gallery_counts, participants, split_clients
 from fedaigc.study.design.config import StudyClients, StudyConfig, read_study
 from fedaigc.study.design.own_data import StudyOwnData
 from fedaigc.study.design.planned_runs import make_plan, prepare
 from fedaigc.study.design.runs import RunSpec
+from fedaigc.study.execute.measures import Measure
 from tests.own_pictures import LABELS, write_pictures
 from tests.study.conftest import MakeStudy, WriteStudy
 
@@ -135,3 +140,19 @@ def test_clients_with_too_few_pictures_and_unreadable_ones_are_refused(
     (pictures / "007.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"007\.png is not a picture"):
         own_run(make_study, pictures)
+
+
+def test_what_is_left_out_and_what_is_cut_is_told(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "pictures [1]", 6)
+    (folder / "001.png").write_bytes(b"nothing")
+    data = StudyOwnData(source=str(folder), skip_broken=True)
+    cut = Measure(
+        ("CLIP score",), "code", lambda images, captions, real: {}, lambda captions: [len(captions) - 1]
+    )
+    study: Any = SimpleNamespace(clients=SimpleNamespace(data=data))
+    console = Console(file=io.StringIO(), width=1000)
+    _warn_of_pictures(console, study, [cut])
+    told: Any = console.file
+    first, second = told.getvalue().splitlines()
+    assert first.startswith(f"warning: 1 pictures are left out, e.g.: {folder / '001.png'} is not a picture")
+    assert "1 of 5 captions have more tokens than the CLIP score reads, e.g. 'a bar in colour 0'" in second
