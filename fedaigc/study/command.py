@@ -16,6 +16,7 @@ from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.storage.file_lock import locked
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.study.design.config import StudyConfig
+from fedaigc.study.design.own_data import StudyOwnData
 from fedaigc.study.design.planned_runs import Plan, Prepared, make_plan, prepare
 from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.display import Bars
@@ -74,7 +75,7 @@ def compare(
         return 0
     # before hours of training: the weights of a network may be missing
     measures = [] if estimate_only or recompute_count else study_measures(study, metrics, features)
-    _warn_of_pictures(console, study, measures)
+    _warn_of_pictures(console, study.clients.data, measures)
     with ExitStack() as held:
         if not estimate_only:
             busy = f"another process is running this study in {study.work}: wait for it, or stop it"
@@ -128,11 +129,11 @@ def _summarize(prepared: Prepared, measures: list[Measure]) -> Path:
     return write_report(prepared.study, read_results(prepared))
 
 
-def _warn_of_pictures(console: Console, study: StudyConfig, measures: list[Measure]) -> None:
+def _warn_of_pictures(console: Console, data: StudyOwnData | None, measures: list[Measure]) -> None:
     """Say what of own pictures was left out, stands there twice, or is read in part."""
-    if study.clients.data is None:
+    if data is None:
         return
-    pool = read_pool(study.clients.data)
+    pool = read_pool(data)
     repeated, captions = pool.repeated(), [each[0] for each in pool.captions]
     lines = []
     if pool.skipped:

@@ -140,15 +140,15 @@ def _matched(
     found: dict[Path, _Listed] = {}
     for entry in entries:
         with tally.skipping(reading):
-            name = posixpath.normpath(str(entry.list.parent / entry.file.replace("\\", "/")))
+            name = str(entry.list.parent / posixpath.normpath(entry.file.replace("\\", "/")))
             path = exact.get(name) or plain.get(_plain(name)) or folded.get(_folded(name))
             shown = entry.list.parent / entry.file
             if path is None:
                 free = {_plain(path.name): path.name for path in pictures}
                 near = nearest(_plain(entry.file), list(free))
                 raise BrokenPicture(
-                    f"{shown} in {entry.list.name} has a caption but no picture{near}: add the picture or remove the "
-                    "caption"
+                    f"{shown} in {entry.list.name} has a caption but no picture: add the picture or remove the "
+                    f"caption{near}"
                 )
             if path in found:
                 raise BrokenPicture(
@@ -179,7 +179,7 @@ def _beside(
             if picture is None:
                 near = nearest(_plain(text.stem), [_plain(each.stem) for each in pictures])
                 raise BrokenPicture(
-                    f"{text} has a caption but no picture{near}: add the picture or remove the caption"
+                    f"{text} has a caption but no picture: add the picture or remove the caption{near}"
                 )
             found[picture] = text
     return found
@@ -221,7 +221,7 @@ def _without_caption(path: Path, reading: Reading, entries: Sequence[Entry]) -> 
     decoded(path, reading, Tally())  # a file that is no picture needs no caption
     near = nearest(_plain(path.name), [_plain(entry.file) for entry in entries])
     return BrokenPicture(
-        f"{path} has no caption{near}: add a line to {CAPTIONS} or write {path.stem}.txt beside it"
+        f"{path} has no caption: add a line to {CAPTIONS} or write {path.stem}.txt beside it{near}"
     )
 
 

@@ -4,7 +4,6 @@ import io
 import shutil
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -149,9 +148,8 @@ def test_what_is_left_out_and_what_is_cut_is_told(tmp_path: Path) -> None:
     cut = Measure(
         ("CLIP score",), "code", lambda images, captions, real: {}, lambda captions: [len(captions) - 1]
     )
-    study: Any = SimpleNamespace(clients=SimpleNamespace(data=data))
     console = Console(file=io.StringIO(), width=1000)
-    _warn_of_pictures(console, study, [cut])
+    _warn_of_pictures(console, data, [cut])
     told: Any = console.file
     first, second = told.getvalue().splitlines()
     assert first.startswith(f"warning: 1 pictures are left out, e.g.: {folder / '001.png'} is not a picture")
