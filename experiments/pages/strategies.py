@@ -10,9 +10,9 @@ from fedaigc.errors import UserError
 from fedaigc.strategy.accountant import epsilon as epsilon_of
 from fedaigc.strategy.accountant import shown as shown_epsilon
 from fedaigc.study.results.breakdown import seed_differences
-from fedaigc.study.results.comparison_tables import NONE, over_seeds, seed_losses
+from fedaigc.study.results.comparison_tables import over_seeds, seed_losses
 from fedaigc.study.results.statistics import paired_t_test
-from fedaigc.study.results.table_files import decimals, shown
+from fedaigc.study.results.table_files import NONE, decimals, shown
 
 UNIFORM = "fedit, uniform"
 # rules that do not weight clients by their pictures, which alone may explain their gains

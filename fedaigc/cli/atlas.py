@@ -32,7 +32,7 @@ def build(
     captions: Captions,
     output: Annotated[Path, typer.Argument(help="File to write.")],
     model: Model = "embedded",
-    size: Size = 64,
+    size: Size = None,
     steps: Steps = 11,
     dtype: DtypeOption = "float32",
     noises: Noises = 1,
@@ -93,7 +93,7 @@ def where(
     atlas: AtlasFile,
     prompts: Annotated[list[str], typer.Argument(help="Prompts, each in quotes.")],
     model: Model = "embedded",
-    size: Size = 64,
+    size: Size = None,
     steps: Steps = 11,
     dtype: DtypeOption = "float32",
     noises: Noises = 1,
@@ -147,7 +147,7 @@ def calibrate(
     captions: Captions,
     output: Annotated[Path, typer.Argument(help="File to write; the plot gets the same name with .png.")],
     model: Model = "embedded",
-    size: Size = 64,
+    size: Size = None,
     steps: Steps = 11,
     guidance: Guidance = 5.0,
     dtype: DtypeOption = "float32",
@@ -206,19 +206,22 @@ def calibrate(
 
 
 def _opened(
-    model: str, dtype: str, size: int, steps: int, guidance: float, noises: int, dimensions: int
+    model: str, dtype: str, size: int | None, steps: int, guidance: float, noises: int, dimensions: int
 ) -> "tuple[object, DenoisingPlan, DenoiserSpace]":
     from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
     from fedaigc.diffusion.schedule.plan import build_plan
+    from fedaigc.federation.config.model_config import ModelSection
     from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 
     pipe = load_pipeline(model, dtype=dtype)
+    own = ModelSection(name=model)
+    height, width = (size, size) if size is not None else (own.height, own.width)
     plan = build_plan(
         pipe,
         num_inference_steps=steps,
         guidance_scale=guidance,
-        height=size,
-        width=size,
+        height=height,
+        width=width,
         base_hash=base_fingerprint(pipe),
     )
     return pipe, plan, DenoiserSpace.of(plan, noises, dimensions)

@@ -19,7 +19,12 @@ from fedaigc.federation.output.records import GenerationRecord, RoundRecord, Rou
 from tests.cli.conftest import RunCommand
 
 STUDY = Path(__file__).parents[2] / "experiments" / "records" / "bytes"
-SIGNATURE = {"object": "n07721676", "place": "n04386330", "policy": "kind", "relation": "on"}
+SIGNATURE: dict[str, str | int] = {
+    "object": "n07721676",
+    "place": "n04386330",
+    "policy": "kind",
+    "relation": "on",
+}
 LINK = LinkReport("mcs-8", 12.0, 1000, 1200, 2400, 3, 0, 1, 0.25, 0.5, 0.125)
 
 

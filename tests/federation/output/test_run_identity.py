@@ -5,6 +5,7 @@ Homes keep three rounds of a run. At f4520cc they kept them under the name of th
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,8 +151,9 @@ def test_a_run_is_refused_before_it_touches_what_another_one_uses(make_run: Make
     config = training_only(make_run(num_clients=1, training=TRAINING, rounds={"count": 1}))
     simulate(config)
     before = (config.output / "record.json").read_bytes()
-    for values in ({}, {"backend": "ray"}):
-        other = changed(config, homes=tmp_path / "others", **values)
+    both: tuple[dict[str, Any], ...] = ({}, {"backend": "ray"})
+    for values in both:
+        other = changed(config, None, homes=tmp_path / "others", **values)
         shutil.copytree(config.homes, other.homes, dirs_exist_ok=True)
         with starting_in(config.output), pytest.raises(UserError, match="another run writes to"):
             simulate(other)
