@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fedaigc.deployment.agent.agent import Agent, AgentSettings, listening
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.images import ImageStore
 from fedaigc.device.home.prompts import PromptQueue
@@ -17,7 +18,7 @@ from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.checkpoint import CHECKPOINT
 from fedaigc.federation.output.records import RunRecord
-from fedaigc.federation.output.run_lock import RUN_ID, same_identity, starting_in
+from fedaigc.federation.output.run_lock import RUN_ID, same_identity, starting_in, working_in
 from fedaigc.federation.runtime.launcher import simulate
 from fedaigc.storage.file_lock import locked
 from tests.small_run import MakeRun, generation_of, images
@@ -161,3 +162,16 @@ def test_a_run_is_refused_before_it_touches_what_another_one_uses(make_run: Make
         simulate(changed(config, output=tmp_path / "new"))
     assert (config.output / "record.json").read_bytes() == before
     assert len(ImageStore(Home.open(config.home(0))))
+
+
+def test_no_agent_starts_in_homes_in_which_a_simulation_works(make_run: MakeRun) -> None:
+    config = make_run(num_clients=1)
+    agent = Agent(config.home(0), AgentSettings(0, config.model))
+    with (
+        working_in(config),
+        pytest.raises(UserError, match=r"a simulation runs in .*/homes: wait"),
+        listening(agent),
+    ):
+        pass
+    with listening(agent), pytest.raises(UserError, match=r"the agent of .*/00 runs"), working_in(config):
+        pass
