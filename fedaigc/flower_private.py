@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flwr.app import Message
+    from flwr.common.constant import SYSTEM_TIME_TOLERANCE as SYSTEM_TIME_TOLERANCE
     from flwr.common.constant import TIMESTAMP_HEADER as TIMESTAMP_HEADER
+    from flwr.common.constant import TIMESTAMP_TOLERANCE as TIMESTAMP_TOLERANCE
     from flwr.common.constant import ErrorCode as ErrorCode
     from flwr.common.constant import SubStatus as SubStatus
     from flwr.common.serde import recorddict_from_proto as recorddict_from_proto
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from flwr.supercore.interceptors import SuperExecAuthHttpInterceptor as SuperExecAuthHttpInterceptor
     from flwr.supercore.logger import console_handler as console_handler
     from flwr.supercore.primitives.asymmetric import bytes_to_public_key as bytes_to_public_key
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes as public_key_to_bytes
     from flwr.supercore.primitives.asymmetric import verify_signature as verify_signature
     from flwr.supercore.protobuf.client import ProtobufClientInterceptor as ProtobufClientInterceptor
     from flwr.supercore.retry import make_simple_http_retry_invoker as make_simple_http_retry_invoker
@@ -68,7 +71,13 @@ if TYPE_CHECKING:
 
 # the same names at run time, by module
 MODULES: dict[str, tuple[str, ...]] = {
-    "flwr.common.constant": ("TIMESTAMP_HEADER", "ErrorCode", "SubStatus"),
+    "flwr.common.constant": (
+        "SYSTEM_TIME_TOLERANCE",
+        "TIMESTAMP_HEADER",
+        "TIMESTAMP_TOLERANCE",
+        "ErrorCode",
+        "SubStatus",
+    ),
     "flwr.common.serde": ("recorddict_from_proto", "recorddict_to_proto"),
     "flwr.proto.message_pb2": (
         "ConfirmMessageReceivedRequest",
@@ -98,7 +107,11 @@ MODULES: dict[str, tuple[str, ...]] = {
         "SuperExecAuthHttpInterceptor",
     ),
     "flwr.supercore.logger": ("console_handler",),
-    "flwr.supercore.primitives.asymmetric": ("bytes_to_public_key", "verify_signature"),
+    "flwr.supercore.primitives.asymmetric": (
+        "bytes_to_public_key",
+        "public_key_to_bytes",
+        "verify_signature",
+    ),
     "flwr.supercore.protobuf.client": ("ProtobufClientInterceptor",),
     "flwr.supercore.retry": ("make_simple_http_retry_invoker",),
     "flwr.supercore.retry.retry_invoker": ("RetryInvoker",),
@@ -127,6 +140,8 @@ ACTIVATION_FAILED = "Failed to activate SuperNode"
 EXIT_CODE = "Exit Code:"
 # from Python's ssl module
 CERTIFICATE_REFUSED = "certificate verify failed"
+CERTIFICATE_NOT_YET_VALID = "certificate is not yet valid"
+CERTIFICATE_EXPIRED = "certificate has expired"
 LOG_LINES = (STARTING, NODE_ID, CONNECTED, RECEIVED, SENT, ATTEMPT_FAILED, ACTIVATION_FAILED, EXIT_CODE)
 
 

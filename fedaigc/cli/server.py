@@ -59,6 +59,7 @@ def start(
 @server_app.command()
 def status(folder: Folder) -> None:
     """Report whether the server runs, its runs in progress, and which of its devices are online."""
+    from fedaigc.deployment.server.clocks import differences, reported
     from fedaigc.deployment.server.roster_file import known_devices, nodes_online
     from fedaigc.deployment.server.runs import going_on
     from fedaigc.deployment.server.server import server_state
@@ -72,9 +73,12 @@ def status(folder: Folder) -> None:
             typer.echo(f"run {run_id} is in progress")
     devices = known_devices(folder)
     online = nodes_online(folder, state) if devices and state is not None else set()
+    clocks = differences(folder) if state is not None else {}
     for device in devices:
         there = "online" if device.node_id in online else "offline"
-        typer.echo(f"client {device.client}: {device.name}, node {device.node_id}, {there}")
+        clock = clocks.get(device.key) if device.node_id not in online else None
+        wrong = "" if clock is None else f", refused: {reported(clock)}"
+        typer.echo(f"client {device.client}: {device.name}, node {device.node_id}, {there}{wrong}")
 
 
 @server_app.command()

@@ -2,6 +2,7 @@
 
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fedaigc import flower_private
@@ -18,7 +19,14 @@ OTHER_AUTHORITY = (
     "not trusted, retrying: the server's certificate does not match this authority.pem, or was created for "
     "another --host"
 )
+WRONG_CLOCK = (
+    "not trusted, retrying: the server's certificate {state} by the clock of this device, which shows {now} UTC: "
+    "set the clock, for instance by NTP; if it is right, the server needs new keys (`fedaigc keys server`)"
+)
+PROXY = "through the proxy"
 _TAIL_BYTES = 65536
+# what the door replies (`deployment.server.clocks`)
+_CLOCK = re.compile(r"the clock of this device is .*")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # Flower's log lines and the state of the connection that they mean; the last line found counts
 _NEWS = (
@@ -30,6 +38,8 @@ _NEWS = (
     (flower_private.ATTEMPT_FAILED, LOST),
     (flower_private.ACTIVATION_FAILED, TURNED_AWAY),
     (flower_private.CERTIFICATE_REFUSED, OTHER_AUTHORITY),
+    (flower_private.CERTIFICATE_NOT_YET_VALID, WRONG_CLOCK.format(state="is not valid yet", now="{now}")),
+    (flower_private.CERTIFICATE_EXPIRED, WRONG_CLOCK.format(state="has expired", now="{now}")),
     (flower_private.EXIT_CODE, "failed, retrying"),
 )
 
@@ -43,10 +53,17 @@ def connection(home: Path) -> str | None:
             lines = _COLOURS.sub("", file.read().decode(errors="replace")).splitlines()
     except FileNotFoundError:
         return None
-    found = None
+    found, way = None, ""
     for line in lines:
+        if line.startswith(PROXY):
+            way = f" ({line})"
         for text, meaning in _NEWS:
             if text in line:
                 # the log shows an exit code before its reason, which is more specific
                 found = meaning if text != flower_private.EXIT_CODE else f"{meaning}: see {path}"
-    return found
+        clock = _CLOCK.search(line)
+        if clock is not None:
+            found = f"refused, retrying: {clock.group()}"
+    if found is None:
+        return None
+    return found.replace("{now}", f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}") + way

@@ -21,11 +21,14 @@ import httpx
 from flwr.app import Message, RecordDict
 
 from fedaigc.deployment.agent.agent_socket import AgentUnreachable, Request, ask_agent
+from fedaigc.deployment.agent.connection import PROXY
 from fedaigc.deployment.agent.supernode_tasks import Tasks, UntilAnother
+from fedaigc.deployment.hosts import host_of
 from fedaigc.deployment.processes import SUPERNODE_LOG, ended_with_parent, free_port, stopped, wait_for_port
 from fedaigc.device.replies import Failure
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY
-from fedaigc.federation.runtime.superlink import flower_environment
+from fedaigc.federation.runtime.environment import flower_environment
+from fedaigc.federation.runtime.proxies import proxy_to, shown
 from fedaigc.federation.wire.messages import Ask, failure
 from fedaigc.flower_private import (
     HeartbeatSender,
@@ -130,7 +133,11 @@ def _supernode(settings: NodeSettings, scratch: Path) -> Iterator[tuple[_SuperNo
         command += ["--root-certificates", str(settings.root_certificate)]
     if settings.key is not None:
         command += ["--auth-supernode-private-key", str(settings.key)]
+    proxy = proxy_to(host_of(settings.server), tls=settings.root_certificate is not None)
     with (scratch / SUPERNODE_LOG).open("ab") as log:
+        if proxy is not None:
+            log.write(f"{PROXY} {shown(proxy)}\n".encode())
+            log.flush()
         process = _SuperNode(
             command,
             cwd=scratch,

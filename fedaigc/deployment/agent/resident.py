@@ -2,16 +2,15 @@
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fedaigc.deployment.agent.agent import Agent, AgentSettings, listening
-from fedaigc.deployment.agent.connection import CONNECTING, connection
+from fedaigc.deployment.agent.connection import CONNECTING, PROXY, connection
+from fedaigc.deployment.hosts import host_and_port, host_of
 from fedaigc.deployment.page.serving import forget_page, serving_page
 from fedaigc.deployment.processes import (
     RELAY_LOG,
@@ -25,12 +24,12 @@ from fedaigc.deployment.server.keys import DEVICE_KEY
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import ModelSection
+from fedaigc.federation.runtime.environment import child_environment, python_command
+from fedaigc.federation.runtime.proxies import proxy_to, shown, through
 from fedaigc.semantics.policy import Policy
 from fedaigc.storage.private_files import private_files, private_folder
 
 _RELAY_PAUSE_S = 2.0
-# a name, an IPv4 address, or an IPv6 one in brackets
-_HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
 
 def run_device(
@@ -65,10 +64,11 @@ def run_device(
 
     Raises:
         UserError: If another agent already serves this home, the server's authority or the device's key is
-            missing, or `server` is not host:port.
+            missing, `server` is not host:port, or the environment names a proxy for it that cannot be used.
     """
-    if server and not _HOST_AND_PORT.fullmatch(server):
-        raise UserError(f"--server {server!r}: expected host:port, for example server.example:9443")
+    server = host_and_port(server, "--server") if server else ""
+    tls = authority is not None
+    proxy = proxy_to(host_of(server), tls=tls) if server else None
     key = home / "keys" / DEVICE_KEY
     if server and authority is None and not insecure:
         raise UserError("give --authority authority.pem of the server, or --insecure in a closed network")
@@ -97,8 +97,10 @@ def run_device(
         thread = threading.Thread(target=socket.serve_forever, daemon=True)
         thread.start()
         say(f"agent of {home}: client {client}, base model {agent.base_hash()[:16]}, pid {os.getpid()}")
+        if proxy is not None:
+            say(f"server {server}: reached {PROXY} {shown(proxy)}, which the environment names")
         try:
-            _supervise(home, server, authority, key, ending, say)
+            _supervise(home, server, authority, key, through(proxy, tls=tls), ending, say)
         finally:
             socket.shutdown()
 
@@ -121,6 +123,7 @@ def _supervise(
     server: str,
     authority: Path | None,
     key: Path,
+    environment: Mapping[str, str],
     ending: threading.Event,
     say: Callable[[str], object],
 ) -> None:
@@ -142,19 +145,22 @@ def _supervise(
             if relay is not None and relay.poll() is not None and ending.wait(_RELAY_PAUSE_S):
                 break
             if relay is None or relay.poll() is not None:
-                relay = _start_relay(home, server, authority, key)
+                relay = _start_relay(home, server, authority, key, environment)
     finally:
         if relay is not None:
             stopped(relay)
 
 
-def _start_relay(home: Path, server: str, authority: Path | None, key: Path) -> "subprocess.Popen[bytes]":
+def _start_relay(
+    home: Path, server: str, authority: Path | None, key: Path, environment: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
     scratch = private_folder(home.absolute() / "relay")
     arguments = [str(home.absolute()), str(scratch), server]
     arguments += ["", ""] if authority is None else [str(authority.absolute()), str(key.absolute())]
     with private_files(), (scratch / RELAY_LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "fedaigc.deployment.agent.relay", *arguments],
+            [*python_command("fedaigc.deployment.agent.relay"), *arguments],
+            env=child_environment(environment),
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

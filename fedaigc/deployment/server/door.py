@@ -21,11 +21,12 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from fedaigc.bounds import MAX_BODY_BYTES
 from fedaigc.deployment.server.admission import Admission, Arrival
+from fedaigc.deployment.server.clocks import Clocks, told
 from fedaigc.deployment.server.door_protocol import door_protocol
 from fedaigc.deployment.server.node_key import KnownKeys
 from fedaigc.federation.runtime.own_user import listeners
@@ -50,7 +51,12 @@ class _Refused(Exception):
         self.status = status
 
 
-def door(upstream: str, trusted: ssl.SSLContext | None, admission: Admission | None = None) -> Starlette:
+def door(
+    upstream: str,
+    trusted: ssl.SSLContext | None,
+    admission: Admission | None = None,
+    clocks: Clocks | None = None,
+) -> Starlette:
     """Return the application of a door.
 
     Bodies and replies are streamed through. A body beyond `MAX_BODY_BYTES` is refused before it is read
@@ -60,8 +66,10 @@ def door(upstream: str, trusted: ssl.SSLContext | None, admission: Admission | N
         upstream: https://host:port of the SuperLink.
         trusted: Context that verifies the SuperLink's certificate; None for http.
         admission: Connections of the server that serves the application; None: a new one.
+        clocks: Where the clocks of devices are compared; None: a new one, which keeps nothing.
     """
     known, keys = admission if admission is not None else Admission(), KnownKeys()
+    times = clocks if clocks is not None else Clocks()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -69,7 +77,12 @@ def door(upstream: str, trusted: ssl.SSLContext | None, admission: Admission | N
         # one for each connection to the door, whose number is already bounded
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         async with httpx.AsyncClient(
-            base_url=upstream, verify=verify, timeout=_TIMEOUT_S, limits=limits
+            base_url=upstream,
+            verify=verify,
+            timeout=_TIMEOUT_S,
+            limits=limits,
+            # the SuperLink is on this machine: no proxy of the environment leads to it
+            trust_env=False,
         ) as client:
             app.state.client = client
             yield
@@ -78,6 +91,10 @@ def door(upstream: str, trusted: ssl.SSLContext | None, admission: Admission | N
         path: str = request.scope["path"]
         if not _PATHS.fullmatch(path):
             return PlainTextResponse("not found\n", status_code=404)
+        ahead_s = times.refused(request.headers)
+        if ahead_s is not None:
+            # with 401, as Flower replies, a SuperNode ends without a reason in its log
+            return JSONResponse({"code": 0, "detail": told(ahead_s)}, status_code=400)
         arrival = known.of(request.client)
         arrival.proven |= keys.signed(request.headers)
         client: httpx.AsyncClient = request.app.state.client
@@ -151,6 +168,7 @@ def door_server(
     host: str,
     port: int,
     certificate: tuple[Path, Path] | None = None,
+    clocks: Clocks | None = None,
 ) -> tuple[uvicorn.Server, list[socket.socket]]:
     """Create the server of a door.
 
@@ -160,6 +178,7 @@ def door_server(
         host: Address to listen on.
         port: Port to listen on.
         certificate: The door's certificate and its key; None for http.
+        clocks: See `door`.
 
     Returns:
         The server, and the sockets to run it with.
@@ -178,7 +197,7 @@ def door_server(
         admission.sweep()
 
     config = uvicorn.Config(
-        door(upstream, trusted, admission),
+        door(upstream, trusted, admission, clocks),
         log_level="warning",
         access_log=False,
         # the listener decides on connections in `accept`, which uvloop does not call

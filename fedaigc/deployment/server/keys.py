@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fedaigc.deployment.hosts import host_name
 from fedaigc.errors import UserError
 from fedaigc.storage.private_files import PRIVATE_FILE, private_folder
 
@@ -36,14 +37,16 @@ def make_server_keys(folder: Path, hosts: Sequence[str]) -> Path:
 
     Args:
         folder: Folder of the server.
-        hosts: Names or addresses under which devices reach the server; localhost is always included.
+        hosts: Names or addresses under which devices reach the server, see `host_name`; localhost is always
+            included.
 
     Returns:
         Path of the authority's certificate, for the devices.
 
     Raises:
-        UserError: If keys already exist.
+        UserError: If keys already exist, or a host is neither a name nor an address.
     """
+    named = [host_name(host, "--host", wildcard=True) for host in hosts]
     path = folder / AUTHORITY
     if path.exists():
         raise UserError(
@@ -57,7 +60,7 @@ def make_server_keys(folder: Path, hosts: Sequence[str]) -> Path:
     authority = authority.add_extension(_usage(sign_certificates=True), critical=True)
     identifier = x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key())
     authority = authority.add_extension(identifier, critical=False)
-    names = list(dict.fromkeys([*hosts, "localhost", "127.0.0.1"]))
+    names = list(dict.fromkeys([*named, "localhost", "127.0.0.1"]))
     own = _certificate(_name("fedaigc server"), authority_name, key.public_key())
     own = own.add_extension(x509.SubjectAlternativeName([_alternative(n) for n in names]), critical=False)
     own = own.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

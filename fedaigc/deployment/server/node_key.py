@@ -1,8 +1,9 @@
 """The key that a request to the door was signed with, as Flower's SuperNodes sign their requests."""
 
-import binascii
 from base64 import b64decode
 from collections.abc import Mapping
+
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from fedaigc.flower_private import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
@@ -38,10 +39,14 @@ class KnownKeys:
         key = headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER)
         if key not in self._keys or key is None:
             return False
-        try:
-            signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER], validate=True)
-            return verify_signature(
-                bytes_to_public_key(b64decode(key)), headers[TIMESTAMP_HEADER].encode(), signature
-            )
-        except (KeyError, ValueError, binascii.Error):
-            return False
+        return signed_by(headers)
+
+
+def signed_by(headers: Mapping[str, str]) -> bool:
+    """Return whether the signature of a request is that of the key which it names."""
+    try:
+        key = b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True)
+        signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER], validate=True)
+        return verify_signature(bytes_to_public_key(key), headers[TIMESTAMP_HEADER].encode(), signature)
+    except (AttributeError, KeyError, TypeError, ValueError, UnsupportedAlgorithm):
+        return False

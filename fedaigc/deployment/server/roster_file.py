@@ -1,6 +1,7 @@
 """The devices that a server knows: name, client, and the node that each key is bound to."""
 
 import json
+from base64 import b64encode
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -10,9 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from fedaigc.deployment.server.clocks import key_digest
 from fedaigc.deployment.server.server import ServerState, control_environment
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.runtime.flower_runtime import ask_flwr
+from fedaigc.flower_private import public_key_to_bytes
 from fedaigc.storage.atomic_file import write_json
 from fedaigc.storage.file_lock import locked
 from fedaigc.storage.private_files import private_files
@@ -30,11 +33,13 @@ class KnownDevice:
         name: Name of the device.
         client: Number of the client that the device represents.
         node_id: Flower's node id, which only the holder of the key can use.
+        key: Short name of the key, see `key_digest`; "" if an earlier version registered the device.
     """
 
     name: str
     client: int
     node_id: int
+    key: str = ""
 
 
 _DEVICES = TypeAdapter(list[KnownDevice])
@@ -91,14 +96,14 @@ def _register(
         raise UserError(
             f"{taken[0].name!r} is already client {taken[0].client}: choose another name and --client"
         )
-    _check_public(public_key)
+    digest = _digest_of(public_key)
     scratch, environment = control_environment(folder, state)
     done = ask_flwr(["supernode", "register", str(public_key.absolute())], scratch, environment)
     try:
         node_id = int(json.loads(done.stdout[done.stdout.index("{") :])["node-id"])
     except (ValueError, KeyError) as error:
         raise UserError(f"the server rejected the key:\n{(done.stdout + done.stderr).strip()}") from error
-    device = KnownDevice(name, chosen, node_id)
+    device = KnownDevice(name, chosen, node_id, digest)
     write_json(folder / DEVICES, [asdict(entry) for entry in [*held, device]])
     return device
 
@@ -114,8 +119,8 @@ def nodes_online(folder: Path, state: ServerState) -> set[int]:
         raise UserError(f"the server does not answer:\n{(done.stdout + done.stderr).strip()}") from error
 
 
-def _check_public(path: Path) -> None:
-    """Raise UserError unless a file holds a public key as `fedaigc keys device` makes it."""
+def _digest_of(path: Path) -> str:
+    """Return the short name of the public key in a file. UserError unless `fedaigc keys device` makes such keys."""
     made = "`fedaigc keys device HOME` creates it on the device, as HOME/keys/device.key.pub"
     if not path.is_file():
         raise UserError(f"{path} does not exist: {made}")
@@ -125,8 +130,9 @@ def _check_public(path: Path) -> None:
             f"{path} is a private key, which must stay on its device: give the public key; {made}"
         )
     try:
-        good = isinstance(load_ssh_public_key(content), EllipticCurvePublicKey)
+        key = load_ssh_public_key(content)
     except (ValueError, UnsupportedAlgorithm):
-        good = False
-    if not good:
+        key = None
+    if not isinstance(key, EllipticCurvePublicKey):
         raise UserError(f"{path} is not a public key of an elliptic curve: {made}")
+    return key_digest(b64encode(public_key_to_bytes(key)).decode())

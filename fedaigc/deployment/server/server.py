@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 from pydantic import ConfigDict, ValidationError, with_config
 
+from fedaigc.deployment.hosts import host_name
 from fedaigc.deployment.processes import (
     alive,
     birth,
@@ -29,11 +30,13 @@ from fedaigc.deployment.processes import (
     stopped,
     wait_for_port,
 )
+from fedaigc.deployment.server.clocks import CLOCKS, Clocks
 from fedaigc.deployment.server.door import door_server
 from fedaigc.deployment.server.keys import AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.server_config import FOLDER_VARIABLE
-from fedaigc.federation.runtime.superlink import CONNECTION, SUPERLINK, flower_environment
+from fedaigc.federation.runtime.environment import child_environment, flower_environment, python_command
+from fedaigc.federation.runtime.superlink import CONNECTION, SUPERLINK
 from fedaigc.storage.atomic_file import write_file, write_json
 from fedaigc.storage.file_lock import locked
 from fedaigc.storage.private_files import (
@@ -106,6 +109,7 @@ def start_server(folder: Path, host: str, port: int, *, insecure: bool = False) 
         UserError: If the keys are missing, a server already runs in this folder, the port is in use, or the
             server does not start (with the end of its log).
     """
+    host = host_name(host, "--host")
     if not insecure and not (folder / SERVER_CERTIFICATE).exists():
         raise UserError(f"{folder} has no keys: make them with `fedaigc keys server {folder} --host NAME`")
     busy = f"another command starts or stops the server in {folder}: try again when it has ended"
@@ -118,19 +122,18 @@ def _start(folder: Path, host: str, port: int, *, insecure: bool) -> ServerState
     if server_state(folder) is not None:
         raise UserError(f"a server is already running in {folder}: `fedaigc server stop {folder}` ends it")
     _check_free(host, port)
-    (folder / STATE).unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "fedaigc.deployment.server.server",
-        str(folder.absolute()),
-        host,
-        str(port),
-    ]
+    for name in (STATE, CLOCKS):
+        (folder / name).unlink(missing_ok=True)
+    command = [*python_command("fedaigc.deployment.server.server"), str(folder.absolute()), host, str(port)]
     command += ["insecure"] if insecure else []
     with private_files(), (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=child_environment(),
+            start_new_session=True,
         )
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
@@ -238,7 +241,7 @@ def serve_forever(folder: Path, host: str, port: int, *, insecure: bool) -> None
     certificate = None if insecure else (folder / SERVER_CERTIFICATE, folder / SERVER_KEY)
     _raise_limit_of_files()
     try:
-        proxy, sockets = door_server(upstream, trusted, host, port, certificate)
+        proxy, sockets = door_server(upstream, trusted, host, port, certificate, Clocks(folder))
     except OSError as error:
         raise UserError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     link = _start_superlink(folder, scratch, link_port, insecure=insecure)

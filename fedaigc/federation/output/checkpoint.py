@@ -36,6 +36,7 @@ _FREE = {
         "backend",
         "workers",
         "client_gpus",
+        "ray_address",
         "generation",
         "resume",
         "run_id",

@@ -6,6 +6,7 @@ app package therefore declares no dependencies, and the status comes from `flwr 
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -19,15 +20,13 @@ from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, SERVER_CONFIG_KEY, FederationConfig
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.progress import OnProgress, Progress
-from fedaigc.federation.runtime.superlink import (
-    CONNECTION,
-    cleaning_up_when_stopped,
-    flower_environment,
-    superlink,
-)
+from fedaigc.federation.runtime.environment import MAX_RAY_FOLDER, flower_environment
+from fedaigc.federation.runtime.superlink import CONNECTION, cleaning_up_when_stopped, superlink
 from fedaigc.storage.private_files import close_files, private_files
 
 LOG = "flower.log"
+# for temporary files, besides the one that TMPDIR names
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 _SETTLE_TIMEOUT_S = 10.0
 _RELEVANT_LINES = 15
 
@@ -66,13 +65,16 @@ def _run_with_flower(
         (config.output / LOG).open("w", encoding="utf-8") as log,
     ):
         stage_app(scratch / "app")
-        environment = flower_environment(scratch, config.threads)
+        environment = flower_environment(scratch, config.threads, ray_address=config.ray_address)
         with superlink(scratch, environment):
             run_config = scratch / "run.toml"
             # a JSON string is a TOML string, unless it escapes an emoji as a surrogate pair
             text = json.dumps(config.to_run_config()[RUN_CONFIG_KEY], ensure_ascii=False)
             run_config.write_text(f"{RUN_CONFIG_KEY} = {text}\n", encoding="utf-8")
             command = ["run", str(scratch / "app"), CONNECTION, "--stream", "--run-config", str(run_config)]
+            if config.ray_address is not None:
+                # a running cluster decides itself what it has
+                sizes = {name: value for name, value in sizes.items() if not name.startswith("init-args")}
             for name, value in sizes.items():
                 command += ["--federation-config", f"{name}={value}"]
             lines = stream_run(command, scratch, environment, log.write, progress, on_log)
@@ -178,11 +180,27 @@ clientapp = "fedaigc.federation.client.client_app:app"
 
 @contextlib.contextmanager
 def _scratch_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="fa-"))
+    folder = _short_folder()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_folder() -> Path:
+    """Create a folder for temporary files, in another place where the path of TMPDIR is too long for sockets."""
+    for parent in (None, *_SHORT_FOLDERS):
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="fa-", dir=parent))
+        except OSError:
+            continue
+        if len(os.fsencode(folder)) <= MAX_RAY_FOLDER:
+            return folder
+        folder.rmdir()
+    raise UserError(
+        f"{tempfile.gettempdir()} is no folder for temporary files: workers need one whose path has less than "
+        f"{MAX_RAY_FOLDER - 12} characters; name it in TMPDIR"
+    )
 
 
 def stream_run(

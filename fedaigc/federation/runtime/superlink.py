@@ -6,14 +6,11 @@ was started; later runs would use that SuperLink and import from that directory.
 
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,52 +18,14 @@ import httpx
 import psutil
 
 from fedaigc.errors import UserError
+from fedaigc.federation.runtime.environment import TAG, python_command
 
 CONNECTION = "fedaigc"
-TAG = "FEDAIGC_LAUNCH"
 # Flower's SuperLink, for processes of this user only
-SUPERLINK = (sys.executable, "-m", "fedaigc.federation.runtime.superlink_process")
+SUPERLINK = tuple(python_command("fedaigc.federation.runtime.superlink_process"))
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
 _STOP_ATTEMPTS = 5
-# Ray creates sockets in its folder, and a socket's path has at most 107 characters
-_MAX_RAY_FOLDER = 40
-
-
-def flower_environment(scratch: Path, threads: int) -> dict[str, str]:
-    """Return the environment for all processes of a run.
-
-    Nothing is installed, reported or downloaded, and all files lie in `scratch`.
-
-    Args:
-        scratch: Folder for the files of Flower and Ray.
-        threads: Number of threads of each process.
-    """
-    settings = {
-        "FLWR_HOME": str(scratch / "flwr"),
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        # further ports of a SuperLink, on which no one would check who connects
-        "FLWR_INTERNAL_GRPC_CONTROL_API": "0",
-        "FLWR_INTERNAL_GRPC_FLEET_API": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray's ports accept code from anyone who knows the token
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONUNBUFFERED": "1",
-        # else every process would print advice on torchvision
-        "TRANSFORMERS_VERBOSITY": "error",
-        # marks all processes of this launch, including those that detach from their parent
-        TAG: uuid.uuid4().hex,
-        # Flower starts its components by name
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-    }
-    if len(str(scratch)) <= _MAX_RAY_FOLDER:
-        settings["RAY_TMPDIR"] = str(scratch)
-    return {**os.environ, **settings}
 
 
 @contextlib.contextmanager
@@ -141,11 +100,13 @@ def cleaning_up_when_stopped() -> Iterator[None]:
 
 def _wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=1.0).is_success:
-                return
-        time.sleep(0.2)
+    # a proxy of the environment is for other machines
+    with httpx.Client(trust_env=False, timeout=1.0) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(httpx.HTTPError):
+                if client.get(f"http://127.0.0.1:{port}/health").is_success:
+                    return
+            time.sleep(0.2)
     raise UserError(f"Flower's SuperLink did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
 

@@ -1,10 +1,8 @@
 """Schedules the workers of a study: one process per run, and an orderly end."""
 
 import hashlib
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from fedaigc.federation.runtime.environment import child_environment, python_command
 from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.study.design.config import StudyConfig
 from fedaigc.study.design.runs import RunSpec
@@ -148,13 +147,13 @@ def start_worker(job: Path, log: Path) -> "subprocess.Popen[bytes]":
     one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "fedaigc.study.execute.worker", str(job)],
+            [*python_command("fedaigc.study.execute.worker"), str(job)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             # Ctrl-C in a terminal reaches its whole process group: only this process handles it
             start_new_session=True,
-            env={**os.environ, **one, "TOKENIZERS_PARALLELISM": "false"},
+            env={**child_environment(), **one, "TOKENIZERS_PARALLELISM": "false"},
         )
 
 

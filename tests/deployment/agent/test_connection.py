@@ -40,10 +40,22 @@ START = "\x1b[92mINFO \x1b[0m:      Starting Flower SuperNode\n"
         ("Connection attempt failed, retrying\nConnection successful after 58.05 seconds\n", CONNECTED),
         ("Exit Code: 305\nFailed to initialize\n[code: 2004] Failed to activate SuperNode.\n", TURNED_AWAY),
         ("Exit Code: 305\n[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: x\n", OTHER_AUTHORITY),
+        (
+            "Exit Code: 305\ncertificate verify failed: certificate is not yet valid\n",
+            "is not valid yet by the clock",
+        ),
+        (
+            "Exit Code: 305\ncertificate verify failed: certificate has expired\n",
+            "expired by the clock of this device",
+        ),
+        (
+            "through the proxy http://p:3128\nSuperNode ID: 42\n",
+            "connected (through the proxy http://p:3128)",
+        ),
         ("Exit Code: 600\nsomething new\n", "supernode.log"),
         ("Exit Code: 305\n[code: 2004] Failed to activate SuperNode.\n" + START, CONNECTING),
     ],
-    ids=range(8),
+    ids=range(11),
 )
 def test_the_last_news_of_a_supernode_holds(tmp_path: Path, then: str, told: str) -> None:
     log = tmp_path / "relay" / SUPERNODE_LOG

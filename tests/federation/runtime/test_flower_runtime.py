@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import tempfile
 import time
 import uuid
 import zipfile
@@ -19,11 +20,12 @@ from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import parse_config
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.progress import Progress, Stage
+from fedaigc.federation.runtime.environment import flower_environment
 from fedaigc.federation.runtime.flower_runtime import LOG, backend_sizes, run_with_flower, stage_app
 from fedaigc.federation.runtime.launcher import run_in_process, simulate
 from fedaigc.federation.runtime.local_grid import LocalGrid
-from fedaigc.federation.runtime.superlink import flower_environment
 from fedaigc.federation.server import roster
+from tests.federation.runtime.surroundings import hiding_folder, hostile_environment
 from tests.federation.test_run import personal
 from tests.small_run import MakeRun, images
 
@@ -139,12 +141,19 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[int]]:
 
 
 def test_one_ray_worker_gives_the_run_that_this_process_gives(
-    make_run: MakeRun, monkeypatch: Any, started: Callable[[], set[int]]
+    make_run: MakeRun, monkeypatch: Any, tmp_path: Path, started: Callable[[], set[int]]
 ) -> None:
-    """Adapters and images agree bit for bit, every reply is reported as progress, and no process or folder remains."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    """Adapters and images agree bit for bit, every reply is reported as progress, and no process or folder remains.
+
+    So they do where the environment names proxies and a cluster that do not exist, a folder for temporary files that
+    is too long for a socket, no home, and where the working folder holds modules with the names of libraries.
+    """
     local, ray = make_run("local"), make_run("ray", backend="ray")
     run_in_process(local)
+    for name, value in hostile_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.chdir(hiding_folder(tmp_path))
     steps: list[Progress] = []
     seen: set[int] = set()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedaigc.federation.runtime.superlink import flower_environment
+from fedaigc.federation.runtime.environment import flower_environment
 
 HOLD = """
 import sys
