@@ -17,6 +17,8 @@ Errors:                Error
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fedaigc.extras import check_libraries
+
 if TYPE_CHECKING:
     from fedaigc.api.adapters import export_lora as export_lora
     from fedaigc.api.denoising import Denoising as Denoising
@@ -93,6 +95,8 @@ _PUBLIC = {
     "strategy_names": "strategy.sources",
 }
 __all__ = sorted([*_PUBLIC, "__version__"])
+
+check_libraries()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,12 @@
 """The command line. Heavy packages are imported inside the commands, so that --help is fast."""
 
 import errno
+import io
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -346,17 +348,43 @@ def main() -> None:
     writes are readable by its user only, who hands out what is meant for others.
     """
     only_for_this_user()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a terminal of another encoding gets \xe9 for a letter that it lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _check_working_folder()
         app()
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error))
     except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.strerror is None:
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
-        typer.echo(f"error: {where}{error.strerror}", err=True)
-        sys.exit(2)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        _fail(f"{where}{error.strerror}{': free space on the disk, then repeat the command' if full else ''}")
+    except MemoryError:
+        _fail(
+            "this machine has not enough memory: use smaller pictures, a smaller batch_size, or fewer workers"
+        )
+    except RuntimeError as error:
+        # torch, which is not imported here, names it so
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        _fail(
+            f"the GPU has not enough memory: use smaller pictures, a smaller batch_size, or --device cpu ({error})"
+        )
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(2)
+
+
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the working folder no longer exists: change to another one") from None
 
 
 if __name__ == "__main__":

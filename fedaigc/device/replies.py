@@ -4,6 +4,9 @@ In addition to these types, only signatures (concept ids and enums), updates of 
 (weights) and packets (latents of a *public* prompt) leave a device.
 """
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,10 +15,11 @@ from fedaigc.errors import DamagedFile, Error, NotFinite, UserError
 
 # one decimal: a confidence shows whether a concept was drawn, not which image it was
 SCORE_STEP = 0.1
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Failure(StrEnum):
-    """The kinds of errors that a device reports.
+    """The kinds of errors that a device reports; docs/how-to/refusals.md has the cause and the remedy of each.
 
     The message stays on the device, since it could hold a prompt or a path. NOT_FINISHED is all that a device
     reports about a task that was not drawn, whatever the cause: a failure at that point may depend on the
@@ -27,12 +31,18 @@ class Failure(StrEnum):
     UNKNOWN_TASK = "unknown_task"
     NO_IMAGES = "no_images"
     PACKET_REFUSED = "packet_refused"
+    ORDER_REFUSED = "order_refused"
+    CONFIGURATION_REFUSED = "configuration_refused"
+    STRATEGY_REFUSED = "strategy_refused"
     PLAN_REFUSED = "plan_refused"
     TRAINING_REFUSED = "training_refused"
     BASE_DIFFERS = "base_differs"
     STATE_REFUSED = "state_refused"
     SHARED_STATE_MISSING = "shared_state_missing"
     STORAGE = "storage"
+    DISK_FULL = "disk_full"
+    OUT_OF_MEMORY = "out_of_memory"
+    PACKAGE_MISSING = "package_missing"
     UNREACHABLE = "unreachable"
     LATE = "late"
     DROPPED_OUT = "dropped_out"
@@ -59,17 +69,51 @@ def failure_of(error: BaseException) -> Failure:
     """Return the kind of `error` that may leave the device; the message never does."""
     if isinstance(error, DeviceError):
         return error.failure
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return Failure.DISK_FULL
     for kind, failure in (
         (UnknownTask, Failure.UNKNOWN_TASK),
         (PacketError, Failure.PACKET_REFUSED),
         (DamagedFile, Failure.STORAGE),
         (NotFinite, Failure.NOT_FINITE),
-        (UserError, Failure.PLAN_REFUSED),
+        # of this project's extras, and of libraries that need a package for some of their parts
+        (ImportError, Failure.PACKAGE_MISSING),
+        (UserError, Failure.ORDER_REFUSED),
+        (MemoryError, Failure.OUT_OF_MEMORY),
         (OSError, Failure.STORAGE),
     ):
         if isinstance(error, kind):
             return failure
-    return Failure.INTERNAL
+    # torch's error of a GPU, of which the CPU has no counterpart; this module does not import torch
+    return Failure.OUT_OF_MEMORY if type(error).__name__ == "OutOfMemoryError" else Failure.INTERNAL
+
+
+@contextmanager
+def refusing(failure: Failure) -> Iterator[None]:
+    """Report the refusals of a part of an order as `failure`; damaged files and missing packages keep their kinds.
+
+    Raises:
+        DeviceError: Of this kind, for a `UserError` in the context.
+    """
+    try:
+        yield
+    except (DamagedFile, NotFinite, PacketError, ImportError):
+        raise
+    except UserError as error:
+        raise DeviceError(failure, str(error)) from error
+
+
+@contextmanager
+def reading_an_order() -> Iterator[None]:
+    """Report content that is not what a server of this version sends as `Failure.ORDER_REFUSED`.
+
+    Raises:
+        DeviceError: For a key that is missing, and for values of other types or beyond their bounds.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise DeviceError(Failure.ORDER_REFUSED, f"the order cannot be read: {error}") from error
 
 
 def coarse(score: float) -> float:

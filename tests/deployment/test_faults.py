@@ -265,7 +265,7 @@ def test_a_full_disk_costs_updates_and_loses_nothing(make_run: MakeRun, tmp_path
         assert running.wait(500) == 0
         record = read_record(config.output)
         reasons = [entry.refused.get(1, "") for entry in record.rounds]
-        assert any("storage" in reason for reason in reasons), reasons
+        assert any("disk_full" in reason for reason in reasons), reasons
         assert 1 in record.rounds[-1].num_examples
         assert all(0 in entry.num_examples for entry in record.rounds)
         assert statuses(homes[1]) == [TaskStatus.FINISHED] * 2

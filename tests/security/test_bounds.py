@@ -50,7 +50,7 @@ class TestConfiguration:
     def test_a_value_beyond_its_bound_is_refused_by_name(
         self, agent: Agent, config: FederationConfig, values: dict[str, Any], key: str
     ) -> None:
-        assert refusal(agent, changed(config, **values)) == "plan_refused"
+        assert refusal(agent, changed(config, **values)) == "configuration_refused"
         note = (config.home(0) / "errors.log").read_text()
         assert key in note
         assert len(note) < 1_000
@@ -66,13 +66,13 @@ class TestConfiguration:
         unknown = {f"a key that nobody knows {number}": number for number in range(2_000)}
         whole = json.loads(changed(config))
         (whole if depth == 1 else whole["generation"]).update(unknown)
-        assert refusal(agent, json.dumps(whole)) == "plan_refused"
+        assert refusal(agent, json.dumps(whole)) == "configuration_refused"
         within()
         assert len((config.home(0) / "errors.log").read_text()) < 10_000
 
     def test_a_long_text_is_not_read(self, agent: Agent, config: FederationConfig) -> None:
         text = changed(config)
-        assert refusal(agent, text + " " * 1_000_000) == "plan_refused"
+        assert refusal(agent, text + " " * 1_000_000) == "configuration_refused"
         assert "characters" in (config.home(0) / "errors.log").read_text()
 
     def test_every_number_has_a_bound_of_its_own(self) -> None:

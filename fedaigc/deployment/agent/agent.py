@@ -23,8 +23,8 @@ from fedaigc.device.device import Device
 from fedaigc.device.home.home import AGENT_LOCK, RUN_LOCK, Home, note_error
 from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.limits import OwnerLimits
+from fedaigc.device.replies import DeviceError, Failure, refusing
 from fedaigc.device.scoring import Scorer
-from fedaigc.errors import UserError
 from fedaigc.federation.client import handlers
 from fedaigc.federation.config.config_bounds import config_from_server
 from fedaigc.federation.config.run_config import ModelSection
@@ -138,8 +138,9 @@ class Agent:
         """
         try:
             # before the lock: an invalid configuration must not delay other messages
-            parsed = config_from_server(config)
-        except UserError as error:
+            with refusing(Failure.CONFIGURATION_REFUSED):
+                parsed = config_from_server(config)
+        except DeviceError as error:
             self.note(f"{error}\n")
             return handlers.refused(ask, error)
         floor_s = {Ask.FINISH: self._settings.reply_floor_s, Ask.SIGNATURES: _SIGNATURES_FLOOR_S}.get(ask)

@@ -23,6 +23,7 @@ WRONG_CLOCK = (
     "not trusted, retrying: the server's certificate {state} by the clock of this device, which shows {now} UTC: "
     "set the clock, for instance by NTP; if it is right, the server needs new keys (`fedaigc keys server`)"
 )
+FAILED = "failed, retrying"
 PROXY = "through the proxy"
 _TAIL_BYTES = 65536
 # what the door replies (`deployment.server.clocks`)
@@ -40,7 +41,7 @@ _NEWS = (
     (flower_private.CERTIFICATE_REFUSED, OTHER_AUTHORITY),
     (flower_private.CERTIFICATE_NOT_YET_VALID, WRONG_CLOCK.format(state="is not valid yet", now="{now}")),
     (flower_private.CERTIFICATE_EXPIRED, WRONG_CLOCK.format(state="has expired", now="{now}")),
-    (flower_private.EXIT_CODE, "failed, retrying"),
+    (flower_private.EXIT_CODE, FAILED),
 )
 
 

@@ -197,7 +197,7 @@ def _next_message(tasks: Tasks, home: Path, address: str) -> bool:
 def _ask(home: Path, message: Message, config: str) -> RecordDict:
     kind = _KINDS.get(message.metadata.message_type)
     if kind is None:
-        return failure(Failure.PLAN_REFUSED)
+        return failure(Failure.ORDER_REFUSED)
     try:
         reply = ask_agent(home, Request(kind.value, config, message.content)).content
     except AgentUnreachable as error:

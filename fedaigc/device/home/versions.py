@@ -232,7 +232,7 @@ class AdapterVersions:
     def _run_folder(self, run: str) -> Path:
         # the name comes from another machine and must not be able to leave the home
         if not _RUN.fullmatch(run):
-            raise DeviceError(Failure.PLAN_REFUSED, f"{run!r} is not a valid run name")
+            raise DeviceError(Failure.ORDER_REFUSED, f"{run!r} is not a valid run name")
         return self._home.adapters / "rounds" / run
 
     def _rounds(self, run: str) -> list[tuple[int, Path]]:

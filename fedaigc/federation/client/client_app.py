@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from fedaigc.device.device import Device
 from fedaigc.device.home.home import note_error
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.replies import DeviceError, Failure
+from fedaigc.device.replies import DeviceError, Failure, refusing
 from fedaigc.device.scoring import Scorer
 from fedaigc.federation.client import handlers
 from fedaigc.federation.config.run_config import FederationConfig, config_from_run
@@ -68,7 +68,8 @@ class SimulatedHost:
 def _register(kind: Ask) -> None:
     def reply(message: Message, context: Context) -> Message:
         try:
-            config = config_from_run(context.run_config)
+            with refusing(Failure.CONFIGURATION_REFUSED):
+                config = config_from_run(context.run_config)
             host = SimulatedHost(int(context.node_config["partition-id"]), config)
         except Exception as error:
             return Message(handlers.refused(kind, error), reply_to=message)

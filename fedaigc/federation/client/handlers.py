@@ -15,7 +15,7 @@ from flwr.app import RecordDict
 from fedaigc.bounds import MAX_TASKS_OF_A_DEVICE, MAX_TRAINING_STEPS
 from fedaigc.device.device import Device
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.replies import DeviceError, Failure, failure_of
+from fedaigc.device.replies import DeviceError, Failure, failure_of, reading_an_order, refusing
 from fedaigc.device.scoring import Scorer
 from fedaigc.device.training.training_limits import TrainingOrder, check_order
 from fedaigc.device.training.update_clipping import clipped
@@ -130,24 +130,27 @@ def _num_pictures(host: Host) -> int:
 
 def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
     """Run one round of local training with the strategy's code as installed on this device."""
-    received = messages.read_train(content)
+    with reading_an_order():
+        received = messages.read_train(content)
+        client, own_order = host.client, messages.read_client_order(content)
     if received.round < 1:
-        raise DeviceError(Failure.PLAN_REFUSED, "round numbers start at 1")
-    client, own_order = host.client, messages.read_client_order(content)
+        raise DeviceError(Failure.TRAINING_REFUSED, "round numbers start at 1")
     if own_order.local_steps is not None:
         # put into the configuration, so that everything that bounds its local steps also bounds these
         config = config.with_local_steps(own_order.local_steps)
     if config.local_steps(client) > MAX_TRAINING_STEPS:
-        raise DeviceError(Failure.PLAN_REFUSED, f"more than {MAX_TRAINING_STEPS} training steps")
+        raise DeviceError(Failure.TRAINING_REFUSED, f"more than {MAX_TRAINING_STEPS} training steps")
     if own_order.dropped_out:
         raise DeviceError(Failure.DROPPED_OUT, "selected by rounds.dropout_rate to fail in this round")
-    told, own = messages.strategy_code_of(content), strategy_code(config.rounds.strategy)
+    with refusing(Failure.STRATEGY_REFUSED):
+        rule = load_strategy(config.rounds.strategy, config.rounds.options)
+        own = strategy_code(config.rounds.strategy)
+    told = messages.strategy_code_of(content)
     if told != own:
         raise DeviceError(
             Failure.CODE_DIFFERS,
             f"strategy {config.rounds.strategy!r}: the server runs code {told!r:.80}, this device {own}",
         )
-    rule = load_strategy(config.rounds.strategy, config.rounds.options)
     device = host.open_device()
     device.versions.check_follows(config.run_key, received.round)
     budget = None
@@ -155,21 +158,23 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         order = _order(received, config, client)
         check_order(order, host.limits, full_weights=rule.traits.full_weights)
         budget = device.budget(host.limits, order)
-    device.accept(received.shared, residual=rule.traits.residual, limits=host.limits)
-    update = device.train(
-        config.run_key,
-        received,
-        rule,
-        config.training,
-        local_steps=config.local_steps(client),
-        personal_rank=config.adapter.rank,
-        target_modules=config.adapter.target_modules,
-        height=config.model.height,
-        width=config.model.width,
-        client=client,
-        budget=budget,
-        validation_fraction=config.rounds.validation_fraction,
-    )
+    with refusing(Failure.STATE_REFUSED):
+        device.accept(received.shared, residual=rule.traits.residual, limits=host.limits)
+    with refusing(Failure.TRAINING_REFUSED):
+        update = device.train(
+            config.run_key,
+            received,
+            rule,
+            config.training,
+            local_steps=config.local_steps(client),
+            personal_rank=config.adapter.rank,
+            target_modules=config.adapter.target_modules,
+            height=config.model.height,
+            width=config.model.width,
+            client=client,
+            budget=budget,
+            validation_fraction=config.rounds.validation_fraction,
+        )
     update = replace(update, metrics=_disclosed(update.metrics, rule, exact=host.limits is None))
     if host.limits is not None:
         tensors, norm = clipped(update.tensors, received, host.limits.max_update_norm)
@@ -211,10 +216,13 @@ def _order(received: Received, config: FederationConfig, client: int) -> Trainin
 
 def install(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
     """Keep a shared state for later generations and report its version."""
-    shared = messages.read_shared_state(content)
-    rule = load_strategy(config.rounds.strategy, config.rounds.options)
+    with reading_an_order():
+        shared = messages.read_shared_state(content)
+    with refusing(Failure.STRATEGY_REFUSED):
+        rule = load_strategy(config.rounds.strategy, config.rounds.options)
     device = host.open_device()
-    device.accept(shared, residual=rule.traits.residual, limits=host.limits)
+    with refusing(Failure.STATE_REFUSED):
+        device.accept(shared, residual=rule.traits.residual, limits=host.limits)
     return body(version=device.receive(shared))
 
 
@@ -248,16 +256,18 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
 def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
     """Run the shared steps of a group and return the packet."""
     device = host.open_device()
-    order = messages.read_share(content, host.client, partial(device.plan, limits=host.limits))
-    steps = device.share(
-        order.task_id,
-        order.group_prompt,
-        order.plan,
-        order.stop,
-        noise_seed=order.noise_seed,
-        handoff=config.generation.handoff,
-        number_format=link.number_format if (link := config.generation.link) is not None else None,
-    )
+    with reading_an_order(), refusing(Failure.PLAN_REFUSED):
+        order = messages.read_share(content, host.client, partial(device.plan, limits=host.limits))
+    with refusing(Failure.PLAN_REFUSED):
+        steps = device.share(
+            order.task_id,
+            order.group_prompt,
+            order.plan,
+            order.stop,
+            noise_seed=order.noise_seed,
+            handoff=config.generation.handoff,
+            number_format=link.number_format if (link := config.generation.link) is not None else None,
+        )
     return messages.shared_steps_record(steps)
 
 

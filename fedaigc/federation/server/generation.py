@@ -281,4 +281,4 @@ def _parsed(reply: RecordDict | Failure, read: Callable[[RecordDict], T]) -> T |
     except PacketError:
         return Failure.PACKET_REFUSED
     except (KeyError, TypeError, ValueError):
-        return Failure.INTERNAL
+        return Failure.UNREADABLE

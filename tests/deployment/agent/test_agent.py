@@ -120,7 +120,7 @@ def test_what_is_no_request_gets_no_answer_and_does_no_harm(home: Path, config: 
 def test_a_wrong_configuration_is_a_kind_of_failure(home: Path) -> None:
     reply = ask_agent(home, Request(Ask.HELLO.value, '{"secret": 1}'), timeout_s=60).content
     assert reply is not None
-    assert values_of(reply, FAILURE) == {"kind": "plan_refused"}
+    assert values_of(reply, FAILURE) == {"kind": "configuration_refused"}
 
 
 def test_other_code_of_the_strategy_is_refused(home: Path, config: FederationConfig) -> None:
@@ -175,4 +175,4 @@ def test_a_prompt_is_answered_once_and_tells_no_scores(home: Path, config: Feder
 def test_what_would_take_the_whole_device_is_refused(home: Path, config: FederationConfig) -> None:
     huge = config.model.model_copy(update={"height": 100_000, "width": 100_000})
     reply = ask(home, Ask.HELLO, config.model_copy(update={"model": huge}))
-    assert values_of(reply, FAILURE) == {"kind": "plan_refused"}
+    assert values_of(reply, FAILURE) == {"kind": "configuration_refused"}

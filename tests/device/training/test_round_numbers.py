@@ -34,7 +34,7 @@ def test_a_round_out_of_bounds_leaves_the_home_as_it_was(make_run: MakeRun, numb
     for earlier in (1, 2):
         update(asked(agent, config, shared, earlier))
     before = content(config.home(0))
-    assert kind(asked(agent, config, shared, number)) in ("training_refused", "plan_refused")
+    assert kind(asked(agent, config, shared, number)) in ("training_refused", "order_refused")
     assert content(config.home(0)) == before
     # at b8a6c4d this dropped what it wrote
     update(asked(agent, config, shared, 3))
