@@ -1,5 +1,6 @@
 """The device on the embedded model: what it trains, draws, stores and refuses."""
 
+import errno
 import json
 import stat
 from dataclasses import replace
@@ -16,7 +17,14 @@ from fedaigc.data.scenes import scenes_dataset
 from fedaigc.device.device import Device
 from fedaigc.device.home.prompts import TaskStatus
 from fedaigc.device.home.versions import KEPT_RUNS
-from fedaigc.device.replies import DeviceError, Failure, UnknownTask, failure_of
+from fedaigc.device.replies import (
+    DeviceError,
+    Failure,
+    UnknownTask,
+    failure_of,
+    reading_an_order,
+    refusing,
+)
 from fedaigc.device.scoring import Confidence
 from fedaigc.diffusion.adapters.shared_state_file import write_shared_state
 from fedaigc.diffusion.adapters.stages import Adapter, SharedState, new_adapter
@@ -25,6 +33,7 @@ from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, boundary_step, build_plan, even_steps
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import DamagedFile, UserError
+from fedaigc.extras import MissingExtra
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.storage.tensor_file import read_parts
 from fedaigc.strategy.registry import load_strategy
@@ -291,9 +300,31 @@ def test_a_state_that_changed_on_the_disk_is_not_used(
 
 def test_every_error_has_a_kind_and_no_kind_has_a_text() -> None:
     assert failure_of(ValueError("an apple on a table")) is Failure.INTERNAL
-    assert failure_of(OSError(28, "No space left on device")) is Failure.STORAGE
+    assert failure_of(OSError(errno.ENOSPC, "No space left on device")) is Failure.DISK_FULL
+    assert failure_of(OSError(errno.EACCES, "Permission denied")) is Failure.STORAGE
+    assert failure_of(DamagedFile("prompt.json")) is Failure.STORAGE
+    assert failure_of(UserError("an apple on a table")) is Failure.ORDER_REFUSED
+    assert failure_of(MissingExtra("pip install")) is Failure.PACKAGE_MISSING
+    assert failure_of(MemoryError()) is Failure.OUT_OF_MEMORY
+    assert failure_of(torch.OutOfMemoryError("tried to allocate")) is Failure.OUT_OF_MEMORY
     assert failure_of(UnknownTask()) is Failure.UNKNOWN_TASK
     assert failure_of(PacketError("damaged")) is Failure.PACKET_REFUSED
+
+
+def test_what_is_refused_has_the_kind_of_the_part_that_refused_it() -> None:
+    for error, failure in (
+        (UserError("too many steps"), Failure.TRAINING_REFUSED),
+        (DamagedFile("state"), Failure.STORAGE),
+        (MissingExtra("pip install"), Failure.PACKAGE_MISSING),
+        (DeviceError(Failure.NO_IMAGES, "none"), Failure.NO_IMAGES),
+        (ValueError("a defect"), Failure.INTERNAL),
+    ):
+        with pytest.raises((type(error), DeviceError)) as found, refusing(Failure.TRAINING_REFUSED):
+            raise error
+        assert failure_of(found.value) is failure
+    with pytest.raises(DeviceError) as unread, reading_an_order():
+        raise KeyError("plan")
+    assert failure_of(unread.value) is Failure.ORDER_REFUSED
 
 
 def test_a_device_keeps_the_way_that_its_owner_asks_for_and_draws_the_same(
