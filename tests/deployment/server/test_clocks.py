@@ -7,7 +7,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import pytest
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes, sign_message
 from starlette.testclient import TestClient
@@ -93,7 +92,6 @@ def test_only_registered_devices_leave_a_note(tmp_path: Path, client: TestClient
     for odd in ("yesterday", "2026-01-01T00:00:00", "9999-99-99"):
         reply = client.post("/v1/fleet/pull-messages", headers=headers | {TIMESTAMP_HEADER: odd})
         assert reply.status_code == 503
-    assert httpx.codes.BAD_REQUEST == 400
 
 
 def test_the_status_of_a_server_names_the_device_and_the_seconds(
