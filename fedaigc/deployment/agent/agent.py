@@ -25,6 +25,7 @@ from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.replies import DeviceError, Failure, refusing
 from fedaigc.device.scoring import Scorer
+from fedaigc.errors import UserError
 from fedaigc.federation.client import handlers
 from fedaigc.federation.config.config_bounds import config_from_server
 from fedaigc.federation.config.run_config import ModelSection

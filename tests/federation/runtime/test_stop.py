@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.runtime.superlink import TAG, stop_all
+from fedaigc.federation.runtime.environment import TAG
+from fedaigc.federation.runtime.superlink import stop_all
 from tests.small_run import MakeRun
 
 PATIENCE_S = 900.0
