@@ -21,6 +21,7 @@ from experiments.pages import (  # noqa: F401
     findings,
     model,
     paper,
+    sharing,
     strategies,
     studies,
     threats,
