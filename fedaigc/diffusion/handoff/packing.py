@@ -211,6 +211,10 @@ def unpack(
         raise PacketError(
             f"latents of shape {tuple(latents.shape)} and type {latents.dtype}: expected a batch of numbers"
         )
+    if delivery == "strict":
+        check_finite(latents, "the latents")
+        for name, value in history.items():
+            check_finite(value, f"{name} in the history")
     if shape is not None and latents.dtype not in (getattr(torch, plan.dtype), torch.float32):
         raise PacketError(f"latents of type {latents.dtype} for a plan in {plan.dtype}")
     return DenoisingState(
@@ -221,6 +225,28 @@ def unpack(
         header.get("draw_count", 0),
         plan.fingerprint(),
     )
+
+
+def check_finite(value: Any, what: str) -> None:
+    """Check that large tensors have no NaN and no infinity.
+
+    Args:
+        value: A tensor, a list of values, or any other value. Tensors without a batch are not checked, because
+            step sizes may be infinite.
+        what: The name of the value in the message.
+
+    Raises:
+        PacketError: If a value is not finite, since denoising it yields no image.
+    """
+    if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1:
+        broken = int((~torch.isfinite(value)).sum())
+        if broken:
+            raise PacketError(
+                f"{broken} of {value.numel()} values of {what} are not finite: they give no image"
+            )
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_finite(item, what)
 
 
 def check_magnitude(state: DenoisingState, plan: DenoisingPlan) -> None:

@@ -32,6 +32,10 @@ class DenoiserCount:
         self._hook.remove()
 
     def _count(self, _: torch.nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        latents: Any = arguments[0] if arguments else options.get("hidden_states", options.get("sample"))
+        names = ("hidden_states", "sample", "x")
+        latents: Any = (
+            arguments[0] if arguments else next((options[n] for n in names if n in options), [None])
+        )
         self.calls += 1
-        self.samples += int(latents.shape[0])
+        # Z-Image takes a list of latents
+        self.samples += len(latents)

@@ -19,7 +19,7 @@ from fedaigc.errors import UserError
 Pipeline: TypeAlias = Any
 
 # the plan or the state fixes these on both machines
-_FIXED = frozenset(
+FIXED = frozenset(
     [
         "num_inference_steps",
         "timesteps",
@@ -35,10 +35,9 @@ _FIXED = frozenset(
         "return_dict",
     ]
 )
-# these count steps from the start of the call, which is not the start of the plan in a segment
+# these divide the call, or follow what is done in it
 _COUNTS_STEPS = frozenset(
     [
-        "skip_guidance_layers",
         "denoising_start",
         "denoising_end",
         "callback",
@@ -50,18 +49,32 @@ _COUNTS_STEPS = frozenset(
 
 
 def denoiser(pipe: Pipeline) -> nn.Module:
-    """Return the network that runs once per step: the `unet` or the `transformer`.
+    """Return the network that runs once per step: the `unet`, the `transformer`, or the first one with a timestep.
 
     Raises:
-        UserError: If the pipeline has neither.
+        UserError: If the pipeline has none.
     """
     for name in ("unet", "transformer"):
         network = getattr(pipe, name, None)
         if isinstance(network, nn.Module):
             return network
+    for network in timed_networks(pipe):
+        return network
     raise UserError(
-        f"{type(pipe).__name__} has neither a unet nor a transformer: give a text-to-image pipeline"
+        f"{type(pipe).__name__} has no network that takes a timestep: give a text-to-image pipeline"
     )
+
+
+def timed_networks(pipe: Pipeline) -> list[nn.Module]:
+    """Return the components of a pipeline that take a timestep: its denoisers and their ControlNets."""
+    found = []
+    for component in getattr(pipe, "components", {}).values():
+        if isinstance(component, nn.Module):
+            inner: Any = getattr(component, "_orig_mod", component)
+            names = inspect.signature(type(inner).forward).parameters
+            if any(name == "t" or "timestep" in name for name in names):
+                found.append(component)
+    return found
 
 
 def dtype_name(pipe: Pipeline) -> str:
@@ -78,6 +91,7 @@ def call_arguments(
     negative_prompt: str,
     height: int,
     width: int,
+    **further: Any,
 ) -> dict[str, Any]:
     """Return the arguments of one pipeline call: those of the plan, then the conditioning.
 
@@ -91,28 +105,30 @@ def call_arguments(
         negative_prompt: As in the plan. An empty one means none.
         height: As in the plan, in pixels.
         width: As in the plan, in pixels.
+        **further: Further arguments of the plan.
 
     Raises:
         UserError: If the conditioning contains arguments that the plan fixes, that count steps, or that the
             pipeline does not take, or if the pipeline cannot be run in segments.
     """
     known = inspect.signature(type(pipe).__call__).parameters
-    fixed = sorted(_FIXED & conditioning.keys())
+    fixed = sorted((FIXED | further.keys()) & conditioning.keys())
     if fixed:
         raise UserError(
             f"conditioning has {', '.join(fixed)}, which the plan fixes: build another plan instead"
         )
-    counting = sorted(_COUNTS_STEPS & conditioning.keys())
+    counting = sorted(_COUNTS_STEPS & (conditioning.keys() | further.keys()))
     if counting:
         raise UserError(
-            f"conditioning has {', '.join(counting)}, which counts steps: a run cannot be split with it"
+            f"conditioning has {', '.join(counting)}, which counts steps or divides the call itself: a run cannot "
+            "be split with it"
         )
-    unknown = sorted(conditioning.keys() - known.keys())
+    unknown = sorted((conditioning.keys() | further.keys()) - known.keys())
     if unknown:
         raise UserError(
             f"{type(pipe).__name__} does not take {', '.join(unknown)}: expected some of {', '.join(known)}"
         )
-    missing = sorted({"num_inference_steps", "latents", "generator", "output_type"} - known.keys())
+    missing = sorted({"num_inference_steps", "generator", "output_type"} - known.keys())
     if missing:
         raise UserError(f"{type(pipe).__name__} takes no {', '.join(missing)}: it cannot be run in segments")
     arguments: dict[str, Any] = {
@@ -127,7 +143,7 @@ def call_arguments(
         arguments["negative_prompt"] = (
             [negative_prompt] * len(prompt) if isinstance(prompt, list) else negative_prompt
         )
-    return {name: value for name, value in arguments.items() if name in known} | dict(conditioning)
+    return {name: value for name, value in arguments.items() if name in known} | further | dict(conditioning)
 
 
 def batch_size(conditioning: Mapping[str, Any]) -> int:
@@ -154,13 +170,21 @@ def batch_size(conditioning: Mapping[str, Any]) -> int:
 def borrowed(pipe: Pipeline, scheduler: Any) -> Iterator[None]:
     """Run a pipeline with another scheduler and a silent progress bar, and restore both on exit.
 
-    Contexts of one pipeline must not overlap, because pipelines keep the state of a call on themselves.
+    Of a pipeline that calls others, those with the same scheduler get the other one as well. Contexts of one
+    pipeline must not overlap, because pipelines keep the state of a call on themselves.
     """
-    stock, bar = pipe.scheduler, getattr(pipe, "_progress_bar_config", {})
-    pipe.scheduler = scheduler
-    pipe.set_progress_bar_config(**{**bar, "disable": True})
+    stock = pipe.scheduler
+    parts = [part for part in vars(pipe).values() if hasattr(part, "set_progress_bar_config")]
+    bars = [(each, getattr(each, "_progress_bar_config", {})) for each in (pipe, *parts)]
+    users = [each for each in (pipe, *parts) if getattr(each, "scheduler", None) is stock]
+    for each in users:
+        each.scheduler = scheduler
+    for each, bar in bars:
+        each.set_progress_bar_config(**{**bar, "disable": True})
     try:
         yield
     finally:
-        pipe.scheduler = stock
-        pipe.set_progress_bar_config(**bar)
+        for each in users:
+            each.scheduler = stock
+        for each, bar in bars:
+            each.set_progress_bar_config(**bar)

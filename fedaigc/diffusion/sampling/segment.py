@@ -4,8 +4,6 @@ The pipeline is not modified. It gets a scheduler that exposes only those steps 
 returns latents. A `DenoisingState` holds everything that a later segment needs.
 """
 
-import inspect
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,19 +14,22 @@ from PIL.Image import Image
 from torch import Tensor
 
 from fedaigc.diffusion.sampling.count import DenoiserCount
-from fedaigc.diffusion.sampling.finite import check_finite, finite_pictures
-from fedaigc.diffusion.sampling.pipeline_call import (
-    Pipeline,
-    batch_size,
-    borrowed,
-    call_arguments,
-    denoiser,
-    dtype_name,
+from fedaigc.diffusion.sampling.initial_noise import initial_noise, observe_plan
+from fedaigc.diffusion.sampling.kept_values import kept_between_steps, kept_values
+from fedaigc.diffusion.sampling.loop import Loop, draw_like
+from fedaigc.diffusion.sampling.observed_call import (
+    Prepare,
+    Request,
+    equal,
+    first_tensor,
+    prepares_start,
+    run_call,
+    with_first_tensor,
 )
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, batch_size, call_arguments, dtype_name
 from fedaigc.diffusion.sampling.restart import restart_refusal
 from fedaigc.diffusion.sampling.windowed_scheduler import Window, read_history, windowed_scheduler
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
-from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
 from fedaigc.errors import UserError
 from fedaigc.rng import noise_generator
 
@@ -57,6 +58,7 @@ class DenoisingState:
             then.
         draw_count: Number of latents-shaped draws taken from the stream. The initial noise is the first.
         plan_fingerprint: Fingerprint of the plan that the steps belong to.
+        own_stream: Whether the stream began after the initial noise (`with_noise_stream`). Not in packets.
     """
 
     step: int
@@ -65,10 +67,11 @@ class DenoisingState:
     noise_seed: int | None
     draw_count: int
     plan_fingerprint: str
+    own_stream: bool = False
 
     def with_noise_stream(self, noise_seed: int) -> "DenoisingState":
         """Return the same state at the start of another noise stream, e.g. a member's own after step K."""
-        return replace(self, noise_seed=noise_seed, draw_count=0)
+        return replace(self, noise_seed=noise_seed, draw_count=0, own_stream=True)
 
     def repeated(self, count: int) -> "DenoisingState":
         """Return a state with `count` copies of every sample, to finish several group members in one batch.
@@ -87,7 +90,13 @@ class DenoisingState:
         return replace(self, latents=repeat(self.latents), history=history)
 
 
-def initial_state(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int = 1) -> DenoisingState:
+def initial_state(
+    pipe: Pipeline,
+    plan: DenoisingPlan,
+    seed: int,
+    batch: int = 1,
+    conditioning: Mapping[str, Any] | None = None,
+) -> DenoisingState:
     """Return the state at step 0, with the initial noise of the stock pipeline.
 
     The noise is that of `pipe(..., generator=torch.Generator().manual_seed(seed))`. For a negative seed, see
@@ -98,57 +107,33 @@ def initial_state(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int = 1
         plan: The plan of the run.
         seed: The noise seed.
         batch: Number of images b. All are drawn at once, as the stock pipeline does with one generator.
+        conditioning: The arguments of the call, for a pipeline that needs more than a prompt. None: b empty
+            prompts.
 
     Raises:
-        UserError: If the pipeline does not compute in the plan's dtype, or if its `prepare_latents` has an
-            unusual signature.
+        UserError: If the pipeline does not compute in the plan's dtype, or if it refuses the call.
     """
     _check_dtype(pipe, plan)
-    scheduler = named_scheduler(plan.scheduler_class, type(pipe.scheduler)).from_config(
-        json.loads(plan.scheduler_config)
-    )
-    if plan.sigmas is not None:
-        # the scale of the initial noise depends on the sigmas
-        scheduler.sigmas = torch.tensor(plan.sigmas, dtype=scheduler.sigmas.dtype)
-    with borrowed(pipe, scheduler):
-        latents = _prepared_latents(pipe, plan, seed, batch)
+    latents = initial_noise(pipe, plan, seed, batch, conditioning)
     return DenoisingState(0, latents, {}, seed, 1, plan.fingerprint())
 
 
-def latents_shape(pipe: Pipeline, plan: DenoisingPlan) -> tuple[int, ...]:
+def latents_shape(
+    pipe: Pipeline, plan: DenoisingPlan, conditioning: Mapping[str, Any] | None = None
+) -> tuple[int, ...]:
     """Return the shape of one image's latents, (1, c, h, w) or (1, tokens, c).
 
     Packets of the plan must have this shape.
 
+    Args:
+        pipe: The pipeline that prepares the latents.
+        plan: The plan of the run.
+        conditioning: As in `initial_state`.
+
     Raises:
-        UserError: If the pipeline's `prepare_latents` has an unusual signature.
+        UserError: If the pipeline refuses the call.
     """
-    return tuple(_prepared_latents(pipe, plan, 0, 1).shape)
-
-
-def _prepared_latents(pipe: Pipeline, plan: DenoisingPlan, seed: int, batch: int) -> Tensor:
-    """Return initial noise as the pipeline draws and scales it."""
-    known = inspect.signature(pipe.prepare_latents).parameters
-    network: Any = denoiser(pipe)
-    channels = network.config.in_channels
-    arguments = {
-        "batch_size": batch,
-        # pipelines that pack latents put 2 x 2 of them into the channels of one token
-        "num_channels_latents": channels // 4 if hasattr(pipe, "_pack_latents") else channels,
-        "height": plan.height,
-        "width": plan.width,
-        "dtype": getattr(torch, plan.dtype),
-        "device": pipe._execution_device,
-        "generator": noise_generator(seed),
-        "latents": None,
-    }
-    if not arguments.keys() >= {name for name, value in known.items() if value.default is value.empty}:
-        raise UserError(
-            f"{type(pipe).__name__}.prepare_latents takes {', '.join(known)}: its noise cannot be drawn here"
-        )
-    with torch.no_grad():
-        prepared = pipe.prepare_latents(**arguments)
-    return prepared[0] if isinstance(prepared, tuple) else prepared
+    return tuple(initial_noise(pipe, plan, 0, 1, conditioning).shape)
 
 
 def run_segment(
@@ -185,14 +170,13 @@ def run_segment(
     check_run(pipe, state, conditioning, plan, stop)
     if stop == state.step:
         return state
-    window, scheduler, latents = _run_steps(pipe, state, conditioning, plan, stop, progress, "latent")
-    return DenoisingState(
-        stop,
-        latents,
-        read_history(scheduler),
-        state.noise_seed,
-        state.draw_count + window.draws,
-        state.plan_fingerprint,
+    loop, scheduler, _ = _run_steps(pipe, state, conditioning, plan, stop, progress, "latent")
+    return replace(
+        state,
+        step=stop,
+        latents=loop.last,
+        history=read_history(scheduler),
+        draw_count=state.draw_count + loop.draws,
     )
 
 
@@ -238,11 +222,13 @@ def decode(
     """
     if isinstance(state, DenoisingState):
         _check_plan(state, plan)
-    latents = state.latents if isinstance(state, DenoisingState) else state
-    given = {"prompt": [""] * latents.shape[0]} if conditioning is None else conditioning
-    window = Window(plan, plan.num_steps, plan.num_steps, {})
+    else:
+        state = DenoisingState(plan.num_steps, state, {}, None, 0, plan.fingerprint())
+    given = {"prompt": [""] * state.latents.shape[0]} if conditioning is None else conditioning
+    _check_finite(state.latents, state.step, plan)
+    end = replace(state, step=plan.num_steps, history={})
     # without guidance the negative prompt is not encoded, and nothing is denoised here
-    return list(_run(pipe, window, latents, given, 1.0, "pil")[1])
+    return list(_run(pipe, end, given, plan, plan.num_steps, None, "pil", guidance_scale=1.0)[2])
 
 
 def check_run(
@@ -262,6 +248,10 @@ def check_run(
     batch = state.latents.shape[0]
     if batch_size(conditioning) != batch:
         raise UserError(f"conditioning for {batch_size(conditioning)} images, but latents of {batch}")
+    whole = state.step == 0 and stop == plan.num_steps
+    keeps = kept_between_steps(pipe) if state.step < stop and not whole else None
+    if keeps is not None:
+        raise UserError(f"{type(pipe).__name__} cannot be divided: {keeps}")
     refusal = restart_refusal(plan, state.step) if state.history is None else None
     if refusal is not None:
         raise UserError(f"cannot continue at step {state.step} from latents alone: {refusal}")
@@ -275,70 +265,106 @@ def _run_steps(
     stop: int,
     progress: Callable[[int], None] | None,
     output_type: str,
-) -> tuple[Window, Any, Any]:
+) -> tuple[Loop, Any, Any]:
     """Run steps [state.step, stop), at least one.
 
-    Returns the window of the steps, the scheduler after them, and latents or images.
+    Returns the loop, the scheduler after the steps, and latents or images.
     """
-    # without a stream the scheduler must draw nothing, and this generator shows whether it did
-    generator = noise_generator(state.noise_seed if state.noise_seed is not None else 0)
-    for _ in range(state.draw_count):
-        torch.randn(state.latents.shape, generator=generator, dtype=state.latents.dtype)
-    window = Window(plan, state.step, stop, state.history, generator, progress)
-    scheduler, output = _run(pipe, window, state.latents, conditioning, plan.guidance_scale, output_type)
-    if window.done != stop - state.step:
+    loop, scheduler, output = _run(pipe, state, conditioning, plan, stop, progress, output_type)
+    keeps = kept_values(pipe) if stop < plan.num_steps or state.step > 0 else None
+    if keeps is not None:
+        raise UserError(f"{type(pipe).__name__} cannot be divided: {keeps}")
+    if loop.last is None or loop.position != plan.num_steps:
         raise UserError(
-            f"{type(pipe).__name__} ran {window.done} steps of {stop - state.step}: it cannot be split"
+            f"{type(pipe).__name__} took {loop.position} steps of {plan.num_steps}: it cannot be split"
         )
-    if state.noise_seed is None and window.draws:
+    if state.noise_seed is None and loop.draws:
         raise UserError(
             f"{plan.scheduler_class} draws noise, and this state has no noise stream: add one "
             "with `with_noise_stream`, or pack it with noise_stream=True for a run of your own"
         )
-    return window, scheduler, output
+    _check_finite(loop.last, loop.position, plan)
+    return loop, scheduler, output
 
 
 def _run(
     pipe: Pipeline,
-    window: Window,
-    latents: Float[Tensor, "b *latent"],
+    state: DenoisingState,
     conditioning: Mapping[str, Any],
-    guidance_scale: float,
+    plan: DenoisingPlan,
+    stop: int,
+    progress: Callable[[int], None] | None,
     output_type: str,
-) -> tuple[Any, Any]:
-    """Call the pipeline once inside `window`, and return the scheduler afterwards and the first output."""
-    plan = window.plan
-    arguments = call_arguments(
-        pipe,
-        conditioning,
-        num_inference_steps=plan.num_inference_steps,
-        guidance_scale=guidance_scale,
-        negative_prompt=plan.negative_prompt,
-        height=plan.height,
-        width=plan.width,
+    **other: Any,
+) -> tuple[Loop, Any, Any]:
+    """Call the pipeline once, computing steps [state.step, stop).
+
+    Returns the loop, the scheduler afterwards, and the first output.
+    """
+    call = call_arguments(pipe, conditioning, **(plan.call | other))
+    # without a stream the scheduler must draw nothing, and this generator shows whether it did
+    generator = noise_generator(state.noise_seed if state.noise_seed is not None else 0)
+
+    def on_start(latents: Tensor, set_up: Tensor | None) -> None:
+        if not equal(latents, state.latents):
+            raise UserError(
+                f"{type(pipe).__name__} cannot start at step {state.step} from latents of shape "
+                f"{tuple(state.latents.shape)} and type {state.latents.dtype}: it starts from other noise of shape "
+                f"{tuple(latents.shape)} and type {latents.dtype}"
+            )
+        if state.noise_seed is not None and set_up is not None:
+            _seek(generator, state, set_up, latents)
+
+    window = Window(
+        plan, state.step, stop, state.history, state.latents, generator, on_start=on_start, progress=progress
     )
-    scheduler = windowed_scheduler(pipe, window)
-    # embeddings and latents from a packet or a file are on the CPU
-    device = pipe._execution_device
-    placed = {
-        name: value.to(device) if isinstance(value, Tensor) else value for name, value in arguments.items()
-    }
-    with torch.no_grad(), borrowed(pipe, scheduler), finite_pictures(pipe):
-        output = pipe(
-            **placed,
-            latents=latents.to(device),
-            generator=window.generator,
-            output_type=output_type,
-            return_dict=False,
-        )
-    check_finite(pipe, output[0], "latents")
-    return scheduler, output[0]
+    scheduler, loop = windowed_scheduler(pipe, window)
+    prepare = None
+    if state.step == 0 and prepares_start(pipe, lambda: observe_plan(pipe, plan, conditioning)):
+
+        def prepare(stock: Prepare, request: Request) -> Any:
+            result = stock(*request[0], **request[1])
+            return with_first_tensor(result, state.latents.to(first_tensor(result).device))
+
+    output = run_call(
+        pipe,
+        {**call, "generator": generator, "output_type": output_type},
+        scheduler,
+        loop,
+        prepare,
+    )
+    return loop, scheduler, output[0]
+
+
+def _seek(generator: torch.Generator, state: DenoisingState, set_up: Tensor, latents: Tensor) -> None:
+    """Set the noise stream to where the state left it.
+
+    The pipeline has drawn the initial noise and whatever else it draws before its steps. The draws of the
+    steps have the shape of the latents.
+    """
+    seed = state.noise_seed
+    assert seed is not None
+    if state.own_stream or state.draw_count == 0:
+        generator.set_state(noise_generator(seed).get_state())
+        draws = state.draw_count
+    else:
+        generator.set_state(set_up)
+        draws = state.draw_count - 1
+    for _ in range(draws):
+        draw_like(latents, generator)
 
 
 def _check_plan(state: DenoisingState, plan: DenoisingPlan) -> None:
     if state.plan_fingerprint != plan.fingerprint():
         raise UserError(
             f"this state belongs to plan {state.plan_fingerprint}, not to plan {plan.fingerprint()}"
+        )
+
+
+def _check_finite(latents: Tensor, step: int, plan: DenoisingPlan) -> None:
+    if not bool(torch.isfinite(latents).all()):
+        raise UserError(
+            f"after step {step} of {plan.num_steps} the latents are not finite (in {plan.dtype}): they give no image"
         )
 
 

@@ -1,74 +1,84 @@
-"""A stock scheduler that exposes only the steps [start, stop) of a plan to a pipeline.
+"""A stock scheduler that computes only the steps [start, stop) of a plan, from the inner state at `start`.
 
-The subclass is created at run time from the class that the plan names. The pipeline sees a shorter list of
-timesteps and no scaling of the initial noise. The scheduler itself steps through the complete schedule, from
-the inner state that it had at `start`. No scheduler's formulas are therefore repeated here.
+The scheduler takes the complete schedule of the plan, from the inner state that it had at `start`. No
+scheduler's formulas are therefore repeated here.
 """
 
-import copy
-import inspect
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache, wraps
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from fedaigc.diffusion.sampling.loop import OWN, Loop, in_loop
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.diffusion.sampling.restart import after_restart, restart_at
+from fedaigc.diffusion.schedule.carried_values import is_built_again
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
-from fedaigc.diffusion.schedule.stock_schedule import named_scheduler, schedule
+from fedaigc.diffusion.schedule.stock_schedule import built_scheduler, schedule
 from fedaigc.errors import UserError
 
 # exp and log may differ in the last bits between two machines. The plan's values are then used
 _SCHEDULE_TOLERANCE = 1e-5
-_MAX_DRAWS_PER_STEP = 4
 
 
-@dataclass
+@dataclass(frozen=True)
 class Window:
-    """One segment of a plan, and its progress.
+    """One segment of a plan.
 
     Attributes:
         plan: The plan.
         start: The first step of the segment.
         stop: The step to stop before.
         history: The scheduler's inner state at `start`. None if it was not kept, and the method restarts.
+        latents: The latents at `start`. None at step 0 leaves those that the pipeline prepares.
         generator: The noise stream, a CPU generator.
+        on_start: Called at `start` (see `Loop`).
         progress: Called after each step with the number of plan steps done.
-        draws: Number of latents-shaped draws that the steps took from `generator`.
-        done: Number of steps done in this segment.
     """
 
     plan: DenoisingPlan
     start: int
     stop: int
     history: Mapping[str, Any] | None
+    latents: Tensor | None = None
     generator: torch.Generator | None = None
+    on_start: Callable[[Tensor, Tensor | None], None] | None = None
     progress: Callable[[int], None] | None = None
-    draws: int = 0
-    done: int = 0
 
 
-def windowed_scheduler(pipe: Pipeline, window: Window) -> Any:
-    """Return a scheduler of the plan's class and config that runs the steps of `window`."""
-    stock: Any = named_scheduler(window.plan.scheduler_class, type(pipe.scheduler))
-    scheduler = copy.deepcopy(_built(stock, window.plan.scheduler_config))
-    # after construction, because some constructors call set_timesteps themselves
-    scheduler.__class__ = _windowed_class(stock)
-    scheduler.__dict__["_window"] = window
-    return scheduler
+def windowed_scheduler(pipe: Pipeline, window: Window) -> tuple[Any, Loop]:
+    """Return a scheduler of the plan's class and config that runs the steps of `window`, and its loop."""
+    plan = window.plan
+    scheduler = built_scheduler(plan.scheduler_class, plan.scheduler_config, type(pipe.scheduler))
 
+    def on_timesteps(scheduler: Any, _: tuple[Any, ...], __: dict[str, Any]) -> None:
+        follow_plan(scheduler, plan)
+        scheduler.__dict__["_fresh"] = {name: _kept(value) for name, value in scheduler.__dict__.items()}
+        if window.history is None:
+            restart_at(scheduler, window.start)
+        else:
+            _restore(scheduler, window.history)
 
-@lru_cache(maxsize=8)
-def _built(stock: Any, config: str) -> Any:
-    """Return a scheduler to copy for each segment: some constructors (KDPM2) take a quarter of a second."""
-    return stock.from_config(json.loads(config))
+    def on_step(scheduler: Any) -> None:
+        if loop.position == window.start + 1 and window.history is None:
+            after_restart(scheduler, window.start)
+        if window.progress is not None:
+            window.progress(loop.position)
+
+    loop = Loop(
+        window.start,
+        window.stop,
+        window.latents,
+        window.generator,
+        on_timesteps=on_timesteps,
+        on_start=window.on_start,
+        on_step=on_step,
+    )
+    return in_loop(scheduler, loop), loop
 
 
 def read_history(scheduler: Any) -> dict[str, Any]:
@@ -77,113 +87,41 @@ def read_history(scheduler: Any) -> dict[str, Any]:
     return {
         name: value
         for name, value in scheduler.__dict__.items()
-        if name not in _OWN and not (name in fresh and _same(fresh[name], value))
+        if name not in _OWN
+        and not (name in fresh and _same(fresh[name], value))
+        and not is_built_again(scheduler, name)
     }
 
 
-_OWN = frozenset({"_window", "_fresh", "_depth", "_internal_dict"})
+_OWN = OWN | {"_fresh", "_internal_dict"}
 
 
-@cache
-def _windowed_class(stock: Any) -> Any:
-    """Return the subclass of `stock`. It keeps the name, which pipelines and configs read."""
-    takes_generator = "generator" in inspect.signature(stock.step).parameters
-
-    def inside(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a stock method so that it sees the complete schedule."""
-
-        @wraps(method)
-        def run(self: Any, *arguments: Any, **options: Any) -> Any:
-            self.__dict__["_depth"] = self.__dict__.get("_depth", 0) + 1
-            try:
-                return method(self, *arguments, **options)
-            finally:
-                self.__dict__["_depth"] -= 1
-
-        return run
-
-    @wraps(stock.set_timesteps)
-    def set_timesteps(self: Any, *arguments: Any, **options: Any) -> None:
-        inside(stock.set_timesteps)(self, *arguments, **options)
-        window: Window = self.__dict__["_window"]
-        self.__dict__["_depth"] = 1
-        _follow(self, window.plan)
-        self.__dict__["_depth"] = 0
-        self.__dict__["_fresh"] = {name: _kept(value) for name, value in self.__dict__.items()}
-        if window.history is None:
-            restart_at(self, window.start)
-        else:
-            _restore(self, window.history)
-
-    @wraps(stock.step)
-    def step(
-        self: Any, model_output: Any, timestep: Any, sample: Any, *arguments: Any, **options: Any
-    ) -> Any:
-        window: Window = self.__dict__["_window"]
-        generator = window.generator
-        if takes_generator and not arguments and options.get("generator") is None:
-            # SD3 and FLUX pass no generator, so a stochastic scheduler would draw from the global stream
-            options["generator"] = generator
-        before = generator.get_state() if generator is not None else None
-        result = inside(stock.step)(self, model_output, timestep, sample, *arguments, **options)
-        if generator is not None and before is not None:
-            window.draws += _draws_between(before, generator.get_state(), sample, type(self).__name__)
-        if window.done == 0 and window.history is None:
-            after_restart(self, window.start)
-        window.done += 1
-        if window.progress is not None:
-            window.progress(window.start + window.done)
-        return result
-
-    def timesteps(self: Any) -> Any:
-        window: Window = self.__dict__["_window"]
-        complete = self.__dict__["timesteps"]
-        return complete if self.__dict__.get("_depth", 0) > 0 else complete[window.start : window.stop]
-
-    def set_timesteps_attribute(self: Any, value: Any) -> None:
-        self.__dict__["timesteps"] = value
-
-    def init_noise_sigma(self: Any) -> float:
-        return 1.0
-
-    def ignore(self: Any, value: Any) -> None:
-        """Ignore the value: the latents of a state already carry the scale of the initial noise."""
-
-    members: dict[str, Any] = {
-        "set_timesteps": set_timesteps,
-        "step": step,
-        "timesteps": property(timesteps, set_timesteps_attribute),
-        "init_noise_sigma": property(init_noise_sigma, ignore),
-        "__module__": stock.__module__,
-    }
-    if hasattr(stock, "scale_model_input"):
-        members["scale_model_input"] = inside(stock.scale_model_input)
-    return type(stock.__name__, (stock,), members)
-
-
-def _follow(scheduler: Any, plan: DenoisingPlan) -> None:
+def follow_plan(scheduler: Any, plan: DenoisingPlan) -> None:
     """Check that the pipeline requested the plan's steps, and set the plan's if only rounding differs."""
     for name, given, planned in zip(
         ("timesteps", "sigmas"), schedule(scheduler), (plan.timesteps, plan.sigmas), strict=True
     ):
-        if given == planned:
+        # some pipelines leave the last timestep out (SanaSprint)
+        unused = given[len(planned) :] if name == "timesteps" and given and planned else ()
+        taken = given[: len(given) - len(unused)] if given is not None else None
+        if taken == planned:
             continue
         close = (
-            given is not None
+            taken is not None
             and planned is not None
-            and len(given) == len(planned)
+            and len(taken) == len(planned)
             and all(
                 math.isclose(a, b, rel_tol=_SCHEDULE_TOLERANCE, abs_tol=_SCHEDULE_TOLERANCE)
-                for a, b in zip(given, planned, strict=True)
+                for a, b in zip(taken, planned, strict=True)
             )
         )
-        if not close:
+        if not close or planned is None:
             raise UserError(
                 f"the pipeline's steps differ from those of the plan: {name} {_shown(given)}, "
                 f"in the plan {_shown(planned)}"
             )
         old = getattr(scheduler, name)
-        setattr(scheduler, name, torch.tensor(planned, dtype=torch.float64).to(old))
+        setattr(scheduler, name, torch.tensor((*planned, *unused), dtype=torch.float64).to(old))
 
 
 def _restore(scheduler: Any, history: Mapping[str, Any]) -> None:
@@ -200,25 +138,6 @@ def _restore(scheduler: Any, history: Mapping[str, Any]) -> None:
                 f"the history has {name!r}, which is not a running value of a {type(scheduler).__name__}"
             )
         setattr(scheduler, name, _copied(value, device))
-
-
-def _draws_between(
-    before: UInt8[Tensor, " n"], after: UInt8[Tensor, " n"], sample: Float[Tensor, "b *latent"], name: str
-) -> int:
-    """Return the number of latents-shaped draws between two generator states.
-
-    A state carries only a seed and this count, so a draw of another shape could not be repeated after a
-    hand-off.
-    """
-    if torch.equal(before, after):
-        return 0
-    probe = torch.Generator()
-    probe.set_state(before)
-    for count in range(1, _MAX_DRAWS_PER_STEP + 1):
-        torch.randn(sample.shape, generator=probe, dtype=sample.dtype)
-        if torch.equal(probe.get_state(), after):
-            return count
-    raise UserError(f"{name} draws noise of another shape than the latents: a run with it cannot be split")
 
 
 def _copied(value: Any, device: torch.device) -> Any:

@@ -7,15 +7,17 @@ because a personal adapter never leaves its device.
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, with_config
 
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline, call_arguments, dtype_name
+from fedaigc.diffusion.sampling.observed_call import note_preparation
+from fedaigc.diffusion.sampling.pipeline_call import FIXED, Pipeline, call_arguments, dtype_name
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr, noise_levels, signal_and_noise
-from fedaigc.diffusion.schedule.stock_schedule import canonical_config, named_scheduler, requested_schedule
+from fedaigc.diffusion.schedule.stock_schedule import canonical_config, named_scheduler, observed_schedule
 from fedaigc.errors import UserError
 from fedaigc.validation import first_mistake, typed_json
 
@@ -40,6 +42,8 @@ class DenoisingPlan:
         base_hash: Version of the base model.
         shared_hash: Version of the shared state, "" if there is none.
         num_inference_steps: The argument of the pipeline call. `num_steps` may be larger.
+        arguments: Further arguments of the pipeline call as canonical JSON, e.g. {"true_cfg_scale":4.0}. Empty
+            if there are none, and then no part of the JSON of the plan.
         boundary_log_snr: The stage boundary t* as a log-SNR, None if there is none. It belongs to the shared
             state, which `shared_hash` names, so it is not part of the JSON, the fingerprint or a comparison.
 
@@ -60,6 +64,7 @@ class DenoisingPlan:
     base_hash: str
     shared_hash: str
     num_inference_steps: int
+    arguments: str = ""
     boundary_log_snr: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -75,8 +80,23 @@ class DenoisingPlan:
             config = None
         if not isinstance(config, dict):
             raise UserError(f"the scheduler config {self.scheduler_config!r:.80} is not a JSON object")
+        if self.arguments and canonical_arguments(_object(self.arguments)) != self.arguments:
+            raise UserError(f"the arguments {self.arguments!r:.80} are not canonical JSON")
         if self.height < 1 or self.width < 1:
             raise UserError(f"image size {self.height} x {self.width}: expected at least one pixel each way")
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """The arguments of the pipeline call that the plan fixes, besides the conditioning."""
+        further = _object(self.arguments) if self.arguments else {}
+        return {
+            "num_inference_steps": self.num_inference_steps,
+            "guidance_scale": self.guidance_scale,
+            "negative_prompt": self.negative_prompt,
+            "height": self.height,
+            "width": self.width,
+            **further,
+        }
 
     @property
     def num_steps(self) -> int:
@@ -91,6 +111,8 @@ class DenoisingPlan:
     def to_json(self) -> str:
         """Return canonical JSON: sorted keys, no spaces, exact floats."""
         values = {each.name: getattr(self, each.name) for each in _agreed()}
+        if not self.arguments:  # plans without them keep the fingerprint that they had before there were any
+            del values["arguments"]
         return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def fingerprint(self) -> str:
@@ -118,6 +140,42 @@ def _agreed() -> list[Field[Any]]:
     return [each for each in fields(DenoisingPlan) if each.compare]
 
 
+def canonical_arguments(arguments: Mapping[str, Any] | None) -> str:
+    """Return further arguments of a pipeline call as canonical JSON, "" for none.
+
+    Raises:
+        UserError: If the plan has a field for an argument, or if a value is not a number, a string, None or a
+            list of these.
+    """
+    if not arguments:
+        return ""
+    fixed = sorted(arguments.keys() & (FIXED - {"timesteps", "sigmas"}))
+    if fixed:
+        raise UserError(f"arguments have {', '.join(fixed)}, which the plan has of its own")
+    plain = bool | int | float | str | None
+    for name, value in arguments.items():
+        parts = value if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(part, plain) for part in parts):
+            raise UserError(
+                f"argument {name} is a {type(value).__name__}: a plan has numbers, strings and lists of them; give "
+                "images and embeddings with the prompt"
+            )
+    try:
+        return json.dumps(dict(arguments), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise UserError(f"the arguments of a plan must be finite: {error}") from error
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"the arguments {text!r:.80} are not a JSON object")
+    return value
+
+
 def build_plan(
     pipe: Pipeline,
     *,
@@ -129,12 +187,14 @@ def build_plan(
     base_hash: str,
     shared_hash: str = "",
     boundary_log_snr: float | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    conditioning: Mapping[str, Any] | None = None,
 ) -> DenoisingPlan:
     """Return the plan of a pipeline call with these settings.
 
     The plan is that of `pipe(prompt, num_inference_steps=..., guidance_scale=..., height=..., width=...)`.
     The timesteps come from the pipeline itself (SD3 and FLUX shift them by the image size), in a call on the
-    empty prompt that ends before the first step. Its only cost is one encoding of the empty prompt.
+    empty prompt that computes no step. Its only cost is one encoding of the empty prompt.
 
     Args:
         pipe: The pipeline.
@@ -146,6 +206,10 @@ def build_plan(
         base_hash: Version of the base model (`base_fingerprint`).
         shared_hash: Version of the shared state, "" if there is none.
         boundary_log_snr: The stage boundary t* of the shared state, None if there is none.
+        arguments: Further arguments of the pipeline call that all machines share: `timesteps` or `sigmas` of a
+            distilled schedule, `true_cfg_scale`, `num_frames`, ...
+        conditioning: The arguments that stand for the prompt in this call, for a pipeline that needs more than
+            a prompt (an image, a mask, embeddings). They are no part of the plan. None: the empty prompt.
 
     Raises:
         UserError: If `num_inference_steps` is below 1, if `guidance_scale` is not finite, if the steps start
@@ -158,16 +222,19 @@ def build_plan(
         )
     if not math.isfinite(guidance_scale):
         raise UserError(f"guidance_scale is {guidance_scale}: expected a finite number")
+    further = canonical_arguments(arguments)
     call = call_arguments(
         pipe,
-        {"prompt": ""},
+        {"prompt": ""} if conditioning is None else conditioning,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         negative_prompt=negative_prompt,
         height=height,
         width=width,
+        **(_object(further) if further else {}),
     )
-    timesteps, sigmas = requested_schedule(pipe, call)
+    (timesteps, sigmas), observed = observed_schedule(pipe, call)
+    note_preparation(pipe, observed)
     trained = len(getattr(pipe.scheduler, "alphas_cumprod", ()))
     # with an offset of one, a run of all timesteps starts at T. Sigmas are not looked up by timestep
     if sigmas is None and trained and max(timesteps) >= trained:
@@ -188,6 +255,7 @@ def build_plan(
         base_hash=base_hash,
         shared_hash=shared_hash,
         num_inference_steps=num_inference_steps,
+        arguments=further,
         boundary_log_snr=boundary_log_snr,
     )
 

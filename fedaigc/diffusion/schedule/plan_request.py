@@ -87,8 +87,12 @@ class PlanRequest:
         """Return the request for a plan.
 
         Raises:
-            UserError: If the plan has a negative prompt, which devices do not accept.
+            UserError: If the plan has a negative prompt or further arguments, which devices do not accept.
         """
+        if plan.arguments:
+            raise UserError(
+                f"a plan for devices cannot have further arguments of the pipeline call: {plan.arguments:.120}"
+            )
         if plan.negative_prompt:
             raise UserError(
                 "a plan for devices cannot have a negative prompt, which would be text of another machine"

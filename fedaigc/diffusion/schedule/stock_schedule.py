@@ -4,21 +4,16 @@ import copy
 import inspect
 import json
 from collections.abc import Mapping
-from functools import wraps
+from functools import lru_cache
 from typing import Any
 
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed
+from fedaigc.diffusion.sampling.observed_call import ObservedCall, observe_call
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.diffusion.schedule.carried_values import uncarried_value
 from fedaigc.errors import UserError
+from fedaigc.rng import noise_generator
 
 Schedule = tuple[tuple[float, ...], tuple[float, ...] | None]
-
-
-class _Captured(Exception):
-    """Ends a pipeline call as soon as it requests its timesteps."""
-
-    def __init__(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        super().__init__()
-        self.arguments, self.options = arguments, options
 
 
 def canonical_config(scheduler: Any) -> str:
@@ -58,6 +53,17 @@ def named_scheduler(name: str, own: type[Any] | None = None) -> type[Any]:
     return found
 
 
+def built_scheduler(name: str, config: str, own: type[Any] | None = None) -> Any:
+    """Return an unused scheduler of this class and canonical config (see `named_scheduler`)."""
+    # some constructors (KDPM2) take a quarter of a second
+    return copy.deepcopy(_built(named_scheduler(name, own), config))
+
+
+@lru_cache(maxsize=8)
+def _built(stock: Any, config: str) -> Any:
+    return stock.from_config(json.loads(config))
+
+
 def schedule(scheduler: Any) -> Schedule:
     """Return a scheduler's timesteps and sigmas after `set_timesteps`. Sigmas are None if it keeps none."""
     sigmas = getattr(scheduler, "sigmas", None)
@@ -65,10 +71,11 @@ def schedule(scheduler: Any) -> Schedule:
     return timesteps, None if sigmas is None else tuple(float(value) for value in sigmas)
 
 
-def requested_schedule(pipe: Pipeline, call: Mapping[str, Any]) -> Schedule:
-    """Return the schedule that `pipe(**call)` would run.
+def observed_schedule(pipe: Pipeline, call: Mapping[str, Any]) -> tuple[Schedule, ObservedCall]:
+    """Return the schedule that `pipe(**call)` would run, and what else the call does.
 
-    The call is made and ended before its first step.
+    The call is made with all of its steps skipped. The schedule has one timestep per step that the pipeline
+    takes.
 
     Raises:
         UserError: If the pipeline refuses the call, or if its scheduler was changed in a way that its config
@@ -76,38 +83,33 @@ def requested_schedule(pipe: Pipeline, call: Mapping[str, Any]) -> Schedule:
     """
     stock = type(pipe.scheduler)
     config = json.loads(canonical_config(pipe.scheduler))
-
-    def capture(_: Any, *arguments: Any, **options: Any) -> None:
-        raise _Captured(arguments, options)
-
-    from_config, own = stock.from_config(config), copy.deepcopy(pipe.scheduler)
-    probe = stock.from_config(config)
-    # diffusers inspects the signature of set_timesteps before it calls it
-    members = {"set_timesteps": wraps(stock.set_timesteps)(capture), "__module__": stock.__module__}
-    # after construction, because some constructors call set_timesteps themselves
-    probe.__class__ = type(stock.__name__, (stock,), members)
-    request = None
-    try:
-        try:
-            with borrowed(pipe, probe):
-                pipe(**call, output_type="latent", return_dict=False)
-        except _Captured as captured:
-            request = captured
-        if request is not None:
-            for scheduler in (from_config, own):
-                scheduler.set_timesteps(*request.arguments, **request.options)
-    except ValueError as error:
-        raise UserError(f"{type(pipe).__name__} refuses these settings: {error}") from error
-    if request is None:
-        raise UserError(
-            f"{type(pipe).__name__} never sets its scheduler's timesteps: no plan can be built for it"
-        )
-    if schedule(own) != schedule(from_config):
+    own = copy.deepcopy(pipe.scheduler)
+    observed = observe_call(
+        pipe,
+        {"output_type": "latent", "generator": noise_generator(0), **call},
+        stock.from_config(config),
+    )
+    arguments, options = observed.request
+    own.set_timesteps(*arguments, **options)
+    timesteps, sigmas = schedule(observed.scheduler)
+    if schedule(own) != (timesteps, sigmas):
         raise UserError(
             f"the pipeline's {stock.__name__} takes other steps than its config defines (was it changed by "
             "set_shift?): change the config instead, so that other machines take the same steps"
         )
-    return schedule(from_config)
+    if observed.steps > len(timesteps):
+        raise UserError(
+            f"{type(pipe).__name__} takes {observed.steps} steps for {len(timesteps)} timesteps: it cannot be "
+            "divided"
+        )
+    kept = uncarried_value(own)
+    if kept is not None:
+        seed = ": set noise_sampler_seed in its config" if hasattr(own, "noise_sampler_seed") else ""
+        raise UserError(
+            f"{stock.__name__} keeps a {type(getattr(own, kept)).__name__} ({kept}) between its steps, which no "
+            f"packet can carry{seed or ': choose another scheduler'}"
+        )
+    return (timesteps[: observed.steps], sigmas), observed
 
 
 def _plain(value: Any) -> Any:

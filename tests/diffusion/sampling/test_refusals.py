@@ -15,7 +15,7 @@ from fedaigc.diffusion.sampling.segment import (
     run_segment,
 )
 from fedaigc.errors import UserError
-from tests.diffusion.sampling.runs import PROMPT, set_up, whole
+from tests.diffusion.sampling.runs import PROMPT, set_up
 from tests.diffusion.tiny_pipelines import Tiny
 
 
@@ -86,19 +86,13 @@ class TestRefusals:
         with pytest.raises(UserError, match=message):
             run_segment(pipe, initial_state(pipe, plan, 1), conditioning, plan, 1)
 
-    def test_skipped_layers_of_sd3(self, tiny: Tiny) -> None:
-        pipe = tiny("sd3")
-        plan = set_up(pipe, "sd3", "FlowMatchEuler")
-        with pytest.raises(UserError, match="counts steps"):
-            whole(pipe, plan, PROMPT | {"skip_guidance_layers": [0]}, 1)
-
     def test_another_dtype(self, tiny: Tiny) -> None:
         pipe = tiny("sd1")
         plan = replace(set_up(pipe, "sd1", "DDIM"), dtype="float16")
         with pytest.raises(UserError, match="float32, the plan in float16"):
             initial_state(pipe, plan, 1)
 
-    @pytest.mark.parametrize("name", ["sigmas", "step", "_window", "_internal_dict", "a.b", "__class__"])
+    @pytest.mark.parametrize("name", ["sigmas", "step", "_fresh", "_internal_dict", "a.b", "__class__"])
     def test_a_history_that_reaches_past_the_running_values(self, tiny: Tiny, name: str) -> None:
         """Histories come from other machines: they may not replace methods, tables or configs."""
         pipe = tiny("sd1")
