@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip
 # Python compiles what is imported, a part of what is installed: compiling all of it took as long as the rest
 INSTALL := $(PIP) install --quiet --no-compile --no-deps
 
-.PHONY: demo test coverage test-slow test-deployment docs docs-check pages install constraints lint types release-check clean help
+.PHONY: demo test coverage families test-slow test-deployment docs docs-check pages install constraints lint types release-check clean help
 
 help:
 	@echo "make demo       install, then run the demo: report in runs/demo/report.html (under 4 minutes once installed)"
@@ -25,6 +25,7 @@ help:
 	@echo "make pages      write the tables of the pages, and figures that differ, anew from the records"
 	@echo "make docs       build the documentation site in site/; a broken link or reference is an error"
 	@echo "make coverage   the tests, and which lines of the package no test of this process runs"
+	@echo "make families   whether divided runs of further families of pipelines equal their stock calls"
 	@echo "make test-slow  the checks that take minutes each"
 	@echo "make constraints  write anew which versions are installed, and their hashes"
 	@echo "make release-check  build sdist and wheel, and try them from a local index: see CONTRIBUTING.md"
@@ -60,6 +61,9 @@ demo: $(VENV)/.runs
 
 test: install lint types
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+families: install
+	$(BIN)/python -m pytest -m families tests/diffusion/families
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow --ignore tests/deployment

@@ -4,7 +4,7 @@
 
 gives everything that a researcher needs; no deeper import is part of the public interface.
 
-Model and denoising:   load_pipeline, plan, start, unpack, Denoising, install, remove, export_lora,
+Model and denoising:   load_pipeline, plan, start, unpack, Denoising, check, install, remove, export_lora,
                        import_lora
 Homes and runs:        scenes, partition, Device, Reading, simulate, Stop, Run, read_record, records
 Drawing together:      generate, Generation, disclose, transmit
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fedaigc.device.device import Device as Device
     from fedaigc.diffusion.adapters.lora_folder import import_lora as import_lora
     from fedaigc.diffusion.adapters.stages import install as install
+    from fedaigc.diffusion.exactness import check as check
     from fedaigc.diffusion.loading import load_pipeline as load_pipeline
     from fedaigc.errors import Error as Error
     from fedaigc.federation.output.records import read_record as read_record
@@ -79,6 +80,7 @@ _PUBLIC = {
     "export_lora": "api.adapters",
     "import_lora": "diffusion.adapters.lora_folder",
     "install": "diffusion.adapters.stages",
+    "check": "diffusion.exactness",
     "load_pipeline": "diffusion.loading",
     "Error": "errors",
     "read_record": "federation.output.records",

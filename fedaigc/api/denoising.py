@@ -30,6 +30,8 @@ def plan(
     negative_prompt: str = "",
     shared: SharedState | None = None,
     base_hash: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    conditioning: Mapping[str, Any] | None = None,
 ) -> DenoisingPlan:
     """Return the plan of a pipeline call, on which two machines must agree before they divide it.
 
@@ -48,6 +50,10 @@ def plan(
         negative_prompt: The argument of the pipeline call.
         shared: Shared state that is installed in the pipeline; None: its weights as they came.
         base_hash: `base_fingerprint` of the pipeline without adapters; default: that of `shared`, or taken now.
+        arguments: Further arguments of the pipeline call that all machines share: `true_cfg_scale`, `num_frames`,
+            `timesteps` or `sigmas` of a distilled schedule, ...
+        conditioning: Arguments that stand for the prompt here, for a pipeline that needs more than a prompt (a
+            control image, a mask, embeddings). They are no part of the plan; default: the empty prompt.
 
     Raises:
         UserError: As `build_plan`; or the pipeline has adapters, and neither `shared` nor `base_hash` is given.
@@ -65,6 +71,8 @@ def plan(
         base_hash=base_hash if base_hash is not None else shared.base_hash if shared is not None else "",
         shared_hash="" if shared is None else shared.hash(),
         boundary_log_snr=None if shared is None else shared.boundary_log_snr,
+        arguments=arguments,
+        conditioning=conditioning,
     )
 
 
@@ -127,7 +135,9 @@ class Denoising:
         return packing.pack(self.state, self.plan, handoff, number_format)
 
 
-def start(pipe: Pipeline, plan: DenoisingPlan, *, seed: int = 0) -> Denoising:
+def start(
+    pipe: Pipeline, plan: DenoisingPlan, *, seed: int = 0, conditioning: Mapping[str, Any] | None = None
+) -> Denoising:
     """Return a run before its first step, with the initial noise of `pipe(..., generator=seed)`.
 
     Example:
@@ -142,9 +152,10 @@ def start(pipe: Pipeline, plan: DenoisingPlan, *, seed: int = 0) -> Denoising:
         pipe: The pipeline.
         plan: The plan of the run.
         seed: Seed of the noise.
+        conditioning: As in `plan`.
     """
     _check_own(pipe)
-    return Denoising(pipe, plan, initial_state(pipe, plan, seed))
+    return Denoising(pipe, plan, initial_state(pipe, plan, seed, conditioning=conditioning))
 
 
 def unpack(
@@ -154,6 +165,7 @@ def unpack(
     *,
     delivery: packing.Delivery = "strict",
     repair: Repair = "clip",
+    conditioning: Mapping[str, Any] | None = None,
 ) -> Denoising:
     """Return the run that a packet holds, before its next step.
 
@@ -163,12 +175,13 @@ def unpack(
         packet: Result of `Denoising.pack`.
         delivery: "strict", or "tolerant": the latents may carry bit errors.
         repair: What tolerant delivery does with implausible values: "clip" or "zero" them, or "nothing".
+        conditioning: As in `plan`.
 
     Raises:
         PacketError: If the packet is damaged, or belongs to another plan or another model.
     """
     _check_own(pipe)
-    state = packing.unpack(packet, plan, delivery, latents_shape(pipe, plan))
+    state = packing.unpack(packet, plan, delivery, latents_shape(pipe, plan, conditioning))
     if delivery == "tolerant":
         state = packing.mended(state, plan, repair)
     return Denoising(pipe, plan, state)

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fedaigc.cli.atlas import atlas_app, calibrate
+from fedaigc.cli.check import check
 from fedaigc.cli.device import device_app
 from fedaigc.cli.disclose import disclose
 from fedaigc.cli.follow_run import follow_run, log_line, tell_files, tell_prompts
@@ -46,6 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(device_app, name="device")
+app.command()(check)
 app.command()(disclose)
 app.add_typer(atlas_app, name="atlas")
 app.command()(calibrate)

@@ -123,8 +123,8 @@ def run_call(
             raise
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         if loop.position == 0:
-            raise UserError(f"{type(pipe).__name__} refuses these settings: {reason}") from error
-        raise UserError(f"{type(pipe).__name__} cannot be divided: {reason}") from error
+            raise UserError(f"{type(pipe).__name__} refuses these settings: {reason:.400}") from error
+        raise UserError(f"{type(pipe).__name__} cannot be divided: {reason:.400}") from error
 
 
 @contextmanager

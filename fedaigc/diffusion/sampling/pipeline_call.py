@@ -143,6 +143,9 @@ def call_arguments(
         arguments["negative_prompt"] = (
             [negative_prompt] * len(prompt) if isinstance(prompt, list) else negative_prompt
         )
+    elif "negative_prompt_embeds" in conditioning:
+        # some pipelines take "" by default, and refuse it beside embeddings
+        arguments["negative_prompt"] = None
     return {name: value for name, value in arguments.items() if name in known} | further | dict(conditioning)
 
 
@@ -157,12 +160,18 @@ def batch_size(conditioning: Mapping[str, Any]) -> int:
         count = len(prompt)
     elif prompt is not None:
         count = 1
-    elif isinstance(conditioning.get("prompt_embeds"), torch.Tensor):
-        count = conditioning["prompt_embeds"].shape[0]
     else:
-        raise UserError(
-            f"conditioning has {sorted(conditioning)}: expected prompt or prompt_embeds among them"
-        )
+        # Z-Image takes a list of embeddings, Kandinsky 5 names them by their encoder
+        embeddings = [
+            value
+            for name, value in conditioning.items()
+            if name.startswith("prompt_embeds") and isinstance(value, torch.Tensor | list)
+        ]
+        if not embeddings:
+            raise UserError(
+                f"conditioning has {sorted(conditioning)}: expected prompt or prompt_embeds among them"
+            )
+        count = len(embeddings[0])
     return count * int(conditioning.get("num_images_per_prompt", 1))
 
 

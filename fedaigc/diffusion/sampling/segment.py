@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL.Image import Image
 from torch import Tensor
 
 from fedaigc.diffusion.sampling.count import DenoiserCount
@@ -40,6 +39,7 @@ __all__ = [
     "finish_segment",
     "initial_state",
     "latents_shape",
+    "outputs_from",
     "run_segment",
 ]
 
@@ -186,8 +186,8 @@ def finish_segment(
     conditioning: Mapping[str, Any],
     plan: DenoisingPlan,
     progress: Callable[[int], None] | None = None,
-) -> list[Image]:
-    """Run all remaining steps and return the b images, in a single pipeline call.
+) -> list[Any]:
+    """Run all remaining steps and return the b images, or videos as lists of frames, in a single pipeline call.
 
     The images equal those of `decode(run_segment(...))` byte for byte, without its second call, which costs a
     text encoding. A state without remaining steps is decoded. Arguments and errors are those of
@@ -199,12 +199,27 @@ def finish_segment(
     return list(_run_steps(pipe, state, conditioning, plan, plan.num_steps, progress, "pil")[2])
 
 
+def outputs_from(
+    pipe: Pipeline,
+    state: DenoisingState,
+    conditioning: Mapping[str, Any],
+    plan: DenoisingPlan,
+    output_type: str = "latent",
+) -> Any:
+    """Run all remaining steps, at least one, and return what the pipeline's call returns for `output_type`.
+
+    Arguments and errors are those of `run_segment`.
+    """
+    check_run(pipe, state, conditioning, plan, plan.num_steps)
+    return _run_steps(pipe, state, conditioning, plan, plan.num_steps, None, output_type)[2]
+
+
 def decode(
     pipe: Pipeline,
     state: DenoisingState | Float[Tensor, "b *latent"],
     plan: DenoisingPlan,
     conditioning: Mapping[str, Any] | None = None,
-) -> list[Image]:
+) -> list[Any]:
     """Decode a state or its latents to images, as the stock pipeline decodes its final latents.
 
     The pipeline decodes and post-processes the latents itself, in a call without steps. Such a call encodes a

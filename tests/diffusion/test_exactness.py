@@ -1,0 +1,178 @@
+"""What `check` measures: exact pipelines, those that keep values from step to step, and kept results."""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from diffusers.hooks import FirstBlockCacheConfig
+
+from fedaigc.diffusion.exactness import check
+from fedaigc.diffusion.sampling.segment import initial_state, run_segment
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.errors import UserError
+from tests.diffusion.families.small_families import small_family
+from tests.diffusion.schedulers import scheduler_of
+from tests.diffusion.tiny_pipelines import SIZE, tiny_pipeline
+
+SIZES = [(SIZE, SIZE), (SIZE, 2 * SIZE)]
+
+
+def test_an_exact_pipeline_at_two_sizes(tiny: Any) -> None:
+    pipe = tiny("sd1")
+    pipe.scheduler = scheduler_of("sd1", "EulerAncestral")
+    found = check(pipe, sizes=SIZES)
+    assert found.exact
+    assert [(each.height, each.width, each.step) for each in found.splits] == [
+        (*size, step) for size in SIZES for step in (1, 2, 3)
+    ]
+    assert (
+        str(found) == "StableDiffusionPipeline, EulerAncestralDiscreteScheduler, float32: exact at 6 splits"
+    )
+
+
+def test_a_network_with_a_memory_is_not_exact() -> None:
+    """It adds a part of its output of the step before, which another machine does not have."""
+    pipe = tiny_pipeline("sd1")
+    memory: list[tuple[float, torch.Tensor]] = []
+
+    def remember(_: Any, arguments: Any, output: Any) -> Any:
+        timestep = float(arguments[1])
+        earlier = memory.pop() if memory else None
+        memory.append((timestep, output[0]))
+        if earlier is None or earlier[0] <= timestep:
+            return output
+        return (output[0] + 0.1 * earlier[1], *output[1:])
+
+    pipe.unet.register_forward_hook(remember)
+    found = check(pipe, sizes=SIZES[:1])
+    assert not found.exact
+    assert all(each.difference > 1e-6 for each in found.splits)
+    assert "not exact: off by" in str(found)
+
+
+def test_a_network_in_training_mode_is_refused() -> None:
+    """A network in training mode draws from torch's global generator."""
+    pipe = tiny_pipeline("sd1")
+    pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_out[1].p = 0.5
+    pipe.unet.train()
+    found = check(pipe, sizes=SIZES[:1])
+    assert not found.exact
+    assert "draws from torch's global generator" in str(found.reason) or "another result" in str(found.reason)
+
+
+def plan_of(pipe: Any, **options: Any) -> DenoisingPlan:
+    settings: dict[str, Any] = {
+        "num_inference_steps": 4,
+        "guidance_scale": 4.0,
+        "height": SIZE,
+        "width": SIZE,
+    }
+    return build_plan(pipe, **(settings | {"base_hash": "base"} | options))
+
+
+def test_a_cache_across_steps_is_refused_by_name_and_before_any_step() -> None:
+    pipe = tiny_pipeline("flux")
+    plan = plan_of(pipe)
+    start = initial_state(pipe, plan, 1)
+    pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.2))
+    with pytest.raises(UserError, match=r"FluxTransformer2DModel reuses values of earlier steps \(fbc_"):
+        run_segment(pipe, start, {"prompt": "a cat"}, plan, 2)
+    run_segment(pipe, start, {"prompt": "a cat"}, plan, plan.num_steps)  # undivided
+    pipe.transformer.disable_cache()
+    run_segment(pipe, start, {"prompt": "a cat"}, plan, 2)
+
+
+def test_results_are_kept_for_the_same_weights_and_settings(tmp_path: Path) -> None:
+    pipe = tiny_pipeline("sd1")
+    first = check(pipe, sizes=SIZES[:1], cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_text(file.read_text().replace("StableDiffusionPipeline", "Kept"))
+    assert check(pipe, sizes=SIZES[:1], cache=tmp_path).pipeline == "Kept"
+    assert check(pipe, sizes=SIZES[1:], cache=tmp_path) != first
+    with torch.no_grad():
+        pipe.unet.conv_out.bias += 1
+    assert check(pipe, sizes=SIZES[:1], cache=tmp_path).pipeline == "StableDiffusionPipeline"
+
+
+class TestFurtherArguments:
+    def test_they_belong_to_the_plan_and_to_its_fingerprint(self, tiny: Any) -> None:
+        pipe = tiny("flux")
+        plain = plan_of(pipe)
+        guided = plan_of(pipe, arguments={"true_cfg_scale": 2.0}, negative_prompt="blurry")
+        assert "arguments" not in plain.to_json()
+        assert DenoisingPlan.from_json(guided.to_json()) == guided
+        assert guided.call["true_cfg_scale"] == 2.0
+        assert guided.fingerprint() != plan_of(pipe, negative_prompt="blurry").fingerprint()
+
+    def test_custom_timesteps_and_sigmas(self, tiny: Any) -> None:
+        sd1, flux = tiny_pipeline("sd1"), tiny("flux")
+        sd1.scheduler = diffusers.LCMScheduler.from_config(sd1.scheduler.config)
+        timesteps = [999, 759, 499, 259]
+        assert plan_of(sd1, arguments={"timesteps": timesteps}).timesteps == tuple(timesteps)
+        flux.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
+        plan = plan_of(flux, arguments={"sigmas": [1.0, 0.6, 0.2]}, num_inference_steps=3)
+        assert plan.num_steps == 3
+        assert plan.sigmas == pytest.approx((1.0, 0.6, 0.2, 0.0))
+        for pipe, arguments, steps in (
+            (sd1, {"timesteps": timesteps}, 4),
+            (flux, {"sigmas": [1.0, 0.6, 0.2]}, 3),
+        ):
+            found = check(pipe, num_inference_steps=steps, arguments=arguments, sizes=SIZES[:1])
+            assert found.exact, str(found)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"height": 16}, "height, which the plan has of its own"),
+            ({"colour": "red"}, "does not take colour"),
+            ({"eta": float("nan")}, "must be finite"),
+            ({"image": torch.zeros(1)}, "image is a Tensor"),
+            ({"callback_on_step_end": "x"}, "counts steps"),
+        ],
+    )
+    def test_refused(self, tiny: Any, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            plan_of(tiny("sd1"), arguments=arguments)
+
+    def test_a_conditioning_cannot_change_them(self, tiny: Any) -> None:
+        pipe = tiny("sd1")
+        plan = plan_of(pipe, arguments={"guidance_rescale": 0.5})
+        with pytest.raises(UserError, match="guidance_rescale, which the plan fixes"):
+            run_segment(pipe, initial_state(pipe, plan, 1), {"prompt": "a", "guidance_rescale": 0.1}, plan, 1)
+
+
+@pytest.mark.parametrize("name", ["lcm", "inpainting", "lumina2", "flux2_klein"])
+def test_families_that_a_segment_alone_would_get_wrong(name: str) -> None:
+    """Their running latents, masks, counted steps or packed shapes come from the stock call itself."""
+    family = small_family(name)
+    found = check(
+        family.pipe,
+        guidance_scale=family.guidance_scale,
+        sizes=[(family.side, family.side)],
+        arguments=family.arguments,
+        conditioning=family.prompt,
+    )
+    assert found.exact, str(found)
+
+
+def test_skipped_layers_of_sd3_are_exact(tiny: Any) -> None:
+    """The pipeline skips them in a range of its steps."""
+    pipe = tiny("sd3")
+    pipe.scheduler = scheduler_of("sd3", "FlowMatchEuler")
+    found = check(
+        pipe, sizes=SIZES[:1], arguments={"skip_guidance_layers": [0], "skip_layer_guidance_stop": 0.6}
+    )
+    assert found.exact, str(found)
+
+
+def test_a_brownian_tree_without_a_seed_is_refused_before_any_step() -> None:
+    pytest.importorskip("torchsde")
+    pipe = tiny_pipeline("sd1")
+    pipe.scheduler = diffusers.DPMSolverSDEScheduler.from_config(pipe.scheduler.config)
+    with pytest.raises(UserError, match=r"BrownianTreeNoiseSampler.*set noise_sampler_seed"):
+        plan_of(pipe)
+    pipe.scheduler = diffusers.DPMSolverSDEScheduler.from_config(pipe.scheduler.config, noise_sampler_seed=3)
+    found = check(pipe, sizes=SIZES[:1])
+    assert found.exact, str(found)
