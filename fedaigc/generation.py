@@ -16,8 +16,12 @@ MARKER = ".fedaigc-generate"
 
 
 def default_shared_steps(steps: int) -> int:
-    """Return the number of shared steps of a plan of `steps` steps, where none is asked for."""
-    return min(3, steps)
+    """Return the number of shared steps of a plan of `steps` steps, where none is asked for.
+
+    Below 9 steps this is a third of them, and at least one where two or more are taken: with few steps, sharing
+    half of them already changes pictures. At least one step is left to each prompt.
+    """
+    return min(3, max(steps // 3, 1), steps - 1) if steps < 9 else 3
 
 
 @dataclass(frozen=True)

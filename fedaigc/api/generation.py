@@ -76,7 +76,7 @@ def generate(
         model: "embedded", a diffusers folder, a hub name, a pipeline, which is saved next to `output` first, or the
             section `model` of a configuration.
         num_inference_steps: Number N of denoising steps (`--steps` of the command).
-        num_shared_steps: Number K of steps that a group shares (`--shared-steps`). None: 3, or N if N is smaller.
+        num_shared_steps: Number K of steps that a group shares (`--shared-steps`). None: 3, or N / 3 if N is below 9.
         guidance_scale: Classifier-free guidance scale (`--guidance`).
         policy: What devices disclose; see `disclose`.
         seed: Seed of the run.

@@ -112,7 +112,9 @@ def generate(
     steps: Annotated[int, typer.Option(min=1, help="Number N of denoising steps.")] = 11,
     shared_steps: Annotated[
         int | None,
-        typer.Option(min=0, help="Number K of steps that a group shares. Default: 3, or N if N is smaller."),
+        typer.Option(
+            min=0, help="Number K of steps that a group shares. Default: 3, or a third of N if N is below 9."
+        ),
     ] = None,
     guidance: Guidance = 5.0,
     policy: PolicyOption = Policy.KIND,

@@ -242,6 +242,15 @@ def _task_record(
     )
 
 
+def _calls_per_step(shared: SharedSteps | None, reports: Sequence[FinishReport], leaving: int) -> int:
+    """Return how often the denoiser runs in a step: twice where guidance takes a call of its own."""
+    steps = sum(each.shared_stage_steps + each.personal_stage_steps for each in reports)
+    calls = sum(each.denoiser_calls for each in reports)
+    if not steps and shared is not None:
+        steps, calls = leaving, shared.denoiser_calls
+    return max(1, round(calls / steps)) if steps else 1
+
+
 def _group_record(
     assignment: Assignment,
     steps: SharedSteps | Failure | None,
@@ -257,12 +266,13 @@ def _group_record(
     ]
     reports = [task.report for task in tasks if task.report is not None]
     shared = steps if isinstance(steps, SharedSteps) else None
+    calls = (shared.denoiser_calls if shared else 0) + sum(each.denoiser_calls for each in reports)
     return GroupRecord(
         prompt=assignment.group.prompt,
         executor=assignment.executor,
         num_shared_steps=assignment.num_shared_steps,
         noise_seed=assignment.noise_seed,
-        evaluations=(shared.denoiser_calls if shared else 0) + sum(each.denoiser_calls for each in reports),
+        evaluations=round(calls / _calls_per_step(shared, reports, max(leaving, default=0))),
         planned_evaluations=planned_evaluations(leaving, plan.num_steps),
         solo_evaluations=len(tasks) * plan.num_steps,
         samples=(shared.denoiser_samples if shared else 0) + sum(each.denoiser_samples for each in reports),

@@ -141,3 +141,29 @@ def _check_found(
             f"target_modules: {target!r:.200} fits no linear or convolutional layer of {type(pipe).__name__}; "
             f"it has {len(layers)}, such as {examples}"
         )
+
+
+def add_factors(network: Any, config: Any, name: str) -> None:
+    """Add the factors of a peft configuration to a network's layers.
+
+    Networks that diffusers gives no methods for adapters (PixArt, HunyuanDiT) get them from peft itself.
+    """
+    from peft import inject_adapter_in_model
+
+    if hasattr(network, "add_adapter"):
+        network.add_adapter(config, adapter_name=name)
+    else:
+        inject_adapter_in_model(config, network, name)
+
+
+def delete_factors(network: Any, name: str) -> None:
+    """Delete the factors of this name from a network's layers."""
+    from peft.tuners.lora import LoraLayer
+
+    if hasattr(network, "delete_adapters"):
+        network.delete_adapters(name)
+        return
+    for layer in network.modules():
+        if isinstance(layer, LoraLayer):
+            layer.delete_adapter(name)
+    del network.peft_config[name]

@@ -24,8 +24,8 @@ from torch.nn.utils import parametrize
 
 from fedaigc.diffusion.adapters.layers import TargetModules as TargetModules
 from fedaigc.diffusion.adapters.layers import adapted_layers as adapted_layers
+from fedaigc.diffusion.adapters.layers import add_factors, delete_factors, exactly, selected_layers
 from fedaigc.diffusion.adapters.layers import base_weight as base_weight
-from fedaigc.diffusion.adapters.layers import exactly, selected_layers
 from fedaigc.diffusion.adapters.layers import weighted_layers as weighted_layers
 from fedaigc.diffusion.adapters.state import Adapter as Adapter
 from fedaigc.diffusion.adapters.state import Factors
@@ -141,7 +141,7 @@ def remove(pipe: "DiffusionPipeline", stage: Stage) -> None:
     network: Any = denoiser(pipe)
     if stage.value in getattr(network, "peft_config", {}):
         with _two_adapters():
-            network.delete_adapters(stage.value)
+            delete_factors(network, stage.value)
     if stage is Stage.SHARED:
         _remove_residuals(pipe)
     activate(pipe, Stage.BASE)
@@ -291,7 +291,7 @@ def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
     if not adapter.lora:  # full weights have a residual and no factors
         if found is not None:
             with _two_adapters():
-                network.delete_adapters(stage.value)
+                delete_factors(network, stage.value)
         return
     fits = found is not None and (found.r, found.lora_alpha) == (adapter.rank, adapter.alpha)
     # compare the layers themselves: peft shortens target_modules in its config to common suffixes
@@ -305,8 +305,8 @@ def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
         )
         with _two_adapters():
             if found is not None:
-                network.delete_adapters(stage.value)
-            network.add_adapter(config, adapter_name=stage.value)
+                delete_factors(network, stage.value)
+            add_factors(network, config, stage.value)
     with torch.no_grad():
         for name, parameter in stage_parameters(pipe, stage).items():
             layer, _, kind = name.rpartition(".")
