@@ -69,12 +69,17 @@ def check_matched(plan: DenoisingPlan) -> None:
     """Check that a plan can be resumed between its steps.
 
     Raises:
-        UserError: If the plan's scheduler is neither DDIM nor Euler.
+        UserError: If the plan's scheduler is neither DDIM nor Euler, or if its timesteps are given.
     """
     if plan.scheduler_class not in _SCHEDULERS:
         raise UserError(
             f"noise-matched resume: {plan.scheduler_class} cannot resume between its steps: expected one of "
             f"{', '.join(_SCHEDULERS)}"
+        )
+    given = sorted(plan.call.keys() & {"timesteps", "sigmas"})
+    if given:
+        raise UserError(
+            f"noise-matched resume: the plan has {given[0]} of its own, and no steps between them"
         )
 
 
@@ -166,15 +171,7 @@ def _run(
     output_type: str,
 ) -> Any:
     scheduler = _off_grid(plan, levels, following)
-    arguments = call_arguments(
-        pipe,
-        conditioning,
-        num_inference_steps=len(levels),
-        guidance_scale=plan.guidance_scale,
-        negative_prompt=plan.negative_prompt,
-        height=plan.height,
-        width=plan.width,
-    )
+    arguments = call_arguments(pipe, conditioning, **(plan.call | {"num_inference_steps": len(levels)}))
     device = pipe._execution_device
     with torch.no_grad(), borrowed(pipe, scheduler), finite_pictures(pipe):
         output = pipe(

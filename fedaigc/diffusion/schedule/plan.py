@@ -16,6 +16,7 @@ from pydantic import ConfigDict, ValidationError, with_config
 
 from fedaigc.diffusion.sampling.observed_call import note_preparation
 from fedaigc.diffusion.sampling.pipeline_call import FIXED, Pipeline, call_arguments, dtype_name
+from fedaigc.diffusion.schedule.model_settings import model_settings, to_text
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr, noise_levels, signal_and_noise
 from fedaigc.diffusion.schedule.stock_schedule import canonical_config, named_scheduler, observed_schedule
 from fedaigc.errors import UserError
@@ -66,6 +67,7 @@ class DenoisingPlan:
     num_inference_steps: int
     arguments: str = ""
     boundary_log_snr: float | None = field(default=None, compare=False)
+    settings: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not self.timesteps or self.num_inference_steps < 1:
@@ -132,6 +134,8 @@ class DenoisingPlan:
             raise UserError(f"invalid plan: {first_mistake(error)}") from error
         if plan.boundary_log_snr is not None:
             raise UserError("invalid plan: boundary_log_snr is no key of it, but of the shared state")
+        if plan.settings:
+            raise UserError("invalid plan: settings is no key of it, but of each machine's model")
         return plan
 
 
@@ -257,6 +261,7 @@ def build_plan(
         num_inference_steps=num_inference_steps,
         arguments=further,
         boundary_log_snr=boundary_log_snr,
+        settings=to_text(model_settings(pipe)),
     )
 
 

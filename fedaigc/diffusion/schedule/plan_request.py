@@ -17,9 +17,11 @@ from fedaigc.bounds import (
     MAX_IMAGE_SIDE,
 )
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed
+from fedaigc.diffusion.schedule.model_settings import differences
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
 from fedaigc.errors import UserError
+from fedaigc.storage.bounded_json import read_json
 
 # deterministic schedulers and ancestral Euler. Each is tested for an exact hand-off
 SCHEDULERS = frozenset(
@@ -35,6 +37,8 @@ SCHEDULERS = frozenset(
         "UniPCMultistepScheduler",
     }
 )
+_MAX_SETTINGS = 8192
+_PART, _DIGEST = re.compile("[a-z0-9_ ]{1,64}"), re.compile("[0-9a-f]{16}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -50,6 +54,7 @@ class PlanRequest:
         width: Width of the image in pixels.
         shared_hash: Version of the shared state, "" if there is none.
         fingerprint: Fingerprint of the requested plan.
+        settings: Digests of the settings of the other machine's model as JSON, "" if they are not known.
 
     Raises:
         UserError: If a number is outside of `fedaigc.bounds`, or if a hash is not a SHA-256 in hex.
@@ -62,6 +67,7 @@ class PlanRequest:
     width: int
     shared_hash: str
     fingerprint: str
+    settings: str = ""
 
     def __post_init__(self) -> None:
         if type(self.scheduler_class) is not str:
@@ -81,6 +87,7 @@ class PlanRequest:
             none = name == "shared_hash" and value == ""
             if not none and (type(value) is not str or not _SHA256.fullmatch(value)):
                 raise UserError(f"{name} is {value!r:.80}: expected a SHA-256 in hex")
+        _digests(self.settings)
 
     @classmethod
     def of(cls, plan: DenoisingPlan) -> "PlanRequest":
@@ -105,6 +112,7 @@ class PlanRequest:
             plan.width,
             plan.shared_hash,
             plan.fingerprint(),
+            plan.settings,
         )
 
     def values(self) -> dict[str, Any]:
@@ -127,9 +135,10 @@ class PlanRequest:
         """Build the plan from this machine's own pipeline and base model.
 
         Raises:
-            UserError: If the scheduler is not accepted, if the pipeline refuses the settings, or if the
-                plan's fingerprint differs from the requested one. In the last case the other machine has
-                another scheduler configuration, dtype or base model.
+            UserError: If the scheduler is not accepted, if the pipeline refuses the settings, if a part of the
+                model has other settings than on the other machine, or if the plan's fingerprint differs from the
+                requested one. In the last case the other machine has another scheduler configuration, dtype or
+                base model.
         """
         scheduler, own = pipe.scheduler, type(pipe.scheduler).__name__
         if self.scheduler_class not in SCHEDULERS | {own}:
@@ -149,12 +158,39 @@ class PlanRequest:
                 base_hash=base_hash,
                 shared_hash=self.shared_hash,
             )
+        there = _digests(self.settings)
+        other = differences(_digests(plan.settings), there) if there else []
+        if other:
+            raise UserError(
+                f"the model has other settings here than on the machine of the plan: {', '.join(other)}; load the "
+                "same files with the same options on both"
+            )
         if plan.fingerprint() != self.fingerprint:
             raise UserError(
                 f"the plan built here is {plan.fingerprint()}, the requested one {self.fingerprint}: scheduler "
                 "configuration, dtype or base model differ"
             )
         return plan
+
+
+def _digests(text: str) -> dict[str, str]:
+    """Return the digests of settings by name.
+
+    Raises:
+        UserError: If the text is not a JSON object of digests.
+    """
+    if text == "":
+        return {}
+    try:
+        values = read_json(text, max_characters=_MAX_SETTINGS) if type(text) is str else None
+    except ValueError:
+        values = None
+    if not isinstance(values, dict) or not all(
+        _PART.fullmatch(name) and type(value) is str and _DIGEST.fullmatch(value)
+        for name, value in values.items()
+    ):
+        raise UserError(f"the settings of the plan are {text!r:.80}: expected digests by name")
+    return values
 
 
 def _check_count(name: str, value: int, limit: int) -> None:

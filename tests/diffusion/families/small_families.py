@@ -342,3 +342,14 @@ def small_family(name: str) -> Family:
     family = SMALL_FAMILIES[name]()
     family.pipe.set_progress_bar_config(disable=True)
     return family
+
+
+def cast(prompt: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The same prompt with embeddings in another dtype."""
+
+    def as_dtype(value: Any) -> Any:
+        if isinstance(value, list):
+            return [as_dtype(item) for item in value]
+        return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    return {key: as_dtype(value) for key, value in prompt.items()}

@@ -12,7 +12,7 @@ from fedaigc.diffusion.exactness import check
 from fedaigc.diffusion.handoff.packing import pack, unpack
 from fedaigc.diffusion.sampling.segment import finish_segment, initial_state, latents_shape, run_segment
 from fedaigc.diffusion.schedule.plan import build_plan
-from tests.diffusion.families.small_families import SMALL_FAMILIES, Family, small_family
+from tests.diffusion.families.small_families import SMALL_FAMILIES, Family, cast, small_family
 
 pytestmark = pytest.mark.families
 
@@ -46,17 +46,6 @@ def test_every_split_equals_the_stock_call(name: str, dtype: torch.dtype) -> Non
         )
         assert found.exact, str(found)
         assert len(found.splits) == family.steps - 1
-
-
-def cast(prompt: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """The same prompt with embeddings in another dtype."""
-
-    def as_dtype(value: Any) -> Any:
-        if isinstance(value, list):
-            return [as_dtype(item) for item in value]
-        return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-
-    return {key: as_dtype(value) for key, value in prompt.items()}
 
 
 @pytest.mark.parametrize("name", SMALL_FAMILIES)

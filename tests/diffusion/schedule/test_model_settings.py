@@ -1,0 +1,148 @@
+"""Everything besides weights and plan that decides the picture has a digest, by which machines refuse each other."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from diffusers import EulerDiscreteScheduler
+
+from fedaigc.diffusion.schedule.model_settings import _HARMLESS, differences, model_settings
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.diffusion.schedule.plan_request import PlanRequest
+from fedaigc.errors import UserError
+from tests.diffusion.tiny_pipelines import SIZE, Tiny, tiny_pipeline
+
+
+def plan_of(pipe: Any) -> DenoisingPlan:
+    return build_plan(
+        pipe, num_inference_steps=4, guidance_scale=4.0, height=SIZE, width=SIZE, base_hash="b" * 64
+    )
+
+
+class EulerDiscreteSchedulerOfTheirs(EulerDiscreteScheduler):
+    """A scheduler of another package, which may have the name of a stock one."""
+
+
+EulerDiscreteSchedulerOfTheirs.__name__ = "EulerDiscreteScheduler"
+
+
+def set_config(name: str, key: str, value: Any) -> Callable[[Any], None]:
+    return lambda pipe: getattr(pipe, name).register_to_config(**{key: value})
+
+
+CHANGES: dict[str, tuple[Callable[[Any], None], str]] = {
+    "FreeU": (lambda pipe: pipe.enable_freeu(0.9, 0.2, 1.2, 1.4), "unet switches"),
+    "tokenizer length": (lambda pipe: setattr(pipe.tokenizer, "model_max_length", 12), "tokenizer"),
+    "token": (lambda pipe: pipe.tokenizer.add_tokens(["<style>"]), "tokenizer"),
+    "heads": (set_config("unet", "attention_head_dim", 2), "unet"),
+    "scaling factor": (set_config("vae", "scaling_factor", 0.25), "vae"),
+    "activation": (lambda pipe: setattr(pipe.text_encoder.config, "hidden_act", "gelu"), "text_encoder"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_machines_that_differ_refuse_each_other_by_name(name: str) -> None:
+    change, part = CHANGES[name]
+    pipe = tiny_pipeline("sd1")
+    theirs = PlanRequest.of(plan_of(pipe))
+    assert PlanRequest.from_values(theirs.values()).build(pipe, "b" * 64).fingerprint() == theirs.fingerprint
+    change(pipe)
+    with pytest.raises(UserError, match=f"other settings here than on the machine of the plan: {part};"):
+        theirs.build(pipe, "b" * 64)
+
+
+def test_a_scheduler_of_the_same_name_is_told_apart() -> None:
+    pipe = tiny_pipeline("sd1")
+    pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    theirs = PlanRequest.of(plan_of(pipe))
+    pipe.scheduler = EulerDiscreteSchedulerOfTheirs.from_config(pipe.scheduler.config)
+    with pytest.raises(UserError, match=r"other settings .*: scheduler;"):
+        theirs.build(pipe, "b" * 64)
+
+
+def test_a_lora_of_the_user_and_its_scale_are_told_apart() -> None:
+    from peft import LoraConfig
+
+    pipe = tiny_pipeline("sd1")
+    before = model_settings(pipe)
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), adapter_name="style")
+    full = model_settings(pipe)
+    assert differences(full, before) == ["unet switches"]
+    pipe.unet.set_adapters("style", 0.5)
+    assert differences(model_settings(pipe), full) == ["unet switches"]
+    pipe.unet.disable_adapters()
+    assert model_settings(pipe) == before
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])
+def test_any_changed_value_of_a_config_changes_its_digest_or_is_harmless(tiny: Tiny, family: str) -> None:
+    pipe = tiny(family)
+    before = model_settings(pipe)
+    walked = 0
+    for name, component in pipe.components.items():
+        if name == "scheduler" or not hasattr(component, "config"):
+            continue
+        values = (
+            component.config.to_dict() if hasattr(component.config, "to_dict") else dict(component.config)
+        )
+        for key, value in values.items():
+            if key.startswith("_") or key in _HARMLESS or isinstance(value, dict):
+                continue
+            with changed(component, key, value):
+                assert differences(model_settings(pipe), before) == [name], (name, key)
+            walked += 1
+    assert model_settings(pipe) == before
+    assert walked > 60
+
+
+class changed:
+    """Within the context, a value of a component's config is another one."""
+
+    def __init__(self, component: Any, key: str, value: Any) -> None:
+        self.component, self.key, self.config = component, key, component.config
+        self.other = (
+            not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float) else "other"
+        )
+
+    def __enter__(self) -> None:
+        if hasattr(self.config, "to_diff_dict"):
+            self.component.config = copy.deepcopy(self.config)
+            object.__setattr__(self.component.config, self.key, self.other)
+        else:
+            self.component._internal_dict = type(self.config)({**self.config, self.key: self.other})
+
+    def __exit__(self, *_: object) -> None:
+        if hasattr(self.config, "to_diff_dict"):
+            self.component.config = self.config
+        else:
+            self.component._internal_dict = self.config
+
+
+def test_what_cannot_matter_is_left_out(tiny: Tiny) -> None:
+    import torch
+
+    pipe = tiny_pipeline("sd1")
+    before = model_settings(pipe)
+    pipe.unet.register_to_config(_name_or_path="/elsewhere")
+    pipe.vae.config["_diffusers_version"] = "0.1"
+    pipe.unet = torch.compile(pipe.unet)
+    assert model_settings(pipe) == before
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", '{"unet":1}', '{"unet":"AB"}', '{"Unet!":"0123456789abcdef"}', "x" * 9000]
+)
+def test_a_request_with_other_settings_than_digests_is_refused(tiny: Tiny, text: str) -> None:
+    request = PlanRequest.of(plan_of(tiny("sd1")))
+    with pytest.raises(UserError, match="expected digests by name"):
+        replace(request, settings=text)
+
+
+def test_a_plan_has_no_settings_of_its_own(tiny: Tiny) -> None:
+    plan = plan_of(tiny("sd1"))
+    assert plan == replace(plan, settings="")
+    assert "settings" not in plan.to_json()
+    with pytest.raises(UserError, match="settings"):
+        DenoisingPlan.from_json(plan.to_json()[:-1] + ',"settings":"{}"}')
