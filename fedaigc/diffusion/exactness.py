@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from fedaigc.diffusion.adapters.bare import check_bare
+from fedaigc.diffusion.adapters.bare import check_bare, installed_adapters
 from fedaigc.diffusion.handoff.packing import pack, unpack
 from fedaigc.diffusion.loading import base_fingerprint
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline, call_arguments, denoiser, dtype_name
@@ -24,6 +25,26 @@ from fedaigc.rng import noise_generator
 from fedaigc.storage.atomic_file import write_json
 
 PROMPT = "an apple on a table"
+# the tests run these divided at every step (docs/models.md)
+PROVEN = frozenset(
+    {
+        "CogView4Pipeline",
+        "Flux2KleinPipeline",
+        "FluxPipeline",
+        "LatentConsistencyModelPipeline",
+        "Lumina2Pipeline",
+        "PixArtAlphaPipeline",
+        "QwenImagePipeline",
+        "StableDiffusion3Pipeline",
+        "StableDiffusionControlNetPipeline",
+        "StableDiffusionInpaintPipeline",
+        "StableDiffusionPAGPipeline",
+        "StableDiffusionPipeline",
+        "StableDiffusionXLPipeline",
+        "WanPipeline",
+        "ZImagePipeline",
+    }
+)
 _SEED = 5
 # latents that change by less from step to step could hide a missing step
 _LEAST_CHANGE = 1e-4
@@ -143,6 +164,36 @@ def check(
     if file is not None:
         write_json(file, asdict(result))
     return result
+
+
+# what was measured of a pipeline in this process
+_measured: "WeakKeyDictionary[Pipeline, Exactness]" = WeakKeyDictionary()
+
+
+def prove_divisible(pipe: Pipeline, *, guidance_scale: float, height: int, width: int) -> None:
+    """Refuse a pipeline whose divided runs are not equal to its stock call on this machine.
+
+    The pipelines of `PROVEN` are not measured again. Others are measured once, in a size, before adapters are
+    installed in them. The result is kept in `default_cache`.
+
+    Args:
+        pipe: The pipeline.
+        guidance_scale: The argument of the pipeline call.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Raises:
+        UserError: If a divided run differs from the stock call, or cannot be made.
+    """
+    known = type(pipe).__module__.startswith("diffusers.") and type(pipe).__name__ in PROVEN
+    if known or (pipe not in _measured and installed_adapters(pipe)):
+        return
+    if pipe not in _measured:
+        _measured[pipe] = check(
+            pipe, guidance_scale=guidance_scale, sizes=[(height, width)], cache=default_cache()
+        )
+    if not _measured[pipe].exact:
+        raise UserError(f"{_measured[pipe]}; docs/models.md lists pipelines that can be divided")
 
 
 def default_cache() -> Path:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers.hooks import FirstBlockCacheConfig
 
-from fedaigc.diffusion.exactness import check
+from fedaigc.diffusion.exactness import check, prove_divisible
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
@@ -34,7 +34,14 @@ def test_an_exact_pipeline_at_two_sizes(tiny: Any) -> None:
 
 def test_a_network_with_a_memory_is_not_exact() -> None:
     """It adds a part of its output of the step before, which another machine does not have."""
-    pipe = tiny_pipeline("sd1")
+    pipe = with_memory(tiny_pipeline("sd1"))
+    found = check(pipe, sizes=SIZES[:1])
+    assert not found.exact
+    assert all(each.difference > 1e-6 for each in found.splits)
+    assert "not exact: off by" in str(found)
+
+
+def with_memory(pipe: Any) -> Any:
     memory: list[tuple[float, torch.Tensor]] = []
 
     def remember(_: Any, arguments: Any, output: Any) -> Any:
@@ -46,10 +53,28 @@ def test_a_network_with_a_memory_is_not_exact() -> None:
         return (output[0] + 0.1 * earlier[1], *output[1:])
 
     pipe.unet.register_forward_hook(remember)
-    found = check(pipe, sizes=SIZES[:1])
-    assert not found.exact
-    assert all(each.difference > 1e-6 for each in found.splits)
-    assert "not exact: off by" in str(found)
+    return pipe
+
+
+class PipelineOfTheirs(diffusers.StableDiffusionPipeline):
+    """A pipeline that no test of ours has divided."""
+
+
+def test_pipelines_that_are_not_known_are_measured_before_a_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    settings = {"guidance_scale": 4.0, "height": SIZE, "width": SIZE}
+    stock = tiny_pipeline("sd1")
+    prove_divisible(with_memory(stock), **settings)  # known, so it is not measured
+    assert not list(tmp_path.rglob("*.json"))
+    parts = tiny_pipeline("sd1").components
+    prove_divisible(PipelineOfTheirs(**parts, requires_safety_checker=False), **settings)
+    (kept,) = tmp_path.rglob("*.json")
+    kept.unlink()
+    theirs = with_memory(PipelineOfTheirs(**parts, requires_safety_checker=False))
+    with pytest.raises(UserError, match="PipelineOfTheirs, DDIMScheduler, float32: not exact: off by"):
+        prove_divisible(theirs, **settings)
 
 
 def test_a_network_in_training_mode_is_refused() -> None:

@@ -16,6 +16,7 @@ from fedaigc.collaboration.session import FinishOrder, ShareOrder, carry_out
 from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.adapters.stages import SharedState, install
+from fedaigc.diffusion.exactness import prove_divisible
 from fedaigc.diffusion.handoff.packing import PacketError, check_magnitude, unpack
 from fedaigc.diffusion.sampling.noise_matched import check_matched
 from fedaigc.diffusion.sampling.segment import latents_shape
@@ -98,10 +99,14 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> DenoisingP
 
     Raises:
         UserError: If the number of shared steps exceeds the steps before t* or the steps of the plan, or if a run
-            cannot be resumed there under the configured hand-off.
+            cannot be resumed there under the configured hand-off, or if the pipeline's divided runs do not equal its
+            stock call.
     """
     pipe, base_hash = base_model(config.model)
     settings = config.generation
+    prove_divisible(
+        pipe, guidance_scale=settings.guidance_scale, height=config.model.height, width=config.model.width
+    )
     plan = build_plan(
         pipe,
         num_inference_steps=settings.num_inference_steps,

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from fedaigc.diffusion.exactness import check
+from fedaigc.diffusion.exactness import PROVEN, check
 from fedaigc.diffusion.handoff.packing import pack, unpack
 from fedaigc.diffusion.sampling.segment import finish_segment, initial_state, latents_shape, run_segment
 from fedaigc.diffusion.schedule.plan import build_plan
 from tests.diffusion.families.small_families import SMALL_FAMILIES, Family, cast, small_family
+from tests.diffusion.tiny_pipelines import FAMILIES, tiny_pipeline
 
 pytestmark = pytest.mark.families
 
@@ -86,3 +87,8 @@ def pixels(images: Any) -> list[bytes]:
     for image in images:
         found += pixels(image) if isinstance(image, list) else [image.tobytes()]
     return found
+
+
+def test_the_pipelines_of_the_table_are_those_that_runs_do_not_measure_again() -> None:
+    core = {type(tiny_pipeline(name)).__name__ for name in FAMILIES}
+    assert core | {type(small_family(name).pipe).__name__ for name in SMALL_FAMILIES} == PROVEN
