@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from fedaigc.diffusion.handoff.packet import write_packet
+from fedaigc.diffusion.handoff.packet import read_body, write_packet
 from fedaigc.diffusion.handoff.packing import (
     Delivery,
     Handoff,
@@ -62,9 +62,31 @@ class TestRoundTrip:
         size = kind.itemsize
         raw = torch.tensor(bits, dtype=torch.int64).to({2: torch.int16, 4: torch.int32, 8: torch.int64}[size])
         latents = raw.view(kind).reshape(1, -1)
-        back = unpack(pack(replace(STATE, latents=latents), PLAN), PLAN).latents
+        packet = pack(replace(STATE, latents=latents), PLAN)
+        back, _ = read_body(packet, verify=True)
         assert back.dtype == kind
         assert torch.equal(back.view(raw.dtype).flatten(), raw)
+        if not bool(torch.isfinite(latents).all()):
+            with pytest.raises(PacketError, match="values of the latents are not finite"):
+                unpack(packet, PLAN)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    @pytest.mark.parametrize("handoff", ["exact", "latents"])
+    def test_a_value_that_is_not_finite_is_refused_in_latents_and_in_a_history(
+        self, value: float, handoff: Handoff
+    ) -> None:
+        """Denoised, one such value makes the whole picture black."""
+        broken = STATE.latents.clone()
+        broken[0, 1, 2, 3] = value
+        with pytest.raises(PacketError, match=f"1 of {broken.numel()} values of the latents are not finite"):
+            unpack(pack(replace(STATE, latents=broken), PLAN, handoff), PLAN)
+        state = replace(STATE, history={**(STATE.history or {}), "ets": [STATE.latents, broken]})
+        packet = pack(state, PLAN, handoff)
+        if handoff == "latents":
+            assert unpack(packet, PLAN).history is None
+        else:
+            with pytest.raises(PacketError, match="ets in the history are not finite"):
+                unpack(packet, PLAN)
 
     def test_latents_that_are_not_contiguous(self) -> None:
         turned = STATE.latents.permute(0, 2, 3, 1)
