@@ -6,7 +6,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from diffusers.hooks import FirstBlockCacheConfig
+from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 
 from fedaigc.diffusion.exactness import check, prove_divisible
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
@@ -64,7 +64,7 @@ def test_pipelines_that_are_not_known_are_measured_before_a_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    settings = {"guidance_scale": 4.0, "height": SIZE, "width": SIZE}
+    settings: dict[str, Any] = {"guidance_scale": 4.0, "height": SIZE, "width": SIZE}
     stock = tiny_pipeline("sd1")
     prove_divisible(with_memory(stock), **settings)  # known, so it is not measured
     assert not list(tmp_path.rglob("*.json"))

@@ -39,6 +39,7 @@ class Loop:
         total: Number of timesteps, None before `set_timesteps`.
         draws: Number of latents-shaped draws that the computed steps took from `generator`.
         first: The latents at step 0.
+        answer: What the pipeline hands to the first computed step, after guidance.
         last: The latents after the last computed step.
         interruption: The exception by which `on_step` ended the call.
     """
@@ -54,6 +55,7 @@ class Loop:
     total: int | None = None
     draws: int = 0
     first: Tensor | None = None
+    answer: Tensor | None = None
     last: Tensor | None = None
     interruption: Exception | None = None
     _stream: Tensor | None = field(default=None, repr=False)
@@ -141,6 +143,8 @@ def in_loop(scheduler: Any, loop: Loop) -> Any:
         if takes_generator and not arguments and options.get("generator") is None:
             # SD3 and FLUX pass no generator, so a stochastic scheduler would draw from the global stream
             options["generator"] = generator
+        if loop.position == loop.start:
+            loop.answer = model_output
         before = generator.get_state() if generator is not None else None
         result = stock.step(scheduler, model_output, timestep, sample, *arguments, **options)
         if generator is not None and before is not None:
@@ -192,12 +196,27 @@ def _draws_between(
     probe = torch.Generator()
     probe.set_state(before)
     for count in range(1, _MAX_DRAWS_PER_STEP + 1):
-        draw_like(sample, probe)
+        _draw_like(sample, probe)
         if torch.equal(probe.get_state(), after):
             return count
     raise UserError(f"{name} draws noise of another shape than the latents: a run with it cannot be split")
 
 
-def draw_like(sample: Float[Tensor, "b *latent"], generator: torch.Generator) -> None:
-    """Draw noise in the shape and dtype of the latents, to advance a noise stream."""
+def seek(
+    generator: torch.Generator, begin: UInt8[Tensor, " n"], draws: int, latents: Float[Tensor, "b *latent"]
+) -> None:
+    """Set a noise stream to where a number of latents-shaped draws leaves it.
+
+    Args:
+        generator: The stream.
+        begin: Its state before these draws.
+        draws: The number of draws.
+        latents: The latents whose shape and dtype the draws have.
+    """
+    generator.set_state(begin)
+    for _ in range(draws):
+        _draw_like(latents, generator)
+
+
+def _draw_like(sample: Float[Tensor, "b *latent"], generator: torch.Generator) -> None:
     torch.randn(sample.shape, generator=generator, dtype=sample.dtype)

@@ -15,7 +15,7 @@ from torch import Tensor
 from fedaigc.diffusion.sampling.count import DenoiserCount
 from fedaigc.diffusion.sampling.initial_noise import initial_noise, observe_plan
 from fedaigc.diffusion.sampling.kept_values import kept_between_steps, kept_values
-from fedaigc.diffusion.sampling.loop import Loop, draw_like
+from fedaigc.diffusion.sampling.loop import Loop, seek
 from fedaigc.diffusion.sampling.observed_call import (
     Prepare,
     Request,
@@ -171,6 +171,7 @@ def run_segment(
     if stop == state.step:
         return state
     loop, scheduler, _ = _run_steps(pipe, state, conditioning, plan, stop, progress, "latent")
+    assert loop.last is not None
     return replace(
         state,
         step=stop,
@@ -197,6 +198,14 @@ def finish_segment(
     if state.step == plan.num_steps:
         return decode(pipe, state, plan, conditioning)
     return list(_run_steps(pipe, state, conditioning, plan, plan.num_steps, progress, "pil")[2])
+
+
+def first_model_output(
+    pipe: Pipeline, state: DenoisingState, conditioning: Mapping[str, Any], plan: DenoisingPlan
+) -> Any:
+    """Run one step, and return what the pipeline hands to it after guidance. Errors are those of `run_segment`."""
+    check_run(pipe, state, conditioning, plan, state.step + 1)
+    return _run_steps(pipe, state, conditioning, plan, state.step + 1, None, "latent")[0].answer
 
 
 def outputs_from(
@@ -328,7 +337,10 @@ def _run(
                 f"{tuple(latents.shape)} and type {latents.dtype}"
             )
         if state.noise_seed is not None and set_up is not None:
-            _seek(generator, state, set_up, latents)
+            # the stream of a member, which begins at its seed, has drawn nothing before its steps
+            begins_here = state.own_stream or state.draw_count == 0
+            begin = noise_generator(state.noise_seed).get_state() if begins_here else set_up
+            seek(generator, begin, state.draw_count - (0 if begins_here else 1), latents)
 
     window = Window(
         plan, state.step, stop, state.history, state.latents, generator, on_start=on_start, progress=progress
@@ -349,24 +361,6 @@ def _run(
         prepare,
     )
     return loop, scheduler, output[0]
-
-
-def _seek(generator: torch.Generator, state: DenoisingState, set_up: Tensor, latents: Tensor) -> None:
-    """Set the noise stream to where the state left it.
-
-    The pipeline has drawn the initial noise and whatever else it draws before its steps. The draws of the
-    steps have the shape of the latents.
-    """
-    seed = state.noise_seed
-    assert seed is not None
-    if state.own_stream or state.draw_count == 0:
-        generator.set_state(noise_generator(seed).get_state())
-        draws = state.draw_count
-    else:
-        generator.set_state(set_up)
-        draws = state.draw_count - 1
-    for _ in range(draws):
-        draw_like(latents, generator)
 
 
 def _check_plan(state: DenoisingState, plan: DenoisingPlan) -> None:

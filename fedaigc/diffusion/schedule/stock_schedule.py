@@ -56,7 +56,8 @@ def named_scheduler(name: str, own: type[Any] | None = None) -> type[Any]:
 def built_scheduler(name: str, config: str, own: type[Any] | None = None) -> Any:
     """Return an unused scheduler of this class and canonical config (see `named_scheduler`)."""
     # some constructors (KDPM2) take a quarter of a second
-    return copy.deepcopy(_built(named_scheduler(name, own), config))
+    stock: Any = named_scheduler(name, own)
+    return copy.deepcopy(_built(stock, config))
 
 
 @lru_cache(maxsize=8)

@@ -138,13 +138,14 @@ def pixart_binned() -> Family:
 
 def eighth_vae(channels: int = 4) -> Any:
     """A decoder of an eighth of the size."""
-    return diffusers.AutoencoderKL(
+    vae: Any = diffusers.AutoencoderKL(
         block_out_channels=(4,) * 4,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         latent_channels=channels,
         norm_num_groups=2,
-    ).eval()
+    )
+    return vae.eval()
 
 
 def lumina2() -> Family:
