@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fedaigc.diffusion.sampling.count import DenoiserCount
+from fedaigc.diffusion.sampling.finite import check_finite, finite_pictures
 from fedaigc.diffusion.sampling.initial_noise import initial_noise, observe_plan
 from fedaigc.diffusion.sampling.kept_values import kept_between_steps, kept_values
 from fedaigc.diffusion.sampling.loop import Loop, seek
@@ -249,7 +249,7 @@ def decode(
     else:
         state = DenoisingState(plan.num_steps, state, {}, None, 0, plan.fingerprint())
     given = {"prompt": [""] * state.latents.shape[0]} if conditioning is None else conditioning
-    _check_finite(state.latents, state.step, plan)
+    check_finite(pipe, state.latents, "latents")
     end = replace(state, step=plan.num_steps, history={})
     # without guidance the negative prompt is not encoded, and nothing is denoised here
     return list(_run(pipe, end, given, plan, plan.num_steps, None, "pil", guidance_scale=1.0)[2])
@@ -307,7 +307,7 @@ def _run_steps(
             f"{plan.scheduler_class} draws noise, and this state has no noise stream: add one "
             "with `with_noise_stream`, or pack it with noise_stream=True for a run of your own"
         )
-    _check_finite(loop.last, loop.position, plan)
+    check_finite(pipe, loop.last, "latents")
     return loop, scheduler, output
 
 
@@ -353,13 +353,14 @@ def _run(
             result = stock(*request[0], **request[1])
             return with_first_tensor(result, state.latents.to(first_tensor(result).device))
 
-    output = run_call(
-        pipe,
-        {**call, "generator": generator, "output_type": output_type},
-        scheduler,
-        loop,
-        prepare,
-    )
+    with finite_pictures(pipe):
+        output = run_call(
+            pipe,
+            {**call, "generator": generator, "output_type": output_type},
+            scheduler,
+            loop,
+            prepare,
+        )
     return loop, scheduler, output[0]
 
 
@@ -367,13 +368,6 @@ def _check_plan(state: DenoisingState, plan: DenoisingPlan) -> None:
     if state.plan_fingerprint != plan.fingerprint():
         raise UserError(
             f"this state belongs to plan {state.plan_fingerprint}, not to plan {plan.fingerprint()}"
-        )
-
-
-def _check_finite(latents: Tensor, step: int, plan: DenoisingPlan) -> None:
-    if not bool(torch.isfinite(latents).all()):
-        raise UserError(
-            f"after step {step} of {plan.num_steps} the latents are not finite (in {plan.dtype}): they give no image"
         )
 
 
