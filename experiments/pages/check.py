@@ -21,7 +21,6 @@ from experiments.pages import (  # noqa: F401
     findings,
     model,
     paper,
-    sharing,
     strategies,
     studies,
     threats,
@@ -31,6 +30,7 @@ from experiments.pages.marks import Block, Mark, Number, Page, read_page
 from experiments.pages.printed import flat, printed, same, stated
 from experiments.pages.records import ROOT
 from experiments.pages.registry import figure_of, holds, table_of, usage
+from experiments.sharing import figures as sharing  # noqa: F401
 from fedaigc.errors import UserError
 
 PAGES = ("README.md", "docs/**/*.md", "strategies/README.md")

@@ -161,6 +161,7 @@ def calibrate(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Measure what sharing costs with a model: the damage by hand-off and distance of the prompts, without labels."""
+    from fedaigc.extras import require_extra
     from fedaigc.rng import numpy_rng
     from fedaigc.semantics.denoiser.atlas_build import read_captions
     from fedaigc.semantics.denoiser.calibration import Calibration
@@ -168,6 +169,7 @@ def calibrate(
     from fedaigc.semantics.denoiser.plot import plot_calibration
     from fedaigc.semantics.denoiser.sharing_distance import phi
 
+    require_extra("plots", "the picture of a calibration")
     if output.suffix != ".json":
         raise UserError(f"{output}: a calibration is a .json file")
     if output.exists() and not force:

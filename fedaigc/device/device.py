@@ -1,8 +1,8 @@
 """The device: the only place that holds prompts and images, and the boundary that they do not cross.
 
-Everything that a method of `Device` returns may be sent: a signature, a task id, a packet of a public
-prompt's latents, a local update, a report. Everything else stays in the home. In a simulation, the client app
-calls a `Device` in its own process; behind an agent, the same object answers over a socket.
+Everything that a method of `Device` returns may be sent: a signature, a task id, a packet of a public prompt's latents,
+a local update, a report. Everything else stays in the home. In a simulation, the client app calls a `Device` in its own
+process; behind an agent, the same object answers over a socket.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -191,7 +191,8 @@ class Device:
         with the same weights.
 
         Args:
-            height, width: Size at which images are read, in pixels.
+            height: Height at which images are read, in pixels.
+            width: Width at which images are read, in pixels.
             target_modules: Layers of new factors, as in `selected_layers`; None: the default ones.
             client: Number under which the server knows this device.
             budget: What the owner lets this order compute; None for no limit.
@@ -257,7 +258,7 @@ class Device:
         """Run the shared steps of a group that this device's task belongs to.
 
         Only the public prompt and the shared state enter the packet. Raises UnknownTask for a task that is not here,
-        UserError for a `stop` past t*, DeviceError for a plan of another base or an unknown shared state.
+        UserError for a `stop` past t*, DeviceError for another base or shared state.
         """
         task = self.prompts.get(task_id)
         plan = self._prepare(plan, personal=False)
@@ -287,8 +288,8 @@ class Device:
     ) -> FinishReport:
         """Finish a task from a packet with its own prompt, store the image in the gallery, and report.
 
-        The attempt is counted once plan and packet are known to be sound, before the prompt is read. Steps up
-        to t* use the shared weights, the others the personal ones.
+        The attempt is counted once plan and packet are sound, before the prompt is read. Steps up to t* use the shared
+        weights, the others the personal ones.
 
         Args:
             noise_seed: Seed of this task's own noise stream; None refuses a sampler that draws noise.

@@ -36,6 +36,35 @@ def locked(path: Path, *, busy: str | None = None, patience_s: float = 0.0) -> I
         lock.release()
 
 
+@contextmanager
+def locked_without_trace(path: Path, *, busy: str) -> Iterator[None]:
+    """As `locked`, without waiting; the lock file is removed in the end.
+
+    Raises:
+        UserError: With the text `busy`, if another process holds the lock.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=_MODE)
+        found = _inode(path)
+        with locked(path, busy=busy):
+            # a holder that ends removes the file: then this is a lock that nobody else sees
+            if found is None or _inode(path) != found:
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
 def is_locked(path: Path) -> bool:
     """Return whether a process holds the lock file `path`."""
     if not path.exists():

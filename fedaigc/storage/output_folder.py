@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fedaigc.errors import UserError
-from fedaigc.storage.file_lock import locked
+from fedaigc.storage.file_lock import locked_without_trace
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def fresh_folder(output: Path, marker: str) -> Iterator[None]:
     busy = f"another process fills {output}: wait for its end, or choose another folder with --output"
     with ExitStack() as held:
         try:
-            held.enter_context(locked(output.with_name(f".{output.name}.lock"), busy=busy))
+            held.enter_context(locked_without_trace(output.with_name(f".{output.name}.lock"), busy=busy))
         except OSError as error:
             raise UserError(f"{output} cannot be written: {error.strerror or error}") from None
         yield from _filled(output, marker)

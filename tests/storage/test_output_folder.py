@@ -22,7 +22,7 @@ def test_the_new_content_replaces_the_old_when_it_is_whole(tmp_path: Path) -> No
     fill(output, "first")
     fill(output, "second")
     assert (output / "picture").read_text() == "second"
-    assert {entry.name for entry in output.parent.iterdir()} == {"out", ".out.lock"}
+    assert {entry.name for entry in output.parent.iterdir()} == {"out"}
 
 
 def test_one_process_at_a_time_fills_a_folder(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_the_old_content_comes_back_when_the_new_fails(tmp_path: Path, error: Ba
         fail()
     assert (output / "picture").read_text() == "first"
     assert not (output / "half").exists()
-    assert {entry.name for entry in tmp_path.iterdir()} == {"out", ".out.lock"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"out"}
 
 
 def test_what_a_killed_process_set_aside_is_found_by_the_next(tmp_path: Path) -> None:
