@@ -160,10 +160,7 @@ class Device:
             check_limits(self._pipe, shared, self.base_hash, limits)
 
     def plan(self, request: PlanRequest, limits: OwnerLimits | None = None) -> DenoisingPlan:
-        """Build the requested plan from this device's own pipeline.
-
-        Raises UserError for a plan beyond the owner's limits, or one that this device cannot build.
-        """
+        """Build the requested plan; UserError beyond the owner's limits, or if it cannot be built here."""
         if limits is not None:
             limits.check_plan(request)
         return request.build(self._pipe, self.base_hash)
