@@ -214,6 +214,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_rule_of_a_script_travels_to_worker_processes(tmp_path: Path, small_model: Path) -> None:
     homes = fa.scenes(tmp_path / "homes", clients=2, images=2)
     (tmp_path / "script.py").write_text(SCRIPT)

@@ -242,6 +242,7 @@ def test_a_folder_of_peft_is_imported_as_peft_applies_it(trained: FederationConf
     assert torch.equal(picture(other), ours)
 
 
+@pytest.mark.slow
 def test_the_real_command_writes_files_of_its_user_alone(trained: FederationConfig, tmp_path: Path) -> None:
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=["SIGTERM", "Ctrl-C"]
+)
 def test_a_signal_ends_a_simulation_with_what_is_kept(make_run: MakeRun, number: signal.Signals) -> None:
     config = make_run(num_clients=1, rounds={"count": 10_000})
     file = config.output.parent / "run.toml"

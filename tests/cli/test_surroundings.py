@@ -32,7 +32,7 @@ def said(
     return done
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", [pytest.param("ascii", marks=pytest.mark.slow), "latin-1"])
 def test_commands_work_in_a_hostile_environment(tmp_path: Path, encoding: str) -> None:
     folder = hiding_folder(tmp_path)
     environment = hostile_environment(tmp_path) | {"PYTHONIOENCODING": encoding}
@@ -63,6 +63,7 @@ def test_a_working_folder_that_is_gone_is_named(tmp_path: Path) -> None:
     assert done.stderr == "error: the working folder no longer exists: change to another one\n"
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     """/dev/full refuses every byte."""
     done = said(

@@ -74,6 +74,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+@pytest.mark.slow
 def test_the_small_demo_runs_from_the_wheel_elsewhere_and_offline(python: Path, tmp_path: Path) -> None:
     environment = {
         **os.environ,

@@ -78,6 +78,7 @@ def test_devices_are_served_while_others_hold_connections(door: tuple[int, int])
             assert memory() - before < 100e6
 
 
+@pytest.mark.slow
 def test_what_says_nothing_is_closed(door: tuple[int, int]) -> None:
     """A silent connection, one with half a header, and one that continues byte by byte."""
     port, _ = door

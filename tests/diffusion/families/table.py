@@ -3,6 +3,7 @@
 Each row is measured: the small pipeline of a family, run divided at every step and undivided.
 """
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from tests.diffusion.families.small_families import SMALL_FAMILIES, Family, cast
 from tests.diffusion.tiny_pipelines import FAMILIES, SIZE, tiny_pipeline
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+# the only table of the page that begins like this
+_TABLE = re.compile(r"^\| pipeline \| scheduler .*?(?=\n\n)", re.MULTILINE | re.DOTALL)
 
 
 def measured(family: Family, dtype: torch.dtype) -> Exactness:
@@ -51,8 +53,8 @@ def main() -> None:
     """Measure all families, and write the table into the page."""
     torch.set_num_threads(1)
     text = PAGE.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(rows()) + f"\n\n{END}{after}", encoding="utf-8")
+    table = "\n".join(rows())
+    PAGE.write_text(_TABLE.sub(lambda _: table, text, count=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ HOSTILE: tuple[dict[str, Any], ...] = (
 )
 
 
+@pytest.mark.slow
 def test_no_reply_differs_between_prompts(lab: Any, small_model: Path) -> None:
     """Three times each, over restarts and runs: kind, size, content, and what waits afterwards."""
     from experiments.privacy.extraction.orders import Genes

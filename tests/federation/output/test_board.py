@@ -60,6 +60,7 @@ def test_without_tensorboard_the_command_to_install_it_is_told(
     assert len(read_record(config.output).rounds) == 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_through_the_command_line(make_run: MakeRun) -> None:
     """`simulate --resume` after one round has the same result as two rounds at once. Without it, the run restarts."""
     whole = make_run("whole", generation={"enabled": False})

@@ -45,6 +45,7 @@ def queue(config: FederationConfig, text: str) -> None:
         PromptQueue(Home.open(config.home(client))).add(text)
 
 
+@pytest.mark.slow
 def test_a_run_repeats_on_the_homes_of_an_earlier_one(make_run: MakeRun) -> None:
     """More rounds than a home keeps, and a strategy that remembers."""
     config = make_run(num_clients=2, training=TRAINING, rounds={"count": 4, "strategy": "scaffold"})
@@ -73,7 +74,7 @@ def test_a_shorter_run_after_a_longer_one_keeps_what_it_wrote(make_run: MakeRun)
     assert len(list((config.home(0) / "adapters" / "rounds" / aside).iterdir())) == KEPT_ROUNDS
 
 
-@pytest.mark.parametrize("name", ["run", "other"])
+@pytest.mark.parametrize("name", ["run", pytest.param("other", marks=pytest.mark.slow)])
 def test_a_run_between_two_parts_of_another_changes_neither(make_run: MakeRun, name: str) -> None:
     """The second part draws with the personal adapters of the first, and trains on from its rounds."""
     straight = make_run("straight", num_clients=2, training=TRAINING, rounds={"count": 3})

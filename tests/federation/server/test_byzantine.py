@@ -124,6 +124,7 @@ def test_more_than_was_shown_counts_as_what_was_shown(make_run: MakeRun) -> None
     assert record.shared_hash == honest.shared_hash
 
 
+@pytest.mark.slow
 def test_honest_runs_are_the_same_bit_for_bit_with_and_without_bounds(make_run: MakeRun) -> None:
     """Also where clients differ in steps and ranks."""
     for name, rest in {

@@ -63,6 +63,7 @@ def test_pictures_differ_by_seed_and_split_and_repeat() -> None:
     assert pixels(client.fresh_pictures(20, 0, "test"))[:5] == pixels(client.fresh_pictures(5, 0, "test"))
 
 
+@pytest.mark.slow
 def test_test_pictures_follow_the_client_s_own_mixture() -> None:
     """Among 2,000 fresh scenes, the share of each place is within five standard errors of the home's."""
     client = split_clients(DataSpec.of(StudyClients(number=4, images=80), KINDS["dirichlet"]))[1]
