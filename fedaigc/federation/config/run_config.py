@@ -165,9 +165,6 @@ class FederationConfig(Section):
         workers: Number of worker processes.
         client_gpus: Share of a GPU that each worker process gets with the backend "ray" and a model on "cuda" or
             "auto"; None: the GPUs of this machine divided by `workers`, at most one each.
-        ray_address: Address of a running Ray cluster that is to compute, or "auto" for one on this machine. Its
-            machines need the same software and the same paths to homes and output. None: a cluster of the run's
-            own, whatever RAY_ADDRESS says.
         threads: torch threads of every computing process; results repeat at equal numbers of threads.
         resume: Continue after the last round of an interrupted run in `output`; start anew if none exists.
         run_id: Identity of the run in the homes, where another run of the same name finds nothing of it; drawn when
@@ -187,7 +184,6 @@ class FederationConfig(Section):
     backend: Backend = "in-process"
     workers: Annotated[int, Field(ge=1)] = 1
     client_gpus: Annotated[float, Field(gt=0)] | None = None
-    ray_address: Annotated[str, Field(min_length=1)] | None = None
     threads: Annotated[int, Field(ge=1)] = 1
     resume: bool = False
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
@@ -206,8 +202,6 @@ class FederationConfig(Section):
             raise ValueError(
                 f"rounds.clients is {self.rounds.clients}: expected at most num_clients, which is {self.num_clients}"
             )
-        if self.ray_address is not None and self.backend != "ray":
-            raise ValueError(f'ray_address is of no use to the backend "{self.backend}": set backend = "ray"')
         for name in ("ranks", "local_steps"):
             values = getattr(self.clients, name)
             if values is not None and len(values) != self.num_clients:

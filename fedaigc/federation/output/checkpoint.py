@@ -36,7 +36,6 @@ _FREE = {
         "backend",
         "workers",
         "client_gpus",
-        "ray_address",
         "generation",
         "resume",
         "run_id",

@@ -64,18 +64,16 @@ def flower_environment(
     scratch: Path,
     threads: int,
     *,
-    ray_address: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Return the environment for all processes of a run.
 
     Nothing is installed, reported or downloaded, and all files lie in `scratch`. Loopback is reached without a
-    proxy.
+    proxy. The run has a Ray cluster of its own, whatever RAY_ADDRESS says.
 
     Args:
         scratch: Folder for the files of Flower and Ray.
         threads: Number of threads of each process.
-        ray_address: Address of a running Ray cluster; None: a cluster of the run's own, whatever RAY_ADDRESS says.
         environment: What to start from; None: the environment of this process.
     """
     settings = {
@@ -95,13 +93,10 @@ def flower_environment(
         # marks all processes of this launch, including those that detach from their parent
         TAG: uuid.uuid4().hex,
     }
-    if ray_address is None:
-        # Ray's ports accept code from anyone who knows the token
-        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        if len(str(scratch)) <= MAX_RAY_FOLDER:
-            settings["RAY_TMPDIR"] = str(scratch)
-    else:
-        settings[RAY_ADDRESS] = ray_address
+    # Ray's ports accept code from anyone who knows the token
+    settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if len(str(scratch)) <= MAX_RAY_FOLDER:
+        settings["RAY_TMPDIR"] = str(scratch)
     inherited = {
         name: value
         for name, value in child_environment(environment).items()

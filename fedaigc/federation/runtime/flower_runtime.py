@@ -65,16 +65,13 @@ def _run_with_flower(
         (config.output / LOG).open("w", encoding="utf-8") as log,
     ):
         stage_app(scratch / "app")
-        environment = flower_environment(scratch, config.threads, ray_address=config.ray_address)
+        environment = flower_environment(scratch, config.threads)
         with superlink(scratch, environment):
             run_config = scratch / "run.toml"
             # a JSON string is a TOML string, unless it escapes an emoji as a surrogate pair
             text = json.dumps(config.to_run_config()[RUN_CONFIG_KEY], ensure_ascii=False)
             run_config.write_text(f"{RUN_CONFIG_KEY} = {text}\n", encoding="utf-8")
             command = ["run", str(scratch / "app"), CONNECTION, "--stream", "--run-config", str(run_config)]
-            if config.ray_address is not None:
-                # a running cluster decides itself what it has
-                sizes = {name: value for name, value in sizes.items() if not name.startswith("init-args")}
             for name, value in sizes.items():
                 command += ["--federation-config", f"{name}={value}"]
             lines = stream_run(command, scratch, environment, log.write, progress, on_log)

@@ -32,7 +32,7 @@ _NAMES = {
     "keep_work",
     "keep_pictures",
 }
-_PATHS = {"homes", "output", "name", "backend", "workers", "ray_address", "resume", "generation"}
+_PATHS = {"homes", "output", "name", "backend", "workers", "resume", "generation"}
 # with a single client, the mean is that client's own update
 _BASELINE_RULES = {"pooled": "fedit", "local only": "local_only"}
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from fedaigc.errors import UserError
-from fedaigc.federation.config.run_config import parse_config
 from fedaigc.federation.runtime import proxies
 from fedaigc.federation.runtime.environment import (
     child_environment,
@@ -134,16 +133,12 @@ def test_a_proxy_that_cannot_be_used_is_an_error_where_it_is_needed(variables: p
         proxy_to("server.example", tls=True)
 
 
-def test_a_run_has_a_cluster_of_its_own_unless_another_is_asked_for(tmp_path: Path) -> None:
+def test_a_run_has_a_cluster_of_its_own(tmp_path: Path) -> None:
     given = {"RAY_ADDRESS": "10.0.0.1:6379", "RAY_AUTH_TOKEN": "theirs", "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
     given |= {"FLWR_DATABASE": "x", "PATH": "/bin"}
     own = flower_environment(tmp_path, 1, environment=given)
     assert not own.keys() & {"RAY_ADDRESS", "FLWR_DATABASE", "RAY_JOB_CONFIG_JSON_ENV_VAR"}
     assert own["RAY_AUTH_TOKEN"] != "theirs"
-    asked = flower_environment(tmp_path, 1, ray_address="10.0.0.2:6379", environment=given)
-    assert (asked["RAY_ADDRESS"], asked["RAY_AUTH_TOKEN"]) == ("10.0.0.2:6379", "theirs")
-    with pytest.raises(UserError, match='set backend = "ray"'):
-        parse_config({"homes": "a", "output": "b", "ray_address": "auto"})
 
 
 def test_modules_of_a_user_do_not_hide_what_ships(tmp_path: Path) -> None:
