@@ -1,5 +1,6 @@
 """The figures of docs/sharing.md."""
 
+from statistics import fmean
 from typing import Any
 
 from experiments.pages.markdown import markdown, share
@@ -73,6 +74,14 @@ def sharing_area(distance: str, what: str, k: int, scheduler: str, steps: int, g
 def phi_minus(distance: str, what: str, k: int, scheduler: str, steps: int, guidance: float) -> Estimate:
     """Area of the sharing distance minus that of another distance, paired, at a setting and K."""
     return Estimate(**_setting(scheduler, steps, guidance)["phi minus"][str(k)][what][distance])
+
+
+@figure
+def mean_distance(distance: str, grade: str) -> float:
+    """Mean of a distance over the pairs of a grade, at DDIM, N = 11, guidance 5."""
+    grades = record("sharing/distance")["pairs"]["grade"]
+    values = _setting("DDIM", 11, 5.0)["distances"][distance]
+    return fmean(value for value, each in zip(values, grades, strict=True) if each == grade)
 
 
 @table
