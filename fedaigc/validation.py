@@ -228,6 +228,8 @@ def _holds_text(model: type[BaseModel], key: Sequence[str]) -> bool:
         found = _inside(found, key[-1])
     except (KeyError, TypeError, AttributeError):
         return False  # an unknown key, which the validation names
+    if not isinstance(found, Mapping):
+        return False  # the same: a section without free keys says false there
     kinds = [_resolved(schema, kind).get("type") for kind in found.get("anyOf", [found])]
     return set(kinds) - {"null"} == {"string"}
 

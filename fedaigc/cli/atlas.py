@@ -47,6 +47,10 @@ def build(
     if output.exists() and not force:
         raise UserError(f"{output} is there: give another name, or --force to replace it")
     lines = read_captions(captions)
+    if len(lines) < min_captions:
+        raise UserError(
+            f"{captions} has {len(lines)} captions: a node needs {min_captions}; add captions, or lower --min-captions"
+        )
     pipe, _, space = _opened(model, dtype, size, steps, 1.0, noises, dimensions)
     parts = output.with_name(f"{output.name}.parts")
     with _bar("captions", len(lines)) as advance:

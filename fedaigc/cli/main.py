@@ -166,6 +166,8 @@ def simulate(
     """Run the federation of a TOML file: training rounds, then generation for the waiting prompts."""
     from fedaigc.federation.runtime.launcher import simulate as run
 
+    if force and resume:
+        raise UserError("--force puts the earlier run aside, --resume continues it: give one of the two")
     follow_run(
         config,
         run,

@@ -265,7 +265,8 @@ def _two_sizes(pipe: Pipeline) -> list[tuple[int, int]]:
     own = getattr(pipe, "default_sample_size", None) or network.config.get("sample_size") or 64
     factor = int(getattr(pipe, "vae_scale_factor", 8))
     side = int(own[0] if isinstance(own, list | tuple) else own) * factor
-    unit = 32 if side >= 128 else 2 * factor
+    # a multiple of 8, which pipelines require even where their autoencoder scales by less
+    unit = 32 if side >= 128 else -(-2 * factor // 8) * 8
     half = max(unit, side // 2 // unit * unit)
     return [(half, half), (half, half + unit)]
 

@@ -232,3 +232,13 @@ def test_a_mark_of_the_encoding_is_no_part_of_a_file(tmp_path: Path, encoding: s
     file.write_bytes('homes = "hömes"'.encode("latin-1"))
     with pytest.raises(UserError, match=r"run\.toml is not a UTF-8 text file"):
         read_config(file)
+
+
+@pytest.mark.parametrize(
+    "change", ["training.local_stepz=2", "num_clientz=3", "model.foo=1", "rounds.foo=true"]
+)
+def test_an_unknown_key_of_a_change_is_named_whatever_its_value(change: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('homes = "h"\noutput = "o"\n')
+    with pytest.raises(UserError, match=f"{change.partition('=')[0]}: unknown key"):
+        read_config(file, [change])
