@@ -23,6 +23,7 @@ from experiments.paper.pairs import DISTANCES, MODES, draw_pairs
 from experiments.paper.record import Comparison, Record, Row, columns, new_record, report
 from experiments.paper.setting import (
     Panel,
+    Setting,
     arguments,
     batches,
     curves,
@@ -37,6 +38,7 @@ from fedaigc.diffusion.handoff.packing import number_format_at
 from fedaigc.diffusion.sampling.noise_matched import resume_noise_matched
 from fedaigc.diffusion.sampling.segment import DenoisingState, finish_segment, run_segment
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, latents_std
+from fedaigc.errors import NotFinite
 from fedaigc.rng import numpy_rng
 from fedaigc.wireless.block_code import MCS
 from fedaigc.wireless.channel import BinarySymmetricChannel, Channel
@@ -125,6 +127,22 @@ def draw(rows: Sequence[Row], folder: Path) -> None:
     curves([p for p in panels if p[2]], "bit error rate, %", folder / "fig3_curves.png")
 
 
+def finished(
+    setting: Setting, state: DenoisingState, prompts: Sequence[str], plan: DenoisingPlan
+) -> list[Image.Image]:
+    """Draw the pictures of a batch; one whose values are not finite is black, as it has none."""
+    try:
+        return finish_segment(setting.pipe, state, {"prompt": list(prompts)}, plan)
+    except NotFinite:
+        if len(prompts) == 1:
+            return [Image.new("RGB", (plan.width, plan.height))]
+    return [
+        picture
+        for row, prompt in enumerate(prompts)
+        for picture in finished(setting, replace(state, latents=state.latents[row : row + 1]), [prompt], plan)
+    ]
+
+
 def measure(options: argparse.Namespace) -> Record:
     """Draw every pair through every channel, and the grid of one pair's pictures."""
     setting = open_setting(options)
@@ -158,7 +176,7 @@ def measure(options: argparse.Namespace) -> Record:
                                 setting.pipe, arrived, own, plan, gain=gain, error_variance=variance
                             )
                         else:
-                            images = finish_segment(setting.pipe, arrived, own, plan)
+                            images = finished(setting, arrived, own["prompt"], plan)
                         pictures.setdefault((mode, name, rate), []).extend(images)
                         key = (mode, name, rate)
                         lost[key] = lost.get(key, 0) + finite.count(False)

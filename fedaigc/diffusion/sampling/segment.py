@@ -325,6 +325,7 @@ def _run(
 
     Returns the loop, the scheduler afterwards, and the first output.
     """
+    check_finite(pipe, state.latents, "latents")
     call = call_arguments(pipe, conditioning, **(plan.call | other))
     # without a stream the scheduler must draw nothing, and this generator shows whether it did
     generator = noise_generator(state.noise_seed if state.noise_seed is not None else 0)
