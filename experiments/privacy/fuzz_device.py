@@ -29,7 +29,7 @@ from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfi
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.server.generation import plan_generation
 from fedaigc.federation.server.server_app import initial_shared_state
-from fedaigc.federation.wire import messages
+from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.messages import BODY, FAILURE, Ask
 from fedaigc.rng import numpy_rng
 from fedaigc.strategy.fingerprint import strategy_code
@@ -90,10 +90,12 @@ class DeviceTarget:
         if kind == "share":
             stop = config.generation.num_shared_steps
             order = ShareOrder(0, task_id, "a fruit on a table", 3, self.plan, stop)
-            return Ask.SHARE, messages.share_record(order)
+            return Ask.SHARE, generation_messages.share_record(order)
         if kind in ("finish", "alone"):
             packet = self.packet if kind == "finish" else None
-            return Ask.FINISH, messages.finish_record(FinishOrder(0, task_id, self.plan, 3, packet))
+            return Ask.FINISH, generation_messages.finish_record(
+                FinishOrder(0, task_id, self.plan, 3, packet)
+            )
         return {"hello": Ask.HELLO, "signatures": Ask.SIGNATURES}[kind], messages.body()
 
     def ask(self, kind: str, text: str, content: RecordDict) -> Outcome:

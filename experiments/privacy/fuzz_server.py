@@ -24,7 +24,7 @@ from fedaigc.federation.server.roster import open_roster
 from fedaigc.federation.server.rounds import run_rounds
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.server.service import PromptService
-from fedaigc.federation.wire import messages
+from fedaigc.federation.wire import generation_messages
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
 from fedaigc.strategy.registry import load_strategy
@@ -119,9 +119,9 @@ class ServerTarget:
             )
         policy = self.config.generation.policy
         readers: dict[str, Callable[[RecordDict], Any]] = {
-            "signatures": lambda record: messages.read_signatures(record, policy),
-            "steps": messages.read_shared_steps,
-            "report": messages.read_report,
+            "signatures": lambda record: generation_messages.read_signatures(record, policy),
+            "steps": generation_messages.read_shared_steps,
+            "report": generation_messages.read_report,
         }
         return generation._parsed(reply, readers[kind])
 
@@ -155,7 +155,7 @@ class ServerTarget:
             Ask.SHARE: "steps",
             Ask.FINISH: "report",
         }
-        self._replies["report"] = messages.report_record(FinishReport(1, 1, 2, 4))
+        self._replies["report"] = generation_messages.report_record(FinishReport(1, 1, 2, 4))
 
         def answer(message: Message, context: Context) -> Message:
             ask = Ask(message.metadata.message_type)
@@ -176,7 +176,7 @@ class ServerTarget:
         if "steps" not in seen:
             # the other device ran the shared steps
             pipe, _ = base_model(self.config.model)
-            seen["steps"] = messages.shared_steps_record(
+            seen["steps"] = generation_messages.shared_steps_record(
                 run_shared_steps(pipe, "a fruit on a table", self.plan, 2, noise_seed=1)
             )
         self._replies |= seen

@@ -52,7 +52,6 @@ from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
 from fedaigc.semantics.policy import Policy
 from fedaigc.semantics.signature import Signature, disclose
 from fedaigc.strategy.client_rule import ClientRule, Received
@@ -92,7 +91,7 @@ class Device:
     ) -> None:
         self._home = Home.open(Path(home), seed)
         self._training_seed = self._home.seed if run_seed is None or self._home.seeded else run_seed
-        self._pipe = pipe
+        self.pipe = pipe
         self._taxonomy = Taxonomy.load() if taxonomy is None else taxonomy
         self._scorer = scorer
         self._strip_pictures = strip_pictures
@@ -137,13 +136,6 @@ class Device:
         self.prompts.note_disclosed(task_id, disclosed)
         return disclosed
 
-    def node_signature(self, task_id: str, disclosure: NodeDisclosure) -> NodeSignature | None:
-        """Return the node that may be disclosed of a prompt, as the base model sees it; None: it runs alone."""
-        put_adapters(self._pipe, None, None)
-        disclosed = disclosure.disclose(self._pipe, self.prompts.get(task_id).prompt)
-        self.prompts.note_disclosed(task_id, disclosed)
-        return disclosed
-
     def receive(self, shared: SharedState) -> str:
         """Store a shared state and return its version hash; DeviceError for another base model."""
         self._check_base(shared.base_hash, "shared state")
@@ -155,15 +147,15 @@ class Device:
         Raises DeviceError for another base model, another form, or a state beyond the limits (if any).
         """
         self._check_base(shared.base_hash, "shared state")
-        check_form(self._pipe, shared, residual=residual)
+        check_form(self.pipe, shared, residual=residual)
         if limits is not None:
-            check_limits(self._pipe, shared, self.base_hash, limits)
+            check_limits(self.pipe, shared, self.base_hash, limits)
 
     def plan(self, request: PlanRequest, limits: OwnerLimits | None = None) -> DenoisingPlan:
         """Build the requested plan; UserError beyond the owner's limits, or if it cannot be built here."""
         if limits is not None:
             limits.check_plan(request)
-        return request.build(self._pipe, self.base_hash)
+        return request.build(self.pipe, self.base_hash)
 
     def train(
         self,
@@ -209,9 +201,9 @@ class Device:
         self.receive(received.shared)
         images, seed = self.encoded_images(height, width), self._training_seed
         data, held_out = split_images(images, validation_fraction, seed)
-        validation = held_out_loss(self._pipe, received.shared, held_out, settings, seed)
+        validation = held_out_loss(self.pipe, received.shared, held_out, settings, seed)
         result, trained, losses = local_round(
-            self._pipe,
+            self.pipe,
             received,
             personal,
             memory,
@@ -239,7 +231,7 @@ class Device:
 
     def encoded_images(self, height: int, width: int) -> EncodedImages:
         """Return latents and text embeddings of the private images, computed once and cached in the home."""
-        return cached_latents(self._home, self.images, self._pipe, self.base_hash, height, width)
+        return cached_latents(self._home, self.images, self.pipe, self.base_hash, height, width)
 
     def share(
         self,
@@ -260,7 +252,7 @@ class Device:
         task = self.prompts.get(task_id)
         plan = self._prepare(plan, personal=False)
         steps = run_shared_steps(
-            self._pipe,
+            self.pipe,
             group_prompt,
             plan,
             stop,
@@ -299,7 +291,7 @@ class Device:
         UnknownTask for a task that does not wait, DeviceError as `share`.
         """
         plan = self._prepare(plan, personal=True)
-        state = unpack(packet, plan, delivery, latents_shape(self._pipe, plan))
+        state = unpack(packet, plan, delivery, latents_shape(self.pipe, plan))
         if delivery == "tolerant":
             state = mended(state, plan, mend)
         else:
@@ -317,14 +309,14 @@ class Device:
     ) -> FinishReport:
         """Run all steps of a task here, from the noise of `noise_seed`, and otherwise as `finish`."""
         plan = self._prepare(plan, personal=True)
-        state = initial_state(self._pipe, plan, noise_seed)
+        state = initial_state(self.pipe, plan, noise_seed)
         return self._complete(self.prompts.begin_attempt(task_id), state, plan, strip_steps)
 
     def _prepare(self, plan: DenoisingPlan, *, personal: bool) -> DenoisingPlan:
         """Install the plan's weights in the pipeline and return the plan with their t*."""
         self._check_base(plan.base_hash, "plan")
         shared = self.versions.shared(plan.shared_hash) if plan.shared_hash else None
-        put_adapters(self._pipe, shared, self.versions.drawing_personal() if personal else None)
+        put_adapters(self.pipe, shared, self.versions.drawing_personal() if personal else None)
         return replace(plan, boundary_log_snr=shared.boundary_log_snr if shared is not None else None)
 
     def _check_base(self, base_hash: str, what: str) -> None:
@@ -346,21 +338,21 @@ class Device:
         shown = tuple(sorted({step for step in asked if start <= step < plan.num_steps}))
         if shown:
             self.gallery.begin(Begun(task.task_id, start, plan.num_steps, plan.boundary, shown))
-        with DenoiserCount(self._pipe) as count, flushed_denormals():
+        with DenoiserCount(self.pipe) as count, flushed_denormals():
             for number, stop in enumerate(shown):
-                state = run_stages(self._pipe, state, {"prompt": task.prompt}, plan, stop)
-                (part,) = decode(self._pipe, state, plan)
+                state = run_stages(self.pipe, state, {"prompt": task.prompt}, plan, stop)
+                (part,) = decode(self.pipe, state, plan)
                 self.gallery.save_part(task.task_id, number, part)
-            (image,) = finish_stages(self._pipe, state, {"prompt": task.prompt}, plan)
+            (image,) = finish_stages(self.pipe, state, {"prompt": task.prompt}, plan)
         return self._keep(task, image, count, plan, start, shown)
 
     def _resume(
         self, task: Task, state: DenoisingState, plan: DenoisingPlan, errors: BitErrors
     ) -> FinishReport:
         gain, variance = expected_error(plan, state.step, errors)
-        with DenoiserCount(self._pipe) as count, flushed_denormals():
+        with DenoiserCount(self.pipe) as count, flushed_denormals():
             (image,), taken = resume_noise_matched(
-                self._pipe, state, {"prompt": task.prompt}, plan, gain=gain, error_variance=variance
+                self.pipe, state, {"prompt": task.prompt}, plan, gain=gain, error_variance=variance
             )
         return self._keep(task, image, count, plan, max(0, plan.num_steps - taken), ())
 

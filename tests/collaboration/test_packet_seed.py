@@ -31,7 +31,8 @@ from fedaigc.federation.runtime.launcher import in_process_run
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.generation import _shared_steps
 from fedaigc.federation.server.server_app import serve
-from fedaigc.federation.wire.messages import Ask, shared_steps_record, values_of
+from fedaigc.federation.wire.generation_messages import shared_steps_record
+from fedaigc.federation.wire.messages import Ask, values_of
 from fedaigc.rng import derived_seed
 from fedaigc.semantics.grouping import Group
 from tests.collaboration.peers import LocalPeers

@@ -29,18 +29,15 @@ from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.server.server_app import initial_shared_state
-from fedaigc.federation.wire.messages import (
-    FAILURE,
+from fedaigc.federation.wire.generation_messages import (
     FINISH_REPLY_BYTES,
     PLAN,
-    Ask,
     finish_record,
     of_one_size,
     read_report,
     report_record,
-    shared_state_record,
-    values_of,
 )
+from fedaigc.federation.wire.messages import FAILURE, Ask, shared_state_record, values_of
 from tests.small_run import MakeRun
 
 FLOOR_S = 0.05

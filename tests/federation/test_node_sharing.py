@@ -10,6 +10,7 @@ import pytest
 from fedaigc.device.device import Device
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue
+from fedaigc.device.node_answers import node_signature
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.errors import UserError
@@ -19,7 +20,7 @@ from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.output.run_summary import disclosed_words
 from fedaigc.federation.runtime.launcher import run_in_process
-from fedaigc.federation.wire.messages import read_signatures, signatures_record
+from fedaigc.federation.wire.generation_messages import read_signatures, signatures_record
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.atlas_build import build_tree
 from fedaigc.semantics.denoiser.calibration import Calibration
@@ -120,13 +121,13 @@ def test_the_signature_is_that_of_the_base_model(make_run: MakeRun, atlas: Path,
     pipe = load_pipeline(str(small_model))
     device = Device(config.home(0), pipe)
     (task,) = device.waiting()
-    before = device.node_signature(task, node_disclosure(config))
+    before = node_signature(device, task, node_disclosure(config))
     run_in_process(
         config.model_copy(update={"generation": config.generation.model_copy(update={"enabled": False})})
     )
     trained = Device(config.home(0), pipe)
     assert trained.versions.current_personal() is not None
-    assert trained.node_signature(task, node_disclosure(config)) == before
+    assert node_signature(trained, task, node_disclosure(config)) == before
 
 
 def test_files_that_do_not_fit_the_run_are_refused_before_it(make_run: MakeRun, atlas: Path) -> None:

@@ -61,12 +61,12 @@ class Mutant(Device):
         return self.prompts.all()[0].prompt
 
     def _token_ids(self) -> list[int]:
-        pipe: Any = self._pipe
+        pipe: Any = self.pipe
         ids: list[int] = pipe.tokenizer(self._prompt(), add_special_tokens=False).input_ids
         return ids
 
     def _embedding(self) -> np.ndarray:
-        return encode_text(self._pipe, [self._prompt()])["prompt_embeds"][0].numpy()
+        return encode_text(self.pipe, [self._prompt()])["prompt_embeds"][0].numpy()
 
     def _latents(self) -> np.ndarray:
         return self.encoded_images(64, 64).latents[0].numpy()

@@ -8,7 +8,7 @@ from flwr.app import RecordDict
 from fedaigc.deployment.agent.agent import Agent
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
 from fedaigc.federation.preloaded import taxonomy
-from fedaigc.federation.wire import messages
+from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.messages import FAILURE, Ask
 from fedaigc.semantics.concepts.vocabulary import Relation
 from fedaigc.semantics.policy import Policy
@@ -39,9 +39,9 @@ def signatures(tasks: list[str], texts: list[str], alone: list[str], **more: Any
 def read_signatures(record: RecordDict, policy: Policy) -> Any:
     """Read signatures as the server does. b8a6c4d did not check the policy."""
     try:
-        return messages.read_signatures(record, policy)
+        return generation_messages.read_signatures(record, policy)
     except TypeError:
-        return messages.read_signatures(record)
+        return generation_messages.read_signatures(record)
 
 
 IDS = [f"{number:016x}" for number in range(3_000)]

@@ -17,7 +17,7 @@ from fedaigc.deployment.agent.agent import Agent
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.server import generation
 from fedaigc.federation.server.server_app import initial_shared_state
-from fedaigc.federation.wire import messages
+from fedaigc.federation.wire import generation_messages
 from fedaigc.federation.wire.flat_arrays import Manifest, array_of
 from fedaigc.federation.wire.messages import BODY, FAILURE, Ask
 from tests.security.orders import changed, refusal
@@ -118,7 +118,7 @@ class TestPlans:
         shared = initial_shared_state(config)
         plan = generation.plan_generation(shared, config)
         order = FinishOrder(0, "0123456789abcdef", plan, 1, None)
-        record = messages.finish_record(order)
+        record = generation_messages.finish_record(order)
         holder = "plan" if "plan" in record else BODY
         fields: dict[str, Any] = dict(record.config_records[holder])
         if holder == BODY:  # b8a6c4d sent the whole plan as JSON

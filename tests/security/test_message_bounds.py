@@ -15,7 +15,7 @@ from fedaigc.device.replies import FinishReport, SharedSteps
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.server import generation
 from fedaigc.federation.server.server_app import initial_shared_state
-from fedaigc.federation.wire import messages
+from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS
 from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
 from fedaigc.rng import numpy_rng
@@ -39,16 +39,22 @@ class TestMessages:
             return lambda record: read(record, 0, *build)
 
         return {
-            "signatures": (signatures([], [], IDS[:1]), messages.read_signatures),
+            "signatures": (signatures([], [], IDS[:1]), generation_messages.read_signatures),
             "state": (messages.shared_state_record(shared), messages.read_shared_state),
             "train": (
                 messages.train_record(Received(shared, 1), "float32", numpy_rng(0, "t"), "0" * 16),
                 messages.read_train,
             ),
-            "share": (messages.share_record(share), order(messages.read_share)),
-            "finish": (messages.finish_record(finish), order(messages.read_finish)),
-            "steps": (messages.shared_steps_record(SharedSteps(b"p", 1, 2)), messages.read_shared_steps),
-            "report": (messages.report_record(FinishReport(1, 1, 2, 4)), messages.read_report),
+            "share": (generation_messages.share_record(share), order(generation_messages.read_share)),
+            "finish": (generation_messages.finish_record(finish), order(generation_messages.read_finish)),
+            "steps": (
+                generation_messages.shared_steps_record(SharedSteps(b"p", 1, 2)),
+                generation_messages.read_shared_steps,
+            ),
+            "report": (
+                generation_messages.report_record(FinishReport(1, 1, 2, 4)),
+                generation_messages.read_report,
+            ),
         }
 
     NAMES = ("signatures", "state", "train", "share", "finish", "steps", "report")

@@ -18,7 +18,7 @@ from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.server import generation
 from fedaigc.federation.server.server_app import initial_shared_state
-from fedaigc.federation.wire import messages
+from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.messages import FAILURE, Ask
 from tests.diffusion.schedulers import DIFFUSION, FLOW, MORE_DIFFUSION, scheduler_of
 from tests.diffusion.tiny_pipelines import SIZE, tiny_pipeline
@@ -39,7 +39,7 @@ class TestPackets:
     ) -> Any:
         """Read a helper's packet with these latents as the server does."""
         state = replace(initial_state(pipe, plan, 1), step=2, latents=latents, history=history or {})
-        record = messages.shared_steps_record(SharedSteps(pack(state, plan), 2, 4))
+        record = generation_messages.shared_steps_record(SharedSteps(pack(state, plan), 2, 4))
         order = ShareOrder(0, "0" * 16, "a fruit on a table", 1, plan, 2)
         shape = tuple(initial_state(pipe, plan, 1).latents.shape)
         try:
@@ -92,7 +92,7 @@ class TestPackets:
         (task_id, *_) = agent.open_device().waiting()
         state = replace(initial_state(pipe, plan, 1), step=2, latents=torch.zeros(1, 4, 256, 256))
         order = FinishOrder(0, task_id, plan, 1, pack(state, plan))
-        told = agent.answer(Ask.FINISH, changed(config), messages.finish_record(order))
+        told = agent.answer(Ask.FINISH, changed(config), generation_messages.finish_record(order))
         assert FAILURE in told
         assert "shape [1, 4, 256, 256]" in (config.home(0) / "errors.log").read_text()
 

@@ -21,7 +21,7 @@ from fedaigc.federation.runtime.launcher import in_process_run
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.server_app import initial_shared_state, serve
 from fedaigc.federation.software import SOFTWARE, own_software
-from fedaigc.federation.wire import messages
+from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
@@ -172,11 +172,11 @@ def _disturb(grid: LocalGrid, config: FederationConfig, device: Device) -> None:
     task_id = device.prompts.all()[0].task_id
     node = grid.get_node_ids()[0]
     finish = FinishOrder(0, task_id, _plan(config), noise_seed=1, packet=None)
-    no_plan = messages.finish_record(finish)
-    del no_plan[messages.PLAN]
+    no_plan = generation_messages.finish_record(finish)
+    del no_plan[generation_messages.PLAN]
     wrong = [
-        (Ask.FINISH, messages.finish_record(replace(finish, packet=b"garbage"))),
-        (Ask.FINISH, messages.finish_record(replace(finish, task_id="../0"))),
+        (Ask.FINISH, generation_messages.finish_record(replace(finish, packet=b"garbage"))),
+        (Ask.FINISH, generation_messages.finish_record(replace(finish, task_id="../0"))),
         (Ask.FINISH, no_plan),
         (Ask.SHARE, RecordDict()),
         (Ask.TRAIN, messages.body(round=1, header="{}", manifest="[]")),
@@ -259,7 +259,7 @@ def _ask(config: FederationConfig, kind: Ask, content: RecordDict) -> dict[str, 
 def _share(config: FederationConfig, device: Device) -> dict[str, Any]:
     task_id = device.prompts.all()[0].task_id
     order = ShareOrder(0, task_id, "a fruit on a table", noise_seed=1, plan=_plan(config), stop=1)
-    return _ask(config, Ask.SHARE, messages.share_record(order))
+    return _ask(config, Ask.SHARE, generation_messages.share_record(order))
 
 
 def _train(config: FederationConfig) -> dict[str, Any]:

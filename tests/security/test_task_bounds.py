@@ -12,7 +12,7 @@ from fedaigc.device.replies import Failure
 from fedaigc.federation.config.run_config import FederationConfig, GenerationSection
 from fedaigc.federation.preloaded import taxonomy
 from fedaigc.federation.server import generation
-from fedaigc.federation.wire import messages
+from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Role, public_nouns
@@ -33,7 +33,7 @@ class TestTasks:
             path = home.prompts / f"{100 + number:06d}-{number:016x}.json"
             path.write_text(json.dumps(task | {"disclosed": None}))
         reply = agent.answer(Ask.SIGNATURES, changed(config), messages.body())
-        found, unreadable = messages.read_signatures(reply)
+        found, unreadable = generation_messages.read_signatures(reply)
         assert (len(found), unreadable) == (1_024, 0)
 
     @pytest.mark.parametrize("asked", [Policy.SILENT, Policy.GENERAL, Policy.KIND, Policy.EXACT])

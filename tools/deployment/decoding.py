@@ -21,9 +21,10 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 
 from fedaigc.diffusion.handoff.packet import read_body, read_header
-from fedaigc.federation.wire import messages
+from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.flat_arrays import array_of, flatten
-from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS, PLAN, Ask
+from fedaigc.federation.wire.generation_messages import PLAN
+from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS, Ask
 
 from .recorder import Exchange
 
@@ -221,12 +222,12 @@ def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{kind} with the arrays {sorted(record[ARRAYS])}")
         yield "tensors", flatten(messages.read_tensors(record))
     if up and kind == Ask.SIGNATURES:
-        signatures, _ = messages.read_signatures(record)
+        signatures, _ = generation_messages.read_signatures(record)
         yield "signatures", [s and s.to_json() for s in signatures.values()]
     if up and kind == Ask.SHARE:
-        messages.read_shared_steps(record)
+        generation_messages.read_shared_steps(record)
     if up and kind == Ask.FINISH:
-        messages.read_report(record)
+        generation_messages.read_report(record)
     packet = messages.values_of(record).get("packet") if BODY in record else None
     if packet:
         header, _ = read_header(packet)

@@ -33,7 +33,8 @@ from fedaigc.deployment.agent.reply_time import RATIO
 from fedaigc.device.home.prompts import MAX_DEVICE_ATTEMPTS
 from fedaigc.device.replies import Failure
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
-from fedaigc.federation.wire.messages import Ask, body, failure_in, read_signatures, shared_state_record
+from fedaigc.federation.wire.generation_messages import read_signatures
+from fedaigc.federation.wire.messages import Ask, body, failure_in, shared_state_record
 from fedaigc.rng import numpy_rng
 
 # known prompts of each half that the attacker draws on its own device

@@ -26,7 +26,8 @@ from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
-from fedaigc.federation.wire.messages import PLAN, body
+from fedaigc.federation.wire.generation_messages import PLAN
+from fedaigc.federation.wire.messages import body
 
 # the values that a search draws from, by gene; the first is honest
 CHOICES: dict[str, tuple[Any, ...]] = {

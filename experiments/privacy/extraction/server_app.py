@@ -14,7 +14,8 @@ from fedaigc.federation.output.recorder import RunRecorder
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.roster import open_roster
-from fedaigc.federation.wire.messages import Ask, body, read_signatures
+from fedaigc.federation.wire.generation_messages import read_signatures
+from fedaigc.federation.wire.messages import Ask, body
 
 ATTACK = "attack.json"
 RESULT = "result.json"

@@ -15,6 +15,7 @@ from flwr.app import RecordDict
 from fedaigc.bounds import MAX_TASKS_OF_A_DEVICE, MAX_TRAINING_STEPS
 from fedaigc.device.device import Device
 from fedaigc.device.limits import OwnerLimits
+from fedaigc.device.node_answers import node_signature
 from fedaigc.device.replies import DeviceError, Failure, failure_of, reading_an_order, refusing
 from fedaigc.device.scoring import Scorer
 from fedaigc.device.training.training_limits import TrainingOrder, check_order
@@ -24,7 +25,7 @@ from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.preloaded import scorer_of
 from fedaigc.federation.software import own_software
-from fedaigc.federation.wire import messages
+from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.messages import Ask, body
 from fedaigc.semantics.disclosed import Disclosed
 from fedaigc.semantics.policy import Policy
@@ -95,15 +96,15 @@ def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig)
         host.note(traceback.format_exc())
         if kind is Ask.FINISH and host.limits is None and isinstance(error, NotFinite):
             # one user owns all devices and prompts
-            return messages.of_one_size(messages.failure(Failure.NOT_FINITE))
+            return generation_messages.of_one_size(messages.failure(Failure.NOT_FINITE))
         return refused(kind, error)
-    return messages.of_one_size(reply) if kind is Ask.FINISH else reply
+    return generation_messages.of_one_size(reply) if kind is Ask.FINISH else reply
 
 
 def refused(kind: Ask, error: BaseException) -> RecordDict:
     """Return the reply for an error; it contains only what may be disclosed of the error."""
     if kind is Ask.FINISH:
-        return messages.of_one_size(messages.failure(Failure.NOT_FINISHED))
+        return generation_messages.of_one_size(messages.failure(Failure.NOT_FINISHED))
     return messages.failure(failure_of(error))
 
 
@@ -239,7 +240,7 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
     disclosed: dict[str, Disclosed | None]
     if settings.denoiser is not None:
         nodes = node_disclosure(config)
-        disclosed = {task_id: device.node_signature(task_id, nodes) for task_id in asked}
+        disclosed = {task_id: node_signature(device, task_id, nodes) for task_id in asked}
     else:
         disclosed = {
             task_id: device.signature(task_id, policy, min_public_prompts=min_public_prompts)
@@ -250,14 +251,14 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
         names = device.prompts.names.fresh(alone, repeatable=host.limits is None)
         said = {task_id: signature for task_id, signature in disclosed.items() if signature is not None}
         disclosed = said | dict.fromkeys(names)
-    return messages.signatures_record(disclosed, device.unreadable())
+    return generation_messages.signatures_record(disclosed, device.unreadable())
 
 
 def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
     """Run the shared steps of a group and return the packet."""
     device = host.open_device()
     with reading_an_order(), refusing(Failure.PLAN_REFUSED):
-        order = messages.read_share(content, host.client, partial(device.plan, limits=host.limits))
+        order = generation_messages.read_share(content, host.client, partial(device.plan, limits=host.limits))
     with refusing(Failure.PLAN_REFUSED):
         steps = device.share(
             order.task_id,
@@ -268,7 +269,7 @@ def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
             handoff=config.generation.handoff,
             number_format=link.number_format if (link := config.generation.link) is not None else None,
         )
-    return messages.shared_steps_record(steps)
+    return generation_messages.shared_steps_record(steps)
 
 
 def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
@@ -278,7 +279,7 @@ def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordD
     if config.rounds.count and config.training.personal_steps:
         # where one user owns all devices, a run draws only with what it trained, so that it repeats
         device.versions.draw_as(config.run_key, alone=host.limits is None)
-    order = messages.read_finish(content, host.client, partial(device.plan, limits=host.limits))
+    order = generation_messages.read_finish(content, host.client, partial(device.plan, limits=host.limits))
     if order.packet is None:
         report = device.alone(order.task_id, order.noise_seed, order.plan, strip_steps=settings.strip_steps)
     else:
@@ -292,7 +293,7 @@ def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordD
             errors=settings.link.known_errors if settings.link is not None else None,
             strip_steps=settings.strip_steps,
         )
-    return messages.report_record(report)
+    return generation_messages.report_record(report)
 
 
 _HANDLERS: dict[Ask, Handler] = {

@@ -28,7 +28,7 @@ from fedaigc.federation.output.records import GenerationRecord
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.roster import Roster
-from fedaigc.federation.wire import messages
+from fedaigc.federation.wire import generation_messages
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
 from fedaigc.semantics.disclosed import Disclosed
 from fedaigc.semantics.grouping import Group
@@ -78,7 +78,7 @@ class FlowerPeers:
 
     def share(self, orders: Sequence[ShareOrder]) -> list[SharedSteps | Failure]:
         """Send the orders for shared steps to the helpers and return their replies."""
-        asked = [(int(order.client), messages.share_record(order)) for order in orders]
+        asked = [(int(order.client), generation_messages.share_record(order)) for order in orders]
         with self._watch.timing("shared steps"):
             replies = self._roster.ask_many(Ask.SHARE, asked, Stage("shared steps"), self._deadline_s)
         return [
@@ -88,10 +88,10 @@ class FlowerPeers:
 
     def finish(self, orders: Sequence[FinishOrder]) -> list[FinishReport | Failure]:
         """Send the orders to finish tasks to their devices and return the reports."""
-        asked = [(order.client, messages.finish_record(order)) for order in orders]
+        asked = [(order.client, generation_messages.finish_record(order)) for order in orders]
         with self._watch.timing("own steps"):
             replies = self._roster.ask_many(Ask.FINISH, asked, Stage("own steps"), self._deadline_s)
-        return [_parsed(reply, messages.read_report) for reply in replies]
+        return [_parsed(reply, generation_messages.read_report) for reply in replies]
 
 
 def plan_generation(shared: SharedState, config: FederationConfig) -> DenoisingPlan:
@@ -221,7 +221,7 @@ def _shared_steps(record: RecordDict, order: ShareOrder, shape: tuple[int, ...])
     Raises:
         PacketError: If the packet does not fit the order, so that no member of the group receives it.
     """
-    steps = messages.read_shared_steps(record)
+    steps = generation_messages.read_shared_steps(record)
     state = unpack(steps.packet, order.plan, shape=shape)
     check_magnitude(state, order.plan)
     if state.step != order.stop or steps.later:
@@ -256,7 +256,9 @@ def _signatures(replies: dict[int, RecordDict | Failure], settings: GenerationSe
     owners: dict[str, int] = {}
     unreadable: dict[int, int] = {}
     places: dict[str, int] = {}
-    read = partial(messages.read_signatures, policy=settings.policy, nodes=settings.denoiser is not None)
+    read = partial(
+        generation_messages.read_signatures, policy=settings.policy, nodes=settings.denoiser is not None
+    )
     for client, reply in sorted(replies.items()):
         told = _parsed(reply, read)
         if isinstance(told, Failure):

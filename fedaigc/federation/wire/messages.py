@@ -6,9 +6,9 @@ from a public prompt.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -16,32 +16,14 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
-from fedaigc.bounds import (
-    MAX_EVALUATIONS,
-    MAX_PACKET_BYTES,
-    MAX_PROMPT_CHARACTERS,
-    MAX_TASKS_OF_A_DEVICE,
-    MAX_UNREADABLE,
-    TASK_ID,
-)
-from fedaigc.collaboration.session import FinishOrder, ShareOrder
-from fedaigc.device.replies import Failure, FinishReport, SharedSteps
+from fedaigc.device.replies import Failure
 from fedaigc.diffusion.adapters.stages import SharedState
-from fedaigc.diffusion.schedule.plan import DenoisingPlan
-from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.federation.wire.codec import BYTES_PER_VALUE, WireFormat, decode, differences, encode
 from fedaigc.federation.wire.flat_arrays import Manifest, array_of, manifest_of
 from fedaigc.federation.wire.message_bounds import (
-    check_length,
-    check_noise_seed,
-    check_range,
-    check_text,
     checked,
     state_header,
 )
-from fedaigc.flower_private import recorddict_to_proto
-from fedaigc.semantics.disclosed import Disclosed, check_asked, read_signature
-from fedaigc.semantics.policy import Policy
 from fedaigc.strategy.rule import Received, Update
 
 BODY = "body"
@@ -49,10 +31,6 @@ ARRAYS = "arrays"
 METRICS = "metrics"
 FAILURE = "failure"
 FLAT = "flat"
-PLAN = "plan"
-# size of every reply to an order to finish, whatever the outcome: see `of_one_size`
-FINISH_REPLY_BYTES = 1024
-_PADDING = "padding"
 _EXTRA = "extra/"
 # key of the client number; Flower calls it partition
 CLIENT = "partition"
@@ -135,7 +113,7 @@ def shared_state_record(shared: SharedState, **values: Any) -> RecordDict:
 
 def read_shared_state(record: RecordDict) -> SharedState:
     """Invert `shared_state_record`; ValueError for other keys, types or values beyond the bounds."""
-    header = _checked(record, {**_TENSORS, "header": str}, {BODY, ARRAYS})["header"]
+    header = checked_body(record, {**_TENSORS, "header": str}, {BODY, ARRAYS})["header"]
     return SharedState.from_tensors(state_header(header), read_tensors(record))
 
 
@@ -209,7 +187,7 @@ def read_train(record: RecordDict) -> Received:
         ValueError: If the message has other keys or types, or values beyond the bounds.
     """
     types = {**_TENSORS, "header": str, "round": int, "strategy_code": str, **_own_types(record)}
-    values = _checked(record, types, {BODY, ARRAYS})
+    values = checked_body(record, types, {BODY, ARRAYS})
     header = state_header(values["header"])
     tensors = read_tensors(record)
     extra = {
@@ -238,157 +216,7 @@ def update_record(
     return record
 
 
-def signatures_record(signatures: Mapping[str, Disclosed | None], unreadable: int) -> RecordDict:
-    """Return what a device discloses of its waiting tasks: for one that runs alone, only its id.
-
-    Args:
-        signatures: Signature by task id; None for a task that runs alone.
-        unreadable: Number of prompts that the device cannot read.
-    """
-    disclosed = {task_id: signature for task_id, signature in signatures.items() if signature is not None}
-    alone = [task_id for task_id, signature in signatures.items() if signature is None]
-    return body(
-        tasks=list(disclosed),
-        signatures=[signature.to_json() for signature in disclosed.values()],
-        alone=alone,
-        unreadable=unreadable,
-    )
-
-
-def read_signatures(
-    record: RecordDict, policy: Policy = Policy.OPEN, *, nodes: bool = False
-) -> tuple[dict[str, Disclosed | None], int]:
-    """Invert `signatures_record`.
-
-    Args:
-        record: The reply.
-        policy: The most disclosing policy that was asked for.
-        nodes: Whether nodes of an atlas were asked for, in place of concepts.
-
-    Raises:
-        ValueError: If the reply holds anything but task ids and signatures, more tasks than a device may offer, or a
-            signature that discloses more than asked for: a server is responsible for what it stores.
-    """
-    values = _checked(record, {"tasks": list, "signatures": list, "alone": list, "unreadable": int})
-    tasks, texts, alone = values["tasks"], values["signatures"], values["alone"]
-    if len(tasks) + len(alone) > MAX_TASKS_OF_A_DEVICE:
-        raise ValueError(
-            f"{len(tasks) + len(alone)} tasks of a device: expected at most {MAX_TASKS_OF_A_DEVICE}"
-        )
-    if len(tasks) != len(texts) or len({*tasks, *alone}) != len(tasks) + len(alone):
-        raise ValueError("invalid tasks: expected each task exactly once, with or without a signature")
-    for task_id in (*tasks, *alone):
-        check_text("task_id", task_id, TASK_ID)
-    check_range(values, unreadable=MAX_UNREADABLE)
-    found: dict[str, Disclosed | None] = dict(zip(tasks, map(read_signature, texts), strict=True))
-    for signature in found.values():
-        check_asked(signature, policy, nodes=nodes)
-    return found | dict.fromkeys(alone), values["unreadable"]
-
-
-PlanBuilder = Callable[[PlanRequest], DenoisingPlan]
-
-
-def share_record(order: ShareOrder) -> RecordDict:
-    """Return the order to run the shared steps of a group."""
-    record = body(
-        task_id=order.task_id,
-        group_prompt=order.group_prompt,
-        noise_seed=order.noise_seed,
-        stop=order.stop,
-    )
-    record[PLAN] = ConfigRecord(PlanRequest.of(order.plan).values())
-    return record
-
-
-def read_share(record: RecordDict, client: int, build: PlanBuilder) -> ShareOrder:
-    """Invert `share_record`. `build` makes the plan on this device, see `PlanRequest`.
-
-    Raises:
-        ValueError: If the message has other keys or types, or values beyond the bounds.
-        UserError: If this device does not run the plan.
-    """
-    types = {"task_id": str, "group_prompt": str, "noise_seed": int, "stop": int}
-    values = _checked(record, types, {BODY, PLAN})
-    check_text("task_id", values["task_id"], TASK_ID)
-    check_length("group_prompt", values["group_prompt"], MAX_PROMPT_CHARACTERS)
-    check_noise_seed(values["noise_seed"])
-    check_range(values, stop=MAX_EVALUATIONS)
-    plan = build(PlanRequest.from_values(values_of(record, PLAN)))
-    return ShareOrder(client=client, plan=plan, **values)
-
-
-def finish_record(order: FinishOrder) -> RecordDict:
-    """Return the order to finish a task: with its packet, or without one if the task runs alone."""
-    record = body(task_id=order.task_id, noise_seed=order.noise_seed, packet=order.packet or b"")
-    record[PLAN] = ConfigRecord(PlanRequest.of(order.plan).values())
-    return record
-
-
-def read_finish(record: RecordDict, client: int, build: PlanBuilder) -> FinishOrder:
-    """Invert `finish_record`; see `read_share`."""
-    values = _checked(record, {"task_id": str, "noise_seed": int, "packet": bytes}, {BODY, PLAN})
-    check_text("task_id", values["task_id"], TASK_ID)
-    check_length("packet", values["packet"], MAX_PACKET_BYTES)
-    check_noise_seed(values["noise_seed"])
-    plan = build(PlanRequest.from_values(values_of(record, PLAN)))
-    return FinishOrder(client=client, plan=plan, **(values | {"packet": values["packet"] or None}))
-
-
-def of_one_size(record: RecordDict) -> RecordDict:
-    """Pad a reply to an order to finish to `FINISH_REPLY_BYTES` serialized bytes.
-
-    Its size, seen by the server or on the wire, then distinguishes neither a failure from an image nor one
-    report from another. ValueError if the reply is larger.
-    """
-    (name,) = record
-    values = values_of(record, name)
-    missing = FINISH_REPLY_BYTES
-    filled = record
-    # protobuf length prefixes grow with the length that they state: a few iterations converge
-    for _ in range(8):
-        filled = RecordDict({name: ConfigRecord(values | {_PADDING: bytes(max(missing, 0))})})
-        excess = len(recorddict_to_proto(filled).SerializeToString()) - FINISH_REPLY_BYTES
-        if not excess:
-            return filled
-        missing -= excess
-    raise ValueError(f"a reply of {len(values)} values cannot be padded to {FINISH_REPLY_BYTES} bytes")
-
-
-def shared_steps_record(steps: SharedSteps) -> RecordDict:
-    """Return a helper's answer: one packet, as a helper does not wait for a better channel."""
-    return body(
-        packet=steps.packet, denoiser_calls=steps.denoiser_calls, denoiser_samples=steps.denoiser_samples
-    )
-
-
-def read_shared_steps(record: RecordDict) -> SharedSteps:
-    """Invert `shared_steps_record`; ValueError for other keys, types or values beyond the bounds."""
-    values = _checked(record, {"packet": bytes, "denoiser_calls": int, "denoiser_samples": int})
-    check_range(values, denoiser_calls=MAX_EVALUATIONS, denoiser_samples=2 * MAX_EVALUATIONS)
-    check_length("packet", values["packet"], MAX_PACKET_BYTES)
-    return SharedSteps(**values)
-
-
-def report_record(report: FinishReport) -> RecordDict:
-    """Return a device's report as named numbers, without the scores that it lacks."""
-    return body(**{name: value for name, value in asdict(report).items() if value is not None})
-
-
-def read_report(record: RecordDict) -> FinishReport:
-    """Invert `report_record`; ValueError for a key or value outside the closed list."""
-    given = values_of(record) if BODY in record else {}
-    counts: dict[str, type] = {field.name: int for field in fields(FinishReport) if field.type is int}
-    scores: dict[str, type] = {
-        name: float for name in ("object_confidence", "place_confidence", "clip_score") if name in given
-    }
-    padding: dict[str, type] = {_PADDING: bytes} if _PADDING in given else {}
-    values = _checked(record, counts | scores | padding)
-    check_range(values, **dict.fromkeys(counts, 2 * MAX_EVALUATIONS))
-    return FinishReport(**{name: value for name, value in values.items() if name != _PADDING})
-
-
-def _checked(
+def checked_body(
     record: RecordDict, expected: Mapping[str, type], records: AbstractSet[str] = frozenset({BODY})
 ) -> dict[str, Any]:
     """Return the body of a message; ValueError unless records, keys and types are exactly as expected."""

@@ -153,7 +153,7 @@ def test_a_prompt_is_answered_once_and_tells_no_scores(home: Path, config: Feder
     from fedaigc.device.home.gallery import Gallery
     from fedaigc.diffusion.schedule.plan import build_plan
     from fedaigc.federation.preloaded import base_model
-    from fedaigc.federation.wire.messages import finish_record
+    from fedaigc.federation.wire.generation_messages import finish_record
 
     settings = config.generation.model_copy(update={"scorer": "scenes"})
     asking = config.model_copy(update={"generation": settings})

@@ -20,7 +20,8 @@ from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
 from fedaigc.federation.preloaded import base_model
-from fedaigc.federation.wire.messages import FAILURE, Ask, finish_record, values_of
+from fedaigc.federation.wire.generation_messages import finish_record
+from fedaigc.federation.wire.messages import FAILURE, Ask, values_of
 from tests.small_run import MakeRun
 from tools.deployment.browser import Browser, browser, chromium
 

@@ -23,7 +23,8 @@ from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.roster import open_roster
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.server.service import PromptService
-from fedaigc.federation.wire.messages import Ask, body, failure_in, finish_record, values_of
+from fedaigc.federation.wire.generation_messages import finish_record
+from fedaigc.federation.wire.messages import Ask, body, failure_in, values_of
 from fedaigc.semantics.policy import Policy
 from tests.small_run import MakeRun, generation_of
 
