@@ -7,18 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from fedaigc.collaboration.link_settings import LinkSettings
-from fedaigc.collaboration.planner import Executor
 from fedaigc.device.home.home import home_of
 from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Backend
-from fedaigc.federation.config.denoiser_section import DenoiserSection
 from fedaigc.federation.config.file_paths import (
     place_atlas,
     place_clip,
@@ -27,11 +24,11 @@ from fedaigc.federation.config.file_paths import (
     place_start,
     place_strategy,
 )
+from fedaigc.federation.config.generation_section import GenerationSection as GenerationSection
 from fedaigc.federation.config.model_config import AdapterSection as AdapterSection
 from fedaigc.federation.config.model_config import ModelSection as ModelSection
 from fedaigc.federation.config.model_config import Section
 from fedaigc.federation.config.sections import RoundsSection as RoundsSection
-from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.policy import Policy
 from fedaigc.strategy.sources import is_file
 from fedaigc.validation import read_toml, validated, validated_json
@@ -39,18 +36,6 @@ from fedaigc.validation import read_toml, validated, validated_json
 RUN_CONFIG_KEY = "config"
 # names the server's full configuration, where `config` holds only the devices' part
 SERVER_CONFIG_KEY = "server_config"
-_OF_DEVICES = (
-    "enabled",
-    "num_inference_steps",
-    "guidance_scale",
-    "num_shared_steps",
-    "policy",
-    "min_public_prompts",
-    "handoff",
-    "delivery",
-    "scorer",
-    "strip_steps",
-)
 # how the server checks updates
 _CHECKS = ("max_norm_ratio", "max_weight_ratio", "attackers")
 # strategy options that no device may know
@@ -67,87 +52,6 @@ class ClientsSection(Section):
 
     ranks: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     local_steps: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-
-
-class GenerationSection(Section):
-    """Collaborative generation of every prompt that waits on a device.
-
-    A packet discloses the prompt of the shared steps to the members of its group, and more of it the later it
-    is sent. Under every policy but "open" that prompt is made of the signatures and contains no more than
-    they do. Under "open" it is one member's own prompt, and so it is where a helper (executor "member") runs
-    its own prompt instead of the group's. With a multistep scheduler, handoff "exact" reveals such a prompt
-    after one step, because the scheduler's history reveals the noise; "latents" does not.
-
-    Attributes:
-        enabled: Whether images are generated at all.
-        num_inference_steps: Number of denoising steps.
-        guidance_scale: Scale of classifier-free guidance.
-        num_shared_steps: K, how many of the `num_inference_steps` are shared.
-        policy: What a device discloses of a prompt.
-        min_public_prompts: How many objects of Scenes, and under "general" places too, must share a signature.
-            1: no guarantee.
-        max_distance: Largest distance between the concepts of two members of a group; 0: equal ones only, `inf`: any.
-        executor: Who runs the shared steps: the edge or a member.
-        handoff: Hand-off mode: latents with the scheduler's history ("exact"), or latents only ("latents").
-        delivery: "strict", or "tolerant": the body of a packet may carry bit errors.
-        scorer: How a device judges images: "scenes" knows the concepts of Scenes, "clip" is the CLIP score with the
-            prompt, for models of photographs, "none" reports counts only. On separate machines none reports scores.
-        clip_model: Folder of a CLIP model, or its hub name in the local cache, for the scorer "clip"; None:
-            "openai/clip-vit-base-patch16".
-        strip_steps: Before each of these steps a device decodes the latents and keeps this image with the
-            final one.
-        denoiser: Compare prompts by the model's own answers, with a public atlas, in place of concepts: `policy`,
-            `min_public_prompts` and `max_distance` are then unused. In simulations. None: by concepts.
-        link: The simulated radio link of the packets; None: no link. Its bit errors need delivery "tolerant";
-            otherwise a device refuses the packet and its task runs alone.
-        deadline_s: Seconds after which devices that have not answered a message are counted as failed; None:
-            wait until Flower gives the node up, on separate machines a quarter of an hour; `inf`: wait.
-        between_rounds: Also serve waiting prompts after each round, not only after the last.
-        window_s: Seconds to gather further prompts once one waits, before groups are formed; applies to
-            `between_rounds` and `serve_s`.
-        serve_s: Seconds to continue serving after the last round; `inf`: until the run is stopped.
-    """
-
-    enabled: bool = True
-    num_inference_steps: Annotated[int, Field(ge=1)] = 11
-    guidance_scale: Annotated[float, Field(ge=0)] = 5.0
-    num_shared_steps: Annotated[int, Field(ge=0)] = 3
-    policy: Policy = Policy.KIND
-    min_public_prompts: Annotated[int, Field(ge=1)] = 3
-    max_distance: Annotated[float, Field(ge=0, allow_inf_nan=True)] = MAX_DISTANCE
-    executor: Executor = Executor.EDGE
-    handoff: Literal["exact", "latents"] = "exact"
-    delivery: Literal["strict", "tolerant"] = "strict"
-    scorer: Literal["scenes", "clip", "none"] = "scenes"
-    clip_model: str | None = None
-    strip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    denoiser: DenoiserSection | None = None
-    link: LinkSettings | None = None
-    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=True)] | None = None
-    between_rounds: bool = False
-    window_s: Annotated[float, Field(ge=0)] = 0.0
-    serve_s: Annotated[float, Field(ge=0, allow_inf_nan=True)] = 0.0
-
-    @property
-    def continuous(self) -> bool:
-        """Whether prompts are served at other times than only once at the end."""
-        return self.between_rounds or self.serve_s > 0
-
-    @model_validator(mode="after")
-    def _who_waits(self) -> "GenerationSection":
-        if self.clip_model is not None and self.scorer != "clip":
-            raise ValueError(
-                f'clip_model: scorer is "{self.scorer}", so no CLIP model is used; set it to "clip"'
-            )
-        if self.denoiser is not None and self.policy in (Policy.OPEN, Policy.SILENT):
-            raise ValueError(
-                f'policy: "{self.policy.value}" and the section denoiser exclude each other: remove one of them'
-            )
-        if self.executor is not Executor.EDGE and self.link and self.link.send_above_db is not None:
-            raise ValueError(
-                'link.send_above_db: only the edge server waits for a channel; set executor to "edge"'
-            )
-        return self
 
 
 class FederationConfig(Section):
@@ -248,14 +152,7 @@ class FederationConfig(Section):
             paths["rounds"] = self.rounds.model_copy(update={"strategy": strategy})
         if self.adapter.start_from is not None:
             paths["adapter"] = self.adapter.starting_from(self.adapter.start_from.absolute())
-        clip = self.generation.clip_model
-        if clip is not None and Path(clip).exists():
-            changed = {"clip_model": str(Path(clip).absolute())}
-            paths["generation"] = self.generation.model_copy(update=changed)
-        if self.generation.denoiser is not None:
-            generation = paths.get("generation", self.generation)
-            placed = {"denoiser": self.generation.denoiser.absolute()}
-            paths["generation"] = generation.model_copy(update=placed)
+        paths["generation"] = self.generation.absolute()
         return self.model_copy(update=paths)
 
     def for_devices(self) -> "FederationConfig":
@@ -276,12 +173,6 @@ class FederationConfig(Section):
                 "options": {k: v for k, v in self.rounds.options.items() if k not in _SERVER_OPTIONS},
             }
         )
-        generation = {name: getattr(self.generation, name) for name in _OF_DEVICES}
-        if self.generation.scorer == "clip":
-            # devices on separate machines report no scores, and know no folder of the server
-            generation["scorer"] = "none"
-        if self.generation.link is not None:
-            generation["link"] = self.generation.link.for_receivers()
         model = self.model.model_copy(update={"name": EMBEDDED, "device": "cpu", "variant": None})
         return FederationConfig(
             homes=Path("."),
@@ -292,7 +183,7 @@ class FederationConfig(Section):
             adapter=self.adapter.model_copy(update={"start_from": None}),
             rounds=rounds,
             training=self.training,
-            generation=GenerationSection(**generation),
+            generation=self.generation.for_devices(),
         )
 
     def to_run_config(self) -> dict[str, str]:
