@@ -52,6 +52,10 @@ METRICS: Final = ("shared_loss", "personal_loss", "validation_loss")
 MAX_POLLS_KEPT: Final = 8
 MAX_TASKS_OF_A_DEVICE: Final = 1024
 MAX_ATLAS_NODES: Final = 1 << 20
+# hand-offs of one offer, and offers that a device answers for one task: each answer says how near its prompt is
+MAX_LADDER: Final = 8
+MAX_OFFERS: Final = 2
+MAX_PHI_VALUES: Final = 1 << 22
 MAX_TASKS: Final = 8192
 # open signatures that are compared with each other: the cost of grouping grows with the square
 MAX_COMPARED: Final = 256
@@ -162,6 +166,7 @@ CONFIG: Final[Mapping[str, float]] = {
     "generation.denoiser.min_captions": 1_000_000,
     "generation.denoiser.min_devices": MAX_CLIENTS,
     "generation.denoiser.tolerance": 1e6,
+    "generation.denoiser.ladder": MAX_DENOISING_STEPS,
     "generation.denoiser.noises": 64,
     "generation.denoiser.dimensions": 1 << 16,
     "generation.link.bit_error_rate": 1,

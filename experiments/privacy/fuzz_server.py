@@ -20,6 +20,7 @@ from fedaigc.federation.output.records import GenerationRecord
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server import generation
+from fedaigc.federation.server.exchange import parsed
 from fedaigc.federation.server.roster import open_roster
 from fedaigc.federation.server.rounds import run_rounds
 from fedaigc.federation.server.server_app import initial_shared_state
@@ -123,7 +124,7 @@ class ServerTarget:
             "steps": generation_messages.read_shared_steps,
             "report": generation_messages.read_report,
         }
-        return generation._parsed(reply, readers[kind])
+        return parsed(reply, readers[kind])
 
     def _grid(self, replaced: dict[Ask, RecordDict]) -> LocalGrid:
         """Return a grid of two devices, in which the first one's answers are replaced."""

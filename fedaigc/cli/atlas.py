@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedaigc.cli.options import DtypeOption, Guidance, Model, Size
+from fedaigc.cli.options import DtypeOption, Guidance, MinCaptions, Model, Size, Tolerance
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
@@ -102,15 +102,11 @@ def where(
     dtype: DtypeOption = "float32",
     noises: Noises = 1,
     dimensions: Dimensions = 64,
-    min_captions: Annotated[
-        int, typer.Option(min=1, help="Public captions that must disclose the same node.")
-    ] = 8,
+    min_captions: MinCaptions = 8,
     calibration: Annotated[
         Path | None, typer.Option(help="File of `calibrate`: also show how many steps a prompt can share.")
     ] = None,
-    tolerance: Annotated[
-        float, typer.Option(min=0, help="Largest damage, as a share of the picture's latents.")
-    ] = 0.35,
+    tolerance: Tolerance = 0.35,
     guidance: Guidance = 5.0,
 ) -> None:
     """Show the node that a prompt would disclose, and the public caption that its first steps would run on."""

@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedaigc.cli.device_start import start
 from fedaigc.cli.options import (
-    DtypeOption,
     HomeFolder,
-    Insecure,
-    MinPublicPrompts,
-    Model,
     NewHomeFolder,
-    PolicyOption,
-    Threads,
-    TorchDevice,
 )
 from fedaigc.cli.pictures import (
     Background,
@@ -30,7 +24,6 @@ from fedaigc.cli.pictures import (
     show_tally,
 )
 from fedaigc.errors import UserError
-from fedaigc.semantics.policy import Policy
 
 if TYPE_CHECKING:
     from fedaigc.data.pictures.reading import Reading
@@ -125,149 +118,7 @@ def add_prompt(
     )
 
 
-@device_app.command()
-def start(
-    home: NewHomeFolder,
-    client: Annotated[int, typer.Option(min=0, help="Client number of the device.")] = 0,
-    server: Annotated[
-        str, typer.Option(help="Server, as host:port. Without it, only the socket is served.")
-    ] = "",
-    authority: Annotated[Path | None, typer.Option(help="The server's authority.pem.")] = None,
-    insecure: Insecure = False,
-    scores: Annotated[
-        bool,
-        typer.Option(
-            "--scores", help="Send the judge's coarse scores, which a server could use for a search."
-        ),
-    ] = False,
-    model: Model = "embedded",
-    device: TorchDevice = "cpu",
-    dtype: DtypeOption = "float32",
-    policy: PolicyOption = Policy.KIND,
-    min_public_prompts: MinPublicPrompts = 3,
-    threads: Threads = 1,
-    boundary_timestep: Annotated[
-        int,
-        typer.Option(min=0, help="t* as a training timestep, which no server can change. 0: no t*."),
-    ] = 500,
-    max_steps: Annotated[
-        int, typer.Option(min=1, help="Most denoising steps that a server may request.")
-    ] = 150,
-    max_side: Annotated[
-        int, typer.Option(min=8, help="Largest image side that a server may request, in pixels.")
-    ] = 1024,
-    max_guidance: Annotated[
-        float, typer.Option(min=0, help="Largest guidance scale that a server may request.")
-    ] = 30.0,
-    max_weight_change: Annotated[
-        float,
-        typer.Option(min=0, help="Largest change of a layer by a shared state, relative to its weights."),
-    ] = 1.0,
-    max_picture_change: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Largest change of a public picture by a shared state, in standard deviations."
-        ),
-    ] = 1.0,
-    max_local_steps: Annotated[
-        int,
-        typer.Option(min=1, help="Most training steps of the shared stage in one order of a server."),
-    ] = 40,
-    max_personal_steps: Annotated[
-        int, typer.Option(min=0, help="Most training steps of the personal stage in one order of a server.")
-    ] = 200,
-    max_batch_size: Annotated[int, typer.Option(min=1, help="Most pictures per training step.")] = 32,
-    max_rank: Annotated[int, typer.Option(min=1, help="Largest rank of the trained adapters.")] = 16,
-    max_learning_rate: Annotated[
-        float, typer.Option(min=0, help="Largest learning rate of training.")
-    ] = 3e-3,
-    max_condition_dropout: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest share of captions that training may drop.")
-    ] = 0.1,
-    full_weights: Annotated[
-        bool,
-        typer.Option("--full-weights", help="Permit the training of full weights, and not of adapters only."),
-    ] = False,
-    validation_loss: Annotated[
-        bool,
-        typer.Option(
-            "--validation-loss",
-            help="Permit a server to have pictures kept out of training, and to be told the loss on them.",
-        ),
-    ] = False,
-    max_rounds_a_day: Annotated[
-        int, typer.Option(min=0, help="Most training rounds within 24 hours, over all runs.")
-    ] = 200,
-    max_rounds: Annotated[
-        int, typer.Option(min=0, help="Most training rounds in total, counted in the home.")
-    ] = 1000,
-    max_passes: Annotated[
-        float,
-        typer.Option(min=0, help="Most passes over the private pictures in total, on average."),
-    ] = 54.0,
-    max_update_norm: Annotated[
-        float, typer.Option(min=0, help="L2 norm to which updates are clipped before they are sent.")
-    ] = 12.0,
-    reply_floor: Annotated[
-        float,
-        typer.Option(
-            min=0.01, help="Fewest seconds until a reply about a prompt, so that its time reveals nothing."
-        ),
-    ] = 1.0,
-    page: Annotated[bool, typer.Option(help="Serve the owner's page, on 127.0.0.1 only.")] = True,
-    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page. 0: any free port.")] = 0,
-    strip: Annotated[
-        int,
-        typer.Option(min=0, help="Intermediate pictures of each image on the page. Each must be decoded."),
-    ] = 4,
-) -> None:
-    """Run the device's agent until it is stopped. Only the agent opens the home, with a warm model."""
-    from fedaigc.deployment.agent.resident import run_device
-    from fedaigc.device.limits import OwnerLimits
-    from fedaigc.federation.config.run_config import ModelSection
-    from fedaigc.validation import validated
-
-    if policy is Policy.OPEN:
-        typer.echo(
-            "warning: under this policy, the server receives the prompts, and members of a group can infer them",
-            err=True,
-        )
-    run_device(
-        home,
-        client=client,
-        model=validated(ModelSection, {"name": model, "device": device, "dtype": dtype}, "the model"),
-        policy=policy,
-        min_public_prompts=min_public_prompts,
-        scores=scores,
-        threads=threads,
-        server=server,
-        authority=authority,
-        insecure=insecure,
-        page_port=page_port if page else None,
-        strip_pictures=strip if page else 0,
-        limits=OwnerLimits(
-            max_denoising_steps=max_steps,
-            max_image_side=max_side,
-            max_guidance_scale=max_guidance,
-            boundary_timestep=boundary_timestep or None,
-            max_weight_change=max_weight_change,
-            max_picture_change=max_picture_change,
-            max_local_steps=max_local_steps,
-            max_personal_steps=max_personal_steps,
-            max_batch_size=max_batch_size,
-            max_rank=max_rank,
-            max_learning_rate=max_learning_rate,
-            max_condition_dropout=max_condition_dropout,
-            full_weights=full_weights,
-            validation_loss=validation_loss,
-            max_rounds_a_day=max_rounds_a_day,
-            max_rounds=max_rounds,
-            max_passes=max_passes,
-            max_update_norm=max_update_norm,
-        ),
-        reply_floor_s=reply_floor,
-        say=typer.echo,
-    )
+device_app.command()(start)
 
 
 @device_app.command("page")

@@ -37,6 +37,8 @@ MinPublicPrompts = Annotated[
         help="Objects of Scenes (under `general` also places) that must share a signature. 1: no guarantee.",
     ),
 ]
+MinCaptions = Annotated[int, typer.Option(min=1, help="Public captions that must disclose the same node.")]
+Tolerance = Annotated[float, typer.Option(min=0, help="Largest damage, as a share of the picture's latents.")]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Use neither TLS nor keys. Only for tests in a closed network.")
 ]

@@ -11,7 +11,7 @@ need U N. Source: [Du23], section "Shared inference".
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fedaigc.diffusion.handoff.packing import Handoff, can_hand_off, check_handoff
@@ -40,6 +40,7 @@ class Assignment:
         noise_seed: Seed of the initial noise, which the members of a group share.
         later_handoffs: Steps past K at which an edge server that waits for a better channel may hand off
             instead. None of them lies past t*, where only the members have the weights.
+        taken: The hand-off of each member, by task, where they differ; the first of them is K.
     """
 
     group: Group
@@ -47,6 +48,7 @@ class Assignment:
     num_shared_steps: int
     noise_seed: int
     later_handoffs: tuple[int, ...] = ()
+    taken: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def shares(self) -> bool:
@@ -75,6 +77,7 @@ def plan_assignments(
     seed: int | None,
     executor: Executor = Executor.EDGE,
     handoff: Handoff = "exact",
+    taken: Mapping[str, int] | None = None,
 ) -> list[Assignment]:
     """Assign every group its executor, its number of shared steps and its noise seed, in task order.
 
@@ -92,9 +95,10 @@ def plan_assignments(
         executor: `MEMBER` selects, group by group, the member's client that has computed for the fewest
             groups so far (the lowest number if equal), to spread the work.
         handoff: Hand-off mode.
+        taken: Hand-off of each task of a group of two and more, in place of K; None: K for all.
 
     Raises:
-        UserError: If K lies past the boundary or the plan, or a run cannot resume at K in this hand-off mode.
+        UserError: If K or a hand-off lies past the boundary or the plan, or a run cannot resume there in this mode.
         ValueError: If a task appears twice or has no owner.
     """
     tasks = Counter(task for group in groups for task in group.members)
@@ -104,7 +108,8 @@ def plan_assignments(
             f"each task must be in exactly one group and have an owner: in several groups {repeated}, "
             f"without owner {tasks.keys() - owners.keys()}"
         )
-    check_handoff(plan, num_shared_steps, handoff)
+    for step in {num_shared_steps, *(taken or {}).values()}:
+        check_handoff(plan, step, handoff)
     later = tuple(
         step for step in range(num_shared_steps + 1, plan.boundary + 1) if can_hand_off(plan, step, handoff)
     )
@@ -112,7 +117,8 @@ def plan_assignments(
     assignments = []
     for group in sorted(groups, key=lambda group: min(group.members)):
         chosen: str | int = EDGE
-        shared_steps = num_shared_steps if len(group.members) > 1 else 0
+        steps = {task: taken[task] for task in group.members if task in taken} if taken else {}
+        shared_steps = min(steps.values(), default=num_shared_steps) if len(group.members) > 1 else 0
         if executor is Executor.MEMBER and shared_steps:
             chosen = min({owners[task] for task in group.members}, key=lambda owner: (burden[owner], owner))
             burden[chosen] += 1
@@ -122,7 +128,12 @@ def plan_assignments(
             noise_seed = derived_seed(seed, "noise", min(group.members))
         assignments.append(
             Assignment(
-                group, chosen, shared_steps, noise_seed, later if shared_steps and chosen == EDGE else ()
+                group,
+                chosen,
+                shared_steps,
+                noise_seed,
+                later if shared_steps and chosen == EDGE and not steps else (),
+                steps,
             )
         )
     return assignments

@@ -30,8 +30,7 @@ class ShareOrder:
         noise_seed: Seed of the initial noise.
         plan: Denoising plan.
         stop: Number of shared steps.
-        later: Ascending steps to continue to, for members whose channel is too poor at `stop`; edge server
-            only.
+        later: Ascending steps to continue to, for members that hand off later; edge server only.
     """
 
     client: str | int
@@ -187,7 +186,7 @@ def _departures(
 ) -> list[Member]:
     """Return the members in task order, each with its hand-off step."""
     members = [
-        Member(task_id, owners[task_id], assignment.num_shared_steps)
+        Member(task_id, owners[task_id], assignment.taken.get(task_id, assignment.num_shared_steps))
         for task_id in sorted(assignment.group.members)
     ]
     if link is None or not assignment.shares:

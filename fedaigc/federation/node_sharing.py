@@ -4,10 +4,16 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.preloaded import base_model, taxonomy
-from fedaigc.semantics.denoiser.node_groups import node_groups
+from fedaigc.semantics.denoiser.atlas import Atlas
+from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.node_groups import expected_handoff, node_groups
 from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
+from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 from fedaigc.semantics.disclosed import Disclosed
 from fedaigc.semantics.grouping import Group, group
 from fedaigc.semantics.signature import Signature
@@ -26,15 +32,25 @@ def node_disclosure(config: FederationConfig) -> NodeDisclosure:
 
 @functools.lru_cache(maxsize=2)
 def _loaded(text: str) -> NodeDisclosure:
-    from fedaigc.diffusion.schedule.plan import build_plan
-    from fedaigc.semantics.denoiser.atlas import Atlas
-    from fedaigc.semantics.denoiser.calibration import Calibration
-    from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
-
     config = FederationConfig.model_validate_json(text)
-    settings, section = config.generation, config.generation.denoiser
-    assert section is not None
     pipe, base_hash = base_model(config.model)
+    return load_disclosure(pipe, base_hash, config)
+
+
+def load_disclosure(pipe: Pipeline, base_hash: str, config: FederationConfig) -> NodeDisclosure:
+    """Load the files that the section `generation.denoiser` of a configuration names.
+
+    Args:
+        pipe: The base model.
+        base_hash: Its fingerprint.
+        config: The configuration, with this section.
+
+    Raises:
+        UserError: If atlas or calibration is missing, damaged, or for another model or plan.
+    """
+    settings, section = config.generation, config.generation.denoiser
+    if section is None:
+        raise UserError("the configuration has no section generation.denoiser")
     plan = build_plan(
         pipe,
         num_inference_steps=settings.num_inference_steps,
@@ -54,6 +70,7 @@ def _loaded(text: str) -> NodeDisclosure:
         settings.num_shared_steps,
         calibration,
         section.tolerance,
+        section.ladder,
     )
 
 
@@ -77,4 +94,10 @@ def groups_of(
         concepts = {task: each for task, each in signatures.items() if not isinstance(each, NodeSignature)}
         return group(concepts, taxonomy(), config.generation.max_distance)
     nodes = {task: each for task, each in signatures.items() if not isinstance(each, Signature)}
-    return node_groups(nodes, owners, node_disclosure(config).atlas, section.min_devices)
+    told = node_disclosure(config)
+    if told.calibration is None:
+        return node_groups(nodes, owners, told.atlas, section.min_devices)
+    expected = expected_handoff(
+        told.atlas, told.calibration, told.tolerance, (told.shared_steps, *told.ladder)
+    )
+    return node_groups(nodes, owners, told.atlas, section.min_devices, expected)

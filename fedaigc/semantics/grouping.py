@@ -46,11 +46,13 @@ class Group:
         prompt: The public prompt of the shared steps. Under the policy open it is the prompt of one member.
             It is empty if nothing was disclosed.
         signature: The prompt as concepts. None for a task that runs alone because nothing was disclosed.
+        node: The node of an atlas whose caption the prompt is; None: the prompt is no caption.
     """
 
     members: tuple[str, ...]
     prompt: str
     signature: Signature | None
+    node: int | None = None
 
 
 def group(

@@ -11,8 +11,7 @@ from fedaigc.device.device import Device
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.node_answers import node_signature
-from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
-from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.diffusion.loading import load_pipeline
 from fedaigc.errors import UserError
 from fedaigc.federation.client import handlers
 from fedaigc.federation.config.run_config import FederationConfig, parse_config, read_config
@@ -22,41 +21,18 @@ from fedaigc.federation.output.run_summary import disclosed_words
 from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.wire.generation_messages import read_signatures, signatures_record
 from fedaigc.semantics.denoiser.atlas import Atlas
-from fedaigc.semantics.denoiser.atlas_build import build_tree
 from fedaigc.semantics.denoiser.calibration import Calibration
 from fedaigc.semantics.denoiser.node_signature import NodeSignature
-from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, phi
+from tests.small_atlas import small_atlas
 from tests.small_run import MakeRun, generation_of
 
-CAPTIONS = [
-    f"a {thing} on a {place}" for thing in ("dog", "cat", "cup") for place in ("table", "road", "bed")
-]
 # none of these parses as an object in a relation to a place
 PROMPTS = ("1girl, solo, zorblax", "ein Hund am Strand", "two red cars, photorealistic", "1girl, solo, quux")
 
 
 @pytest.fixture
 def atlas(tmp_path: Path, small_model: Path) -> Path:
-    """An atlas of the small model, with a calibration beside it in which nothing does damage."""
-    pipe = load_pipeline(str(small_model))
-    plan = build_plan(
-        pipe,
-        num_inference_steps=4,
-        guidance_scale=5.0,
-        height=32,
-        width=32,
-        base_hash=base_fingerprint(pipe),
-    )
-    space = DenoiserSpace.of(plan)
-    captions = sorted(CAPTIONS)
-    path = tmp_path / "small.atlas"
-    build_tree(space.hash, {"model": "small"}, captions, phi(pipe, space, captions), 2).write(path)
-    far = tuple(np.linspace(0, 1e6, 5).tolist())
-    damages: dict[str, tuple[float, ...]] = {"2": (0.0,) * 5, "3": (0.5,) * 5}
-    Calibration(space.hash, plan.fingerprint(), "DDIMScheduler", 4, 5.0, "c", 0, far, damages).write(
-        tmp_path / "small.json"
-    )
-    return path
+    return small_atlas(tmp_path, small_model)
 
 
 def denoiser_run(make_run: MakeRun, atlas: Any, **section: Any) -> FederationConfig:
@@ -104,6 +80,60 @@ def test_prompts_that_no_graph_knows_share_their_first_steps(
     (line,) = PromptQueue(home).disclosures.entries()
     assert line.policy == "node"
     assert NodeSignature(**json.loads(line.signature)).atlas == read.hash
+
+
+@pytest.fixture
+def ladder(make_run: MakeRun, atlas: Path, small_model: Path) -> FederationConfig:
+    """A run with the hand-offs 1, 2, 3, of which two devices take the second and two the third."""
+    base = denoiser_run(make_run, atlas)
+    told = node_disclosure(base)
+    pipe = load_pipeline(str(small_model))
+    apart = sorted(told.to_caption(told.vector(pipe, prompt), 0) for prompt in PROMPTS)
+    assert apart[1] < apart[2]
+    # at the third hand-off the damage is too large beyond the two nearest prompts
+    middle = (apart[1] + apart[2]) / 2
+    distances = (*np.linspace(0, middle - 1e-4, 40).tolist(), *np.linspace(middle + 1e-4, 1e6, 40).tolist())
+    damages: dict[str, tuple[float, ...]] = {
+        "1": (0.0,) * 80,
+        "2": (0.0,) * 80,
+        "3": (0.0,) * 40 + (0.9,) * 40,
+    }
+    curve = Calibration(
+        told.space.hash, told.space.plan.fingerprint(), "DDIMScheduler", 4, 5.0, "c", 0, distances, damages
+    )
+    path = atlas.with_name("ladder.json")
+    curve.write(path)
+    generation = {"num_inference_steps": 4, "num_shared_steps": 1, "scorer": "none"}
+    section = {"atlas": atlas, "calibration": path, "ladder": [2, 3], "min_captions": 9}
+    return make_run(
+        num_clients=4,
+        prompts=PROMPTS,
+        rounds={"count": 1},
+        adapter={"boundary_timestep": 100},
+        generation={**generation, "denoiser": section},
+    )
+
+
+def test_each_device_takes_the_last_handoff_that_its_tolerance_allows(
+    ladder: FederationConfig, small_model: Path
+) -> None:
+    run_in_process(ladder)
+    (group,) = generation_of(read_record(ladder.output)).groups
+    told, pipe = node_disclosure(ladder), load_pipeline(str(small_model))
+    assert told.calibration is not None
+    for task in group.tasks:
+        prompt = PromptQueue(Home.open(ladder.home(task.client))).get(task.task_id).prompt
+        apart = told.to_caption(told.vector(pipe, prompt), 0)
+        assert task.handoff_step == told.calibration.last_handoff(apart, told.tolerance)
+    # the executor runs to the last one, and each member what is left after its own
+    taken = [task.handoff_step for task in group.tasks]
+    assert (
+        group.evaluations
+        == group.planned_evaluations
+        == max(t or 0 for t in taken) + sum(4 - (t or 0) for t in taken)
+    )
+    assert len(set(taken)) > 1
+    assert all(task.outcome == "shared" for task in group.tasks)
 
 
 def test_alone_when_no_other_device_is_near_enough(make_run: MakeRun, atlas: Path) -> None:

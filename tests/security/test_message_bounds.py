@@ -6,6 +6,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
@@ -19,6 +20,7 @@ from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS
 from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
 from fedaigc.rng import numpy_rng
+from fedaigc.semantics.denoiser.offer import Offer
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received, Update
 from tests.security.orders import IDS, signatures
@@ -45,6 +47,14 @@ class TestMessages:
                 messages.train_record(Received(shared, 1), "float32", numpy_rng(0, "t"), "0" * 16),
                 messages.read_train,
             ),
+            "offer": (
+                generation_messages.offer_record(Offer("0" * 16, 3, (1, 2), np.zeros(0, np.float32))),
+                generation_messages.read_offer,
+            ),
+            "taken": (
+                generation_messages.taken_record(2),
+                lambda record: generation_messages.read_taken(record, (1, 2)),
+            ),
             "share": (generation_messages.share_record(share), order(generation_messages.read_share)),
             "finish": (generation_messages.finish_record(finish), order(generation_messages.read_finish)),
             "steps": (
@@ -57,7 +67,7 @@ class TestMessages:
             ),
         }
 
-    NAMES = ("signatures", "state", "train", "share", "finish", "steps", "report")
+    NAMES = ("signatures", "state", "train", "offer", "taken", "share", "finish", "steps", "report")
 
     @pytest.mark.parametrize("name", NAMES)
     def test_exactly_their_keys_and_types(self, config: FederationConfig, name: str) -> None:
@@ -87,6 +97,21 @@ class TestMessages:
     @pytest.mark.parametrize(
         ("name", "values"),
         [
+            ("offer", {"ladder": [2, 1]}),
+            ("offer", {"ladder": []}),
+            ("offer", {"ladder": [0, 1]}),
+            ("offer", {"ladder": list(range(1, 10))}),
+            ("offer", {"ladder": [1, True]}),
+            ("offer", {"ladder": [10**9]}),
+            ("offer", {"node": -2}),
+            ("offer", {"node": -1}),
+            ("offer", {"node": 1 << 40}),
+            ("offer", {"vector": np.ones(4, "<f4").tobytes()}),
+            ("offer", {"node": -1, "vector": np.full(4, np.nan, "<f4").tobytes()}),
+            ("offer", {"node": -1, "vector": b"abc"}),
+            ("offer", {"task_id": "../../x"}),
+            ("taken", {"handoff": 3}),
+            ("taken", {"handoff": -1}),
             ("share", {"group_prompt": "x" * 1_001}),
             ("share", {"stop": 10**9}),
             ("share", {"stop": -1}),

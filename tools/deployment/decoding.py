@@ -20,6 +20,7 @@ from google.protobuf import message_factory
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 
+from fedaigc.bounds import MAX_DENOISING_STEPS
 from fedaigc.diffusion.handoff.packet import read_body, read_header
 from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.flat_arrays import array_of, flatten
@@ -222,8 +223,14 @@ def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{kind} with the arrays {sorted(record[ARRAYS])}")
         yield "tensors", flatten(messages.read_tensors(record))
     if up and kind == Ask.SIGNATURES:
-        signatures, _ = generation_messages.read_signatures(record)
+        nodes = any('"atlas"' in text for text in messages.values_of(record)["signatures"])
+        signatures, _ = generation_messages.read_signatures(record, nodes=nodes)
         yield "signatures", [s and s.to_json() for s in signatures.values()]
+    if kind == Ask.OFFER:
+        if up:
+            generation_messages.read_taken(record, range(1, MAX_DENOISING_STEPS + 1))
+        else:
+            yield "offer", {"vector": generation_messages.read_offer(record).vector}
     if up and kind == Ask.SHARE:
         generation_messages.read_shared_steps(record)
     if up and kind == Ask.FINISH:

@@ -28,9 +28,11 @@ from fedaigc.device.scoring import Scorer
 from fedaigc.errors import UserError
 from fedaigc.federation.client import handlers
 from fedaigc.federation.config.config_bounds import config_from_server
-from fedaigc.federation.config.run_config import ModelSection
+from fedaigc.federation.config.run_config import FederationConfig, ModelSection
+from fedaigc.federation.node_sharing import load_disclosure
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.wire.messages import Ask
+from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
 from fedaigc.semantics.policy import LEAST_FIRST, Policy
 from fedaigc.storage.file_lock import is_locked, locked
 
@@ -57,6 +59,12 @@ class AgentSettings:
             on the device.
         limits: See `OwnerLimits`.
         reply_floor_s: Least seconds to the reply to an order to finish, see `reply_time`.
+        atlas: The public atlas by which nodes of prompts are disclosed; None: only concepts are. A server cannot
+            choose it: one that it made could isolate a prompt.
+        calibration: What sharing costs, from `fedaigc calibrate`; None: nodes are never lifted, and of a ladder the
+            first hand-off is taken.
+        min_captions: How many public captions must disclose the same node; servers may ask for more.
+        tolerance: Largest damage; servers may ask for less.
     """
 
     client: int
@@ -68,6 +76,10 @@ class AgentSettings:
     strip_pictures: int = 0
     limits: OwnerLimits = field(default_factory=OwnerLimits)
     reply_floor_s: float = REPLY_FLOOR_S
+    atlas: Path | None = None
+    calibration: Path | None = None
+    min_captions: int = 8
+    tolerance: float = 0.35
 
 
 class Agent:
@@ -87,6 +99,8 @@ class Agent:
         self._busy = threading.Lock()
         torch.set_num_threads(settings.threads)
         self._pipe, self._base_hash = base_model(settings.model)
+        # by the part of a run's configuration that they depend on
+        self._disclosures: dict[str, NodeDisclosure] = {}
 
     def base_hash(self) -> str:
         """Return the fingerprint of the base model on this machine."""
@@ -107,6 +121,42 @@ class Agent:
         """Return the less disclosing of the server's and the owner's policy, and the larger number."""
         less = min(policy, self._settings.policy, key=LEAST_FIRST.index)
         return less, max(min_public_prompts, self._settings.min_public_prompts)
+
+    def node_disclosure(self, config: FederationConfig) -> NodeDisclosure:
+        """Return how this device discloses nodes: by the files of its owner, and no more than these permit.
+
+        Raises:
+            DeviceError: If the owner chose no atlas.
+            UserError: If atlas or calibration is missing, damaged, or for another model or plan.
+        """
+        asked, own = config.generation.denoiser, self._settings
+        if asked is None or own.atlas is None:
+            raise DeviceError(
+                Failure.CONFIGURATION_REFUSED,
+                "the server asks for nodes of an atlas, and this device has none: `fedaigc device start --atlas FILE`",
+            )
+        section = asked.model_copy(
+            update={
+                "atlas": own.atlas,
+                "calibration": own.calibration,
+                "min_captions": max(asked.min_captions, own.min_captions),
+                "tolerance": min(asked.tolerance, own.tolerance),
+                # without a calibration the first hand-off is the only one
+                "ladder": asked.ladder if own.calibration is not None else (),
+            }
+        )
+        generation = config.generation.model_copy(update={"denoiser": section})
+        told = FederationConfig(
+            homes=Path(),
+            output=Path(),
+            model=own.model.model_copy(update={"height": config.model.height, "width": config.model.width}),
+            generation=generation,
+        )
+        key = told.model_dump_json()
+        if key not in self._disclosures:
+            # of the last configuration only: a server cannot fill the memory
+            self._disclosures = {key: load_disclosure(self._pipe, self._base_hash, told)}
+        return self._disclosures[key]
 
     def note(self, text: str) -> None:
         """Append the text to errors.log in the home."""
@@ -144,7 +194,11 @@ class Agent:
         except DeviceError as error:
             self.note(f"{error}\n")
             return handlers.refused(ask, error)
-        floor_s = {Ask.FINISH: self._settings.reply_floor_s, Ask.SIGNATURES: _SIGNATURES_FLOOR_S}.get(ask)
+        floor_s = {
+            Ask.FINISH: self._settings.reply_floor_s,
+            Ask.SIGNATURES: _SIGNATURES_FLOOR_S,
+            Ask.OFFER: _SIGNATURES_FLOOR_S,
+        }.get(ask)
         with self._busy, contextlib.nullcontext() if floor_s is None else held_back(floor_s):
             return handlers.answer(ask, content, self, parsed)
 

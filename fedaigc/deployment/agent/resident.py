@@ -21,12 +21,9 @@ from fedaigc.deployment.processes import (
     stopped,
 )
 from fedaigc.deployment.server.keys import DEVICE_KEY
-from fedaigc.device.limits import OwnerLimits
 from fedaigc.errors import UserError
-from fedaigc.federation.config.run_config import ModelSection
 from fedaigc.federation.runtime.environment import child_environment, python_command
 from fedaigc.federation.runtime.proxies import proxy_to, shown, through
-from fedaigc.semantics.policy import Policy
 from fedaigc.storage.private_files import private_files, private_folder
 
 _RELAY_PAUSE_S = 2.0
@@ -34,28 +31,19 @@ _RELAY_PAUSE_S = 2.0
 
 def run_device(
     home: Path,
+    settings: AgentSettings,
     *,
-    client: int,
-    model: ModelSection,
-    policy: Policy,
-    min_public_prompts: int,
-    scores: bool,
-    threads: int,
     server: str,
     authority: Path | None,
     insecure: bool,
     page_port: int | None,
-    strip_pictures: int,
-    limits: OwnerLimits,
-    reply_floor_s: float,
     say: Callable[[str], object],
 ) -> None:
     """Run the agent of a device until SIGTERM or SIGINT.
 
     Args:
         home: Home of the device.
-        client: See `AgentSettings`, which also describes model, policy, min_public_prompts, scores, threads,
-            strip_pictures, limits and reply_floor_s.
+        settings: Settings of the owner.
         server: host:port of the server; "" for none, then only the socket answers.
         authority: Certificate of the server's authority.
         insecure: Allow a server without TLS, for tests in a closed network.
@@ -78,17 +66,6 @@ def run_device(
         )
     if authority is not None and not key.is_file():
         raise UserError(f"{key} does not exist: create it with `fedaigc keys device {home}`")
-    settings = AgentSettings(
-        client=client,
-        model=model,
-        policy=policy,
-        min_public_prompts=min_public_prompts,
-        scores=scores,
-        threads=threads,
-        strip_pictures=strip_pictures,
-        limits=limits,
-        reply_floor_s=reply_floor_s,
-    )
     agent = Agent(home, settings)
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -96,7 +73,9 @@ def run_device(
     with listening(agent) as socket, _page(agent, page_port, say):
         thread = threading.Thread(target=socket.serve_forever, daemon=True)
         thread.start()
-        say(f"agent of {home}: client {client}, base model {agent.base_hash()[:16]}, pid {os.getpid()}")
+        say(
+            f"agent of {home}: client {settings.client}, base model {agent.base_hash()[:16]}, pid {os.getpid()}"
+        )
         if proxy is not None:
             say(f"server {server}: reached {PROXY} {shown(proxy)}, which the environment names")
         try:

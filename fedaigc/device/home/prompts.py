@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from fedaigc.bounds import TASK_ID
+from fedaigc.bounds import MAX_OFFERS, TASK_ID
 from fedaigc.device.home.disclosures import DisclosureLog, most_disclosed
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.task_names import TaskNames
@@ -43,6 +43,7 @@ class Task:
         disclosed: The most that was ever disclosed, as the JSON of one signature, or of several if none of
             them contains all. Empty before the first disclosure.
         attempts: How often drawing it was begun, in any run and for any server.
+        offers: How many offers of hand-offs were answered for it, in any run and for any server.
     """
 
     task_id: str
@@ -51,6 +52,7 @@ class Task:
     status: TaskStatus
     disclosed: tuple[str, ...] = ()
     attempts: int = 0
+    offers: int = 0
 
 
 class PromptQueue:
@@ -113,6 +115,20 @@ class PromptQueue:
             self._replace(begun)
             return begun
 
+    def begin_offer(self, task_id: str) -> Task:
+        """Count an offer before it is answered, durably, and return the task.
+
+        Raises:
+            UnknownTask: If the task does not wait, or has no offer left.
+        """
+        with self._home.changing("prompts"):
+            task = self.get(task_id)
+            if task.status is not TaskStatus.WAITING or task.offers >= MAX_OFFERS:
+                raise UnknownTask("this task is not waiting, or answers no further offer")
+            answered = replace(task, offers=task.offers + 1)
+            self._replace(answered)
+            return answered
+
     def finish(self, task_id: str) -> None:
         """Record that the image of the task is finished."""
         with self._home.changing("prompts"):
@@ -131,7 +147,7 @@ class PromptQueue:
                 raise UserError(
                     f"task {task_id} is {task.status.value}: only one that failed can be tried again"
                 )
-            self._replace(replace(task, status=TaskStatus.WAITING, attempts=0))
+            self._replace(replace(task, status=TaskStatus.WAITING, attempts=0, offers=0))
 
     def note_disclosed(self, task_id: str, signature: Disclosed | None) -> None:
         """Log a signature that is about to be sent, durably, if it discloses more than was ever disclosed."""

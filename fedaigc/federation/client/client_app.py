@@ -15,9 +15,11 @@ from fedaigc.device.replies import DeviceError, Failure, refusing
 from fedaigc.device.scoring import Scorer
 from fedaigc.federation.client import handlers
 from fedaigc.federation.config.run_config import FederationConfig, config_from_run
+from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.rng import derived_seed
+from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
 from fedaigc.semantics.policy import Policy
 
 app = ClientApp()
@@ -59,6 +61,10 @@ class SimulatedHost:
     def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
         """Permit all that the run asks for: in a simulation one user owns all devices."""
         return policy, min_public_prompts
+
+    def node_disclosure(self, config: FederationConfig) -> NodeDisclosure:
+        """Return what the run's configuration asks for: in a simulation one user owns all devices."""
+        return node_disclosure(config)
 
     def note(self, text: str) -> None:
         """Append the text to errors.log in the home."""

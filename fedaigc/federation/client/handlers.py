@@ -15,18 +15,18 @@ from flwr.app import RecordDict
 from fedaigc.bounds import MAX_TASKS_OF_A_DEVICE, MAX_TRAINING_STEPS
 from fedaigc.device.device import Device
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.node_answers import node_signature
+from fedaigc.device.node_answers import handoff, node_signature
 from fedaigc.device.replies import DeviceError, Failure, failure_of, reading_an_order, refusing
 from fedaigc.device.scoring import Scorer
 from fedaigc.device.training.training_limits import TrainingOrder, check_order
 from fedaigc.device.training.update_clipping import clipped
 from fedaigc.errors import NotFinite, UserError
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.preloaded import scorer_of
 from fedaigc.federation.software import own_software
 from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.messages import Ask, body
+from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
 from fedaigc.semantics.disclosed import Disclosed
 from fedaigc.semantics.policy import Policy
 from fedaigc.strategy.fingerprint import strategy_code
@@ -69,10 +69,21 @@ class Host(Protocol):
         """
         ...
 
+    def node_disclosure(self, config: FederationConfig) -> NodeDisclosure:
+        """Return how this device discloses nodes of an atlas, as far as its owner permits it.
+
+        Raises:
+            UserError: If atlas or calibration is missing, damaged, or for another model or plan.
+        """
+        ...
+
     def note(self, text: str) -> None:
         """Keep the text of an error where only the owner can read it."""
         ...
 
+
+# the outcome may depend on a private prompt: all replies have one size, and all failures are the same
+_OF_ONE_SIZE = (Ask.FINISH, Ask.OFFER)
 
 Handler = Callable[[RecordDict, Host, FederationConfig], RecordDict]
 
@@ -81,8 +92,8 @@ def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig)
     """Return the reply to a message.
 
     Errors of the message or the device are never raised: the reply contains their kind. The outcome of a task
-    may depend on its private prompt, so all replies to an order to finish have the same size and all its
-    failures are the same, except in a simulation (`Failure.NOT_FINITE`).
+    may depend on its private prompt, so all replies to an order to finish or to an offer have the same size and all
+    their failures are the same, except in a simulation (`Failure.NOT_FINITE`).
 
     Args:
         kind: Kind of the message.
@@ -98,12 +109,12 @@ def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig)
             # one user owns all devices and prompts
             return generation_messages.of_one_size(messages.failure(Failure.NOT_FINITE))
         return refused(kind, error)
-    return generation_messages.of_one_size(reply) if kind is Ask.FINISH else reply
+    return generation_messages.of_one_size(reply) if kind in _OF_ONE_SIZE else reply
 
 
 def refused(kind: Ask, error: BaseException) -> RecordDict:
     """Return the reply for an error; it contains only what may be disclosed of the error."""
-    if kind is Ask.FINISH:
+    if kind in _OF_ONE_SIZE:
         return generation_messages.of_one_size(messages.failure(Failure.NOT_FINISHED))
     return messages.failure(failure_of(error))
 
@@ -239,7 +250,7 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
     asked = device.waiting()[:MAX_TASKS_OF_A_DEVICE]
     disclosed: dict[str, Disclosed | None]
     if settings.denoiser is not None:
-        nodes = node_disclosure(config)
+        nodes = host.node_disclosure(config)
         disclosed = {task_id: node_signature(device, task_id, nodes) for task_id in asked}
     else:
         disclosed = {
@@ -252,6 +263,13 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
         said = {task_id: signature for task_id, signature in disclosed.items() if signature is not None}
         disclosed = said | dict.fromkeys(names)
     return generation_messages.signatures_record(disclosed, device.unreadable())
+
+
+def offer(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
+    """Say which of the offered hand-offs the device takes for a task."""
+    device = host.open_device()
+    offered = generation_messages.read_offer(content)
+    return generation_messages.taken_record(handoff(device, offered, host.node_disclosure(config)))
 
 
 def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
@@ -301,6 +319,7 @@ _HANDLERS: dict[Ask, Handler] = {
     Ask.TRAIN: train,
     Ask.INSTALL: install,
     Ask.SIGNATURES: signatures,
+    Ask.OFFER: offer,
     Ask.SHARE: share,
     Ask.FINISH: finish,
 }

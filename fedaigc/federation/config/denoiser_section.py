@@ -5,7 +5,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fedaigc.bounds import MAX_LADDER
 from fedaigc.federation.config.model_config import Section
+
+OWN_FILE = "own"
+"""In place of a path: the file that the device's owner chose."""
 
 
 class DenoiserSection(Section):
@@ -20,6 +24,8 @@ class DenoiserSection(Section):
         calibration: File of `fedaigc calibrate` for this model, scheduler, steps and guidance. With it a device shares
             only where the damage is within `tolerance`, and may be grouped at higher nodes. None: always at its node.
         tolerance: Largest damage: the change of the final latents, as a share.
+        ladder: Further hand-offs after `num_shared_steps`, ascending. Each device takes the last one that its tolerance
+            allows, and the server learns which. Needs a calibration and the edge as executor. Empty: one for all.
         noises: Public noises that a prompt is asked with, as for the atlas.
         dimensions: Numbers that each answer is projected to, as for the atlas.
     """
@@ -29,6 +35,7 @@ class DenoiserSection(Section):
     min_devices: Annotated[int, Field(ge=2)] = 2
     calibration: Path | None = None
     tolerance: Annotated[float, Field(ge=0)] = 0.35
+    ladder: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MAX_LADDER)] = ()
     noises: Annotated[int, Field(ge=1)] = 1
     dimensions: Annotated[int, Field(ge=0)] = 64
 
@@ -38,3 +45,7 @@ class DenoiserSection(Section):
         if self.calibration is not None:
             paths["calibration"] = self.calibration.absolute()
         return self.model_copy(update=paths)
+
+    def for_devices(self) -> "DenoiserSection":
+        """Return what the devices of a deployment receive: each has files of its own."""
+        return self.model_copy(update={"atlas": Path(OWN_FILE), "calibration": None, "min_devices": 2})

@@ -1,5 +1,6 @@
 """The section `generation`: the pictures of a run, and how their first steps are shared."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -90,6 +91,12 @@ class GenerationSection(Section):
         """Whether prompts are served at other times than only once at the end."""
         return self.between_rounds or self.serve_s > 0
 
+    @property
+    def ladder(self) -> tuple[int, ...]:
+        """All hand-offs that devices may take, ascending; empty if every group has the same one."""
+        further = self.denoiser.ladder if self.denoiser is not None else ()
+        return (self.num_shared_steps, *further) if further else ()
+
     @model_validator(mode="after")
     def _who_waits(self) -> "GenerationSection":
         if self.clip_model is not None and self.scorer != "clip":
@@ -100,11 +107,27 @@ class GenerationSection(Section):
             raise ValueError(
                 f'policy: "{self.policy.value}" and the section denoiser exclude each other: remove one of them'
             )
+        if self.denoiser is not None and self.denoiser.ladder:
+            self._check_ladder(self.denoiser.ladder)
         if self.executor is not Executor.EDGE and self.link and self.link.send_above_db is not None:
             raise ValueError(
                 'link.send_above_db: only the edge server waits for a channel; set executor to "edge"'
             )
         return self
+
+    def _check_ladder(self, ladder: tuple[int, ...]) -> None:
+        steps = (self.num_shared_steps, *ladder)
+        if not self.num_shared_steps or any(later <= step for step, later in pairwise(steps)):
+            raise ValueError(
+                f"denoiser.ladder: hand-offs {list(ladder)} after num_shared_steps = {self.num_shared_steps}: expected "
+                "at least one shared step, and each hand-off later than the one before"
+            )
+        if self.executor is not Executor.EDGE:
+            raise ValueError(
+                'denoiser.ladder: only the edge server hands off more than once; set executor to "edge"'
+            )
+        if self.link is not None and self.link.send_above_db is not None:
+            raise ValueError("denoiser.ladder and link.send_above_db exclude each other: remove one of them")
 
     def absolute(self) -> "GenerationSection":
         """Return the section with absolute paths."""

@@ -3,15 +3,16 @@
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp.grid import Grid
 from google.protobuf.message import DecodeError
 
 from fedaigc.device.replies import Failure
+from fedaigc.diffusion.handoff.packing import PacketError
 from fedaigc.federation.progress import OnProgress, Progress, Stage
 from fedaigc.federation.runtime.unanswered import forget
 from fedaigc.federation.server.pulling import Pulls, ReplyLost, largest_reply
@@ -19,6 +20,8 @@ from fedaigc.federation.wire.ledger import Ledger
 from fedaigc.federation.wire.messages import Ask, failure_in
 from fedaigc.federation.wire.record_bounds import check_records
 from fedaigc.flower_private import ProtoRecordDict, recorddict_from_proto, recorddict_to_proto
+
+T = TypeVar("T")
 
 _PULL_S = 0.05
 # errors that reading a forged reply can raise: Flower validates little, and follows nested parts without limit
@@ -158,3 +161,15 @@ def _pulled(grid: Grid, message_id: str, ledger: Ledger | None, pulls: Pulls) ->
         failure = Failure.UNREADABLE
     pulls.forget(message_id)
     return failure
+
+
+def parsed(reply: RecordDict | Failure, read: Callable[[RecordDict], T]) -> T | Failure:
+    """Return the parsed reply, or its failure. A reply that cannot be parsed is a failure of that client only."""
+    if isinstance(reply, Failure):
+        return reply
+    try:
+        return read(reply)
+    except PacketError:
+        return Failure.PACKET_REFUSED
+    except (KeyError, TypeError, ValueError):
+        return Failure.UNREADABLE

@@ -1,11 +1,10 @@
 """Collaborative generation over Flower: signatures, groups, shared steps, packets and reports."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 from flwr.app import RecordDict
 
@@ -21,19 +20,18 @@ from fedaigc.diffusion.handoff.packing import PacketError, check_magnitude, unpa
 from fedaigc.diffusion.sampling.noise_matched import check_matched
 from fedaigc.diffusion.sampling.segment import latents_shape
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
-from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig, GenerationSection
 from fedaigc.federation.node_sharing import groups_of, node_disclosure
 from fedaigc.federation.output.records import GenerationRecord
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.progress import Stage
+from fedaigc.federation.server.exchange import parsed
 from fedaigc.federation.server.roster import Roster
+from fedaigc.federation.server.sharing.offers import take_handoffs
 from fedaigc.federation.wire import generation_messages
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
 from fedaigc.semantics.disclosed import Disclosed
 from fedaigc.semantics.grouping import Group
-
-T = TypeVar("T")
 
 SIGNATURES = Stage("signatures")
 
@@ -82,7 +80,7 @@ class FlowerPeers:
         with self._watch.timing("shared steps"):
             replies = self._roster.ask_many(Ask.SHARE, asked, Stage("shared steps"), self._deadline_s)
         return [
-            _parsed(reply, partial(_shared_steps, order=order, shape=self._shape))
+            parsed(reply, partial(_shared_steps, order=order, shape=self._shape))
             for order, reply in zip(orders, replies, strict=True)
         ]
 
@@ -91,7 +89,7 @@ class FlowerPeers:
         asked = [(order.client, generation_messages.finish_record(order)) for order in orders]
         with self._watch.timing("own steps"):
             replies = self._roster.ask_many(Ask.FINISH, asked, Stage("own steps"), self._deadline_s)
-        return [_parsed(reply, generation_messages.read_report) for reply in replies]
+        return [parsed(reply, generation_messages.read_report) for reply in replies]
 
 
 def plan_generation(shared: SharedState, config: FederationConfig) -> DenoisingPlan:
@@ -120,13 +118,9 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> DenoisingP
     if settings.link is not None and settings.link.known_errors is not None:
         check_matched(plan)
     if settings.denoiser is not None:
-        if config.bindings is not None:
-            raise UserError(
-                "generation.denoiser is for simulations: devices on separate machines disclose concepts; remove the "
-                "section, or run `fedaigc simulate`"
-            )
         node_disclosure(config)  # files for another model are refused here
-    _assign([], {}, plan, config)  # of no groups: a wrong number of shared steps is refused here
+    # of no groups: a wrong number of shared steps is refused here
+    _assign([], {}, plan, config, {str(k): k for k in settings.ladder})
     return plan
 
 
@@ -184,7 +178,12 @@ def generate(
         roster.ask(Ask.INSTALL, states, Stage("shared state"), settings.deadline_s)
     with watch.timing("groups and plan"):
         plan = plan_generation(shared, config)
-        assignments = _assign(groups_of(signatures, owners, config), owners, plan, config)
+        groups = groups_of(signatures, owners, config)
+    taken: dict[str, int] = {}
+    if settings.ladder:
+        with watch.timing("hand-offs"):
+            groups, taken = take_handoffs(roster, groups, owners, settings.ladder, settings.deadline_s)
+    assignments = _assign(groups, owners, plan, config, taken)
 
     def edge(order: ShareOrder) -> SharedSteps:
         with watch.timing("shared steps"):
@@ -202,7 +201,7 @@ def generate(
 
     link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
     peers = FlowerPeers(roster, settings.deadline_s, watch, latents_shape(pipe, plan))
-    groups = carry_out(assignments, owners, plan, peers, edge, link, signatures)
+    records = carry_out(assignments, owners, plan, peers, edge, link, signatures)
     return GenerationRecord(
         policy="node" if settings.denoiser is not None else settings.policy.value,
         plan=plan.fingerprint(),
@@ -211,7 +210,7 @@ def generate(
         refused=waiting.refused,
         unreadable=waiting.unreadable,
         seconds={"signatures": waiting.seconds} | watch.seconds,
-        groups=tuple(groups),
+        groups=tuple(records),
     )
 
 
@@ -236,6 +235,7 @@ def _assign(
     owners: Mapping[str, int],
     plan: DenoisingPlan,
     config: FederationConfig,
+    taken: Mapping[str, int] | None = None,
 ) -> list[Assignment]:
     settings = config.generation
     return plan_assignments(
@@ -246,6 +246,7 @@ def _assign(
         seed=None if config.seeded_noise is False else config.seed,
         executor=settings.executor,
         handoff=settings.handoff,
+        taken=taken,
     )
 
 
@@ -260,7 +261,7 @@ def _signatures(replies: dict[int, RecordDict | Failure], settings: GenerationSe
         generation_messages.read_signatures, policy=settings.policy, nodes=settings.denoiser is not None
     )
     for client, reply in sorted(replies.items()):
-        told = _parsed(reply, read)
+        told = parsed(reply, read)
         if isinstance(told, Failure):
             failures[client] = told
             continue
@@ -277,15 +278,3 @@ def _signatures(replies: dict[int, RecordDict | Failure], settings: GenerationSe
         owners = {task_id: owner for task_id, owner in owners.items() if task_id in taken}
         signatures = {task_id: told for task_id, told in signatures.items() if task_id in taken}
     return WaitingTasks(signatures, owners, failures, unreadable)
-
-
-def _parsed(reply: RecordDict | Failure, read: Callable[[RecordDict], T]) -> T | Failure:
-    """Return the parsed reply, or its failure. A reply that cannot be parsed is a failure of that client only."""
-    if isinstance(reply, Failure):
-        return reply
-    try:
-        return read(reply)
-    except PacketError:
-        return Failure.PACKET_REFUSED
-    except (KeyError, TypeError, ValueError):
-        return Failure.UNREADABLE

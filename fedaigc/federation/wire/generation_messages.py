@@ -1,13 +1,18 @@
 """Messages of a collaborative generation: signatures, shared steps, packets and reports."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 
+import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from fedaigc.bounds import (
+    MAX_ATLAS_NODES,
+    MAX_DENOISING_STEPS,
     MAX_EVALUATIONS,
+    MAX_LADDER,
     MAX_PACKET_BYTES,
+    MAX_PHI_VALUES,
     MAX_PROMPT_CHARACTERS,
     MAX_TASKS_OF_A_DEVICE,
     MAX_UNREADABLE,
@@ -20,6 +25,7 @@ from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.federation.wire.message_bounds import check_length, check_noise_seed, check_range, check_text
 from fedaigc.federation.wire.messages import BODY, body, checked_body, values_of
 from fedaigc.flower_private import recorddict_to_proto
+from fedaigc.semantics.denoiser.offer import NO_NODE, Offer
 from fedaigc.semantics.disclosed import Disclosed, check_asked, read_signature
 from fedaigc.semantics.policy import Policy
 
@@ -126,8 +132,51 @@ def read_finish(record: RecordDict, client: int, build: PlanBuilder) -> FinishOr
     return FinishOrder(client=client, plan=plan, **(values | {"packet": values["packet"] or None}))
 
 
+def offer_record(offer: Offer) -> RecordDict:
+    """Return an offer of hand-offs."""
+    return body(
+        task_id=offer.task_id,
+        node=offer.node,
+        ladder=list(offer.ladder),
+        vector=np.asarray(offer.vector, "<f4").tobytes(),
+    )
+
+
+def read_offer(record: RecordDict) -> Offer:
+    """Invert `offer_record`; ValueError for other keys or types, or values beyond the bounds."""
+    values = checked_body(record, {"task_id": str, "node": int, "ladder": list, "vector": bytes})
+    check_text("task_id", values["task_id"], TASK_ID)
+    check_length("ladder", values["ladder"], MAX_LADDER)
+    if any(type(step) is not int or not 0 < step <= MAX_DENOISING_STEPS for step in values["ladder"]):
+        raise ValueError(f"invalid ladder: expected steps from 1 to {MAX_DENOISING_STEPS}")
+    if not NO_NODE <= values["node"] < MAX_ATLAS_NODES:
+        raise ValueError(f"invalid node: expected {NO_NODE} to {MAX_ATLAS_NODES - 1}")
+    check_length("vector", values["vector"], 4 * MAX_PHI_VALUES)
+    if len(values["vector"]) % 4:
+        raise ValueError("invalid vector: expected float32 numbers")
+    vector = np.frombuffer(values["vector"], "<f4")
+    if not np.isfinite(vector).all():
+        raise ValueError("the vector of an offer is not finite: expected finite numbers")
+    return Offer(values["task_id"], values["node"], tuple(values["ladder"]), vector)
+
+
+def taken_record(handoff: int) -> RecordDict:
+    """Return the hand-off that a device takes; 0: it runs alone."""
+    return body(handoff=handoff)
+
+
+def read_taken(record: RecordDict, ladder: Sequence[int]) -> int:
+    """Invert `taken_record`; ValueError for a hand-off that was not offered."""
+    given = values_of(record) if BODY in record else {}
+    padding: dict[str, type] = {_PADDING: bytes} if _PADDING in given else {}
+    handoff = checked_body(record, {"handoff": int} | padding)["handoff"]
+    if handoff and handoff not in ladder:
+        raise ValueError(f"invalid hand-off: expected 0 or one of {len(ladder)} that were offered")
+    return int(handoff)
+
+
 def of_one_size(record: RecordDict) -> RecordDict:
-    """Pad a reply to an order to finish to `FINISH_REPLY_BYTES` serialized bytes.
+    """Pad a reply to an order to finish, or to an offer, to `FINISH_REPLY_BYTES` serialized bytes.
 
     Its size, seen by the server or on the wire, then distinguishes neither a failure from an image nor one
     report from another. ValueError if the reply is larger.

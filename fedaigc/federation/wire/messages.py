@@ -56,6 +56,7 @@ class Ask(StrEnum):
     TRAIN = "train"
     INSTALL = "query.install"
     SIGNATURES = "query.signatures"
+    OFFER = "query.offer"
     SHARE = "query.share"
     FINISH = "query.finish"
 

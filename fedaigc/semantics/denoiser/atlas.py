@@ -122,6 +122,16 @@ class Atlas:
                     found[child] = node
         return found
 
+    def lifted(self, node: int, highest: int) -> tuple[int, ...]:
+        """Return the nodes from one up to another above it, both included; only the first if that is not above it."""
+        found = [node]
+        while found[-1] != highest:
+            above = self.parents[found[-1]]
+            if above == LEAF:
+                return (node,)
+            found.append(above)
+        return tuple(found)
+
     def medoid(self, node: int) -> int:
         """Return the caption of a node that is nearest to the mean of its vectors; the first if several are."""
         rows = self.members[node]

@@ -140,6 +140,19 @@ class Calibration:
         ]
         return max(allowed, default=0)
 
+    def handoff_within(self, distance: float, tolerance: float, ladder: Sequence[int]) -> int:
+        """Return the last hand-off of a ladder whose damage is within a tolerance; 0 if there is none.
+
+        One that was not measured counts as the next one that was, whose damage is not smaller.
+
+        Args:
+            distance: Sharing distance of the own prompt and the one of the shared steps.
+            tolerance: The largest damage.
+            ladder: The hand-offs.
+        """
+        allowed = self.last_handoff(distance, tolerance)
+        return max((k for k in ladder if k <= allowed), default=0)
+
     def check_fits(self, space: str, plan: DenoisingPlan) -> None:
         """Check that the calibration was measured for a space and a plan.
 

@@ -11,6 +11,7 @@ one person add up.
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -79,7 +80,8 @@ class NodeDisclosure:
         space: The space of the atlas and of the calibration.
         atlas: The atlas.
         minimum: m, the number of public captions that must disclose a node.
-        shared_steps: K, the number of shared steps that is planned.
+        shared_steps: K, the fewest shared steps that are planned.
+        ladder: Further hand-offs after K, for devices whose tolerance allows them.
         calibration: What sharing costs; None: nodes are never lifted, and no distance is too large.
         tolerance: The largest damage.
     """
@@ -90,6 +92,7 @@ class NodeDisclosure:
     shared_steps: int
     calibration: Calibration | None = None
     tolerance: float = 0.0
+    ladder: tuple[int, ...] = ()
     _vectors: dict[str, Float[np.ndarray, " d"]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -98,9 +101,12 @@ class NodeDisclosure:
                 f"the atlas was built for another space (model {self.atlas.about.get('model', 'unknown')!r}): its "
                 "model, size, scheduler, noises and dimensions must be those of the run; build one for this model"
             )
-        if self.calibration is not None and self.shared_steps > max(self.calibration.handoffs):
+        if self.calibration is None and self.ladder:
+            raise UserError("a ladder of hand-offs needs a calibration, by which a device takes one of them")
+        last = max((self.shared_steps, *self.ladder))
+        if self.calibration is not None and last > max(self.calibration.handoffs):
             raise UserError(
-                f"{self.shared_steps} shared steps: the calibration has hand-offs {self.calibration.handoffs}; share "
+                f"{last} shared steps: the calibration has hand-offs {self.calibration.handoffs}; share "
                 "fewer, or calibrate for more"
             )
 
@@ -110,12 +116,7 @@ class NodeDisclosure:
         The pipeline has to be the base model, without adapters: the atlas was built with it. The vector of a prompt is
         computed once.
         """
-        vector = self._vectors.get(prompt)
-        if vector is None:
-            (vector,) = phi(pipe, self.space, [prompt])
-            while len(self._vectors) >= _MAX_CACHED:
-                del self._vectors[next(iter(self._vectors))]
-            self._vectors[prompt] = vector
+        vector = self.vector(pipe, prompt)
         deepest = self.atlas.disclosed(vector, self.minimum)
         if deepest is None:
             return None
@@ -123,7 +124,7 @@ class NodeDisclosure:
         way = way[: way.index(deepest) + 1]
         if self.calibration is None:
             return NodeSignature(self.atlas.hash, deepest, deepest)
-        fitting = [self._fits(vector, node) for node in way]
+        fitting = [self.handoff(self.to_caption(vector, node), (self.shared_steps,)) for node in way]
         if not any(fitting):
             return None
         last = max(i for i, fits in enumerate(fitting) if fits)
@@ -132,9 +133,29 @@ class NodeDisclosure:
             first -= 1
         return NodeSignature(self.atlas.hash, way[last], way[first])
 
-    def _fits(self, vector: Float[np.ndarray, " d"], node: int) -> bool:
-        assert self.calibration is not None
-        # the next hand-off that was measured: its damage is not smaller
-        k = min(step for step in self.calibration.handoffs if step >= self.shared_steps)
-        apart = distance(vector, self.atlas.vectors[self.atlas.medoid(node)])
-        return self.calibration.last_handoff(apart, self.tolerance, (k,)) == k
+    def handoff(self, apart: float, ladder: Sequence[int]) -> int:
+        """Return the last hand-off of a ladder that the tolerance allows; 0 if the device should run alone.
+
+        Without a calibration no distance is too large for the first one, and any further one may be.
+
+        Args:
+            apart: Sharing distance of the prompt to what the shared steps run on.
+            ladder: The offered hand-offs, ascending.
+        """
+        if self.calibration is None:
+            return min(ladder)
+        return self.calibration.handoff_within(apart, self.tolerance, ladder)
+
+    def vector(self, pipe: Pipeline, prompt: str) -> Float[np.ndarray, " d"]:
+        """Return the vector of a prompt; the last ones are kept."""
+        vector = self._vectors.get(prompt)
+        if vector is None:
+            (vector,) = phi(pipe, self.space, [prompt])
+            while len(self._vectors) >= _MAX_CACHED:
+                del self._vectors[next(iter(self._vectors))]
+            self._vectors[prompt] = vector
+        return vector
+
+    def to_caption(self, vector: Float[np.ndarray, " d"], node: int) -> float:
+        """Return the sharing distance of a vector to the public caption of a node."""
+        return distance(vector, self.atlas.vectors[self.atlas.medoid(node)])

@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from fedaigc.deployment.agent.agent import AgentSettings
 from fedaigc.deployment.agent.connection import (
     CONNECTED,
     CONNECTING,
@@ -23,10 +24,8 @@ from fedaigc.deployment.server.keys import DEVICE_KEY, make_device_key, make_ser
 from fedaigc.deployment.server.roster_file import register_device
 from fedaigc.deployment.server.server import ServerState, start_server
 from fedaigc.device.home.home import Home
-from fedaigc.device.limits import OwnerLimits
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import ModelSection
-from fedaigc.semantics.policy import Policy
 
 START = "\x1b[92mINFO \x1b[0m:      Starting Flower SuperNode\n"
 
@@ -110,18 +109,10 @@ def test_a_server_is_a_host_and_a_port(tmp_path: Path, server: str) -> None:
     with pytest.raises(UserError, match="expected host:port"):
         run_device(
             tmp_path,
-            client=0,
-            model=ModelSection(),
-            policy=Policy.KIND,
-            min_public_prompts=3,
-            scores=False,
-            threads=1,
+            AgentSettings(0, ModelSection()),
             server=server,
             authority=None,
             insecure=True,
             page_port=None,
-            strip_pictures=0,
-            limits=OwnerLimits(),
-            reply_floor_s=1.0,
             say=print,
         )

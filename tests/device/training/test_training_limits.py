@@ -98,7 +98,7 @@ def test_the_options_of_the_command_are_the_defaults() -> None:
     import inspect
     from dataclasses import fields
 
-    from fedaigc.cli.device import start as command
+    from fedaigc.cli.device_start import start as command
     from fedaigc.device.limits import OwnerLimits
 
     told = {name: each.default for name, each in inspect.signature(command).parameters.items()}

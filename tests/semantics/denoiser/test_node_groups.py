@@ -13,7 +13,7 @@ from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.denoiser import node_signature
 from fedaigc.semantics.denoiser.atlas import Atlas
-from fedaigc.semantics.denoiser.node_groups import node_groups
+from fedaigc.semantics.denoiser.node_groups import expected_handoff, node_groups
 from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, distance
 from fedaigc.semantics.disclosed import read_signature
@@ -62,6 +62,57 @@ def test_every_group_has_k_devices_and_is_allowed_by_all(
             if node in way[max(0, len(way) - 1 - up) :]:
                 there.add(owner)
         assert len(there) < minimum
+
+
+def test_small_groups_nearby_are_weighed_against_a_large_one() -> None:
+    """Two pairs that take 6 steps each save 12; all four at the root save three times what they take there."""
+    one, two = ATLAS.children[0].tolist()
+    signatures = {
+        task: NodeSignature(ATLAS.hash, node, 0)
+        for task, node in (("a", one), ("b", one), ("c", two), ("d", two))
+    }
+    owners = {"a": 0, "b": 1, "c": 2, "d": 3}
+    for at_root, expected in (
+        (2, [("a", "b"), ("c", "d")]),
+        (4, [("a", "b", "c", "d")]),
+        (6, [("a", "b", "c", "d")]),
+    ):
+        groups = node_groups(signatures, owners, ATLAS, 2, lambda told, node, k=at_root: 6 if node else k)  # type: ignore[misc]
+        assert [group.members for group in groups] == expected
+        assert [group.node for group in groups] == ([one, two] if len(expected) == 2 else [0])
+
+
+def test_a_task_that_must_stay_below_does_not_break_its_group_up() -> None:
+    one = int(ATLAS.children[0][0])
+    two = int(ATLAS.children[0][1])
+    signatures = {
+        "a": NodeSignature(ATLAS.hash, one, one),
+        "b": NodeSignature(ATLAS.hash, one, one),
+        "c": NodeSignature(ATLAS.hash, two, 0),
+        "d": NodeSignature(ATLAS.hash, one, 0),
+        "e": NodeSignature(ATLAS.hash, two, two),
+    }
+    owners = {task: place for place, task in enumerate(signatures)}
+    groups = node_groups(signatures, owners, ATLAS, 2)
+    assert sorted(group.members for group in groups) == [("a", "b", "d"), ("c", "e")]
+
+
+def test_what_a_task_would_take_is_expected_from_public_captions() -> None:
+    measured = calibration()
+    ladder = measured.handoffs
+    expected = expected_handoff(ATLAS, measured, 0.3, ladder)
+    for node in ATLAS.way(ATLAS.vectors[0]):
+        told = ATLAS.way(ATLAS.vectors[0])[-1]
+        caption = ATLAS.vectors[ATLAS.medoid(node)]
+        taken = sorted(
+            max(
+                (k for k in ladder if measured.last_handoff(distance(ATLAS.vectors[row], caption), 0.3) >= k),
+                default=0,
+            )
+            for row in ATLAS.members[told]
+        )
+        middle = (taken[(len(taken) - 1) // 2] + taken[len(taken) // 2]) // 2
+        assert expected(told, node) == max(ladder[0], middle)
 
 
 def test_groups_do_not_depend_on_the_order_of_arrival() -> None:

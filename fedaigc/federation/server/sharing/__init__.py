@@ -1,0 +1,1 @@
+"""Which tasks share, on what, and how far."""

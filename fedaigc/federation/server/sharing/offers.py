@@ -1,0 +1,64 @@
+"""Offer the members of each group a ladder of hand-offs, and regroup by what they take."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from fedaigc.device.replies import Failure
+from fedaigc.federation.progress import Stage
+from fedaigc.federation.server.exchange import parsed
+from fedaigc.federation.server.roster import Roster
+from fedaigc.federation.wire import generation_messages
+from fedaigc.federation.wire.messages import Ask
+from fedaigc.semantics.denoiser.offer import Offer
+from fedaigc.semantics.grouping import Group
+
+
+def take_handoffs(
+    roster: Roster,
+    groups: Sequence[Group],
+    owners: Mapping[str, int],
+    ladder: Sequence[int],
+    deadline_s: float | None,
+) -> tuple[list[Group], dict[str, int]]:
+    """Ask every member of a group which hand-off it takes.
+
+    A member that takes none, or does not answer, runs alone. So does one that is left without another.
+
+    Args:
+        roster: The clients and how to reach them.
+        groups: Groups of tasks.
+        owners: Client number by task id.
+        ladder: The hand-offs, ascending.
+        deadline_s: Seconds after which a missing reply counts as none.
+
+    Returns:
+        The groups of those that share, with groups of one for the others; and the hand-off of each that shares.
+    """
+    asked = [
+        (task, Offer(task, group.node, tuple(ladder), np.zeros(0, np.float32)))
+        for group in groups
+        if group.node is not None and len(group.members) > 1
+        for task in group.members
+    ]
+    if not asked:
+        return list(groups), {}
+    orders = [(owners[task], generation_messages.offer_record(offer)) for task, offer in asked]
+    replies = roster.ask_many(Ask.OFFER, orders, Stage("hand-offs"), deadline_s)
+    read = partial(generation_messages.read_taken, ladder=ladder)
+    taken = {}
+    for (task, _), reply in zip(asked, replies, strict=True):
+        step = parsed(reply, read)
+        if not isinstance(step, Failure) and step:
+            taken[task] = step
+    found = []
+    for group in groups:
+        members = tuple(task for task in group.members if task in taken)
+        if len(members) < 2:
+            members = ()
+        if members:
+            found.append(Group(members, group.prompt, group.signature, group.node))
+        found += [Group((task,), "", None) for task in group.members if task not in members]
+    shared = {task for group in found if len(group.members) > 1 for task in group.members}
+    return sorted(found, key=lambda each: each.members), {t: k for t, k in taken.items() if t in shared}

@@ -1,0 +1,38 @@
+"""An atlas and a calibration of the small model, for runs of 4 steps of 32 x 32 pixels."""
+
+from pathlib import Path
+
+import numpy as np
+
+from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
+from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.semantics.denoiser.atlas_build import build_tree
+from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, phi
+
+CAPTIONS = [
+    f"a {thing} on a {place}" for thing in ("dog", "cat", "cup") for place in ("table", "road", "bed")
+]
+
+
+def small_atlas(folder: Path, small_model: Path) -> Path:
+    """Write an atlas of the small model, with a calibration beside it in which nothing does damage at K = 2."""
+    pipe = load_pipeline(str(small_model))
+    plan = build_plan(
+        pipe,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        height=32,
+        width=32,
+        base_hash=base_fingerprint(pipe),
+    )
+    space = DenoiserSpace.of(plan)
+    captions = sorted(CAPTIONS)
+    path = folder / "small.atlas"
+    build_tree(space.hash, {"model": "small"}, captions, phi(pipe, space, captions), 2).write(path)
+    far = tuple(np.linspace(0, 1e6, 5).tolist())
+    damages: dict[str, tuple[float, ...]] = {"2": (0.0,) * 5, "3": (0.5,) * 5}
+    Calibration(space.hash, plan.fingerprint(), "DDIMScheduler", 4, 5.0, "c", 0, far, damages).write(
+        folder / "small.json"
+    )
+    return path
