@@ -1,0 +1,205 @@
+"""Steps saved, and what is left of the pictures, when prompts of a popular stream share; prints JSON.
+
+    python -m experiments.sharing.stream --scratch ~/stream --record experiments/records/sharing/stream.json
+    python -m experiments.sharing.stream --record ... --recompute     # statistics only
+
+A stream has 400 captions of Scenes, drawn by Zipf's law (exponent 1) over all of them in an order of its own; each is
+of another device, and 32 wait at a time. `stream_policies` says who shares what. The judge looks for object and place of
+every prompt in its picture. A policy is not inferior if, of the differences to the pictures drawn alone, prompt by
+prompt, the lower end of the 95 % interval (bootstrap over objects) lies above -.02.
+
+The tolerance is chosen on a stream of its own, for each conditioning: the largest of `TOLERANCES` at which it loses at
+most one point. Atlas and calibration are built from all captions; their parts are kept in --scratch, and each policy of
+each stream in the record, so an interrupted command can be repeated.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+
+import fedaigc
+from experiments.quality.sampling import PROGRESS_CONSOLE, one_thread
+from experiments.sharing.stream_drawing import Drawn, Studio, draw_groups
+from experiments.sharing.stream_policies import Groups, Policies
+from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS, RELATIONS
+from fedaigc.metrics.intervals import clustered_mean
+from fedaigc.rng import numpy_rng
+from fedaigc.storage.atomic_file import write_json
+
+STREAM, WINDOW = 400, 32
+TUNING_SEED = 100
+TOLERANCES = (0.3, 0.4, 0.5, 0.6)
+MARGIN, ALLOWED = 0.02, 0.01
+TUNED = ("ladder, public caption", "ladder, mean")
+
+
+def main() -> None:
+    """Measure, and print the record's summary."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=5, help="streams")
+    parser.add_argument("--scratch", type=Path, help="folder for atlas and calibration")
+    parser.add_argument("--record", type=Path, required=True)
+    parser.add_argument("--recompute", action="store_true", help="statistics only")
+    options = parser.parse_args()
+    record = json.loads(options.record.read_text()) if options.record.is_file() else None
+    if not options.recompute:
+        if options.scratch is None:
+            parser.error("--scratch is missing")
+        record = measure(options, record)
+    if record is None:
+        parser.error(f"no record {options.record}")
+    summarise(record)
+    write_json(options.record, record)
+    print(json.dumps({name: record[name] for name in ("tolerance", "tuning summary", "summary")}, indent=1))
+
+
+def captions() -> list[str]:
+    """Return all captions of Scenes, without style."""
+    return sorted(f"{o.phrase} {r} {p.phrase}" for o in OBJECT_NOUNS for r in RELATIONS for p in PLACE_NOUNS)
+
+
+def targets() -> dict[str, tuple[str, str]]:
+    """Return object and place of each caption, as the judge names them."""
+    return {
+        f"{o.phrase} {r} {p.phrase}": (o.word, p.word)
+        for o in OBJECT_NOUNS
+        for r in RELATIONS
+        for p in PLACE_NOUNS
+    }
+
+
+def stream(seed: int) -> list[str]:
+    """Return the prompts of a stream: Zipf's law over all captions, in an order that the seed shuffles."""
+    random = numpy_rng(seed, "popular stream")
+    texts = captions()
+    order = random.permutation(len(texts))
+    weights = 1 / (1 + order)
+    return [texts[i] for i in random.choice(len(texts), STREAM, p=weights / weights.sum())]
+
+
+def measure(options: argparse.Namespace, record: dict[str, Any] | None) -> dict[str, Any]:
+    """Run what the record does not have yet; it is written after each policy of each stream."""
+    one_thread()
+    studio = Studio.open(captions(), targets(), options.scratch)
+    if record is None or record["calibration"] != studio.calibration_digest:
+        record = {
+            "what": "steps saved, and object and place found, for a popular stream of captions",
+            "fedaigc": fedaigc.__version__,
+            "torch": torch.__version__,
+            "base": studio.plan.base_hash,
+            "N": studio.plan.num_steps,
+            "guidance": studio.plan.guidance_scale,
+            "captions": len(captions()),
+            "atlas": studio.atlas.hash,
+            "calibration": studio.calibration_digest,
+            "tuning": {},
+            "streams": {},
+        }
+    with Progress(console=PROGRESS_CONSOLE) as progress:
+        bar = progress.add_task("streams", total=options.seeds + 1)
+        tuning = record["tuning"]
+        for tolerance in TOLERANCES:
+            into = tuning.setdefault(str(tolerance), {})
+            names: tuple[str, ...] = ("alone", *TUNED) if tolerance == TOLERANCES[0] else TUNED
+            run(studio, TUNING_SEED, tolerance, names, into, lambda: write_json(options.record, record))
+        progress.advance(bar)
+        record["tolerance"] = {name: chosen(tuning, name) for name in TUNED}
+        for seed in range(options.seeds):
+            into = record["streams"].setdefault(str(seed), {})
+            for name in Policies(studio, 0.0).named:
+                tolerance = record["tolerance"].get(name, 0.0)
+                run(studio, seed, tolerance, (name,), into, lambda: write_json(options.record, record))
+            progress.advance(bar)
+    return record
+
+
+def run(
+    studio: Studio, seed: int, tolerance: float, names: Sequence[str], into: dict[str, Any], save: Any
+) -> None:
+    """Draw a stream under each policy that `into` does not have."""
+    texts, policies = stream(seed), Policies(studio, tolerance)
+    for name in names:
+        if name in into:
+            continue
+        rows: dict[str, list[Any]] = {}
+        for start in range(0, len(texts), WINDOW):
+            window = texts[start : start + WINDOW]
+            groups: Groups = policies.named[name](window)
+            drawn: list[Drawn] = draw_groups(studio, window, groups, (seed, start))
+            for each in drawn:
+                for key, value in each.as_row().items():
+                    rows.setdefault(key, []).append(value)
+        into[name] = rows
+        save()
+
+
+def chosen(tuning: dict[str, Any], name: str) -> float:
+    """Return the largest tolerance at which a policy loses at most `ALLOWED`; else the smallest."""
+    alone = tuning[str(TOLERANCES[0])]["alone"]["both"]
+    fitting = [
+        tolerance
+        for tolerance in TOLERANCES
+        if difference(tuning[str(tolerance)][name]["both"], alone) >= -ALLOWED
+    ]
+    return max(fitting, default=TOLERANCES[0])
+
+
+def difference(one: Sequence[int], other: Sequence[int]) -> float:
+    """Return the mean difference, prompt by prompt."""
+    return sum(a - b for a, b in zip(one, other, strict=True)) / len(one)
+
+
+def summarise(record: dict[str, Any]) -> None:
+    """Compute steps saved and differences to the pictures drawn alone."""
+    texts = stream(TUNING_SEED)
+    alone = {str(t): record["tuning"][str(TOLERANCES[0])]["alone"] for t in TOLERANCES}
+    record["tuning summary"] = {
+        f"{name} at {tolerance}": compared([(texts, found[name], alone[tolerance])], record["N"])
+        for tolerance, found in record["tuning"].items()
+        for name in found
+        if name in TUNED
+    }
+    streams = record["streams"]
+    names = list(next(iter(streams.values()), {}))
+    record["summary"] = {
+        name: compared(
+            [(stream(int(seed)), found[name], found["alone"]) for seed, found in streams.items()], record["N"]
+        )
+        for name in names
+        if all(name in found for found in streams.values())
+    }
+
+
+def compared(parts: Sequence[tuple[Sequence[str], Any, Any]], steps: int) -> dict[str, Any]:
+    """Return what a policy saves and loses over some streams, each with the same stream drawn alone."""
+    place_of = targets()
+    objects = [place_of[text][0] for texts, _, _ in parts for text in texts]
+    saved = [1 - sum(found["evaluations"]) / (steps * len(texts)) for texts, found, _ in parts]
+    told: dict[str, Any] = {
+        "steps saved": {
+            "mean": round(sum(saved) / len(saved), 4),
+            "by stream": [round(value, 4) for value in saved],
+        },
+        "share in groups": round(
+            sum(sum(k > 0 for k in found["K"]) for _, found, _ in parts) / len(objects), 4
+        ),
+    }
+    for what in ("both", "object", "place"):
+        differences = [
+            a - b for _, found, alone in parts for a, b in zip(found[what], alone[what], strict=True)
+        ]
+        told[what] = {
+            "kept": round(sum(sum(found[what]) for _, found, _ in parts) / len(objects), 4),
+            "minus alone": clustered_mean(differences, objects).as_dict(),
+        }
+    told["not inferior"] = told["both"]["minus alone"]["low"] > -MARGIN
+    return told
+
+
+if __name__ == "__main__":
+    main()

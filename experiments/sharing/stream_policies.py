@@ -1,0 +1,159 @@
+"""Who shares what in a window of waiting prompts: one function a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from fedaigc.semantics.concepts.parser import parse
+from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.denoiser.node_groups import expected_handoff, node_groups
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
+from fedaigc.semantics.denoiser.sharing_distance import distance
+from fedaigc.semantics.grouping import Group, group
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import disclose
+
+if TYPE_CHECKING:
+    from experiments.sharing.stream_drawing import Studio
+
+FIXED = 3
+LADDER = (2, 3, 4, 5, 6, 7, 8, 9)
+MIN_CAPTIONS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class GroupPlan:
+    """A group of prompts of a window.
+
+    Attributes:
+        members: Places in the window.
+        conditioning: Embedding that the shared steps run on; None for a prompt alone.
+        handoffs: K of each member.
+    """
+
+    members: tuple[int, ...]
+    conditioning: Tensor | None
+    handoffs: dict[int, int]
+
+
+Groups = Sequence[GroupPlan]
+
+
+class Policies:
+    """The policies by their names.
+
+    Args:
+        studio: Model, atlas and calibration.
+        tolerance: The largest damage that a device accepts.
+    """
+
+    def __init__(self, studio: Studio, tolerance: float) -> None:
+        self._studio, self._tolerance = studio, tolerance
+        self._taxonomy = Taxonomy.load()
+        self.named: dict[str, Callable[[Sequence[str]], Groups]] = {
+            "alone": lambda window: [_alone(i) for i in range(len(window))],
+            "concepts, K = 3": self.concepts,
+            "equal prompts": self.equal,
+            "nodes, K = 3, any distance": self.any_distance,
+            "ladder, public caption": lambda window: self.nodes(window, LADDER),
+            "ladder, mean": lambda window: self.nodes(window, LADDER, mean=True),
+        }
+
+    def concepts(self, window: Sequence[str]) -> Groups:
+        """Groups by the knowledge graph under the default policy, all at K = 3."""
+        signatures = {
+            f"{i:03d}": disclose(parse(text, self._taxonomy), Policy.KIND, self._taxonomy, 3)
+            for i, text in enumerate(window)
+        }
+        return [self._fixed(each) for each in group(signatures, self._taxonomy)]
+
+    def equal(self, window: Sequence[str]) -> Groups:
+        """Equal prompts share all steps but the last; what a cache of exact prompts could do, without privacy."""
+        places: dict[str, list[int]] = {}
+        for i, text in enumerate(window):
+            places.setdefault(text, []).append(i)
+        last = self._studio.plan.num_steps - 1
+        found: list[GroupPlan] = []
+        for text, members in places.items():
+            if len(members) == 1:
+                found.append(_alone(members[0]))
+                continue
+            found.append(
+                GroupPlan(tuple(members), self._studio.embeddings([text])[0], dict.fromkeys(members, last))
+            )
+        return found
+
+    def any_distance(self, window: Sequence[str]) -> Groups:
+        """Groups at nodes of the atlas at K = 3, whatever the distance."""
+        atlas, vectors = self._studio.atlas, self._studio.vectors(window)
+        signatures = {}
+        for i, vector in enumerate(vectors):
+            node = atlas.disclosed(vector, MIN_CAPTIONS)
+            assert node is not None
+            signatures[f"{i:03d}"] = NodeSignature(atlas.hash, node, 0)
+        owners = {task: int(task) for task in signatures}
+        return [self._fixed(each) for each in node_groups(signatures, owners, atlas, 2)]
+
+    def nodes(self, window: Sequence[str], ladder: tuple[int, ...], *, mean: bool = False) -> Groups:
+        """Groups at nodes of the atlas; each device takes the last hand-off that its tolerance allows.
+
+        With `mean`, groups of three and more run on the mean of their members' embeddings.
+        """
+        studio = self._studio
+        atlas, calibration, vectors = studio.atlas, studio.calibration, studio.vectors(window)
+
+        def taken(i: int, vector: object, offered: tuple[int, ...]) -> int:
+            return calibration.handoff_within(distance(vectors[i], vector), self._tolerance, offered)  # type: ignore[arg-type]
+
+        signatures: dict[str, NodeSignature | None] = {}
+        for i, vector in enumerate(vectors):
+            deepest = atlas.disclosed(vector, MIN_CAPTIONS)
+            assert deepest is not None
+            way = atlas.way(vector)
+            way = way[: way.index(deepest) + 1]
+            fits = [bool(taken(i, atlas.vectors[atlas.medoid(node)], ladder[:1])) for node in way]
+            if not any(fits):
+                signatures[f"{i:03d}"] = None
+                continue
+            last = max(place for place, fit in enumerate(fits) if fit)
+            first = last
+            while first and fits[first - 1]:
+                first -= 1
+            signatures[f"{i:03d}"] = NodeSignature(atlas.hash, way[last], way[first])
+        expected = expected_handoff(atlas, calibration, self._tolerance, ladder)
+        owners = {task: int(task) for task in signatures}
+        found: list[GroupPlan] = []
+        for each in node_groups(signatures, owners, atlas, 2, expected):
+            members = tuple(map(int, each.members))
+            if len(members) == 1:
+                found.append(_alone(members[0]))
+                continue
+            if mean and len(members) > 2:
+                conditioning = studio.embeddings([window[i] for i in members]).mean(0)
+                middle = studio.vector_of(conditioning)
+            else:
+                conditioning = studio.embeddings([each.prompt])[0]
+                middle = studio.vectors([each.prompt])[0]
+            steps = {i: taken(i, middle, ladder) for i in members}
+            found += [_alone(i) for i, k in steps.items() if not k]
+            sharing = {i: k for i, k in steps.items() if k}
+            if len(sharing) == 1:
+                found += [_alone(i) for i in sharing]
+            elif sharing:
+                found.append(GroupPlan(tuple(sharing), conditioning, sharing))
+        return found
+
+    def _fixed(self, each: Group) -> GroupPlan:
+        members = tuple(map(int, each.members))
+        if len(members) == 1:
+            return _alone(members[0])
+        conditioning = self._studio.embeddings([each.prompt])[0]
+        return GroupPlan(members, conditioning, dict.fromkeys(members, FIXED))
+
+
+def _alone(member: int) -> GroupPlan:
+    return GroupPlan((member,), None, {member: 0})
