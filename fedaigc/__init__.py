@@ -8,6 +8,7 @@ Model and denoising:   load_pipeline, plan, start, unpack, Denoising, check, ins
                        import_lora
 Homes and runs:        scenes, partition, Device, Reading, simulate, Stop, Run, read_record, records
 Drawing together:      generate, Generation, disclose, transmit
+Which prompts share:   sharing_distance, build_atlas, calibrate
 Strategies:            Rule, AveragingRule, Traits, Update, Received, LocalResult, LocalWork, SharedState,
                        PastRound, strategy_names
 Comparing them:        compare, Study
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from fedaigc.api.runs import Run as Run
     from fedaigc.api.runs import scenes as scenes
     from fedaigc.api.runs import simulate as simulate
+    from fedaigc.api.sharing import build_atlas as build_atlas
+    from fedaigc.api.sharing import calibrate as calibrate
+    from fedaigc.api.sharing import sharing_distance as sharing_distance
     from fedaigc.api.studies import Study as Study
     from fedaigc.api.studies import compare as compare
     from fedaigc.data.pictures.reading import Reading as Reading
@@ -73,6 +77,9 @@ _PUBLIC = {
     "Run": "api.runs",
     "scenes": "api.runs",
     "simulate": "api.runs",
+    "build_atlas": "api.sharing",
+    "calibrate": "api.sharing",
+    "sharing_distance": "api.sharing",
     "Study": "api.studies",
     "compare": "api.studies",
     "Device": "device.device",

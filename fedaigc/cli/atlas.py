@@ -1,7 +1,5 @@
 """`fedaigc atlas` and `fedaigc calibrate`: which prompts can share steps with a model, from public captions."""
 
-import hashlib
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,24 +40,19 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Build an atlas: one evaluation of the denoiser a caption and noise. Call it again after an interruption."""
-    from fedaigc.semantics.denoiser.atlas_build import build_tree, caption_vectors, leaves, read_captions
+    from fedaigc.semantics.denoiser.atlas_build import build_atlas, check_count, leaves, read_captions
 
     if output.exists() and not force:
         raise UserError(f"{output} is there: give another name, or --force to replace it")
     lines = read_captions(captions)
-    if len(lines) < min_captions:
-        raise UserError(
-            f"{captions} has {len(lines)} captions: a node needs {min_captions}; add captions, or lower --min-captions"
-        )
+    check_count(lines, min_captions)
     pipe, _, space = _opened(model, dtype, size, steps, 1.0, noises, dimensions)
+    about = {"model": model, "captions": captions.name, "note": note}
     parts = output.with_name(f"{output.name}.parts")
     with _bar("captions", len(lines)) as advance:
-        vectors = caption_vectors(pipe, space, lines, parts, advance)
-    about = {"model": model, "captions": captions.name, "note": note}
-    atlas = build_tree(space.hash, about, lines, vectors, min_captions)
+        atlas = build_atlas(pipe, space, lines, parts, about, min_captions, advance)
     output.parent.mkdir(parents=True, exist_ok=True)
     atlas.write(output)
-    shutil.rmtree(parts)
     typer.echo(
         f"{output}: {len(lines)} captions, {len(atlas)} nodes, {len(leaves(atlas))} leaves, hash {atlas.hash[:16]}"
     )
@@ -162,12 +155,9 @@ def calibrate(
 ) -> None:
     """Measure what sharing costs with a model: the damage by hand-off and distance of the prompts, without labels."""
     from fedaigc.extras import require_extra
-    from fedaigc.rng import numpy_rng
     from fedaigc.semantics.denoiser.atlas_build import read_captions
-    from fedaigc.semantics.denoiser.calibration import Calibration
-    from fedaigc.semantics.denoiser.damage import default_handoffs, measure_damage, spread_pairs
+    from fedaigc.semantics.denoiser.calibrate import calibrate as measured
     from fedaigc.semantics.denoiser.plot import plot_calibration
-    from fedaigc.semantics.denoiser.sharing_distance import phi
 
     require_extra("plots", "the picture of a calibration")
     if output.suffix != ".json":
@@ -175,35 +165,18 @@ def calibrate(
     if output.exists() and not force:
         raise UserError(f"{output} is there: give another name, or --force to replace it")
     lines = read_captions(captions)
-    if len(lines) < 2 * pairs:
-        raise UserError(
-            f"{captions} has {len(lines)} captions: {pairs} pairs need {2 * pairs}; give fewer --pairs"
-        )
-    chosen = sorted(numpy_rng(seed, "captions").permutation(len(lines))[: 4 * pairs])
-    texts = [lines[row] for row in chosen]
     pipe, plan, space = _opened(model, dtype, size, steps, guidance, noises, dimensions)
-    asked = sorted(set(handoffs)) if handoffs else list(default_handoffs(plan.num_steps))
-    if not asked:
-        raise UserError(f"N = {plan.num_steps} has no hand-off inside: use more steps")
-    drawn = spread_pairs(texts, phi(pipe, space, texts), pairs, seed)
     with _bar("pairs", pairs) as advance:
-        damages = measure_damage(pipe, plan, drawn, asked, seed, advance)
-    found = Calibration(
-        space.hash,
-        plan.fingerprint(),
-        plan.scheduler_class,
-        plan.num_steps,
-        plan.guidance_scale,
-        hashlib.sha256("\n".join(lines).encode()).hexdigest(),
-        seed,
-        tuple(round(pair.distance, 6) for pair in drawn),
-        {str(k): tuple(values) for k, values in damages.items()},
-    )
+        found = measured(
+            pipe, plan, space, lines, pairs=pairs, handoffs=handoffs or (), seed=seed, progress=advance
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     found.write(output)
     picture = output.with_suffix(".png")
     plot_calibration(found, picture)
-    typer.echo(f"{output}: {pairs} pairs, hand-offs {', '.join(map(str, asked))} of {plan.num_steps}")
+    typer.echo(
+        f"{output}: {pairs} pairs, hand-offs {', '.join(map(str, found.handoffs))} of {plan.num_steps}"
+    )
     typer.echo(f"{picture}: the curves")
 
 

@@ -1,6 +1,7 @@
 """Build an atlas from a list of captions: their vectors, then the tree, by repeated division into two."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +38,48 @@ def read_captions(path: Path) -> list[str]:
     if len(found) < 2:
         raise UserError(f"{path} has {len(found)} different captions, one a line: expected at least two")
     return found
+
+
+def build_atlas(
+    pipe: Pipeline,
+    space: DenoiserSpace,
+    captions: Sequence[str],
+    parts: Path,
+    about: dict[str, str],
+    min_captions: int = MIN_CAPTIONS,
+    progress: Callable[[int], None] | None = None,
+) -> Atlas:
+    """Build the atlas of public captions: one evaluation of the denoiser a caption and noise, then the tree.
+
+    Equal captions, in any order, give the same atlas.
+
+    Args:
+        pipe: The pipeline.
+        space: The space.
+        captions: The captions; empty and repeated ones do not count.
+        parts: Folder for finished parts, from which an interrupted call continues; removed at the end.
+        about: What a person should know: model, source and licence of the captions.
+        min_captions: Fewest captions of a node.
+        progress: Called with the number of captions that are done.
+
+    Raises:
+        UserError: If there are fewer captions than a node needs.
+    """
+    lines = sorted({caption.strip() for caption in captions} - {""})
+    check_count(lines, min_captions)
+    vectors = caption_vectors(pipe, space, lines, parts, progress)
+    atlas = build_tree(space.hash, about, lines, vectors, min_captions)
+    shutil.rmtree(parts)
+    return atlas
+
+
+def check_count(captions: Sequence[str], min_captions: int) -> None:
+    """Raise UserError if there are fewer captions than one node needs."""
+    if not 1 <= min_captions <= len(captions):
+        raise UserError(
+            f"{min_captions} captions a node: expected 1 to {len(captions)}, the number of different captions; add "
+            "captions, or ask for fewer a node"
+        )
 
 
 def caption_vectors(
@@ -104,10 +147,7 @@ def build_tree(
     Raises:
         UserError: If `min_captions` is below 1, or there are fewer captions.
     """
-    if not 1 <= min_captions <= len(captions):
-        raise UserError(
-            f"{min_captions} captions a node: expected 1 to {len(captions)}, the number of captions"
-        )
+    check_count(captions, min_captions)
     values = vectors.astype(np.float32)
     children: list[list[int]] = []
     directions: list[Float[np.ndarray, " d"]] = []
