@@ -4,9 +4,9 @@
     python -m experiments.sharing.stream --record ... --recompute     # statistics only
 
 A stream has 400 captions of Scenes, drawn by Zipf's law (exponent 1) over all of them in an order of its own; each is
-of another device, and 32 wait at a time. `stream_policies` says who shares what. The judge looks for object and place of
-every prompt in its picture. A policy is not inferior if, of the differences to the pictures drawn alone, prompt by
-prompt, the lower end of the 95 % interval (bootstrap over objects) lies above -.02.
+of another device, and 32 wait at a time. `stream_policies` says who shares what. The judge looks for object and place
+in every picture. A policy is not inferior if, of the differences to the pictures drawn alone, prompt by prompt, the
+lower end of the 95 % interval (bootstrap over objects) lies above -.02.
 
 The tolerance is chosen on a stream of its own, for each conditioning: the largest of `TOLERANCES` at which it loses at
 most one point. Atlas and calibration are built from all captions; their parts are kept in --scratch, and each policy of
@@ -16,6 +16,7 @@ each stream in the record, so an interrupted command can be repeated.
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from rich.progress import Progress
 import fedaigc
 from experiments.quality.sampling import PROGRESS_CONSOLE, one_thread
 from experiments.sharing.stream_drawing import Drawn, Studio, draw_groups
-from experiments.sharing.stream_policies import Groups, Policies
+from experiments.sharing.stream_policies import LADDER, GroupPlan, Groups, Policies
 from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS, RELATIONS
 from fedaigc.metrics.intervals import clustered_mean
 from fedaigc.rng import numpy_rng
@@ -35,6 +36,7 @@ STREAM, WINDOW = 400, 32
 TUNING_SEED = 100
 TOLERANCES = (0.3, 0.4, 0.5, 0.6)
 MARGIN, ALLOWED = 0.02, 0.01
+ORACLE = "oracle, in the groups of the mean"
 TUNED = ("ladder, public caption", "ladder, mean")
 
 
@@ -111,8 +113,8 @@ def measure(options: argparse.Namespace, record: dict[str, Any] | None) -> dict[
         record["tolerance"] = {name: chosen(tuning, name) for name in TUNED}
         for seed in range(options.seeds):
             into = record["streams"].setdefault(str(seed), {})
-            for name in Policies(studio, 0.0).named:
-                tolerance = record["tolerance"].get(name, 0.0)
+            for name in (*Policies(studio, 0.0).named, ORACLE):
+                tolerance = record["tolerance"].get(TUNED[1] if name == ORACLE else name, 0.0)
                 run(studio, seed, tolerance, (name,), into, lambda: write_json(options.record, record))
             progress.advance(bar)
     return record
@@ -129,13 +131,46 @@ def run(
         rows: dict[str, list[Any]] = {}
         for start in range(0, len(texts), WINDOW):
             window = texts[start : start + WINDOW]
-            groups: Groups = policies.named[name](window)
-            drawn: list[Drawn] = draw_groups(studio, window, groups, (seed, start))
+            if name == ORACLE:
+                kept = into["alone"]["both"][start : start + WINDOW]
+                drawn = told_by_judge(studio, window, policies.named[TUNED[1]](window), (seed, start), kept)
+            else:
+                drawn = draw_groups(studio, window, policies.named[name](window), (seed, start))
             for each in drawn:
                 for key, value in each.as_row().items():
                     rows.setdefault(key, []).append(value)
         into[name] = rows
         save()
+
+
+def told_by_judge(
+    studio: Studio, window: Sequence[str], groups: Groups, seed: tuple[int, int], alone: Sequence[int]
+) -> list[Drawn]:
+    """Return the prompts, each at the last hand-off at which nothing is lost that it has alone; no device knows it."""
+    best = {member: 0 for group in groups for member in group.members}
+    drawn = {0: draw_groups(studio, window, [GroupPlan((i,), None, {i: 0}) for i in best], seed)}
+    shared = [group for group in groups if len(group.members) > 1]
+    for k in LADDER:
+        moved = [replace(group, handoffs=dict.fromkeys(group.members, k)) for group in shared]
+        rows = dict(
+            zip(
+                sorted(i for group in shared for i in group.members),
+                draw_groups(studio, window, moved, seed),
+                strict=True,
+            )
+        )
+        drawn[k] = [rows.get(i, drawn[0][i]) for i in range(len(window))]
+        best |= {i: k for i, row in rows.items() if row.object * row.place >= alone[i]}
+    found = []
+    for i in range(len(window)):
+        (group,) = (group for group in groups if i in group.members)
+        taken = [best[member] for member in group.members]
+        first = i == min(group.members)
+        row = drawn[best[i]][i]
+        found.append(
+            replace(row, K=best[i], evaluations=studio.plan.num_steps - best[i] + first * max(taken))
+        )
+    return found
 
 
 def chosen(tuning: dict[str, Any], name: str) -> float:
