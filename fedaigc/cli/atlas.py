@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 atlas_app = typer.Typer(help="A public tree of captions, by how the model draws them.", no_args_is_help=True)
 Captions = Annotated[Path, typer.Argument(help="Text file of public captions, one a line.")]
-AtlasFile = Annotated[Path, typer.Argument(help="File of the atlas.")]
+_SHIPPED = "default: the one that ships with the embedded model"
+AtlasFile = Annotated[Path | None, typer.Argument(help=f"File of the atlas; {_SHIPPED}.")]
+AtlasOption = Annotated[Path | None, typer.Option("--atlas", help=f"File of the atlas; {_SHIPPED}.")]
 Steps = Annotated[int, typer.Option(min=1, help="Number N of denoising steps.")]
 Noises = Annotated[int, typer.Option(min=1, help="Public noises that a prompt is asked with.")]
 Dimensions = Annotated[
@@ -60,13 +62,15 @@ def build(
 
 @atlas_app.command("show")
 def show(
-    atlas: AtlasFile,
+    atlas: AtlasFile = None,
     depth: Annotated[int, typer.Option(min=0, help="Levels to show.")] = 4,
 ) -> None:
     """Show the tree: number, captions, mean distance to the middle caption, that caption, and common words."""
     from fedaigc.semantics.denoiser.atlas import LEAF, Atlas, most_common
     from fedaigc.semantics.denoiser.atlas_build import leaves
+    from fedaigc.semantics.denoiser.shipped import shipped_files
 
+    atlas = atlas or shipped_files("embedded")[0]
     found = Atlas.read(atlas)
     about = ", ".join(f"{name} {text}" for name, text in found.about.items() if text)
     typer.echo(f"{atlas}: {about}, hash {found.hash[:16]}")
@@ -87,8 +91,8 @@ def show(
 
 @atlas_app.command("where")
 def where(
-    atlas: AtlasFile,
     prompts: Annotated[list[str], typer.Argument(help="Prompts, each in quotes.")],
+    atlas: AtlasOption = None,
     model: Model = "embedded",
     size: Size = None,
     steps: Steps = 11,
@@ -97,7 +101,11 @@ def where(
     dimensions: Dimensions = 64,
     min_captions: MinCaptions = 8,
     calibration: Annotated[
-        Path | None, typer.Option(help="File of `calibrate`: also show how many steps a prompt can share.")
+        Path | None,
+        typer.Option(
+            help="File of `calibrate`: also show how many steps a prompt can share. Default: the one that ships with "
+            "the shipped atlas."
+        ),
     ] = None,
     tolerance: Tolerance = 0.35,
     guidance: Guidance = 5.0,
@@ -106,11 +114,16 @@ def where(
     from fedaigc.semantics.denoiser.atlas import Atlas
     from fedaigc.semantics.denoiser.calibration import Calibration
     from fedaigc.semantics.denoiser.sharing_distance import distance, phi
+    from fedaigc.semantics.denoiser.shipped import sharing_files
     from fedaigc.validation import checked_prompt
 
     texts = [checked_prompt(text) for text in prompts]
+    for text in texts:
+        if text.endswith(".atlas"):
+            raise UserError(f"{text!r} is given as a prompt: name the file of an atlas with --atlas")
+    atlas, curve = sharing_files(atlas, calibration, model)
     found = Atlas.read(atlas)
-    measured = Calibration.read(calibration) if calibration is not None else None
+    measured = Calibration.read(curve) if curve is not None else None
     pipe, plan, space = _opened(model, dtype, size, steps, guidance, noises, dimensions)
     _check_space(found, space, atlas)
     if measured is not None:

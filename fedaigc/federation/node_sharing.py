@@ -14,6 +14,7 @@ from fedaigc.semantics.denoiser.calibration import Calibration
 from fedaigc.semantics.denoiser.node_groups import expected_handoff, node_groups
 from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
+from fedaigc.semantics.denoiser.shipped import sharing_files
 from fedaigc.semantics.disclosed import Disclosed
 from fedaigc.semantics.grouping import Group, group
 from fedaigc.semantics.signature import Signature
@@ -60,12 +61,13 @@ def load_disclosure(pipe: Pipeline, base_hash: str, config: FederationConfig) ->
         base_hash=base_hash,
     )
     space = DenoiserSpace.of(plan, section.noises, section.dimensions)
-    calibration = Calibration.read(section.calibration) if section.calibration is not None else None
+    atlas, curve = sharing_files(section.atlas, section.calibration, config.model.name)
+    calibration = Calibration.read(curve) if curve is not None else None
     if calibration is not None:
         calibration.check_fits(space.hash, plan)
     return NodeDisclosure(
         space,
-        Atlas.read(section.atlas),
+        Atlas.read(atlas),
         section.min_captions,
         settings.num_shared_steps,
         calibration,

@@ -47,6 +47,7 @@ def test_from_captions_to_what_a_prompt_discloses(captions: Path, small_model: P
     told = command(
         "atlas",
         "where",
+        "--atlas",
         atlas,
         CAPTIONS[0],
         *model,
@@ -62,7 +63,7 @@ def test_from_captions_to_what_a_prompt_discloses(captions: Path, small_model: P
     assert node is not None
     assert f"discloses node {node} of {len(read)}, as {read.counts[node]} captions do" in told.output
     assert "it can share 3 of 4 steps with it" in told.output
-    few = command("atlas", "where", atlas, "a dog", *model, "--min-captions", 7)
+    few = command("atlas", "where", "--atlas", atlas, "a dog", *model, "--min-captions", 7)
     assert "discloses nothing: the atlas has fewer than 7 captions" in few.output
 
 
@@ -73,9 +74,11 @@ def test_what_does_not_fit_is_refused(captions: Path, small_model: Path) -> None
     before = atlas.read_bytes()
     for arguments, message in (
         (("build", captions, atlas, *model), "is there"),
-        (("where", atlas, "a dog", *model, "--noises", 2), "another space"),
-        (("where", captions, "a dog", *model), "damaged"),
+        (("where", "--atlas", atlas, "a dog", *model, "--noises", 2), "another space"),
+        (("where", "--atlas", captions, "a dog", *model), "damaged"),
         (("show", captions.with_name("none")), "no tensor file"),
+        (("where", atlas, "a dog", *model), "with --atlas"),
+        (("where", "a dog", *model), "no atlas ships for the model"),
     ):
         result = command("atlas", *arguments)
         assert isinstance(result.exception, UserError)

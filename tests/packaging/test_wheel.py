@@ -40,6 +40,8 @@ def test_the_wheel_carries_assets_and_notices_and_no_experiments(wheel: Path) ->
         "fedaigc/assets/model/unet/diffusion_pytorch_model.safetensors",
         "fedaigc/assets/judge.safetensors",
         "fedaigc/assets/nouns.json.gz",
+        "fedaigc/assets/embedded.atlas",
+        "fedaigc/assets/embedded_calibration.json",
         "fedaigc/assets/licenses/WordNet.txt",
         "fedaigc/assets/sprites/noto.png",
         "fedaigc/data/scenes.py",

@@ -18,11 +18,13 @@ class DenoiserSection(Section):
     A device discloses a node of a public atlas; the shared steps of a group run on a public caption of its node.
 
     Attributes:
-        atlas: File of the atlas, from `fedaigc atlas build` with this model.
+        atlas: File of the atlas, from `fedaigc atlas build` with this model. None: the one that ships with the embedded
+            model; other models have none.
         min_captions: m, how many public captions must disclose the same node.
         min_devices: k, how many devices must have tasks in a group.
         calibration: File of `fedaigc calibrate` for this model, scheduler, steps and guidance. With it a device shares
-            only where the damage is within `tolerance`, and may be grouped at higher nodes. None: always at its node.
+            only where the damage is within `tolerance`, and may be grouped at higher nodes. None: the one that ships
+            with the shipped atlas; with an atlas of your own, no calibration: always at its node.
         tolerance: Largest damage: the change of the final latents, as a share.
         ladder: Further hand-offs after `num_shared_steps`, ascending. Each device takes the last one that its tolerance
             allows, and the server learns which. Needs a calibration and the edge as executor. Empty: one for all.
@@ -30,7 +32,7 @@ class DenoiserSection(Section):
         dimensions: Numbers that each answer is projected to, as for the atlas.
     """
 
-    atlas: Path
+    atlas: Path | None = None
     min_captions: Annotated[int, Field(ge=1)] = 8
     min_devices: Annotated[int, Field(ge=2)] = 2
     calibration: Path | None = None
@@ -41,10 +43,10 @@ class DenoiserSection(Section):
 
     def absolute(self) -> "DenoiserSection":
         """Return the section with absolute paths."""
-        paths = {"atlas": self.atlas.absolute()}
-        if self.calibration is not None:
-            paths["calibration"] = self.calibration.absolute()
-        return self.model_copy(update=paths)
+        given = {"atlas": self.atlas, "calibration": self.calibration}
+        return self.model_copy(
+            update={name: path.absolute() for name, path in given.items() if path is not None}
+        )
 
     def for_devices(self) -> "DenoiserSection":
         """Return what the devices of a deployment receive: each has files of its own."""

@@ -115,6 +115,12 @@ class FederationConfig(Section):
                 f"the largest of clients.ranks is {max(self.clients.ranks)} and adapter.rank is "
                 f"{self.adapter.rank}: set both to the same value"
             )
+        section = self.generation.denoiser
+        if section is not None and section.atlas is None and self.model.name != EMBEDDED:
+            raise ValueError(
+                f"generation.denoiser.atlas is missing: no atlas ships for the model {self.model.name!r}; build one "
+                "from any list of captions with `fedaigc atlas build`"
+            )
         return self
 
     @property
