@@ -42,7 +42,7 @@ def start(
     atlas: Annotated[
         Path | None,
         typer.Option(
-            help="Public atlas: nodes of it are disclosed to a server that asks for them, not concepts."
+            help="Public atlas, for servers that ask for its nodes. Default: the one that ships with the model."
         ),
     ] = None,
     calibration: Annotated[

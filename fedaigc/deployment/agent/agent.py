@@ -25,6 +25,7 @@ from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.replies import DeviceError, Failure, refusing
 from fedaigc.device.scoring import Scorer
+from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.errors import UserError
 from fedaigc.federation.client import handlers
 from fedaigc.federation.config.config_bounds import config_from_server
@@ -59,10 +60,11 @@ class AgentSettings:
             on the device.
         limits: See `OwnerLimits`.
         reply_floor_s: Least seconds to the reply to an order to finish, see `reply_time`.
-        atlas: The public atlas by which nodes of prompts are disclosed; None: only concepts are. A server cannot
-            choose it: one that it made could isolate a prompt.
-        calibration: What sharing costs, from `fedaigc calibrate`; None: nodes are never lifted, and of a ladder the
-            first hand-off is taken.
+        atlas: The public atlas by which nodes of prompts are disclosed. A server cannot choose it: one that it made
+            could isolate a prompt. None: the one that ships with the embedded model; for other models only concepts
+            are disclosed.
+        calibration: What sharing costs, from `fedaigc calibrate`. None: the one that ships with the shipped atlas; with
+            another atlas nodes are never lifted, and of a ladder the first hand-off is taken.
         min_captions: How many public captions must disclose the same node; servers may ask for more.
         tolerance: Largest damage; servers may ask for less.
     """
@@ -126,11 +128,11 @@ class Agent:
         """Return how this device discloses nodes: by the files of its owner, and no more than these permit.
 
         Raises:
-            DeviceError: If the owner chose no atlas.
+            DeviceError: If the owner chose no atlas, and none ships with the model.
             UserError: If atlas or calibration is missing, damaged, or for another model or plan.
         """
         asked, own = config.generation.denoiser, self._settings
-        if asked is None or own.atlas is None:
+        if asked is None or (own.atlas is None and own.model.name != EMBEDDED):
             raise DeviceError(
                 Failure.CONFIGURATION_REFUSED,
                 "the server asks for nodes of an atlas, and this device has none: `fedaigc device start --atlas FILE`",
@@ -142,7 +144,7 @@ class Agent:
                 "min_captions": max(asked.min_captions, own.min_captions),
                 "tolerance": min(asked.tolerance, own.tolerance),
                 # without a calibration the first hand-off is the only one
-                "ladder": asked.ladder if own.calibration is not None else (),
+                "ladder": () if own.calibration is None and own.atlas is not None else asked.ladder,
             }
         )
         generation = config.generation.model_copy(update={"denoiser": section})

@@ -249,7 +249,9 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
     policy, min_public_prompts = host.permitted(settings.policy, settings.min_public_prompts)
     asked = device.waiting()[:MAX_TASKS_OF_A_DEVICE]
     disclosed: dict[str, Disclosed | None]
-    if settings.denoiser is not None:
+    if policy is Policy.SILENT:
+        disclosed = dict.fromkeys(asked)
+    elif settings.denoiser is not None:
         nodes = host.node_disclosure(config)
         disclosed = {task_id: node_signature(device, task_id, nodes) for task_id in asked}
     else:

@@ -99,7 +99,7 @@ class NodeDisclosure:
         if self.atlas.space != self.space.hash:
             raise UserError(
                 f"the atlas was built for another space (model {self.atlas.about.get('model', 'unknown')!r}): its "
-                "model, size, scheduler, steps, noises and dimensions must be those of the run; build one for this model"
+                "model, size, scheduler, steps, noises and dimensions must be those of the run; build one for it"
             )
         if self.calibration is None and self.ladder:
             raise UserError("a ladder of hand-offs needs a calibration, by which a device takes one of them")

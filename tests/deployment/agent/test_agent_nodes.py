@@ -15,6 +15,7 @@ from fedaigc.flower_private import recorddict_to_proto
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.offer import NO_NODE, Offer
+from fedaigc.semantics.policy import Policy
 from tests.small_atlas import small_atlas
 from tests.small_run import MakeRun
 
@@ -64,6 +65,13 @@ def test_without_an_atlas_nothing_is_said_and_the_owner_is_told(asked: Federatio
     agent = agent_of(asked)
     assert failure_in(ask(agent, Ask.SIGNATURES, asked)) == "configuration_refused"
     assert "--atlas FILE" in (agent.home.root / "errors.log").read_text()
+
+
+def test_a_silent_owner_discloses_no_node(asked: FederationConfig, atlas: Path) -> None:
+    agent = agent_of(asked, atlas=atlas, min_captions=2, policy=Policy.SILENT)
+    told, _ = read_signatures(ask(agent, Ask.SIGNATURES, asked), nodes=True)
+    assert list(told.values()) == [None]
+    assert not agent.open_device().prompts.disclosures.entries()
 
 
 def test_an_offer_is_answered_by_a_handoff_and_counted(asked: FederationConfig, atlas: Path) -> None:
