@@ -56,6 +56,8 @@ MAX_ATLAS_NODES: Final = 1 << 20
 MAX_LADDER: Final = 8
 MAX_OFFERS: Final = 2
 MAX_PHI_VALUES: Final = 1 << 22
+# of a node under local differential privacy: above it there is no noise to speak of
+MAX_EPSILON: Final = 20.0
 MAX_TASKS: Final = 8192
 # open signatures that are compared with each other: the cost of grouping grows with the square
 MAX_COMPARED: Final = 256
@@ -169,6 +171,7 @@ CONFIG: Final[Mapping[str, float]] = {
     "generation.denoiser.ladder": MAX_DENOISING_STEPS,
     "generation.denoiser.noises": 64,
     "generation.denoiser.dimensions": 1 << 16,
+    "generation.denoiser.epsilon": MAX_EPSILON,
     "generation.link.bit_error_rate": 1,
     "generation.link.snr_db": 100,
     "generation.link.distance_m": 1e6,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fedaigc.data.pictures.reading import AS_STORED, Reading
 from fedaigc.device.acceptance import check_form, check_limits
 from fedaigc.device.add_pictures import Added, add_pictures
+from fedaigc.device.disclosing import Discloser
 from fedaigc.device.home.gallery import Begun, Finished, Gallery
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.images import ImageStore
@@ -50,10 +51,9 @@ from fedaigc.diffusion.sampling.segment import (
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, even_steps
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.diffusion.training import TrainingSettings
-from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.policy import Policy
-from fedaigc.semantics.signature import Signature, disclose
+from fedaigc.semantics.signature import Signature
 from fedaigc.strategy.client_rule import ClientRule, Received
 from fedaigc.strategy.rule import Update
 from fedaigc.wireless.number_format import FormatName
@@ -128,13 +128,16 @@ class Device:
         return len(self.prompts.readable()[1])
 
     def signature(
-        self, task_id: str, policy: Policy = Policy.KIND, *, min_public_prompts: int = 3
+        self,
+        task_id: str,
+        policy: Policy = Policy.KIND,
+        limits: OwnerLimits | None = None,
+        *,
+        min_public_prompts: int = 3,
     ) -> Signature | None:
-        """Return what the policy lets the device disclose of a prompt; None if the task must run alone."""
-        parsed = parse(self.prompts.get(task_id).prompt, self._taxonomy)
-        disclosed = disclose(parsed, policy, self._taxonomy, min_public_prompts)
-        self.prompts.note_disclosed(task_id, disclosed)
-        return disclosed
+        """Return what may be disclosed of a prompt; None if the task must run alone. See `Discloser.concepts`."""
+        discloser = Discloser(self.prompts, limits)
+        return discloser.concepts(task_id, policy, self._taxonomy, min_public_prompts)
 
     def receive(self, shared: SharedState) -> str:
         """Store a shared state and return its version hash; DeviceError for another base model."""

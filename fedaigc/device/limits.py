@@ -1,5 +1,6 @@
 """Limits that the owner of a device sets for servers, below the bounds that hold for everyone."""
 
+import math
 from dataclasses import dataclass
 
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
@@ -36,6 +37,11 @@ class OwnerLimits:
             k times as far as a step at a learning rate of 1e-3 from fresh factors
             (`training_limits.step_gain`).
         max_update_norm: Norm that an update is clipped to.
+        max_bits_a_day: Bits that prompts may disclose within 24 hours, over all servers; then prompts run alone. A
+            prompt counts about 8 bits under the policy `kind`; `device.home.ledger` says how bits are counted.
+        max_epsilon_a_day: Sum of epsilon within 24 hours. With such a limit only nodes with noise are disclosed.
+        max_node_epsilon: Largest epsilon of a disclosed node: nodes are drawn with at least this noise, whatever a
+            server asks for. Infinity leaves it to the server; otherwise at most 20 counts.
     """
 
     max_denoising_steps: int = 150
@@ -56,6 +62,9 @@ class OwnerLimits:
     max_rounds: int = 1000
     max_passes: float = 54.0
     max_update_norm: float = 12.0
+    max_bits_a_day: float = 256.0
+    max_epsilon_a_day: float = math.inf
+    max_node_epsilon: float = math.inf
 
     def check_plan(self, request: PlanRequest) -> None:
         """Raise UserError for a plan beyond the limits."""

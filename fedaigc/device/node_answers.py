@@ -1,25 +1,36 @@
 """What a device answers about a prompt in the denoiser's space."""
 
 from fedaigc.device.device import Device
+from fedaigc.device.disclosing import Discloser
+from fedaigc.device.home.prompts import Task
+from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.replies import DeviceError, Failure
 from fedaigc.device.training.local_round import put_adapters
+from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
 from fedaigc.semantics.denoiser.offer import NO_NODE, Offer
 from fedaigc.semantics.denoiser.sharing_distance import distance
+from fedaigc.semantics.disclosed import read_signature
 
 
-def node_signature(device: Device, task_id: str, disclosure: NodeDisclosure) -> NodeSignature | None:
-    """Return the node that may be disclosed of a prompt, as the base model sees it; None: it runs alone."""
+def node_signature(
+    device: Device, task_id: str, disclosure: NodeDisclosure, limits: OwnerLimits | None = None
+) -> NodeSignature | None:
+    """Return the node that may be disclosed of a prompt, as the base model sees it; None: it runs alone.
+
+    See `Discloser.node`; `limits` is None in a simulation.
+    """
     put_adapters(device.pipe, None, None)
-    disclosed = disclosure.disclose(device.pipe, device.prompts.get(task_id).prompt)
-    device.prompts.note_disclosed(task_id, disclosed)
-    return disclosed
+    return Discloser(device.prompts, limits).node(task_id, disclosure, device.pipe)
 
 
-def handoff(device: Device, offer: Offer, disclosure: NodeDisclosure) -> int:
+def handoff(
+    device: Device, offer: Offer, disclosure: NodeDisclosure, limits: OwnerLimits | None = None
+) -> int:
     """Return the hand-off that the device takes of an offer; 0: it runs alone. Without a calibration it is the first.
 
-    The offer is counted, durably, before anything is computed from the prompt.
+    The offer is counted, durably, before anything is computed from the prompt. What the answer tells is counted before
+    it is sent, and is 0 where the owner's budget does not allow it. `limits` is None in a simulation.
 
     Raises:
         UnknownTask: If the task does not wait, or answers no further offer.
@@ -34,8 +45,28 @@ def handoff(device: Device, offer: Offer, disclosure: NodeDisclosure) -> int:
             raise DeviceError(
                 Failure.ORDER_REFUSED, f"a vector of {len(offer.vector)} values: expected {len(vector)}"
             )
-        return disclosure.handoff(distance(vector, offer.vector), offer.ladder)
-    disclosed = disclosure.disclose(device.pipe, task.prompt)
-    if disclosed is None or offer.node not in disclosure.atlas.lifted(disclosed.node, disclosed.highest):
-        raise DeviceError(Failure.ORDER_REFUSED, "an offer for a node that was not disclosed of this prompt")
-    return disclosure.handoff(disclosure.to_caption(vector, offer.node), offer.ladder)
+        apart = distance(vector, offer.vector)
+    else:
+        if offer.node not in _disclosed_nodes(task, disclosure.atlas):
+            raise DeviceError(
+                Failure.ORDER_REFUSED, "an offer for a node that was not disclosed of this prompt"
+            )
+        apart = disclosure.to_caption(vector, offer.node)
+    taken = disclosure.handoff(apart, offer.ladder)
+    if disclosure.calibration is None:
+        # the same for every prompt
+        return taken
+    return Discloser(device.prompts, limits).answer(task, offer, taken)
+
+
+def _disclosed_nodes(task: Task, atlas: Atlas) -> set[int]:
+    """The nodes at which the task may be grouped by what was disclosed of it, with or without noise."""
+    found: set[int] = set()
+    for text in task.disclosed:
+        try:
+            told = read_signature(text)
+        except (TypeError, ValueError):
+            continue
+        if isinstance(told, NodeSignature) and told.atlas == atlas.hash and told.node < len(atlas):
+            found.update(atlas.lifted(told.node, told.highest))
+    return found

@@ -73,6 +73,7 @@ def load_disclosure(pipe: Pipeline, base_hash: str, config: FederationConfig) ->
         calibration,
         section.tolerance,
         section.ladder,
+        section.epsilon,
     )
 
 

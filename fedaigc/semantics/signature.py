@@ -23,6 +23,7 @@ Not protected:
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,7 +33,7 @@ from fedaigc.bounds import (
     MAX_PROMPT_CHARACTERS,
     MAX_SIGNATURE_CHARACTERS,
 )
-from fedaigc.semantics.anonymity import general_word, nearest_public
+from fedaigc.semantics.anonymity import general_word, general_words, nearest_public
 from fedaigc.semantics.concepts.parser import ParsedPrompt
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation, Role, public_nouns, render_prompt
@@ -176,6 +177,31 @@ def disclose(
     if thing is None or place is None:
         return None
     return Signature(thing, parsed.relation, place, policy)
+
+
+def signature_bits(signature: Signature, min_public_prompts: int, taxonomy: Taxonomy) -> float:
+    """Return how many bits a signature tells about its prompt at most.
+
+    This is log2 of the number of different signatures under its policy and minimum, a bound on what it tells on
+    average, whatever was known before. A prompt that is sent itself counts 8 bits a byte.
+
+    Args:
+        signature: The signature.
+        min_public_prompts: The minimum m under which it was disclosed.
+        taxonomy: The knowledge graph.
+    """
+    if isinstance(signature, OpenSignature):
+        return 8.0 * len(signature.prompt.encode("utf-8", "surrogatepass"))
+
+    def words(role: Role, *, general: bool) -> int:
+        if not general:
+            return len(public_nouns(role))
+        return len(set(general_words(role, min_public_prompts, taxonomy).values()))
+
+    exact = signature.policy is Policy.EXACT and min_public_prompts == 1
+    objects = words(Role.OBJECT, general=not exact)
+    places = words(Role.PLACE, general=signature.policy is Policy.GENERAL)
+    return math.log2(objects * len(Relation) * places)
 
 
 def says_all_of(one: Signature, other: Signature, taxonomy: Taxonomy) -> bool:

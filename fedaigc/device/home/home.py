@@ -11,6 +11,9 @@ Layout::
     gallery/                <task id>.png and <task id>.json: finished images; .stripNN.png: their strips
     shared_work/            the shared steps that this device ran for its groups
     disclosures.jsonl       what was disclosed of each prompt
+    ledger.jsonl            how much that was, in bits and epsilon, over all prompts
+    budget.json             how much it may be within a day, for this home
+    agent_budget.json       the same, by the options of the latest agent
     task_names.json         the latest names of prompts of which nothing was disclosed
     cache/                  latents and text embeddings of the private images
     training.json           how much servers had this device train: rounds, and images with repetition

@@ -9,6 +9,7 @@ from pathlib import Path
 from fedaigc.bounds import MAX_OFFERS, TASK_ID
 from fedaigc.device.home.disclosures import DisclosureLog, most_disclosed
 from fedaigc.device.home.home import Home
+from fedaigc.device.home.ledger import DisclosureLedger
 from fedaigc.device.home.task_names import TaskNames
 from fedaigc.device.replies import UnknownTask
 from fedaigc.errors import DamagedFile, UserError
@@ -56,11 +57,19 @@ class Task:
 
 
 class PromptQueue:
-    """The tasks of one home, in the order in which they were added."""
+    """The tasks of one home, in the order in which they were added.
+
+    Attributes:
+        home: The home.
+        disclosures: The log of what was disclosed of each prompt.
+        ledger: How much was disclosed of all prompts.
+        names: Names of tasks of which nothing is disclosed.
+    """
 
     def __init__(self, home: Home) -> None:
-        self._home = home
+        self.home = home
         self.disclosures = DisclosureLog(home)
+        self.ledger = DisclosureLedger(home)
         self.names = TaskNames(home)
 
     def add(self, text: str) -> str:
@@ -74,11 +83,11 @@ class PromptQueue:
             UserError: As `checked_prompt`.
         """
         prompt = checked_prompt(text)
-        seed = self._home.seed
+        seed = self.home.seed
         number = len(list(self._files()))
         while True:
             task = Task(f"{derived_seed(seed, 'task', number):016x}", number, prompt, TaskStatus.WAITING)
-            if self._home.write_new_json(self._path(task), asdict(task)):
+            if self.home.write_new_json(self._path(task), asdict(task)):
                 return task.task_id
             number += 1  # another process took this number
 
@@ -104,7 +113,7 @@ class PromptQueue:
         Raises:
             UnknownTask: If the task does not wait, or has no attempt left.
         """
-        with self._home.changing("prompts"):
+        with self.home.changing("prompts"):
             task = self.get(task_id)
             if task.status is not TaskStatus.WAITING:
                 raise UnknownTask("this task is not waiting")
@@ -131,7 +140,7 @@ class PromptQueue:
 
     def finish(self, task_id: str) -> None:
         """Record that the image of the task is finished."""
-        with self._home.changing("prompts"):
+        with self.home.changing("prompts"):
             self._replace(replace(self.get(task_id), status=TaskStatus.FINISHED))
 
     def retry(self, task_id: str) -> None:
@@ -141,7 +150,7 @@ class PromptQueue:
             UserError: If the task did not fail.
             UnknownTask: If there is no such task.
         """
-        with self._home.changing("prompts"):
+        with self.home.changing("prompts"):
             task = self.get(task_id)
             if task.status is not TaskStatus.FAILED:
                 raise UserError(
@@ -159,7 +168,7 @@ class PromptQueue:
             self.disclosures.add(task.task_id, signature)
 
     def _replace(self, task: Task) -> None:
-        self._home.write_json(self._path(task), asdict(task))
+        self.home.write_json(self._path(task), asdict(task))
 
     def all(self) -> list[Task]:
         """Return every task, oldest first."""
@@ -184,16 +193,16 @@ class PromptQueue:
         return [task for task in self.readable()[0] if task.status is TaskStatus.WAITING]
 
     def _files(self) -> Iterator[Path]:
-        return self._home.prompts.glob("[0-9]*-*.json")
+        return self.home.prompts.glob("[0-9]*-*.json")
 
     def _named(self, task_id: str | None) -> list[Path]:
-        return list(self._home.prompts.glob(f"*-{task_id}.json")) if task_id is not None else []
+        return list(self.home.prompts.glob(f"*-{task_id}.json")) if task_id is not None else []
 
     def _path(self, task: Task) -> Path:
-        return self._home.prompts / f"{task.number:06d}-{task.task_id}.json"
+        return self.home.prompts / f"{task.number:06d}-{task.task_id}.json"
 
     def _read(self, path: Path) -> Task:
-        fields = self._home.read_json(path)
+        fields = self.home.read_json(path)
         status = TaskStatus(fields["status"])
         # a home of an earlier version has disclosures in the task's file, in addition to the log
         here = fields.get("disclosed") or ()

@@ -253,10 +253,12 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
         disclosed = dict.fromkeys(asked)
     elif settings.denoiser is not None:
         nodes = host.node_disclosure(config)
-        disclosed = {task_id: node_signature(device, task_id, nodes) for task_id in asked}
+        disclosed = {task_id: node_signature(device, task_id, nodes, host.limits) for task_id in asked}
     else:
         disclosed = {
-            task_id: device.signature(task_id, policy, min_public_prompts=min_public_prompts)
+            task_id: device.signature(
+                task_id, policy, min_public_prompts=min_public_prompts, limits=host.limits
+            )
             for task_id in asked
         }
     if host.limits is not None or policy is Policy.SILENT:
@@ -271,7 +273,9 @@ def offer(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
     """Say which of the offered hand-offs the device takes for a task."""
     device = host.open_device()
     offered = generation_messages.read_offer(content)
-    return generation_messages.taken_record(handoff(device, offered, host.node_disclosure(config)))
+    return generation_messages.taken_record(
+        handoff(device, offered, host.node_disclosure(config), host.limits)
+    )
 
 
 def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:

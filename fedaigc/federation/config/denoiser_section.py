@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from fedaigc.bounds import MAX_LADDER
+from fedaigc.bounds import MAX_EPSILON, MAX_LADDER
 from fedaigc.federation.config.model_config import Section
 
 OWN_FILE = "own"
@@ -30,6 +30,9 @@ class DenoiserSection(Section):
             allows, and the server learns which. Needs a calibration and the edge as executor. Empty: one for all.
         noises: Public noises that a prompt is asked with, as for the atlas.
         dimensions: Numbers that each answer is projected to, as for the atlas.
+        epsilon: Epsilon of local differential privacy with which each device draws its node, see
+            `semantics.denoiser.local_privacy`. A calibration then decides what a device answers to a ladder, and not
+            what it discloses; without a ladder there is none. None: no noise, unless the owner of a device wants some.
     """
 
     atlas: Path | None = None
@@ -40,6 +43,16 @@ class DenoiserSection(Section):
     ladder: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MAX_LADDER)] = ()
     noises: Annotated[int, Field(ge=1)] = 1
     dimensions: Annotated[int, Field(ge=0)] = 64
+    epsilon: Annotated[float, Field(gt=0, le=MAX_EPSILON)] | None = None
+
+    @model_validator(mode="after")
+    def _noise_leaves_the_tolerance_to_the_ladder(self) -> "DenoiserSection":
+        if self.epsilon is not None and self.calibration is not None and not self.ladder:
+            raise ValueError(
+                "epsilon and calibration need a ladder: a node with noise may be far from the prompt, and a device can "
+                "keep to its tolerance only by its answer to a ladder; add one, or remove epsilon or calibration"
+            )
+        return self
 
     def absolute(self) -> "DenoiserSection":
         """Return the section with absolute paths."""

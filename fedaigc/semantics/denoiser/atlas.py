@@ -98,6 +98,44 @@ class Atlas:
             node = below
         return node
 
+    def ends(self, minimum: int, depth: int | None = None) -> tuple[int, ...]:
+        """Return the nodes that can be disclosed, ascending; none if the atlas has too few captions.
+
+        Args:
+            minimum: As for `disclosed`.
+            depth: Number of levels below the root after which every way ends; None: no such end.
+
+        Raises:
+            UserError: If `minimum` is below 1.
+        """
+        return tuple(sorted(node for node, _, last in self._pruned(minimum, depth) if last))
+
+    def answers(self, minimum: int, *, lifted: bool) -> int:
+        """Return how many different signatures devices can send: the base of the bits of one.
+
+        Args:
+            minimum: As for `disclosed`.
+            lifted: Whether a signature names any node on a way, and a highest one above it.
+
+        Raises:
+            UserError: If `minimum` is below 1.
+        """
+        return sum(level + 1 if lifted else last for _, level, last in self._pruned(minimum, None))
+
+    def _pruned(self, minimum: int, depth: int | None) -> list[tuple[int, int, bool]]:
+        """The nodes of all ways up to the disclosed ones: node, level, and whether a way ends there."""
+        if minimum < 1:
+            raise UserError(f"the minimum of public captions is {minimum}: expected at least 1")
+        waiting = [(0, 0)] if len(self.captions) >= minimum else []
+        found = []
+        for node, level in waiting:
+            pair = [int(child) for child in self.children[node]]
+            last = pair[0] == LEAF or level == depth or min(self.counts[child] for child in pair) < minimum
+            found.append((node, level, last))
+            if not last:
+                waiting += [(child, level + 1) for child in pair]
+        return found
+
     @cached_property
     def members(self) -> list[Int[np.ndarray, " n"]]:
         """The captions of each node, counted anew from their vectors: a file cannot claim others."""

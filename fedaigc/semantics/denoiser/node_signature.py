@@ -5,14 +5,18 @@ prompt's way that its minimum allows. With a calibration it also says the highes
 near enough for the shared steps that are planned. The second number is a bit more about the prompt: how its distance to
 captions above compares with the tolerance. Without a calibration there is no second number, and a node is never lifted.
 
+With an epsilon the node is drawn instead, see `local_privacy`: no calibration is asked, and the node is never lifted.
+
 Not protected: that a prompt waits, and when. Prior knowledge makes a guess better than 1 in m, and repeated requests by
-one person add up.
+one person add up; the ledger of the device (`device.home.ledger`) counts them.
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -84,6 +88,7 @@ class NodeDisclosure:
         ladder: Further hand-offs after K, for devices whose tolerance allows them.
         calibration: What sharing costs; None: nodes are never lifted, and no distance is too large.
         tolerance: The largest damage.
+        epsilon: The epsilon with which nodes are drawn; None: they are said as they are.
     """
 
     space: DenoiserSpace
@@ -93,6 +98,7 @@ class NodeDisclosure:
     calibration: Calibration | None = None
     tolerance: float = 0.0
     ladder: tuple[int, ...] = ()
+    epsilon: float | None = None
     _vectors: dict[str, Float[np.ndarray, " d"]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -110,8 +116,13 @@ class NodeDisclosure:
                 "fewer, or calibrate for more"
             )
 
+    @cached_property
+    def bits(self) -> float:
+        """Bits of a node without noise: log2 of the number of different signatures that `disclose` can return."""
+        return math.log2(max(1, self.atlas.answers(self.minimum, lifted=self.calibration is not None)))
+
     def disclose(self, pipe: Pipeline, prompt: str) -> NodeSignature | None:
-        """Return what the device discloses of a prompt; None if it must run alone.
+        """Return what the device discloses of a prompt without noise; None if it must run alone.
 
         The pipeline has to be the base model, without adapters: the atlas was built with it. The vector of a prompt is
         computed once.
