@@ -1,5 +1,6 @@
 """`fedaigc atlas` and `fedaigc calibrate`: which prompts can share steps with a model, from public captions."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,6 +141,8 @@ def where(
             f"  discloses node {node} of {len(found)}, as {found.counts[node]} captions do; "
             f"“{found.captions[middle]}” is {apart:.3g} away"
         )
+        bits = math.log2(found.answers(min_captions, lifted=measured is not None))
+        typer.echo(f"  this counts at most {bits:.1f} bits")
         if measured is not None:
             shared = measured.last_handoff(apart, tolerance)
             typer.echo(

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedaigc.cli.device_start import start
+from fedaigc.cli.disclose import budget, disclosures
 from fedaigc.cli.options import (
     HomeFolder,
     NewHomeFolder,
+    existing_home,
 )
 from fedaigc.cli.pictures import (
     Background,
@@ -119,6 +121,8 @@ def add_prompt(
 
 
 device_app.command()(start)
+device_app.command()(disclosures)
+device_app.command()(budget)
 
 
 @device_app.command("page")
@@ -176,7 +180,8 @@ def queue(home: HomeFolder) -> None:
     for task in tasks:
         told = f"  disclosed {' and '.join(task.disclosed)}" if task.disclosed else ""
         typer.echo(f"{task.task_id}  {task.status.value:<8}  {task.prompt!r}{told}")
-    for path in (*damaged, *([prompts.disclosures.path] if prompts.disclosures.damaged() else [])):
+    logs = [log.path for log in (prompts.disclosures, prompts.ledger) if log.damaged()]
+    for path in (*damaged, *logs):
         typer.echo(f"warning: {path} is damaged: restore it from a copy, or remove it", err=True)
 
 
@@ -199,18 +204,6 @@ def retry(
 
 
 @device_app.command()
-def disclosures(home: HomeFolder) -> None:
-    """List each new disclosure of a prompt: time (UTC), task, policy, signature."""
-    from fedaigc.device.home.disclosures import DisclosureLog
-    from fedaigc.device.home.home import Home
-
-    existing_home(home)
-    for entry in DisclosureLog(Home.open(home)).entries():
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.time))
-        typer.echo(f"{when}  {entry.task_id}  {entry.policy:<7}  {entry.signature}")
-
-
-@device_app.command()
 def gallery(home: HomeFolder) -> None:
     """List the finished images with their files."""
     from fedaigc.device.home.gallery import Gallery
@@ -222,11 +215,3 @@ def gallery(home: HomeFolder) -> None:
         own = entry.num_steps - entry.received_step
         path = opened.gallery / f"{entry.task_id}.png"
         typer.echo(f"{path}  {entry.prompt!r}  {own} of {entry.num_steps} steps here")
-
-
-def existing_home(home: Path) -> None:
-    """Raise UserError if there is no device's home in this folder."""
-    if not (home / "device.json").exists():
-        raise UserError(
-            f"{home} is not a device's home: create one with `fedaigc device add-prompt {home} TEXT`"
-        )

@@ -1,5 +1,6 @@
 """`fedaigc device start`: the agent of a device, and what its owner permits."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -113,6 +114,16 @@ def start(
     max_update_norm: Annotated[
         float, typer.Option(min=0, help="L2 norm to which updates are clipped before they are sent.")
     ] = 12.0,
+    max_bits_a_day: Annotated[
+        float, typer.Option(min=0, help="Bits that prompts may disclose within 24 hours. inf: any.")
+    ] = 256.0,
+    max_epsilon_a_day: Annotated[
+        float,
+        typer.Option(min=0, help="Epsilon within 24 hours; then only nodes with noise are disclosed."),
+    ] = math.inf,
+    max_node_epsilon: Annotated[
+        float, typer.Option(min=0.01, help="Largest epsilon of a node of an atlas: at least this noise.")
+    ] = math.inf,
     reply_floor: Annotated[
         float,
         typer.Option(
@@ -157,6 +168,9 @@ def start(
         max_rounds=max_rounds,
         max_passes=max_passes,
         max_update_norm=max_update_norm,
+        max_bits_a_day=max_bits_a_day,
+        max_epsilon_a_day=max_epsilon_a_day,
+        max_node_epsilon=max_node_epsilon,
     )
     settings = AgentSettings(
         client=client,

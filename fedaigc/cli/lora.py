@@ -63,7 +63,7 @@ def import_adapter(
     ] = False,
 ) -> None:
     """Make a LoRA folder the personal adapter of a device, until a round of training makes another."""
-    from fedaigc.cli.device import existing_home
+    from fedaigc.cli.options import existing_home
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.versions import AdapterVersions
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Dtype
 from fedaigc.semantics.policy import Policy
 
@@ -65,3 +66,11 @@ Verbose = Annotated[
         help="Also print settings, torch device, Flower's log, and the files with sizes and hashes.",
     ),
 ]
+
+
+def existing_home(home: Path) -> None:
+    """Raise UserError if there is no device's home in this folder."""
+    if not (home / "device.json").exists():
+        raise UserError(
+            f"{home} is not a device's home: create one with `fedaigc device add-prompt {home} TEXT`"
+        )

@@ -9,6 +9,7 @@ import pytest
 
 from fedaigc.device.device import Device
 from fedaigc.device.home.home import Home
+from fedaigc.device.home.ledger_report import ledger_report
 from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.node_answers import node_signature
 from fedaigc.diffusion.loading import load_pipeline
@@ -22,6 +23,7 @@ from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.wire.generation_messages import read_signatures, signatures_record
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.local_privacy import RandomizedNode
 from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from tests.small_atlas import small_atlas
 from tests.small_run import MakeRun, generation_of
@@ -35,9 +37,10 @@ def atlas(tmp_path: Path, small_model: Path) -> Path:
     return small_atlas(tmp_path, small_model)
 
 
-def denoiser_run(make_run: MakeRun, atlas: Any, **section: Any) -> FederationConfig:
+def denoiser_run(make_run: MakeRun, atlas: Any, *, folder: str = "run", **section: Any) -> FederationConfig:
     generation = {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none"}
     return make_run(
+        folder,
         num_clients=4,
         prompts=PROMPTS,
         rounds={"count": 1},
@@ -125,6 +128,10 @@ def test_each_device_takes_the_last_handoff_that_its_tolerance_allows(
         prompt = PromptQueue(Home.open(ladder.home(task.client))).get(task.task_id).prompt
         apart = told.to_caption(told.vector(pipe, prompt), 0)
         assert task.handoff_step == told.calibration.last_handoff(apart, told.tolerance)
+        # its answer, one of three hand-offs or none, is counted
+        ledger = PromptQueue(Home.open(ladder.home(task.client))).ledger
+        (answer,) = [entry for entry in ledger.entries() if entry.task_id == task.task_id and entry.form]
+        assert (answer.kind, answer.said, answer.bits) == ("hand-off", str(task.handoff_step), 2.0)
     # the executor runs to the last one, and each member what is left after its own
     taken = [task.handoff_step for task in group.tasks]
     assert (
@@ -134,6 +141,31 @@ def test_each_device_takes_the_last_handoff_that_its_tolerance_allows(
     )
     assert len(set(taken)) > 1
     assert all(task.outcome == "shared" for task in group.tasks)
+
+
+def test_nodes_with_noise_are_drawn_from_the_seeds_of_the_homes_and_counted(
+    make_run: MakeRun, atlas: Path
+) -> None:
+    drawing = RandomizedNode.of(Atlas.read(atlas), 2, 3.0)
+    assert drawing is not None
+    found = []
+    for folder in ("one", "two"):
+        config = denoiser_run(make_run, atlas, epsilon=3.0, folder=folder)
+        run_in_process(config)
+        groups = generation_of(read_record(config.output)).groups
+        nodes = {task.task_id: task.disclosed for group in groups for task in group.tasks}
+        found.append(nodes)
+        for each in nodes.values():
+            assert each is not None
+            assert each["node"] in drawing.nodes
+            assert each["highest"] == each["node"]
+        for client in range(4):
+            report = ledger_report(PromptQueue(Home.open(config.home(client))))
+            assert (report.total.nodes, report.total.epsilon) == (1, 3.0)
+            assert report.total.bits == pytest.approx(drawing.bits)
+    assert found[0] == found[1]
+    with pytest.raises(UserError, match="epsilon and calibration need a ladder"):
+        denoiser_run(make_run, atlas, epsilon=3.0, calibration=atlas.with_name("small.json"))
 
 
 def test_alone_when_no_other_device_is_near_enough(make_run: MakeRun, atlas: Path) -> None:

@@ -20,6 +20,7 @@ from flwr.app import RecordDict
 from fedaigc.deployment.agent.agent_socket import STATUS, read_request, send_frame, socket_path
 from fedaigc.deployment.agent.reply_time import held_back
 from fedaigc.device.device import Device
+from fedaigc.device.home.budget import note_agent_budget
 from fedaigc.device.home.home import AGENT_LOCK, RUN_LOCK, Home, note_error
 from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.device.limits import OwnerLimits
@@ -98,6 +99,7 @@ class Agent:
         self.scores = settings.scores
         self.limits: OwnerLimits | None = settings.limits
         self._settings = settings
+        note_agent_budget(self.home, settings.limits)
         self._busy = threading.Lock()
         torch.set_num_threads(settings.threads)
         self._pipe, self._base_hash = base_model(settings.model)

@@ -10,10 +10,13 @@ from fedaigc.deployment.agent.connection import connection
 from fedaigc.deployment.page.disclosure import disclosed_words
 from fedaigc.deployment.page.pictures import Pictures
 from fedaigc.deployment.page.sums import Sums, profile_of, profile_words, sums
+from fedaigc.device.home.budget import budget_files
 from fedaigc.device.home.gallery import Begun, Finished, Gallery
 from fedaigc.device.home.home import Home
+from fedaigc.device.home.ledger_report import ledger_report
 from fedaigc.device.home.prompts import PromptQueue, Task, TaskStatus
 from fedaigc.device.shared_work import SharedWorkLog
+from fedaigc.errors import DamagedFile
 
 Status = Callable[[], Mapping[str, int | str | bool]]
 
@@ -45,6 +48,7 @@ class PageState:
         entries, damaged_entries = self.gallery.readable()
         work, damaged_work = self._shared_work.readable()
         profile, own, damaged_profile = profile_of(self._home)
+        ledger, damaged_budget = self._ledger()
         status = self._status()
         finished = {entry.task_id: entry for entry in entries}
         number = {task.task_id: task.number for task in tasks}
@@ -55,7 +59,8 @@ class PageState:
             *damaged_entries,
             *damaged_work,
             *damaged_profile,
-            *([self.queue.disclosures.path] if self.queue.disclosures.damaged() else []),
+            *(log.path for log in (self.queue.disclosures, self.queue.ledger) if log.damaged()),
+            *damaged_budget,
             *self._damaged_pictures(entries),
         ]
         busy = bool(status["busy"])
@@ -69,8 +74,22 @@ class PageState:
                 **_sums(sums(entries, work, profile)),
                 "source": profile_words(profile, own),
             },
+            "ledger": ledger,
             "damaged": [str(path.relative_to(self._home.root)) for path in files],
         }
+
+    def _ledger(self) -> tuple[dict[str, Any], list[Path]]:
+        """Return what all prompts disclosed so far, and the file of the budget if it cannot be read."""
+        try:
+            report = ledger_report(self.queue)
+        except DamagedFile:
+            words = "The budget cannot be read: nothing is disclosed, and no prompt is drawn."
+            return {"disclosures": None, "bits": None, "words": words}, budget_files(self._home)
+        return {
+            "disclosures": report.total.disclosures,
+            "bits": round(report.total.bits, 1),
+            "words": report.words,
+        }, []
 
     def _damaged_pictures(self, entries: Sequence[Finished]) -> list[Path]:
         parts: list[tuple[str, int | None]] = []

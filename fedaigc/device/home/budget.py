@@ -8,13 +8,15 @@ of both limits is in force.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import ConfigDict, Field, with_config
 
 from fedaigc.device.home.home import Home
-from fedaigc.device.limits import OwnerLimits
-from fedaigc.errors import UserError
+from fedaigc.errors import DamagedFile, UserError
+
+if TYPE_CHECKING:
+    from fedaigc.device.limits import OwnerLimits
 
 BUDGET_NAME = "budget.json"
 AGENT_BUDGET_NAME = "agent_budget.json"
@@ -51,7 +53,7 @@ class Budget:
     node_epsilon: float = math.inf
 
     @classmethod
-    def of(cls, limits: OwnerLimits) -> "Budget":
+    def of(cls, limits: "OwnerLimits") -> "Budget":
         """Return the part of an agent's limits that is about disclosures."""
         return cls(limits.max_bits_a_day, limits.max_epsilon_a_day, limits.max_node_epsilon)
 
@@ -88,7 +90,7 @@ class _Stored:
     node_epsilon: Annotated[float, Field(gt=0)] | None = None
 
 
-def budget_of(home: Home, limits: OwnerLimits | None) -> Budget:
+def budget_of(home: Home, limits: "OwnerLimits | None") -> Budget:
     """Return the budget in force: that of the home, and that of the agent, if one asks.
 
     Raises:
@@ -119,9 +121,20 @@ def set_home_budget(home: Home, budget: Budget) -> None:
     _write(home, home.root / BUDGET_NAME, budget)
 
 
-def note_agent_budget(home: Home, limits: OwnerLimits) -> None:
+def note_agent_budget(home: Home, limits: "OwnerLimits") -> None:
     """Keep the options of an agent that starts, for other processes to show."""
     _write(home, home.root / AGENT_BUDGET_NAME, Budget.of(limits))
+
+
+def budget_files(home: Home) -> list[Path]:
+    """Return the files of budgets that cannot be read."""
+    found = []
+    for path in (home.root / BUDGET_NAME, home.root / AGENT_BUDGET_NAME):
+        try:
+            _read(home, path)
+        except DamagedFile:
+            found.append(path)
+    return found
 
 
 def _read(home: Home, path: Path) -> Budget:

@@ -101,6 +101,11 @@ class DisclosureLedger:
         self._load()
         return self._damaged
 
+    def counted(self, task_id: str, said: str) -> bool:
+        """Return whether a disclosure is in the ledger; those of earlier versions are not."""
+        self._load()
+        return (task_id, said) in self._sent
+
     def said_again(self, prompt: str, form: str) -> str | None:
         """Return the answer that was given to the same prompt and form, and is given again; None if there is none."""
         self._load()

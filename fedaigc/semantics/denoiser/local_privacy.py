@@ -10,15 +10,16 @@ so no answer is more than e^eps times as likely for one prompt as for any other.
 more often, but tells less. The depth is the largest one with k - 1 <= e^eps: there the own node is said at least every
 second time. It depends on the atlas, m and epsilon alone.
 
-The exponential mechanism with the distance in the tree was compared, and is worse at every epsilon: a random node that
-is near in the tree is hardly better than any other, and it is said much more often
-(`experiments/sharing/local_privacy.py`).
+The exponential mechanism with the distance in the tree was compared (`experiments/sharing/local_privacy.py`). At 4 and
+8 it leads to a right group much less often: a wrong node that is near in the tree is hardly better than any other, and
+it takes the probability from the right one. At 1 and 2 neither is of much use.
 
 The weights are whole numbers, e^eps 2^32 rounded down against 2^32, and a whole number below their sum is drawn. So the
 ratios hold exactly, and not only up to rounding [Miro12].
 
 Not protected: that a prompt waits, and that prompts add up: n different ones cost n epsilon. A node that was drawn is
-never lifted towards the root, and no calibration decides whether it is said, since both would depend on the prompt.
+never lifted towards the root, and no calibration decides whether it is said, since both would depend on the prompt. The
+answer to a ladder of hand-offs has no noise; the ledger counts it as such.
 
 References:
     [Kair16] Kairouz, Bonawitz, Ramage, "Discrete distribution estimation under local privacy", ICML 2016.
@@ -30,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -78,7 +79,7 @@ class RandomizedNode:
                 return cls(atlas, minimum, epsilon, found)
             found = deeper
 
-    @property
+    @cached_property
     def own_weight(self) -> int:
         """Weight of the own node, where each other one has 2^32."""
         context = Context(prec=60, rounding=ROUND_FLOOR)

@@ -21,6 +21,8 @@ from PIL import Image
 from fedaigc.deployment.agent.agent_socket import STATUS, AgentUnreachable, Request, ask_agent
 from fedaigc.deployment.page.guard import HEADERS
 from fedaigc.deployment.page.serving import PAGE_URL, serving_page
+from fedaigc.device.device import Device
+from fedaigc.device.home.budget import Budget, set_home_budget
 from fedaigc.device.home.gallery import Finished, Gallery
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue
@@ -386,3 +388,23 @@ def test_the_command_line_serves_the_page_and_prints_its_address(home: Home, sma
     finally:
         process.terminate()
         assert process.wait(30) == 0
+
+
+def test_the_ledger_and_the_budget_are_shown_before_and_after_a_disclosure(home: Home, url: str) -> None:
+    set_home_budget(home, Budget(bits_a_day=10.0))
+    found = state(url)["ledger"]
+    assert found == {
+        "disclosures": 0,
+        "bits": 0,
+        "words": "Within 24 hours prompts disclosed at most 0.0 bits of 10.",
+    }
+    device = Device(home.root, None, base_hash="")  # type: ignore[arg-type]
+    assert device.signature(device.add_prompt("an apple on a table")) is not None
+    assert device.signature(device.add_prompt("a dog near a river")) is None
+    found = state(url)["ledger"]
+    assert (found["disclosures"], found["bits"]) == (1, 7.7)
+    assert "The budget is used up since" in found["words"]
+    (home.root / "budget.json").write_text("{")
+    broken = state(url)
+    assert "cannot be read" in broken["ledger"]["words"]
+    assert broken["damaged"] == ["budget.json"]

@@ -82,7 +82,8 @@ def test_the_log_says_when_and_under_which_policy_and_only_what_is_new(tmp_path:
     assert [entry["time"] for entry in entries] == sorted(entry["time"] for entry in entries)
     assert json.loads(entries[-1]["signature"])["prompt"] == PROMPT
     shown = CliRunner().invoke(app, ["device", "disclosures", str(tmp_path)]).output
-    assert [line.split("  ")[2].strip() for line in shown.splitlines()] == ["general", "kind", "open"]
+    listed = shown.split("\n\n")[0].splitlines()
+    assert [line.split("  ")[2].strip() for line in listed] == ["general", "kind", "open"]
     assert stat.S_IMODE((tmp_path / "disclosures.jsonl").stat().st_mode) == 0o600
 
 

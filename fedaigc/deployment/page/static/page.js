@@ -152,6 +152,12 @@ function updateSums(state) {
   setText(byId("sum-source"), sums.source);
 }
 
+function updateLedger(ledger) {
+  setText(byId("ledger-disclosures"), ledger.disclosures === null ? "–" : ledger.disclosures.toLocaleString("en"));
+  setText(byId("ledger-bits"), ledger.bits === null ? "–" : ledger.bits.toLocaleString("en"));
+  setText(byId("ledger-words"), ledger.words);
+}
+
 function tell(state) {
   const now = new Map(state.tasks.map((task) => [task.id, task.state]));
   if (states !== null) {
@@ -169,6 +175,7 @@ function show(state) {
   byId("damaged").hidden = state.damaged.length === 0;
   keep(byId("damaged-files"), state.damaged, (name) => name, (name) => element("li", "", name));
   updateSums(state);
+  updateLedger(state.ledger);
   keep(byId("queue"), state.tasks, (task) => task.id, makeTask, updateTask);
   byId("queue-empty").hidden = state.tasks.length > 0;
   keep(byId("gallery"), state.pictures, (entry) => entry.id, makePicture, updatePicture);
