@@ -53,7 +53,15 @@ def noisy_nodes() -> str:
     """Both mechanisms by epsilon: how often a node is right, and how many devices come into a right group."""
     none = _noise_row("none", None)
     rows = [
-        ["none", str(none["nodes"]), "1", share(none["right"]), share(Estimate(**none["grouped right"])), "", ""]
+        [
+            "none",
+            str(none["nodes"]),
+            "1",
+            share(none["right"]),
+            share(Estimate(**none["grouped right"])),
+            "",
+            "",
+        ]
     ]
     epsilons = sorted({row["epsilon"] for row in record("sharing/local_privacy")["rows"] if "epsilon" in row})
     for epsilon in reversed(epsilons):
@@ -88,4 +96,6 @@ def repetition() -> str:
         rows.append([told, f"{row['bits']:.1f}", str(row["prompts a day"]), *cells])
     header = ["disclosed", "bits each", "a day"]
     counts = list(record("sharing/repetition")["rows"][0]["object"])
-    return markdown([*header, *(f"{part}, {count}" for part in ("object", "place") for count in counts)], rows)
+    return markdown(
+        [*header, *(f"{part}, {count}" for part in ("object", "place") for count in counts)], rows
+    )

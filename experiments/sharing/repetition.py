@@ -2,17 +2,16 @@
 
     python -m experiments.sharing.repetition --record experiments/records/sharing/repetition.json
 
-A person keeps to one object, or to one place, and everything else of the prompts varies at random. The observer knows
-the atlas, its captions, which object and place each of them names, and the noise; it does not know the prompts, which
-are the other half of Scenes. By Bayes' rule, with all objects (places) equally likely at first and each disclosure
-taken as independent of the others,
+A person keeps to one object, or to one place, and asks for it with every relation and every place (object) of Scenes
+alike. The observer knows all this, the atlas (over half of the captions), the noise, and what each of the 720 prompts
+discloses. By Bayes' rule, with all objects (places) equally likely at first,
 
     P(object | nodes) ~ product over nodes of sum over own nodes of P(node | own node) P(own node | object)
 
-where P(own node | object) is the share of the object's public captions that disclose the node, smoothed by the weight
-of one caption. Measured is how often the observer's best guess is right, and the mean probability that it gives to the
-truth. Intervals are 95 %, bootstrap over objects (places). With noise, every prompt is taken as worded differently, so
-that each node is a new draw: a device says the same node again for the same words.
+where P(own node | object) is the share of the object's 30 prompts that have the node; for a place, of its 72. Measured
+is how often the observer's best guess is right, and the mean probability that it gives to the truth. Intervals are 95
+%, bootstrap over objects (places). With noise, every prompt is taken as worded differently, so that each node is a new
+draw: a device says the same node again for the same words.
 """
 
 import argparse
@@ -75,27 +74,25 @@ def measure(found: ScenesAtlas, people: int, seed: int) -> dict[str, Any]:
 
     first = disclose(parse(found.public[0].text, taxonomy), Policy.KIND, taxonomy, MIN_PUBLIC_PROMPTS)
     assert first is not None
-    said, asked = [concepts(each) for each in found.public], [concepts(each) for each in found.prompts]
-    ways = [_row("concepts", None, signature_bits(first, MIN_PUBLIC_PROMPTS, taxonomy), said, asked, None)]
+    said = [concepts(each) for each in found.everything]
+    ways = [_row("concepts", None, signature_bits(first, MIN_PUBLIC_PROMPTS, taxonomy), said, None)]
 
-    def nodes(ends: tuple[int, ...], vectors: Float[np.ndarray, "n d"]) -> list[str]:
-        return [str(next(node for node in atlas.way(vector) if node in ends)) for vector in vectors]
+    def nodes(ends: tuple[int, ...]) -> list[str]:
+        return [str(next(node for node in atlas.way(vector) if node in ends)) for vector in found.all_vectors]
 
     ends = atlas.ends(MINIMUM)
-    public, private = nodes(ends, atlas.vectors), nodes(ends, found.vectors)
-    ways.append(_row("node", None, math.log2(len(ends)), public, private, None))
+    ways.append(_row("node", None, math.log2(len(ends)), nodes(ends), None))
     for epsilon in reversed(EPSILONS):
         drawing = RandomizedNode.of(atlas, MINIMUM, epsilon)
         assert drawing is not None
-        public, private = nodes(drawing.nodes, atlas.vectors), nodes(drawing.nodes, found.vectors)
         table = response(atlas, drawing.nodes, epsilon)
         names = [str(node) for node in drawing.nodes]
         order = sorted(range(len(names)), key=lambda i: names[i])
-        ways.append(_row("node", epsilon, drawing.bits, public, private, table[np.ix_(order, order)]))
+        ways.append(_row("node", epsilon, drawing.bits, nodes(drawing.nodes), table[np.ix_(order, order)]))
     for way in ways:
         for part in ("object", "place"):
             way[part] = _people(way, part, found, people, seed)
-        for name in ("public", "private", "table"):
+        for name in ("said", "table"):
             del way[name]
     return {
         "what": "what an observer learns of a person whose prompts are alike",
@@ -113,8 +110,7 @@ def _row(
     space: str,
     epsilon: float | None,
     bits: float,
-    public: Sequence[str],
-    private: Sequence[str],
+    said: Sequence[str],
     table: Float[np.ndarray, "k k"] | None,
 ) -> dict[str, Any]:
     budget = OwnerLimits().max_bits_a_day
@@ -123,8 +119,7 @@ def _row(
         "epsilon": epsilon,
         "bits": bits,
         "prompts a day": int(budget // bits),
-        "public": public,
-        "private": private,
+        "said": said,
         "table": table,
     }
 
@@ -133,32 +128,26 @@ def _people(
     way: dict[str, Any], part: str, found: ScenesAtlas, people: int, seed: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return by number of disclosures: how often the best guess is right, and the probability of the truth."""
-    answers = sorted({*way["public"], *way["private"]})
+    answers = sorted(set(way["said"]))
     at = {answer: i for i, answer in enumerate(answers)}
-    values = sorted({getattr(each, part) for each in found.public})
-    overall = np.bincount([at[answer] for answer in way["public"]], minlength=len(answers)).astype(float)
-    # an answer that no public caption gives is not impossible
-    overall = (overall + 1 / len(answers)) / (overall.sum() + 1)
-    shares = []
-    for value in values:
-        own = [
-            at[a] for a, each in zip(way["public"], found.public, strict=True) if getattr(each, part) == value
-        ]
-        shares.append((np.bincount(own, minlength=len(answers)) + overall) / (len(own) + 1))
+    values = sorted({getattr(each, part) for each in found.everything})
+    own = [
+        [at[a] for a, each in zip(way["said"], found.everything, strict=True) if getattr(each, part) == value]
+        for value in values
+    ]
+    shares = np.array([np.bincount(each, minlength=len(answers)) / len(each) for each in own])
     noise = np.eye(len(answers)) if way["table"] is None else way["table"]
     assert len(noise) == len(answers)
-    logs = np.log(np.array(shares) @ noise)
+    with np.errstate(divide="ignore"):
+        logs = np.log(shares @ noise)
     guesses: dict[int, list[float]] = {count: [] for count in COUNTS}
     chances: dict[int, list[float]] = {count: [] for count in COUNTS}
     clusters = []
     for truth, value in enumerate(values):
-        theirs = [
-            a for a, each in zip(way["private"], found.prompts, strict=True) if getattr(each, part) == value
-        ]
         for person in range(people):
             random = numpy_rng(seed, "person", part, value, person)
-            asked = random.integers(len(theirs), size=max(COUNTS))
-            seen = [int(random.choice(len(answers), p=noise[at[theirs[i]]])) for i in asked]
+            asked = random.integers(len(own[truth]), size=max(COUNTS))
+            seen = [int(random.choice(len(answers), p=noise[own[truth][i]])) for i in asked]
             total = logs[:, seen].cumsum(1)
             for count in COUNTS:
                 posterior = np.exp(total[:, count - 1] - total[:, count - 1].max())

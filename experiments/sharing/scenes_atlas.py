@@ -38,6 +38,8 @@ class ScenesAtlas:
         public: Its captions, in its order.
         prompts: The other captions.
         vectors: Vector of each prompt.
+        everything: All captions, public or not.
+        all_vectors: Their vectors.
     """
 
     base: str
@@ -45,6 +47,8 @@ class ScenesAtlas:
     public: list[Labelled]
     prompts: list[Labelled]
     vectors: Float[np.ndarray, "n d"]
+    everything: list[Labelled]
+    all_vectors: Float[np.ndarray, "captions d"]
 
 
 def all_captions() -> list[Labelled]:
@@ -81,4 +85,6 @@ def scenes_atlas(seed: int, parts: Path, progress: Callable[[int], None] | None 
         [captions[i] for i in public],
         [captions[i] for i in private],
         vectors[private],
+        captions,
+        vectors,
     )

@@ -1,6 +1,7 @@
 """An atlas and a calibration through the command line, with the small model."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_from_captions_to_what_a_prompt_discloses(captions: Path, small_model: P
     node = read.disclosed(read.vectors[read.captions.index(CAPTIONS[0])], 2)
     assert node is not None
     assert f"discloses node {node} of {len(read)}, as {read.counts[node]} captions do" in told.output
-    assert f"this counts at most {np.log2(read.answers(2, lifted=True)):.1f} bits" in told.output
+    assert f"this counts at most {math.log2(read.answers(2, lifted=True)):.1f} bits" in told.output
     assert "it can share 3 of 4 steps with it" in told.output
     few = command("atlas", "where", "--atlas", atlas, "a dog", *model, "--min-captions", 7)
     assert "discloses nothing: the atlas has fewer than 7 captions" in few.output
