@@ -130,7 +130,7 @@ class PromptQueue:
         Raises:
             UnknownTask: If the task does not wait, or has no offer left.
         """
-        with self._home.changing("prompts"):
+        with self.home.changing("prompts"):
             task = self.get(task_id)
             if task.status is not TaskStatus.WAITING or task.offers >= MAX_OFFERS:
                 raise UnknownTask("this task is not waiting, or answers no further offer")
