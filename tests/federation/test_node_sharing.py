@@ -131,7 +131,9 @@ def test_each_device_takes_the_last_handoff_that_its_tolerance_allows(
         # its answer, one of three hand-offs or none, is counted
         ledger = PromptQueue(Home.open(ladder.home(task.client))).ledger
         (answer,) = [entry for entry in ledger.entries() if entry.task_id == task.task_id and entry.form]
-        assert (answer.kind, answer.said, answer.bits) == ("hand-off", str(task.handoff_step), 2.0)
+        assert (answer.kind, answer.said) == ("hand-off", str(task.handoff_step))
+        # a prompt that a home has twice tells nothing new
+        assert answer.bits == (0.0 if answer.again else 2.0)
     # the executor runs to the last one, and each member what is left after its own
     taken = [task.handoff_step for task in group.tasks]
     assert (

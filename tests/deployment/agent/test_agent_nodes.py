@@ -111,16 +111,16 @@ def test_an_offer_is_for_what_was_disclosed(asked: FederationConfig, atlas: Path
         assert "an offer" in (text := (agent.home.root / "errors.log").read_text()) or "a vector" in text
 
 
-def test_what_a_device_takes_is_bounded_by_its_own_tolerance(asked: FederationConfig, atlas: Path) -> None:
+@pytest.mark.parametrize(("tolerance", "taken"), [(0.35, 2), (0.6, 3)])
+def test_what_a_device_takes_is_bounded_by_its_own_tolerance(
+    asked: FederationConfig, atlas: Path, tolerance: float, taken: int
+) -> None:
+    section = asked.generation.denoiser
+    assert section is not None
+    generous = asked.generation.model_copy(update={"denoiser": section.model_copy(update={"tolerance": 9.0})})
+    config = asked.model_copy(update={"generation": generous})
     curve = atlas.with_name("small.json")
-    taken = {}
-    for tolerance in (0.35, 0.6):
-        generous = asked.generation.denoiser.model_copy(update={"tolerance": 9.0})  # type: ignore[union-attr]
-        config = asked.model_copy(
-            update={"generation": asked.generation.model_copy(update={"denoiser": generous})}
-        )
-        agent = agent_of(config, atlas=atlas, calibration=curve, min_captions=2, tolerance=tolerance)
-        task, signature = disclosed(agent, config)
-        offer = Offer(task, signature.node, (2, 3), np.zeros(0, np.float32))
-        taken[tolerance] = read_taken(ask(agent, Ask.OFFER, config, offer_record(offer)), (2, 3))
-    assert taken == {0.35: 2, 0.6: 3}
+    agent = agent_of(config, atlas=atlas, calibration=curve, min_captions=2, tolerance=tolerance)
+    task, signature = disclosed(agent, config)
+    offer = Offer(task, signature.node, (2, 3), np.zeros(0, np.float32))
+    assert read_taken(ask(agent, Ask.OFFER, config, offer_record(offer)), (2, 3)) == taken

@@ -18,7 +18,7 @@ from fedaigc.semantics.policy import Policy
 from fedaigc.semantics.signature import disclose
 
 if TYPE_CHECKING:
-    from experiments.sharing.stream_drawing import Studio
+    from experiments.streams.drawing import Studio
 
 FIXED = 3
 LADDER = (2, 3, 4, 5, 6, 7, 8, 9)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from experiments.sharing.stream_policies import GroupPlan
+from experiments.streams.policies import GroupPlan
 from fedaigc.diffusion.encoding import encode_text
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
 from fedaigc.diffusion.sampling.first_answer import first_answer

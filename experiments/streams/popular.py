@@ -1,10 +1,10 @@
 """Steps saved, and what is left of the pictures, when prompts of a popular stream share; prints JSON.
 
-    python -m experiments.sharing.stream --scratch ~/stream --record experiments/records/sharing/stream.json
-    python -m experiments.sharing.stream --record ... --recompute     # statistics only
+    python -m experiments.streams.popular --scratch ~/stream --record experiments/records/streams/popular.json
+    python -m experiments.streams.popular --record ... --recompute     # statistics only
 
 A stream has 400 captions of Scenes, drawn by Zipf's law (exponent 1) over all of them in an order of its own; each is
-of another device, and 32 wait at a time. `stream_policies` says who shares what. The judge looks for object and place
+of another device, and 32 wait at a time. `policies` says who shares what. The judge looks for object and place
 in every picture. A policy is not inferior if, of the differences to the pictures drawn alone, prompt by prompt, the
 lower end of the 95 % interval (bootstrap over objects) lies above -.02.
 
@@ -25,8 +25,8 @@ from rich.progress import Progress
 
 import fedaigc
 from experiments.quality.sampling import PROGRESS_CONSOLE, one_thread
-from experiments.sharing.stream_drawing import Drawn, Studio, draw_groups
-from experiments.sharing.stream_policies import LADDER, GroupPlan, Groups, Policies
+from experiments.streams.drawing import Drawn, Studio, draw_groups
+from experiments.streams.policies import LADDER, GroupPlan, Groups, Policies
 from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS, RELATIONS
 from fedaigc.metrics.intervals import clustered_mean
 from fedaigc.rng import numpy_rng
