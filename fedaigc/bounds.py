@@ -168,6 +168,7 @@ CONFIG: Final[Mapping[str, float]] = {
     "generation.denoiser.min_captions": 1_000_000,
     "generation.denoiser.min_devices": MAX_CLIENTS,
     "generation.denoiser.tolerance": 1e6,
+    "generation.denoiser.risk": 1.0,
     "generation.denoiser.ladder": MAX_DENOISING_STEPS,
     "generation.denoiser.noises": 64,
     "generation.denoiser.dimensions": 1 << 16,

@@ -30,8 +30,9 @@ def small_atlas(folder: Path, small_model: Path) -> Path:
     captions = sorted(CAPTIONS)
     path = folder / "small.atlas"
     build_tree(space.hash, {"model": "small"}, captions, phi(pipe, space, captions), 2).write(path)
-    far = tuple(np.linspace(0, 1e6, 5).tolist())
-    damages: dict[str, tuple[float, ...]] = {"2": (0.0,) * 5, "3": (0.5,) * 5}
+    # as many pairs as it takes to say that few pictures are damaged
+    far = tuple(np.linspace(0, 1e6, 40).tolist())
+    damages: dict[str, tuple[float, ...]] = {"2": (0.0,) * 40, "3": (0.5,) * 40}
     Calibration(space.hash, plan.fingerprint(), "DDIMScheduler", 4, 5.0, "c", 0, far, damages).write(
         folder / "small.json"
     )

@@ -155,7 +155,7 @@ def by_nodes(
             SHARED_STEPS,
             curve,
             TOLERANCE,
-            dict(vectors),
+            _vectors=dict(vectors),
         )
         signatures = {f"{i:05}": disclosure.disclose(None, line) for i, line in enumerate(lines)}
         owners = {task: i for i, task in enumerate(signatures)}

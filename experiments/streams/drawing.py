@@ -26,7 +26,7 @@ from fedaigc.semantics.denoiser.calibration import Calibration
 from fedaigc.semantics.denoiser.damage import measure_damage, spread_pairs
 from fedaigc.semantics.denoiser.sharing_distance import PUBLIC_SEED, DenoiserSpace, projected
 
-STEPS, GUIDANCE, PAIRS, BATCH = 11, 5.0, 120, 8
+STEPS, GUIDANCE, PAIRS, BATCH = 11, 5.0, 160, 8
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.denoiser.calibration import RISK
 from fedaigc.semantics.denoiser.node_groups import expected_handoff, node_groups
 from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.sharing_distance import distance
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from experiments.streams.drawing import Studio
 
 FIXED = 3
-LADDER = (2, 3, 4, 5, 6, 7, 8, 9)
+LADDER = (1, 2, 3, 4, 5, 6, 8, 10)
 MIN_CAPTIONS = 8
 
 
@@ -48,11 +51,12 @@ class Policies:
 
     Args:
         studio: Model, atlas and calibration.
-        tolerance: The largest damage that a device accepts.
+        tolerance: The largest damage of a picture that a device accepts.
+        risk: The largest share of pictures beyond it.
     """
 
-    def __init__(self, studio: Studio, tolerance: float) -> None:
-        self._studio, self._tolerance = studio, tolerance
+    def __init__(self, studio: Studio, tolerance: float, risk: float = RISK) -> None:
+        self._studio, self._tolerance, self._risk = studio, tolerance, risk
         self._taxonomy = Taxonomy.load()
         self.named: dict[str, Callable[[Sequence[str]], Groups]] = {
             "alone": lambda window: [_alone(i) for i in range(len(window))],
@@ -106,8 +110,10 @@ class Policies:
         studio = self._studio
         atlas, calibration, vectors = studio.atlas, studio.calibration, studio.vectors(window)
 
-        def taken(i: int, vector: object, offered: tuple[int, ...]) -> int:
-            return calibration.handoff_within(distance(vectors[i], vector), self._tolerance, offered)  # type: ignore[arg-type]
+        def taken(i: int, vector: Float[np.ndarray, " d"], offered: tuple[int, ...]) -> int:
+            return calibration.last_handoff(
+                distance(vectors[i], vector), self._tolerance, offered, risk=self._risk
+            )
 
         signatures: dict[str, NodeSignature | None] = {}
         for i, vector in enumerate(vectors):
@@ -124,7 +130,7 @@ class Policies:
             while first and fits[first - 1]:
                 first -= 1
             signatures[f"{i:03d}"] = NodeSignature(atlas.hash, way[last], way[first])
-        expected = expected_handoff(atlas, calibration, self._tolerance, ladder)
+        expected = expected_handoff(atlas, calibration, self._tolerance, ladder, self._risk)
         owners = {task: int(task) for task in signatures}
         found: list[GroupPlan] = []
         for each in node_groups(signatures, owners, atlas, 2, expected):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedaigc.cli.options import DtypeOption, Guidance, MinCaptions, Model, Size, Tolerance
+from fedaigc.cli.options import DtypeOption, Guidance, MinCaptions, Model, Risk, Size, Tolerance
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def where(
         ),
     ] = None,
     tolerance: Tolerance = 0.35,
+    risk: Risk = 0.1,
     guidance: Guidance = 5.0,
 ) -> None:
     """Show the node that a prompt would disclose, and the public caption that its first steps would run on."""
@@ -144,7 +145,7 @@ def where(
         bits = math.log2(found.answers(min_captions, lifted=measured is not None))
         typer.echo(f"  this counts at most {bits:.1f} bits")
         if measured is not None:
-            shared = measured.last_handoff(apart, tolerance)
+            shared = measured.last_handoff(apart, tolerance, risk=risk)
             typer.echo(
                 f"  it can share {shared} of {plan.num_steps} steps with it"
                 if shared

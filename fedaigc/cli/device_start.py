@@ -14,6 +14,7 @@ from fedaigc.cli.options import (
     Model,
     NewHomeFolder,
     PolicyOption,
+    Risk,
     Threads,
     Tolerance,
     TorchDevice,
@@ -51,6 +52,7 @@ def start(
     ] = None,
     min_captions: MinCaptions = 8,
     tolerance: Tolerance = 0.35,
+    risk: Risk = 0.1,
     threads: Threads = 1,
     boundary_timestep: Annotated[
         int,
@@ -186,6 +188,7 @@ def start(
         calibration=calibration,
         min_captions=min_captions,
         tolerance=tolerance,
+        risk=risk,
     )
     run_device(
         home,

@@ -39,7 +39,10 @@ MinPublicPrompts = Annotated[
     ),
 ]
 MinCaptions = Annotated[int, typer.Option(min=1, help="Public captions that must disclose the same node.")]
-Tolerance = Annotated[float, typer.Option(min=0, help="Largest damage, as a share of the picture's latents.")]
+Tolerance = Annotated[
+    float, typer.Option(min=0, help="Largest damage of a picture, as a share of its latents.")
+]
+Risk = Annotated[float, typer.Option(min=0, max=1, help="Largest share of pictures beyond the tolerance.")]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Use neither TLS nor keys. Only for tests in a closed network.")
 ]

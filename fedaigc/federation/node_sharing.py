@@ -71,9 +71,10 @@ def load_disclosure(pipe: Pipeline, base_hash: str, config: FederationConfig) ->
         section.min_captions,
         settings.num_shared_steps,
         calibration,
-        section.tolerance,
-        section.ladder,
-        section.epsilon,
+        tolerance=section.tolerance,
+        risk=section.risk,
+        ladder=section.ladder,
+        epsilon=section.epsilon,
     )
 
 
@@ -101,6 +102,10 @@ def groups_of(
     if told.calibration is None:
         return node_groups(nodes, owners, told.atlas, section.min_devices)
     expected = expected_handoff(
-        told.atlas, told.calibration, told.tolerance, (told.shared_steps, *told.ladder)
+        told.atlas,
+        told.calibration,
+        told.tolerance,
+        (told.shared_steps, *told.ladder),
+        told.risk,
     )
     return node_groups(nodes, owners, told.atlas, section.min_devices, expected)

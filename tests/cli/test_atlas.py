@@ -58,6 +58,8 @@ def test_from_captions_to_what_a_prompt_discloses(captions: Path, small_model: P
         curve,
         "--tolerance",
         9,
+        "--risk",
+        1,
     )
     assert told.exit_code == 0, told.output
     node = read.disclosed(read.vectors[read.captions.index(CAPTIONS[0])], 2)

@@ -67,7 +67,8 @@ class AgentSettings:
         calibration: What sharing costs, from `fedaigc calibrate`. None: the one that ships with the shipped atlas; with
             another atlas nodes are never lifted, and of a ladder the first hand-off is taken.
         min_captions: How many public captions must disclose the same node; servers may ask for more.
-        tolerance: Largest damage; servers may ask for less.
+        tolerance: Largest damage of a picture; servers may ask for less.
+        risk: Largest share of pictures beyond the tolerance; servers may ask for less.
     """
 
     client: int
@@ -83,6 +84,7 @@ class AgentSettings:
     calibration: Path | None = None
     min_captions: int = 8
     tolerance: float = 0.35
+    risk: float = 0.1
 
 
 class Agent:
@@ -145,6 +147,7 @@ class Agent:
                 "calibration": own.calibration,
                 "min_captions": max(asked.min_captions, own.min_captions),
                 "tolerance": min(asked.tolerance, own.tolerance),
+                "risk": min(asked.risk, own.risk),
                 # without a calibration the first hand-off is the only one
                 "ladder": () if own.calibration is None and own.atlas is not None else asked.ladder,
             }

@@ -25,7 +25,8 @@ class DenoiserSection(Section):
         calibration: File of `fedaigc calibrate` for this model, scheduler, steps and guidance. With it a device shares
             only where the damage is within `tolerance`, and may be grouped at higher nodes. None: the one that ships
             with the shipped atlas; with an atlas of your own, no calibration: always at its node.
-        tolerance: Largest damage: the change of the final latents, as a share.
+        tolerance: Largest damage of a picture: the change of its final latents, as a share.
+        risk: Largest share of pictures beyond the tolerance, by the upper end of its interval.
         ladder: Further hand-offs after `num_shared_steps`, ascending. Each device takes the last one that its tolerance
             allows, and the server learns which. Needs a calibration and the edge as executor. Empty: one for all.
         noises: Public noises that a prompt is asked with, as for the atlas.
@@ -40,6 +41,7 @@ class DenoiserSection(Section):
     min_devices: Annotated[int, Field(ge=2)] = 2
     calibration: Path | None = None
     tolerance: Annotated[float, Field(ge=0)] = 0.35
+    risk: Annotated[float, Field(ge=0, le=1)] = 0.1
     ladder: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MAX_LADDER)] = ()
     noises: Annotated[int, Field(ge=1)] = 1
     dimensions: Annotated[int, Field(ge=0)] = 64

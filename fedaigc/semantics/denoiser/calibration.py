@@ -1,20 +1,28 @@
 """How much sharing costs: the damage to a picture as a function of hand-off and sharing distance.
 
 The damage of K shared steps on another prompt is label-free: the distance of the final latents to those of the run
-alone from the same noise, as a share of their norm. `damage.py` measures it on pairs of public captions. Here the curve
-is fitted: for each K, isotonic regression over the distance [Bar72], and then the largest of all smaller K, since more
-shared steps on the same prompt cannot cost less. Intervals are 95 %, bootstrap over pairs.
+alone from the same noise, as a share of their norm. `damage.py` measures it on pairs of public captions. Two curves are
+fitted for each K, by isotonic regression over the distance [Bar72], and then the largest of all smaller K, since more
+shared steps on the same prompt cannot cost less:
+
+- the mean damage, with a 95 % interval, bootstrap over pairs: what a person looks at;
+- the *risk*: the share of pictures whose damage exceeds a tolerance. By it a device decides. The same mean damage can
+  be a small change of every picture, or another layout in a few: at few shared steps on a distant prompt it is the
+  latter. The upper end is that of the exact 95 % one-sided interval [Clo34] of each level set of the fit, so that few
+  pairs without damage do not pass for none.
 
 Nothing is extrapolated: beyond the largest measured distance no hand-off is within any tolerance.
 
 References:
     [Bar72] Barlow et al., "Statistical Inference under Order Restrictions", Wiley 1972.
+    [Clo34] Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 26 (4), 1934.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +36,9 @@ from fedaigc.storage.atomic_file import write_json
 from fedaigc.validation import first_mistake, typed_json
 
 RESAMPLES = 400
+RISK = 0.1
+"""Largest share of pictures beyond the tolerance, unless asked otherwise."""
+_CONFIDENCE = 0.95
 _TAIL = 2.5
 
 
@@ -120,38 +131,80 @@ class Calibration:
         mean, low, high = (float(np.interp(distance, self.knots, row)) for row in self.curve[k])
         return mean, low, high
 
-    def last_handoff(self, distance: float, tolerance: float, ladder: Sequence[int] | None = None) -> int:
-        """Return the last hand-off whose damage is within a tolerance, by the upper end of its interval.
+    def risk(self, k: int, distance: float, tolerance: float) -> tuple[float, float]:
+        """Return the expected share of pictures whose damage exceeds a tolerance, and the upper end of its interval.
+
+        Raises:
+            UserError: As `damage`.
+        """
+        if k not in self.curve:
+            raise UserError(f"no damage was measured for K = {k}: expected one of {self.handoffs}")
+        if not 0 <= distance <= self.knots[-1]:
+            raise UserError(f"distance {distance:.3g}: measured from 0 to {self.knots[-1]:.3g}")
+        share, high = (float(np.interp(distance, self.knots, row)) for row in self._risks(tolerance)[k])
+        return share, high
+
+    def _risks(self, tolerance: float) -> dict[int, Float[np.ndarray, "2 knots"]]:
+        if tolerance not in self._risk_curves:
+            found: dict[int, Float[np.ndarray, "2 knots"]] = {}
+            below = np.zeros((2, len(self.knots)))
+            for k in self.handoffs:
+                below = np.maximum(below, self._exceeding(k, tolerance))
+                found[k] = below
+            self._risk_curves[tolerance] = found
+        return self._risk_curves[tolerance]
+
+    @cached_property
+    def _risk_curves(self) -> dict[float, dict[int, Float[np.ndarray, "2 knots"]]]:
+        return {}
+
+    def _exceeding(self, k: int, tolerance: float) -> Float[np.ndarray, "2 knots"]:
+        """Return the fitted share of damages beyond the tolerance at the knots, and its upper end."""
+        from scipy.optimize import isotonic_regression
+        from scipy.stats import beta
+
+        beyond = np.asarray(self.damages[str(k)]) > tolerance
+        distances = np.asarray(self.distances)
+        order = np.lexsort((beyond, distances))
+        x, y = distances[order], beyond[order].astype(float)
+        fit = isotonic_regression(y)
+        high = np.zeros(len(x))
+        for start, stop in pairwise(fit.blocks):
+            hits, number = y[start:stop].sum(), stop - start
+            high[start:stop] = 1.0 if hits == number else beta.ppf(_CONFIDENCE, hits + 1, number - hits)
+        # equal prompts do no damage
+        return np.array(
+            [
+                np.interp(self.knots, [0.0, *x], [0.0, *fit.x]),
+                np.interp(self.knots, [0.0, *x], [0.0, *np.maximum.accumulate(high)]),
+            ]
+        )
+
+    def last_handoff(
+        self,
+        distance: float,
+        tolerance: float,
+        ladder: Sequence[int] | None = None,
+        *,
+        risk: float = RISK,
+    ) -> int:
+        """Return the last hand-off of a ladder at which a picture is within a tolerance, at a given risk.
+
+        A hand-off that was not measured counts as the next one that was, whose damage is not smaller.
 
         Args:
             distance: Sharing distance of the own prompt and the one of the shared steps.
-            tolerance: The largest damage.
-            ladder: The hand-offs that are offered; those that were not measured are not taken. Default: all measured.
+            tolerance: The largest damage of a picture.
+            ladder: The hand-offs that are offered. Default: all measured.
+            risk: The largest share of pictures beyond the tolerance, by the upper end of its interval.
 
         Returns:
             K; 0 if the prompt should run alone.
         """
         if not 0 <= distance <= self.knots[-1]:
             return 0
-        allowed = [
-            k
-            for k in self.handoffs
-            if (ladder is None or k in ladder) and self.damage(k, distance)[2] <= tolerance
-        ]
-        return max(allowed, default=0)
-
-    def handoff_within(self, distance: float, tolerance: float, ladder: Sequence[int]) -> int:
-        """Return the last hand-off of a ladder whose damage is within a tolerance; 0 if there is none.
-
-        One that was not measured counts as the next one that was, whose damage is not smaller.
-
-        Args:
-            distance: Sharing distance of the own prompt and the one of the shared steps.
-            tolerance: The largest damage.
-            ladder: The hand-offs.
-        """
-        allowed = self.last_handoff(distance, tolerance)
-        return max((k for k in ladder if k <= allowed), default=0)
+        allowed = max((k for k in self.handoffs if self.risk(k, distance, tolerance)[1] <= risk), default=0)
+        return max((k for k in (self.handoffs if ladder is None else ladder) if k <= allowed), default=0)
 
     def check_fits(self, space: str, plan: DenoisingPlan) -> None:
         """Check that the calibration was measured for a space and a plan.

@@ -29,7 +29,9 @@ class CaptionPair:
 def spread_pairs(
     captions: Sequence[str], vectors: Float[np.ndarray, "n d"], count: int, seed: int
 ) -> list[CaptionPair]:
-    """Choose pairs whose distances are spread evenly from the smallest to the largest; a caption is in one pair.
+    """Choose pairs from the smallest distance to the largest; a caption is in one pair.
+
+    Their distances grow like squares: most pairs are near, where devices decide, and none is repeated.
 
     Args:
         captions: The captions, at least twice as many as pairs.
@@ -49,7 +51,7 @@ def spread_pairs(
     order = np.argsort(apart[ones, others], kind="stable")
     ones, others = ones[order], others[order]
     lengths = apart[ones, others]
-    wanted = np.linspace(lengths[0], lengths[-1], count)
+    wanted = lengths[0] + (lengths[-1] - lengths[0]) * np.linspace(0, 1, count) ** 2
     free = np.ones(len(captions), bool)
     random = numpy_rng(seed, "pairs")
     found = []

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedaigc.semantics.denoiser.atlas import Atlas
-from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.calibration import RISK, Calibration
 from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.sharing_distance import distance
 from fedaigc.semantics.grouping import Group
@@ -112,7 +112,11 @@ def node_groups(
 
 
 def expected_handoff(
-    atlas: Atlas, calibration: Calibration, tolerance: float, ladder: tuple[int, ...]
+    atlas: Atlas,
+    calibration: Calibration,
+    tolerance: float,
+    ladder: tuple[int, ...],
+    risk: float = RISK,
 ) -> ExpectedHandoff:
     """Return the median, over the captions of the disclosed node, of the hand-off that the tolerance allows.
 
@@ -121,8 +125,9 @@ def expected_handoff(
     Args:
         atlas: The atlas.
         calibration: What sharing costs.
-        tolerance: The largest damage.
+        tolerance: The largest damage of a picture.
         ladder: The hand-offs, ascending.
+        risk: The largest share of pictures beyond the tolerance.
     """
     known: dict[tuple[int, int], int] = {}
 
@@ -130,7 +135,7 @@ def expected_handoff(
         if (disclosed, node) not in known:
             caption = atlas.vectors[atlas.medoid(node)]
             taken = [
-                calibration.handoff_within(distance(atlas.vectors[row], caption), tolerance, ladder)
+                calibration.last_handoff(distance(atlas.vectors[row], caption), tolerance, ladder, risk=risk)
                 for row in atlas.members[disclosed]
             ]
             known[disclosed, node] = max(ladder[0], int(np.median(taken)))

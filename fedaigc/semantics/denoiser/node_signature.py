@@ -25,7 +25,7 @@ from fedaigc.bounds import MAX_ATLAS_NODES
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.errors import UserError
 from fedaigc.semantics.denoiser.atlas import Atlas
-from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.calibration import RISK, Calibration
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, distance, phi
 
 _HASH = re.compile("[0-9a-f]{64}")
@@ -87,7 +87,8 @@ class NodeDisclosure:
         shared_steps: K, the fewest shared steps that are planned.
         ladder: Further hand-offs after K, for devices whose tolerance allows them.
         calibration: What sharing costs; None: nodes are never lifted, and no distance is too large.
-        tolerance: The largest damage.
+        tolerance: The largest damage of a picture.
+        risk: The largest share of pictures beyond the tolerance.
         epsilon: The epsilon with which nodes are drawn; None: they are said as they are.
     """
 
@@ -97,6 +98,7 @@ class NodeDisclosure:
     shared_steps: int
     calibration: Calibration | None = None
     tolerance: float = 0.0
+    risk: float = RISK
     ladder: tuple[int, ...] = ()
     epsilon: float | None = None
     _vectors: dict[str, Float[np.ndarray, " d"]] = field(default_factory=dict, repr=False)
@@ -155,7 +157,7 @@ class NodeDisclosure:
         """
         if self.calibration is None:
             return min(ladder)
-        return self.calibration.handoff_within(apart, self.tolerance, ladder)
+        return self.calibration.last_handoff(apart, self.tolerance, ladder, risk=self.risk)
 
     def vector(self, pipe: Pipeline, prompt: str) -> Float[np.ndarray, " d"]:
         """Return the vector of a prompt; the last ones are kept."""
