@@ -8,9 +8,10 @@ of another device, and 32 wait at a time. `policies` says who shares what. The j
 in every picture. A policy is not inferior if, of the differences to the pictures drawn alone, prompt by prompt, the
 lower end of the 95 % interval (bootstrap over objects) lies above -.02.
 
-The tolerance is chosen on a stream of its own, for each conditioning: the largest of `TOLERANCES` at which it loses at
-most one point. Atlas and calibration are built from all captions; their parts are kept in --scratch, and each policy of
-each stream in the record, so an interrupted command can be repeated.
+The tolerance is .5: of pictures with more damage the judge misses object or place in most (docs/sharing.md). The risk
+is chosen on a stream of its own, for each conditioning: the largest of `RISKS` at which it loses at most one point.
+Atlas and calibration are built from all captions; their parts are kept in --scratch, and each policy of each stream in
+the record, so an interrupted command can be repeated. --oracle also draws what the judge itself would choose.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from fedaigc.storage.atomic_file import write_json
 
 STREAM, WINDOW = 400, 32
 TUNING_SEED = 100
-TOLERANCES = (0.3, 0.35, 0.4, 0.45)
+TOLERANCE, RISKS = 0.5, (0.1, 0.15, 0.2, 0.25, 0.3)
 MARGIN, ALLOWED = 0.02, 0.01
 ORACLE = "oracle, in the groups of the mean"
 TUNED = ("ladder, public caption", "ladder, mean")
@@ -44,6 +45,7 @@ def main() -> None:
     """Measure, and print the record's summary."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", type=int, default=5, help="streams")
+    parser.add_argument("--oracle", action="store_true", help="also an oracle that knows the judge: long")
     parser.add_argument("--scratch", type=Path, help="folder for atlas and calibration")
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument("--recompute", action="store_true", help="statistics only")
@@ -57,7 +59,7 @@ def main() -> None:
         parser.error(f"no record {options.record}")
     summarise(record)
     write_json(options.record, record)
-    print(json.dumps({name: record[name] for name in ("tolerance", "tuning summary", "summary")}, indent=1))
+    print(json.dumps({name: record[name] for name in ("risk", "tuning summary", "summary")}, indent=1))
 
 
 def captions() -> list[str]:
@@ -105,26 +107,26 @@ def measure(options: argparse.Namespace, record: dict[str, Any] | None) -> dict[
     with Progress(console=PROGRESS_CONSOLE) as progress:
         bar = progress.add_task("streams", total=options.seeds + 1)
         tuning = record["tuning"]
-        for tolerance in TOLERANCES:
-            into = tuning.setdefault(str(tolerance), {})
-            names: tuple[str, ...] = ("alone", *TUNED) if tolerance == TOLERANCES[0] else TUNED
-            run(studio, TUNING_SEED, tolerance, names, into, lambda: write_json(options.record, record))
+        for risk in RISKS:
+            into = tuning.setdefault(str(risk), {})
+            names: tuple[str, ...] = ("alone", *TUNED) if risk == RISKS[0] else TUNED
+            run(studio, TUNING_SEED, risk, names, into, lambda: write_json(options.record, record))
         progress.advance(bar)
-        record["tolerance"] = {name: chosen(tuning, name) for name in TUNED}
+        record["risk"] = {name: chosen(tuning, name) for name in TUNED}
         for seed in range(options.seeds):
             into = record["streams"].setdefault(str(seed), {})
-            for name in (*Policies(studio, 0.0).named, ORACLE):
-                tolerance = record["tolerance"].get(TUNED[1] if name == ORACLE else name, 0.0)
-                run(studio, seed, tolerance, (name,), into, lambda: write_json(options.record, record))
+            for name in (*Policies(studio, TOLERANCE, 0.0).named, *([ORACLE] if options.oracle else [])):
+                risk = record["risk"].get(TUNED[1] if name == ORACLE else name, 0.0)
+                run(studio, seed, risk, (name,), into, lambda: write_json(options.record, record))
             progress.advance(bar)
     return record
 
 
 def run(
-    studio: Studio, seed: int, tolerance: float, names: Sequence[str], into: dict[str, Any], save: Any
+    studio: Studio, seed: int, risk: float, names: Sequence[str], into: dict[str, Any], save: Any
 ) -> None:
     """Draw a stream under each policy that `into` does not have."""
-    texts, policies = stream(seed), Policies(studio, tolerance)
+    texts, policies = stream(seed), Policies(studio, TOLERANCE, risk)
     for name in names:
         if name in into:
             continue
@@ -174,14 +176,10 @@ def told_by_judge(
 
 
 def chosen(tuning: dict[str, Any], name: str) -> float:
-    """Return the largest tolerance at which a policy loses at most `ALLOWED`; else the smallest."""
-    alone = tuning[str(TOLERANCES[0])]["alone"]["both"]
-    fitting = [
-        tolerance
-        for tolerance in TOLERANCES
-        if difference(tuning[str(tolerance)][name]["both"], alone) >= -ALLOWED
-    ]
-    return max(fitting, default=TOLERANCES[0])
+    """Return the largest risk at which a policy loses at most `ALLOWED`; else the smallest."""
+    alone = tuning[str(RISKS[0])]["alone"]["both"]
+    fitting = [risk for risk in RISKS if difference(tuning[str(risk)][name]["both"], alone) >= -ALLOWED]
+    return max(fitting, default=RISKS[0])
 
 
 def difference(one: Sequence[int], other: Sequence[int]) -> float:
@@ -192,10 +190,10 @@ def difference(one: Sequence[int], other: Sequence[int]) -> float:
 def summarise(record: dict[str, Any]) -> None:
     """Compute steps saved and differences to the pictures drawn alone."""
     texts = stream(TUNING_SEED)
-    alone = {str(t): record["tuning"][str(TOLERANCES[0])]["alone"] for t in TOLERANCES}
+    alone = record["tuning"][str(RISKS[0])]["alone"]
     record["tuning summary"] = {
-        f"{name} at {tolerance}": compared([(texts, found[name], alone[tolerance])], record["N"])
-        for tolerance, found in record["tuning"].items()
+        f"{name} at {risk}": compared([(texts, found[name], alone)], record["N"])
+        for risk, found in record["tuning"].items()
         for name in found
         if name in TUNED
     }

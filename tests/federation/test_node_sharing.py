@@ -95,11 +95,11 @@ def ladder(make_run: MakeRun, atlas: Path, small_model: Path) -> FederationConfi
     assert apart[1] < apart[2]
     # at the third hand-off the damage is too large beyond the two nearest prompts
     middle = (apart[1] + apart[2]) / 2
-    distances = (*np.linspace(0, middle - 1e-4, 40).tolist(), *np.linspace(middle + 1e-4, 1e6, 40).tolist())
+    distances = (*np.linspace(0, middle - 1e-4, 4000).tolist(), *np.linspace(middle + 1e-4, 1e6, 40).tolist())
     damages: dict[str, tuple[float, ...]] = {
-        "1": (0.0,) * 80,
-        "2": (0.0,) * 80,
-        "3": (0.0,) * 40 + (0.9,) * 40,
+        "1": (0.0,) * 4040,
+        "2": (0.0,) * 4040,
+        "3": (0.0,) * 4000 + (0.9,) * 40,
     }
     curve = Calibration(
         told.space.hash, told.space.plan.fingerprint(), "DDIMScheduler", 4, 5.0, "c", 0, distances, damages
@@ -203,7 +203,8 @@ def test_files_that_do_not_fit_the_run_are_refused_before_it(make_run: MakeRun, 
         ({"atlas": curve}, {}, "damaged"),
         ({"atlas": atlas.with_name("none")}, {}, "no tensor file"),
     ):
-        config = denoiser_run(make_run, **{"atlas": atlas, **section})
+        values: dict[str, Any] = {"atlas": atlas, **section}
+        config = denoiser_run(make_run, **values)
         changed = config.generation.model_copy(update=generation)
         with pytest.raises(UserError, match=message):
             run_in_process(config.model_copy(update={"generation": changed}))

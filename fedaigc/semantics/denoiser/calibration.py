@@ -8,8 +8,8 @@ shared steps on the same prompt cannot cost less:
 - the mean damage, with a 95 % interval, bootstrap over pairs: what a person looks at;
 - the *risk*: the share of pictures whose damage exceeds a tolerance. By it a device decides. The same mean damage can
   be a small change of every picture, or another layout in a few: at few shared steps on a distant prompt it is the
-  latter. The upper end is that of the exact 95 % one-sided interval [Clo34] of each level set of the fit, so that few
-  pairs without damage do not pass for none.
+  latter. The upper end is that of the exact 95 % one-sided interval [Clo34] over the 30 pairs that are next in
+  distance, at least as far away: their risk is not smaller, and few pairs without damage do not pass for none.
 
 Nothing is extrapolated: beyond the largest measured distance no hand-off is within any tolerance.
 
@@ -22,7 +22,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +38,7 @@ RESAMPLES = 400
 RISK = 0.1
 """Largest share of pictures beyond the tolerance, unless asked otherwise."""
 _CONFIDENCE = 0.95
+_WINDOW = 30
 _TAIL = 2.5
 
 
@@ -137,7 +137,7 @@ class Calibration:
         Raises:
             UserError: As `damage`.
         """
-        if k not in self.curve:
+        if k not in self.handoffs:
             raise UserError(f"no damage was measured for K = {k}: expected one of {self.handoffs}")
         if not 0 <= distance <= self.knots[-1]:
             raise UserError(f"distance {distance:.3g}: measured from 0 to {self.knots[-1]:.3g}")
@@ -169,9 +169,11 @@ class Calibration:
         x, y = distances[order], beyond[order].astype(float)
         fit = isotonic_regression(y)
         high = np.zeros(len(x))
-        for start, stop in pairwise(fit.blocks):
-            hits, number = y[start:stop].sum(), stop - start
-            high[start:stop] = 1.0 if hits == number else beta.ppf(_CONFIDENCE, hits + 1, number - hits)
+        for start in range(len(x)):
+            window = y[start : start + _WINDOW]
+            hits, number = window.sum(), len(window)
+            high[start] = 1.0 if hits == number else beta.ppf(_CONFIDENCE, hits + 1, number - hits)
+        high = np.maximum(high, fit.x)
         # equal prompts do no damage
         return np.array(
             [
