@@ -1,6 +1,5 @@
 """What the server would see of a prompt, what was disclosed, and the budget of it."""
 
-import math
 import time
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,6 @@ from typing import Annotated
 import typer
 
 from fedaigc.cli.options import HomeFolder, MinPublicPrompts, NewHomeFolder, PolicyOption, existing_home
-from fedaigc.errors import UserError
 from fedaigc.semantics.policy import Policy
 
 
@@ -132,9 +130,6 @@ def budget(
 
     asked = {"bits_a_day": bits_a_day, "epsilon_a_day": epsilon_a_day, "node_epsilon": node_epsilon}
     changes = {name: value for name, value in asked.items() if value is not None}
-    for name, value in changes.items():
-        if math.isnan(value):
-            raise UserError(f"--{name.replace('_', '-')} nan: expected a number, or inf for no limit")
     opened = Home.open(home)
     if changes:
         with opened.changing("budget"):

@@ -46,11 +46,22 @@ class Budget:
         bits_a_day: Bits within 24 hours.
         epsilon_a_day: Sum of epsilon within 24 hours. With such a limit nothing without noise is disclosed.
         node_epsilon: Largest epsilon of a node. With such a limit every node is drawn with noise.
+
+    Raises:
+        UserError: If a limit is negative or not a number, or the epsilon of a node is 0.
     """
 
     bits_a_day: float = math.inf
     epsilon_a_day: float = math.inf
     node_epsilon: float = math.inf
+
+    def __post_init__(self) -> None:
+        # written so that NaN is refused as well: it would count as no limit
+        if not (self.bits_a_day >= 0 and self.epsilon_a_day >= 0 and self.node_epsilon > 0):
+            raise UserError(
+                f"a budget of {self.bits_a_day} bits and epsilon {self.epsilon_a_day} a day, nodes with epsilon "
+                f"{self.node_epsilon}: expected numbers of at least 0, for nodes above 0, or inf for no limit"
+            )
 
     @classmethod
     def of(cls, limits: "OwnerLimits") -> "Budget":
@@ -111,18 +122,12 @@ def shown_budget(home: Home) -> Budget:
 
 
 def set_home_budget(home: Home, budget: Budget) -> None:
-    """Set the budget of a home.
-
-    Raises:
-        UserError: If a limit is negative, not a number, or an epsilon of a node is 0.
-    """
-    if not (budget.bits_a_day >= 0 and budget.epsilon_a_day >= 0 and budget.node_epsilon > 0):
-        raise UserError(f"{budget}: expected limits of at least 0, and an epsilon of nodes above 0")
+    """Set the budget of a home."""
     _write(home, home.root / BUDGET_NAME, budget)
 
 
 def note_agent_budget(home: Home, limits: "OwnerLimits") -> None:
-    """Keep the options of an agent that starts, for other processes to show."""
+    """Keep the options of an agent that starts, for other processes to show; UserError as `Budget`."""
     _write(home, home.root / AGENT_BUDGET_NAME, Budget.of(limits))
 
 

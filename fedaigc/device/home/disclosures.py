@@ -2,8 +2,9 @@
 
 `disclosures.jsonl` in the home has one line of JSON per disclosure: time (Unix seconds), task id, policy, and
 the signature as sent. Lines are only appended. A line is appended only if its signature discloses something
-new about its prompt, and all policies and minima together give a prompt fewer than 20 signatures. The log
-therefore stays small however often servers ask, and no line has to be dropped.
+new about its prompt, and all policies and minima together give a prompt fewer than 20 signatures. Nodes with noise are
+drawn anew for every form of the question, which the owner's budget bounds (`ledger`). The log therefore stays small
+however often servers ask, and no line has to be dropped.
 """
 
 import json

@@ -13,7 +13,7 @@ from fedaigc.cli.main import app
 from fedaigc.device.device import Device
 from fedaigc.device.disclosing import Discloser
 from fedaigc.device.home import ledger as ledger_module
-from fedaigc.device.home.budget import Budget, set_home_budget
+from fedaigc.device.home.budget import Budget, note_agent_budget, set_home_budget
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.ledger_report import ledger_report
 from fedaigc.device.home.prompts import PromptQueue
@@ -315,6 +315,7 @@ def test_the_budget_is_set_and_shown_before_anything_is_sent(tmp_path: Path) -> 
     # anything else is refused, and nothing is changed
     for wrong in (("--bits-a-day", "-1"), ("--epsilon-a-day", "nan"), ("--node-epsilon", "0")):
         assert run.invoke(app, ["device", "budget", str(home), *wrong]).exit_code
-    with pytest.raises(UserError, match="at least 0"):
-        set_home_budget(Home.open(home), Budget(bits_a_day=math.nan))
+    for limits in (OwnerLimits(max_bits_a_day=math.nan), OwnerLimits(max_node_epsilon=0.0)):
+        with pytest.raises(UserError, match="at least 0"):
+            note_agent_budget(Home.open(home), limits)
     assert "15.4 bits of 20" in shown(home, "budget")
