@@ -37,7 +37,7 @@ def atlas(tmp_path: Path, small_model: Path) -> Path:
     return small_atlas(tmp_path, small_model)
 
 
-def denoiser_run(make_run: MakeRun, atlas: Any, *, folder: str = "run", **section: Any) -> FederationConfig:
+def denoiser_run(make_run: MakeRun, atlas: Any, *, folder: Any = "run", **section: Any) -> FederationConfig:
     generation = {"num_inference_steps": 4, "num_shared_steps": 2, "scorer": "none"}
     return make_run(
         folder,

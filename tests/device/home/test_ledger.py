@@ -2,7 +2,9 @@
 
 import json
 import math
+import secrets
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,6 @@ from typer.testing import CliRunner
 from fedaigc.cli.main import app
 from fedaigc.device.device import Device
 from fedaigc.device.disclosing import Discloser
-from fedaigc.device.home import ledger as ledger_module
 from fedaigc.device.home.budget import Budget, note_agent_budget, set_home_budget
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.ledger_report import ledger_report
@@ -62,11 +63,11 @@ def nodes(prompts: dict[str, int], epsilon: float | None = None, minimum: int = 
 def said(
     queue: PromptQueue, task_id: str, disclosure: NodeDisclosure, limits: OwnerLimits | None = NO_LIMITS
 ) -> NodeSignature | None:
-    return Discloser(queue, limits).node(task_id, disclosure, None)  # type: ignore[arg-type]
+    return Discloser(queue, limits).node(task_id, disclosure, None)
 
 
 def at(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr(ledger_module.time, "time", lambda: seconds)
+    monkeypatch.setattr(time, "time", lambda: seconds)
 
 
 def shown(root: Path, *command: str) -> str:
@@ -175,9 +176,12 @@ def test_noise_is_the_systems_in_a_deployment_and_the_homes_in_a_simulation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
-    monkeypatch.setattr(
-        "fedaigc.device.disclosing.secrets.randbelow", lambda bound: drawn.append(bound) or bound - 1
-    )
+
+    def below(bound: int) -> int:
+        drawn.append(bound)
+        return bound - 1
+
+    monkeypatch.setattr(secrets, "randbelow", below)
     texts = {f"prompt {number}": number for number in range(30)}
     found = []
     for name, limits in (("a", None), ("b", None), ("c", NO_LIMITS)):
@@ -193,7 +197,8 @@ def test_concepts_count_the_signatures_that_could_have_been_sent(tmp_path: Path)
     task_id = device.add_prompt(APPLE)
     device.signature(task_id)
     spent = device.prompts.ledger.spent()
-    assert (spent.bits, spent.epsilon) == (pytest.approx(KIND_BITS), 0.0)
+    assert spent.bits == pytest.approx(KIND_BITS)
+    assert spent.epsilon == 0.0
     # less of the same prompt, the same again, and the same prompt in another task tell nothing new
     device.signature(task_id, Policy.GENERAL)
     device.signature(task_id)

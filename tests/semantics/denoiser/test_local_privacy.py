@@ -51,7 +51,11 @@ def test_each_number_below_the_sum_of_weights_gives_a_node_of_its_weight(
     asked: list[int] = []
 
     def said(value: int) -> int:
-        return drawing.drawn(vector, lambda bound: (asked.append(bound), value)[1])
+        def below(bound: int) -> int:
+            asked.append(bound)
+            return value
+
+        return drawing.drawn(vector, below)
 
     start = drawing.own_weight
     assert said(0) == said(start - 1) == own
