@@ -101,6 +101,9 @@ class Discloser:
     def _random_node(
         self, task: Task, disclosure: NodeDisclosure, epsilon: float, pipe: Pipeline
     ) -> NodeSignature | None:
+        # the same for every prompt: without a ladder a device with noise could not keep to its tolerance
+        if disclosure.calibration is not None and not disclosure.ladder:
+            return None
         drawing = RandomizedNode.of(disclosure.atlas, disclosure.minimum, epsilon)
         if drawing is None:
             return None

@@ -41,7 +41,8 @@ class OwnerLimits:
             prompt counts about 8 bits under the policy `kind`; `device.home.ledger` says how bits are counted.
         max_epsilon_a_day: Sum of epsilon within 24 hours. With such a limit only nodes with noise are disclosed.
         max_node_epsilon: Largest epsilon of a disclosed node: nodes are drawn with at least this noise, whatever a
-            server asks for. Infinity leaves it to the server; otherwise at most 20 counts.
+            server asks for. Infinity leaves it to the server; otherwise at most 20 counts. With a calibration, prompts
+            then run alone where a server offers no ladder: the device could not keep to its tolerance.
     """
 
     max_denoising_steps: int = 150

@@ -33,7 +33,7 @@ class DenoiserSection(Section):
         dimensions: Numbers that each answer is projected to, as for the atlas.
         epsilon: Epsilon of local differential privacy with which each device draws its node, see
             `semantics.denoiser.local_privacy`. A calibration then decides what a device answers to a ladder, and not
-            what it discloses; without a ladder there is none. None: no noise, unless the owner of a device wants some.
+            what it discloses, so it needs a ladder. None: no noise, unless the owner of a device wants some.
     """
 
     atlas: Path | None = None
@@ -49,10 +49,13 @@ class DenoiserSection(Section):
 
     @model_validator(mode="after")
     def _noise_leaves_the_tolerance_to_the_ladder(self) -> "DenoiserSection":
-        if self.epsilon is not None and self.calibration is not None and not self.ladder:
+        # without an atlas there is the shipped calibration
+        calibrated = self.calibration is not None or self.atlas is None
+        if self.epsilon is not None and calibrated and not self.ladder:
             raise ValueError(
                 "epsilon and calibration need a ladder: a node with noise may be far from the prompt, and a device can "
-                "keep to its tolerance only by its answer to a ladder; add one, or remove epsilon or calibration"
+                "keep to its tolerance only by its answer to a ladder; add one, or remove epsilon, or name an atlas "
+                "without a calibration"
             )
         return self
 

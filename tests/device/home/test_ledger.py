@@ -7,6 +7,7 @@ import stat
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -26,6 +27,7 @@ from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignat
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 from fedaigc.semantics.policy import Policy
 from tests.semantics.denoiser.test_atlas import atlas_of
+from tests.semantics.denoiser.test_calibration import calibration
 
 ATLAS = atlas_of(0)
 APPLE, DOG = "an apple on a table", "a dog near a river"
@@ -54,10 +56,12 @@ def device_at(root: Path) -> Device:
     return Device(root, None, base_hash="", taxonomy=Taxonomy.load(), seed=1)  # type: ignore[arg-type]
 
 
-def nodes(prompts: dict[str, int], epsilon: float | None = None, minimum: int = 4) -> NodeDisclosure:
+def nodes(
+    prompts: dict[str, int], epsilon: float | None = None, minimum: int = 4, **more: Any
+) -> NodeDisclosure:
     """Nodes of an atlas for prompts whose vectors are those of captions, so that no model is asked."""
     vectors = {text: ATLAS.vectors[row] for text, row in prompts.items()}
-    return NodeDisclosure(Space(), ATLAS, minimum, 3, epsilon=epsilon, _vectors=vectors)
+    return NodeDisclosure(Space(), ATLAS, minimum, 3, epsilon=epsilon, _vectors=vectors, **more)
 
 
 def said(
@@ -170,6 +174,14 @@ def test_the_owner_adds_noise_that_no_server_asked_for(tmp_path: Path) -> None:
     loud = replace(NO_LIMITS, max_node_epsilon=1000.0)
     assert said(queue, tasks[0], nodes(texts), loud) is not None
     assert ledger_report(queue).total.epsilon == 60.0
+
+
+def test_with_a_calibration_noise_needs_a_ladder(tmp_path: Path) -> None:
+    queue = queue_of(tmp_path)
+    task_id, curve = queue.add("x"), calibration()
+    assert said(queue, task_id, nodes({"x": 3}, epsilon=2.0, calibration=curve)) is None
+    assert ledger_report(queue).total.disclosures == 0
+    assert said(queue, task_id, nodes({"x": 3}, epsilon=2.0, calibration=curve, ladder=(5,))) is not None
 
 
 def test_noise_is_the_systems_in_a_deployment_and_the_homes_in_a_simulation(
