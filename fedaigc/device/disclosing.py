@@ -19,7 +19,7 @@ from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.denoiser.local_privacy import RandomizedNode
 from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
-from fedaigc.semantics.denoiser.offer import NO_NODE, Offer
+from fedaigc.semantics.denoiser.offer import Offer
 from fedaigc.semantics.disclosed import Disclosed, read_signature
 from fedaigc.semantics.policy import Policy
 from fedaigc.semantics.signature import Signature, disclose, signature_bits
@@ -69,20 +69,24 @@ class Discloser:
             return None
         return found if self._exact("node", task, found, Price(disclosure.bits)) else None
 
-    def answer(self, task: Task, offer: Offer, taken: int) -> int:
+    def answer(self, task: Task, offer: Offer, taken: int, disclosure: NodeDisclosure) -> int:
         """Return the hand-off to say to an offer, 0 for none; 0 too where the budget does not allow an answer.
 
         Args:
             task: The task.
             offer: The offer.
             taken: The hand-off that the device would take; 0: none.
+            disclosure: What else decides the answer: atlas, calibration, tolerance and risk.
         """
-        budget = budget_of(self._home, self._limits)
-        about = (
-            str(offer.node) if offer.node != NO_NODE else hashlib.sha256(offer.vector.tobytes()).hexdigest()
-        )
+        about = f"{disclosure.atlas.hash} {offer.node} {disclosure.tolerance} {disclosure.risk}"
+        digest = hashlib.sha256(f"{about} {disclosure.calibration}".encode() + offer.vector.tobytes())
         said = self._prompts.ledger.answer_offer(
-            task.task_id, task.prompt, about, offer.ladder, taken or None, budget
+            task.task_id,
+            task.prompt,
+            digest.hexdigest(),
+            offer.ladder,
+            taken or None,
+            budget_of(self._home, self._limits),
         )
         return said or 0
 

@@ -56,7 +56,7 @@ def handoff(
     if disclosure.calibration is None:
         # the same for every prompt
         return taken
-    return Discloser(device.prompts, limits).answer(task, offer, taken)
+    return Discloser(device.prompts, limits).answer(task, offer, taken, disclosure)
 
 
 def _disclosed_nodes(task: Task, atlas: Atlas) -> set[int]:
