@@ -31,7 +31,10 @@ from experiments.pages.printed import flat, printed, same, stated
 from experiments.pages.records import ROOT
 from experiments.pages.registry import figure_of, holds, table_of, usage
 from experiments.sharing import figures as sharing  # noqa: F401
-from experiments.sharing import ledger_figures  # noqa: F401
+from experiments.sharing import (  # noqa: F401
+    group_figures,
+    ledger_figures,
+)
 from fedaigc.errors import UserError
 
 PAGES = ("README.md", "docs/**/*.md", "strategies/README.md")

@@ -9,6 +9,7 @@ group has another noise, the same for all rows. The first K steps run on
 
 - "public": the medoid of the deepest node of the default atlas that holds all members,
 - "mean": the mean of the members' conditionings,
+- "others": the mean of all but the first member's: what a mean is worth to a member without its own share,
 - "noisy", "plain noise": the same with Gaussian noise (`noise`),
 - "member": the second member's prompt,
 - "concepts": the general words of the knowledge graph, with the first member's relation and place,
@@ -22,6 +23,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -53,10 +55,7 @@ from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.shipped import ATLAS
 from fedaigc.storage.atomic_file import write_json
 
-HANDOFFS = (3, 6, 9)
-# where only one is run
-MIDDLE = (6,)
-ALL_HANDOFFS = ("public", "mean", "member")
+HANDOFFS, LATER, MIDDLE = (3, 6, 9), (6, 9), (6,)
 EPSILONS = (1.0, 3.0, 8.0)
 BATCH = 34
 
@@ -78,21 +77,33 @@ def cells() -> Iterator[Cell]:
         yield Cell(how, "member")
         yield Cell(how, "mean", 4)
         yield Cell(how, "public", 4)
-    for how in (NODE, KIND):
-        for shared in ("mean", "public"):
-            yield Cell(how, shared, LARGEST)
-            yield Cell(how, shared, 2)
+    yield Cell(NODE, "mean", LARGEST)
+    yield Cell(NODE, "public", LARGEST)
+    yield Cell(NODE, "others", 4)
     for epsilon in EPSILONS[::-1]:
         yield Cell(NODE, "noisy", LARGEST, epsilon)
     yield Cell(NODE, "plain noise", LARGEST, EPSILONS[-1])
-    yield Cell(NODE, "empty")
+    yield Cell(NODE, "mean", 2)
+    yield Cell(NODE, "public", 2)
+    yield Cell(KIND, "mean", LARGEST)
+    yield Cell(KIND, "mean", 2)
+    yield Cell(KIND, "public", 2)
     yield Cell(KIND, "concepts")
+    yield Cell(NODE, "empty")
     yield Cell(NODE, "mean", 3)
     yield Cell(NODE, "public", 3)
-    yield Cell(NODE, "noisy", 4, EPSILONS[-1])
-    yield Cell(KIND, "empty")
+    yield Cell(KIND, "public", LARGEST)
     yield Cell(KIND, "mean", 3)
     yield Cell(KIND, "public", 3)
+
+
+def handoffs_of(cell: Cell) -> tuple[int, ...]:
+    """Return the hand-offs that a cell is run at: all for groups of four, where time is short fewer."""
+    if cell.shared == "alone":
+        return (0,)
+    if cell.shared in ("public", "mean", "others"):
+        return HANDOFFS if (cell.shared, cell.size) in (("public", 4), ("mean", 4)) else LATER
+    return HANDOFFS if cell.shared == "member" else MIDDLE
 
 
 def main() -> None:
@@ -152,8 +163,13 @@ class Study:
         chunks = [self._encoded(captions[i : i + 64]).flatten(1) for i in range(0, len(captions), 64)]
         rows = torch.cat(chunks).numpy()
         self.known = dict(zip(captions, rows, strict=True))
-        self.deviations = Deviations.of(atlas, rows, MIN_CAPTIONS)
+        self.rows = rows
         self.empty = self._encoded([""]).flatten().numpy()
+
+    @cached_property
+    def deviations(self) -> Deviations:
+        """How public captions deviate from their node's medoid."""
+        return Deviations.of(self.atlas, self.rows, MIN_CAPTIONS)
 
     def _encoded(self, prompts: Sequence[str]) -> Tensor:
         return encode_text(self.setting.pipe, list(prompts))["prompt_embeds"].float()
@@ -162,7 +178,7 @@ class Study:
         """Return what is known of a cell: by K, object and place seen (one digit a group)."""
         pipe, plan = self.setting.pipe, self.setting.plan
         told, given = self.conditionings(cell, groups, seed)
-        handoffs = HANDOFFS if cell.shared in ALL_HANDOFFS else MIDDLE if given is not None else (0,)
+        handoffs = handoffs_of(cell)
         found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(groups), BATCH):
             rows = range(start, min(start + BATCH, len(groups)))
@@ -199,6 +215,8 @@ class Study:
         rows = [np.stack([self.known[prompt] for prompt in each]) for each in members]
         if cell.shared == "mean":
             return {}, self._tensor([each.mean(0) for each in rows])
+        if cell.shared == "others":
+            return {}, self._tensor([each[1:].mean(0) for each in rows])
         medoids = [self.atlas.captions[self.atlas.medoid(common_node(self.atlas, each))] for each in members]
         if cell.shared == "public":
             return {"captions": medoids}, self._tensor([self.known[caption] for caption in medoids])
@@ -254,7 +272,7 @@ def summarise(record: dict[str, Any]) -> None:
             }
             for other in (("public", size, None), ("mean", size, None), ("member", 0, None)):
                 against = by_name.get((how, *other))
-                if against is None or against is cell or shared == "alone":
+                if against is None or against is cell or k not in against["K"]:
                     continue
                 one, two = (list(map(float, seen(each, k, "both"))) for each in (cell, against))
                 row["K"][k][f"minus {other[0]}"] = paired_difference(one, two, names).as_dict()

@@ -19,19 +19,22 @@ Spaces that --record holds are not computed again; `--recompute` is statistics o
 """
 
 import argparse
+import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from rich.progress import Progress
 
 from experiments.default_atlas.build import default_setting
+from experiments.pretrain.recipe import bytes_to_unicode
 from experiments.quality.sampling import PROGRESS_CONSOLE, one_thread
-from experiments.sharing.spaces import Encode, random_clip, sentence_space
+from experiments.sharing.distance import sentences
 from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.errors import UserError
 from fedaigc.semantics.concepts.parser import parse
@@ -50,8 +53,12 @@ from fedaigc.storage.atomic_file import write_json
 
 SHARED_STEPS, TOLERANCE, DEVICES = 3, 0.35, 2
 PAIRS = Path("experiments/records/sharing/distance.json")
+# text encoder of Stable Diffusion 1: openai/clip-vit-large-patch14
+_WIDTH, _LAYERS, _HEADS, _TOKENS = 768, 12, 12, 77
+_MERGES = 49152 - 256 - 2
 # what says nothing about the object, or about the place
 VAGUE = ("thing", "object", "place")
+Encode = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
 Vectors = Mapping[str, Float[np.ndarray, " d"]]
 
 
@@ -92,13 +99,6 @@ def main() -> None:
 
     if "graph" not in spaces:
         keep("graph", {name: by_graph(lines) for name, lines in files.items()})
-    if not {"shipped", "denoiser"} <= spaces.keys():
-        pipe, _, space = default_setting()
-        record["known"] = {name: known_words(pipe, lines) for name, lines in files.items()}
-        vectors = encoded(lambda texts: phi(pipe, space, texts), files)
-        atlas, curve = shipped_files(EMBEDDED)
-        keep("shipped", by_nodes(files, vectors, Calibration.read(curve), Atlas.read(atlas)))
-        keep("denoiser", by_nodes(files, vectors, Calibration.read(curve)))
     for name, path, make in (
         ("sentence", options.sentence, sentence_space),
         ("random clip", options.vocabulary, random_clip),
@@ -106,6 +106,13 @@ def main() -> None:
         if path is not None and name not in spaces:
             encode = make(path)
             keep(name, by_nodes(files, encoded(encode, files), calibration_from_pairs(name, encode)))
+    if not {"shipped", "denoiser"} <= spaces.keys():
+        pipe, _, space = default_setting()
+        record["known"] = {name: known_words(pipe, lines) for name, lines in files.items()}
+        vectors = encoded(lambda texts: phi(pipe, space, texts), files)
+        atlas, curve = shipped_files(EMBEDDED)
+        keep("shipped", by_nodes(files, vectors, Calibration.read(curve), Atlas.read(atlas)))
+        keep("denoiser", by_nodes(files, vectors, Calibration.read(curve)))
     write_json(options.record, record)
     print(json.dumps(record, indent=1))
 
@@ -116,9 +123,9 @@ def encoded(encode: Encode, files: Mapping[str, Sequence[str]]) -> Vectors:
     found = []
     with Progress(console=PROGRESS_CONSOLE) as progress:
         task = progress.add_task("prompts", total=len(prompts))
-        for start in range(0, len(prompts), 64):
-            found.append(encode(prompts[start : start + 64]))
-            progress.advance(task, 64)
+        for start in range(0, len(prompts), 512):
+            found.append(encode(prompts[start : start + 512]))
+            progress.advance(task, 512)
     return dict(zip(prompts, np.concatenate(found), strict=True))
 
 
@@ -214,6 +221,67 @@ def known_words(pipe: Any, lines: Sequence[str]) -> dict[str, float]:
         "words": round(float(np.mean(known)), 4),
         "cut": round(float(np.mean([n > pipe.tokenizer.model_max_length for n in tokens])), 4),
     }
+
+
+def unit(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Return rows of length 1."""
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def sentence_space(folder: Path) -> Encode:
+    """Return all-MiniLM-L6-v2 as a space of its own: unit means of token states."""
+    return lambda prompts: unit(sentences(folder, list(prompts)))
+
+
+def random_clip(vocabulary: Path, seed: int = 0) -> Encode:
+    """Return a CLIP text encoder of Stable Diffusion's size with random weights: unit means of token states.
+
+    Args:
+        vocabulary: The byte-pair merges of CLIP, bpe_simple_vocab_16e6.txt.gz.
+        seed: Seed of the weights.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    words = clip_tokenizer(vocabulary)
+    torch.manual_seed(seed)
+    model = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(words),
+            hidden_size=_WIDTH,
+            intermediate_size=4 * _WIDTH,
+            num_hidden_layers=_LAYERS,
+            num_attention_heads=_HEADS,
+            max_position_embeddings=_TOKENS,
+            bos_token_id=words.bos_token_id,
+            eos_token_id=words.eos_token_id,
+            pad_token_id=words.pad_token_id,
+        )
+    ).eval()
+
+    def encode(prompts: Sequence[str]) -> Float[np.ndarray, "n d"]:
+        rows = []
+        for prompt in prompts:
+            # causal attention: the states of a prompt do not depend on padding behind it
+            ids = words(prompt, truncation=True, max_length=_TOKENS, return_tensors="pt")["input_ids"]
+            with torch.no_grad():
+                rows.append(model(ids).last_hidden_state[0].mean(0).numpy())
+        return unit(np.stack(rows))
+
+    return encode
+
+
+def clip_tokenizer(vocabulary: Path) -> Any:
+    """Return CLIP's tokenizer from its file of merges."""
+    from transformers import CLIPTokenizer
+
+    lines = gzip.decompress(vocabulary.read_bytes()).decode().split("\n")[1 : _MERGES + 1]
+    merges: Any = [tuple(line.split()) for line in lines]
+    symbols = list(bytes_to_unicode().values())
+    tokens = [*symbols, *(s + "</w>" for s in symbols), *("".join(pair) for pair in merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(tokens)}, merges=merges, model_max_length=_TOKENS
+    )
 
 
 if __name__ == "__main__":
