@@ -1,6 +1,7 @@
 """How many prompts of public sets find a group; prints JSON.
 
-    python -m experiments.sharing.coverage FOLDER --sentence MINILM --vocabulary MERGES --record FILE.json
+    python -m experiments.sharing.coverage FOLDER --sentence MINILM --vocabulary MERGES --parts SCRATCH \\
+        --record experiments/records/sharing/coverage.json
 
 FOLDER has text files of prompts, one a line, each prompt a device of its own; all of a file wait at once. A prompt is
 covered if it is grouped under the rules of a run: at least 8 public captions disclose its node, at least two devices
@@ -15,7 +16,7 @@ end of its interval.
   is an assumption.
 
 "partner" is the share of prompts with another one of the file that is near enough, without any rule on captions.
-Spaces that --record holds are not computed again; `--recompute` is statistics only.
+Spaces that --record holds are not computed again.
 """
 
 import argparse
@@ -75,6 +76,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of text files, one prompt a line")
     parser.add_argument("--sentence", type=Path, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--vocabulary", type=Path, help="CLIP's byte-pair merges, for the random encoder")
+    parser.add_argument(
+        "--parts", type=Path, required=True, help="folder for the vectors of an interrupted call"
+    )
     parser.add_argument("--record", type=Path, required=True)
     options = parser.parse_args()
     files = {path.stem: read_captions(path) for path in sorted(options.folder.glob("*.txt"))}
@@ -99,32 +103,41 @@ def main() -> None:
 
     if "graph" not in spaces:
         keep("graph", {name: by_graph(lines) for name, lines in files.items()})
+    if not {"shipped", "denoiser"} <= spaces.keys():
+        pipe, _, space = default_setting()
+        record["known"] = {name: known_words(pipe, lines) for name, lines in files.items()}
+        vectors = encoded(lambda texts: phi(pipe, space, texts), files, options.parts / "phi")
+        atlas, curve = shipped_files(EMBEDDED)
+        keep("shipped", by_nodes(files, vectors, Calibration.read(curve), Atlas.read(atlas)))
+        keep("denoiser", by_nodes(files, vectors, Calibration.read(curve)))
     for name, path, make in (
         ("sentence", options.sentence, sentence_space),
         ("random clip", options.vocabulary, random_clip),
     ):
         if path is not None and name not in spaces:
             encode = make(path)
-            keep(name, by_nodes(files, encoded(encode, files), calibration_from_pairs(name, encode)))
-    if not {"shipped", "denoiser"} <= spaces.keys():
-        pipe, _, space = default_setting()
-        record["known"] = {name: known_words(pipe, lines) for name, lines in files.items()}
-        vectors = encoded(lambda texts: phi(pipe, space, texts), files)
-        atlas, curve = shipped_files(EMBEDDED)
-        keep("shipped", by_nodes(files, vectors, Calibration.read(curve), Atlas.read(atlas)))
-        keep("denoiser", by_nodes(files, vectors, Calibration.read(curve)))
+            keep(
+                name,
+                by_nodes(
+                    files, encoded(encode, files, options.parts / name), calibration_from_pairs(name, encode)
+                ),
+            )
     write_json(options.record, record)
     print(json.dumps(record, indent=1))
 
 
-def encoded(encode: Encode, files: Mapping[str, Sequence[str]]) -> Vectors:
-    """Return the vector of every prompt of the files."""
+def encoded(encode: Encode, files: Mapping[str, Sequence[str]], parts: Path) -> Vectors:
+    """Return the vector of every prompt of the files; what `parts` holds is not computed again."""
     prompts = sorted({line for lines in files.values() for line in lines})
     found = []
+    parts.mkdir(parents=True, exist_ok=True)
     with Progress(console=PROGRESS_CONSOLE) as progress:
         task = progress.add_task("prompts", total=len(prompts))
         for start in range(0, len(prompts), 512):
-            found.append(encode(prompts[start : start + 512]))
+            part = parts / f"{start:05}.npy"
+            if not part.is_file():
+                np.save(part, encode(prompts[start : start + 512]))
+            found.append(np.load(part))
             progress.advance(task, 512)
     return dict(zip(prompts, np.concatenate(found), strict=True))
 
