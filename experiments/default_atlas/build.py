@@ -1,6 +1,5 @@
 """The atlas of the embedded model and its calibration, for the default settings of a run."""
 
-import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,13 @@ from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.federation.config.denoiser_section import DenoiserSection
 from fedaigc.federation.config.model_config import ModelSection
 from fedaigc.federation.config.run_config import GenerationSection
-from fedaigc.rng import numpy_rng
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.atlas_build import MIN_CAPTIONS, build_tree, caption_vectors
+from fedaigc.semantics.denoiser.calibrate import calibrate
 from fedaigc.semantics.denoiser.calibration import Calibration
-from fedaigc.semantics.denoiser.damage import measure_damage, spread_pairs
-from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, phi
+from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 
 PAIRS = 200
-SEED = 0
 
 
 def default_setting() -> tuple[Any, DenoisingPlan, DenoiserSpace]:
@@ -57,28 +54,15 @@ def build(pipe: Any, space: DenoiserSpace, captions: list[str]) -> Atlas:
 def calibrated(
     pipe: Any, plan: DenoisingPlan, space: DenoiserSpace, captions: list[str], pairs: int = PAIRS
 ) -> Calibration:
-    """Return the calibration at every hand-off, as `fedaigc calibrate` measures it."""
-    chosen = sorted(numpy_rng(SEED, "captions").permutation(len(captions))[: 4 * pairs])
-    texts = [captions[row] for row in chosen]
-    drawn = spread_pairs(texts, phi(pipe, space, texts), pairs, SEED)
+    """Return the calibration at every hand-off."""
     with Progress(console=PROGRESS_CONSOLE) as progress:
         task = progress.add_task("pairs", total=pairs)
-        damages = measure_damage(
+        return calibrate(
             pipe,
             plan,
-            drawn,
-            range(1, plan.num_steps),
-            SEED,
-            lambda done: progress.update(task, completed=done),
+            space,
+            captions,
+            pairs=pairs,
+            handoffs=range(1, plan.num_steps),
+            progress=lambda done: progress.update(task, completed=done),
         )
-    return Calibration(
-        space.hash,
-        plan.fingerprint(),
-        plan.scheduler_class,
-        plan.num_steps,
-        plan.guidance_scale,
-        hashlib.sha256("\n".join(captions).encode()).hexdigest(),
-        SEED,
-        tuple(round(pair.distance, 6) for pair in drawn),
-        {str(k): tuple(values) for k, values in damages.items()},
-    )

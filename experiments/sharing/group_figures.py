@@ -55,15 +55,15 @@ def _row(groups: str, shared: str, size: int, epsilon: float | None) -> dict[str
 
 
 @figure
-def seen(groups: str, shared: str, size: int, k: int, what: str, epsilon: float | None = None) -> Estimate:
+def seen(groups: str, shared: str, size: int, k: int, what: str, epsilon: float = 0) -> Estimate:
     """Share of pictures with "object", "place" or "both", by what the K shared steps ran on."""
-    return Estimate(**_row(groups, shared, size, epsilon)["K"][str(k)][what])
+    return Estimate(**_row(groups, shared, size, epsilon or None)["K"][str(k)][what])
 
 
 @figure
-def gains(groups: str, shared: str, size: int, k: int, other: str, epsilon: float | None = None) -> Estimate:
+def gains(groups: str, shared: str, size: int, k: int, other: str, epsilon: float = 0) -> Estimate:
     """Share of pictures with object and place, minus that of "public", "mean" or "member", paired."""
-    return _difference(_row(groups, shared, size, epsilon)["K"][str(k)][f"minus {other}"])
+    return _difference(_row(groups, shared, size, epsilon or None)["K"][str(k)][f"minus {other}"])
 
 
 def _difference(value: dict[str, Any]) -> Estimate:
@@ -82,13 +82,13 @@ def left_of_deviation(size: int, epsilon: float) -> float:
 
 
 @figure
-def inversion(attack: str, listed: str, size: int, noise: str, epsilon: float | None = None) -> Estimate:
+def inversion(attack: str, listed: str, size: int, noise: str, epsilon: float = 0) -> Estimate:
     """Share that an attack finds: of members ("listed"), or of their objects ("unlisted")."""
     (found,) = (
         row[attack]
         for row in record("sharing/inversion")["rows"]
         if (row["listed"], row["size"], row["noise"], row["epsilon"])
-        == (listed == "listed", size, noise, epsilon)
+        == (listed == "listed", size, noise, epsilon or None)
     )
     return Estimate(**found)
 
