@@ -1,0 +1,1 @@
+"""Sums of conditionings of which nobody sees the parts."""
