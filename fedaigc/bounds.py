@@ -68,6 +68,12 @@ MAX_SIGNATURE_CHARACTERS: Final = 256
 MAX_OPEN_SIGNATURE_CHARACTERS: Final = MAX_SIGNATURE_CHARACTERS + 12 * MAX_PROMPT_CHARACTERS
 MAX_UNREADABLE: Final = 1_000_000
 
+# conditionings and their sums: FLUX has 2 million values
+MAX_CONDITIONING_VALUES: Final = 1 << 24
+MAX_SUM_MEMBERS: Final = MAX_TASKS_OF_A_DEVICE
+# a node key in the OpenSSH format, and its signature
+MAX_KEY_BYTES: Final = 1024
+
 # packets
 MAX_PACKET_HEADER_BYTES: Final = 1 << 18
 MAX_PACKET_BYTES: Final = 1 << 28
@@ -81,6 +87,7 @@ MAX_LATENT_DEVIATIONS: Final = 4096.0
 
 # strings and headers
 TASK_ID: Final = "[0-9a-f]{16}"
+ROUND_NUMBER: Final = "[0-9a-f]{32}"
 FINGERPRINT: Final = "[0-9a-f]{16,64}"
 VERSION: Final = "[0-9A-Za-z.+-]{1,32}"
 TENSOR_NAME: Final = r"[0-9A-Za-z_.:/-]{1,256}"
@@ -170,6 +177,7 @@ CONFIG: Final[Mapping[str, float]] = {
     "generation.denoiser.tolerance": 1e6,
     "generation.denoiser.risk": 1.0,
     "generation.denoiser.ladder": MAX_DENOISING_STEPS,
+    "generation.denoiser.noise_epsilon": 1e6,
     "generation.denoiser.noises": 64,
     "generation.denoiser.dimensions": 1 << 16,
     "generation.denoiser.epsilon": MAX_EPSILON,

@@ -126,6 +126,22 @@ def start(
     max_node_epsilon: Annotated[
         float, typer.Option(min=0.01, help="Largest epsilon of a node of an atlas: at least this noise.")
     ] = math.inf,
+    sums: Annotated[
+        bool,
+        typer.Option(
+            "--sums",
+            help="Permit a prompt's text embeddings to be summed, masked, with those of two other devices or more.",
+        ),
+    ] = False,
+    trusted_keys: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Sum with these devices alone: their keys/device.key.pub, one a line. Without it the server names the "
+            "others, and one that makes them up learns the prompt.",
+        ),
+    ] = None,
     reply_floor: Annotated[
         float,
         typer.Option(
@@ -141,6 +157,7 @@ def start(
 ) -> None:
     """Run the device's agent until it is stopped. Only the agent opens the home, with a warm model."""
     from fedaigc.deployment.agent.agent import AgentSettings
+    from fedaigc.deployment.agent.node_signing import read_trusted_keys
     from fedaigc.deployment.agent.resident import run_device
     from fedaigc.device.limits import OwnerLimits
     from fedaigc.federation.config.run_config import ModelSection
@@ -173,6 +190,7 @@ def start(
         max_bits_a_day=max_bits_a_day,
         max_epsilon_a_day=max_epsilon_a_day,
         max_node_epsilon=max_node_epsilon,
+        sums=sums,
     )
     settings = AgentSettings(
         client=client,
@@ -189,6 +207,7 @@ def start(
         min_captions=min_captions,
         tolerance=tolerance,
         risk=risk,
+        trusted_keys=read_trusted_keys(trusted_keys) if trusted_keys is not None else None,
     )
     run_device(
         home,

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from fedaigc.collaboration.conditioning import FellBack, Kind
 from fedaigc.collaboration.link import LinkReport
 from fedaigc.device.replies import Failure, FinishReport
 
@@ -62,6 +63,9 @@ class GroupRecord(Record):
         packet_bytes: Bytes of the packets from which members finished.
         share_failure: Why the executor failed, where it did; its members were then served alone.
         tasks: The members.
+        conditioning: What the shared steps ran on: "public" (`prompt`), "mean" or "member".
+        summed: Number of members in the mean; 1 for that of one member.
+        fell_back: Why it is "public" where the run asked for something else.
     """
 
     prompt: str
@@ -75,3 +79,6 @@ class GroupRecord(Record):
     packet_bytes: int
     share_failure: Failure | None
     tasks: tuple[TaskRecord, ...]
+    conditioning: Kind = "public"
+    summed: int = 0
+    fell_back: FellBack | None = None

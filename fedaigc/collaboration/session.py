@@ -5,9 +5,12 @@ agent and in a test. It sees group prompts, packets and reports; prompts and ima
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
+from torch import Tensor
+
+from fedaigc.collaboration.conditioning import GroupConditioning
 from fedaigc.collaboration.link import LinkReport, Member, SimulatedLink
 from fedaigc.collaboration.planner import EDGE, Assignment, planned_evaluations
 from fedaigc.collaboration.results import GroupRecord, Outcome, TaskRecord
@@ -31,6 +34,7 @@ class ShareOrder:
         plan: Denoising plan.
         stop: Number of shared steps.
         later: Ascending steps to continue to, for members that hand off later; edge server only.
+        conditioning: Tensors that the steps run on in place of the group prompt; None: on the prompt.
     """
 
     client: str | int
@@ -40,6 +44,7 @@ class ShareOrder:
     plan: DenoisingPlan
     stop: int
     later: tuple[int, ...] = ()
+    conditioning: Mapping[str, Tensor] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ def carry_out(
     edge: Callable[[ShareOrder], SharedSteps],
     link: SimulatedLink | None = None,
     signatures: Mapping[str, Disclosed | None] | None = None,
+    conditionings: Mapping[str, GroupConditioning] | None = None,
 ) -> list[GroupRecord]:
     """Serve every task of every group.
 
@@ -104,12 +110,15 @@ def carry_out(
         edge: Runs the shared steps of one order on the edge server.
         link: Link that the packets cross to the members; None delivers them unchanged.
         signatures: What was disclosed of each task, for the records.
+        conditionings: By task id, what its group's shared steps run on; None, and tasks that are not there: the
+            public prompt.
 
     Returns:
         Records in the order of the assignments.
     """
     departures = [_departures(link, assignment, owners) for assignment in assignments]
-    shared = _share(assignments, departures, owners, plan, peers, edge)
+    given = conditionings or {}
+    shared = _share(assignments, departures, owners, plan, peers, edge, given)
     orders: list[FinishOrder] = []
     sent: dict[str, tuple[LinkReport | None, int, int]] = {}
     for assignment, leaving, steps in zip(assignments, departures, shared, strict=True):
@@ -136,7 +145,14 @@ def carry_out(
         for order, reply in zip(orders, replies, strict=True)
     }
     return [
-        _group_record(assignment, steps, tasks, {task: size for task, (_, _, size) in sent.items()}, plan)
+        _group_record(
+            assignment,
+            steps,
+            tasks,
+            {task: size for task, (_, _, size) in sent.items()},
+            plan,
+            given.get(min(assignment.group.members), GroupConditioning()),
+        )
         for assignment, steps in zip(assignments, shared, strict=True)
     ]
 
@@ -148,6 +164,7 @@ def _share(
     plan: DenoisingPlan,
     peers: Peers,
     edge: Callable[[ShareOrder], SharedSteps],
+    conditionings: Mapping[str, GroupConditioning],
 ) -> list[SharedSteps | Failure | None]:
     """Return the executor's reply for each assignment; None for those that share nothing."""
     replies: list[SharedSteps | Failure | None] = [None] * len(assignments)
@@ -157,6 +174,7 @@ def _share(
             continue
         members = sorted(assignment.group.members)
         own = [task for task in members if owners[task] == assignment.executor]
+        conditioning = conditionings.get(members[0], GroupConditioning())
         order = ShareOrder(
             client=assignment.executor,
             task_id=own[0] if own else members[0],
@@ -165,6 +183,7 @@ def _share(
             plan=plan,
             stop=assignment.num_shared_steps,
             later=tuple(sorted({m.step for m in departures[index]} - {assignment.num_shared_steps})),
+            conditioning=conditioning.tensors,
         )
         if assignment.executor == EDGE:
             try:
@@ -256,6 +275,7 @@ def _group_record(
     records: Mapping[str, TaskRecord],
     sizes: Mapping[str, int],
     plan: DenoisingPlan,
+    conditioning: GroupConditioning,
 ) -> GroupRecord:
     """Return the record of a group, with measured evaluations: those of the executor and of all members."""
     tasks = [records[task_id] for task_id in sorted(assignment.group.members)]
@@ -278,4 +298,7 @@ def _group_record(
         packet_bytes=sum(sizes[task.task_id] for task in tasks if task.outcome is Outcome.SHARED),
         share_failure=steps if isinstance(steps, Failure) else None,
         tasks=tuple(tasks),
+        conditioning=conditioning.kind,
+        summed=conditioning.members,
+        fell_back=conditioning.fell_back,
     )

@@ -10,6 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from fedaigc.data.pictures.reading import AS_STORED, Reading
 from fedaigc.device.acceptance import check_form, check_limits
 from fedaigc.device.add_pictures import Added, add_pictures
@@ -18,6 +20,7 @@ from fedaigc.device.home.gallery import Begun, Finished, Gallery
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.images import ImageStore
 from fedaigc.device.home.prompts import PromptQueue, Task
+from fedaigc.device.home.sums import SumLog
 from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.replies import DeviceError, Failure, FinishReport, SharedSteps, coarse
@@ -101,6 +104,7 @@ class Device:
         self.versions = AdapterVersions(self._home)
         self.gallery = Gallery(self._home)
         self.shared_work = SharedWorkLog(self._home)
+        self.sums = SumLog(self._home)
 
     def add_images(
         self,
@@ -246,11 +250,12 @@ class Device:
         noise_seed: int,
         handoff: Handoff = "exact",
         number_format: FormatName | None = None,
+        conditioning: Mapping[str, Tensor] | None = None,
     ) -> SharedSteps:
         """Run the shared steps of a group that this device's task belongs to.
 
-        Only the public prompt and the shared state enter the packet. Raises UnknownTask for a task that is not here,
-        UserError for a `stop` past t*, DeviceError for another base or shared state.
+        Only the public prompt, or the order's conditioning, and the shared state enter the packet. Raises UnknownTask
+        for a task that is not here, UserError for a `stop` past t*, DeviceError for another base or shared state.
         """
         task = self.prompts.get(task_id)
         plan = self._prepare(plan, personal=False)
@@ -262,6 +267,7 @@ class Device:
             noise_seed=noise_seed,
             handoff=handoff,
             number_format=number_format,
+            conditioning=conditioning,
         )
         self.shared_work.add(SharedWork(task.task_id, stop))
         return steps

@@ -43,6 +43,8 @@ class OwnerLimits:
         max_node_epsilon: Largest epsilon of a disclosed node: nodes are drawn with at least this noise, whatever a
             server asks for. Infinity leaves it to the server; otherwise at most 20 counts. With a calibration, prompts
             then run alone where a server offers no ladder: the device could not keep to its tolerance.
+        sums: Whether the text embeddings of a prompt may be given, masked, to the sum of a group. A hostile server that
+            makes up the keys of all other members learns the prompt; see `trusted_keys` of the agent's settings.
     """
 
     max_denoising_steps: int = 150
@@ -66,6 +68,7 @@ class OwnerLimits:
     max_bits_a_day: float = 256.0
     max_epsilon_a_day: float = math.inf
     max_node_epsilon: float = math.inf
+    sums: bool = False
 
     def check_plan(self, request: PlanRequest) -> None:
         """Raise UserError for a plan beyond the limits."""

@@ -24,7 +24,8 @@ class Failure(StrEnum):
     The message stays on the device, since it could hold a prompt or a path. NOT_FINISHED is all that a device
     reports about a task that was not drawn, whatever the cause: a failure at that point may depend on the
     private prompt. In a simulation, where one user owns all devices, NOT_FINITE says why such a task was not drawn:
-    the model computed values that are not finite.
+    the model computed values that are not finite. NOT_SUMMED is all that it reports about a conditioning that it
+    did not give to a sum.
     """
 
     NOT_FINISHED = "not_finished"
@@ -48,6 +49,7 @@ class Failure(StrEnum):
     DROPPED_OUT = "dropped_out"
     DIVERGED = "diverged"
     NOT_FINITE = "not_finite"
+    NOT_SUMMED = "not_summed"
     CODE_DIFFERS = "code_differs"
     UNREADABLE = "unreadable"
     INTERNAL = "internal"

@@ -34,6 +34,10 @@ VALUES = (
     "unreadable",
     "kind",
     "padding",
+    "key",
+    "node_key",
+    "signature",
+    "values",
     *SOFTWARE,
 )
 

@@ -2,23 +2,27 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fedaigc.collaboration.secure_sum.masks import Announced
 from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.device.home.home import Home, note_error
 from fedaigc.device.replies import FinishReport, SharedSteps
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.server import generation
 from fedaigc.federation.server.server_app import initial_shared_state
-from fedaigc.federation.wire import generation_messages, messages
+from fedaigc.federation.wire import generation_messages, messages, sum_messages
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS
 from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
+from fedaigc.federation.wire.sum_messages import KeyOrder, MaskOrder
 from fedaigc.rng import numpy_rng
 from fedaigc.semantics.denoiser.offer import Offer
 from fedaigc.strategy.registry import load_strategy
@@ -34,6 +38,7 @@ class TestMessages:
         plan = generation.plan_generation(shared, config)
         share = ShareOrder(0, "0" * 16, "a fruit on a table", 3, plan, 2)
         finish = FinishOrder(0, "0" * 16, plan, 3, b"packet")
+        member = Announced(bytes(32), b"node", b"signature")
 
         def order(read: Callable[..., Any]) -> Callable[[RecordDict], Any]:
             """b8a6c4d read the plan itself, which the device now builds."""
@@ -61,13 +66,45 @@ class TestMessages:
                 generation_messages.shared_steps_record(SharedSteps(b"p", 1, 2)),
                 generation_messages.read_shared_steps,
             ),
+            "key order": (
+                sum_messages.key_order_record(KeyOrder("0" * 16, "a" * 32)),
+                sum_messages.read_key_order,
+            ),
+            "key": (sum_messages.key_record(member), sum_messages.read_key),
+            "mask order": (
+                sum_messages.mask_order_record(MaskOrder("0" * 16, "a" * 32, "a fruit", (member,) * 3)),
+                sum_messages.read_mask_order,
+            ),
+            "masked": (
+                sum_messages.masked_record(np.arange(5, dtype=np.uint64)),
+                lambda record: sum_messages.read_masked(record, 5),
+            ),
+            "conditioned": (
+                generation_messages.share_record(replace(share, conditioning={"e": torch.ones(1, 2, 3)})),
+                order(generation_messages.read_share),
+            ),
             "report": (
                 generation_messages.report_record(FinishReport(1, 1, 2, 4)),
                 generation_messages.read_report,
             ),
         }
 
-    NAMES = ("signatures", "state", "train", "offer", "taken", "share", "finish", "steps", "report")
+    NAMES = (
+        "signatures",
+        "state",
+        "train",
+        "offer",
+        "taken",
+        "share",
+        "finish",
+        "steps",
+        "report",
+        "key order",
+        "key",
+        "mask order",
+        "masked",
+        "conditioned",
+    )
 
     @pytest.mark.parametrize("name", NAMES)
     def test_exactly_their_keys_and_types(self, config: FederationConfig, name: str) -> None:
@@ -122,6 +159,19 @@ class TestMessages:
             ("steps", {"denoiser_calls": 2**62}),
             ("steps", {"denoiser_samples": -1}),
             ("report", {"shared_stage_steps": 2**62}),
+            ("conditioned", {"group_prompt": "x" * 1_001}),
+            ("conditioned", {"manifest": '[["e", [1, 2, 4]]]'}),
+            ("key order", {"number": "a" * 31}),
+            ("key order", {"task_id": "x"}),
+            ("key", {"key": bytes(33)}),
+            ("key", {"node_key": bytes(1_025)}),
+            ("key", {"signature": bytes(1_025)}),
+            ("mask order", {"group_prompt": "x" * 1_001}),
+            ("mask order", {"keys": [bytes(32)] * 2}),
+            ("mask order", {"keys": ["text"] * 3}),
+            ("mask order", {name: [b""] * 1_025 for name in ("keys", "node_keys", "signatures")}),
+            ("masked", {"values": bytes(39)}),
+            ("masked", {"values": bytes(48)}),
             ("signatures", {"unreadable": 2**62}),
             ("signatures", {"unreadable": -1}),
         ],

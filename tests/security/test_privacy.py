@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, RecordDict
 
+from fedaigc.collaboration.secure_sum.masks import SumKey
 from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.data.scenes import scenes_dataset
 from fedaigc.device.device import Device
@@ -15,17 +16,22 @@ from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.diffusion.encoding import encode_images, encode_text
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.federation.client import client_app, handlers
+from fedaigc.federation.config.denoiser_section import DenoiserSection
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.server_app import initial_shared_state, serve
 from fedaigc.federation.software import SOFTWARE, own_software
-from fedaigc.federation.wire import generation_messages, messages
+from fedaigc.federation.wire import generation_messages, messages, sum_messages
 from fedaigc.federation.wire.messages import Ask
+from fedaigc.federation.wire.sum_messages import KeyOrder, MaskOrder
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.concepts.vocabulary import Relation
+from fedaigc.semantics.denoiser.atlas import Atlas
+from fedaigc.semantics.denoiser.atlas_build import build_tree
+from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, phi
 from fedaigc.semantics.policy import Policy
 from fedaigc.semantics.signature import Signature
 from fedaigc.strategy.fingerprint import strategy_code
@@ -50,6 +56,7 @@ RECORDS = (
 )
 
 
+NUMBER = "ab" * 16
 LOSSES = ("shared_loss", "personal_loss")
 CLOSED_TYPES = (FinishReport, SharedSteps, Signature)
 
@@ -179,6 +186,9 @@ def _disturb(grid: LocalGrid, config: FederationConfig, device: Device) -> None:
         (Ask.FINISH, generation_messages.finish_record(replace(finish, task_id="../0"))),
         (Ask.FINISH, no_plan),
         (Ask.SHARE, RecordDict()),
+        # of a run without sums
+        (Ask.KEYS, sum_messages.key_order_record(KeyOrder(task_id, NUMBER))),
+        (Ask.MASKED, sum_messages.mask_order_record(MaskOrder(task_id, NUMBER, "a fruit on a table", ()))),
         (Ask.TRAIN, messages.body(round=1, header="{}", manifest="[]")),
     ]
     grid.send_and_receive([Message(content, node, kind.value) for kind, content in wrong])
@@ -230,7 +240,7 @@ def test_the_run_did_what_it_should_so_that_there_was_something_to_leak(
     assert kinds.count(Ask.SHARE.value) == 1  # apple and strawberry share, the xylophone runs alone
     assert kinds.count(Ask.FINISH.value) == len(PROMPTS)
     failures = [message["failure"]["kind"] for _, message in recorded if "failure" in message]
-    assert len(failures) == 5
+    assert len(failures) == 7
     # the search works: the concepts that were disclosed are found
     disclosed = [
         json.loads("".join(device.prompts.all()[0].disclosed) or "{}") for device in devices.values()
@@ -344,6 +354,77 @@ def test_the_text_of_an_error_is_caught(
     monkeypatch.setattr(messages, "failure", lambda kind: messages.body(kind=str(kind)))
     monkeypatch.setattr(handlers, "failure_of", str)
     assert "words" in _forms(detector.leaks(_ask(config, Ask.SIGNATURES, messages.body())))
+
+
+@pytest.fixture(scope="module")
+def summing(
+    config: FederationConfig, devices: dict[int, Device], tmp_path_factory: pytest.TempPathFactory
+) -> FederationConfig:
+    """The run with groups on the mean of their members; its atlas has four captions, which all disclose the root."""
+    pipe: Any = base_model(config.model)[0]
+    # the first step of a plan does not depend on the number of steps that are shared
+    space = DenoiserSpace.of(replace(_plan(config), shared_hash=""))
+    captions = [f"a {thing} on a table" for thing in ("dog", "fruit", "lemon", "thing")]
+    path = tmp_path_factory.mktemp("atlas") / "tables.atlas"
+    build_tree(space.hash, {"model": "embedded"}, captions, phi(pipe, space, captions), 2).write(path)
+    section = DenoiserSection(atlas=path, min_captions=4, conditioning="mean")
+    generation = config.generation.model_copy(update={"denoiser": section})
+    return config.model_copy(update={"generation": generation})
+
+
+def _sum(config: FederationConfig, devices: dict[int, Device]) -> list[tuple[str, dict[str, Any]]]:
+    """Ask all devices for keys, and then for the conditionings of a prompt that each of them adds."""
+    assert config.generation.denoiser is not None
+    atlas = Atlas.read(config.generation.denoiser.atlas)
+    prompt = atlas.captions[atlas.medoid(0)]
+    tasks = [
+        device.add_prompt(f"{PROMPTS[client]} ({device.prompts.all()[-1].number})")
+        for client, device in devices.items()
+    ]
+    with in_process_run(config) as run_id:
+        run_config = config.to_run_config()
+        grid = RecordingGrid(client_app.app, num_clients=len(tasks), run_config=run_config, run_id=run_id)
+
+        def asked(kind: Ask, records: list[RecordDict]) -> list[RecordDict]:
+            # in the order of the clients
+            nodes = list(grid._contexts)
+            sent = [Message(record, node, kind.value) for node, record in zip(nodes, records, strict=True)]
+            replies = {reply.metadata.src_node_id: reply.content for reply in grid.send_and_receive(sent)}
+            return [replies[node] for node in nodes]
+
+        keys = asked(Ask.KEYS, [sum_messages.key_order_record(KeyOrder(task, NUMBER)) for task in tasks])
+        members = tuple(map(sum_messages.read_key, keys))
+        asked(
+            Ask.MASKED,
+            [sum_messages.mask_order_record(MaskOrder(task, NUMBER, prompt, members)) for task in tasks],
+        )
+    return grid.recorded
+
+
+def test_the_parts_of_a_sum_leak_nothing(
+    summing: FederationConfig,
+    devices: dict[int, Device],
+    detector: Detector,
+    secrets: Secrets,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipe: Any = base_model(summing.model)[0]
+    sent = _sum(summing, devices)
+    texts = [device.prompts.all()[-1].prompt for device in devices.values()]
+    own = tuple(encode_text(pipe, [text])["prompt_embeds"].numpy() for text in texts)
+    searched = detector.looking_for(replace(secrets, embeddings=(*secrets.embeddings, *own)))
+    assert [kind for kind, _ in sent] == [Ask.KEYS.value] * 3 + [Ask.MASKED.value] * 3
+    assert all("failure" not in message for _, message in sent)
+    assert [leak for kind, message in sent for leak in searched.leaks(message, kind)] == []
+    # without its masks, each is found
+    monkeypatch.setattr(SumKey, "masked", lambda self, values, agreed: values)
+    bare = _sum(summing, devices)
+    assert all("failure" not in message for _, message in bare)
+    texts = [device.prompts.all()[-1].prompt for device in devices.values()]
+    own = tuple(encode_text(pipe, [text])["prompt_embeds"].numpy() for text in texts)
+    searched = detector.looking_for(replace(secrets, embeddings=own))
+    found = [_forms(searched.leaks(message)) for kind, message in bare if kind == Ask.MASKED.value]
+    assert found == [{"embedding"}] * 3
 
 
 def _forms(leaks: list[Leak]) -> set[str]:

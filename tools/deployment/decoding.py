@@ -22,7 +22,7 @@ from google.protobuf.message import Message as Proto
 
 from fedaigc.bounds import MAX_DENOISING_STEPS
 from fedaigc.diffusion.handoff.packet import read_body, read_header
-from fedaigc.federation.wire import generation_messages, messages
+from fedaigc.federation.wire import generation_messages, messages, sum_messages
 from fedaigc.federation.wire.flat_arrays import array_of, flatten
 from fedaigc.federation.wire.generation_messages import PLAN
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS, Ask
@@ -216,6 +216,8 @@ def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
         ValueError: If the federation does not know or does not accept a record.
     """
     known = {messages.FAILURE} if messages.FAILURE in record else _RECORDS.get((up, kind), {BODY})
+    if not up and kind == Ask.SHARE and ARRAYS in record:
+        known = known | {ARRAYS}
     if set(record) != known:
         raise ValueError(f"{kind} with the records {sorted(record)}")
     if ARRAYS in record:
@@ -231,6 +233,12 @@ def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
             generation_messages.read_taken(record, range(1, MAX_DENOISING_STEPS + 1))
         else:
             yield "offer", {"vector": generation_messages.read_offer(record).vector}
+    if up and kind == Ask.KEYS:
+        sum_messages.read_key(record)
+    if not up and kind == Ask.MASKED:
+        sum_messages.read_mask_order(record)
+    if up and kind == Ask.MASKED:
+        sum_messages.read_masked(record, len(messages.values_of(record)["values"]) // 8)
     if up and kind == Ask.SHARE:
         generation_messages.read_shared_steps(record)
     if up and kind == Ask.FINISH:

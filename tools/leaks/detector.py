@@ -35,7 +35,7 @@ TOKENS_IN_A_ROW = 3
 TOKENS_IN_A_ROW_OF_BYTES = 5
 MAX_NESTING = 3
 _CONCEPT = re.compile(r"n\d{8}")
-_CORRELATED_VIEWS = ("u1", "i1", "<i2", "<f2", "<f4", "<f8")
+_CORRELATED_VIEWS = ("u1", "i1", "<i2", "<i8", "<f2", "<f4", "<f8")
 _TOKEN_VIEWS = ("<u2", "<i4", "<i8")
 
 

@@ -18,7 +18,9 @@ import torch
 from flwr.app import RecordDict
 
 from fedaigc.deployment.agent.agent_socket import STATUS, read_request, send_frame, socket_path
+from fedaigc.deployment.agent.node_signing import Signer, node_signer
 from fedaigc.deployment.agent.reply_time import held_back
+from fedaigc.deployment.server.keys import DEVICE_KEY
 from fedaigc.device.device import Device
 from fedaigc.device.home.budget import note_agent_budget
 from fedaigc.device.home.home import AGENT_LOCK, RUN_LOCK, Home, note_error
@@ -60,7 +62,7 @@ class AgentSettings:
         strip_pictures: How many intermediate images are kept per image if the server asks for none; they stay
             on the device.
         limits: See `OwnerLimits`.
-        reply_floor_s: Least seconds to the reply to an order to finish, see `reply_time`.
+        reply_floor_s: Least seconds to the reply to an order to finish or to give a conditioning, see `reply_time`.
         atlas: The public atlas by which nodes of prompts are disclosed. A server cannot choose it: one that it made
             could isolate a prompt. None: the one that ships with the embedded model; for other models only concepts
             are disclosed.
@@ -69,6 +71,8 @@ class AgentSettings:
         min_captions: How many public captions must disclose the same node; servers may ask for more.
         tolerance: Largest damage of a picture; servers may ask for less.
         risk: Largest share of pictures beyond the tolerance; servers may ask for less.
+        trusted_keys: Node keys, in the OpenSSH format, of the devices with which conditionings are summed (`limits`
+            has to permit sums); None: of any device that the server names.
     """
 
     client: int
@@ -85,6 +89,7 @@ class AgentSettings:
     min_captions: int = 8
     tolerance: float = 0.35
     risk: float = 0.1
+    trusted_keys: frozenset[bytes] | None = None
 
 
 class Agent:
@@ -100,6 +105,7 @@ class Agent:
         self.client = settings.client
         self.scores = settings.scores
         self.limits: OwnerLimits | None = settings.limits
+        self.trusted_keys = settings.trusted_keys
         self._settings = settings
         note_agent_budget(self.home, settings.limits)
         self._busy = threading.Lock()
@@ -165,6 +171,10 @@ class Agent:
             self._disclosures = {key: load_disclosure(self._pipe, self._base_hash, told)}
         return self._disclosures[key]
 
+    def signer(self) -> Signer | None:
+        """Return the public node key and what signs with it; None for a device without TLS."""
+        return node_signer(self.home.root / "keys" / DEVICE_KEY)
+
     def note(self, text: str) -> None:
         """Append the text to errors.log in the home."""
         note_error(self.home.root, text)
@@ -205,6 +215,8 @@ class Agent:
             Ask.FINISH: self._settings.reply_floor_s,
             Ask.SIGNATURES: _SIGNATURES_FLOOR_S,
             Ask.OFFER: _SIGNATURES_FLOOR_S,
+            Ask.KEYS: _SIGNATURES_FLOOR_S,
+            Ask.MASKED: self._settings.reply_floor_s,
         }.get(ask)
         with self._busy, contextlib.nullcontext() if floor_s is None else held_back(floor_s):
             return handlers.answer(ask, content, self, parsed)

@@ -10,6 +10,7 @@ Layout::
     adapters/shared/        <hash>.safetensors: the shared states that the federation sent
     gallery/                <task id>.png and <task id>.json: finished images; .stripNN.png: their strips
     shared_work/            the shared steps that this device ran for its groups
+    sums/                   the sums of conditionings that this device was asked into
     disclosures.jsonl       what was disclosed of each prompt
     ledger.jsonl            how much that was, in bits and epsilon, over all prompts
     budget.json             how much it may be within a day, for this home

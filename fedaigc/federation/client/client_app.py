@@ -30,6 +30,7 @@ class SimulatedHost:
 
     scores = True
     limits: OwnerLimits | None = None
+    trusted_keys: frozenset[bytes] | None = None
 
     def __init__(self, client: int, config: FederationConfig) -> None:
         self.client = client
@@ -65,6 +66,9 @@ class SimulatedHost:
     def node_disclosure(self, config: FederationConfig) -> NodeDisclosure:
         """Return what the run's configuration asks for: in a simulation one user owns all devices."""
         return node_disclosure(config)
+
+    def signer(self) -> None:
+        """Return None: simulated devices have no node keys."""
 
     def note(self, text: str) -> None:
         """Append the text to errors.log in the home."""

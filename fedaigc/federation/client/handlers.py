@@ -8,79 +8,27 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 from flwr.app import RecordDict
 
 from fedaigc.bounds import MAX_TASKS_OF_A_DEVICE, MAX_TRAINING_STEPS
-from fedaigc.device.device import Device
-from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.node_answers import handoff, node_signature
 from fedaigc.device.replies import DeviceError, Failure, failure_of, reading_an_order, refusing
-from fedaigc.device.scoring import Scorer
 from fedaigc.device.training.training_limits import TrainingOrder, check_order
 from fedaigc.device.training.update_clipping import clipped
 from fedaigc.errors import NotFinite, UserError
+from fedaigc.federation.client import sums
+from fedaigc.federation.client.host import Host as Host
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.preloaded import scorer_of
 from fedaigc.federation.software import own_software
 from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.messages import Ask, body
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
 from fedaigc.semantics.disclosed import Disclosed
 from fedaigc.semantics.policy import Policy
 from fedaigc.strategy.fingerprint import strategy_code
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received, Rule
-
-
-@runtime_checkable
-class Host(Protocol):
-    """The process in which a device answers.
-
-    Attributes:
-        client: Number of the client in the federation.
-        scores: Whether reports may hold the judge's coarse scores. Anyone with a model and a judge could use
-            them to search for the private prompt.
-        limits: Limits of the device's owner; None where the same party runs the server and owns the devices.
-    """
-
-    client: int
-    scores: bool
-    limits: OwnerLimits | None
-
-    def base_hash(self) -> str:
-        """Return the fingerprint of the base model."""
-        ...
-
-    def open_device(self, scorer: Scorer | None = None) -> Device:
-        """Open the device. DeviceError if it has no home."""
-        ...
-
-    def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
-        """Return what the device's owner permits to disclose of a prompt.
-
-        Args:
-            policy: The policy that the server asks for.
-            min_public_prompts: The number of public prompts that the server asks for.
-
-        Returns:
-            The permitted policy and the permitted number of public prompts.
-        """
-        ...
-
-    def node_disclosure(self, config: FederationConfig) -> NodeDisclosure:
-        """Return how this device discloses nodes of an atlas, as far as its owner permits it.
-
-        Raises:
-            UserError: If atlas or calibration is missing, damaged, or for another model or plan.
-        """
-        ...
-
-    def note(self, text: str) -> None:
-        """Keep the text of an error where only the owner can read it."""
-        ...
-
 
 # the outcome may depend on a private prompt: all replies have one size, and all failures are the same
 _OF_ONE_SIZE = (Ask.FINISH, Ask.OFFER)
@@ -116,6 +64,9 @@ def refused(kind: Ask, error: BaseException) -> RecordDict:
     """Return the reply for an error; it contains only what may be disclosed of the error."""
     if kind in _OF_ONE_SIZE:
         return generation_messages.of_one_size(messages.failure(Failure.NOT_FINISHED))
+    if kind in (Ask.KEYS, Ask.MASKED):
+        # why may depend on the prompt
+        return messages.failure(Failure.NOT_SUMMED)
     return messages.failure(failure_of(error))
 
 
@@ -292,6 +243,7 @@ def share(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
             noise_seed=order.noise_seed,
             handoff=config.generation.handoff,
             number_format=link.number_format if (link := config.generation.link) is not None else None,
+            conditioning=order.conditioning,
         )
     return generation_messages.shared_steps_record(steps)
 
@@ -326,6 +278,8 @@ _HANDLERS: dict[Ask, Handler] = {
     Ask.INSTALL: install,
     Ask.SIGNATURES: signatures,
     Ask.OFFER: offer,
+    Ask.KEYS: sums.announce,
+    Ask.MASKED: sums.give,
     Ask.SHARE: share,
     Ask.FINISH: finish,
 }

@@ -1,7 +1,7 @@
 """The section `generation.denoiser`: prompts are compared by the model itself, with a public atlas."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,10 @@ class DenoiserSection(Section):
         epsilon: Epsilon of local differential privacy with which each device draws its node, see
             `semantics.denoiser.local_privacy`. A calibration then decides what a device answers to a ladder, and not
             what it discloses, so it needs a ladder. None: no noise, unless the owner of a device wants some.
+        conditioning: What the shared steps of a group run on: "public", its public caption; "mean", the mean of its
+            members' text embeddings, from a sum of which the server sees no part, for groups of three devices and more;
+            "member", the embeddings of one member, which the server is sent as they are, in simulations only.
+        noise_epsilon: Epsilon of Gaussian noise on a mean, at delta 1e-5; None: no noise.
     """
 
     atlas: Path | None = None
@@ -46,6 +50,16 @@ class DenoiserSection(Section):
     noises: Annotated[int, Field(ge=1)] = 1
     dimensions: Annotated[int, Field(ge=0)] = 64
     epsilon: Annotated[float, Field(gt=0, le=MAX_EPSILON)] | None = None
+    conditioning: Literal["public", "mean", "member"] = "public"
+    noise_epsilon: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _noise_on_a_mean(self) -> "DenoiserSection":
+        if self.noise_epsilon is not None and self.conditioning != "mean":
+            raise ValueError(
+                f'noise_epsilon: conditioning is "{self.conditioning}", and only a mean has noise; set it to "mean"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _noise_leaves_the_tolerance_to_the_ladder(self) -> "DenoiserSection":

@@ -27,6 +27,11 @@ from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.exchange import parsed
 from fedaigc.federation.server.roster import Roster
+from fedaigc.federation.server.sharing.group_conditioning import (
+    check_run_conditioning,
+    group_conditionings,
+    vectors_of,
+)
 from fedaigc.federation.server.sharing.offers import take_handoffs
 from fedaigc.federation.wire import generation_messages
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
@@ -119,6 +124,7 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> DenoisingP
         check_matched(plan)
     if settings.denoiser is not None:
         node_disclosure(config)  # files for another model are refused here
+        check_run_conditioning(pipe, plan, config)
     # of no groups: a wrong number of shared steps is refused here
     _assign([], {}, plan, config, {str(k): k for k in settings.ladder})
     return plan
@@ -179,10 +185,14 @@ def generate(
     with watch.timing("groups and plan"):
         plan = plan_generation(shared, config)
         groups = groups_of(signatures, owners, config)
+    conditionings = group_conditionings(groups, owners, config, roster, pipe)
     taken: dict[str, int] = {}
     if settings.ladder:
         with watch.timing("hand-offs"):
-            groups, taken = take_handoffs(roster, groups, owners, settings.ladder, settings.deadline_s)
+            vectors = vectors_of(pipe, config, conditionings)
+            groups, taken = take_handoffs(
+                roster, groups, owners, settings.ladder, settings.deadline_s, vectors
+            )
     assignments = _assign(groups, owners, plan, config, taken)
 
     def edge(order: ShareOrder) -> SharedSteps:
@@ -197,11 +207,12 @@ def generate(
                 handoff=settings.handoff,
                 number_format=settings.link.number_format if settings.link is not None else None,
                 later=order.later,
+                conditioning=order.conditioning,
             )
 
     link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
     peers = FlowerPeers(roster, settings.deadline_s, watch, latents_shape(pipe, plan))
-    records = carry_out(assignments, owners, plan, peers, edge, link, signatures)
+    records = carry_out(assignments, owners, plan, peers, edge, link, signatures, conditionings)
     return GenerationRecord(
         policy="node" if settings.denoiser is not None else settings.policy.value,
         plan=plan.fingerprint(),

@@ -23,7 +23,16 @@ from fedaigc.device.replies import FinishReport, SharedSteps
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.federation.wire.message_bounds import check_length, check_noise_seed, check_range, check_text
-from fedaigc.federation.wire.messages import BODY, body, checked_body, values_of
+from fedaigc.federation.wire.messages import (
+    ARRAYS,
+    BODY,
+    TENSOR_VALUES,
+    body,
+    checked_body,
+    tensors_record,
+    values_of,
+)
+from fedaigc.federation.wire.sum_messages import read_conditioning
 from fedaigc.flower_private import recorddict_to_proto
 from fedaigc.semantics.denoiser.offer import NO_NODE, Offer
 from fedaigc.semantics.disclosed import Disclosed, check_asked, read_signature
@@ -88,12 +97,17 @@ PlanBuilder = Callable[[PlanRequest], DenoisingPlan]
 
 def share_record(order: ShareOrder) -> RecordDict:
     """Return the order to run the shared steps of a group."""
-    record = body(
-        task_id=order.task_id,
-        group_prompt=order.group_prompt,
-        noise_seed=order.noise_seed,
-        stop=order.stop,
-    )
+    values = {
+        "task_id": order.task_id,
+        "group_prompt": order.group_prompt,
+        "noise_seed": order.noise_seed,
+        "stop": order.stop,
+    }
+    if order.conditioning is None:
+        record = body(**values)
+    else:
+        tensors = {name: tensor.float().cpu() for name, tensor in sorted(order.conditioning.items())}
+        record = tensors_record(tensors, **values)
     record[PLAN] = ConfigRecord(PlanRequest.of(order.plan).values())
     return record
 
@@ -105,14 +119,18 @@ def read_share(record: RecordDict, client: int, build: PlanBuilder) -> ShareOrde
         ValueError: If the message has other keys or types, or values beyond the bounds.
         UserError: If this device does not run the plan.
     """
-    types = {"task_id": str, "group_prompt": str, "noise_seed": int, "stop": int}
-    values = checked_body(record, types, {BODY, PLAN})
+    types: dict[str, type] = {"task_id": str, "group_prompt": str, "noise_seed": int, "stop": int}
+    given = ARRAYS in record
+    further: Mapping[str, type] = TENSOR_VALUES if given else {}
+    read = checked_body(record, {**types, **further}, {BODY, PLAN, ARRAYS} if given else {BODY, PLAN})
+    values = {name: read[name] for name in types}
     check_text("task_id", values["task_id"], TASK_ID)
     check_length("group_prompt", values["group_prompt"], MAX_PROMPT_CHARACTERS)
     check_noise_seed(values["noise_seed"])
     check_range(values, stop=MAX_EVALUATIONS)
+    conditioning = read_conditioning(record) if given else None
     plan = build(PlanRequest.from_values(values_of(record, PLAN)))
-    return ShareOrder(client=client, plan=plan, **values)
+    return ShareOrder(client=client, plan=plan, conditioning=conditioning, **values)
 
 
 def finish_record(order: FinishOrder) -> RecordDict:

@@ -34,7 +34,8 @@ FLAT = "flat"
 _EXTRA = "extra/"
 # key of the client number; Flower calls it partition
 CLIENT = "partition"
-_TENSORS: Mapping[str, type] = {"manifest": str, "format": str, "scales": bytes}
+# the values of a message beside its array
+TENSOR_VALUES: Mapping[str, type] = {"manifest": str, "format": str, "scales": bytes}
 # the part of an order for one client only: key in the message, type, and field of `ClientOrder`
 _OWN: Mapping[str, tuple[type, str]] = {
     "shared_steps": (int, "local_steps"),  # the name of older devices; not the steps of a packet
@@ -56,6 +57,8 @@ class Ask(StrEnum):
     TRAIN = "train"
     INSTALL = "query.install"
     SIGNATURES = "query.signatures"
+    KEYS = "query.keys"
+    MASKED = "query.masked"
     OFFER = "query.offer"
     SHARE = "query.share"
     FINISH = "query.finish"
@@ -114,7 +117,7 @@ def shared_state_record(shared: SharedState, **values: Any) -> RecordDict:
 
 def read_shared_state(record: RecordDict) -> SharedState:
     """Invert `shared_state_record`; ValueError for other keys, types or values beyond the bounds."""
-    header = checked_body(record, {**_TENSORS, "header": str}, {BODY, ARRAYS})["header"]
+    header = checked_body(record, {**TENSOR_VALUES, "header": str}, {BODY, ARRAYS})["header"]
     return SharedState.from_tensors(state_header(header), read_tensors(record))
 
 
@@ -187,7 +190,7 @@ def read_train(record: RecordDict) -> Received:
     Raises:
         ValueError: If the message has other keys or types, or values beyond the bounds.
     """
-    types = {**_TENSORS, "header": str, "round": int, "strategy_code": str, **_own_types(record)}
+    types = {**TENSOR_VALUES, "header": str, "round": int, "strategy_code": str, **_own_types(record)}
     values = checked_body(record, types, {BODY, ARRAYS})
     header = state_header(values["header"])
     tensors = read_tensors(record)

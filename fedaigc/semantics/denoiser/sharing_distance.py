@@ -20,8 +20,9 @@ References:
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,10 +105,28 @@ def phi(pipe: Pipeline, space: DenoiserSpace, prompts: Sequence[str]) -> Float[n
         rows.append(np.concatenate(parts, axis=1) / np.float32(np.sqrt(space.noises)))
     if not rows:
         raise UserError("no prompts: expected at least one")
-    found = np.concatenate(rows)
-    if not np.isfinite(found).all():
-        raise UserError("the denoiser's first answer is not finite: use another dtype, or another model")
-    return found
+    return _finite(np.concatenate(rows))
+
+
+def phi_of(
+    pipe: Pipeline, space: DenoiserSpace, conditioning: Mapping[str, Tensor]
+) -> Float[np.ndarray, "n d"]:
+    """Return the vector of each row of a conditioning, as `phi` does of prompts.
+
+    Args:
+        pipe: The pipeline.
+        space: The space, built from a plan of this pipeline.
+        conditioning: Embeddings in place of the prompts, as of `diffusion.conditioning.placed`.
+
+    Raises:
+        UserError: As `phi`.
+    """
+    (rows, *_) = {len(tensor) for tensor in conditioning.values()}
+    parts = [
+        projected(answers_of(pipe, space.plan, dict(conditioning), rows, number), space.dimensions, number)
+        for number in range(space.noises)
+    ]
+    return _finite(np.concatenate(parts, axis=1) / np.float32(np.sqrt(space.noises)))
 
 
 def distance(one: Float[np.ndarray, " d"], other: Float[np.ndarray, " d"]) -> float:
@@ -119,9 +138,16 @@ def answers(
     pipe: Pipeline, plan: DenoisingPlan, prompts: Sequence[str], number: int
 ) -> Float[Tensor, "n values"]:
     """Return the denoiser's flattened first answers to prompts and public noise `number`."""
+    return answers_of(pipe, plan, {"prompt": list(prompts)}, len(prompts), number)
+
+
+def answers_of(
+    pipe: Pipeline, plan: DenoisingPlan, conditioning: Mapping[str, Any], rows: int, number: int
+) -> Float[Tensor, "n values"]:
+    """Return the flattened first answers to a conditioning of `rows` prompts and public noise `number`."""
     begun = initial_state(pipe, plan, derived_seed(PUBLIC_SEED, "noise", number) % 2**32)
-    state = replace(begun, latents=begun.latents.repeat_interleave(len(prompts), 0))
-    return first_answer(pipe, state, {"prompt": list(prompts)}, plan).flatten(1)
+    state = replace(begun, latents=begun.latents.repeat_interleave(rows, 0))
+    return first_answer(pipe, state, conditioning, plan).flatten(1)
 
 
 def projected(values: Float[Tensor, "n values"], dimensions: int, number: int) -> Float[np.ndarray, "n d"]:
@@ -140,3 +166,9 @@ def projected(values: Float[Tensor, "n values"], dimensions: int, number: int) -
         signs = random.integers(0, 2, (part.shape[1], dimensions), dtype=np.int8) * 2.0 - 1.0
         total += part.double().numpy() @ signs
     return (total / np.sqrt(dimensions)).astype(np.float32)
+
+
+def _finite(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    if not np.isfinite(vectors).all():
+        raise UserError("the denoiser's first answer is not finite: use another dtype, or another model")
+    return vectors

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
+from jaxtyping import Float
 
 from fedaigc.device.replies import Failure
 from fedaigc.federation.progress import Stage
@@ -11,7 +12,7 @@ from fedaigc.federation.server.exchange import parsed
 from fedaigc.federation.server.roster import Roster
 from fedaigc.federation.wire import generation_messages
 from fedaigc.federation.wire.messages import Ask
-from fedaigc.semantics.denoiser.offer import Offer
+from fedaigc.semantics.denoiser.offer import NO_NODE, Offer
 from fedaigc.semantics.grouping import Group
 
 
@@ -21,6 +22,7 @@ def take_handoffs(
     owners: Mapping[str, int],
     ladder: Sequence[int],
     deadline_s: float | None,
+    vectors: Mapping[str, Float[np.ndarray, " d"]] | None = None,
 ) -> tuple[list[Group], dict[str, int]]:
     """Ask every member of a group which hand-off it takes.
 
@@ -32,12 +34,18 @@ def take_handoffs(
         owners: Client number by task id.
         ladder: The hand-offs, ascending.
         deadline_s: Seconds after which a missing reply counts as none.
+        vectors: By task id, the vector of what its group's steps run on, where that is no public caption.
 
     Returns:
         The groups of those that share, with groups of one for the others; and the hand-off of each that shares.
     """
+    none = np.zeros(0, np.float32)
+    told = vectors or {}
     asked = [
-        (task, Offer(task, group.node, tuple(ladder), np.zeros(0, np.float32)))
+        (
+            task,
+            Offer(task, NO_NODE if task in told else group.node, tuple(ladder), told.get(task, none)),
+        )
         for group in groups
         if group.node is not None and len(group.members) > 1
         for task in group.members
