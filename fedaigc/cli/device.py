@@ -204,6 +204,22 @@ def retry(
 
 
 @device_app.command()
+def sums(home: HomeFolder) -> None:
+    """List the prompts whose text embeddings were given to a sum: time (UTC), task, members, noise."""
+    from fedaigc.device.home.home import Home
+    from fedaigc.device.home.sums import SumLog
+
+    existing_home(home)
+    for entry in SumLog(Home.open(home)).entries():
+        if entry.status == "announced":
+            continue
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.time))
+        told = "as they are" if entry.status == "clear" else f"masked, in a sum of {entry.members}"
+        noise = f", noise of epsilon {entry.noise_epsilon:g}" if entry.noise_epsilon is not None else ""
+        typer.echo(f"{when}  {entry.task_id}  {told}{noise}")
+
+
+@device_app.command()
 def gallery(home: HomeFolder) -> None:
     """List the finished images with their files."""
     from fedaigc.device.home.gallery import Gallery

@@ -20,7 +20,7 @@ from fedaigc.diffusion.adapters.stages import install
 from fedaigc.diffusion.conditioning import prompt_conditioning
 from fedaigc.errors import UserError
 from fedaigc.federation.client import handlers, sums
-from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.config.run_config import FederationConfig, packet_warnings
 from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.preloaded import base_model
@@ -28,7 +28,9 @@ from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.server.generation import plan_generation
 from fedaigc.federation.server.initial_state import initial_shared_state
 from fedaigc.federation.server.sharing.group_conditioning import vectors_of
-from fedaigc.federation.wire.messages import Ask, values_of
+from fedaigc.federation.wire.messages import Ask
+from fedaigc.federation.wire.sum_messages import read_masked
+from fedaigc.flower_private import recorddict_to_proto
 from fedaigc.semantics.denoiser.offer import NO_NODE
 from fedaigc.semantics.denoiser.sharing_distance import phi, phi_of
 from tests.small_atlas import CAPTIONS, small_atlas
@@ -175,6 +177,8 @@ def test_one_members_conditioning_is_the_papers_way(make_run: MakeRun, atlas: Pa
     assert difference(images(config), directly) <= 1
     (entry,) = SumLog(Home.open(config.home(first.client))).entries()
     assert entry.status == "clear"
+    (warning,) = packet_warnings(config)
+    assert "the text embeddings of one member" in warning
     machines = config.model_copy(update={"bindings": {"1": 0}})
     with pytest.raises(UserError, match="for simulations"):
         plan_generation(initial_shared_state(machines), machines)
@@ -193,11 +197,11 @@ def test_what_a_device_gives_is_constant_in_size_and_one_vector_under_masks(
     monkeypatch.setattr(handlers, "answer", recorded)
     config = run_of(make_run, atlas, "recorded", conditioning="mean")
     group_of(config)
-    given = [values_of(reply)["values"] for kind, reply in sent if kind is Ask.MASKED]
+    given = [reply for kind, reply in sent if kind is Ask.MASKED]
     pipe, _ = base_model(config.model)
     own = [sums.fixed_point.flat(prompt_conditioning(pipe, prompt)) for prompt in PROMPTS]
-    assert [len(data) for data in given] == [8 * own[0].size] * 4
-    vectors = [np.frombuffer(data, "<u8") for data in given]
+    assert len({len(recorddict_to_proto(reply).SerializeToString()) for reply in given}) == 1
+    vectors = [read_masked(reply, own[0].size) for reply in given]
     for vector in vectors:
         # no value of any member's is there
         assert not any(np.count_nonzero(vector == sums.fixed_point.encode(each)) for each in own)

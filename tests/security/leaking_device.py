@@ -37,7 +37,7 @@ VALUES = (
     "key",
     "node_key",
     "signature",
-    "values",
+    "count",
     *SOFTWARE,
 )
 

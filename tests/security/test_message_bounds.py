@@ -170,8 +170,8 @@ class TestMessages:
             ("mask order", {"keys": [bytes(32)] * 2}),
             ("mask order", {"keys": ["text"] * 3}),
             ("mask order", {name: [b""] * 1_025 for name in ("keys", "node_keys", "signatures")}),
-            ("masked", {"values": bytes(39)}),
-            ("masked", {"values": bytes(48)}),
+            ("masked", {"count": 4}),
+            ("masked", {"count": 2**62}),
             ("signatures", {"unreadable": 2**62}),
             ("signatures", {"unreadable": -1}),
         ],
@@ -289,6 +289,21 @@ class TestRecords:
         record[ARRAYS] = ArrayRecord({FLAT: array, "x" * 100_000: array})
         with pytest.raises(RefusedUpdate):
             self.read(record, received)
+
+    def test_a_masked_conditioning_is_one_array_of_its_length(self) -> None:
+        for wrong in (
+            np.arange(5.0),
+            np.arange(5),
+            np.arange(6, dtype=np.uint64),
+            np.zeros((5, 1), np.uint64),
+        ):
+            record = sum_messages.masked_record(np.arange(5, dtype=np.uint64))
+            record[ARRAYS] = ArrayRecord({FLAT: Array(wrong)})
+            with pytest.raises(ValueError, match="expected 5 of uint64"):
+                sum_messages.read_masked(record, 5)
+        record[ARRAYS] = ArrayRecord({"other": Array(np.arange(5, dtype=np.uint64))})
+        with pytest.raises(ValueError, match="exactly one array"):
+            sum_messages.read_masked(record, 5)
 
     def test_a_hello_enters_as_number_and_fingerprint(self, config: FederationConfig) -> None:
         from flwr.app import Context, Message

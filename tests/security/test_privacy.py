@@ -186,7 +186,8 @@ def _disturb(grid: LocalGrid, config: FederationConfig, device: Device) -> None:
         (Ask.FINISH, generation_messages.finish_record(replace(finish, task_id="../0"))),
         (Ask.FINISH, no_plan),
         (Ask.SHARE, RecordDict()),
-        # of a run without sums
+        # of a run without an atlas and sums
+        (Ask.OFFER, RecordDict()),
         (Ask.KEYS, sum_messages.key_order_record(KeyOrder(task_id, NUMBER))),
         (Ask.MASKED, sum_messages.mask_order_record(MaskOrder(task_id, NUMBER, "a fruit on a table", ()))),
         (Ask.TRAIN, messages.body(round=1, header="{}", manifest="[]")),
@@ -240,7 +241,7 @@ def test_the_run_did_what_it_should_so_that_there_was_something_to_leak(
     assert kinds.count(Ask.SHARE.value) == 1  # apple and strawberry share, the xylophone runs alone
     assert kinds.count(Ask.FINISH.value) == len(PROMPTS)
     failures = [message["failure"]["kind"] for _, message in recorded if "failure" in message]
-    assert len(failures) == 7
+    assert len(failures) == 8
     # the search works: the concepts that were disclosed are found
     disclosed = [
         json.loads("".join(device.prompts.all()[0].disclosed) or "{}") for device in devices.values()

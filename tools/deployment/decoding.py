@@ -223,7 +223,10 @@ def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
     if ARRAYS in record:
         if set(record[ARRAYS]) != {FLAT}:
             raise ValueError(f"{kind} with the arrays {sorted(record[ARRAYS])}")
-        yield "tensors", flatten(messages.read_tensors(record))
+        if kind == Ask.MASKED:
+            yield "values", sum_messages.read_masked(record, messages.values_of(record)["count"])
+        else:
+            yield "tensors", flatten(messages.read_tensors(record))
     if up and kind == Ask.SIGNATURES:
         nodes = any('"atlas"' in text for text in messages.values_of(record)["signatures"])
         signatures, _ = generation_messages.read_signatures(record, nodes=nodes)
@@ -237,8 +240,6 @@ def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
         sum_messages.read_key(record)
     if not up and kind == Ask.MASKED:
         sum_messages.read_mask_order(record)
-    if up and kind == Ask.MASKED:
-        sum_messages.read_masked(record, len(messages.values_of(record)["values"]) // 8)
     if up and kind == Ask.SHARE:
         generation_messages.read_shared_steps(record)
     if up and kind == Ask.FINISH:
@@ -256,6 +257,7 @@ _RECORDS: dict[tuple[bool, str], set[str]] = {
     (False, Ask.TRAIN.value): {BODY, ARRAYS},
     (True, Ask.TRAIN.value): {BODY, ARRAYS, METRICS},
     (False, Ask.INSTALL.value): {BODY, ARRAYS},
+    (True, Ask.MASKED.value): {BODY, ARRAYS},
     (False, Ask.SHARE.value): {BODY, PLAN},
     (False, Ask.FINISH.value): {BODY, PLAN},
 }

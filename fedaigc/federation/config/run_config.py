@@ -210,6 +210,12 @@ def packet_warnings(config: FederationConfig) -> list[str]:
                 'generation.handoff = "exact" under the policy "open": the history of a multistep scheduler '
                 'gives that prompt away after one step; "latents" does after several'
             )
+    denoiser = settings.denoiser if settings.enabled else None
+    if denoiser is not None and denoiser.conditioning == "member":
+        found.append(
+            'generation.denoiser.conditioning = "member": the server is sent the text embeddings of one member of each '
+            "group, and the group's packets give its prompt away to all the others"
+        )
     if config.seeded_noise:
         found.append(
             "seeded_noise: the noise of the pictures follows from `seed`; whoever guesses it can find the "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from flwr.app import RecordDict
+from flwr.app import Array, ArrayRecord, RecordDict
 from jaxtyping import UInt64
 from torch import Tensor
 
@@ -19,8 +19,9 @@ from fedaigc.bounds import (
 )
 from fedaigc.collaboration.secure_sum.fixed_point import LIMIT
 from fedaigc.collaboration.secure_sum.masks import KEY_BYTES, Announced
+from fedaigc.federation.wire.flat_arrays import array_of
 from fedaigc.federation.wire.message_bounds import check_length, check_text
-from fedaigc.federation.wire.messages import body, checked_body, read_tensors
+from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, body, checked_body, read_tensors, values_of
 
 _MEMBERS = ("keys", "node_keys", "signatures")
 
@@ -110,8 +111,10 @@ def read_mask_order(record: RecordDict) -> MaskOrder:
 
 
 def masked_record(values: UInt64[np.ndarray, " n"]) -> RecordDict:
-    """Return a masked conditioning."""
-    return body(values=values.astype("<u8").tobytes())
+    """Return a masked conditioning: as an array, which Flower sends in parts."""
+    record = body(count=len(values))
+    record[ARRAYS] = ArrayRecord({FLAT: Array(values.astype("<u8"))})
+    return record
 
 
 def read_masked(record: RecordDict, count: int) -> UInt64[np.ndarray, " n"]:
@@ -120,10 +123,17 @@ def read_masked(record: RecordDict, count: int) -> UInt64[np.ndarray, " n"]:
     Raises:
         ValueError: For other keys or types, or if there are not exactly `count` values.
     """
-    (data,) = checked_body(record, {"values": bytes}).values()
-    if len(data) != 8 * count:
-        raise ValueError(f"a masked conditioning of {len(data)} bytes: expected {8 * count}")
-    return np.frombuffer(data, "<u8").astype(np.uint64)
+    told = checked_body(record, {"count": int}, {BODY, ARRAYS})["count"]
+    arrays = values_of(record, ARRAYS)
+    if arrays.keys() != {FLAT} or not isinstance(arrays[FLAT], Array):
+        raise ValueError("invalid message: expected exactly one array")
+    values = array_of(arrays[FLAT].data)
+    if told != count or values.shape != (count,) or values.dtype != np.dtype("<u8"):
+        raise ValueError(
+            f"a masked conditioning of {told} values, as an array {values.shape} of {values.dtype}: expected {count} "
+            "of uint64"
+        )
+    return values.astype(np.uint64)
 
 
 def read_conditioning(record: RecordDict) -> dict[str, Tensor]:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from fedaigc.cli.device import device_app
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue, Task
 from fedaigc.device.home.sums import SumLog
@@ -57,6 +59,8 @@ def test_a_prompt_is_in_one_sum_whatever_its_tasks_are_called(home: Home) -> Non
     for again in (first, second):
         with pytest.raises(DeviceError, match="was in a sum before"):
             SumLog(home).announce(again, OTHER, b"public3", b"private3")
+    told = CliRunner().invoke(device_app, ["sums", str(home.root)]).output
+    assert f"{first.task_id}  masked, in a sum of 4, noise of epsilon 8" in told
     cat = task(home, "a cat")
     sums.announce(cat, ONE, b"public4", b"private4")
     assert sorted(sums.of_round(ONE)) == [b"public", b"public4"]
