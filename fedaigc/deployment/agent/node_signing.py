@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -31,7 +32,7 @@ def node_signer(path: Path) -> Signer | None:
         return None
     try:
         key = load_ssh_private_key(path.read_bytes(), None)
-    except (ValueError, TypeError):
+    except (UnsupportedAlgorithm, ValueError, TypeError):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise UserError(f"{path} is not a device's key: restore it, or make one with `fedaigc keys device`")
@@ -58,7 +59,7 @@ def read_trusted_keys(path: Path) -> frozenset[bytes]:
         key = b" ".join(words[:2])
         try:
             load_ssh_public_key(key)
-        except (ValueError, TypeError):
+        except (UnsupportedAlgorithm, ValueError, TypeError):
             raise UserError(
                 f"{path}, line {number}: no public key; give the content of keys/device.key.pub of each device"
             ) from None
