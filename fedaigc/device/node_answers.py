@@ -47,7 +47,7 @@ def handoff(
             )
         apart = distance(vector, offer.vector)
     else:
-        if offer.node not in _disclosed_nodes(task, disclosure.atlas):
+        if offer.node not in disclosed_nodes(task, disclosure.atlas):
             raise DeviceError(
                 Failure.ORDER_REFUSED, "an offer for a node that was not disclosed of this prompt"
             )
@@ -59,8 +59,8 @@ def handoff(
     return Discloser(device.prompts, limits).answer(task, offer, taken, disclosure)
 
 
-def _disclosed_nodes(task: Task, atlas: Atlas) -> set[int]:
-    """The nodes at which the task may be grouped by what was disclosed of it, with or without noise."""
+def disclosed_nodes(task: Task, atlas: Atlas) -> set[int]:
+    """Return the nodes at which the task may be grouped by what was disclosed of it, with or without noise."""
     found: set[int] = set()
     for text in task.disclosed:
         try:

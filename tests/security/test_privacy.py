@@ -393,13 +393,15 @@ def _sum(config: FederationConfig, devices: dict[int, Device]) -> list[tuple[str
             replies = {reply.metadata.src_node_id: reply.content for reply in grid.send_and_receive(sent)}
             return [replies[node] for node in nodes]
 
+        # what nothing is disclosed of is in no sum
+        asked(Ask.SIGNATURES, [messages.body() for _ in tasks])
         keys = asked(Ask.KEYS, [sum_messages.key_order_record(KeyOrder(task, NUMBER)) for task in tasks])
         members = tuple(map(sum_messages.read_key, keys))
         asked(
             Ask.MASKED,
             [sum_messages.mask_order_record(MaskOrder(task, NUMBER, prompt, members)) for task in tasks],
         )
-    return grid.recorded
+    return [(kind, message) for kind, message in grid.recorded if kind != Ask.SIGNATURES.value]
 
 
 def test_the_parts_of_a_sum_leak_nothing(

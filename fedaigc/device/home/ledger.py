@@ -18,6 +18,9 @@ words are, up to capitals and blanks. An answer with noise is kept with the form
 given again: repeating a prompt draws no new noise, so no mean over answers reveals it. An observer may guess from equal
 answers that a prompt was repeated. Another form draws again, and costs again.
 
+A conditioning that was given to the sum of a group counts the epsilon of its noise. Without noise no number of bits
+bounds what a sum tells of one member, and it counts none: an owner permits sums by an option of their own.
+
 Not counted: that a prompt waits, when, and that nothing is disclosed of it.
 """
 
@@ -41,7 +44,7 @@ from fedaigc.validation import typed_json
 LEDGER_NAME = "ledger.jsonl"
 DAY_S = 24 * 3600
 _LATEST = 1e11
-Kind = Literal["concepts", "node", "hand-off", "alone"]
+Kind = Literal["concepts", "node", "hand-off", "sum", "alone"]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -51,7 +54,8 @@ class Entry:
 
     Attributes:
         time: Unix seconds.
-        kind: "concepts" or "node" for a signature, "hand-off" for the answer to an offer, "alone": the budget did not
+        kind: "concepts" or "node" for a signature, "hand-off" for the answer to an offer, "sum" for a conditioning that
+            was given to the sum of a group, "alone": the budget did not
             allow a disclosure of this price, and nothing was sent.
         task_id: Task of the prompt.
         text: Digest of the prompt's words, by which the same prompt is known again.

@@ -5,23 +5,27 @@ for its group, in sums of at least three members, once for each prompt, and on s
 permits sums.
 """
 
+import math
+
 import numpy as np
 from flwr.app import RecordDict
 
 from fedaigc.collaboration.secure_sum import fixed_point, noise
 from fedaigc.collaboration.secure_sum.masks import Announced, SumKey, SumRound
 from fedaigc.device.device import Device
+from fedaigc.device.home.budget import Price, budget_of
 from fedaigc.device.home.prompts import Task, TaskStatus
-from fedaigc.device.node_answers import node_signature
+from fedaigc.device.limits import OwnerLimits
+from fedaigc.device.node_answers import disclosed_nodes
 from fedaigc.device.replies import DeviceError, Failure, UnknownTask
 from fedaigc.diffusion.conditioning import prompt_conditioning
 from fedaigc.diffusion.sampling.denormals import flushed_denormals
-from fedaigc.errors import UserError
 from fedaigc.federation.client.host import Host
 from fedaigc.federation.config.denoiser_section import DenoiserSection
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.wire import sum_messages
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
+from fedaigc.federation.wire.sum_messages import MaskOrder
+from fedaigc.semantics.denoiser.atlas import Atlas
 
 
 def announce(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
@@ -48,10 +52,11 @@ def give(content: RecordDict, host: Host, config: FederationConfig) -> RecordDic
     order = sum_messages.read_mask_order(content)
     device = host.open_device()
     task = _waiting(device, order.task_id)
-    _check_group(device, task, order.group_prompt, host.node_disclosure(config))
+    _check_group(device, task, order.group_prompt, host.node_disclosure(config).atlas)
     if section.conditioning == "member":
         if host.limits is not None or order.members:
             raise _refused("a conditioning leaves a device as it is in simulations only")
+        _count(device, task, order, None, host.limits)
         device.sums.give_clear(task, order.number)
         with flushed_denormals():
             own = fixed_point.flat(prompt_conditioning(device.pipe, task.prompt))
@@ -70,6 +75,7 @@ def give(content: RecordDict, host: Host, config: FederationConfig) -> RecordDic
     agreed.check(key.public, also_own=device.sums.of_round(order.number), trusted=host.trusted_keys)
     # refuses keys of low order before the attempt counts
     masks = key.masked(np.zeros(fixed_point.num_values(public), np.uint64), agreed)
+    _count(device, task, order, section.noise_epsilon, host.limits)
     device.sums.give(task, order.number, len(order.members), section.noise_epsilon)
     with flushed_denormals():
         own = prompt_conditioning(device.pipe, task.prompt)
@@ -102,17 +108,34 @@ def _waiting(device: Device, task_id: str) -> Task:
     return task
 
 
-def _check_group(device: Device, task: Task, group_prompt: str, disclosure: NodeDisclosure) -> None:
-    """Refuse a prompt of which nothing is disclosed, and a group on a caption that the device does not accept."""
-    signature = node_signature(device, task.task_id, disclosure)
-    if signature is None:
-        raise _refused("nothing is disclosed of this prompt: it runs alone")
-    atlas = disclosure.atlas
-    accepted = {
-        atlas.captions[atlas.medoid(node)] for node in atlas.lifted(signature.node, signature.highest)
-    }
+def _check_group(device: Device, task: Task, group_prompt: str, atlas: Atlas) -> None:
+    """Refuse a group on a caption of a node that was not disclosed of the prompt."""
+    accepted = {atlas.captions[atlas.medoid(node)] for node in disclosed_nodes(task, atlas)}
     if group_prompt not in accepted:
-        raise UserError("the public prompt of the group is not one that this device accepts for its prompt")
+        raise _refused(
+            "the public prompt of the group is no caption of a node that was disclosed of this prompt"
+        )
+
+
+def _count(
+    device: Device, task: Task, order: MaskOrder, noise_epsilon: float | None, limits: OwnerLimits | None
+) -> None:
+    """Count a conditioning in the ledger before it is sent; DeviceError if the owner's budget does not allow it."""
+    epsilon = noise_epsilon
+    price = Price(0.0) if epsilon is None else Price(epsilon / math.log(2), epsilon)
+    queue = device.prompts
+    text = f"masked, in a sum of {len(order.members)}" if order.members else "as it is"
+    said = queue.ledger.disclose(
+        "sum",
+        task.task_id,
+        task.prompt,
+        price,
+        budget_of(queue.home, limits),
+        lambda: text,
+        form=f"sum {order.number}",
+    )
+    if said is None:
+        raise _refused("the owner's budget of disclosures does not allow it")
 
 
 def _refused(message: str) -> DeviceError:

@@ -16,7 +16,7 @@ from fedaigc.diffusion.conditioning import prompt_conditioning
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
 from fedaigc.federation.wire import sum_messages
-from fedaigc.federation.wire.messages import FAILURE, Ask, values_of
+from fedaigc.federation.wire.messages import FAILURE, Ask, body, values_of
 from fedaigc.federation.wire.sum_messages import KeyOrder, MaskOrder
 from fedaigc.semantics.denoiser.atlas import Atlas
 from tests.small_atlas import CAPTIONS, small_atlas
@@ -65,6 +65,8 @@ def test_an_agent_sums_with_devices_that_its_owner_trusts(
     read = Atlas.read(atlas)
     prompt = read.captions[read.medoid(0)]
     sums = OwnerLimits(sums=True)
+    assert asked(agent_of(config, atlas, limits=sums), config, KeyOrder(task, "cd" * 16)).node_key == b""
+    agent_of(config, atlas).answer(Ask.SIGNATURES, config.to_run_config()[RUN_CONFIG_KEY], body())
     assert asked(agent_of(config, atlas), config, KeyOrder(task, NUMBER)) == "not_summed"
     make_device_key(config.home(0) / "keys")
     others = [node_signer(make_device_key(tmp_path / str(i)).with_suffix("")) for i in range(2)]
@@ -96,12 +98,17 @@ def test_an_agent_sums_with_devices_that_its_owner_trusts(
         MaskOrder("0" * 16, NUMBER, prompt, tuple(members)),
     ):
         assert asked(agent, config, wrong) == "not_summed"
+    # with a budget of epsilon, nothing without noise is given
+    poor = OwnerLimits(sums=True, max_epsilon_a_day=1.0)
+    good = MaskOrder(task, NUMBER, prompt, tuple(members))
+    assert asked(agent_of(config, atlas, limits=poor), config, good) == "not_summed"
     # after a restart too, and no refusal has used the key up
     again = agent_of(config, atlas, limits=sums, trusted_keys=read_trusted_keys(listed))
-    good = MaskOrder(task, NUMBER, prompt, tuple(members))
     assert asked(again, config, good) == num_values(prompt_conditioning(device.pipe, ""))
     assert asked(again, config, good) == "not_summed"
     assert asked(again, config, KeyOrder(task, "cd" * 16)) == "not_summed"
+    (entry,) = [entry for entry in device.prompts.ledger.entries() if entry.kind == "sum"]
+    assert (entry.task_id, entry.said) == (task, "masked, in a sum of 3")
     # what a simulation may ask for, no agent gives
     assert config.generation.denoiser is not None
     clear = config.generation.denoiser.model_copy(update={"conditioning": "member"})
