@@ -217,9 +217,9 @@ def test_devices_take_hand_offs_by_the_vector_of_the_mean(
     asked: list[Any] = []
     stock = handlers.handoff
 
-    def recorded(device: Device, offer: Any, disclosure: Any) -> int:
+    def recorded(device: Device, offer: Any, *further: Any) -> int:
         asked.append(offer)
-        return stock(device, offer, disclosure)
+        return stock(device, offer, *further)
 
     monkeypatch.setattr(handlers, "handoff", recorded)
     config = run_of(
