@@ -10,6 +10,8 @@ from flwr.app import RecordDict
 
 from fedaigc.collaboration.conditioning import GroupConditioning
 from fedaigc.collaboration.results import GroupRecord, Outcome
+from fedaigc.collaboration.secure_sum import fixed_point
+from fedaigc.device import node_answers
 from fedaigc.device.device import Device
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.sums import SumLog
@@ -19,7 +21,7 @@ from fedaigc.device.training.local_round import put_adapters
 from fedaigc.diffusion.adapters.stages import install
 from fedaigc.diffusion.conditioning import prompt_conditioning
 from fedaigc.errors import UserError
-from fedaigc.federation.client import handlers, sums
+from fedaigc.federation.client import handlers
 from fedaigc.federation.config.run_config import FederationConfig, packet_warnings
 from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.output.records import read_record
@@ -199,23 +201,21 @@ def test_what_a_device_gives_is_constant_in_size_and_one_vector_under_masks(
     group_of(config)
     given = [reply for kind, reply in sent if kind is Ask.MASKED]
     pipe, _ = base_model(config.model)
-    own = [sums.fixed_point.flat(prompt_conditioning(pipe, prompt)) for prompt in PROMPTS]
+    own = [fixed_point.flat(prompt_conditioning(pipe, prompt)) for prompt in PROMPTS]
     assert len({len(recorddict_to_proto(reply).SerializeToString()) for reply in given}) == 1
     vectors = [read_masked(reply, own[0].size) for reply in given]
     for vector in vectors:
         # no value of any member's is there
-        assert not any(np.count_nonzero(vector == sums.fixed_point.encode(each)) for each in own)
+        assert not any(np.count_nonzero(vector == fixed_point.encode(each)) for each in own)
     total = np.sum(vectors, axis=0, dtype=np.uint64)
-    assert np.array_equal(
-        total, np.sum([sums.fixed_point.encode(each) for each in own], axis=0, dtype=np.uint64)
-    )
+    assert np.array_equal(total, np.sum([fixed_point.encode(each) for each in own], axis=0, dtype=np.uint64))
 
 
 def test_devices_take_hand_offs_by_the_vector_of_the_mean(
     make_run: MakeRun, atlas: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    stock = handlers.handoff
+    stock = node_answers.handoff
 
     def recorded(device: Device, offer: Any, *further: Any) -> int:
         asked.append(offer)

@@ -375,8 +375,10 @@ def summing(
 
 def _sum(config: FederationConfig, devices: dict[int, Device]) -> list[tuple[str, dict[str, Any]]]:
     """Ask all devices for keys, and then for the conditionings of a prompt that each of them adds."""
-    assert config.generation.denoiser is not None
-    atlas = Atlas.read(config.generation.denoiser.atlas)
+    section = config.generation.denoiser
+    assert section is not None
+    assert section.atlas is not None
+    atlas = Atlas.read(section.atlas)
     prompt = atlas.captions[atlas.medoid(0)]
     tasks = [
         device.add_prompt(f"{PROMPTS[client]} ({device.prompts.all()[-1].number})")

@@ -59,8 +59,8 @@ def give(content: RecordDict, host: Host, config: FederationConfig) -> RecordDic
         _count(device, task, order, None, host.limits)
         device.sums.give_clear(task, order.number)
         with flushed_denormals():
-            own = fixed_point.flat(prompt_conditioning(device.pipe, task.prompt))
-        return sum_messages.masked_record(fixed_point.encode(own))
+            clear = fixed_point.encode(fixed_point.flat(prompt_conditioning(device.pipe, task.prompt)))
+        return sum_messages.masked_record(clear)
     with flushed_denormals():
         public = prompt_conditioning(device.pipe, order.group_prompt)
     agreed = SumRound(

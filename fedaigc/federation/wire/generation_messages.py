@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
+from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
@@ -97,7 +98,7 @@ PlanBuilder = Callable[[PlanRequest], DenoisingPlan]
 
 def share_record(order: ShareOrder) -> RecordDict:
     """Return the order to run the shared steps of a group."""
-    values = {
+    values: dict[str, Any] = {
         "task_id": order.task_id,
         "group_prompt": order.group_prompt,
         "noise_seed": order.noise_seed,

@@ -21,7 +21,7 @@ VECTORS = st.integers(1, 6).flatmap(
 @given(VECTORS, st.randoms())
 def test_the_mean_is_within_the_resolution_in_any_order(vectors: list[np.ndarray], random: object) -> None:
     encoded = [encode(vector) for vector in vectors]
-    total = np.sum(encoded, axis=0, dtype=np.uint64)
+    total = np.stack(encoded).sum(axis=0, dtype=np.uint64)
     random.shuffle(encoded)  # type: ignore[attr-defined]
     again = np.zeros_like(total)
     for each in encoded:
