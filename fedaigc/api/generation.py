@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from fedaigc.api.runs import model_section, reporting
+from fedaigc.api.runs import reporting
+from fedaigc.api.saved_model import model_section
 from fedaigc.collaboration.results import GroupRecord
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.errors import UserError

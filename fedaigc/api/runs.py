@@ -1,6 +1,5 @@
 """Homes of simulated devices, a run over them, and its results."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,15 +9,14 @@ from typing import Any
 
 from PIL import Image
 
-from fedaigc.api.denoising import default_side
+from fedaigc.api.saved_model import model_section
 from fedaigc.api.strategies import Strategy, named_strategy
 from fedaigc.data.partition import PartitionSettings
 from fedaigc.device.home.gallery import Gallery
 from fedaigc.device.home.home import Home, home_of
 from fedaigc.device.provision import provision_pool, provision_scenes, scene_clients
-from fedaigc.diffusion.adapters.bare import bare_fingerprint
 from fedaigc.diffusion.adapters.stages import SharedState
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline, dtype_name
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.output.recorder import load_shared_state
@@ -236,42 +234,3 @@ def reporting(progress: bool | OnProgress) -> Any:
     if progress is True:
         return progress_bars()
     return nullcontext(None if progress is False else progress)
-
-
-def saved(pipe: Pipeline, folder: Path) -> Path:
-    """Save a pipeline below a folder, from where all processes load it, and return its own folder.
-
-    Raises:
-        UserError: If adapters are installed in the pipeline: the base model would not be saved as such.
-    """
-    target = folder / bare_fingerprint(pipe)[:16]
-    # of two notebooks, none reads what the other one is writing
-    with locked(folder / ".saving.lock"):
-        if not (target / "model_index.json").is_file():
-            partial = target.with_name(f".{target.name}.new")
-            shutil.rmtree(partial, ignore_errors=True)
-            pipe.save_pretrained(partial)
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
-    return target
-
-
-def model_section(model: str | Mapping[str, Any] | Pipeline, folder: Path) -> dict[str, Any]:
-    """Return the section `model` of a configuration for a name, a section or a pipeline.
-
-    Args:
-        model: Name, section, or pipeline.
-        folder: Folder in which a pipeline is saved.
-    """
-    if isinstance(model, str):
-        return {"name": model}
-    if isinstance(model, Mapping):
-        return dict(model)
-    side = default_side(model)
-    size = {"height": side, "width": side}
-    return {
-        **size,
-        "dtype": dtype_name(model),
-        "device": str(model.device),
-        "name": str(saved(model, folder)),
-    }

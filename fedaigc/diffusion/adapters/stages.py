@@ -152,7 +152,11 @@ def activate(pipe: "DiffusionPipeline", stage: Stage) -> None:
 
     A stage whose factors are not installed runs with W0. A device without a personal adapter therefore
     finishes on the base model.
+
+    Raises:
+        UserError: If a LoRA of the user is active in the pipeline, which no stage runs with.
     """
+    _check_no_other(pipe)
     for _, layer in _lora_layers(pipe):
         if stage.value in layer.lora_A:
             layer.enable_adapters(True)
@@ -271,9 +275,27 @@ class _AddResidual(nn.Module):
         return (weight + self.residual).to(weight.dtype) if self.active else weight
 
 
+def _check_no_other(pipe: "DiffusionPipeline") -> None:
+    """Refuse a LoRA that another loaded into the pipeline, which a stage would switch off."""
+    ours = {stage.value for stage in Stage}
+    active = {
+        name
+        for _, layer in _lora_layers(pipe)
+        if not layer.disable_adapters
+        for name in layer.active_adapters
+        if name in layer.lora_A
+    }
+    if active - ours:
+        raise UserError(
+            f"the pipeline has the LoRA {', '.join(sorted(active - ours))}, which the stages would switch off: merge "
+            "it with `pipe.fuse_lora(); pipe.unload_lora_weights()` before anything else, or unload it"
+        )
+
+
 def _put(pipe: "DiffusionPipeline", stage: Stage, adapter: Adapter) -> None:
     from peft import LoraConfig
 
+    _check_no_other(pipe)
     layers = weighted_layers(pipe)
     for name, (down, up) in adapter.lora.items():
         if name not in layers:

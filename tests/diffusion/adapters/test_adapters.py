@@ -28,6 +28,7 @@ from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.errors import UserError
 from fedaigc.rng import rng
+from tests.diffusion.tiny_pipelines import tiny_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -313,3 +314,22 @@ def test_run_stages_switches_at_the_boundary(pipe: Any) -> None:
         first = run_stages(pipe, start, prompt, plan, split)
         second = run_stages(pipe, first, prompt, plan, plan.num_steps)
         assert torch.equal(second.latents, found.latents)
+
+
+def test_a_lora_that_its_user_loads_later_is_not_switched_off_silently() -> None:
+    from peft import LoraConfig
+
+    pipe = tiny_pipeline("sd1")
+    theirs = LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False)
+    pipe.unet.add_adapter(theirs, "style")
+    with pytest.raises(UserError, match="has the LoRA style, which the stages would switch off"):
+        activate(pipe, Stage.SHARED)
+    shared = state_of(new_adapter(tiny_pipeline("sd1"), generator=torch.Generator(), rank=2))
+    with pytest.raises(UserError, match="has the LoRA style"):
+        install(pipe, shared)
+    assert pipe.unet.active_adapters() == ["style"]
+    pipe.unet.delete_adapters("style")
+    install(pipe, shared)
+    pipe.unet.add_adapter(theirs, "style")
+    with pytest.raises(UserError, match="has the LoRA style"):
+        activate(pipe, Stage.PERSONAL)
