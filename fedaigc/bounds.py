@@ -165,6 +165,7 @@ CONFIG: Final[Mapping[str, float]] = {
     "clients.local_steps": MAX_TRAINING_STEPS,
     "generation.num_inference_steps": MAX_DENOISING_STEPS,
     "generation.guidance_scale": MAX_GUIDANCE_SCALE,
+    "generation.true_cfg_scale": MAX_GUIDANCE_SCALE,
     "generation.num_shared_steps": MAX_EVALUATIONS,
     "generation.min_public_prompts": 1_000_000,
     "generation.max_distance": 100,

@@ -6,12 +6,12 @@ from typing import Any
 
 from PIL import Image
 
-from fedaigc.diffusion.adapters.bare import bare_fingerprint, installed_adapters
+from fedaigc.diffusion.adapters.bare import bare_fingerprint, installed_adapters, make_bare
 from fedaigc.diffusion.adapters.stages import SharedState, Stage, finish_stages, run_stages
-from fedaigc.diffusion.adapters.stages import remove as remove_stage
 from fedaigc.diffusion.handoff import packing
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline, denoiser
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.diffusion.sampling.segment import DenoisingState, decode, initial_state, latents_shape
+from fedaigc.diffusion.schedule.model_settings import model_settings
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
 from fedaigc.wireless.number_format import FormatName
@@ -132,7 +132,9 @@ class Denoising:
         Raises:
             UserError: If the run cannot be handed over before this step.
         """
-        return packing.pack(self.state, self.plan, handoff, number_format)
+        # a packet for the air has none, whose bits count
+        settings = model_settings(self.pipe) if number_format is None else None
+        return packing.pack(self.state, self.plan, handoff, number_format, settings=settings)
 
 
 def start(
@@ -178,10 +180,12 @@ def unpack(
         conditioning: As in `plan`.
 
     Raises:
-        PacketError: If the packet is damaged, or belongs to another plan or another model.
+        PacketError: If the packet is damaged, belongs to another plan or another model, or is of a machine whose model
+            has other settings (configs, tokenizers, FreeU, a LoRA of the text encoder).
     """
     _check_own(pipe)
     state = packing.unpack(packet, plan, delivery, latents_shape(pipe, plan, conditioning))
+    packing.check_settings(packet, model_settings(pipe))
     if delivery == "tolerant":
         state = packing.mended(state, plan, repair)
     return Denoising(pipe, plan, state)
@@ -200,12 +204,7 @@ def _check_own(pipe: Pipeline) -> None:
 
 def remove(pipe: Pipeline) -> None:
     """Take the shared and the personal adapter out of a pipeline; its weights are then those that it came with."""
-    for stage in (Stage.SHARED, Stage.PERSONAL):
-        remove_stage(pipe, stage)
-    network: Any = denoiser(pipe)
-    if not installed_adapters(pipe) and hasattr(network, "unload_lora"):
-        # without adapters peft still wraps the layers, whose weights then have other names
-        network.unload_lora()
+    make_bare(pipe)
 
 
 def default_side(pipe: Pipeline) -> int:

@@ -92,10 +92,10 @@ def _add_pictures(
     home: Path, source: Path | Iterable[Mapping[str, Any]], reading: "Reading", again: bool
 ) -> None:
     from fedaigc.device.add_pictures import add_pictures
-    from fedaigc.device.home.home import Home
+    from fedaigc.device.home.home import Home, kept_if_used
     from fedaigc.device.home.images import ImageStore
 
-    with picture_progress() as progress:
+    with kept_if_used(home), picture_progress() as progress:
         done = add_pictures(ImageStore(Home.open(home)), source, reading, again=again, progress=progress)
     held = ""
     if done.repeated:
@@ -112,12 +112,14 @@ def add_prompt(
     """Queue a prompt on a device for the next generation."""
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.prompts import PromptQueue
+    from fedaigc.validation import checked_prompt
 
+    text = checked_prompt(prompt)  # before a home is made for it
     queue = PromptQueue(Home.open(home))
-    task = queue.add(prompt)
-    typer.echo(
-        f"queued for the next generation, as task {task}; {len(queue.waiting())} prompts wait in {home}"
-    )
+    task = queue.add(text)
+    wait = len(queue.waiting())
+    told = "it alone waits" if wait == 1 else f"{wait} prompts wait"
+    typer.echo(f"queued for the next generation, as task {task}; {told} in {home}")
 
 
 device_app.command()(start)
@@ -170,15 +172,16 @@ def stop(home: HomeFolder) -> None:
 
 @device_app.command()
 def queue(home: HomeFolder) -> None:
-    """List the prompts with their state and the most that was ever disclosed of each."""
+    """List the prompts with their state and the most that was ever disclosed of each, in words."""
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.prompts import PromptQueue
+    from fedaigc.semantics.disclosed import in_words
 
     existing_home(home)
     prompts = PromptQueue(Home.open(home))
     tasks, damaged = prompts.readable()
     for task in tasks:
-        told = f"  disclosed {' and '.join(task.disclosed)}" if task.disclosed else ""
+        told = f"  disclosed {' and '.join(map(in_words, task.disclosed))}" if task.disclosed else ""
         typer.echo(f"{task.task_id}  {task.status.value:<8}  {task.prompt!r}{told}")
     logs = [log.path for log in (prompts.disclosures, prompts.ledger) if log.damaged()]
     for path in (*damaged, *logs):

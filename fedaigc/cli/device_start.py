@@ -18,6 +18,8 @@ from fedaigc.cli.options import (
     Threads,
     Tolerance,
     TorchDevice,
+    Variant,
+    number,
 )
 from fedaigc.semantics.policy import Policy
 
@@ -39,6 +41,7 @@ def start(
     model: Model = "embedded",
     device: TorchDevice = "cpu",
     dtype: DtypeOption = "float32",
+    variant: Variant = None,
     policy: PolicyOption = Policy.KIND,
     min_public_prompts: MinPublicPrompts = 3,
     atlas: Annotated[
@@ -65,16 +68,28 @@ def start(
         int, typer.Option(min=8, help="Largest image side that a server may request, in pixels.")
     ] = 1024,
     max_guidance: Annotated[
-        float, typer.Option(min=0, help="Largest guidance scale that a server may request.")
+        float, typer.Option(callback=number, min=0, help="Largest guidance scale that a server may request.")
     ] = 30.0,
+    negative_prompt: Annotated[
+        bool,
+        typer.Option(
+            "--negative-prompt", help="Permit a server to give a negative prompt, a text of its own."
+        ),
+    ] = False,
     max_weight_change: Annotated[
         float,
-        typer.Option(min=0, help="Largest change of a layer by a shared state, relative to its weights."),
+        typer.Option(
+            callback=number,
+            min=0,
+            help="Largest change of a layer by a shared state, relative to its weights.",
+        ),
     ] = 1.0,
     max_picture_change: Annotated[
         float,
         typer.Option(
-            min=0, help="Largest change of a public picture by a shared state, in standard deviations."
+            callback=number,
+            min=0,
+            help="Largest change of a public picture by a shared state, in standard deviations.",
         ),
     ] = 1.0,
     max_local_steps: Annotated[
@@ -87,10 +102,11 @@ def start(
     max_batch_size: Annotated[int, typer.Option(min=1, help="Most pictures per training step.")] = 32,
     max_rank: Annotated[int, typer.Option(min=1, help="Largest rank of the trained adapters.")] = 16,
     max_learning_rate: Annotated[
-        float, typer.Option(min=0, help="Largest learning rate of training.")
+        float, typer.Option(callback=number, min=0, help="Largest learning rate of training.")
     ] = 3e-3,
     max_condition_dropout: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest share of captions that training may drop.")
+        float,
+        typer.Option(callback=number, min=0, max=1, help="Largest share of captions that training may drop."),
     ] = 0.1,
     full_weights: Annotated[
         bool,
@@ -111,20 +127,33 @@ def start(
     ] = 1000,
     max_passes: Annotated[
         float,
-        typer.Option(min=0, help="Most passes over the private pictures in total, on average."),
+        typer.Option(
+            callback=number, min=0, help="Most passes over the private pictures in total, on average."
+        ),
     ] = 54.0,
     max_update_norm: Annotated[
-        float, typer.Option(min=0, help="L2 norm to which updates are clipped before they are sent.")
+        float,
+        typer.Option(
+            callback=number, min=0, help="L2 norm to which updates are clipped before they are sent."
+        ),
     ] = 12.0,
     max_bits_a_day: Annotated[
-        float, typer.Option(min=0, help="Bits that prompts may disclose within 24 hours. inf: any.")
+        float,
+        typer.Option(
+            callback=number, min=0, help="Bits that prompts may disclose within 24 hours. inf: any."
+        ),
     ] = 256.0,
     max_epsilon_a_day: Annotated[
         float,
-        typer.Option(min=0, help="Epsilon within 24 hours; then only nodes with noise are disclosed."),
+        typer.Option(
+            callback=number, min=0, help="Epsilon within 24 hours; then only nodes with noise are disclosed."
+        ),
     ] = math.inf,
     max_node_epsilon: Annotated[
-        float, typer.Option(min=0.01, help="Largest epsilon of a node of an atlas: at least this noise.")
+        float,
+        typer.Option(
+            callback=number, min=0.01, help="Largest epsilon of a node of an atlas: at least this noise."
+        ),
     ] = math.inf,
     sums: Annotated[
         bool,
@@ -145,7 +174,9 @@ def start(
     reply_floor: Annotated[
         float,
         typer.Option(
-            min=0.01, help="Fewest seconds until a reply about a prompt, so that its time reveals nothing."
+            callback=number,
+            min=0.01,
+            help="Fewest seconds until a reply about a prompt, so that its time reveals nothing.",
         ),
     ] = 1.0,
     page: Annotated[bool, typer.Option(help="Serve the owner's page, on 127.0.0.1 only.")] = True,
@@ -172,6 +203,7 @@ def start(
         max_denoising_steps=max_steps,
         max_image_side=max_side,
         max_guidance_scale=max_guidance,
+        negative_prompt=negative_prompt,
         boundary_timestep=boundary_timestep or None,
         max_weight_change=max_weight_change,
         max_picture_change=max_picture_change,
@@ -194,7 +226,9 @@ def start(
     )
     settings = AgentSettings(
         client=client,
-        model=validated(ModelSection, {"name": model, "device": device, "dtype": dtype}, "the model"),
+        model=validated(
+            ModelSection, {"name": model, "device": device, "dtype": dtype, "variant": variant}, "the model"
+        ),
         policy=policy,
         min_public_prompts=min_public_prompts,
         scores=scores,

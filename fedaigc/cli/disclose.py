@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from fedaigc.cli.options import HomeFolder, MinPublicPrompts, NewHomeFolder, PolicyOption, existing_home
+from fedaigc.cli.options import (
+    HomeFolder,
+    MinPublicPrompts,
+    NewHomeFolder,
+    PolicyOption,
+    existing_home,
+    number,
+)
+from fedaigc.errors import UserError
 from fedaigc.semantics.policy import Policy
 
 
@@ -72,17 +80,18 @@ def disclose(
 
 
 def disclosures(home: HomeFolder) -> None:
-    """List each new disclosure of a prompt: time (UTC), task, policy, signature; then what all of them count."""
+    """List each new disclosure of a prompt: time (UTC), task, policy, what was told; then what all of them count."""
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.ledger_report import ledger_report
     from fedaigc.device.home.prompts import PromptQueue
+    from fedaigc.semantics.disclosed import in_words
 
     existing_home(home)
     queue = PromptQueue(Home.open(home))
     entries = queue.disclosures.entries()
     for entry in entries:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.time))
-        typer.echo(f"{when}  {entry.task_id}  {entry.policy:<7}  {entry.signature}")
+        typer.echo(f"{when}  {entry.task_id}  {entry.policy:<7}  {in_words(entry.signature)}")
     report = ledger_report(queue)
     if report.days:
         typer.echo("\nday (UTC)   disclosed   new  nodes    bits  epsilon  without noise")
@@ -105,18 +114,25 @@ def disclosures(home: HomeFolder) -> None:
 def budget(
     home: NewHomeFolder,
     bits_a_day: Annotated[
-        float | None, typer.Option(min=0, help="Bits that prompts may disclose within 24 hours; inf: any.")
+        float | None,
+        typer.Option(
+            callback=number, min=0, help="Bits that prompts may disclose within 24 hours; inf: any."
+        ),
     ] = None,
     epsilon_a_day: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Sum of epsilon within 24 hours; then only nodes with noise are disclosed. inf: any."
+            callback=number,
+            min=0,
+            help="Sum of epsilon within 24 hours; then only nodes with noise are disclosed. inf: any.",
         ),
     ] = None,
     node_epsilon: Annotated[
         float | None,
         typer.Option(
-            min=0.01, help="Largest epsilon of a node: at least this noise. inf: as the server asks."
+            callback=number,
+            min=0.01,
+            help="Largest epsilon of a node: at least this noise. inf: as the server asks.",
         ),
     ] = None,
 ) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedaigc.cli.options import DtypeOption, HomeFolder, Model
+from fedaigc.cli.options import DtypeOption, HomeFolder, Model, Variant
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Dtype
 
@@ -35,6 +35,7 @@ def export_adapter(
         Dtype | None,
         typer.Option(help='Number format of the model. Default: as the run; of a home: "float32".'),
     ] = None,
+    variant: Variant = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the weights in a folder that has some.")
     ] = False,
@@ -44,9 +45,9 @@ def export_adapter(
 
     check_lora_folder(folder, exist_ok=force)
     if (source / _HOME).is_file():
-        _export_personal(source, folder, model or "embedded", dtype or "float32", force)
+        _export_personal(source, folder, model or "embedded", dtype or "float32", variant, force)
     elif source.is_dir():
-        _export_shared(source, folder, model, dtype, force)
+        _export_shared(source, folder, model, dtype, variant, force)
     else:
         raise UserError(f"no folder {source}: give the output folder of a run, or a device's home")
 
@@ -57,6 +58,7 @@ def import_adapter(
     folder: Annotated[Path, typer.Argument(help="LoRA folder or safetensors file.")],
     model: Model = "embedded",
     dtype: DtypeOption = "float32",
+    variant: Variant = None,
     force: Annotated[
         bool,
         typer.Option("--force", help="Draw with it instead of the personal adapter that the device has."),
@@ -78,14 +80,16 @@ def import_adapter(
         )
     from fedaigc.diffusion.adapters.lora_folder import import_lora
 
-    pipe, base_hash = _base_model(model, dtype)
+    pipe, base_hash = _base_model(model, dtype, variant)
     _check_home_base(home, versions.base_models(), model, dtype, base_hash)
     adapter = import_lora(pipe, folder, base_hash=base_hash)
     versions.save_imported(adapter)
     typer.echo(f"{home} draws its personal stage with it, until a round trains another: {_told(adapter)}")
 
 
-def _export_shared(output: Path, folder: Path, model: str | None, dtype: str | None, force: bool) -> None:
+def _export_shared(
+    output: Path, folder: Path, model: str | None, dtype: str | None, variant: str | None, force: bool
+) -> None:
     from fedaigc.diffusion.adapters.lora_folder import export_lora
     from fedaigc.federation.config.run_config import ModelSection
     from fedaigc.federation.output.recorder import load_shared_state
@@ -96,8 +100,10 @@ def _export_shared(output: Path, folder: Path, model: str | None, dtype: str | N
     if model is None or dtype is None:
         given = read_record(output).config.get("model", {})
         section = validated(ModelSection, given, f"the model in the record of {output}")
+        if model is None:
+            variant = variant or section.variant
         model, dtype = model or section.name, dtype or section.dtype
-    pipe, base_hash = _base_model(model, dtype)
+    pipe, base_hash = _base_model(model, dtype, variant)
     if base_hash != shared.base_hash:
         raise UserError(
             f"the shared state of {output} is for base model {shared.base_hash}, "
@@ -111,7 +117,9 @@ def _export_shared(output: Path, folder: Path, model: str | None, dtype: str | N
         )
 
 
-def _export_personal(home: Path, folder: Path, model: str, dtype: str, force: bool) -> None:
+def _export_personal(
+    home: Path, folder: Path, model: str, dtype: str, variant: str | None, force: bool
+) -> None:
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.versions import AdapterVersions
     from fedaigc.diffusion.adapters.lora_folder import export_lora
@@ -120,7 +128,7 @@ def _export_personal(home: Path, folder: Path, model: str, dtype: str, force: bo
     adapter = versions.current_personal()
     if adapter is None:
         raise UserError(f"{home} has no personal adapter: none was trained or imported yet")
-    pipe, base_hash = _base_model(model, dtype)
+    pipe, base_hash = _base_model(model, dtype, variant)
     _check_home_base(home, versions.base_models(), model, dtype, base_hash)
     path = export_lora(pipe, adapter, folder, base_hash=base_hash, exist_ok=force)
     typer.echo(f"{path}: {_told(adapter)}")
@@ -134,10 +142,10 @@ def _export_personal(home: Path, folder: Path, model: str, dtype: str, force: bo
     )
 
 
-def _base_model(model: str, dtype: str) -> "tuple[DiffusionPipeline, str]":
+def _base_model(model: str, dtype: str, variant: str | None) -> "tuple[DiffusionPipeline, str]":
     from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
 
-    pipe = load_pipeline(model, dtype=dtype)
+    pipe = load_pipeline(model, dtype=dtype, variant=variant)
     return pipe, base_fingerprint(pipe)
 
 

@@ -4,9 +4,10 @@ import errno
 import io
 import os
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -29,17 +30,18 @@ from fedaigc.cli.options import (
     TorchDevice,
     Variant,
     Verbose,
+    number,
 )
-from fedaigc.cli.partition import partition
+from fedaigc.cli.partition import partition, scenes
 from fedaigc.cli.records import records_app
 from fedaigc.cli.score import score
 from fedaigc.cli.server import keys_app, server_app
-from fedaigc.data.kinds import Kind, Label
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Backend
 from fedaigc.semantics.policy import Policy
 from fedaigc.storage.private_files import only_for_this_user
 
+_STOCK_WARNING = warnings.formatwarning
 app = typer.Typer(
     name="fedaigc",
     no_args_is_help=True,
@@ -117,6 +119,17 @@ def generate(
         ),
     ] = None,
     guidance: Guidance = 5.0,
+    negative_prompt: Annotated[
+        str, typer.Option(help="What all pictures keep away from. Devices and server read it.")
+    ] = "",
+    true_cfg_scale: Annotated[
+        float | None,
+        typer.Option(
+            callback=number,
+            min=0,
+            help="Scale of the guidance by the negative prompt, in FLUX and Qwen-Image.",
+        ),
+    ] = None,
     policy: PolicyOption = Policy.KIND,
     size: Size = None,
     device: TorchDevice = "auto",
@@ -138,6 +151,8 @@ def generate(
             "num_inference_steps": steps,
             "num_shared_steps": default_shared_steps(steps) if shared_steps is None else shared_steps,
             "guidance_scale": guidance,
+            "negative_prompt": negative_prompt,
+            "true_cfg_scale": true_cfg_scale,
             "policy": policy,
         },
     )
@@ -268,7 +283,9 @@ def profile(
     device: TorchDevice = "cpu",
     size: Size = None,
     guidance: Guidance = 5.0,
-    watts: Annotated[float, typer.Option(help="Power in watts to assume if it cannot be measured.")] = 30.0,
+    watts: Annotated[
+        float, typer.Option(callback=number, help="Power in watts to assume if it cannot be measured.")
+    ] = 30.0,
     repeats: Annotated[int, typer.Option(min=1, help="Number of measurements whose median is reported.")] = 5,
     threads: Threads = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace the output file.")] = False,
@@ -300,51 +317,7 @@ def profile(
         output.write_text(found.to_json() + "\n", encoding="utf-8")
 
 
-@app.command()
-def scenes(
-    homes: Annotated[Path, typer.Argument(help="Folder for the homes: 00, 01, ...")],
-    clients: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 8,
-    images: Annotated[int, typer.Option(min=1, help="Private pictures per device, on average.")] = 96,
-    partition: Annotated[
-        Kind | None,
-        typer.Option(
-            help="How one pool of pictures is split. Default: no pool, every device draws in one style."
-        ),
-    ] = None,
-    column: Annotated[
-        Label, typer.Option(help="Of dirichlet and pathological: what the classes are.")
-    ] = "object",
-    alpha: Annotated[float, typer.Option(help="Of dirichlet: the smaller, the more unequal.")] = 0.5,
-    classes: Annotated[int, typer.Option(min=1, help="Of pathological: classes a device.")] = 2,
-    seed: Seed = 0,
-) -> None:
-    """Create homes of simulated devices with images of Scenes."""
-    from fedaigc.device.home.home import home_of
-    from fedaigc.device.provision import provision_pool, provision_scenes, scene_clients
-
-    if partition is None:
-        made = scene_clients(clients, images)
-        provision_scenes(homes, made, seed)
-        for number, client in enumerate(made):
-            typer.echo(f"{home_of(homes, number)}: {client.num_images} pictures in {client.style} style")
-        return
-    from fedaigc.data.partition import PartitionSettings
-    from fedaigc.validation import validated
-
-    given = {"column": column, "alpha": alpha, "classes_per_client": classes}
-    read = {
-        "dirichlet": ("column", "alpha"),
-        "pathological": ("column", "classes_per_client"),
-        "natural": ("column",),
-    }
-    settings = validated(
-        PartitionSettings,
-        {"kind": partition, **{name: given[name] for name in read.get(partition, ())}},
-        "the split",
-    )
-    sizes = provision_pool(homes, clients * images, settings, clients, seed)
-    for number, size in enumerate(sizes):
-        typer.echo(f"{home_of(homes, number)}: {size} pictures")
+app.command()(scenes)
 
 
 def main() -> None:
@@ -354,6 +327,7 @@ def main() -> None:
     writes are readable by its user only, who hands out what is meant for others.
     """
     only_for_this_user()
+    warnings.formatwarning = _told_warning
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a terminal of another encoding gets \xe9 for a letter that it lacks
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -379,6 +353,15 @@ def main() -> None:
         _fail(
             f"the GPU has not enough memory: use smaller pictures, a smaller batch_size, or --device cpu ({error})"
         )
+
+
+def _told_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+    """Return a warning without the line of code that gave it, which is none of the user's."""
+    return (
+        f"warning: {message}\n"
+        if category is UserWarning
+        else _STOCK_WARNING(message, category, *where, **more)
+    )
 
 
 def _fail(message: str) -> NoReturn:

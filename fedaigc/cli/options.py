@@ -1,5 +1,6 @@
 """Options and arguments that several commands have, each defined once."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,14 @@ import typer
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Dtype
 from fedaigc.semantics.policy import Policy
+
+
+def number(value: float | None) -> float | None:
+    """Refuse NaN, which is below no limit and above none."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is no number")
+    return value
+
 
 NewHomeFolder = Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")]
 HomeFolder = Annotated[Path, typer.Argument(help="The device's home.")]
@@ -21,7 +30,7 @@ Size = Annotated[
 Variant = Annotated[
     str | None, typer.Option(help='Variant of the weight files, such as "fp16". Default: none.')
 ]
-Guidance = Annotated[float, typer.Option(min=0, help="Scale of classifier-free guidance.")]
+Guidance = Annotated[float, typer.Option(callback=number, min=0, help="Scale of classifier-free guidance.")]
 Threads = Annotated[int, typer.Option(min=1, help="Number of torch threads.")]
 Seed = Annotated[int, typer.Option(help="The same seed repeats the result.")]
 PolicyOption = Annotated[
@@ -40,9 +49,13 @@ MinPublicPrompts = Annotated[
 ]
 MinCaptions = Annotated[int, typer.Option(min=1, help="Public captions that must disclose the same node.")]
 Tolerance = Annotated[
-    float, typer.Option(min=0, help="Largest damage of a picture, as a share of its latents.")
+    float,
+    typer.Option(callback=number, min=0, help="Largest damage of a picture, as a share of its latents."),
 ]
-Risk = Annotated[float, typer.Option(min=0, max=1, help="Largest share of pictures beyond the tolerance.")]
+Risk = Annotated[
+    float,
+    typer.Option(callback=number, min=0, max=1, help="Largest share of pictures beyond the tolerance."),
+]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Use neither TLS nor keys. Only for tests in a closed network.")
 ]

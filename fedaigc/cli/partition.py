@@ -1,10 +1,11 @@
-"""`fedaigc partition`: pictures of one's own, divided over homes of simulated devices."""
+"""`fedaigc partition` and `scenes`: homes of simulated devices, with one's own pictures or with Scenes."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedaigc.cli.options import Seed, number
 from fedaigc.cli.pictures import (
     Background,
     SkipBroken,
@@ -14,7 +15,7 @@ from fedaigc.cli.pictures import (
     picture_progress,
     show_tally,
 )
-from fedaigc.data.kinds import Kind
+from fedaigc.data.kinds import Kind, Label
 
 _SHOWN = 8
 
@@ -39,7 +40,9 @@ def partition(
     column: Annotated[
         str | None, typer.Option(help="Column that the partition looks at. Default: the labels.")
     ] = None,
-    alpha: Annotated[float, typer.Option(help="Of dirichlet: the smaller, the more unequal.")] = 0.5,
+    alpha: Annotated[
+        float, typer.Option(callback=number, help="Of dirichlet: the smaller, the more unequal.")
+    ] = 0.5,
     min_size: Annotated[int, typer.Option(min=1, help="Of dirichlet: fewest pictures a device.")] = 1,
     classes: Annotated[int, typer.Option(min=1, help="Of pathological: labels a device.")] = 2,
     label_column: Annotated[
@@ -110,3 +113,51 @@ def _show(counts: list[dict[str, int]], homes: Path) -> None:
         cells += [sum(count[label] for label in rest)] if rest else []
         table.add_row(str(home_of(homes, client)), *map(str, cells))
     Console().print(table)
+
+
+def scenes(
+    homes: Annotated[Path, typer.Argument(help="Folder for the homes: 00, 01, ...")],
+    clients: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 8,
+    images: Annotated[int, typer.Option(min=1, help="Private pictures per device, on average.")] = 96,
+    partition: Annotated[
+        Kind | None,
+        typer.Option(
+            help="How one pool of pictures is split. Default: no pool, every device draws in one style."
+        ),
+    ] = None,
+    column: Annotated[
+        Label, typer.Option(help="Of dirichlet and pathological: what the classes are.")
+    ] = "object",
+    alpha: Annotated[
+        float, typer.Option(callback=number, help="Of dirichlet: the smaller, the more unequal.")
+    ] = 0.5,
+    classes: Annotated[int, typer.Option(min=1, help="Of pathological: classes a device.")] = 2,
+    seed: Seed = 0,
+) -> None:
+    """Create homes of simulated devices with images of Scenes."""
+    from fedaigc.device.home.home import home_of
+    from fedaigc.device.provision import provision_pool, provision_scenes, scene_clients
+
+    if partition is None:
+        made = scene_clients(clients, images)
+        provision_scenes(homes, made, seed)
+        for number, client in enumerate(made):
+            typer.echo(f"{home_of(homes, number)}: {client.num_images} pictures in {client.style} style")
+        return
+    from fedaigc.data.partition import PartitionSettings
+    from fedaigc.validation import validated
+
+    given = {"column": column, "alpha": alpha, "classes_per_client": classes}
+    read = {
+        "dirichlet": ("column", "alpha"),
+        "pathological": ("column", "classes_per_client"),
+        "natural": ("column",),
+    }
+    settings = validated(
+        PartitionSettings,
+        {"kind": partition, **{name: given[name] for name in read.get(partition, ())}},
+        "the split",
+    )
+    sizes = provision_pool(homes, clients * images, settings, clients, seed)
+    for number, size in enumerate(sizes):
+        typer.echo(f"{home_of(homes, number)}: {size} pictures")

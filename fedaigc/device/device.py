@@ -34,6 +34,7 @@ from fedaigc.device.training.training_limits import RoundBudget, TrainingOrder
 from fedaigc.diffusion.adapters.bare import bare_fingerprint
 from fedaigc.diffusion.adapters.stages import SharedState, TargetModules, finish_stages, run_stages
 from fedaigc.diffusion.encoding import EncodedImages
+from fedaigc.diffusion.exactness import prove_plan
 from fedaigc.diffusion.handoff.packing import (
     Delivery,
     Handoff,
@@ -324,6 +325,7 @@ class Device:
     def _prepare(self, plan: DenoisingPlan, *, personal: bool) -> DenoisingPlan:
         """Install the plan's weights in the pipeline and return the plan with their t*."""
         self._check_base(plan.base_hash, "plan")
+        prove_plan(self.pipe, plan)  # also a run alone is divided, at t*
         shared = self.versions.shared(plan.shared_hash) if plan.shared_hash else None
         put_adapters(self.pipe, shared, self.versions.drawing_personal() if personal else None)
         return replace(plan, boundary_log_snr=shared.boundary_log_snr if shared is not None else None)

@@ -17,6 +17,7 @@ class OwnerLimits:
         max_denoising_steps: Denoising steps of a plan.
         max_image_side: Image side in pixels, of plans and of images to train on.
         max_guidance_scale: Guidance scale of a plan.
+        negative_prompt: Whether a plan may have a negative prompt, a text of the server that pictures keep away from.
         boundary_timestep: t* as a training timestep, which a server may not move; None for a federation
             without a personal stage.
         max_weight_change: Change of a layer by a shared state, relative to its weights.
@@ -50,6 +51,7 @@ class OwnerLimits:
     max_denoising_steps: int = 150
     max_image_side: int = 1024
     max_guidance_scale: float = 30.0
+    negative_prompt: bool = False
     boundary_timestep: int | None = 500
     max_weight_change: float = 1.0
     max_picture_change: float = 1.0
@@ -76,7 +78,13 @@ class OwnerLimits:
             "denoising steps": (request.num_inference_steps, self.max_denoising_steps),
             "pixels a side": (max(request.height, request.width), self.max_image_side),
             "guidance scale": (request.guidance_scale, self.max_guidance_scale),
+            "true_cfg_scale": (request.true_cfg_scale or 0.0, self.max_guidance_scale),
         }
+        if request.negative_prompt and not self.negative_prompt:
+            raise UserError(
+                "the plan has a negative prompt, which the owner of this device does not permit: start it with "
+                "--negative-prompt"
+            )
         for what, (value, limit) in asked.items():
             if value > limit:
                 raise UserError(

@@ -13,9 +13,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from fedaigc.diffusion.adapters.bare import check_bare, installed_adapters
+from fedaigc.diffusion.adapters.bare import check_bare, installed_adapters, make_bare
 from fedaigc.diffusion.handoff.packing import pack, unpack
 from fedaigc.diffusion.loading import base_fingerprint
+from fedaigc.diffusion.sampling.kept_values import kept_between_steps
+from fedaigc.diffusion.sampling.observed_call import as_tuple
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline, call_arguments, denoiser, dtype_name
 from fedaigc.diffusion.sampling.segment import initial_state, outputs_from, run_segment
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
@@ -28,18 +30,26 @@ PROMPT = "an apple on a table"
 # the tests run these divided at every step (docs/models.md)
 PROVEN = frozenset(
     {
+        "AuraFlowPipeline",
         "CogView4Pipeline",
         "Flux2KleinPipeline",
         "FluxPipeline",
+        "HiDreamImagePipeline",
+        "HunyuanImagePipeline",
+        "Kandinsky5T2IPipeline",
+        "KolorsPipeline",
         "LatentConsistencyModelPipeline",
         "Lumina2Pipeline",
         "PixArtAlphaPipeline",
         "QwenImagePipeline",
+        "SanaPipeline",
+        "SanaSprintPipeline",
         "StableDiffusion3Pipeline",
         "StableDiffusionControlNetPipeline",
         "StableDiffusionInpaintPipeline",
         "StableDiffusionPAGPipeline",
         "StableDiffusionPipeline",
+        "StableDiffusionXLInpaintPipeline",
         "StableDiffusionXLPipeline",
         "WanPipeline",
         "ZImagePipeline",
@@ -154,6 +164,9 @@ def check(
     splits: list[Split] = []
     reason = None
     try:
+        keeps = kept_between_steps(pipe)
+        if keeps is not None:
+            raise UserError(f"{type(pipe).__name__} cannot be divided: {keeps}")
         for height, width in tried:
             splits += _splits(pipe, settings, height, width, conditioning or {"prompt": PROMPT})
     except UserError as error:
@@ -185,8 +198,7 @@ def prove_divisible(pipe: Pipeline, *, guidance_scale: float, height: int, width
     Raises:
         UserError: If a divided run differs from the stock call, or cannot be made.
     """
-    known = type(pipe).__module__.startswith("diffusers.") and type(pipe).__name__ in PROVEN
-    if known or (pipe not in _measured and installed_adapters(pipe)):
+    if _is_tested(pipe) or (pipe not in _measured and installed_adapters(pipe)):
         return
     if pipe not in _measured:
         _measured[pipe] = check(
@@ -194,6 +206,22 @@ def prove_divisible(pipe: Pipeline, *, guidance_scale: float, height: int, width
         )
     if not _measured[pipe].exact:
         raise UserError(f"{_measured[pipe]}; docs/models.md lists pipelines that can be divided")
+
+
+def prove_plan(pipe: Pipeline, plan: DenoisingPlan) -> None:
+    """Prove a pipeline divisible in the size of a plan, as `prove_divisible` does, and take adapters out before.
+
+    Raises:
+        UserError: As `prove_divisible`.
+    """
+    if _is_tested(pipe) or (pipe in _measured and _measured[pipe].exact):
+        return
+    make_bare(pipe)
+    prove_divisible(pipe, guidance_scale=plan.guidance_scale, height=plan.height, width=plan.width)
+
+
+def _is_tested(pipe: Pipeline) -> bool:
+    return type(pipe).__module__.startswith("diffusers.") and type(pipe).__name__ in PROVEN
 
 
 def default_cache() -> Path:
@@ -235,8 +263,14 @@ def _stock(pipe: Pipeline, plan: DenoisingPlan, conditioning: Mapping[str, Any])
     call = call_arguments(pipe, conditioning, **plan.call)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_SEED)
-        output = pipe(**call, generator=noise_generator(_SEED), output_type="latent", return_dict=False)
-    return _as_tensor(output[0] if isinstance(output, tuple) else output).clone()
+        try:
+            output = pipe(**call, generator=noise_generator(_SEED), output_type="latent", return_dict=False)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"the stock call of {type(pipe).__name__} fails: {reason:.300}") from error
+    return _as_tensor(as_tuple(output)[0]).clone()
 
 
 def _as_tensor(value: Any) -> Tensor:

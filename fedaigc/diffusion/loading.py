@@ -100,6 +100,12 @@ def load_pipeline(
         raise UserError(
             f"model {name!r}: the folder has no model_index.json, so it is not a diffusers pipeline"
         )
+    if dtype == "float16" and resolve_device(device) == "cpu":
+        warnings.warn(
+            "float16 on a CPU: a step takes about 10 times as long as in float32, and a decoding 60 times; use "
+            "bfloat16, float32 or a GPU",
+            stacklevel=2,
+        )
     options: dict[str, Any] = {"dtype": resolve_dtype(dtype)}
     variant = variant or _only_variant(Path(location))
     if variant is not None:
@@ -108,7 +114,7 @@ def load_pipeline(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipe = AutoPipelineForText2Image.from_pretrained(location, **options)
-    except ImportError as error:
+    except (ImportError, NameError) as error:  # diffusers leaves names out where a package is missing
         raise UserError(
             f"model {name!r} needs a package that is missing: {' '.join(str(error).split())}"
         ) from error

@@ -3,7 +3,7 @@
 from fedaigc.bounds import MAX_SIGNATURE_CHARACTERS
 from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.policy import LEAST_FIRST, Policy
-from fedaigc.semantics.signature import Signature
+from fedaigc.semantics.signature import OpenSignature, Signature
 from fedaigc.storage.bounded_json import read_json
 
 Disclosed = Signature | NodeSignature
@@ -27,6 +27,22 @@ def read_signature(text: str) -> Signature | NodeSignature:
     if [type(fields[name]) for name in ("atlas", "node", "highest")] != [str, int, int]:
         raise ValueError("invalid signature: expected the hash of an atlas and two numbers")
     return NodeSignature(**fields)
+
+
+def in_words(text: str) -> str:
+    """Return what a signature in JSON discloses, in words.
+
+    Example:
+        >>> in_words('{"atlas":"0123456789abcdef","highest":3,"node":3}')
+        'node 3 of atlas 0123456789abcdef'
+    """
+    try:
+        signature = read_signature(text)
+    except (ValueError, TypeError):
+        return "something that this version cannot read"
+    if isinstance(signature, NodeSignature):
+        return signature.words
+    return "the prompt itself" if isinstance(signature, OpenSignature) else f"“{signature.words}”"
 
 
 def check_asked(signature: Disclosed | None, policy: Policy, *, nodes: bool) -> None:

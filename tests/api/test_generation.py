@@ -37,13 +37,16 @@ def test_the_command_draws_the_same_images(tmp_path: Path, small_model: Path) ->
     from typer.testing import CliRunner
 
     command = ["generate", *PROMPTS, "--output", str(tmp_path / "command"), "--model", str(small_model)]
-    done = CliRunner().invoke(app, [*command, "--size", "32", "--steps", "4", "--shared-steps", "2"])
+    sizes = ["--size", "32", "--steps", "4", "--shared-steps", "2", "--negative-prompt", "a river"]
+    done = CliRunner().invoke(app, [*command, *sizes])
     assert done.exit_code == 0, done.output
     model = {"name": str(small_model), "height": 32, "width": 32}
-    drawn = generate(tmp_path / "api", model)
+    drawn = generate(tmp_path / "api", model, negative_prompt="a river")
+    plain = generate(tmp_path / "plain", model)
     for number, image in enumerate(drawn.images):
         with Image.open(tmp_path / "command" / f"{number:02d}.png") as other:
             assert np.array_equal(np.asarray(image), np.asarray(other))
+        assert not np.array_equal(np.asarray(image), np.asarray(plain.images[number]))
 
 
 def test_a_link_is_in_the_tasks(tmp_path: Path, tiny: Any) -> None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, RecordDict
@@ -195,6 +196,10 @@ def test_a_plan_is_built_here_from_bounded_numbers(config: FederationConfig) -> 
         {"shared_hash": "../prompts"},
         {"fingerprint": ""},
         {"scheduler_class": 7},
+        {"true_cfg_scale": float("nan")},
+        {"true_cfg_scale": 4},
+        {"negative_prompt": "x" * 1001},
+        {"eta": 1.0},
     )
     for wrong in wrong_values:
         # under pytest the types of arguments are checked too, before the request looks at them
@@ -202,13 +207,32 @@ def test_a_plan_is_built_here_from_bounded_numbers(config: FederationConfig) -> 
             PlanRequest.from_values(request.values() | wrong)
     with pytest.raises(UserError, match="devices accept"):
         replace(request, scheduler_class="DDPMScheduler").build(pipe, base_hash)
-    with pytest.raises(UserError, match="negative prompt"):
-        PlanRequest.of(replace(plan, negative_prompt="blurry"))
+    with pytest.raises(UserError, match="can have true_cfg_scale, and no other arguments"):
+        PlanRequest.of(replace(plan, arguments='{"eta":1.0}'))
     # the same numbers, but the other machine has another configuration of the scheduler in mind
     foreign = replace(plan, scheduler_config=plan.scheduler_config.replace("0.02", "0.03"))
     assert foreign != plan
     with pytest.raises(UserError, match="scheduler configuration"):
         PlanRequest.of(foreign).build(pipe, base_hash)
+
+
+def test_a_negative_prompt_is_built_here_if_the_owner_permits_it(config: FederationConfig) -> None:
+    pipe, base_hash = base_model(config.model)
+    settings: dict[str, Any] = {"num_inference_steps": 2, "height": 32, "width": 32}
+    plain, plan = (
+        build_plan(pipe, guidance_scale=3.0, base_hash=base_hash, negative_prompt=text, **settings)
+        for text in ("", "a lemon")
+    )
+    assert plain.fingerprint() != plan.fingerprint()
+    # a message without one is as it was before there were any
+    assert PlanRequest.of(plain).values().keys() & {"negative_prompt", "true_cfg_scale"} == set()
+    request = PlanRequest.from_values(PlanRequest.of(plan).values())
+    assert request.build(pipe, base_hash) == plan
+    with pytest.raises(UserError, match="negative prompt, which the owner of this device does not permit"):
+        OwnerLimits().check_plan(request)
+    OwnerLimits(negative_prompt=True).check_plan(request)
+    with pytest.raises(UserError, match="true_cfg_scale: the server requests 31"):
+        OwnerLimits(negative_prompt=True).check_plan(replace(request, true_cfg_scale=31.0))
 
 
 @pytest.mark.parametrize(

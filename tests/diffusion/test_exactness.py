@@ -8,10 +8,12 @@ import pytest
 import torch
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 
-from fedaigc.diffusion.exactness import check, prove_divisible
+from fedaigc.diffusion.adapters.stages import SharedState, install, new_adapter
+from fedaigc.diffusion.exactness import check, prove_divisible, prove_plan
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
+from tests.diffusion.families.further_families import hunyuan_image
 from tests.diffusion.families.small_families import small_family
 from tests.diffusion.schedulers import scheduler_of
 from tests.diffusion.tiny_pipelines import SIZE, tiny_pipeline
@@ -77,6 +79,42 @@ def test_pipelines_that_are_not_known_are_measured_before_a_run(
         prove_divisible(theirs, **settings)
 
 
+def test_a_device_measures_its_pipeline_once_and_without_adapters(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    parts = tiny_pipeline("sd1").components
+    theirs: Any = PipelineOfTheirs(**parts, requires_safety_checker=False)
+    plan = plan_of(theirs)
+    adapter = new_adapter(theirs, generator=torch.Generator(), rank=2)
+    install(theirs, SharedState("base", adapter.lora, 2, 2.0))
+    prove_plan(theirs, plan)
+    (kept,) = tmp_path.rglob("*.json")
+    kept.unlink()
+    install(theirs, SharedState("base", adapter.lora, 2, 2.0))
+    prove_plan(theirs, plan)
+    assert not list(tmp_path.rglob("*.json"))
+    broken: Any = with_memory(
+        PipelineOfTheirs(**tiny_pipeline("sd1").components, requires_safety_checker=False)
+    )
+    install(broken, SharedState("base", adapter.lora, 2, 2.0))
+    for _ in range(2):
+        with pytest.raises(UserError, match="PipelineOfTheirs, DDIMScheduler, float32: not exact: off by"):
+            prove_plan(broken, plan)
+
+
+def test_a_guidance_with_a_momentum_is_refused_before_any_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    guider = diffusers.AdaptiveProjectedMixGuidance()
+    family = hunyuan_image(guider=guider, ocr_guider=None)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("a step was computed")
+
+    monkeypatch.setattr(type(family.pipe.transformer), "forward", never)
+    found = check(family.pipe, sizes=[(64, 64)], conditioning=family.prompt)
+    assert "its guider (AdaptiveProjectedMixGuidance) has a momentum" in str(found.reason)
+
+
 def test_a_network_in_training_mode_is_refused() -> None:
     """A network in training mode draws from torch's global generator."""
     pipe = tiny_pipeline("sd1")
@@ -129,7 +167,8 @@ class TestFurtherArguments:
         assert "arguments" not in plain.to_json()
         assert DenoisingPlan.from_json(guided.to_json()) == guided
         assert guided.call["true_cfg_scale"] == 2.0
-        assert guided.fingerprint() != plan_of(pipe, negative_prompt="blurry").fingerprint()
+        other = plan_of(pipe, arguments={"true_cfg_scale": 3.0}, negative_prompt="blurry")
+        assert guided.fingerprint() != other.fingerprint()
 
     def test_custom_timesteps_and_sigmas(self, tiny: Any) -> None:
         sd1, flux = tiny_pipeline("sd1"), tiny("flux")
@@ -160,6 +199,25 @@ class TestFurtherArguments:
     def test_refused(self, tiny: Any, arguments: dict[str, Any], message: str) -> None:
         with pytest.raises(UserError, match=message):
             plan_of(tiny("sd1"), arguments=arguments)
+
+    def test_what_a_call_would_ignore_is_refused(self, tiny: Any) -> None:
+        guided = {"true_cfg_scale": 2.0}
+        plan = plan_of(tiny("flux"), arguments=guided, negative_prompt="blurry")
+        assert (plan.call["true_cfg_scale"], plan.call["negative_prompt"]) == (2.0, "blurry")
+        for family, message, values in (
+            ("flux", "ignores a negative prompt at true_cfg_scale 1: give", {"negative_prompt": "blurry"}),
+            ("flux", "ignores true_cfg_scale without a negative prompt", {"arguments": guided}),
+            ("sd1", "does not take true_cfg_scale", {"arguments": guided}),
+            (
+                "sd1",
+                "ignores a negative prompt at guidance_scale 1: give",
+                {"negative_prompt": "blurry", "guidance_scale": 1.0},
+            ),
+        ):
+            with pytest.raises(UserError, match=message):
+                plan_of(tiny(family), **values)
+        with pytest.raises(UserError, match="LatentConsistencyModelPipeline takes no negative prompt"):
+            plan_of(small_family("lcm").pipe, negative_prompt="blurry")
 
     def test_a_conditioning_cannot_change_them(self, tiny: Any) -> None:
         pipe = tiny("sd1")

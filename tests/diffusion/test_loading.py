@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,11 @@ def test_a_configuration_takes_the_size_of_its_model(small_model: Path, tmp_path
     read = read_config(tmp_path / "run.toml").model
     assert (read.name, read.height, read.width) == (name, 32, 32)
     assert model_size(str(tmp_path / "nowhere")) is None
+
+
+def test_half_precision_that_a_cpu_is_slow_in_is_told(small_model: Path) -> None:
+    with pytest.warns(UserWarning, match="float16 on a CPU: a step takes about 10 times as long"):
+        load_pipeline(str(small_model), dtype="float16", device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_pipeline(str(small_model), dtype="bfloat16")

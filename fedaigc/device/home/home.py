@@ -25,6 +25,7 @@ import contextlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -205,6 +206,37 @@ class Home:
             return typed_json(kind, path.read_bytes())
         except ValidationError:
             raise _damaged(path) from None
+
+
+@contextlib.contextmanager
+def kept_if_used(root: Path) -> Iterator[None]:
+    """Remove a home that the block created if it fails with a `UserError` and nothing was put into the home."""
+    new, folder_was_there = not (root / "device.json").exists(), root.exists()
+    try:
+        yield
+    except UserError:
+        if new and (root / "device.json").exists():
+            _remove_empty(Home(root), folder=not folder_was_there)
+        raise
+
+
+def _remove_empty(home: Home, *, folder: bool) -> None:
+    parts = (home.images, home.prompts, home.adapters, home.gallery, home.cache)
+    removed = []
+    try:
+        for part in parts:
+            part.rmdir()  # fails if another process has put something there meanwhile
+            removed.append(part)
+    except OSError:
+        for part in removed:
+            home.folder(part)
+        return
+    for file in home.root.iterdir():
+        if file.name == "device.json" or (file.name.startswith(".") and file.name.endswith(".lock")):
+            file.unlink()
+    if folder:
+        with contextlib.suppress(OSError):
+            home.root.rmdir()
 
 
 def _damaged(path: Path) -> DamagedFile:

@@ -1,6 +1,8 @@
 """Whether adapters are installed in a pipeline: the weights of one without any are a base model."""
 
-from fedaigc.diffusion.adapters.stages import has_residuals
+from typing import Any
+
+from fedaigc.diffusion.adapters.stages import Stage, has_residuals, remove
 from fedaigc.diffusion.loading import base_fingerprint
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline, denoiser
 from fedaigc.errors import UserError
@@ -9,6 +11,16 @@ from fedaigc.errors import UserError
 def installed_adapters(pipe: Pipeline) -> list[str]:
     """Return the names of the LoRA adapters of a pipeline, sorted."""
     return sorted(getattr(denoiser(pipe), "peft_config", None) or {})
+
+
+def make_bare(pipe: Pipeline) -> None:
+    """Take the shared and the personal adapter out of a pipeline; its weights are then those that it came with."""
+    for stage in (Stage.SHARED, Stage.PERSONAL):
+        remove(pipe, stage)
+    network: Any = denoiser(pipe)
+    if not installed_adapters(pipe) and hasattr(network, "unload_lora"):
+        # without adapters peft still wraps the layers, whose weights then have other names
+        network.unload_lora()
 
 
 def check_bare(pipe: Pipeline) -> None:

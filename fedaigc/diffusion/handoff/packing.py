@@ -27,6 +27,7 @@ prompt.
 docs/threats.md reports the measurements.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ from fedaigc.diffusion.handoff.packet import (
 )
 from fedaigc.diffusion.sampling.restart import restart_refusal
 from fedaigc.diffusion.sampling.segment import DenoisingState
+from fedaigc.diffusion.schedule.model_settings import differences, read_settings, to_text
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, latents_std
 from fedaigc.errors import UserError
 from fedaigc.wireless.number_format import LOADING, FormatName, NumberFormat
@@ -60,6 +62,7 @@ __all__ = [
     "body_tensors",
     "check_handoff",
     "check_magnitude",
+    "check_settings",
     "mended",
     "number_format_at",
     "pack",
@@ -133,6 +136,7 @@ def pack(
     number_format: FormatName | None = None,
     *,
     noise_stream: bool = False,
+    settings: Mapping[str, str] | None = None,
 ) -> bytes:
     """Pack a state into a packet.
 
@@ -144,6 +148,8 @@ def pack(
         noise_stream: Whether to send the seed of the noise and the number of draws, so that a sampler that
             draws noise continues like the unsplit run. Set this only for one user's own run on several
             machines: the seed reveals the initial noise and, with it, the prompt of the steps that were run.
+        settings: `model_settings` of this machine, for a packet that is passed by hand: `check_settings` compares
+            them. None: no part of the packet, as where a message has them.
 
     Returns:
         The packet.
@@ -169,6 +175,8 @@ def pack(
         if state.noise_seed is None:
             raise UserError("this state has no noise stream: it cannot be packed with one")
         header |= {"noise_seed": state.noise_seed, "draw_count": state.draw_count}
+    if settings is not None:
+        header["settings"] = to_text(settings)
     if handoff == "exact" and state.history is None:
         raise UserError("this state has no history: it can only be handed on as latents")
     history = dict(state.history or {}) if handoff == "exact" else {}
@@ -196,7 +204,7 @@ def unpack(
             names both), or if it is damaged in a way that `delivery` does not accept.
     """
     header, _ = read_header(data)
-    if header.keys() not in (_KEYS, _KEYS | _STREAM_KEYS):
+    if header.keys() - {"settings"} not in (_KEYS, _KEYS | _STREAM_KEYS):
         raise PacketError(f"the header has {sorted(header)!a:.200}: expected {', '.join(sorted(_KEYS))}")
     for what, key, expected in (
         ("base model", "base", plan.base_hash),
@@ -225,6 +233,28 @@ def unpack(
         header.get("draw_count", 0),
         plan.fingerprint(),
     )
+
+
+def check_settings(data: bytes, settings: Mapping[str, str]) -> None:
+    """Check that a packet is of a machine whose model has the same settings, if the packet has any.
+
+    Args:
+        data: The packet.
+        settings: `model_settings` of this machine.
+
+    Raises:
+        PacketError: If a part differs (the message names it), or if the packet is damaged.
+    """
+    try:
+        there = read_settings(read_header(data)[0].get("settings", ""))
+    except UserError as error:
+        raise PacketError(f"the header of the packet: {error}") from None
+    other = differences(settings, there) if there else []
+    if other:
+        raise PacketError(
+            f"the packet is of a machine whose model has other settings: {', '.join(other)}; load the same files with "
+            "the same options on both"
+        )
 
 
 def check_finite(value: Any, what: str) -> None:

@@ -13,7 +13,10 @@ _MAX_DEPTH = 4
 
 
 def kept_between_steps(pipe: Pipeline) -> str | None:
-    """Return which network reuses values of earlier steps, or None if none does."""
+    """Return which network or guidance reuses values of earlier steps, or None if none does."""
+    for name, component in getattr(pipe, "components", {}).items():
+        if _computes(component) and getattr(component, "_enabled", True) and _has_momentum(component):
+            return f"its {name} ({type(component).__name__}) has a momentum, which keeps values from step to step"
     for network in timed_networks(pipe):
         for part in network.modules():
             for name, hook in getattr(getattr(part, "_diffusers_hook", None), "hooks", {}).items():
@@ -42,6 +45,10 @@ def _computes(component: Any) -> bool:
     from diffusers.guiders.guider_utils import BaseGuidance
 
     return isinstance(component, BaseGuidance)
+
+
+def _has_momentum(guidance: Any) -> bool:
+    return any("momentum" in name and value for name, value in getattr(guidance, "config", {}).items())
 
 
 def _holds_tensor(value: Any, depth: int) -> bool:

@@ -114,8 +114,7 @@ def run_call(
             _preparing(pipe, scheduler, prepare),
             _seeded_globally(call.get("generator"), device),
         ):
-            output = pipe(**placed, return_dict=False)
-        return output if isinstance(output, tuple) else (output,)
+            return as_tuple(pipe(**placed, return_dict=False))
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -125,6 +124,12 @@ def run_call(
         if loop.position == 0:
             raise UserError(f"{type(pipe).__name__} refuses these settings: {reason:.400}") from error
         raise UserError(f"{type(pipe).__name__} cannot be divided: {reason:.400}") from error
+
+
+def as_tuple(output: Any) -> tuple[Any, ...]:
+    """Return what a pipeline call returned as a tuple. Some return an object for latents, whatever they are asked."""
+    found: tuple[Any, ...] = output.to_tuple() if hasattr(output, "to_tuple") else output
+    return found if isinstance(found, tuple) else (found,)
 
 
 @contextmanager

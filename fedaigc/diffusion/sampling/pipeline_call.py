@@ -149,6 +149,40 @@ def call_arguments(
     return {name: value for name, value in arguments.items() if name in known} | further | dict(conditioning)
 
 
+def check_negative(pipe: Pipeline, call: Mapping[str, Any], negative_prompt: str) -> None:
+    """Refuse a negative prompt, or a scale of its guidance, that a call of the pipeline would ignore.
+
+    Args:
+        pipe: The pipeline, after a call of these arguments.
+        call: The arguments.
+        negative_prompt: The negative prompt of the plan, "" for none.
+
+    Raises:
+        UserError: If one of them would have no effect.
+    """
+    name = type(pipe).__name__
+    known = inspect.signature(type(pipe).__call__).parameters
+    if negative_prompt and "negative_prompt" not in known:
+        raise UserError(f"{name} takes no negative prompt: leave it out")
+    if "true_cfg_scale" not in known or "negative_prompt" not in known:
+        if negative_prompt and getattr(pipe, "do_classifier_free_guidance", True) is False:
+            raise UserError(
+                f"{name} ignores a negative prompt at guidance_scale {call.get('guidance_scale', 1.0):g}: give a "
+                "guidance_scale above 1, or leave the negative prompt out"
+            )
+        return
+    scale = call.get("true_cfg_scale", known["true_cfg_scale"].default)
+    has_negative = bool(negative_prompt) or call.get("negative_prompt_embeds") is not None
+    if negative_prompt and not scale > 1:
+        raise UserError(
+            f"{name} ignores a negative prompt at true_cfg_scale {scale:g}: give a true_cfg_scale above 1"
+        )
+    if call.get("true_cfg_scale", 0) > 1 and not has_negative:
+        raise UserError(
+            f"{name} ignores true_cfg_scale without a negative prompt: give one; a blank stands for an empty one"
+        )
+
+
 def batch_size(conditioning: Mapping[str, Any]) -> int:
     """Return the number of images that one call with this conditioning makes.
 

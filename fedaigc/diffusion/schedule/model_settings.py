@@ -8,6 +8,7 @@ refused by name. What cannot matter is left out: paths, versions, devices, compi
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,8 +16,12 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.errors import UserError
+from fedaigc.storage.bounded_json import read_json
 
 _DIGITS = 16
+_MAX_CHARACTERS = 8192
+_PART, _DIGEST = re.compile("[a-z0-9_ ]{1,64}"), re.compile("[0-9a-f]{16}")
 # how a component was stored or loaded, and settings that concern training or text generation alone
 _HARMLESS = frozenset(
     [
@@ -66,6 +71,26 @@ def model_settings(pipe: Pipeline) -> dict[str, str]:
 def to_text(settings: Mapping[str, str]) -> str:
     """Return settings as canonical JSON."""
     return json.dumps(dict(settings), sort_keys=True, separators=(",", ":"))
+
+
+def read_settings(text: Any) -> dict[str, str]:
+    """Return the settings of `to_text`; none for "".
+
+    Raises:
+        UserError: If the text is not a JSON object of digests.
+    """
+    if text == "":
+        return {}
+    try:
+        values = read_json(text, max_characters=_MAX_CHARACTERS) if type(text) is str else None
+    except ValueError:
+        values = None
+    if not isinstance(values, dict) or not all(
+        _PART.fullmatch(name) and type(value) is str and _DIGEST.fullmatch(value)
+        for name, value in values.items()
+    ):
+        raise UserError(f"the settings of the plan are {text!r:.80}: expected digests by name")
+    return values
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:

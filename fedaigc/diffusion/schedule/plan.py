@@ -15,7 +15,13 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, with_config
 
 from fedaigc.diffusion.sampling.observed_call import note_preparation
-from fedaigc.diffusion.sampling.pipeline_call import FIXED, Pipeline, call_arguments, dtype_name
+from fedaigc.diffusion.sampling.pipeline_call import (
+    FIXED,
+    Pipeline,
+    call_arguments,
+    check_negative,
+    dtype_name,
+)
 from fedaigc.diffusion.schedule.model_settings import model_settings, to_text
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr, noise_levels, signal_and_noise
 from fedaigc.diffusion.schedule.stock_schedule import canonical_config, named_scheduler, observed_schedule
@@ -90,15 +96,19 @@ class DenoisingPlan:
     @property
     def call(self) -> dict[str, Any]:
         """The arguments of the pipeline call that the plan fixes, besides the conditioning."""
-        further = _object(self.arguments) if self.arguments else {}
         return {
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
             "negative_prompt": self.negative_prompt,
             "height": self.height,
             "width": self.width,
-            **further,
+            **self.further,
         }
+
+    @property
+    def further(self) -> dict[str, Any]:
+        """The further arguments of the pipeline call."""
+        return _object(self.arguments) if self.arguments else {}
 
     @property
     def num_steps(self) -> int:
@@ -217,8 +227,8 @@ def build_plan(
 
     Raises:
         UserError: If `num_inference_steps` is below 1, if `guidance_scale` is not finite, if the steps start
-            above the last training timestep, if the pipeline refuses the call, or if its config does not
-            describe its scheduler.
+            above the last training timestep, if the pipeline refuses the call, if a negative prompt would have no
+            effect, or if its config does not describe its scheduler.
     """
     if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
         raise UserError(
@@ -238,6 +248,7 @@ def build_plan(
         **(_object(further) if further else {}),
     )
     (timesteps, sigmas), observed = observed_schedule(pipe, call)
+    check_negative(pipe, call, negative_prompt)
     note_preparation(pipe, observed)
     trained = len(getattr(pipe.scheduler, "alphas_cumprod", ()))
     # with an offset of one, a run of all timesteps starts at T. Sigmas are not looked up by timestep

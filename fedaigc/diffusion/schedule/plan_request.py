@@ -15,13 +15,13 @@ from fedaigc.bounds import (
     MAX_GUIDANCE_SCALE,
     MAX_IMAGE_PIXELS,
     MAX_IMAGE_SIDE,
+    MAX_PROMPT_CHARACTERS,
 )
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed
-from fedaigc.diffusion.schedule.model_settings import differences
+from fedaigc.diffusion.schedule.model_settings import differences, read_settings
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.schedule.stock_schedule import named_scheduler
 from fedaigc.errors import UserError
-from fedaigc.storage.bounded_json import read_json
 
 # deterministic schedulers and ancestral Euler. Each is tested for an exact hand-off
 SCHEDULERS = frozenset(
@@ -37,8 +37,7 @@ SCHEDULERS = frozenset(
         "UniPCMultistepScheduler",
     }
 )
-_MAX_SETTINGS = 8192
-_PART, _DIGEST = re.compile("[a-z0-9_ ]{1,64}"), re.compile("[0-9a-f]{16}")
+_OPTIONAL = frozenset({"negative_prompt", "true_cfg_scale"})
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -55,9 +54,11 @@ class PlanRequest:
         shared_hash: Version of the shared state, "" if there is none.
         fingerprint: Fingerprint of the requested plan.
         settings: Digests of the settings of the other machine's model as JSON, "" if they are not known.
+        negative_prompt: Negative prompt of the pipeline call, "" if there is none.
+        true_cfg_scale: The argument of the pipeline call, None if it is not given.
 
     Raises:
-        UserError: If a number is outside of `fedaigc.bounds`, or if a hash is not a SHA-256 in hex.
+        UserError: If a number or a text is outside of `fedaigc.bounds`, or if a hash is not a SHA-256 in hex.
     """
 
     scheduler_class: str
@@ -68,6 +69,8 @@ class PlanRequest:
     shared_hash: str
     fingerprint: str
     settings: str = ""
+    negative_prompt: str = ""
+    true_cfg_scale: float | None = None
 
     def __post_init__(self) -> None:
         if type(self.scheduler_class) is not str:
@@ -79,30 +82,29 @@ class PlanRequest:
             raise UserError(
                 f"{self.height} x {self.width} pixels: expected at most {MAX_IMAGE_PIXELS} in all"
             )
-        if type(self.guidance_scale) is not float or not 0 <= self.guidance_scale <= MAX_GUIDANCE_SCALE:
-            raise UserError(
-                f"guidance_scale is {self.guidance_scale!r:.40}: expected 0 to {MAX_GUIDANCE_SCALE:g}"
-            )
+        _check_scale("guidance_scale", self.guidance_scale)
+        if self.true_cfg_scale is not None:
+            _check_scale("true_cfg_scale", self.true_cfg_scale)
+        if type(self.negative_prompt) is not str or len(self.negative_prompt) > MAX_PROMPT_CHARACTERS:
+            raise UserError(f"negative_prompt: expected a text of at most {MAX_PROMPT_CHARACTERS} characters")
         for name, value in (("shared_hash", self.shared_hash), ("fingerprint", self.fingerprint)):
             none = name == "shared_hash" and value == ""
             if not none and (type(value) is not str or not _SHA256.fullmatch(value)):
                 raise UserError(f"{name} is {value!r:.80}: expected a SHA-256 in hex")
-        _digests(self.settings)
+        read_settings(self.settings)
 
     @classmethod
     def of(cls, plan: DenoisingPlan) -> "PlanRequest":
         """Return the request for a plan.
 
         Raises:
-            UserError: If the plan has a negative prompt or further arguments, which devices do not accept.
+            UserError: If the plan has further arguments that devices do not accept.
         """
-        if plan.arguments:
+        further = plan.further
+        if further.keys() - {"true_cfg_scale"}:
             raise UserError(
-                f"a plan for devices cannot have further arguments of the pipeline call: {plan.arguments:.120}"
-            )
-        if plan.negative_prompt:
-            raise UserError(
-                "a plan for devices cannot have a negative prompt, which would be text of another machine"
+                f"a plan for devices can have true_cfg_scale, and no other arguments of the pipeline call: "
+                f"{plan.arguments:.120}"
             )
         return cls(
             plan.scheduler_class,
@@ -113,21 +115,25 @@ class PlanRequest:
             plan.shared_hash,
             plan.fingerprint(),
             plan.settings,
+            plan.negative_prompt,
+            float(further["true_cfg_scale"]) if further else None,
         )
 
     def values(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return asdict(self)
+        """Return the fields by name, without the optional ones that have their default."""
+        optional = _optional()
+        return {k: v for k, v in asdict(self).items() if k not in optional or v != optional[k]}
 
     @classmethod
     def from_values(cls, values: Any) -> "PlanRequest":
         """Build a request from the output of `values`.
 
         Raises:
-            UserError: If the names are not exactly those of the fields, or if a value is invalid.
+            UserError: If the names are not those of the fields, of which the optional ones may be missing, or if a
+                value is invalid.
         """
         names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or values.keys() != names:
+        if not isinstance(values, dict) or not names - _optional().keys() <= values.keys() <= names:
             raise UserError(f"invalid request of a plan: expected the keys {', '.join(sorted(names))}")
         return cls(**values)
 
@@ -155,11 +161,13 @@ class PlanRequest:
                 guidance_scale=self.guidance_scale,
                 height=self.height,
                 width=self.width,
+                negative_prompt=self.negative_prompt,
                 base_hash=base_hash,
                 shared_hash=self.shared_hash,
+                arguments={} if self.true_cfg_scale is None else {"true_cfg_scale": self.true_cfg_scale},
             )
-        there = _digests(self.settings)
-        other = differences(_digests(plan.settings), there) if there else []
+        there = read_settings(self.settings)
+        other = differences(read_settings(plan.settings), there) if there else []
         if other:
             raise UserError(
                 f"the model has other settings here than on the machine of the plan: {', '.join(other)}; load the "
@@ -173,24 +181,14 @@ class PlanRequest:
         return plan
 
 
-def _digests(text: str) -> dict[str, str]:
-    """Return the digests of settings by name.
+def _optional() -> dict[str, Any]:
+    """Return the fields that a message has only where they are given, with their defaults."""
+    return {each.name: each.default for each in fields(PlanRequest) if each.name in _OPTIONAL}
 
-    Raises:
-        UserError: If the text is not a JSON object of digests.
-    """
-    if text == "":
-        return {}
-    try:
-        values = read_json(text, max_characters=_MAX_SETTINGS) if type(text) is str else None
-    except ValueError:
-        values = None
-    if not isinstance(values, dict) or not all(
-        _PART.fullmatch(name) and type(value) is str and _DIGEST.fullmatch(value)
-        for name, value in values.items()
-    ):
-        raise UserError(f"the settings of the plan are {text!r:.80}: expected digests by name")
-    return values
+
+def _check_scale(name: str, value: float) -> None:
+    if type(value) is not float or not 0 <= value <= MAX_GUIDANCE_SCALE:
+        raise UserError(f"{name} is {value!r:.40}: expected 0 to {MAX_GUIDANCE_SCALE:g}")
 
 
 def _check_count(name: str, value: int, limit: int) -> None:

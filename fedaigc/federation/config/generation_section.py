@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from fedaigc.bounds import MAX_PROMPT_CHARACTERS
 from fedaigc.collaboration.link_settings import LinkSettings
 from fedaigc.collaboration.planner import Executor
 from fedaigc.federation.config.denoiser_section import DenoiserSection
@@ -17,6 +18,8 @@ _OF_DEVICES = (
     "enabled",
     "num_inference_steps",
     "guidance_scale",
+    "negative_prompt",
+    "true_cfg_scale",
     "num_shared_steps",
     "policy",
     "min_public_prompts",
@@ -40,6 +43,10 @@ class GenerationSection(Section):
         enabled: Whether images are generated at all.
         num_inference_steps: Number of denoising steps.
         guidance_scale: Scale of classifier-free guidance.
+        negative_prompt: What all pictures keep away from, as devices and server read it. Owners of separate machines
+            have to permit it. Empty: none.
+        true_cfg_scale: Scale of the guidance by the negative prompt in pipelines that take it (FLUX, Qwen-Image);
+            None: the default of the pipeline.
         num_shared_steps: K, how many of the `num_inference_steps` are shared.
         policy: What a device discloses of a prompt.
         min_public_prompts: How many objects of Scenes, and under "general" places too, must share a signature.
@@ -69,6 +76,8 @@ class GenerationSection(Section):
     enabled: bool = True
     num_inference_steps: Annotated[int, Field(ge=1)] = 11
     guidance_scale: Annotated[float, Field(ge=0)] = 5.0
+    negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)] = ""
+    true_cfg_scale: Annotated[float, Field(ge=0)] | None = None
     num_shared_steps: Annotated[int, Field(ge=0)] = 3
     policy: Policy = Policy.KIND
     min_public_prompts: Annotated[int, Field(ge=1)] = 3
@@ -85,6 +94,11 @@ class GenerationSection(Section):
     between_rounds: bool = False
     window_s: Annotated[float, Field(ge=0)] = 0.0
     serve_s: Annotated[float, Field(ge=0, allow_inf_nan=True)] = 0.0
+
+    @property
+    def arguments(self) -> dict[str, float]:
+        """Further arguments of the pipeline call that the plan has."""
+        return {} if self.true_cfg_scale is None else {"true_cfg_scale": self.true_cfg_scale}
 
     @property
     def continuous(self) -> bool:
@@ -109,6 +123,11 @@ class GenerationSection(Section):
             )
         if self.denoiser is not None and self.denoiser.ladder:
             self._check_ladder(self.denoiser.ladder)
+        if self.denoiser is not None and (self.negative_prompt or self.true_cfg_scale is not None):
+            raise ValueError(
+                "negative_prompt, true_cfg_scale: the section denoiser compares prompts without them: remove them or "
+                "the section"
+            )
         if self.executor is not Executor.EDGE and self.link and self.link.send_above_db is not None:
             raise ValueError(
                 'link.send_above_db: only the edge server waits for a channel; set executor to "edge"'

@@ -116,9 +116,11 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> DenoisingP
         guidance_scale=settings.guidance_scale,
         height=config.model.height,
         width=config.model.width,
+        negative_prompt=settings.negative_prompt,
         base_hash=base_hash,
         shared_hash=shared.hash(),
         boundary_log_snr=shared.boundary_log_snr,
+        arguments=settings.arguments,
     )
     if settings.link is not None and settings.link.known_errors is not None:
         check_matched(plan)

@@ -1,60 +1,28 @@
 """Small pipelines of further families, with random weights.
 
-Most have no text encoder: their prompts are embeddings. A family is a pipeline, what stands for its prompt, a size
-and further arguments of the call.
+Most have no text encoder: their prompts are embeddings.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
 from PIL import Image
 
 from tests.diffusion import tiny_pipelines as tiny
-
-WORDS, WIDTH = 6, 32
-FLOW = {"shift": 3.0}
-
-
-@dataclass
-class Family:
-    """A pipeline, the arguments that stand for two prompts, and the plan's settings."""
-
-    pipe: Any
-    prompt: dict[str, Any]
-    other: dict[str, Any]
-    side: int = 16
-    guidance_scale: float = 4.0
-    steps: int = 4
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-def embeddings(seed: int, *shape: int) -> torch.Tensor:
-    return 3 * torch.randn(shape or (1, WORDS, WIDTH), generator=torch.Generator().manual_seed(seed))
-
-
-def by_embeddings(pipe: Any, name: str = "prompt_embeds", **options: Any) -> Family:
-    """A family whose prompts are embeddings, with those of the empty prompt for guidance."""
-    more = {key: options.pop(key) for key in ("masked", "width") if key in options}
-    shape = (1, WORDS, more.get("width", WIDTH))
-
-    def of(seed: int) -> dict[str, Any]:
-        found: dict[str, Any] = {name: embeddings(seed, *shape), f"negative_{name}": embeddings(9, *shape)}
-        if "masked" in more:
-            mask = torch.ones(1, WORDS, dtype=more["masked"])
-            ending = "_attention_mask" if name == "prompt_embeds" else "_mask"
-            found |= {f"prompt{ending}": mask, f"negative_prompt{ending}": mask}
-        return found
-
-    return Family(pipe, of(1), of(2), **options)
-
-
-def picture(seed: int, side: int = 16) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    return Image.fromarray(values)
+from tests.diffusion.families.family import (
+    FLOW,
+    WIDTH,
+    WORDS,
+    Family,
+    by_embeddings,
+    eighth_vae,
+    embeddings,
+    picture,
+    prompted,
+)
+from tests.diffusion.families.further_families import FURTHER_FAMILIES
 
 
 def lcm() -> Family:
@@ -63,14 +31,6 @@ def lcm() -> Family:
     scheduler = diffusers.LCMScheduler(beta_schedule="scaled_linear", clip_sample=False)
     parts = pipe.components | {"unet": unet, "scheduler": scheduler}
     return prompted(diffusers.LatentConsistencyModelPipeline(**parts, requires_safety_checker=False))
-
-
-def prompted(pipe: Any, more: dict[str, Any] | None = None, **options: Any) -> Family:
-    """A family with a prompt and with whatever `more` adds to it."""
-    added = more or {}
-    texts = ("an apple on a table", "a lemon near a bed")
-    first, second = ({"prompt": text} | added for text in texts)
-    return Family(pipe, first, second, **options)
 
 
 def inpainting() -> Family:
@@ -134,18 +94,6 @@ def pixart_binned() -> Family:
         scheduler=diffusers.DPMSolverMultistepScheduler(),
     )
     return by_embeddings(pipe, masked=torch.int64, side=250)
-
-
-def eighth_vae(channels: int = 4) -> Any:
-    """A decoder of an eighth of the size."""
-    vae: Any = diffusers.AutoencoderKL(
-        block_out_channels=(4,) * 4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=channels,
-        norm_num_groups=2,
-    )
-    return vae.eval()
 
 
 def lumina2() -> Family:
@@ -333,6 +281,7 @@ SMALL_FAMILIES: dict[str, Callable[[], Family]] = {
         z_image,
         cogview4,
         wan,
+        *FURTHER_FAMILIES,
     )
 }
 
@@ -343,14 +292,3 @@ def small_family(name: str) -> Family:
     family = SMALL_FAMILIES[name]()
     family.pipe.set_progress_bar_config(disable=True)
     return family
-
-
-def cast(prompt: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """The same prompt with embeddings in another dtype."""
-
-    def as_dtype(value: Any) -> Any:
-        if isinstance(value, list):
-            return [as_dtype(item) for item in value]
-        return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-
-    return {key: as_dtype(value) for key, value in prompt.items()}

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from fedaigc.diffusion.exactness import Exactness, check
-from tests.diffusion.families.small_families import SMALL_FAMILIES, Family, cast, prompted, small_family
+from tests.diffusion.families.family import Family, cast, prompted
+from tests.diffusion.families.small_families import SMALL_FAMILIES, small_family
 from tests.diffusion.tiny_pipelines import FAMILIES, SIZE, tiny_pipeline
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
@@ -40,9 +41,12 @@ def rows() -> list[str]:
     ]
     for _, make in families:
         family = make()
-        found = [measured(family, dtype) for dtype in (torch.float32, torch.bfloat16)]
+        dtypes = (torch.float32, torch.bfloat16) if family.half else (torch.float32,)
+        found = [measured(family, dtype) for dtype in dtypes]
         call = sorted({*family.arguments, *family.prompt} - {"prompt"})
         outcomes = [("exact" if each.exact else str(each)) for each in found]
+        if not family.half:
+            outcomes.append("stock call fails on a CPU")
         named = ", ".join(f"`{name}`" for name in call if not name.startswith("negative_")) or "a prompt"
         lines.append(f"| {found[0].pipeline} | {found[0].scheduler} | {named} | {' | '.join(outcomes)} |")
         print(lines[-1], file=sys.stderr)

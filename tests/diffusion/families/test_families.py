@@ -12,7 +12,8 @@ from fedaigc.diffusion.exactness import PROVEN, check
 from fedaigc.diffusion.handoff.packing import pack, unpack
 from fedaigc.diffusion.sampling.segment import finish_segment, initial_state, latents_shape, run_segment
 from fedaigc.diffusion.schedule.plan import build_plan
-from tests.diffusion.families.small_families import SMALL_FAMILIES, Family, cast, small_family
+from tests.diffusion.families.family import Family, cast
+from tests.diffusion.families.small_families import SMALL_FAMILIES, small_family
 from tests.diffusion.tiny_pipelines import FAMILIES, tiny_pipeline
 
 pytestmark = pytest.mark.families
@@ -45,6 +46,9 @@ def test_every_split_equals_the_stock_call(name: str, dtype: torch.dtype) -> Non
             arguments=family.arguments,
             conditioning=cast(family.prompt, dtype),
         )
+        if dtype is torch.bfloat16 and not family.half:
+            assert "the stock call of" in str(found.reason)
+            continue
         assert found.exact, str(found)
         assert len(found.splits) == family.steps - 1
 

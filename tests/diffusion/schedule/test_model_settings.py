@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from diffusers import EulerDiscreteScheduler
 
+import fedaigc as fa
+from fedaigc.diffusion.handoff.packet import PacketError
 from fedaigc.diffusion.schedule.model_settings import _HARMLESS, differences, model_settings
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
@@ -138,6 +140,23 @@ def test_a_request_with_other_settings_than_digests_is_refused(tiny: Tiny, text:
     request = PlanRequest.of(plan_of(tiny("sd1")))
     with pytest.raises(UserError, match="expected digests by name"):
         replace(request, settings=text)
+
+
+def test_a_packet_that_is_passed_by_hand_is_refused_by_the_name_of_what_differs() -> None:
+    pipe = tiny_pipeline("sd1")
+    plan = DenoisingPlan.from_json(plan_of(pipe).to_json())  # as it comes from another machine
+    begun = fa.start(pipe, plan).run("a cat", until=2)
+    packet = begun.pack()
+    assert fa.unpack(pipe, plan, packet).step == 2
+    for name, (change, part) in CHANGES.items():
+        other = tiny_pipeline("sd1")
+        change(other)
+        with pytest.raises(PacketError, match=f"model has other settings: {part};"):
+            fa.unpack(other, plan, packet)
+        assert name
+    # the bits of a packet for the air are counted, so it has none
+    assert b"settings" not in begun.pack(number_format="float16")
+    fa.unpack(pipe, plan, begun.pack(number_format="float16"))
 
 
 def test_a_plan_has_no_settings_of_its_own(tiny: Tiny) -> None:

@@ -40,6 +40,20 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest(
         ({"rounds": {"clients": 9}}, "rounds.clients is 9: expected at most num_clients, which is 8"),
         ({"generation": {"policy": "everything"}}, "generation.policy"),
         ({"name": "../other"}, "name"),
+        (
+            {"generation": {"denoiser": "path"}},
+            "generation.denoiser: expected a section, whose keys are atlas, calibration, .*, got 'path'",
+        ),
+        (
+            {"rounds": {"early_stopping": "x"}},
+            "rounds.early_stopping: expected a section, whose keys are metric",
+        ),
+        ({"adapter": 5}, "adapter: expected a section, whose keys are alpha, boundary_timestep, .*, got 5"),
+        ({"generation": {"negative_prompt": "x" * 1001}}, "generation.negative_prompt: .*at most 1000"),
+        (
+            {"generation": {"negative_prompt": "blurry", "denoiser": {"atlas": "a.atlas"}}},
+            "section denoiser compares prompts without them",
+        ),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_the_key_and_the_value(
@@ -52,6 +66,13 @@ def test_a_wrong_value_is_an_error_that_names_the_key_and_the_value(
 def test_a_missing_path_is_an_error() -> None:
     with pytest.raises(UserError, match="homes: Field required"):
         parse_config({"output": "out"})
+
+
+def test_devices_are_told_the_negative_prompt_and_its_scale() -> None:
+    asked = {"negative_prompt": "blurry", "true_cfg_scale": 4.0}
+    told = parse_config({**PATHS, "generation": asked}).for_devices().generation
+    assert (told.negative_prompt, told.arguments) == ("blurry", {"true_cfg_scale": 4.0})
+    assert parse_config(PATHS).generation.arguments == {}
 
 
 def test_the_default_policy_is_not_the_open_one() -> None:

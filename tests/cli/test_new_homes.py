@@ -1,0 +1,46 @@
+"""A refused command leaves no home behind, and `device start` passes on what it is given."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import RunCommand
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["no folder", "an empty folder"])
+def test_a_refused_command_leaves_no_home(tmp_path: Path, fedaigc: RunCommand, made: bool) -> None:
+    pictures, home = tmp_path / "pictures", tmp_path / "home"
+    pictures.mkdir()
+    if made:
+        home.mkdir()
+    Image.new("RGB", (8, 8)).save(pictures / "a.png")
+    for arguments in (("add-images", str(home), str(pictures)), ("add-prompt", str(home), " ")):
+        assert fedaigc("device", *arguments).returncode == 2
+        assert home.exists() == made
+        assert not made or not list(home.iterdir())
+    (pictures / "a.txt").write_text("a dark square")
+    assert fedaigc("device", "add-images", str(home), str(pictures)).returncode == 0
+    # of a home that was there, nothing is removed
+    (pictures / "b.png").write_text("no picture")
+    assert fedaigc("device", "add-images", str(home), str(pictures)).returncode == 2
+    assert (home / "images" / "000000.png").is_file()
+    assert "it alone waits in" in fedaigc("device", "add-prompt", str(home), "a cat").stdout
+    assert "2 prompts wait in" in fedaigc("device", "add-prompt", str(home), "a dog").stdout
+
+
+def test_device_start_passes_on_variant_and_permission(
+    tmp_path: Path, fedaigc: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fedaigc.deployment.agent import resident
+
+    given: list[Any] = []
+    monkeypatch.setattr(resident, "run_device", lambda home, settings, **_: given.append(settings))
+    done = fedaigc("device", "start", str(tmp_path / "home"), "--variant", "fp16", "--negative-prompt")
+    assert done.returncode == 0, done.stderr
+    assert given[0].model.variant == "fp16"
+    assert given[0].limits.negative_prompt
+    assert fedaigc("device", "start", str(tmp_path / "home")).returncode == 0
+    assert given[1].model.variant is None
+    assert not given[1].limits.negative_prompt
