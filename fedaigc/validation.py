@@ -29,6 +29,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_TOLD_KEYS = 4
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 # of a limit that may be absent: `inf`, as TOML has no null, stands for None
 NO_LIMIT = BeforeValidator(lambda value: None if value in (math.inf, "inf") else value)
@@ -192,6 +193,9 @@ def _mistake(model: type[BaseModel], problem: Any) -> str:
         given = str(problem["loc"][-1])[:MAX_KEY_CHARACTERS]
         close = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
         return f"{where}: unknown key; the nearest known one is {close[0]!r}"
+    if problem["type"] in ("model_type", "model_attributes_type", "dataclass_type"):
+        keys = ", ".join(_known_keys(model, problem["loc"])[:_TOLD_KEYS])
+        return f"{where}: expected a section, whose keys are {keys}, ..., got {problem['input']!r:.80}"
     if problem["type"] == "value_error":
         # our own message names its subject; the input is omitted, as it may be the whole configuration
         place = f"{where}: " if problem["loc"] else ""

@@ -1,5 +1,7 @@
 """Homes of simulated devices, a run over them, and its results."""
 
+import json
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,10 +19,11 @@ from fedaigc.device.home.home import Home, home_of
 from fedaigc.device.provision import provision_pool, provision_scenes, scene_clients
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
-from fedaigc.errors import UserError
+from fedaigc.errors import DamagedFile, UserError
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.output.earlier_runs import put_aside
 from fedaigc.federation.output.recorder import load_shared_state
-from fedaigc.federation.output.records import RoundRecord, Rounds, RunRecord, Tasks
+from fedaigc.federation.output.records import RECORD, RoundRecord, Rounds, RunRecord, Tasks, read_record
 from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.progress_bars import progress_bars
 from fedaigc.federation.runtime.launcher import simulate as run_federation
@@ -32,6 +35,8 @@ from fedaigc.validation import validated
 
 # in a folder of homes: the arguments that it was made with
 _MADE = "scenes.json"
+# settings that do not tell one run from another
+_HOW_IT_RUNS = frozenset({"run_id", "backend", "workers", "client_gpus", "threads", "resume", "seeded_noise"})
 _MAKING_LOCK = ".making.lock"
 
 
@@ -166,7 +171,7 @@ def simulate(
     """Run a federation over the homes in a folder: training rounds, then the prompts that wait there.
 
     The same call with the same homes repeats the run: its rounds begin anew. Prompts that were served are not served
-    again.
+    again. A run of other settings in `output` is moved into its folder `earlier`, with a warning.
 
     Args:
         homes: Folder of the homes 00, 01, ...
@@ -213,9 +218,29 @@ def simulate(
         values |= {"backend": "ray", "workers": workers}
     config = parse_config({"homes": folder, "output": target, "seed": seed, **values})
     config = prepared(config.absolute())
+    _keep_another(config)
     with reporting(progress) as told:
         record = run_federation(config, told, on_round=_together(on_round))
     return Run(config, record)
+
+
+def _keep_another(config: FederationConfig) -> None:
+    """Put a run of other settings in the output folder aside, and say so; the same run is repeated."""
+    if config.resume or not (config.output / RECORD).exists():
+        return
+    try:
+        before = read_record(config.output)
+    except DamagedFile:
+        return  # it is no record that could be lost
+    now = json.loads(config.model_dump_json())
+    same = all(before.config.get(key) == value for key, value in now.items() if key not in _HOW_IT_RUNS)
+    if same or not (before.rounds or before.tasks):
+        return
+    warnings.warn(
+        f"{config.output} held a run of other settings ({len(before.rounds)} rounds, {len(before.tasks)} prompts): it "
+        f"is now in {put_aside(config.output)}; give each run an `output` of its own",
+        stacklevel=3,
+    )
 
 
 def _together(functions: OnRound | Sequence[OnRound]) -> OnRound | None:

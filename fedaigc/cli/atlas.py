@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -129,7 +130,7 @@ def where(
     pipe, plan, space = _opened(model, dtype, size, steps, guidance, noises, dimensions)
     _check_space(found, space, atlas)
     if measured is not None:
-        measured.check_fits(space.hash, plan)
+        measured.check_fits(space.hash, plan, str(curve))
     for text, vector in zip(texts, phi(pipe, space, texts), strict=True):
         node = found.disclosed(vector, min_captions)
         typer.echo(f"“{text}”")
@@ -188,6 +189,7 @@ def calibrate(
             pipe, plan, space, lines, pairs=pairs, handoffs=handoffs or (), seed=seed, progress=advance
         )
     output.parent.mkdir(parents=True, exist_ok=True)
+    found = replace(found, model=model)
     found.write(output)
     picture = output.with_suffix(".png")
     plot_calibration(found, picture)

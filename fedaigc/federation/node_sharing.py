@@ -64,7 +64,7 @@ def load_disclosure(pipe: Pipeline, base_hash: str, config: FederationConfig) ->
     atlas, curve = sharing_files(section.atlas, section.calibration, config.model.name)
     calibration = Calibration.read(curve) if curve is not None else None
     if calibration is not None:
-        calibration.check_fits(space.hash, plan)
+        calibration.check_fits(space.hash, plan, str(curve))
     return NodeDisclosure(
         space,
         Atlas.read(atlas),

@@ -1,5 +1,7 @@
 """`fedaigc compare`: the time estimate, the runs that are missing, then tables, plots and the report."""
 
+import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Mapping
@@ -173,8 +175,9 @@ def _list(console: Console, plan: Plan, records: Mapping[str, Mapping[str, Any]]
 
 def _measure(study: StudyConfig, plan: Plan) -> Measured:
     """Measure with as many processes at once as the study will have."""
-    folder = study.work / "measure"
-    folder.mkdir(parents=True, exist_ok=True)
+    study.work.mkdir(parents=True, exist_ok=True)
+    # two estimates of a study at once each have their own
+    folder = Path(tempfile.mkdtemp(prefix="measure-", dir=study.work))
     run = next(run for run in (*plan.runs, *plan.later) if run.kind == "pooled")
     processes, results = [], []
     try:
@@ -196,6 +199,7 @@ def _measure(study: StudyConfig, plan: Plan) -> Measured:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = lines[-1] if lines else "no message"
         raise UserError(f"measuring a local step failed: {last}\n  log: {log}")
+    shutil.rmtree(folder, ignore_errors=True)
     return Measured.mean(found)
 
 

@@ -54,6 +54,7 @@ def test_a_study_runs_tells_its_time_first_and_is_skipped_when_it_is_recorded(
     done = compare(path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.index("estimated time") < done.stdout.index("runs done in")
+    assert not list(path.parent.rglob("measure*"))
     records = records_of(path)
     # base, pooled, local only and fedit
     assert len(records) == 4

@@ -10,12 +10,22 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from fedaigc.data.pictures.reading import AS_IT_IS, FIRST_FRAME, REDUCED, BrokenPicture, Reading, Tally
+from fedaigc.data.pictures.reading import (
+    AS_IT_IS,
+    FIRST_FRAME,
+    OBLONG,
+    REDUCED,
+    BrokenPicture,
+    Reading,
+    Tally,
+)
 from fedaigc.data.pictures.rgb import converted
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _HEAD = 512
+# sides that differ by more are worth a line
+_OBLONG = 1.2
 
 
 @dataclass(frozen=True)
@@ -139,6 +149,8 @@ def _upright(image: Image.Image, reading: Reading, tally: Tally, name: str) -> D
         done.append(FIRST_FRAME)
     if smaller:
         done.append(REDUCED)
+    if max(found.size) > _OBLONG * min(found.size):
+        done.append(OBLONG)
     if turn in _TURN:
         found = found.transpose(_TURN[turn])
     tally.counts.update(done)

@@ -20,6 +20,7 @@ FIRST_FRAME = "with several frames, of which the first is taken"
 PROFILE = "with a colour profile, converted to sRGB"
 BAD_PROFILE = "with a damaged colour profile, read as sRGB"
 REDUCED = "larger than {size} pixels on the short side, made smaller"
+OBLONG = "longer on one side, of which training keeps the middle, in the aspect ratio of the model"
 SEVERAL = "with several captions, of which training draws one at each use"
 
 

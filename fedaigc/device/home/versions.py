@@ -134,6 +134,11 @@ class AdapterVersions:
         headers = [read_header(path) for path in self._shared.glob("*.safetensors")]
         return {str(header[PART]["base_hash"]) for header in headers if header is not None and PART in header}
 
+    @property
+    def holds_rounds(self) -> bool:
+        """Whether the home holds what a round of any run ended with; so it does after every round."""
+        return next((self._home.adapters / "rounds").glob("*/*.safetensors"), None) is not None
+
     def check_follows(self, run: str, round: int) -> None:
         """Check that a round follows what is kept of its run; nothing is written.
 

@@ -157,6 +157,11 @@ class RoundBudget:
         self._taken = 0
         self._digest = ""
 
+    @property
+    def rounds_before(self) -> int:
+        """Number of rounds that this home has counted, over all orders and runs."""
+        return self._read().rounds
+
     def begin(self, num_images: int, memory: Mapping[str, Tensor]) -> None:
         """Count the round, unless it repeats one.
 

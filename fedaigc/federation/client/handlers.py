@@ -121,6 +121,12 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         order = _order(received, config, client)
         check_order(order, host.limits, full_weights=rule.traits.full_weights)
         budget = device.budget(host.limits, order)
+        if budget.rounds_before and not device.versions.holds_rounds:
+            host.note(
+                f"round {received.round} of run {config.name}: this device has trained {budget.rounds_before} rounds, "
+                "and `adapters` in its home has nothing of them, so its personal adapter starts anew; to go on with "
+                "the old one, stop the agent and restore the folder from a copy\n"
+            )
     with refusing(Failure.STATE_REFUSED):
         device.accept(received.shared, residual=rule.traits.residual, limits=host.limits)
     with refusing(Failure.TRAINING_REFUSED):

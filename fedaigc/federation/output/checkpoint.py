@@ -87,9 +87,19 @@ def load_checkpoint(config: FederationConfig) -> Checkpoint | None:
     """Return the newest usable checkpoint in the run's folder, or None if there is none.
 
     Raises:
-        UserError: If the checkpoint was made with another configuration.
+        UserError: If the checkpoint was made with another configuration, or after more rounds than the run has.
         DamagedFile: If the only checkpoint is damaged, or holds weights that no device could train from.
     """
+    found = _newest(config)
+    if found is not None and found.round > config.rounds.count:
+        raise UserError(
+            f"the run in {config.output} has {found.round} rounds already, and rounds.count is {config.rounds.count}: "
+            f"resume it with rounds.count = {found.round} or more, or run fewer rounds in another output folder"
+        )
+    return found
+
+
+def _newest(config: FederationConfig) -> Checkpoint | None:
     path = config.output / CHECKPOINT
     if not path.exists():
         return load_earlier(config)

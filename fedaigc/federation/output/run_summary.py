@@ -16,10 +16,7 @@ from fedaigc.device.home.prompts import PromptQueue, Task, TaskStatus
 from fedaigc.device.replies import UnknownTask
 from fedaigc.errors import UserError
 from fedaigc.federation.output.records import RunRecord
-from fedaigc.semantics.concepts.vocabulary import render_prompt
-from fedaigc.semantics.denoiser.node_signature import NodeSignature
-from fedaigc.semantics.disclosed import read_signature
-from fedaigc.semantics.signature import OpenSignature
+from fedaigc.semantics.disclosed import in_words
 
 HomeOf = Callable[[int], Path]
 PictureOf = Callable[[int, str], Path]
@@ -108,15 +105,7 @@ def disclosed_words(task: TaskRecord) -> str:
     """Return what was disclosed of a prompt, in words."""
     if task.disclosed is None:
         return "nothing"
-    try:
-        signature = read_signature(json.dumps(task.disclosed))
-    except (ValueError, TypeError):
-        return "something that this version cannot read"
-    if isinstance(signature, NodeSignature):
-        return signature.words
-    if isinstance(signature, OpenSignature):
-        return "the prompt itself"
-    return f"“{render_prompt(signature.object, signature.relation, signature.place)}”"
+    return in_words(json.dumps(task.disclosed))
 
 
 def idle_lines(clients: int, home: HomeOf) -> list[str]:
@@ -129,9 +118,10 @@ def idle_lines(clients: int, home: HomeOf) -> list[str]:
         if any(task.status is TaskStatus.FINISHED for task in tasks):
             galleries.append(str(home(client) / "gallery"))
     served, failed = status[TaskStatus.FINISHED], status[TaskStatus.FAILED]
-    waiting = f"{status[TaskStatus.WAITING]} prompts wait"
+    wait = status[TaskStatus.WAITING]
+    waiting = "1 prompt waits" if wait == 1 else f"{wait} prompts wait"
     if galleries:
-        waiting += f"; {served} were served: gallery at {', '.join(galleries)}"
+        waiting += f"; {served} {'was' if served == 1 else 'were'} served: gallery at {', '.join(galleries)}"
     if failed:
         waiting += f"; {failed} failed: `fedaigc device retry` queues one again"
     return [f"{waiting}. `fedaigc device add-prompt HOME TEXT` queues another"]

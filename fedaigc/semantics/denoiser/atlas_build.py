@@ -14,6 +14,7 @@ from fedaigc.errors import UserError
 from fedaigc.rng import derived_seed
 from fedaigc.semantics.denoiser.atlas import LEAF, Atlas
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, phi
+from fedaigc.validation import decoded_text
 
 MIN_CAPTIONS = 8
 """Fewest captions of a node unless asked otherwise."""
@@ -25,14 +26,16 @@ def read_captions(path: Path) -> list[str]:
     """Return the captions of a text file, one a line, without empty and repeated ones, sorted.
 
     Raises:
-        UserError: If the file cannot be read, is not UTF-8, or has fewer than two captions.
+        UserError: If the file cannot be read, is neither UTF-8 nor UTF-16 or UTF-32 with its mark, or has fewer than
+            two captions.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = decoded_text(path.read_bytes())
     except OSError as error:
         raise UserError(f"no captions in {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except ValueError as error:
+        where = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"{path} is not UTF-8{where}: save it as UTF-8") from None
     # str.splitlines would also end a caption at a form feed or a Unicode line separator
     found = sorted({line.strip() for line in text.split("\n")} - {""})
     if len(found) < 2:

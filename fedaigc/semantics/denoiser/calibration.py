@@ -18,11 +18,13 @@ References:
     [Clo34] Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 26 (4), 1934.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -40,6 +42,7 @@ RISK = 0.1
 _CONFIDENCE = 0.95
 _WINDOW = 30
 _TAIL = 2.5
+_DIGEST = "sha256"
 
 
 @with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -57,6 +60,7 @@ class Calibration:
         seed: Seed of the draw of pairs and of the noises.
         distances: Sharing distance of each pair.
         damages: For each hand-off K, as text, the damage of each pair.
+        model: Name of the model, for people; "" if it is not known.
     """
 
     space: str
@@ -68,6 +72,7 @@ class Calibration:
     seed: int
     distances: tuple[float, ...]
     damages: dict[str, tuple[float, ...]]
+    model: str = ""
 
     def __post_init__(self) -> None:
         lengths = {len(values) for values in self.damages.values()}
@@ -208,8 +213,13 @@ class Calibration:
         allowed = max((k for k in self.handoffs if self.risk(k, distance, tolerance)[1] <= risk), default=0)
         return max((k for k in (self.handoffs if ladder is None else ladder) if k <= allowed), default=0)
 
-    def check_fits(self, space: str, plan: DenoisingPlan) -> None:
+    def check_fits(self, space: str, plan: DenoisingPlan, name: str = "the calibration") -> None:
         """Check that the calibration was measured for a space and a plan.
+
+        Args:
+            space: Hash of the space of the distances.
+            plan: The plan of the pictures.
+            name: What the message calls it, such as its file.
 
         Raises:
             UserError: If it was not; the message names what differs.
@@ -218,17 +228,20 @@ class Calibration:
             "N": (self.steps, plan.num_steps),
             "guidance": (self.guidance_scale, plan.guidance_scale),
             "the scheduler": (self.scheduler, plan.scheduler_class),
-            "the model, its size or the distance": (self.space, space),
         }
         different = [
-            f"{name} ({one} there, {other} here)" for name, (one, other) in told.items() if one != other
+            f"{what} ({one} there, {other} here)" for what, (one, other) in told.items() if one != other
         ]
+        if self.space != space:
+            of = f" (it was measured with the model {self.model!r})" if self.model else ""
+            different.append(f"the model, its dtype or size, --noises or --dimensions{of}")
         if different:
-            raise UserError(f"the calibration is for another setting: {'; '.join(different)}; calibrate anew")
+            raise UserError(f"{name} is for another setting: {'; '.join(different)}; calibrate anew")
 
     def write(self, path: Path) -> None:
-        """Write the calibration as JSON, atomically."""
-        write_json(path, asdict(self))
+        """Write the calibration as JSON with its digest, atomically."""
+        values = asdict(self)
+        write_json(path, {**values, _DIGEST: _digest(values)})
 
     @classmethod
     def read(cls, path: Path) -> "Calibration":
@@ -236,15 +249,27 @@ class Calibration:
 
         Raises:
             UserError: If there is no such file.
-            DamagedFile: If it is no calibration.
+            DamagedFile: If it is no calibration, or was changed after it was measured.
         """
         try:
             content = path.read_bytes()
         except OSError as error:
             raise UserError(f"no calibration {path}: {error.strerror or error}") from None
         try:
-            return typed_json(cls, json.dumps(json.loads(content)))
+            values = json.loads(content)
+            digest = values.pop(_DIGEST, None) if isinstance(values, dict) else None
+            found = typed_json(cls, json.dumps(values))
+        except UserError as error:
+            raise DamagedFile(f"{path} is no calibration: {error}") from None
         except ValidationError as error:
             raise DamagedFile(f"{path} is no calibration: {first_mistake(error)}") from None
         except ValueError as error:
             raise DamagedFile(f"{path} is no calibration: {error}") from None
+        if digest is not None and digest != _digest(values):
+            raise DamagedFile(f"{path} was changed after it was measured: calibrate anew")
+        return found
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what was measured."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -14,6 +14,7 @@ from fedaigc.data.pictures.reading import (
     BAD_PROFILE,
     DEEP,
     FIRST_FRAME,
+    OBLONG,
     PROFILE,
     REDUCED,
     TRANSPARENT,
@@ -30,6 +31,8 @@ def read(data: bytes, reading: Reading = Reading(size=0)) -> tuple[np.ndarray, d
     tally = Tally()
     found = decoded(data, reading, tally, "it.png").image
     assert found.mode == "RGB"
+    long = tally.counts.pop(OBLONG, 0)
+    assert long == (max(found.size) > 1.2 * min(found.size))
     return np.asarray(found), dict(tally.counts)
 
 

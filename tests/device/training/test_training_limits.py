@@ -5,6 +5,7 @@ trained any number of rounds. Each test that sends such an order failed there, s
 """
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,16 @@ def test_rounds_are_counted_across_names_and_restarts_and_repeats_count_once(mak
     assert "3 rounds are all that the owner permits" in log(config)
     # what was answered once still is
     update(asked(agent_of(config, max_rounds=3), other, shared, 1))
+
+
+def test_a_home_that_lost_its_adapters_tells_its_owner(make_run: MakeRun) -> None:
+    config = make_run(num_clients=1)
+    agent, shared = agent_of(config), start(config)
+    update(asked(agent, config, shared, 1))
+    assert "starts anew" not in log(config)
+    shutil.rmtree(config.home(0) / "adapters" / "rounds")
+    update(asked(agent_of(config), config, shared, 2))
+    assert "has trained 1 rounds, and `adapters` in its home has nothing of them" in log(config)
 
 
 def test_a_repeated_round_with_other_weights_counts(make_run: MakeRun) -> None:

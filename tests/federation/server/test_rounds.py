@@ -229,6 +229,9 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(make_run: MakeRun) -> None
     expected, found = (read_record(config.output).timeless() for config in (straight, whole))
     assert found.rounds == expected.rounds
     assert found.shared_hash == expected.shared_hash
+    fewer = whole.model_copy(update={"rounds": cut.rounds.model_copy(update={"count": 2})})
+    with pytest.raises(UserError, match=r"has 3 rounds already, and rounds\.count is 2: resume it with"):
+        run_in_process(fewer)
 
 
 def test_a_run_is_not_resumed_with_another_configuration(make_run: MakeRun) -> None:

@@ -147,8 +147,14 @@ def test_captions_are_read_as_meant(tmp_path: Path) -> None:
     path.write_bytes("\ufeffb\r\na\n\nb\n c\u2028d \n".encode())
     assert read_captions(path) == ["a", "b", "c\u2028d"]
     path.write_bytes("a\nb".encode("utf-16"))
-    with pytest.raises(UserError, match="not UTF-8"):
-        read_captions(path)
+    assert read_captions(path) == ["a", "b"]
+    for data, told in (
+        (b"a\nb\xff", r"not UTF-8 \(byte 3\)"),
+        ("a\nb".encode("utf-16-le"), "not UTF-8: save"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=told):
+            read_captions(path)
     path.write_text("a\na\n")
     with pytest.raises(UserError, match="1 different captions"):
         read_captions(path)

@@ -1,5 +1,6 @@
 """A calibration: a curve that is monotone in distance and hand-off, and never trusts what was not measured."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,22 @@ def test_a_file_is_read_back_and_a_damaged_one_refused(tmp_path: Path) -> None:
     found, path = calibration(), tmp_path / "calibration.json"
     found.write(path)
     assert Calibration.read(path) == found
+    # as it was written before there was a digest
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"}))
+    assert Calibration.read(path) == found
+    found.write(path)
+    path.write_text(path.read_text().replace(str(found.damages["8"][3]), "0.001"))
+    with pytest.raises(
+        DamagedFile, match=r"calibration\.json was changed after it was measured: calibrate anew"
+    ):
+        Calibration.read(path)
+    wrong = json.loads(path.read_text())
+    path.write_text(json.dumps({**wrong, "damages": {"10": wrong["damages"]["8"]}}))
+    with pytest.raises(
+        DamagedFile, match=r"calibration\.json is no calibration: a calibration has hand-offs"
+    ):
+        Calibration.read(path)
+    found.write(path)
     path.write_text(path.read_text().replace('"steps"', '"stages"'))
     with pytest.raises(DamagedFile, match="no calibration"):
         Calibration.read(path)
@@ -128,8 +145,11 @@ def test_another_setting_is_refused_by_name(pipe: Any) -> None:
     found.check_fits("s", plan)
     with pytest.raises(UserError, match=r"guidance \(5.0 there, 3.0 here\)"):
         found.check_fits("s", replace(plan, guidance_scale=3.0))
-    with pytest.raises(UserError, match=r"the model, its size or the distance"):
-        found.check_fits("other", plan)
+    named = replace(found, model="some/model")
+    with pytest.raises(
+        UserError, match=r"^c\.json is .* the model, its dtype or size, .* the model 'some/model'\)"
+    ):
+        named.check_fits("other", plan, "c.json")
     with pytest.raises(UserError, match=r"N \(10 there, 4 here\)"):
         found.check_fits("s", plan_of(pipe))
 
