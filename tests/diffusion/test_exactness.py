@@ -10,6 +10,7 @@ from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 
 from fedaigc.diffusion.adapters.stages import SharedState, install, new_adapter
 from fedaigc.diffusion.exactness import check, prove_divisible, prove_plan
+from fedaigc.diffusion.sampling.pipeline_call import batch_size
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
@@ -224,6 +225,12 @@ class TestFurtherArguments:
         plan = plan_of(pipe, arguments={"guidance_rescale": 0.5})
         with pytest.raises(UserError, match="guidance_rescale, which the plan fixes"):
             run_segment(pipe, initial_state(pipe, plan, 1), {"prompt": "a", "guidance_rescale": 0.1}, plan, 1)
+
+
+def test_embeddings_by_layer_do_not_count_as_images() -> None:
+    by_layer, plain = torch.zeros(4, 1, 6, 16), torch.zeros(1, 6, 32)
+    assert batch_size({"prompt_embeds_llama3": by_layer, "prompt_embeds_t5": plain}) == 1
+    assert batch_size({"prompt_embeds": [plain[0]] * 3, "num_images_per_prompt": 2}) == 6
 
 
 @pytest.mark.parametrize("name", ["lcm", "inpainting", "lumina2", "flux2_klein"])

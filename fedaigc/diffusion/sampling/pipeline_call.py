@@ -205,7 +205,8 @@ def batch_size(conditioning: Mapping[str, Any]) -> int:
             raise UserError(
                 f"conditioning has {sorted(conditioning)}: expected prompt or prompt_embeds among them"
             )
-        count = len(embeddings[0])
+        # HiDream has those of each layer of an encoder, of which there are more than images
+        count = min(map(len, embeddings))
     return count * int(conditioning.get("num_images_per_prompt", 1))
 
 
