@@ -233,6 +233,12 @@ def test_a_negative_prompt_is_built_here_if_the_owner_permits_it(config: Federat
     OwnerLimits(negative_prompt=True).check_plan(request)
     with pytest.raises(UserError, match="true_cfg_scale: the server requests 31"):
         OwnerLimits(negative_prompt=True).check_plan(replace(request, true_cfg_scale=31.0))
+    for permitted in (False, True):
+        limits = OwnerLimits(negative_prompt=permitted)
+        agent = Agent(config.home(0), AgentSettings(0, config.model, reply_floor_s=FLOOR_S, limits=limits))
+        (task_id, *_) = waiting(agent, config)
+        order = FinishOrder(0, task_id, plan, noise_seed=1, packet=None)
+        assert (FAILURE in ask(agent, Ask.FINISH, config, finish_record(order))) is not permitted
 
 
 @pytest.mark.parametrize(
