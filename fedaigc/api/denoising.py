@@ -90,6 +90,10 @@ class Denoising:
     plan: DenoisingPlan
     state: DenoisingState
 
+    def __repr__(self) -> str:
+        shape = tuple(self.state.latents.shape)
+        return f"<Denoising at step {self.step} of {self.plan.num_steps}, {self.plan.scheduler_class}, latents {shape}>"
+
     @property
     def step(self) -> int:
         """Number of steps done."""
@@ -122,19 +126,30 @@ class Denoising:
         (image,) = decode(self.pipe, self.state, self.plan)
         return image
 
-    def pack(self, *, handoff: packing.Handoff = "exact", number_format: FormatName | None = None) -> bytes:
+    def pack(
+        self,
+        *,
+        handoff: packing.Handoff = "exact",
+        number_format: FormatName | None = None,
+        noise_stream: bool = False,
+    ) -> bytes:
         """Return the packet from which another machine continues.
 
         Args:
             handoff: "exact" with the scheduler's internal state, or "latents" without it.
             number_format: Number format of the latents; None: bit for bit as computed.
+            noise_stream: Whether to send the seed of the noise too. A scheduler that draws noise in its steps
+                (Euler ancestral, DDPM, LCM) then continues as the undivided run would. The seed reveals the
+                initial noise and, with it, the prompt of the steps that were run: for a run of your own only.
 
         Raises:
             UserError: If the run cannot be handed over before this step.
         """
         # a packet for the air has none, whose bits count
         settings = model_settings(self.pipe) if number_format is None else None
-        return packing.pack(self.state, self.plan, handoff, number_format, settings=settings)
+        return packing.pack(
+            self.state, self.plan, handoff, number_format, settings=settings, noise_stream=noise_stream
+        )
 
 
 def start(
@@ -167,6 +182,7 @@ def unpack(
     *,
     delivery: packing.Delivery = "strict",
     repair: Repair = "clip",
+    noise_seed: int | None = None,
     conditioning: Mapping[str, Any] | None = None,
 ) -> Denoising:
     """Return the run that a packet holds, before its next step.
@@ -177,6 +193,8 @@ def unpack(
         packet: Result of `Denoising.pack`.
         delivery: "strict", or "tolerant": the latents may carry bit errors.
         repair: What tolerant delivery does with implausible values: "clip" or "zero" them, or "nothing".
+        noise_seed: Seed of a noise stream of one's own for the steps that are left, for a scheduler that draws noise
+            in its steps. None: the stream of the packet, if it was packed with `noise_stream=True`.
         conditioning: As in `plan`.
 
     Raises:
@@ -188,6 +206,8 @@ def unpack(
     packing.check_settings(packet, model_settings(pipe))
     if delivery == "tolerant":
         state = packing.mended(state, plan, repair)
+    if noise_seed is not None:
+        state = state.with_noise_stream(noise_seed)
     return Denoising(pipe, plan, state)
 
 

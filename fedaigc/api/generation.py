@@ -37,6 +37,9 @@ class Generation:
     images: tuple[Image.Image, ...]
     record: RunRecord
 
+    def __repr__(self) -> str:
+        return f"<Generation of {len(self.prompts)} prompts in {len(self.groups)} groups>"
+
     @property
     def groups(self) -> tuple[GroupRecord, ...]:
         """The groups, including those of a single prompt; `group.tasks[0].client` is an index into `prompts`."""

@@ -14,7 +14,6 @@ from fedaigc.cli.options import (
     existing_home,
     number,
 )
-from fedaigc.errors import UserError
 from fedaigc.semantics.policy import Policy
 
 

@@ -23,7 +23,7 @@ class Received:
 
     shared: SharedState
     round: int
-    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    extra: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +36,8 @@ class LocalResult:
         rank: Rank of the factors in `upload`, if the client chose another than it received.
     """
 
-    upload: Mapping[str, Tensor]
-    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    upload: Mapping[str, Tensor] = field(repr=False)
+    memory: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     rank: int | None = None
 
 

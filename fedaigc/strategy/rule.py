@@ -85,7 +85,7 @@ class Update:
     client: int
     num_examples: int
     num_steps: int
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor] = field(repr=False)
     rank: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
 

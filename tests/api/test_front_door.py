@@ -55,6 +55,48 @@ def test_errors_have_one_base() -> None:
         assert issubclass(kind, fa.Error)
 
 
+def test_a_run_with_noise_in_its_steps_is_divided_if_it_is_one_s_own(small_model: Path) -> None:
+    from diffusers import EulerAncestralDiscreteScheduler
+
+    pipe: Any = fa.load_pipeline(str(small_model))
+    pipe.scheduler = EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
+    plan = fa.plan(pipe, num_inference_steps=4, guidance_scale=3.0)
+    begun = fa.start(pipe, plan, seed=3)
+    whole = np.asarray(begun.finish("a car on a road"))
+    half = begun.run("a car on a road", until=2)
+    own = fa.unpack(pipe, plan, half.pack(noise_stream=True))
+    assert np.array_equal(np.asarray(own.finish("a car on a road")), whole)
+    # the packet of a group does not say the noise, so each member goes on with noise of its own
+    shared = half.pack()
+    with pytest.raises(fa.Error, match=r"EulerAncestral.*pack it with noise_stream=True.*noise_seed="):
+        fa.unpack(pipe, plan, shared).finish("a car on a road")
+    first, same, other = (
+        np.asarray(fa.unpack(pipe, plan, shared, noise_seed=seed).finish("a car on a road"))
+        for seed in (5, 5, 6)
+    )
+    assert np.array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+def test_what_a_cell_shows_is_a_line(small_model: Path) -> None:
+    """A notebook shows the last value of a cell: a line, and not a million numbers."""
+    pipe: Any = fa.load_pipeline(str(small_model))
+    begun = fa.start(pipe, fa.plan(pipe, num_inference_steps=4))
+    assert repr(begun).startswith("<Denoising at step 0 of 4, DDIMScheduler, latents (1, 4, ")
+    factors = {"to_q": (torch.zeros(2, 300), torch.zeros(300, 2))}
+    shared = fa.SharedState("0123456789abcdef", factors, rank=2, alpha=4.0)
+    assert repr(shared) == "<SharedState of base 0123456789ab: 1 layers of rank 2, alpha 4>"
+    tensors = shared.tensors()
+    for shown in (
+        shared.adapter,
+        fa.Received(shared, 1, tensors),
+        fa.LocalResult(tensors, tensors),
+        fa.Update(0, 8, 2, tensors),
+    ):
+        assert len(repr(shown)) < 160
+        assert "tensor(" not in repr(shown)
+
+
 def test_a_run_is_divided_between_two_objects(small_model: Path) -> None:
     pipe: Any = fa.load_pipeline(str(small_model))
     plan = fa.plan(pipe, num_inference_steps=4, guidance_scale=3.0)

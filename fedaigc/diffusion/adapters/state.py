@@ -29,7 +29,7 @@ class Adapter:
         ValueError: If the shape of a factor does not match `rank`.
     """
 
-    lora: Mapping[str, Factors]
+    lora: Mapping[str, Factors] = field(repr=False)
     rank: int
     alpha: float
 
@@ -83,6 +83,13 @@ class SharedState:
     alpha: float
     residual: Mapping[str, Residual] = field(default_factory=dict)
     boundary_log_snr: float | None = None
+
+    def __repr__(self) -> str:
+        merged = f", residual of {len(self.residual)} layers" if self.residual else ""
+        return (
+            f"<SharedState of base {self.base_hash[:12]}: {len(self.lora)} layers of rank {self.rank}, "
+            f"alpha {self.alpha:g}{merged}>"
+        )
 
     @property
     def adapter(self) -> Adapter:

@@ -304,8 +304,9 @@ def _run_steps(
         )
     if state.noise_seed is None and loop.draws:
         raise UserError(
-            f"{plan.scheduler_class} draws noise, and this state has no noise stream: add one "
-            "with `with_noise_stream`, or pack it with noise_stream=True for a run of your own"
+            f"{plan.scheduler_class} draws noise in its steps, and the packet holds no noise stream: pack it with "
+            "noise_stream=True, if both halves are a run of your own, or continue with noise of your own, "
+            "as `fa.unpack(pipe, plan, packet, noise_seed=7)`"
         )
     check_finite(pipe, loop.last, "latents")
     return loop, scheduler, output
