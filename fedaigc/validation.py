@@ -31,6 +31,11 @@ _MARKS = {
 }
 _TOLD_KEYS = 4
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
+# of difflib: a key that is nearer than this is one that was mistyped
+_NEAR = 0.7
+# of a message: sections that have a key; and how deep sections may lie
+_TOLD_PLACES = 2
+_DEEPEST = 4
 # of a limit that may be absent: `inf`, as TOML has no null, stands for None
 NO_LIMIT = BeforeValidator(lambda value: None if value in (math.inf, "inf") else value)
 
@@ -48,7 +53,7 @@ def validated(model: type[Model], values: Mapping[str, Any], what: str = "the co
 
     Raises:
         UserError: If any value is invalid. It names every wrong key, up to `MAX_TOLD_MISTAKES`, and for an
-            unknown key the nearest known one.
+            unknown key the nearest known one, the sections that have it, or all known ones.
     """
     try:
         return model.model_validate(dict(values))
@@ -191,8 +196,14 @@ def _mistake(model: type[BaseModel], problem: Any) -> str:
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _known_keys(model, problem["loc"][:-1])
         given = str(problem["loc"][-1])[:MAX_KEY_CHARACTERS]
-        close = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
-        return f"{where}: unknown key; the nearest known one is {close[0]!r}"
+        near = difflib.get_close_matches(given, known, n=1, cutoff=_NEAR)
+        elsewhere = [] if near else _places(_schema(model), given)
+        if elsewhere:
+            return f"{where}: unknown key here; it is a key of {' and of '.join(elsewhere[:_TOLD_PLACES])}"
+        close = near or difflib.get_close_matches(given, known, n=1)
+        if close:
+            return f"{where}: unknown key; the nearest known one is {close[0]!r}"
+        return f"{where}: unknown key; known here are {', '.join(known)}"
     if problem["type"] in ("model_type", "model_attributes_type", "dataclass_type"):
         keys = ", ".join(_known_keys(model, problem["loc"])[:_TOLD_KEYS])
         return f"{where}: expected a section, whose keys are {keys}, ..., got {problem['input']!r:.80}"
@@ -220,6 +231,25 @@ def _known_keys(model: type[BaseModel], section: tuple[int | str, ...]) -> list[
     for part in section:
         found = _resolved(schema, _inside(found, part))
     return sorted(found["properties"])
+
+
+def _places(schema: Mapping[str, Any], name: str) -> list[str]:
+    """Return the sections that have a key of this name, such as "clients.data", in the order of the schema."""
+    found: list[str] = []
+
+    def walk(section: Mapping[str, Any], path: tuple[str, ...]) -> None:
+        if path and name in section.get("properties", {}):
+            found.append(".".join(path))
+        for key, below in section.get("properties", {}).items():
+            inside, place = _resolved(schema, below), (*path, key)
+            free = [*inside.get("patternProperties", {}).values(), inside.get("additionalProperties")]
+            if isinstance(free[0], Mapping):
+                inside, place = _resolved(schema, free[0]), (*place, "NAME")
+            if len(path) < _DEEPEST and "properties" in inside:
+                walk(inside, place)
+
+    walk(_resolved(schema, schema), ())
+    return found
 
 
 def _holds_text(model: type[BaseModel], key: Sequence[str]) -> bool:

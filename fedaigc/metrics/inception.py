@@ -31,7 +31,8 @@ def weights_file(path: Path | None = None) -> Path:
     file = path if path is not None else Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
     if not file.is_file():
         raise UserError(
-            f"FID and KID in Inception's features need {file}: download it from {URL}, or name the file where it is"
+            f"FID and KID in Inception's features need {file}: download it from {URL}, or name the file where it is "
+            "(evaluation.inception_weights in a study); in Python, `features` also takes a function of your own"
         )
     return file
 

@@ -34,6 +34,22 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"batch_size": 4}, "batch_size: unknown key here; it is a key of training$"),
+        ({"snr_db": 9.0}, r"snr_db: unknown key here; it is a key of generation\.link$"),
+        ({"training": {"count": 3}}, r"training\.count: unknown key here; it is a key of rounds$"),
+        ({"lr": 1e-3}, "lr: unknown key; known here are adapter, backend, .*, training, workers$"),
+    ],
+)
+def test_an_unknown_key_that_no_name_resembles_is_told_where_it_belongs(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_config({**PATHS, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
         ({"num_clients": 0}, "num_clients: .*greater than or equal to 1, got 0"),
         ({"backend": "dask"}, "backend: .*'in-process' or 'ray', got 'dask'"),
         ({"training": {"learning_rate": -1}}, "training.learning_rate"),

@@ -21,6 +21,8 @@ from tests.study.conftest import MakeStudy, WriteStudy
             "clients.partitions.iid.kinds: unknown key; the nearest known one is 'kind'",
         ),
         ({"strategies": [{"name": "fedit", "tunes": {}}]}, "strategies.0.tunes: unknown key; .* 'tune'"),
+        ({"label_column": "label"}, r"label_column: unknown key here; it is a key of clients\.data$"),
+        ({"alpha": 0.3}, r"alpha: .* a key of adapter and of clients\.partitions\.NAME$"),
         ({"tuning": {"trails": 3}}, "tuning.trails: unknown key; the nearest known one is 'trials'"),
         ({"training": {"learning_rat": 1}}, "training.learning_rat: unknown key; .* 'learning_rate'"),
         ({"rounds": {"strategy": "fedit"}}, r"rounds.strategy is not allowed"),
