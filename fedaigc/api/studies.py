@@ -10,10 +10,13 @@ from fedaigc.api.strategies import Strategy, named_strategy
 from fedaigc.errors import UserError
 from fedaigc.strategy.sources import is_file
 from fedaigc.study.command import compare as run_study
-from fedaigc.study.design.config import StudyConfig
+from fedaigc.study.design.config import StudyConfig, read_study
 from fedaigc.study.design.own_data import with_own_data
+from fedaigc.study.design.planned_runs import prepare
 from fedaigc.study.execute.measures import Features, Metric
-from fedaigc.study.results.summary import Mode
+from fedaigc.study.results.curves import curves_frame, losses_frame
+from fedaigc.study.results.load import read_results
+from fedaigc.study.results.summary import MODES, Mode, PartitionResults
 from fedaigc.validation import validated
 
 if TYPE_CHECKING:
@@ -29,6 +32,22 @@ class Study:
     """
 
     config: StudyConfig
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Study":
+        """Return the study of a TOML file, which `fedaigc compare` ran.
+
+        Args:
+            path: The file.
+
+        Raises:
+            UserError: If the file cannot be read, or its content is not valid.
+        """
+        return cls(read_study(Path(path)))
+
+    def __repr__(self) -> str:
+        rows, seeds = len(self.config.strategies), len(self.config.seeds)
+        return f"<Study {self.config.name!r}: {rows} strategies, {seeds} seeds, {self.config.output}>"
 
     @property
     def report(self) -> Path:
@@ -49,6 +68,45 @@ class Study:
         if not path.is_file():
             raise UserError(f"no table {path.name} in {path.parent}")
         return read_csv(path)
+
+    def curves(self, mode: Mode = "collaborative", partition: str | None = None) -> "DataFrame":
+        """Return the loss by round with its intervals, as the plot of the report shows it.
+
+        A line for each strategy or baseline and each round that was evaluated (`evaluation.every`); rows that did not
+        finish under every seed are left out. Columns: row, baseline, round (0: before training), loss, low and high
+        (95 % t interval over seeds; under one seed both equal the loss), n (seeds).
+
+        Args:
+            mode: As in `table`.
+            partition: As in `table`.
+
+        Raises:
+            UserError: If nothing is recorded, or the mode or the partition is unknown.
+        """
+        if mode not in MODES:
+            raise UserError(f"mode {mode!r:.60} is unknown: expected one of {', '.join(MODES)}")
+        return curves_frame(self._results(partition), self.config.seeds, mode)
+
+    def losses(self, partition: str | None = None) -> "DataFrame":
+        """Return every measured loss: a line for each row, seed, round, mode and client.
+
+        Columns: row, baseline, seed, round, mode, client, new (whether the client never trained), loss.
+
+        Args:
+            partition: As in `table`.
+
+        Raises:
+            UserError: If nothing is recorded, or the partition is unknown.
+        """
+        return losses_frame(self._results(partition))
+
+    def _results(self, partition: str | None) -> PartitionResults:
+        known = list(self.config.clients.partitions)
+        if partition is not None and partition not in known:
+            raise UserError(f"partition {partition!r:.60} is unknown: expected one of {', '.join(known)}")
+        name = known[0] if partition is None else partition
+        found = read_results(prepare(self.config))
+        return next(result for result in found if result.partition == name)
 
 
 def compare(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import fedaigc as fa
+from tests.api.test_how_to import blocks
 
 
 @dataclass
@@ -26,7 +27,9 @@ class Mixed(fa.AveragingRule):
 
 
 @pytest.mark.slow
-def test_instances_of_a_class_of_one_s_own_are_compared(tmp_path: Path, small_model: Path) -> None:
+def test_instances_of_a_class_of_one_s_own_are_compared(
+    tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings: dict[str, Any] = {
         "output": tmp_path / "study",
         "seeds": 1,
@@ -44,6 +47,23 @@ def test_instances_of_a_class_of_one_s_own_are_compared(tmp_path: Path, small_mo
     assert {"Mixed, share 1.0", "Mixed, share 0.25"} <= set(table["row"])
     assert study.report.is_file()
     assert study.config.reference == "Mixed, share 1.0"
+    assert repr(study) == f"<Study 'study': 2 strategies, 1 seeds, {tmp_path / 'study'}>"
+    # every loss, and its means by round as they are drawn
+    losses, curves = study.losses(), study.curves()
+    assert set(losses["row"]) == {"base", "pooled", "local only", "Mixed, share 1.0", "Mixed, share 0.25"}
+    last = curves[(curves["row"] == "Mixed, share 0.25") & (curves["round"] == 1)].iloc[0]
+    each = losses.query("row == 'Mixed, share 0.25' and round == 1 and mode == 'collaborative'")
+    assert len(each) == 3
+    assert last["loss"] == pytest.approx(each["loss"].mean())
+    assert (last["low"], last["high"], last["n"]) == (last["loss"], last["loss"], 1)
+    assert set(curves[curves["round"] == 0]["row"]) == set(curves["row"])
+    with pytest.raises(fa.Error, match="partition 'other' is unknown: expected one of iid"):
+        study.curves(partition="other")
+    # the page plots them so
+    (tmp_path / "runs" / "python").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    exec(blocks("study.md", "python")[-1], {"study": study})
+    assert (tmp_path / "runs" / "python" / "curves.png").is_file()
     # nothing is run again
     records = sorted((tmp_path / "study" / "records").glob("*.json"))
     times = [path.stat().st_mtime_ns for path in records]

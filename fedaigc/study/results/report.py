@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean
 
 from fedaigc.extras import MissingExtra
 from fedaigc.metrics.distribution import MIN_IMAGES
 from fedaigc.study.design.config import BASELINES, StudyConfig
 from fedaigc.study.results import comparison_tables as result_tables
 from fedaigc.study.results.breakdown import breakdown_table
-from fedaigc.study.results.comparison_tables import over_seeds, seed_losses
-from fedaigc.study.results.plots import Curve, plot_differences, plot_loss_by_bytes, plot_loss_by_round
-from fedaigc.study.results.records import losses_of
-from fedaigc.study.results.summary import MODES, Mode, PartitionResults, RowResults
+from fedaigc.study.results.curves import curves_by_bytes, curves_by_round
+from fedaigc.study.results.plots import plot_differences, plot_loss_by_bytes, plot_loss_by_round
+from fedaigc.study.results.summary import MODES, Mode, PartitionResults
 from fedaigc.study.results.table_files import Table
 
 _MODE_TEXT = {
@@ -149,12 +147,8 @@ def _plots(
     study: StudyConfig, result: PartitionResults, seeds: Sequence[int], mode: Mode, suffix: str
 ) -> list[str]:
     """Draw the available plots, and return the lines of the report that show them."""
-    trained = [row for row in result.rows if row.name != "base"]
-    rows = [row for row in trained if row.complete(seeds) and row.scores(seeds, mode)]
-    base = result.row("base")
-    start = next(iter(losses_of(r, "device") for r in base.records.values()), {})
-    by_round = [_by_round(row, seeds, mode, start) for row in rows]
-    by_bytes = [_by_bytes(row, seeds, mode) for row in rows if not row.baseline]
+    by_round = curves_by_round(result, seeds, mode)
+    by_bytes = curves_by_bytes(result, seeds, mode)
     comparisons = result_tables.compared(result, seeds, mode, study.reference)
     differences = {name: found.over_seeds for name, found in comparisons.items()}
     drawn: list[tuple[str, str, Callable[[Path], None]]] = []
@@ -179,32 +173,3 @@ def _plots(
             return [f"Plots: {error}\n"]
         parts.append(f"![{title}, {mode}](plots/{path.name})\n")
     return parts
-
-
-def _by_round(row: RowResults, seeds: Sequence[int], mode: Mode, start: dict[int, float]) -> Curve:
-    """The curve of a row, which starts at the base as every run does."""
-    rounds = [int(each["round"]) for each in row.records[seeds[0]]["evaluations"]]
-    estimates = [over_seeds(_at(row, seeds, mode, at)) for at in range(len(rounds))]
-    if start and rounds[0] > 0:
-        rounds, estimates = [0, *rounds], [over_seeds([fmean(start.values())]), *estimates]
-    return Curve(row.name, tuple(map(float, rounds)), tuple(estimates))
-
-
-def _by_bytes(row: RowResults, seeds: Sequence[int], mode: Mode) -> Curve:
-    """The mean over seeds of the loss, against the bytes of all messages since the start."""
-    record = row.records[seeds[0]]
-    rounds = [int(each["round"]) for each in record["evaluations"]]
-    sent = [
-        fmean(
-            sum(done["up"] + done["down"] for done in row.records[seed]["rounds"] if done["round"] <= number)
-            for seed in seeds
-        )
-        for number in rounds
-    ]
-    return Curve(
-        row.name, tuple(sent), tuple(over_seeds(_at(row, seeds, mode, at)) for at in range(len(rounds)))
-    )
-
-
-def _at(row: RowResults, seeds: Sequence[int], mode: Mode, at: int) -> list[float]:
-    return list(seed_losses(row, seeds, mode, at).values())
