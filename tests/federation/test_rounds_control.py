@@ -211,6 +211,40 @@ def test_a_strategy_chooses_the_clients(make_run: MakeRun) -> None:
         fa.simulate(config.homes, strategy=Greedy, rounds=rounds, **settings)
 
 
+@pytest.mark.slow
+def test_workers_choose_clients_and_end_the_rounds_as_this_process_does(make_run: MakeRun) -> None:
+    """The server of a run under Ray is another process, which reads the rule from a file."""
+    config = make_run(num_clients=3, **QUIET)
+    stopping = {"metric": "shared_loss", "patience": 3, "min_delta": 1e6}
+    settings: dict[str, Any] = {
+        "model": config.model.model_dump(),
+        "training": TRAINING,
+        "progress": False,
+        "generation": {"enabled": False},
+    }
+    rounds = {"count": 6, "clients": 1, "early_stopping": stopping}
+    here, there = (
+        fa.simulate(
+            config.homes,
+            strategy=HighestLoss,
+            rounds=rounds,
+            output=config.output.with_name(f"workers-{workers}"),
+            workers=workers,
+            **settings,
+        )
+        for workers in (None, 2)
+    )
+    assert there.config.backend == "ray"
+    assert [done.sampled for done in there.rounds][:3] == [(0,), (1,), (2,)]
+    assert [done.sampled for done in there.rounds] == [done.sampled for done in here.rounds]
+    assert "early stopping after round 4: shared_loss did not fall" in str(there.record.stopped)
+    assert there.record.stopped == here.record.stopped
+    assert there.record.shared_hash == here.record.shared_hash
+    # what the rule does wrong there is said here
+    with pytest.raises(fa.Error, match=r"chose the clients \[0, 1, 2\]: expected 1 to 1"):
+        fa.simulate(config.homes, strategy=Greedy, rounds=rounds, workers=2, **settings)
+
+
 def test_a_run_of_the_shared_stage_alone_leaves_personal_adapters(make_run: MakeRun) -> None:
     both = make_run(num_clients=1, rounds={"count": 1}, **QUIET)
     simulate(both)
