@@ -13,6 +13,7 @@ from fedaigc.collaboration.results import GroupRecord
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.errors import UserError
 from fedaigc.federation.output.records import RunRecord, Tasks
+from fedaigc.federation.output.run_summary import generation_lines
 from fedaigc.federation.preloaded import taxonomy
 from fedaigc.federation.progress import OnProgress
 from fedaigc.generation import GenerateSettings, default_shared_steps, run_generate
@@ -49,6 +50,10 @@ class Generation:
     def tasks(self) -> Tasks:
         """The prompts as tasks; `tasks.to_pandas()` has one row a prompt."""
         return self.record.tasks
+
+    def summary(self) -> str:
+        """Return what became of the prompts: the groups, what each device disclosed, and the steps that were saved."""
+        return "\n".join(generation_lines(self.record))
 
 
 def generate(

@@ -24,6 +24,7 @@ from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.output.earlier_runs import put_aside
 from fedaigc.federation.output.recorder import load_shared_state
 from fedaigc.federation.output.records import RECORD, RoundRecord, Rounds, RunRecord, Tasks, read_record
+from fedaigc.federation.output.run_summary import generation_lines
 from fedaigc.federation.progress import OnProgress
 from fedaigc.federation.progress_bars import progress_bars
 from fedaigc.federation.runtime.launcher import simulate as run_federation
@@ -132,6 +133,13 @@ class Run:
     def tasks(self) -> Tasks:
         """The prompts that were served; `tasks.to_pandas()` has one row a prompt."""
         return self.record.tasks
+
+    def summary(self) -> str:
+        """Return what became of the prompts: the groups, what each device disclosed, and the steps that were saved.
+
+        The lines of `fedaigc simulate`; empty if nothing was drawn.
+        """
+        return "\n".join(generation_lines(self.record, self.config.home))
 
     @cached_property
     def shared(self) -> SharedState:

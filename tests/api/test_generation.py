@@ -29,6 +29,10 @@ def test_prompts_are_drawn_in_groups_and_again(tmp_path: Path, tiny: Any) -> Non
     assert sorted(sorted(task.client for task in group.tasks) for group in drawn.groups) == [[0, 1], [2]]
     assert {group.prompt for group in drawn.groups} == {"a fruit on a table", "a vehicle on a road"}
     assert len(drawn.tasks.to_pandas()) == 3
+    assert repr(drawn) == "<Generation of 3 prompts in 2 groups>"
+    told = drawn.summary().splitlines()
+    assert told[-1].startswith("2 of 3 prompts shared their first steps; ")
+    assert "client 0, disclosed “a fruit on a table”, group 1" in told
     for one, other in zip(drawn.images, again.images, strict=True):
         assert np.array_equal(np.asarray(one), np.asarray(other))
 
