@@ -15,7 +15,7 @@ LAYERS = (
     ("data", "wireless"),
     ("metrics", "diffusion"),
     ("semantics",),
-    ("strategy",),
+    ("planning", "strategy"),
     ("device",),
     ("collaboration",),
     ("federation",),

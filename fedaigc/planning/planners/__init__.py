@@ -1,0 +1,1 @@
+"""Planners: one a file, all with the interface of `planner.Planner`."""
