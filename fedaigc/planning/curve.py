@@ -50,7 +50,7 @@ class DamageCurve:
 
     Attributes:
         steps: N, the number of denoising steps.
-        ladder: The hand-offs K_1 < K_2 < ... that a plan may use, all below N. The steps between two of them are a rung.
+        ladder: The hand-offs K_1 < K_2 < ... that a plan may use, all below N. The steps up to the next one are a rung.
         knots: Distances, ascending from 0.
         upper: Damage at each hand-off and knot, at least 0, that falls along neither axis.
 

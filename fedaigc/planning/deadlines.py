@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from fedaigc.planning.cost import finish_seconds
 from fedaigc.planning.plan import Plan
 from fedaigc.planning.planners.planner import Planner
-from fedaigc.planning.setting import Setting
+from fedaigc.planning.setting import EDGE, Setting
 from fedaigc.planning.tasks import Tasks
 
 _REPLANS = 3
@@ -17,8 +17,8 @@ _REPLANS = 3
 def plan_in_time(planner: Planner, tasks: Tasks, setting: Setting, now: float) -> Plan:
     """Return a plan in which no task misses a deadline that it would meet alone.
 
-    Tasks that would are planned alone, and the others anew. If that moves the delay to others several times, whole
-    trees run alone instead.
+    Tasks that would are planned alone, and the others anew. If that makes others late
+    several times, late tasks leave their nodes instead.
 
     Args:
         planner: The planner.
@@ -26,20 +26,31 @@ def plan_in_time(planner: Planner, tasks: Tasks, setting: Setting, now: float) -
         setting: The setting.
         now: Time at which the plan starts.
     """
-    none = Plan((), np.zeros(len(tasks), int))
-    punctual = now + finish_seconds(none, tasks, setting) <= tasks.deadlines
     rows = np.arange(len(tasks))
-    plan = none
+    punctual = _punctual(tasks, setting, now)
     for _ in range(_REPLANS):
         plan = _spread(planner(tasks.take(rows), setting), rows, len(tasks))
         late = punctual & (now + finish_seconds(plan, tasks, setting) > tasks.deadlines)
         if not late.any():
             return plan
         rows = rows[~late[rows]]
-    while late.any():
-        plan = _without_trees(plan, late)
+    return in_time(plan, tasks, setting, now)
+
+
+def in_time(plan: Plan, tasks: Tasks, setting: Setting, now: float) -> Plan:
+    """Return a plan without the tasks that miss a deadline by sharing; they run alone."""
+    punctual = _punctual(tasks, setting, now)
+    while True:
         late = punctual & (now + finish_seconds(plan, tasks, setting) > tasks.deadlines)
-    return plan
+        if not late.any():
+            return plan
+        plan = without_tasks(plan, late, tasks)
+
+
+def _punctual(tasks: Tasks, setting: Setting, now: float) -> Bool[np.ndarray, " n"]:
+    """Return which tasks meet their deadline if all run alone."""
+    alone = Plan((), np.zeros(len(tasks), int))
+    return np.asarray(now + finish_seconds(alone, tasks, setting) <= tasks.deadlines)
 
 
 def _spread(plan: Plan, rows: Int[np.ndarray, " m"], number: int) -> Plan:
@@ -49,15 +60,23 @@ def _spread(plan: Plan, rows: Int[np.ndarray, " m"], number: int) -> Plan:
     return Plan(tuple(replace(node, members=rows[node.members]) for node in plan.nodes), handoffs)
 
 
-def _without_trees(plan: Plan, late: Bool[np.ndarray, " n"]) -> Plan:
-    """Return the plan without the trees that hold one of the late tasks."""
+def without_tasks(plan: Plan, leaving: Bool[np.ndarray, " n"], tasks: Tasks) -> Plan:
+    """Return the plan with some tasks alone; the others keep their conditionings, so that no damage grows.
+
+    A node that fewer than two tasks are left in is dissolved, and a helper that leaves is replaced.
+    """
     index: dict[int, int] = {}
     nodes = []
     handoffs = np.zeros_like(plan.handoffs)
     for old, node in enumerate(plan.nodes):
-        if late[node.members].any() if node.parent is None else node.parent not in index:
+        members = node.members[~leaving[node.members]]
+        if len(members) < 2 or (node.parent is not None and node.parent not in index):
             continue
+        executor, users = node.executor, tasks.users[members]
+        if executor != EDGE and executor not in users:
+            executor = int(users.min())
+        parent = None if node.parent is None else index[node.parent]
         index[old] = len(nodes)
-        nodes.append(replace(node, parent=None if node.parent is None else index[node.parent]))
-        handoffs[node.members] = node.stop
+        nodes.append(replace(node, members=members, parent=parent, executor=executor))
+        handoffs[members] = node.stop
     return Plan(tuple(nodes), handoffs)

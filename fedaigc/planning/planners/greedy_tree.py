@@ -9,6 +9,7 @@
 Time grows as the number of points times the logarithm of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,21 +32,21 @@ class GreedyTree:
 
     Attributes:
         cell: The most points of a cell.
-        effort: Number of tries to improve a cell, for each of its points.
+        tries: Number of tries to improve a cell.
         seed: Seed of these tries, at least 0. The plan depends on it, and not on the order of the tasks.
 
     Raises:
-        UserError: If `cell` is below 2 or `effort` is negative.
+        UserError: If `cell` is below 2 or another number is negative.
     """
 
     cell: int = 48
-    effort: float = 1.0
+    tries: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.cell < 2 or not self.effort >= 0 or self.seed < 0:
+        if self.cell < 2 or self.tries < 0 or self.seed < 0:
             raise UserError(
-                f"cell is {self.cell}, effort {self.effort}, seed {self.seed}: expected at least 2, and at least 0"
+                f"cell is {self.cell}, tries {self.tries}, seed {self.seed}: expected at least 2, and at least 0"
             )
 
     def __call__(self, tasks: Tasks, setting: Setting) -> Plan:
@@ -62,10 +63,8 @@ class GreedyTree:
             forest = points.forest(rows, tables)
             inside = list(range(len(rows)))
             join(forest, inside, FIRST_POWER)
-            improve(
-                forest, inside, np.random.default_rng([self.seed, len(rows)]), round(self.effort * len(rows))
-            )
-            number = write_blocks(forest, rows, found, number)
+            improve(forest, inside, np.random.default_rng([self.seed, len(rows)]), self.tries)
+            number = write_blocks(forest, rows, found, number, inside)
         return Labels(found[:, points.of_task])
 
 
@@ -114,14 +113,18 @@ class Points:
 
 
 def write_blocks(
-    forest: Forest, rows: Int[np.ndarray, " m"], blocks: Int[np.ndarray, "rungs n"], number: int
+    forest: Forest,
+    rows: Int[np.ndarray, " m"],
+    blocks: Int[np.ndarray, "rungs n"],
+    number: int,
+    points: Sequence[int],
 ) -> int:
-    """Write the blocks of a forest into the columns `rows`, numbered from `number` on; return the next number.
+    """Write the blocks of points into the columns `rows`, numbered from `number` on; return the next number.
 
     A tree that costs as much as its tasks alone is left out.
     """
     steps = sum(forest.tables.steps)
-    for tree in {id(block): block for block in forest.blocks[0]}.values():
+    for tree in {id(forest.blocks[0][p]): forest.blocks[0][p] for p in points}.values():
         if not tree.shared or forest.cost(tree.points) >= tree.own * steps - 1e-9:
             continue
         for row, line in zip(forest.blocks, blocks, strict=True):

@@ -12,7 +12,7 @@ from fedaigc.planning.search.forest import Forest
 
 NEIGHBOURS = 8
 _POWERS = (0.3, 0.6, 1.0)
-_MOST_POINTS = 16
+_MOST_POINTS = 12
 
 
 def agglomerate(
@@ -28,8 +28,16 @@ def agglomerate(
     """
     heap: list[tuple[float, int, int, int, int, int, int]] = []
     best_merge = forest.best_merge
+    seen_pairs: set[tuple[int, int]] = set()
 
     def entry(number: int, one: int, other: int) -> tuple[float, int, int, int, int, int, int] | None:
+        one_tree, other_tree = forest.changes[one], forest.changes[other]
+        if one_tree != other_tree:
+            # one way between two trees is enough
+            pair = (one_tree, other_tree) if one_tree < other_tree else (other_tree, one_tree)
+            if pair in seen_pairs:
+                return None
+            seen_pairs.add(pair)
         found = best_merge(one, other, power)
         if found is None:
             return None

@@ -1,7 +1,7 @@
 """Cells: points divided by hyperplanes, so that the work on each cell is bounded.
 
-Each cell is divided across the direction in which its points spread most, at the widest gap in the middle of it. Prompts
-of one scene then stay together.
+Each cell is divided across the direction in which its points spread most, at the widest gap in the middle of it, so that
+prompts of one scene stay together.
 """
 
 import numpy as np
@@ -24,21 +24,27 @@ def cells(vectors: Float[np.ndarray, "n d"], most: int) -> list[Int[np.ndarray, 
         if len(rows) <= most:
             found.append(rows)
             continue
-        along = _along(vectors[rows])
+        along = vectors[rows] @ spread(vectors[rows])
         order = np.argsort(along, kind="stable")
-        first = max(1, int(_MIDDLE * len(rows)))
-        last = max(first + 1, len(rows) - first)
-        gaps = np.diff(along[order[first - 1 : last]])
-        cut = first + int(gaps.argmax())
+        cut = widest_gap(along[order])
         waiting += [rows[order[cut:]], rows[order[:cut]]]
     return found
 
 
-def _along(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-    """Return the coordinate of each point in the direction of their largest spread, by power iteration."""
+def spread(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
+    """Return about the direction in which points spread most, by power iteration; its length is about 1."""
     centred = vectors - vectors.mean(0)
     direction = centred[int((centred**2).sum(1).argmax())]
     for _ in range(_ITERATIONS):
-        direction = direction / max(float(np.linalg.norm(direction)), 1e-300)
         direction = centred.T @ (centred @ direction)
-    return np.asarray(centred @ direction)
+        direction = direction / max(float(np.linalg.norm(direction)), 1e-300)
+    return np.asarray(direction)
+
+
+def widest_gap(along: Float[np.ndarray, " n"]) -> int:
+    """Return how many of the ascending numbers lie below the widest gap in their middle half."""
+    first = max(1, int(_MIDDLE * len(along)))
+    last = max(first + 1, len(along) - first)
+    gaps = np.diff(along)
+    middle = gaps[first - 1 : last - 1]
+    return first + int(middle.argmax()) if middle.max() > 0 else 1 + int(gaps.argmax())

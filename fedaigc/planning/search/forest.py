@@ -45,6 +45,10 @@ class Block(NamedTuple):
     shared: bool
 
 
+Together = tuple[list[float], list[float], float]
+"""What a rung adds to each point of two blocks as one, with Q of each point and S."""
+
+
 class Merge(NamedTuple):
     """A merge that is possible: of the blocks of two points, at all rungs up to `rung`.
 
@@ -129,27 +133,26 @@ class Forest:
         self.changes = [0] * len(counts)
         self._clock = 0
         self.blocks: list[list[Block]] = [[] for _ in tables.steps]
-        for point in range(len(counts)):
-            self._set_single(point, new=True)
+        self._alone = [self._single(point) for point in range(len(counts))]
+        self._pairs: dict[tuple[int, int], tuple[Block, Block, Together]] = {}
+        self._merges: dict[tuple[int, int], tuple[Block, Block, Together]] = {}
+        for blocks, _ in self._alone:
+            for row, block in zip(self.blocks, blocks, strict=True):
+                row.append(block)
+        self.dissolve(range(len(counts)))
 
-    def _set_single(self, point: int, new: bool = False) -> None:
+    def _single(self, point: int) -> tuple[list[Block], float]:
+        """Return the blocks of a point by itself, and its damage there."""
         tables, count, own = self.tables, self.counts[point], self.own[point]
-        self._clock += 1
-        self.changes[point] = self._clock
-        used, shared = 0.0, count > 1 and tables.shared_step < own
-        for rung, row in enumerate(self.blocks):
+        used, shared, blocks = 0.0, count > 1 and tables.shared_step < own, []
+        for rung in range(len(tables.steps)):
             extra = tables.at(rung, self.slack[point]) if shared else 0.0
             if used + extra > tables.tolerance:
                 shared, extra = False, 0.0
             used += extra
-            block = Block(
-                (point,), count, own, (0.0,), 0.0, (extra,), tables.cost(rung, count, own, shared), shared
-            )
-            if new:
-                row.append(block)
-            else:
-                row[point] = block
-        self.used[point] = used
+            cost = tables.cost(rung, count, own, shared)
+            blocks.append(Block((point,), count, own, (0.0,), 0.0, (extra,), cost, shared))
+        return blocks, used
 
     def cost(self, points: Iterable[int]) -> float:
         """Return the cost of all blocks that hold some of the points."""
@@ -164,8 +167,13 @@ class Forest:
 
     def dissolve(self, points: Iterable[int]) -> None:
         """Put points, of which whole trees are given, by themselves."""
+        self._merges.clear()
         for point in points:
-            self._set_single(point)
+            blocks, self.used[point] = self._alone[point]
+            self._clock += 1
+            self.changes[point] = self._clock
+            for row, block in zip(self.blocks, blocks, strict=True):
+                row[point] = block
 
     def kept(self, points: Sequence[int]) -> tuple[list[list[Block]], list[float]]:
         """Return what `restore` needs to undo changes of the trees of some points."""
@@ -180,7 +188,7 @@ class Forest:
             self.used[point] = used
 
     def best_merge(self, one: int, other: int, power: float) -> tuple[float, Merge] | None:
-        """Return the merge of the blocks of two points with the highest score, over all rungs; None if none is possible.
+        """Return the merge of two points' blocks with the highest score, over all rungs; None if none is possible.
 
         The score is gain / extra^power, so a power of 0 looks at the gain alone.
         """
@@ -231,8 +239,17 @@ class Forest:
         for point in self.blocks[0][one].points:
             self.changes[point] = self._clock
 
-    def _together(self, rung: int, a: Block, b: Block) -> tuple[list[float], list[float], float]:
-        """Return what the rung adds to each point if both blocks are one, with Q of each point and S."""
+    def _together(self, rung: int, a: Block, b: Block) -> Together:
+        """Return what both blocks would be as one; answers are kept, with their blocks, until blocks are dissolved."""
+        known = self._pairs if len(a.points) == 1 == len(b.points) else self._merges
+        key = (id(a), id(b))
+        if key in known:
+            return known[key][2]
+        found = self._computed(rung, a, b)
+        known[key] = a, b, found
+        return found
+
+    def _computed(self, rung: int, a: Block, b: Block) -> Together:
         squares, counts = self.squares, self.counts
         if len(a.points) == 1 and len(b.points) == 1:
             p, m = a.points[0], b.points[0]
