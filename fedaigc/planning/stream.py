@@ -153,7 +153,7 @@ class Stream:
         Members that would miss a deadline by sharing run alone.
         """
         found = []
-        while self.next_due <= now:
+        while self.next_due <= now and self._where:
             cell, place = self._where[self._due[0][1]]
             tree = list(cell.forest.tree(place))
             gone = [task for p in tree for task in cell.waiting[p].values()]

@@ -1,7 +1,7 @@
 """Cells: points divided by hyperplanes, so that the work on each cell is bounded.
 
-Each cell is divided across the direction in which its points spread most, at the widest gap in the middle of it, so that
-prompts of one scene stay together.
+Each cell is divided across the direction in which its points spread most, at the widest gap in the middle of it, so
+that prompts of one scene stay together.
 """
 
 import numpy as np

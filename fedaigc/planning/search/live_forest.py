@@ -108,5 +108,5 @@ class LiveForest(Forest):
             added, sums, total = self._computed(rung, made, other)
             tasks, own = made.tasks + other.tasks, made.own + other.own
             cost = self.tables.cost(rung, tasks, own, True)
-            made = Block(made.points + (p,), tasks, own, tuple(sums), total, tuple(added), cost, True)
+            made = Block((*made.points, p), tasks, own, tuple(sums), total, tuple(added), cost, True)
         return made
