@@ -30,6 +30,7 @@ from experiments.pages.marks import Block, Mark, Number, Page, read_page
 from experiments.pages.printed import flat, printed, same, stated
 from experiments.pages.records import ROOT
 from experiments.pages.registry import figure_of, holds, table_of, usage
+from experiments.planner import figures as planner  # noqa: F401
 from experiments.sharing import figures as sharing  # noqa: F401
 from experiments.sharing import (  # noqa: F401
     group_figures,

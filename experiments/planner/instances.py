@@ -66,6 +66,13 @@ def small(seed: int) -> tuple[Tasks, Setting]:
             return found
 
 
+def waiting(number: int, seed: int, exponent: float = 1.0) -> Tasks:
+    """Return `number` tasks in 64 dimensions, asked for from 1,000 prompts of 5 topics with 5 scenes each."""
+    random = numpy_rng(seed, "waiting tasks", number)
+    prompts = random.permutation(nested(random, (5, 5, 40), 64))
+    return Tasks.of(prompts[random.choice(len(prompts), number, p=popularity(len(prompts), exponent))])
+
+
 def large(number: int, seed: int, exponent: float = 0.8) -> Tasks:
     """Return `number` tasks in 64 dimensions, asked for from as many prompts as half of them."""
     random = numpy_rng(seed, "large instance", number)

@@ -12,7 +12,7 @@ add up.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from jaxtyping import Float
 from fedaigc.errors import UserError
 
 
+@runtime_checkable
 class MeasuredDamage(Protocol):
     """What a curve is taken from; `fedaigc.semantics.denoiser.calibration.Calibration` is one."""
 

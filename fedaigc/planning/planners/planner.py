@@ -1,12 +1,13 @@
 """The interface of planners."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fedaigc.planning.plan import Plan
 from fedaigc.planning.setting import Setting
 from fedaigc.planning.tasks import Tasks
 
 
+@runtime_checkable
 class Planner(Protocol):
     """Makes a plan.
 
