@@ -77,6 +77,8 @@ MAX_KEY_BYTES: Final = 1024
 # packets
 MAX_PACKET_HEADER_BYTES: Final = 1 << 18
 MAX_PACKET_BYTES: Final = 1 << 28
+# wrapped keys of a sealed packet, each of which a member tries
+MAX_SEALED_MEMBERS: Final = 64
 # schedulers keep at most four earlier outputs and a sample
 MAX_HISTORY_TENSORS: Final = 16
 MAX_HISTORY_ENTRIES: Final = 64

@@ -24,7 +24,7 @@ ROOMS: dict[Extra, tuple[str, ...]] = {
     "perceptual": ("fedaigc/metrics",),
     "plots": ("fedaigc/study/results", "fedaigc/semantics/denoiser"),
     "radio": ("fedaigc/wireless",),
-    "server": ("fedaigc/deployment",),
+    "server": ("fedaigc/deployment", "fedaigc/collaboration"),
     "tensorboard": ("fedaigc/federation/output",),
 }
 # a room that as a whole cannot be imported without its extra
