@@ -117,6 +117,11 @@ MAX_FRAME_HEADER_BYTES: Final = 1 << 20
 MAX_FRAME_BODY_BYTES: Final = 1 << 30
 MAX_PAGE_BODY_BYTES: Final = 1 << 16
 
+# devices without a server: how many one is paired with, a message other than a packet, connections at a time
+MAX_PEERS: Final = 64
+MAX_PEER_MESSAGE: Final = 4096
+MAX_PEER_CONNECTIONS: Final = 16
+
 # rounds
 MAX_ROUND: Final = 1_000_000
 

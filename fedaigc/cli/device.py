@@ -16,6 +16,7 @@ from fedaigc.cli.options import (
     NewHomeFolder,
     existing_home,
 )
+from fedaigc.cli.peer.pairing import pair, peers
 from fedaigc.cli.pictures import (
     Background,
     SkipBroken,
@@ -125,6 +126,8 @@ def add_prompt(
 device_app.command()(start)
 device_app.command()(disclosures)
 device_app.command()(budget)
+device_app.command()(pair)
+device_app.command()(peers)
 
 
 @device_app.command("page")

@@ -21,6 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 # where the packages of an extra are imported, and nowhere else
 ROOMS: dict[Extra, tuple[str, ...]] = {
+    "peer": ("fedaigc/deployment/peer",),
     "perceptual": ("fedaigc/metrics",),
     "plots": ("fedaigc/study/results", "fedaigc/semantics/denoiser"),
     "radio": ("fedaigc/wireless",),
@@ -191,6 +192,7 @@ def test_a_command_that_needs_an_extra_names_it_before_it_begins(tmp_path: Path)
     commands: list[tuple[Extra, list[object]]] = [
         ("radio", ["simulate", "run.toml", *LINK]),
         ("radio", ["demo", "--small"]),
+        ("peer", ["device", "pair", "homes/00", "kitchen", "--to", "127.0.0.1:7400"]),
         ("tensorboard", ["simulate", "run.toml", "--set", "rounds.tensorboard=true"]),
     ]
     check_refusals(ABSENT, commands, tmp_path)

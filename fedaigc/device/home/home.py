@@ -17,6 +17,7 @@ Layout::
     agent_budget.json       the same, by the options of the latest agent
     task_names.json         the latest names of prompts of which nothing was disclosed
     cache/                  latents and text embeddings of the private images
+    peers/                  keys of this device for other devices, and the devices that it is paired with
     training.json           how much servers had this device train: rounds, and images with repetition
     errors.log              full error messages; only the kind of an error leaves the device
 """
