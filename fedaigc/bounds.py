@@ -117,10 +117,14 @@ MAX_FRAME_HEADER_BYTES: Final = 1 << 20
 MAX_FRAME_BODY_BYTES: Final = 1 << 30
 MAX_PAGE_BODY_BYTES: Final = 1 << 16
 
-# devices without a server: how many one is paired with, a message other than a packet, connections at a time
+# devices without a server: how many one is paired with, a message other than a packet, connections at a time, prompts
+# that are compared for one request, and requests of a device within an hour
 MAX_PEERS: Final = 64
-MAX_PEER_MESSAGE: Final = 4096
+MAX_PEER_MESSAGE: Final = 1 << 14
 MAX_PEER_CONNECTIONS: Final = 16
+MAX_PEER_TASKS: Final = 64
+MAX_PEER_REQUESTS: Final = 60
+MAX_PEER_COST: Final = 100
 
 # rounds
 MAX_ROUND: Final = 1_000_000

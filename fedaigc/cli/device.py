@@ -17,6 +17,7 @@ from fedaigc.cli.options import (
     existing_home,
 )
 from fedaigc.cli.peer.pairing import pair, peers
+from fedaigc.cli.peer.sharing import listen, share
 from fedaigc.cli.pictures import (
     Background,
     SkipBroken,
@@ -128,6 +129,8 @@ device_app.command()(disclosures)
 device_app.command()(budget)
 device_app.command()(pair)
 device_app.command()(peers)
+device_app.command()(share)
+device_app.command()(listen)
 
 
 @device_app.command("page")

@@ -49,7 +49,8 @@ def test_each_task_departs_once_or_is_withdrawn(drawn: tuple[Tasks, Setting], ce
     tasks, setting = drawn
     random = np.random.default_rng(seed)
     tasks = replace(tasks, deadlines=random.uniform(5, 40, len(tasks)))
-    stream, gone = Stream(setting, 2.0, cell=cell, every=2), []
+    stream = Stream(setting, 2.0, cell=cell, every=2)
+    gone: list[Any] = []
 
     def leave(departures: list[Departure], now: float) -> None:
         for departure in departures:

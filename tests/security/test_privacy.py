@@ -320,7 +320,7 @@ def test_a_device_that_discloses_more_than_its_policy_is_caught(
     config: FederationConfig, devices: dict[int, Device], detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Talkative(Device):
-        def signature(self, task_id: str, policy: Policy = Policy.KIND, **options: Any) -> Any:
+        def signature(self, task_id: str, *arguments: Any, **options: Any) -> Any:
             return super().signature(task_id, Policy.EXACT, min_public_prompts=1)
 
     devices[0].add_prompt(PROMPTS[0])

@@ -1,6 +1,5 @@
 """`fedaigc device pair` and `peers`: which devices this one may share with."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,7 +26,7 @@ def pair(
     require_extra("peer", "pairings of devices")
     if bool(listen) is bool(to):
         raise UserError("give --listen HOST:PORT on one device, and --to HOST:PORT on the other one")
-    from fedaigc.cli.device import existing_home
+    from fedaigc.cli.options import existing_home
     from fedaigc.deployment.peer.frames import listening_at
     from fedaigc.deployment.peer.meeting import join_peer, wait_for_peer
     from fedaigc.deployment.peer.pairing import new_code, typed_code
@@ -48,7 +47,7 @@ def peers(
     remove: Annotated[str, typer.Option(help="Forget this device: it can no longer connect.")] = "",
 ) -> None:
     """List the devices that this one is paired with."""
-    from fedaigc.cli.device import existing_home
+    from fedaigc.cli.options import existing_home
     from fedaigc.deployment.peer.paired import Peers
     from fedaigc.device.home.home import Home
 

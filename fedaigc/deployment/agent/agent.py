@@ -129,6 +129,16 @@ class Agent:
             strip_pictures=self._settings.strip_pictures,
         )
 
+    @property
+    def settings(self) -> AgentSettings:
+        """The settings of the owner."""
+        return self._settings
+
+    @property
+    def pipeline_lock(self) -> threading.Lock:
+        """Held while anything is computed, because there is one pipeline."""
+        return self._busy
+
     def permitted(self, policy: Policy, min_public_prompts: int) -> tuple[Policy, int]:
         """Return the less disclosing of the server's and the owner's policy, and the larger number."""
         less = min(policy, self._settings.policy, key=LEAST_FIRST.index)
@@ -229,7 +239,7 @@ def listening(agent: Agent) -> Iterator[socketserver.BaseServer]:
     Raises:
         UserError: If another agent already serves this home, or a simulation works in it.
     """
-    with _only_agent(agent.home):
+    with only_agent(agent.home):
         path = socket_path(agent.home.root)
         path.unlink(missing_ok=True)
         before = os.umask(0o177)
@@ -246,7 +256,8 @@ def listening(agent: Agent) -> Iterator[socketserver.BaseServer]:
 
 
 @contextlib.contextmanager
-def _only_agent(home: Home) -> Iterator[None]:
+def only_agent(home: Home) -> Iterator[None]:
+    """Hold a home as its only agent; UserError as `listening`."""
     busy = f"an agent is already running for {home.root}: `fedaigc device stop {home.root}` ends it"
     with locked(home.root / AGENT_LOCK, busy=busy):
         # a simulation looks for agents once it holds its lock, so one of the two sees the other

@@ -63,7 +63,9 @@ def test_few_pairs_without_damage_do_not_pass_for_none(pairs: int, upper: float)
     """Of n pairs without damage, at most 30, the exact one-sided 95 % bound is 1 - .05^(1/n)."""
     distances = tuple(range(1, pairs + 1))
     found = Calibration("s", "p", "DDIMScheduler", 10, 5.0, "c", 0, distances, {"2": (0.1,) * pairs})
-    assert found.risk(2, 1.0, 0.2) == (0.0, pytest.approx(upper, abs=1e-4))
+    share, high = found.risk(2, 1.0, 0.2)
+    assert share == 0.0
+    assert high == pytest.approx(upper, abs=1e-4)
     # beyond the last pair there is only itself
     assert found.risk(2, pairs, 0.2)[1] == pytest.approx(0.95)
     assert found.risk(2, 1.0, 0.05) == (1.0, 1.0)
@@ -74,7 +76,7 @@ def test_few_pairs_without_damage_do_not_pass_for_none(pairs: int, upper: float)
 def test_equal_means_of_damage_are_not_equal_risks() -> None:
     """Every picture changed by .25, or a quarter of them by 1: only the first is within a tolerance of .3."""
     distances = tuple(range(1, 81))
-    spread = {"2": (0.25,) * 80, "3": (1.0, 0.0, 0.0, 0.0) * 20}
+    spread: dict[str, tuple[float, ...]] = {"2": (0.25,) * 80, "3": (1.0, 0.0, 0.0, 0.0) * 20}
     found = Calibration("s", "p", "DDIMScheduler", 10, 5.0, "c", 0, distances, spread)
     assert found.last_handoff(50.0, 0.3) == 2
     assert found.risk(3, 50.0, 0.3)[0] == pytest.approx(0.25, abs=0.03)

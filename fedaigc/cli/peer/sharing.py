@@ -1,0 +1,178 @@
+"""`fedaigc device share` and `listen`: two paired devices share the first steps of two prompts."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedaigc.cli.options import (
+    DtypeOption,
+    Guidance,
+    HomeFolder,
+    MinCaptions,
+    MinPublicPrompts,
+    Model,
+    PolicyOption,
+    Size,
+    Threads,
+    Tolerance,
+    TorchDevice,
+)
+from fedaigc.cli.peer.pairing import PeerName
+from fedaigc.semantics.policy import Policy
+
+if TYPE_CHECKING:
+    from fedaigc.deployment.agent.agent import Agent
+    from fedaigc.deployment.peer.sharing import Outcome
+
+AtlasFile = Annotated[
+    Path | None,
+    typer.Option(help="Public atlas, the same on both devices: nodes of it are disclosed, not concepts."),
+]
+CalibrationFile = Annotated[
+    Path | None, typer.Option(help="File of `calibrate`: the device shares only within --tolerance.")
+]
+Cost = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=100,
+        help="What computing costs this device; the one with the lower cost runs the shared steps. Default: what its "
+        "battery lacks, in percent; 0 on mains.",
+    ),
+]
+ComputeSeconds = Annotated[
+    float, typer.Option(min=1, help="Seconds that the other device may take for the shared steps.")
+]
+
+
+def share(
+    home: HomeFolder,
+    peer: PeerName,
+    to: Annotated[str, typer.Option(help="host:port at which the other device listens.")],
+    task: Annotated[str | None, typer.Option(help="Task, as listed by `queue`. Default: the oldest.")] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Number N of denoising steps.")] = 11,
+    shared_steps: Annotated[int, typer.Option(min=1, help="Number K of steps that both share.")] = 3,
+    guidance: Guidance = 5.0,
+    size: Size = None,
+    model: Model = "embedded",
+    device: TorchDevice = "cpu",
+    dtype: DtypeOption = "float32",
+    policy: PolicyOption = Policy.KIND,
+    min_public_prompts: MinPublicPrompts = 3,
+    atlas: AtlasFile = None,
+    calibration: CalibrationFile = None,
+    min_captions: MinCaptions = 8,
+    tolerance: Tolerance = 0.35,
+    cost: Cost = None,
+    compute_seconds: ComputeSeconds = 600.0,
+    threads: Threads = 1,
+) -> None:
+    """Draw a waiting prompt, its first steps together with a prompt of a paired device; alone if that fails."""
+    from fedaigc.cli.options import existing_home
+    from fedaigc.deployment.agent.agent import Agent, AgentSettings, only_agent
+    from fedaigc.deployment.peer.agreement import own_cost
+    from fedaigc.deployment.peer.connections import calling
+    from fedaigc.deployment.peer.sharing import Sharer, Terms
+    from fedaigc.device.home.home import Home
+    from fedaigc.federation.config.run_config import ModelSection
+    from fedaigc.validation import validated
+
+    existing_home(home)
+    given = {} if size is None else {"height": size, "width": size}
+    section = validated(ModelSection, {"name": model, "device": device, "dtype": dtype, **given}, "the model")
+    settings = AgentSettings(
+        0,
+        section,
+        policy,
+        min_public_prompts,
+        threads=threads,
+        atlas=atlas,
+        calibration=calibration,
+        min_captions=min_captions,
+        tolerance=tolerance,
+    )
+    with only_agent(Home.open(home)):
+        agent = Agent(home, settings)
+        sharer = Sharer(agent, own_cost() if cost is None else cost, compute_s=compute_seconds)
+        connection = calling(sharer, peer, to)
+        terms = Terms(steps, shared_steps, guidance, section.height, section.width)
+        outcome = sharer.call(connection, terms, task)
+    typer.echo(_told(outcome, agent, peer))
+
+
+def listen(
+    home: HomeFolder,
+    at: Annotated[str, typer.Option(help="host:port of this machine; 0.0.0.0 for all its addresses.")],
+    model: Model = "embedded",
+    device: TorchDevice = "cpu",
+    dtype: DtypeOption = "float32",
+    policy: PolicyOption = Policy.KIND,
+    min_public_prompts: MinPublicPrompts = 3,
+    atlas: AtlasFile = None,
+    calibration: CalibrationFile = None,
+    min_captions: MinCaptions = 8,
+    tolerance: Tolerance = 0.35,
+    cost: Cost = None,
+    compute_seconds: ComputeSeconds = 600.0,
+    max_steps: Annotated[
+        int, typer.Option(min=1, help="Most denoising steps that another device may propose.")
+    ] = 150,
+    max_side: Annotated[
+        int, typer.Option(min=8, help="Largest image side that another device may propose, in pixels.")
+    ] = 1024,
+    threads: Threads = 1,
+) -> None:
+    """Run the device's agent for the paired devices that call with `share`, until it is stopped."""
+    from fedaigc.cli.options import existing_home
+    from fedaigc.deployment.agent.agent import Agent, AgentSettings, listening
+    from fedaigc.deployment.peer import connections
+    from fedaigc.deployment.peer.agreement import own_cost
+    from fedaigc.deployment.peer.frames import listening_at
+    from fedaigc.deployment.peer.sharing import Sharer
+    from fedaigc.device.limits import OwnerLimits
+    from fedaigc.federation.config.run_config import ModelSection
+    from fedaigc.validation import validated
+
+    existing_home(home)
+    settings = AgentSettings(
+        0,
+        validated(ModelSection, {"name": model, "device": device, "dtype": dtype}, "the model"),
+        policy,
+        min_public_prompts,
+        threads=threads,
+        limits=OwnerLimits(max_denoising_steps=max_steps, max_image_side=max_side),
+        atlas=atlas,
+        calibration=calibration,
+        min_captions=min_captions,
+        tolerance=tolerance,
+    )
+    with listening_at(at, "--at") as waiting:
+        agent = Agent(home, settings)
+        sharer = Sharer(agent, own_cost() if cost is None else cost, compute_s=compute_seconds)
+        ending = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: ending.set())
+        with listening(agent) as requests:
+            # `device status` and `device stop`
+            threading.Thread(target=requests.serve_forever, daemon=True).start()
+            known = ", ".join(name for name, _ in sharer.peers.all()) or "none yet"
+            typer.echo(f"listening at {at}; paired devices: {known}")
+            connections.listen(
+                sharer, waiting, ending, lambda outcome: typer.echo(_told(outcome, agent, outcome.peer))
+            )
+            requests.shutdown()
+
+
+def _told(outcome: "Outcome", agent: "Agent", peer: str) -> str:
+    """Return the outcome of a sharing in one line."""
+    picture = agent.home.gallery / f"{outcome.task_id}.png"
+    if outcome.task_id is None:
+        return f"{peer}: not shared, nothing drawn: {outcome.why}"
+    if not outcome.executor:
+        return f"{peer}: not shared: {outcome.why}; drawn alone: {picture}"
+    ran = "this device" if outcome.executor == "own" else peer
+    after = f" ({outcome.why})" if outcome.why else ""
+    return f"{peer}: shared, the first steps run by {ran}{after}: {picture}"
