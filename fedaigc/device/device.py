@@ -141,8 +141,7 @@ class Device:
         min_public_prompts: int = 3,
     ) -> Signature | None:
         """Return what may be disclosed of a prompt; None if the task must run alone. See `Discloser.concepts`."""
-        discloser = Discloser(self.prompts, limits)
-        return discloser.concepts(task_id, policy, self._taxonomy, min_public_prompts)
+        return Discloser(self.prompts, limits).concepts(task_id, policy, self._taxonomy, min_public_prompts)
 
     def receive(self, shared: SharedState) -> str:
         """Store a shared state and return its version hash; DeviceError for another base model."""

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from fedaigc.planning.cost import finish_seconds
-from fedaigc.planning.plan import Plan
+from fedaigc.planning.plan import Node, Plan
 from fedaigc.planning.planners.planner import Planner
 from fedaigc.planning.setting import EDGE, Setting
 from fedaigc.planning.tasks import Tasks
@@ -66,7 +66,7 @@ def without_tasks(plan: Plan, leaving: Bool[np.ndarray, " n"], tasks: Tasks) -> 
     A node that fewer than two tasks are left in is dissolved, and a helper that leaves is replaced.
     """
     index: dict[int, int] = {}
-    nodes = []
+    nodes: list[Node] = []
     handoffs = np.zeros_like(plan.handoffs)
     for old, node in enumerate(plan.nodes):
         members = node.members[~leaving[node.members]]

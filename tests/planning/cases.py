@@ -1,6 +1,6 @@
 """Curves and tasks for the tests of planners."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from hypothesis import strategies as st
@@ -33,7 +33,7 @@ def planned(draw: st.DrawFn, most: int = 14, rungs: int = 3) -> tuple[Tasks, Set
     rises[:, 0] = 0
     curve = DamageCurve(7, (2, 3, 5)[:rungs], knots, np.cumsum(np.cumsum(rises, axis=0), axis=1))
     devices = (Machine("phone", 2.0, 3.0, image_s=1.0), Machine("laptop", 1.0, 5.0))
-    executor = draw(st.sampled_from(["edge", "member"]))
+    executor: Literal["edge", "member"] = draw(st.sampled_from(["edge", "member"]))
     machines = Machines(Machine("edge", 0.1, 4.0, batch=4, batch_s=0.2), devices, executor=executor)
     weights = draw(
         st.sampled_from([Weights.evaluations(2), Weights.joules(machines), Weights(7, (3, 5), 0.5)])

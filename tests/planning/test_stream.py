@@ -1,6 +1,7 @@
 """Tasks that arrive and leave: each once, in time, and never at a worse quality than was asked for."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest

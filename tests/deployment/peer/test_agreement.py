@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaigc.deployment.peer import agreement as rules
 from fedaigc.deployment.peer.agreement import Side, agreement, best, common, own_cost
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
