@@ -61,7 +61,7 @@ def seen(groups: str, shared: str, size: int, k: int, what: str, epsilon: float 
 
 
 @figure
-def gains(groups: str, shared: str, size: int, k: int, other: str, epsilon: float = 0) -> Estimate:
+def group_gain(groups: str, shared: str, size: int, k: int, other: str, epsilon: float = 0) -> Estimate:
     """Share of pictures with object and place, minus that of "public", "mean" or "member", paired."""
     return _difference(_row(groups, shared, size, epsilon or None)["K"][str(k)][f"minus {other}"])
 

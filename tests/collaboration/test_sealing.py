@@ -85,6 +85,7 @@ def test_other_bytes_are_refused(changed: Callable[[bytes], bytes]) -> None:
         (HERE, OTHER),
         (HERE, MEMBERS[1]),
     ],
+    ids=["another group", "another step", "a longer name", "another sender", "a member"],
 )
 def test_a_replay_elsewhere_is_refused(binding: Binding, sender: bytes) -> None:
     with pytest.raises(SealError):
