@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,11 @@ class Studio:
         calibration = Calibration.read(path)
         calibration.check_fits(space.hash, plan)
         return cls(pipe, plan, Judge.load(), targets, space, atlas, calibration)
+
+    @cached_property
+    def finest(self) -> Atlas:
+        """The atlas whose leaves are single captions: it discloses the prompt itself."""
+        return build_tree(self.space.hash, self.atlas.about, self.atlas.captions, self.atlas.vectors, 1)
 
     @property
     def calibration_digest(self) -> str:

@@ -65,6 +65,7 @@ class Policies:
             "nodes, K = 3, any distance": self.any_distance,
             "ladder, public caption": lambda window: self.nodes(window, LADDER),
             "ladder, mean": lambda window: self.nodes(window, LADDER, mean=True),
+            "ladder, mean, m = 1": lambda window: self.nodes(window, LADDER, mean=True, m=1),
         }
 
     def concepts(self, window: Sequence[str]) -> Groups:
@@ -102,13 +103,17 @@ class Policies:
         owners = {task: int(task) for task in signatures}
         return [self._fixed(each) for each in node_groups(signatures, owners, atlas, 2)]
 
-    def nodes(self, window: Sequence[str], ladder: tuple[int, ...], *, mean: bool = False) -> Groups:
+    def nodes(
+        self, window: Sequence[str], ladder: tuple[int, ...], *, mean: bool = False, m: int = MIN_CAPTIONS
+    ) -> Groups:
         """Groups at nodes of the atlas; each device takes the last hand-off that its tolerance allows.
 
-        With `mean`, groups of three and more run on the mean of their members' embeddings.
+        With `mean`, groups of three and more run on the mean of their members' embeddings. A node is disclosed by at
+        least m captions; m = 1 discloses the prompt itself.
         """
         studio = self._studio
-        atlas, calibration, vectors = studio.atlas, studio.calibration, studio.vectors(window)
+        atlas = studio.atlas if m == MIN_CAPTIONS else studio.finest
+        calibration, vectors = studio.calibration, studio.vectors(window)
 
         def taken(i: int, vector: Float[np.ndarray, " d"], offered: tuple[int, ...]) -> int:
             return calibration.last_handoff(
@@ -117,7 +122,7 @@ class Policies:
 
         signatures: dict[str, NodeSignature | None] = {}
         for i, vector in enumerate(vectors):
-            deepest = atlas.disclosed(vector, MIN_CAPTIONS)
+            deepest = atlas.disclosed(vector, m)
             assert deepest is not None
             way = atlas.way(vector)
             way = way[: way.index(deepest) + 1]

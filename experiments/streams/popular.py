@@ -116,7 +116,7 @@ def measure(options: argparse.Namespace, record: dict[str, Any] | None) -> dict[
         for seed in range(options.seeds):
             into = record["streams"].setdefault(str(seed), {})
             for name in (*Policies(studio, TOLERANCE, 0.0).named, *([ORACLE] if options.oracle else [])):
-                risk = record["risk"].get(TUNED[1] if name == ORACLE else name, 0.0)
+                risk = record["risk"].get(TUNED[1] if name not in TUNED else name)
                 run(studio, seed, risk, (name,), into, lambda: write_json(options.record, record))
             progress.advance(bar)
     return record
