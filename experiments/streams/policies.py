@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FIXED = 3
 LADDER = (1, 2, 3, 4, 5, 6, 8, 10)
 MIN_CAPTIONS = 8
+CAUTIOUS = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,9 @@ class Policies:
             "nodes, K = 3, any distance": self.any_distance,
             "ladder, public caption": lambda window: self.nodes(window, LADDER),
             "ladder, mean": lambda window: self.nodes(window, LADDER, mean=True),
+            "ladder, mean, risk .2": lambda window: Policies(studio, tolerance, CAUTIOUS).nodes(
+                window, LADDER, mean=True
+            ),
             "ladder, mean, m = 1": lambda window: self.nodes(window, LADDER, mean=True, m=1),
         }
 
