@@ -32,7 +32,7 @@ def small_atlas(folder: Path, small_model: Path) -> Path:
     build_tree(space.hash, {"model": "small"}, captions, phi(pipe, space, captions), 2).write(path)
     # as many pairs as it takes to say that few pictures are damaged
     far = tuple(np.linspace(0, 1e6, 40).tolist())
-    damages: dict[str, tuple[float, ...]] = {"2": (0.0,) * 40, "3": (0.5,) * 40}
+    damages: dict[str, tuple[float, ...]] = {"2": (0.0,) * 40, "3": (0.7,) * 40}
     Calibration(space.hash, plan.fingerprint(), "DDIMScheduler", 4, 5.0, "c", 0, far, damages).write(
         folder / "small.json"
     )

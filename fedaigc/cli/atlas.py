@@ -109,8 +109,8 @@ def where(
             "the shipped atlas."
         ),
     ] = None,
-    tolerance: Tolerance = 0.35,
-    risk: Risk = 0.1,
+    tolerance: Tolerance = 0.5,
+    risk: Risk = 0.2,
     guidance: Guidance = 5.0,
 ) -> None:
     """Show the node that a prompt would disclose, and the public caption that its first steps would run on."""

@@ -54,8 +54,8 @@ def start(
         Path | None, typer.Option(help="File of `calibrate`: the device shares only within --tolerance.")
     ] = None,
     min_captions: MinCaptions = 8,
-    tolerance: Tolerance = 0.35,
-    risk: Risk = 0.1,
+    tolerance: Tolerance = 0.5,
+    risk: Risk = 0.2,
     threads: Threads = 1,
     boundary_timestep: Annotated[
         int,

@@ -65,7 +65,7 @@ def share(
     atlas: AtlasFile = None,
     calibration: CalibrationFile = None,
     min_captions: MinCaptions = 8,
-    tolerance: Tolerance = 0.35,
+    tolerance: Tolerance = 0.5,
     cost: Cost = None,
     compute_seconds: ComputeSeconds = 600.0,
     threads: Threads = 1,
@@ -114,7 +114,7 @@ def listen(
     atlas: AtlasFile = None,
     calibration: CalibrationFile = None,
     min_captions: MinCaptions = 8,
-    tolerance: Tolerance = 0.35,
+    tolerance: Tolerance = 0.5,
     cost: Cost = None,
     compute_seconds: ComputeSeconds = 600.0,
     max_steps: Annotated[

@@ -87,8 +87,8 @@ class AgentSettings:
     atlas: Path | None = None
     calibration: Path | None = None
     min_captions: int = 8
-    tolerance: float = 0.35
-    risk: float = 0.1
+    tolerance: float = 0.5
+    risk: float = 0.2
     trusted_keys: frozenset[bytes] | None = None
 
 

@@ -44,8 +44,8 @@ class DenoiserSection(Section):
     min_captions: Annotated[int, Field(ge=1)] = 8
     min_devices: Annotated[int, Field(ge=2)] = 2
     calibration: Path | None = None
-    tolerance: Annotated[float, Field(ge=0)] = 0.35
-    risk: Annotated[float, Field(ge=0, le=1)] = 0.1
+    tolerance: Annotated[float, Field(ge=0)] = 0.5
+    risk: Annotated[float, Field(ge=0, le=1)] = 0.2
     ladder: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MAX_LADDER)] = ()
     noises: Annotated[int, Field(ge=1)] = 1
     dimensions: Annotated[int, Field(ge=0)] = 64

@@ -37,8 +37,8 @@ from fedaigc.storage.atomic_file import write_json
 from fedaigc.validation import first_mistake, typed_json
 
 RESAMPLES = 400
-RISK = 0.1
-"""Largest share of pictures beyond the tolerance, unless asked otherwise."""
+TOLERANCE, RISK = 0.5, 0.2
+"""Largest damage of a picture, and largest share of pictures beyond it, unless asked otherwise."""
 _CONFIDENCE = 0.95
 _WINDOW = 30
 _TAIL = 2.5
