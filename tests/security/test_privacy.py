@@ -50,6 +50,7 @@ RECORDS = (
     "data",
     "dtype",
     "float32",
+    "uint64",
     "shape",
     "stype",
     "numpy.ndarray",
