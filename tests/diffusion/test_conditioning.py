@@ -13,8 +13,11 @@ from tests.diffusion.families.small_families import small_family
 from tests.diffusion.tiny_pipelines import FAMILIES, SIZE, Tiny
 
 
-@pytest.mark.parametrize("negative", ["", "blurry"])
-@pytest.mark.parametrize("family", FAMILIES)
+# FLUX refuses a negative prompt without a true guidance scale
+@pytest.mark.parametrize(
+    ("family", "negative"),
+    [(family, text) for family in FAMILIES for text in ("", "blurry") if not (family == "flux" and text)],
+)
 def test_prompt_and_conditioning_are_the_same_run(family: str, negative: str, tiny: Tiny) -> None:
     pipe: Any = tiny(family)
     plan = build_plan(
