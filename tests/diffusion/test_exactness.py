@@ -7,6 +7,7 @@ import diffusers
 import pytest
 import torch
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
+from torch._subclasses.fake_tensor import FakeTensor
 
 from fedaigc.diffusion.adapters.stages import SharedState, install, new_adapter
 from fedaigc.diffusion.exactness import check, prove_divisible, prove_plan
@@ -146,6 +147,25 @@ def test_a_cache_across_steps_is_refused_by_name_and_before_any_step() -> None:
     run_segment(pipe, start, {"prompt": "a cat"}, plan, plan.num_steps)  # undivided
     pipe.transformer.disable_cache()
     run_segment(pipe, start, {"prompt": "a cat"}, plan, 2)
+
+
+def test_a_stock_call_that_fails_is_told_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tiny_pipeline("sd1")
+    stock = pipe.unet.conv_in.forward
+
+    def fails(sample: Any) -> Any:
+        if isinstance(sample, FakeTensor):  # where shapes alone are computed
+            return stock(sample)
+        raise RuntimeError("mat1 and mat2 must have the same dtype")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipe.unet.conv_in, "forward", fails)
+        found = check(pipe, sizes=SIZES[:1], cache=tmp_path)
+    assert "the stock call of StableDiffusionPipeline fails: RuntimeError: mat1" in str(found)
+    assert not list(tmp_path.iterdir())
+    assert check(pipe, sizes=SIZES[:1], cache=tmp_path).exact
 
 
 def test_results_are_kept_for_the_same_weights_and_settings(tmp_path: Path) -> None:
