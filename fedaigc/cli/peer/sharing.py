@@ -19,6 +19,7 @@ from fedaigc.cli.options import (
     Threads,
     Tolerance,
     TorchDevice,
+    number,
 )
 from fedaigc.cli.peer.pairing import PeerName
 from fedaigc.semantics.policy import Policy
@@ -44,7 +45,8 @@ Cost = Annotated[
     ),
 ]
 ComputeSeconds = Annotated[
-    float, typer.Option(min=1, help="Seconds that the other device may take for the shared steps.")
+    float,
+    typer.Option(callback=number, min=1, help="Seconds that the other device may take for the shared steps."),
 ]
 
 
