@@ -146,7 +146,7 @@ def compare(
             `evaluation={"gallery": 64}`. A function whose source changes is computed again.
         features: Features of these pictures for the Frechet distance and KID to real ones: "inception" for FID and
             KID proper, or a function of a list of pictures to an array [n, d].
-        progress: Whether to show what is done and the time left.
+        progress: Whether to show what is done and the time left. Without, nothing is measured for an estimate.
         **settings: Further sections of a study: `clients={"number": 8}`, `training`, `evaluation`, `model`, ...
 
     Raises:

@@ -88,10 +88,14 @@ def compare(
         if not left and not estimate_only:
             console.print(f"all {len(plan.runs)} runs are recorded\nreport: {_summarize(prepared, measures)}")
             return 0
-        measured = _measure(study, plan)
-        seconds = {run.hash: run_seconds(run, measured, personal=_personal(run)) for run in left}
-        total = sum(seconds.values()) + data_seconds(left, measured)
-        _tell(console, study, measured, left, total, len(plan.runs) + len(plan.later) - len(left))
+        _warn_of_trials(console, study)
+        # where nobody sees the time left, nothing is measured for it
+        seconds = dict.fromkeys((run.hash for run in left), 1.0)
+        if progress or estimate_only:
+            measured = _measure(study, plan)
+            seconds = {run.hash: run_seconds(run, measured, personal=_personal(run)) for run in left}
+            total = sum(seconds.values()) + data_seconds(left, measured)
+            _tell(console, study, measured, left, total, len(plan.runs) + len(plan.later) - len(left))
         if estimate_only:
             return 0
         began = time.monotonic()
@@ -153,6 +157,15 @@ def _warn_of_pictures(console: Console, data: StudyOwnData | None, measures: lis
             )
     for text in lines:
         _warn(console, text)
+
+
+def _warn_of_trials(console: Console, study: StudyConfig) -> None:
+    if study.tuned_shorter:
+        _warn(
+            console,
+            f"tuned over fewer rounds than the {study.rounds.count} that are reported, which can choose values that "
+            f"win early: {', '.join(study.tuned_shorter)}",
+        )
 
 
 def _warn(console: Console, text: str) -> None:
@@ -217,12 +230,6 @@ def _tell(
     console.print(
         f"{len(left)} runs to do ({trials} trials{extra}), {done} recorded; {steps:.0f} local steps"
     )
-    if study.tuned_shorter:
-        _warn(
-            console,
-            f"tuned over fewer rounds than the {study.rounds.count} that are reported, which can choose values that "
-            f"win early: {', '.join(study.tuned_shorter)}",
-        )
     console.print(
         f"estimated time: {told(total)} for one process / {study.workers} workers = "
         f"[bold]{told(total / study.workers)}[/bold], without messages and aggregation"

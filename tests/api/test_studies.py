@@ -34,7 +34,8 @@ def test_instances_of_a_class_of_one_s_own_are_compared(
         "output": tmp_path / "study",
         "seeds": 1,
         "rounds": 1,
-        "workers": 1,
+        "workers": 2,
+        "progress": False,
         "model": {"name": str(small_model), "height": 32, "width": 32},
         "adapter": {"rank": 2},
         "training": {"batch_size": 2, "local_steps": 1, "learning_rate": 1e-2},
@@ -48,6 +49,8 @@ def test_instances_of_a_class_of_one_s_own_are_compared(
     assert study.report.is_file()
     assert study.config.reference == "Mixed, share 1.0"
     assert repr(study) == f"<Study 'study': 2 strategies, 1 seeds, {tmp_path / 'study'}>"
+    # nobody saw the time left, so nothing was measured for it
+    assert not (tmp_path / "study" / "work" / "measure").exists()
     # every loss, and its means by round as they are drawn
     losses, curves = study.losses(), study.curves()
     assert set(losses["row"]) == {"base", "pooled", "local only", "Mixed, share 1.0", "Mixed, share 0.25"}
