@@ -23,7 +23,8 @@ from fedaigc.federation.runtime.environment import TAG, python_command
 CONNECTION = "fedaigc"
 # Flower's SuperLink, for processes of this user only
 SUPERLINK = tuple(python_command("fedaigc.federation.runtime.superlink_process"))
-_START_TIMEOUT_S = 60.0
+# imports alone take minutes where many processes share a core
+_START_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 10.0
 _STOP_ATTEMPTS = 5
 
@@ -107,7 +108,12 @@ def _wait_until_healthy(process: "subprocess.Popen[bytes]", port: int, log: Path
                 if client.get(f"http://127.0.0.1:{port}/health").is_success:
                     return
             time.sleep(0.2)
-    raise UserError(f"Flower's SuperLink did not start:\n{log.read_text(errors='replace')[-2000:]}")
+    told = log.read_text(errors="replace")[-2000:]
+    if process.poll() is None:
+        told = (
+            f"it did not answer within {_START_TIMEOUT_S:.0f} s; a busy machine is slow, so try again\n{told}"
+        )
+    raise UserError(f"Flower's SuperLink did not start: {told}")
 
 
 def stop_all(process: "subprocess.Popen[bytes] | None", tag: str) -> None:
