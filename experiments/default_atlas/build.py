@@ -18,7 +18,8 @@ from fedaigc.semantics.denoiser.calibrate import calibrate
 from fedaigc.semantics.denoiser.calibration import Calibration
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 
-PAIRS = 200
+PAIRS = 160
+HANDOFFS = (1, 2, 3, 4, 5, 6, 8, 10)
 
 
 def default_setting() -> tuple[Any, DenoisingPlan, DenoiserSpace]:
@@ -54,7 +55,7 @@ def build(pipe: Any, space: DenoiserSpace, captions: list[str]) -> Atlas:
 def calibrated(
     pipe: Any, plan: DenoisingPlan, space: DenoiserSpace, captions: list[str], pairs: int = PAIRS
 ) -> Calibration:
-    """Return the calibration at every hand-off."""
+    """Return the calibration."""
     with Progress(console=PROGRESS_CONSOLE) as progress:
         task = progress.add_task("pairs", total=pairs)
         return calibrate(
@@ -63,6 +64,6 @@ def calibrated(
             space,
             captions,
             pairs=pairs,
-            handoffs=range(1, plan.num_steps),
+            handoffs=HANDOFFS,
             progress=lambda done: progress.update(task, completed=done),
         )

@@ -5,8 +5,7 @@
 
 FOLDER has text files of prompts, one a line, each prompt a device of its own; all of a file wait at once. A prompt is
 covered if it is grouped under the rules of a run: at least 8 public captions disclose its node, at least two devices
-are in the group, and the damage of K = 3 of 11 shared steps on the node's public caption is within .35 by the upper
-end of its interval.
+are in the group, and the damage of K = 3 of 11 shared steps on the node's public caption is within .35 at the default risk of a run.
 
 - "graph": the knowledge graph under the default policy, which knows no damage.
 - "shipped": the sharing distance of the embedded model, its shipped atlas and calibration.
@@ -38,6 +37,7 @@ from experiments.quality.sampling import PROGRESS_CONSOLE, one_thread
 from experiments.sharing.distance import sentences
 from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.errors import UserError
+from fedaigc.rng import numpy_rng
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.denoiser.atlas import Atlas
@@ -53,6 +53,8 @@ from fedaigc.semantics.signature import disclose
 from fedaigc.storage.atomic_file import write_json
 
 SHARED_STEPS, TOLERANCE, DEVICES = 3, 0.35, 2
+SAMPLE = 150
+"""Prompts of each file for the random encoder, which is slow."""
 PAIRS = Path("experiments/records/sharing/distance.json")
 # text encoder of Stable Diffusion 1: openai/clip-vit-large-patch14
 _WIDTH, _LAYERS, _HEADS, _TOKENS = 768, 12, 12, 77
@@ -115,15 +117,20 @@ def main() -> None:
         ("random clip", options.vocabulary, random_clip),
     ):
         if path is not None and name not in spaces:
-            encode = make(path)
-            keep(
-                name,
-                by_nodes(
-                    files, encoded(encode, files, options.parts / name), calibration_from_pairs(name, encode)
-                ),
-            )
+            encode, asked = make(path), files
+            if name == "random clip":
+                record["random clip prompts"] = SAMPLE
+                asked = {stem: sample(stem, lines) for stem, lines in files.items()}
+            vectors = encoded(encode, asked, options.parts / name)
+            keep(name, by_nodes(asked, vectors, calibration_from_pairs(name, encode)))
     write_json(options.record, record)
     print(json.dumps(record, indent=1))
+
+
+def sample(stem: str, lines: Sequence[str]) -> list[str]:
+    """Return SAMPLE prompts of a file, or all."""
+    chosen = sorted(numpy_rng(0, "prompts", stem).permutation(len(lines))[:SAMPLE])
+    return [lines[row] for row in chosen]
 
 
 def encoded(encode: Encode, files: Mapping[str, Sequence[str]], parts: Path) -> Vectors:

@@ -2,6 +2,8 @@
 
     python -m experiments.sharing.inversion --record experiments/records/sharing/inversion.json
 
+Rows that --record holds are not computed again.
+
 The server sees the mean, or the noisy mean of `noise`, and knows how it was made, the number n of members and a list of
 candidate prompts. Attacks, each with n guesses:
 
@@ -70,12 +72,19 @@ def main() -> None:
         "delta": DELTA,
         "rows": [],
     }
+    before = json.loads(options.record.read_text()) if options.record.is_file() else {"rows": []}
+    if before | {"rows": []} == record:
+        record = before
     noises = [("none", None), *(("noisy", e) for e in EPSILONS), ("plain noise", EPSILONS[0])]
     todo = [
         (listed, size, shared, epsilon)
         for listed in (True, False)
         for size in SIZES
         for shared, epsilon in noises
+        if not any(
+            {"listed": listed, "size": size, "noise": shared, "epsilon": epsilon}.items() <= row.items()
+            for row in record["rows"]
+        )
     ]
     with Progress(console=PROGRESS_CONSOLE) as progress:
         for listed, size, shared, epsilon in progress.track(todo):
@@ -126,7 +135,8 @@ class Attack:
         for number in range(groups):
             random = numpy_rng(self.seed, "inverted group", listed, size, number)
             members, node = self._group(among, size, random)
-            features, seen = self._seen(members, mechanism, epsilon, random)
+            public, seen = self._seen(members, mechanism, epsilon, random)
+            features = self._features(self.rows, public, mechanism)
             inside = self._inside(candidates, node)
             least = min(size, len(inside))
             guesses = {
@@ -164,20 +174,26 @@ class Attack:
         mechanism: ShrunkMean | None,
         epsilon: float | None,
         random: np.random.Generator,
-    ) -> tuple[Rows, Values]:
-        """Return what each candidate would contribute to what the server sees, and what it sees."""
-        if mechanism is None and epsilon is None:
-            return self.rows, self.rows[members].mean(0)
-        prompts = [self.captions[row] for row in members]
-        public = self.rows[self.atlas.medoid(common_node(self.atlas, prompts))]
-        if mechanism is not None:
-            directions = self.deviations.directions[: mechanism.rank]
-            features = clipped((self.rows - public) @ directions.T, mechanism.norm)
-            noise = random.normal(scale=mechanism.std, size=mechanism.rank)
-            return features, features[members].mean(0) + noise
-        assert epsilon is not None
-        # of members of one node hardly any deviation is clipped
-        return self.rows, plain_mean(self.rows[members], public, self.empty, epsilon, random)
+    ) -> tuple[Values, Values]:
+        """Return the conditioning of the group's public caption, and what the server sees."""
+        rows = self.rows[members]
+        public = self.rows[
+            self.atlas.medoid(common_node(self.atlas, [self.captions[row] for row in members]))
+        ]
+        if epsilon is None:
+            return public, rows.mean(0)
+        if mechanism is None:
+            return public, plain_mean(rows, public, self.empty, epsilon, random)
+        noise = random.normal(scale=mechanism.std, size=mechanism.rank)
+        return public, self._features(rows, public, mechanism).mean(0) + noise
+
+    def _features(self, rows: Rows, public: Values, mechanism: ShrunkMean | None) -> Rows:
+        """Return what each of some captions would contribute to what the server sees."""
+        if mechanism is None:
+            # of members of one node hardly any deviation is clipped
+            return rows
+        directions = self.deviations.directions[: mechanism.rank]
+        return clipped((rows - public) @ directions.T, mechanism.norm)
 
     def _inside(self, candidates: Int[np.ndarray, " n"], node: int) -> Int[np.ndarray, " m"]:
         """Return the positions of a node's captions among the candidates."""
