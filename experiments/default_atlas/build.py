@@ -18,8 +18,7 @@ from fedaigc.semantics.denoiser.calibrate import calibrate
 from fedaigc.semantics.denoiser.calibration import Calibration
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 
-PAIRS = 160
-HANDOFFS = (1, 2, 3, 4, 5, 6, 8, 10)
+PAIRS = 200
 
 
 def default_setting() -> tuple[Any, DenoisingPlan, DenoiserSpace]:
@@ -55,7 +54,7 @@ def build(pipe: Any, space: DenoiserSpace, captions: list[str]) -> Atlas:
 def calibrated(
     pipe: Any, plan: DenoisingPlan, space: DenoiserSpace, captions: list[str], pairs: int = PAIRS
 ) -> Calibration:
-    """Return the calibration."""
+    """Return the calibration at every hand-off."""
     with Progress(console=PROGRESS_CONSOLE) as progress:
         task = progress.add_task("pairs", total=pairs)
         return calibrate(
@@ -64,6 +63,6 @@ def calibrated(
             space,
             captions,
             pairs=pairs,
-            handoffs=HANDOFFS,
+            handoffs=range(1, plan.num_steps),
             progress=lambda done: progress.update(task, completed=done),
         )

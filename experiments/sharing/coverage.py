@@ -5,7 +5,8 @@
 
 FOLDER has text files of prompts, one a line, each prompt a device of its own; all of a file wait at once. A prompt is
 covered if it is grouped under the rules of a run: at least 8 public captions disclose its node, at least two devices
-are in the group, and the damage of K = 3 of 11 shared steps on the node's public caption is within .35 at the default risk of a run.
+are in the group, and the damage of K = 3 of 11 shared steps on the node's public caption is within .35, at the risk
+that a run allows. "expected": the same by the expected damage alone, whatever its spread.
 
 - "graph": the knowledge graph under the default policy, which knows no damage.
 - "shipped": the sharing distance of the embedded model, its shipped atlas and calibration.
@@ -22,7 +23,7 @@ import argparse
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.atlas_build import MIN_CAPTIONS, build_tree, read_captions
-from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.calibration import RISK, Calibration
 from fedaigc.semantics.denoiser.node_groups import node_groups
 from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
 from fedaigc.semantics.denoiser.sharing_distance import phi
@@ -70,6 +71,24 @@ class Named:
     """A space of which only the hash matters."""
 
     hash: str
+
+
+class Expected(Calibration):
+    """A calibration by which the expected damage decides."""
+
+    def last_handoff(
+        self,
+        distance: float,
+        tolerance: float,
+        ladder: Sequence[int] | None = None,
+        *,
+        risk: float = RISK,
+    ) -> int:
+        """Return the last hand-off of a ladder whose expected damage is within the tolerance."""
+        if not 0 <= distance <= self.knots[-1]:
+            return 0
+        fitting = [k for k in self.handoffs if self.damage(k, distance)[0] <= tolerance]
+        return max((k for k in ladder or self.handoffs if k <= max(fitting, default=0)), default=0)
 
 
 def main() -> None:
@@ -173,30 +192,36 @@ def by_nodes(
 ) -> dict[str, Any]:
     """Return for each file the shares of prompts with a partner and in a group, and the groups' captions."""
     found = {}
+    expected = Expected(**{each.name: getattr(curve, each.name) for each in fields(curve)})
     for name, lines in files.items():
         atlas = shipped or _atlas_of_others(name, files, vectors, curve.space)
-        disclosure = NodeDisclosure(
-            Named(curve.space),  # type: ignore[arg-type]  # only its hash is read
-            atlas,
-            MIN_CAPTIONS,
-            SHARED_STEPS,
-            curve,
-            TOLERANCE,
-            _vectors=dict(vectors),
-        )
-        signatures = {f"{i:05}": disclosure.disclose(None, line) for i, line in enumerate(lines)}
-        owners = {task: i for i, task in enumerate(signatures)}
-        groups = [g for g in node_groups(signatures, owners, atlas, DEVICES) if len(g.members) > 1]
+        groups = _groups(lines, vectors, atlas, curve)
         rows = np.stack([vectors[line] for line in lines])
         largest = sorted(groups, key=lambda each: -len(each.members))[:3]
         found[name] = {
             "grouped": share_in(groups, len(lines)),
             "partner": _with_partner(rows, curve),
+            "expected": share_in(_groups(lines, vectors, atlas, expected), len(lines)),
+            "expected partner": _with_partner(rows, expected),
             "groups": len(groups),
-            "in the largest": round(max((len(g.members) for g in groups), default=0) / len(lines), 4),
             "largest": [[len(each.members), each.prompt] for each in largest],
         }
     return found
+
+
+def _groups(lines: Sequence[str], vectors: Vectors, atlas: Atlas, curve: Calibration) -> list[Group]:
+    disclosure = NodeDisclosure(
+        Named(curve.space),  # type: ignore[arg-type]  # only its hash is read
+        atlas,
+        MIN_CAPTIONS,
+        SHARED_STEPS,
+        curve,
+        TOLERANCE,
+        _vectors=dict(vectors),
+    )
+    signatures = {f"{i:05}": disclosure.disclose(None, line) for i, line in enumerate(lines)}
+    owners = {task: i for i, task in enumerate(signatures)}
+    return [each for each in node_groups(signatures, owners, atlas, DEVICES) if len(each.members) > 1]
 
 
 def _atlas_of_others(name: str, files: Mapping[str, Sequence[str]], vectors: Vectors, space: str) -> Atlas:

@@ -177,36 +177,39 @@ def inverted() -> str:
     for row in found:
         if not row["listed"]:
             continue
-        (other,) = (
+        same = [
             each
             for each in found
             if not each["listed"] and all(each[key] == row[key] for key in ("size", "noise", "epsilon"))
-        )
+        ]
         best = max(_ATTACKS[:3], key=lambda name: row[name]["mean"])
-        objects = max(("linear", *_ATTACKS[:3]), key=lambda name: other[name]["mean"])
-        rows.append(
-            [
-                _NOISES[row["noise"]] + (f", epsilon {row['epsilon']:g}" if row["epsilon"] else ""),
-                str(row["size"]),
-                f"{share(Estimate(**row[best]))} ({best})",
-                share(Estimate(**row["node"])),
-                f"{share(Estimate(**other[objects]))} ({objects})",
-                share(Estimate(**other["node"])),
-            ]
-        )
+        line = [
+            _NOISES[row["noise"]] + (f", epsilon {row['epsilon']:g}" if row["epsilon"] else ""),
+            str(row["size"]),
+            f"{share(Estimate(**row[best]))} ({best})",
+            share(Estimate(**row["node"])),
+            "",
+            "",
+        ]
+        # unlisted prompts were not attacked under every noise
+        for other in same:
+            objects = max(("linear", *_ATTACKS[:3]), key=lambda name: other[name]["mean"])
+            line[4:] = [f"{share(Estimate(**other[objects]))} ({objects})", share(Estimate(**other["node"]))]
+        rows.append(line)
     heads = ["noise", "members", "listed: members found", "by the node alone"]
     return markdown([*heads, "unlisted: objects found", "by the node alone"], rows)
 
 
 @table
 def covered() -> str:
-    """Share of prompts in a group, by space; in brackets: on a vague prompt, or with a partner near enough."""
+    """Share of prompts in a group, by space: by risk / by expected damage / with a partner by expected damage."""
     told = record("sharing/coverage")
 
     def cell(space: str, name: str) -> str:
         found = told["spaces"][space][name]
-        other = found["vague"] if space == "graph" else found["partner"]
-        return f"{_short(found['grouped'])} ({_short(other)})"
+        if space == "graph":
+            return f"{_short(found['grouped'])} ({_short(found['vague'])})"
+        return " / ".join(_short(found[key]) for key in ("grouped", "expected", "expected partner"))
 
     spaces = [space for space in _SPACES if space in told["spaces"]]
     rows = [

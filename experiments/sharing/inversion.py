@@ -22,6 +22,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,6 @@ class Attack:
             for i in range(0, len(self.captions), 64)
         ]
         self.rows = torch.cat(parts).float().flatten(1).numpy().astype(float)
-        self.deviations = Deviations.of(atlas, self.rows, MIN_CAPTIONS)
         self.empty = encode_text(pipe, [""])["prompt_embeds"].float().flatten().numpy().astype(float)
         scenes = frozenset(scenes_captions())
         self.scenes = np.array([caption in scenes for caption in self.captions])
@@ -117,6 +117,11 @@ class Attack:
             [[word in caption.replace(",", " ").split() for word in OBJECTS] for caption in self.captions],
             float,
         )
+
+    @cached_property
+    def deviations(self) -> Deviations:
+        """How public captions deviate from their node's medoid."""
+        return Deviations.of(self.atlas, self.rows, MIN_CAPTIONS)
 
     def run(
         self, listed: bool, size: int, shared: str, epsilon: float | None, groups: int

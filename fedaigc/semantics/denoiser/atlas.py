@@ -172,9 +172,15 @@ class Atlas:
 
     def medoid(self, node: int) -> int:
         """Return the caption of a node that is nearest to the mean of its vectors; the first if several are."""
-        rows = self.members[node]
-        away = np.linalg.norm(self.vectors[rows] - self.vectors[rows].mean(0), axis=1)
-        return int(rows[int(away.argmin())])
+        if node not in self._medoids:
+            rows = self.members[node]
+            away = np.linalg.norm(self.vectors[rows] - self.vectors[rows].mean(0), axis=1)
+            self._medoids[node] = int(rows[int(away.argmin())])
+        return self._medoids[node]
+
+    @cached_property
+    def _medoids(self) -> dict[int, int]:
+        return {}
 
     def radius(self, node: int) -> float:
         """Return the mean distance of a node's captions to its medoid."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.default_atlas.build import HANDOFFS, default_setting
+from experiments.default_atlas.build import default_setting
 from experiments.default_atlas.captions import default_captions, phrase, plural, scenes_captions
 from fedaigc.errors import UserError
 from fedaigc.federation.config.denoiser_section import DenoiserSection
@@ -47,9 +47,9 @@ def test_the_calibration_fits_the_default_settings() -> None:
     _, plan, space = default_setting()
     curve = Calibration.read(shipped_files("embedded")[1])
     curve.check_fits(space.hash, plan)
-    assert curve.handoffs == HANDOFFS
+    assert curve.handoffs == tuple(range(1, plan.num_steps))
     # pairs enough to share at all: next to a caption nothing is lost
-    assert curve.last_handoff(min(curve.distances), 0.35) >= 3
+    assert curve.last_handoff(min(curve.distances), DenoiserSection().tolerance) >= 3
 
 
 def test_a_run_without_an_atlas_uses_what_ships(tmp_path: Path, atlas: Atlas) -> None:
