@@ -138,10 +138,10 @@ def mean_minus_public() -> str:
         [
             row["groups"],
             str(row["size"]),
-            *(share(_difference(row["K"][k]["minus public"])) if k in row["K"] else "" for k in ks),
+            *(share(_difference(found["minus public"])) if (found := row["K"].get(k)) else "" for k in ks),
         ]
         for row in sorted(_rows(), key=lambda each: (each["groups"], each["size"]))
-        if row["shared"] == "mean"
+        if row["shared"] == "mean" and all("minus public" in found for found in row["K"].values())
     ]
     return markdown(["groups", "members", *(f"K = {k}" for k in ks)], rows)
 
