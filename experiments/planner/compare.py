@@ -17,7 +17,7 @@ from fedaigc.planning.cost import plan_cost
 from fedaigc.planning.planners.registry import PLANNERS
 from fedaigc.planning.setting import Setting
 
-SIZES = (8, 32, 128, 512)
+SIZES = (8, 32, 128)
 TOLERANCE = 0.1
 
 

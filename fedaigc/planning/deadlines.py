@@ -38,13 +38,14 @@ def plan_in_time(planner: Planner, tasks: Tasks, setting: Setting, now: float) -
 
 
 def in_time(plan: Plan, tasks: Tasks, setting: Setting, now: float) -> Plan:
-    """Return a plan without the tasks that miss a deadline by sharing; they run alone."""
+    """Return a plan in which the tasks of users who would miss a deadline by sharing run alone."""
     punctual = _punctual(tasks, setting, now)
     while True:
         late = punctual & (now + finish_seconds(plan, tasks, setting) > tasks.deadlines)
         if not late.any():
             return plan
-        plan = without_tasks(plan, late, tasks)
+        # a device that helps others finishes its own tasks after that: then none of its tasks share
+        plan = without_tasks(plan, np.isin(tasks.users, tasks.users[late]), tasks)
 
 
 def _punctual(tasks: Tasks, setting: Setting, now: float) -> Bool[np.ndarray, " n"]:
