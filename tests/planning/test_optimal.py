@@ -60,7 +60,7 @@ def least(tasks: Tasks, setting: Setting) -> float:
                 best = min(best, cost + below(finer, rung + 1, now))
         return float(best)
 
-    return rest + below([tuple(range(len(tasks)))], 0, np.zeros(len(tasks)))
+    return rest + below([tuple(range(len(tasks)))] if len(tasks) else [], 0, np.zeros(len(tasks)))
 
 
 def combined(choices: list[list[list[Block]]]) -> Iterator[list[Block]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from fedaigc.planning.setting import Setting
 
-_GRID = 1024
+_GRID = 16384
 _INFINITE = float("inf")
 
 
