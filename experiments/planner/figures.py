@@ -2,7 +2,8 @@
 
 from experiments.pages.markdown import markdown, share
 from experiments.pages.records import estimate, record
-from experiments.pages.registry import table
+from experiments.pages.registry import figure, table
+from fedaigc.metrics.intervals import Estimate
 
 _TOLD = {
     "none": "no sharing",
@@ -37,6 +38,13 @@ def planner_savings() -> str:
         if name != "none"
     ]
     return markdown(["planner", *(f"{row['tasks']} tasks" for row in sizes)], rows)
+
+
+@figure
+def planner_lead(name: str, tasks: int) -> Estimate:
+    """Share of the evaluations that our tree saves more than a planner, paired by seed, at a number of tasks."""
+    (row,) = [row for row in record("planner/compare")["sizes"] if row["tasks"] == tasks]
+    return estimate(row["ours minus"][name])
 
 
 @table

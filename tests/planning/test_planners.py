@@ -25,7 +25,7 @@ from fedaigc.planning.planners.registry import PLANNERS, planner
 from fedaigc.planning.planners.similarity_steps import SimilaritySteps
 from fedaigc.planning.planners.two_levels import TwoLevels
 from fedaigc.planning.planners.ward import Ward
-from fedaigc.planning.setting import Setting
+from fedaigc.planning.setting import Setting, Weights
 from fedaigc.planning.tasks import Tasks
 from tests.planning.cases import line_curve, on_a_line, planned
 
@@ -106,9 +106,7 @@ def test_equal_tasks_share_the_whole_ladder_at_any_tolerance() -> None:
 
 
 def test_sharing_that_costs_more_is_left_out() -> None:
-    from fedaigc.planning.setting import Weights
-
-    tasks = on_a_line(1, 1, 5)
+    tasks = on_a_line(1, 1, 99)
     dear = Setting(line_curve(), 0.1, weights=Weights(2.5, (1.0,)))
     assert GreedyTree()(tasks, dear).nodes == ()
     packets = Setting(line_curve(), 0.1, weights=Weights(1.0, (1.0,), 3.0))
