@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fedaigc.cli.options import HomeFolder
+from fedaigc.cli.options import HomeFolder, existing_home
 from fedaigc.errors import UserError
 from fedaigc.extras import require_extra
 
@@ -26,7 +26,6 @@ def pair(
     require_extra("peer", "pairings of devices")
     if bool(listen) is bool(to):
         raise UserError("give --listen HOST:PORT on one device, and --to HOST:PORT on the other one")
-    from fedaigc.cli.options import existing_home
     from fedaigc.deployment.peer.frames import listening_at
     from fedaigc.deployment.peer.meeting import join_peer, wait_for_peer
     from fedaigc.deployment.peer.pairing import new_code, typed_code
@@ -47,7 +46,6 @@ def peers(
     remove: Annotated[str, typer.Option(help="Forget this device: it can no longer connect.")] = "",
 ) -> None:
     """List the devices that this one is paired with."""
-    from fedaigc.cli.options import existing_home
     from fedaigc.deployment.peer.paired import Peers
     from fedaigc.device.home.home import Home
 

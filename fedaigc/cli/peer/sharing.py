@@ -15,22 +15,30 @@ from fedaigc.cli.options import (
     MinPublicPrompts,
     Model,
     PolicyOption,
+    Risk,
     Size,
     Threads,
     Tolerance,
     TorchDevice,
+    existing_home,
     number,
 )
 from fedaigc.cli.peer.pairing import PeerName
+from fedaigc.errors import UserError
 from fedaigc.semantics.policy import Policy
 
 if TYPE_CHECKING:
     from fedaigc.deployment.agent.agent import Agent
     from fedaigc.deployment.peer.sharing import Outcome
 
+Nodes = Annotated[
+    bool,
+    typer.Option(
+        "--nodes", help="Compare prompts by nodes of an atlas, not by concepts; the same on both devices."
+    ),
+]
 AtlasFile = Annotated[
-    Path | None,
-    typer.Option(help="Public atlas, the same on both devices: nodes of it are disclosed, not concepts."),
+    Path | None, typer.Option(help="Atlas of --nodes. Default: the one that ships with the model.")
 ]
 CalibrationFile = Annotated[
     Path | None, typer.Option(help="File of `calibrate`: the device shares only within --tolerance.")
@@ -64,16 +72,17 @@ def share(
     dtype: DtypeOption = "float32",
     policy: PolicyOption = Policy.KIND,
     min_public_prompts: MinPublicPrompts = 3,
+    nodes: Nodes = False,
     atlas: AtlasFile = None,
     calibration: CalibrationFile = None,
     min_captions: MinCaptions = 8,
     tolerance: Tolerance = 0.5,
+    risk: Risk = 0.2,
     cost: Cost = None,
     compute_seconds: ComputeSeconds = 600.0,
     threads: Threads = 1,
 ) -> None:
     """Draw a waiting prompt, its first steps together with a prompt of a paired device; alone if that fails."""
-    from fedaigc.cli.options import existing_home
     from fedaigc.deployment.agent.agent import Agent, AgentSettings, only_agent
     from fedaigc.deployment.peer.agreement import own_cost
     from fedaigc.deployment.peer.connections import calling
@@ -83,6 +92,7 @@ def share(
     from fedaigc.validation import validated
 
     existing_home(home)
+    atlas, calibration = _files(nodes, atlas, calibration, model)
     given = {} if size is None else {"height": size, "width": size}
     section = validated(ModelSection, {"name": model, "device": device, "dtype": dtype, **given}, "the model")
     settings = AgentSettings(
@@ -95,6 +105,7 @@ def share(
         calibration=calibration,
         min_captions=min_captions,
         tolerance=tolerance,
+        risk=risk,
     )
     with only_agent(Home.open(home)):
         agent = Agent(home, settings)
@@ -113,10 +124,12 @@ def listen(
     dtype: DtypeOption = "float32",
     policy: PolicyOption = Policy.KIND,
     min_public_prompts: MinPublicPrompts = 3,
+    nodes: Nodes = False,
     atlas: AtlasFile = None,
     calibration: CalibrationFile = None,
     min_captions: MinCaptions = 8,
     tolerance: Tolerance = 0.5,
+    risk: Risk = 0.2,
     cost: Cost = None,
     compute_seconds: ComputeSeconds = 600.0,
     max_steps: Annotated[
@@ -128,7 +141,6 @@ def listen(
     threads: Threads = 1,
 ) -> None:
     """Run the device's agent for the paired devices that call with `share`, until it is stopped."""
-    from fedaigc.cli.options import existing_home
     from fedaigc.deployment.agent.agent import Agent, AgentSettings, listening
     from fedaigc.deployment.peer import connections
     from fedaigc.deployment.peer.agreement import own_cost
@@ -139,6 +151,7 @@ def listen(
     from fedaigc.validation import validated
 
     existing_home(home)
+    atlas, calibration = _files(nodes, atlas, calibration, model)
     settings = AgentSettings(
         0,
         validated(ModelSection, {"name": model, "device": device, "dtype": dtype}, "the model"),
@@ -150,6 +163,7 @@ def listen(
         calibration=calibration,
         min_captions=min_captions,
         tolerance=tolerance,
+        risk=risk,
     )
     with listening_at(at, "--at") as waiting:
         agent = Agent(home, settings)
@@ -166,6 +180,19 @@ def listen(
                 sharer, waiting, ending, lambda outcome: typer.echo(_told(outcome, agent, outcome.peer))
             )
             requests.shutdown()
+
+
+def _files(
+    nodes: bool, atlas: Path | None, calibration: Path | None, model: str
+) -> tuple[Path | None, Path | None]:
+    """Return atlas and calibration; None for both if concepts are compared."""
+    if not nodes:
+        if atlas is not None or calibration is not None:
+            raise UserError("--atlas and --calibration are for --nodes: give that too")
+        return None, None
+    from fedaigc.semantics.denoiser.shipped import sharing_files
+
+    return sharing_files(atlas, calibration, model)
 
 
 def _told(outcome: "Outcome", agent: "Agent", peer: str) -> str:

@@ -16,7 +16,6 @@ from fedaigc.bounds import MAX_PEER_COST
 from fedaigc.collaboration.sealing import Binding
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.denoiser.atlas import Atlas
-from fedaigc.semantics.denoiser.node_groups import node_groups
 from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.disclosed import Disclosed
 from fedaigc.semantics.grouping import Group, distance, group
@@ -70,7 +69,7 @@ def own_cost() -> int:
 
 
 def common(one: Disclosed, other: Disclosed, atlas: Atlas | None, taxonomy: Taxonomy) -> Group | None:
-    """Return the group of two prompts; None if they cannot share.
+    """Return the group of two prompts, by nodes at the deepest node of both; None if they cannot share.
 
     Args:
         one: Signature of one prompt.
@@ -81,9 +80,13 @@ def common(one: Disclosed, other: Disclosed, atlas: Atlas | None, taxonomy: Taxo
     if isinstance(one, NodeSignature) or isinstance(other, NodeSignature):
         if not (isinstance(one, NodeSignature) and isinstance(other, NodeSignature)) or atlas is None:
             return None
-        groups = node_groups({_ONE: one, _OTHER: other}, {_ONE: 0, _OTHER: 1}, atlas)
-    else:
-        groups = group({_ONE: one, _OTHER: other}, taxonomy)
+        if any(told.atlas != atlas.hash or told.node >= len(atlas) for told in (one, other)):
+            return None
+        ways = [set(atlas.lifted(told.node, told.highest)) for told in (one, other)]
+        # both ways lead to the root: what they have in common lies on one way, where numbers grow downwards
+        node = max(ways[0] & ways[1], default=None)
+        return None if node is None else Group((_ONE, _OTHER), atlas.captions[atlas.medoid(node)], None, node)
+    groups = group({_ONE: one, _OTHER: other}, taxonomy)
     return groups[0] if len(groups) == 1 else None
 
 

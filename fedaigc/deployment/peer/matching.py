@@ -1,5 +1,6 @@
 """Which waiting prompt of a device may be shared with another device's, and what is said of it."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from fedaigc.deployment.peer import messages
 from fedaigc.deployment.peer.agreement import best
 from fedaigc.deployment.peer.messages import Hello, Reason
 from fedaigc.device.device import Device
+from fedaigc.device.disclosing import Discloser
+from fedaigc.device.home.budget import budget_of
 from fedaigc.device.replies import DeviceError
 from fedaigc.device.training.local_round import put_adapters
 from fedaigc.diffusion.handoff.packing import check_handoff
@@ -96,16 +99,21 @@ class Matching:
         match = best(theirs, sayable, nodes.atlas if nodes is not None else None, taxonomy())
         if match is None:
             raise Refusal(Reason.NOTHING_FITS, "no waiting prompt fits its own")
-        device.prompts.begin_offer(match[0])
-        device.prompts.note_disclosed(*match)
-        return Work(device, *match, plan, hello.shared_steps, nodes)
+        task_id, _ = match
+        device.prompts.begin_offer(task_id)
+        said = self.counted(device, task_id, nodes)
+        if said is None:
+            raise Refusal(Reason.NOTHING_FITS, "the budget of disclosures is used up")
+        return Work(device, task_id, said, plan, hello.shared_steps, nodes)
 
     def nodes(self, request: PlanRequest, shared_steps: int) -> NodeDisclosure | None:
         """Return how nodes of the owner's atlas are disclosed under a plan; None: concepts are, without an atlas."""
         own = self._agent.settings
         if own.atlas is None:
             return None
-        section = DenoiserSection(atlas=own.atlas, min_captions=own.min_captions, tolerance=own.tolerance)
+        section = DenoiserSection(
+            atlas=own.atlas, min_captions=own.min_captions, tolerance=own.tolerance, risk=own.risk
+        )
         generation = GenerationSection(
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
@@ -119,12 +127,26 @@ class Matching:
         )
 
     def signature(self, device: Device, task_id: str, nodes: NodeDisclosure | None) -> Disclosed | None:
-        """Return what may be disclosed of a prompt. Nothing is logged: it is not sent yet."""
+        """Return what may be disclosed of a prompt, to compare it here; None: nothing.
+
+        Nothing is, where the owner wants noise on nodes: the prompt may lie far from a node that was drawn.
+        """
         prompt, own = device.prompts.get(task_id).prompt, self._agent.settings
         if nodes is None:
             return disclose(parse(prompt, taxonomy()), own.policy, taxonomy(), own.min_public_prompts)
+        if budget_of(self._agent.home, own.limits).node_epsilon < math.inf:
+            return None
         put_adapters(device.pipe, None, None)
         return nodes.disclose(device.pipe, prompt)
+
+    def counted(self, device: Device, task_id: str, nodes: NodeDisclosure | None) -> Disclosed | None:
+        """Return the same to be sent, counted in the ledger; None if the owner's budget does not allow it."""
+        own = self._agent.settings
+        discloser = Discloser(device.prompts, own.limits)
+        if nodes is None:
+            return discloser.concepts(task_id, own.policy, taxonomy(), own.min_public_prompts)
+        put_adapters(device.pipe, None, None)
+        return discloser.node(task_id, nodes, device.pipe)
 
 
 def check_steps(plan: DenoisingPlan, shared_steps: int) -> None:

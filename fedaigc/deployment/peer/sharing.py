@@ -199,7 +199,8 @@ class Sharer:
 
     def _called(self, reached: Reached, request: PlanRequest, work: Work) -> Agreement:
         """Agree with the device that answers."""
-        work.device.prompts.note_disclosed(work.task_id, work.signature)
+        if self._matching.counted(work.device, work.task_id, work.nodes) != work.signature:
+            raise PeerMistake("the budget of disclosures is used up")
         mine = Side(self._own.fingerprint, secrets.token_hex(32), self._cost, work.signature)
         hello = Hello(
             messages.VERSION,

@@ -1,5 +1,6 @@
 """Two devices share over real sockets: as one process would, and each prompt is drawn once whatever happens."""
 
+import re
 import shutil
 import socket
 import threading
@@ -11,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from fedaigc.bounds import MAX_PEER_MESSAGE, MAX_PEER_REQUESTS
-from fedaigc.collaboration.sealing import Binding, new_key, seal
+from fedaigc.collaboration.sealing import Binding, new_key, public_key, seal
 from fedaigc.deployment.peer import messages
 from fedaigc.deployment.peer.agreement import Side, agreement, common
 from fedaigc.deployment.peer.connections import calling
-from fedaigc.deployment.peer.frames import Frames
+from fedaigc.deployment.peer.frames import Frames, PeerGone
 from fedaigc.deployment.peer.messages import Agreed, Hello, Match, Reason, Refused
 from fedaigc.deployment.peer.paired import Card, Peers
 from fedaigc.deployment.peer.sharing import Outcome, Reached, Sharer
 from fedaigc.device.device import Device
-from fedaigc.device.home.disclosures import DisclosureLog
+from fedaigc.device.home.budget import Budget, set_home_budget
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.device.limits import OwnerLimits
@@ -109,8 +110,10 @@ def test_the_pictures_are_those_of_one_process(
         (task,) = tasks(home)
         assert (task.status, task.attempts) == (TaskStatus.FINISHED, 1)
         # the owner reads what was disclosed: as the messages have it
-        (entry,) = DisclosureLog(Home.open(home)).entries()
+        queue = PromptQueue(Home.open(home))
+        ((entry,), (counted,)) = queue.disclosures.entries(), queue.ledger.entries()
         assert read_signature(entry.signature) in signatures
+        assert (counted.said, counted.task_id) == (entry.signature, task.task_id)
     # nothing of a prompt, nor of the packet, and all messages of one size
     frames = [frame for sent in ran.sent for frame in sent]
     assert not [word for word in WORDS for frame in frames if word in frame]
@@ -157,17 +160,21 @@ class Peer:
         self.card, self._play = card, play
 
     @contextmanager
-    def __call__(self, patience_s: float = 120.0) -> Iterator[Reached]:
+    def __call__(self) -> Iterator[Reached]:
         one, other = socket.socketpair()
         thread = threading.Thread(target=self._played, args=(other,))
         thread.start()
         with one:
-            yield Reached(Frames(one, patience_s), "tablet", self.card)
+            yield Reached(Frames(one, 120), "tablet", self.card)
         thread.join()
 
     def _played(self, end: socket.socket) -> None:
         with end:
             self._play(Frames(end, 120))
+            end.shutdown(socket.SHUT_WR)
+            # a socket that is closed before all is read takes back what it sent
+            while end.recv(1 << 16):
+                pass
 
 
 def matched(frames: Frames, cost: int, node: int | None = None) -> tuple[Hello, Match]:
@@ -184,13 +191,7 @@ def wrong_packet(frames: Frames) -> None:
     matched(frames, 0)
     messages.receive(frames, Agreed)
     key = new_key()
-    frames.send(seal(b"FAGC", Binding(bytes(32), 2), key, [key_of(key)], 1 << 14))
-
-
-def key_of(private: bytes) -> bytes:
-    from fedaigc.collaboration.sealing import public_key
-
-    return public_key(private)
+    frames.send(seal(b"FAGC", Binding(bytes(32), 2), key, [public_key(key)], 1 << 14))
 
 
 @pytest.mark.parametrize(
@@ -208,8 +209,6 @@ def key_of(private: bytes) -> bytes:
 def test_whatever_the_other_device_does_the_prompt_is_drawn_once(
     homes: tuple[Path, Path], small_model: Path, atlas: Path, play: Callable[[Frames], object], why: str
 ) -> None:
-    import re
-
     caller = by_nodes(homes, small_model, atlas, (50, 0))[CALLS]
     outcome = caller.call(Peer(Peers(Home.open(homes[ANSWERS])).own(), play)(), TERMS)
     assert re.search(why, outcome.why), outcome.why
@@ -312,6 +311,40 @@ def test_concepts_without_an_atlas(tmp_path: Path, small_model: Path) -> None:
     # nothing was said of the prompt that does not fit
     assert dog.disclosed == ()
     assert not any(word in frame for word in (b"shiny", b"lemon") for sent in ran.sent for frame in sent)
+
+
+def test_what_the_budget_does_not_allow_is_not_said(
+    homes: tuple[Path, Path], small_model: Path, atlas: Path
+) -> None:
+    for home in homes:
+        set_home_budget(Home.open(home), Budget(bits_a_day=1.0))
+    caller, answerer = by_nodes(homes, small_model, atlas)
+    hellos: list[Hello] = []
+    card = Peers(Home.open(homes[ANSWERS])).own()
+    ends: list[str] = []
+
+    def asked(frames: Frames) -> None:
+        try:
+            hellos.append(messages.receive(frames, Hello))
+        except PeerGone as error:
+            ends.append(str(error))
+
+    assert "budget" in caller.call(Peer(card, asked)(), TERMS).why
+    assert (len(hellos), len(ends)) == (0, 1)
+    (task,) = tasks(homes[CALLS])
+    assert (task.status, task.disclosed) == (TaskStatus.FINISHED, ())
+    set_home_budget(Home.open(homes[CALLS]), Budget())
+    PromptQueue(Home.open(homes[CALLS])).add("zorblax again")
+    caller.call(Peer(card, asked)(), TERMS)
+    outcome = answered(answerer, Peers(Home.open(homes[CALLS])).own(), hellos[0], lambda frames: None)
+    assert "budget" in outcome.why
+    (task,) = tasks(homes[ANSWERS])
+    assert (task.status, task.attempts, task.disclosed) == (TaskStatus.WAITING, 0, ())
+    # with noise on nodes nothing is compared
+    set_home_budget(Home.open(homes[CALLS]), Budget(node_epsilon=2.0))
+    PromptQueue(Home.open(homes[CALLS])).add("zorblax once more")
+    assert "nothing may be disclosed" in caller.call(Peer(card, asked)(), TERMS).why
+    assert len(hellos) == 1
 
 
 def test_open_prompts_are_never_sent(homes: tuple[Path, Path], small_model: Path) -> None:
