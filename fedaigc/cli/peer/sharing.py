@@ -28,7 +28,6 @@ from fedaigc.errors import UserError
 from fedaigc.semantics.policy import Policy
 
 if TYPE_CHECKING:
-    from fedaigc.deployment.agent.agent import Agent
     from fedaigc.deployment.peer.sharing import Outcome
 
 Nodes = Annotated[
@@ -54,7 +53,11 @@ Cost = Annotated[
 ]
 ComputeSeconds = Annotated[
     float,
-    typer.Option(callback=number, min=1, help="Seconds that the other device may take for the shared steps."),
+    typer.Option(
+        callback=number,
+        min=1,
+        help="Seconds that the other device may take to compare its prompts, and for the shared steps.",
+    ),
 ]
 
 
@@ -113,7 +116,7 @@ def share(
         connection = calling(sharer, peer, to)
         terms = Terms(steps, shared_steps, guidance, section.height, section.width)
         outcome = sharer.call(connection, terms, task)
-    typer.echo(_told(outcome, agent, peer))
+    typer.echo(_told(outcome, agent.home.gallery, peer))
 
 
 def listen(
@@ -177,7 +180,10 @@ def listen(
             known = ", ".join(name for name, _ in sharer.peers.all()) or "none yet"
             typer.echo(f"listening at {at}; paired devices: {known}")
             connections.listen(
-                sharer, waiting, ending, lambda outcome: typer.echo(_told(outcome, agent, outcome.peer))
+                sharer,
+                waiting,
+                ending,
+                lambda outcome: typer.echo(_told(outcome, agent.home.gallery, outcome.peer)),
             )
             requests.shutdown()
 
@@ -195,9 +201,9 @@ def _files(
     return sharing_files(atlas, calibration, model)
 
 
-def _told(outcome: "Outcome", agent: "Agent", peer: str) -> str:
+def _told(outcome: "Outcome", gallery: Path, peer: str) -> str:
     """Return the outcome of a sharing in one line."""
-    picture = agent.home.gallery / f"{outcome.task_id}.png"
+    picture = gallery / f"{outcome.task_id}.png"
     if outcome.task_id is None:
         return f"{peer}: not shared, nothing drawn: {outcome.why}"
     if not outcome.executor:

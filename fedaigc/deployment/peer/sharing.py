@@ -104,7 +104,7 @@ class Sharer:
         agent: The agent of the device.
         cost: What computing costs it, see `agreement.own_cost`.
         frame_s: Seconds that the other device may take for a message.
-        compute_s: Seconds that it may take for the shared steps.
+        compute_s: Seconds that it may take to compare its prompts, and for the shared steps.
 
     Raises:
         UserError: Under the policy `open`, which would send prompts.
@@ -154,7 +154,9 @@ class Sharer:
             nodes = self._matching.nodes(request, terms.shared_steps)
             signature = self._matching.signature(device, task_id, nodes)
             if signature is None:
-                outcome = Outcome(why="nothing may be disclosed of this prompt, so nothing is shared")
+                outcome = Outcome(
+                    why="nothing of this prompt may be disclosed, or no public prompt is near enough"
+                )
                 return self._drawn(outcome, device, task_id, plan, None)
             work = Work(device, task_id, signature, plan, terms.shared_steps, nodes)
             outcome, packet = Outcome(), None
@@ -212,7 +214,8 @@ class Sharer:
             work.signature.to_json(),
         )
         messages.send(reached.frames, hello)
-        match = messages.receive(reached.frames, Match)
+        # it compares all its waiting prompts
+        match = messages.receive(reached.frames, Match, self._compute_s)
         theirs = messages.disclosed(match.signature, nodes=work.nodes is not None)
         found = _agreement(mine, Side(reached.card.fingerprint, match.nonce, match.cost, theirs), work)
         messages.send(reached.frames, Agreed(found.digest))

@@ -343,7 +343,7 @@ def test_what_the_budget_does_not_allow_is_not_said(
     # with noise on nodes nothing is compared
     set_home_budget(Home.open(homes[CALLS]), Budget(node_epsilon=2.0))
     PromptQueue(Home.open(homes[CALLS])).add("zorblax once more")
-    assert "nothing may be disclosed" in caller.call(Peer(card, asked)(), TERMS).why
+    assert "nothing of this prompt may be disclosed" in caller.call(Peer(card, asked)(), TERMS).why
     assert len(hellos) == 1
 
 
