@@ -36,6 +36,7 @@ from experiments.sharing import (  # noqa: F401
     group_figures,
     ledger_figures,
 )
+from experiments.streams import figures as streams  # noqa: F401
 from fedaigc.errors import UserError
 
 PAGES = ("README.md", "docs/**/*.md", "strategies/README.md")

@@ -1,0 +1,79 @@
+"""The figures of docs/sharing.md on popular streams."""
+
+from typing import Any
+
+from experiments.pages.markdown import markdown, share
+from experiments.pages.records import record
+from experiments.pages.registry import figure, table
+from fedaigc.errors import UserError
+from fedaigc.metrics.intervals import Estimate
+
+ROWS = {
+    "alone": "alone",
+    "concepts, K = 3": "concepts, K = 3",
+    "nodes, K = 3, any distance": "nodes of an atlas, K = 3, whatever the distance",
+    "ladder, public caption": "ladder, public caption, risk .3",
+    "ladder, mean": "ladder, mean of three and more, risk .3",
+    "ladder, mean, risk .2": "ladder, mean of three and more, risk .2",
+    "ladder, mean, m = 1": "the same at risk .3 with single captions as nodes",
+    "equal prompts": "equal prompts share all steps but one",
+}
+
+
+def _row(policy: str) -> dict[str, Any]:
+    found = record("streams/popular")["summary"]
+    if policy not in found:
+        raise UserError(f"no policy {policy!r} in the record: expected one of {', '.join(found)}")
+    row: dict[str, Any] = found[policy]
+    return row
+
+
+@figure
+def stream_saved(policy: str) -> float:
+    """Share of all denoising steps that a policy saves."""
+    return float(_row(policy)["steps saved"]["mean"])
+
+
+@figure
+def stream_lost(policy: str, what: str = "both") -> Estimate:
+    """Share of pictures with object and place, minus that of pictures drawn alone."""
+    return Estimate(**_row(policy)[what]["minus alone"])
+
+
+@figure
+def stream_count(what: str) -> int:
+    """Number of streams, of prompts in all, or of captions."""
+    found = record("streams/popular")
+    streams = found["streams"]
+    prompts = sum(len(stream["alone"]["K"]) for stream in streams.values())
+    return {"streams": len(streams), "prompts": prompts, "captions": found["captions"]}[what]
+
+
+@table
+def streams() -> str:
+    """Steps saved and what is lost, by policy."""
+    rows = []
+    for policy, name in ROWS.items():
+        row = _row(policy)
+        saved = row["steps saved"]
+        rows.append(
+            [
+                name,
+                share(saved["mean"]),
+                ", ".join(share(value) for value in saved["by stream"]),
+                share(row["share in groups"]),
+                share(row["both"]["kept"]),
+                "" if policy == "alone" else share(Estimate(**row["both"]["minus alone"])),
+                "" if policy == "alone" else ("yes" if row["not inferior"] else "no"),
+            ]
+        )
+    header = [
+        "shared steps",
+        "steps saved",
+        "by stream",
+        "in groups",
+        "both seen",
+        "minus alone",
+        "not inferior",
+    ]
+    return markdown(header, rows)
