@@ -226,7 +226,6 @@ class TestFurtherArguments:
         plan = plan_of(tiny("flux"), arguments=guided, negative_prompt="blurry")
         assert (plan.call["true_cfg_scale"], plan.call["negative_prompt"]) == (2.0, "blurry")
         for family, message, values in (
-            ("flux", "ignores a negative prompt at true_cfg_scale 1: give", {"negative_prompt": "blurry"}),
             ("flux", "ignores true_cfg_scale without a negative prompt", {"arguments": guided}),
             ("sd1", "does not take true_cfg_scale", {"arguments": guided}),
             (
@@ -237,6 +236,13 @@ class TestFurtherArguments:
         ):
             with pytest.raises(UserError, match=message):
                 plan_of(tiny(family), **values)
+        # its scale may come with the conditioning of a run
+        pipe = tiny("flux")
+        late = plan_of(pipe, negative_prompt="blurry")
+        state = initial_state(pipe, late, 0)
+        with pytest.raises(UserError, match="ignores a negative prompt at true_cfg_scale 1: give"):
+            run_segment(pipe, state, {"prompt": "a cat"}, late, 1)
+        assert run_segment(pipe, state, {"prompt": "a cat", **guided}, late, 1).step == 1
         with pytest.raises(UserError, match="LatentConsistencyModelPipeline takes no negative prompt"):
             plan_of(small_family("lcm").pipe, negative_prompt="blurry")
 

@@ -171,15 +171,34 @@ def check_negative(pipe: Pipeline, call: Mapping[str, Any], negative_prompt: str
                 "guidance_scale above 1, or leave the negative prompt out"
             )
         return
-    scale = call.get("true_cfg_scale", known["true_cfg_scale"].default)
     has_negative = bool(negative_prompt) or call.get("negative_prompt_embeds") is not None
-    if negative_prompt and not scale > 1:
-        raise UserError(
-            f"{name} ignores a negative prompt at true_cfg_scale {scale:g}: give a true_cfg_scale above 1"
-        )
     if call.get("true_cfg_scale", 0) > 1 and not has_negative:
         raise UserError(
             f"{name} ignores true_cfg_scale without a negative prompt: give one; a blank stands for an empty one"
+        )
+
+
+def check_true_guidance(pipe: Pipeline, call: Mapping[str, Any], negative_prompt: str) -> None:
+    """Refuse a negative prompt that a run would ignore because its scale of true guidance is at most 1.
+
+    The scale may be an argument of the plan or of the conditioning, so a plan alone cannot tell.
+
+    Args:
+        pipe: The pipeline.
+        call: The arguments of the plan and of the conditioning.
+        negative_prompt: The negative prompt of the plan, "" for none.
+
+    Raises:
+        UserError: If it would have no effect.
+    """
+    known = inspect.signature(type(pipe).__call__).parameters
+    if not negative_prompt or "true_cfg_scale" not in known or "negative_prompt" not in known:
+        return
+    scale = call.get("true_cfg_scale", known["true_cfg_scale"].default)
+    if not scale > 1:
+        raise UserError(
+            f"{type(pipe).__name__} ignores a negative prompt at true_cfg_scale {scale:g}: give a true_cfg_scale "
+            "above 1"
         )
 
 

@@ -25,7 +25,13 @@ from fedaigc.diffusion.sampling.observed_call import (
     run_call,
     with_first_tensor,
 )
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline, batch_size, call_arguments, dtype_name
+from fedaigc.diffusion.sampling.pipeline_call import (
+    Pipeline,
+    batch_size,
+    call_arguments,
+    check_true_guidance,
+    dtype_name,
+)
 from fedaigc.diffusion.sampling.restart import restart_refusal
 from fedaigc.diffusion.sampling.windowed_scheduler import Window, read_history, windowed_scheduler
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
@@ -272,6 +278,7 @@ def check_run(
     batch = state.latents.shape[0]
     if batch_size(conditioning) != batch:
         raise UserError(f"conditioning for {batch_size(conditioning)} images, but latents of {batch}")
+    check_true_guidance(pipe, {**plan.call, **conditioning}, plan.negative_prompt)
     whole = state.step == 0 and stop == plan.num_steps
     keeps = kept_between_steps(pipe) if state.step < stop and not whole else None
     if keeps is not None:

@@ -18,6 +18,7 @@ from fedaigc.diffusion.adapters.stages import SharedState, install
 from fedaigc.diffusion.exactness import prove_divisible
 from fedaigc.diffusion.handoff.packing import PacketError, check_magnitude, unpack
 from fedaigc.diffusion.sampling.noise_matched import check_matched
+from fedaigc.diffusion.sampling.pipeline_call import check_true_guidance
 from fedaigc.diffusion.sampling.segment import latents_shape
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.federation.config.run_config import FederationConfig, GenerationSection
@@ -122,6 +123,7 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> DenoisingP
         boundary_log_snr=shared.boundary_log_snr,
         arguments=settings.arguments,
     )
+    check_true_guidance(pipe, plan.call, plan.negative_prompt)
     if settings.link is not None and settings.link.known_errors is not None:
         check_matched(plan)
     if settings.denoiser is not None:

@@ -26,6 +26,7 @@ from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.shared_steps import run_shared_steps
+from fedaigc.device.training.local_round import put_adapters
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import ModelSection
@@ -101,6 +102,8 @@ def test_the_pictures_are_those_of_one_process(
     # the same in this process
     pipe, base_hash = base_model(ModelSection(name=str(small_model), height=32, width=32))
     plan = PlanRequest.from_values(hello.plan).build(pipe, base_hash)
+    # an earlier test may have left adapters in this process's pipeline
+    put_adapters(pipe, None, None)
     packet = run_shared_steps(pipe, shared.prompt, plan, 2, noise_seed=found.noise_seed).packet
     for home, copy in zip(homes, copies, strict=True):
         device = Device(copy, pipe, base_hash=base_hash, taxonomy=taxonomy())
