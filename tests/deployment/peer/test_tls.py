@@ -76,6 +76,7 @@ def test_another_device_in_the_place_of_a_paired_one(peers: dict[str, Peers]) ->
     assert isinstance(theirs, PeerGone)
 
 
+@pytest.mark.slow
 def test_a_device_that_was_forgotten(peers: dict[str, Peers]) -> None:
     peers["b"].remove("a")
     for answer in met(peers["a"], peers["a"].get("b"), peers["b"]):

@@ -28,7 +28,13 @@ def robust(strategy: str, clients: int, attackers: int, **options: float) -> Fed
 
 @pytest.mark.parametrize(
     ("strategy", "least"),
-    [("fedmedian", 3), ("fedtrimmedavg", 3), ("krum", 5), ("multikrum", 5), ("bulyan", 7)],
+    [
+        ("fedmedian", 3),
+        ("fedtrimmedavg", 3),
+        ("krum", 5),
+        ("multikrum", 5),
+        pytest.param("bulyan", 7, marks=pytest.mark.slow),
+    ],
 )
 def test_robust_rules_take_their_attackers_from_the_configuration(strategy: str, least: int) -> None:
     rule = server_rule(robust(strategy, least, 1))
