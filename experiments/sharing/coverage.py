@@ -5,8 +5,8 @@
 
 FOLDER has text files of prompts, one a line, each prompt a device of its own; all of a file wait at once. A prompt is
 covered if it is grouped under the rules of a run: at least 8 public captions disclose its node, at least two devices
-are in the group, and the damage of K = 3 of 11 shared steps on the node's public caption is within .35, at the risk
-that a run allows. "expected": the same by the expected damage alone, whatever its spread.
+are in the group, and the damage of K = 3 of 11 shared steps on the node's public caption is within the tolerance,
+at the risk that is allowed. "expected": the same by the expected damage alone, whatever its spread.
 
 - "graph": the knowledge graph under the default policy, which knows no damage.
 - "shipped": the sharing distance of the embedded model, its shipped atlas and calibration.
@@ -112,6 +112,7 @@ def main() -> None:
         "K": SHARED_STEPS,
         "N": 11,
         "tolerance": TOLERANCE,
+        "risk": RISK,
         "public captions": MIN_CAPTIONS,
         "devices": DEVICES,
         "prompts": {name: len(lines) for name, lines in files.items()},
@@ -217,6 +218,7 @@ def _groups(lines: Sequence[str], vectors: Vectors, atlas: Atlas, curve: Calibra
         SHARED_STEPS,
         curve,
         TOLERANCE,
+        risk=RISK,
         _vectors=dict(vectors),
     )
     signatures = {f"{i:05}": disclosure.disclose(None, line) for i, line in enumerate(lines)}
@@ -237,7 +239,7 @@ def _with_partner(rows: Float[np.ndarray, "n d"], curve: Calibration) -> float:
     np.fill_diagonal(apart, np.inf)
     nearest = np.sqrt(np.maximum(apart.min(1), 0))
     k = min(step for step in curve.handoffs if step >= SHARED_STEPS)
-    return round(float(np.mean([curve.last_handoff(d, TOLERANCE, (k,)) == k for d in nearest])), 4)
+    return round(float(np.mean([curve.last_handoff(d, TOLERANCE, (k,), risk=RISK) == k for d in nearest])), 4)
 
 
 def calibration_from_pairs(space: str, encode: Encode) -> Calibration:
