@@ -43,7 +43,7 @@ from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.atlas_build import MIN_CAPTIONS, build_tree, read_captions
-from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.calibration import RISK, TOLERANCE, Calibration
 from fedaigc.semantics.denoiser.node_groups import node_groups
 from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
 from fedaigc.semantics.denoiser.sharing_distance import phi
@@ -53,7 +53,7 @@ from fedaigc.semantics.policy import Policy
 from fedaigc.semantics.signature import disclose
 from fedaigc.storage.atomic_file import write_json
 
-SHARED_STEPS, TOLERANCE, RISK, DEVICES = 3, 0.35, 0.1, 2
+SHARED_STEPS, DEVICES = 3, 2
 SAMPLE = 150
 """Prompts of each file for the random encoder, which is slow."""
 PAIRS = Path("experiments/records/sharing/distance.json")
