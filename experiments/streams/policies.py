@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
+from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.calibration import RISK
 from fedaigc.semantics.denoiser.node_groups import expected_handoff, node_groups
 from fedaigc.semantics.denoiser.node_signature import NodeSignature
@@ -37,11 +38,14 @@ class GroupPlan:
         members: Places in the window.
         conditioning: Embedding that the shared steps run on; None for a prompt alone.
         handoffs: K of each member.
+        equal: Member -> other places of the window with the same prompt. They take that member's run at its last
+            hand-off, so their pictures are its picture.
     """
 
     members: tuple[int, ...]
     conditioning: Tensor | None
     handoffs: dict[int, int]
+    equal: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 Groups = Sequence[GroupPlan]
@@ -69,6 +73,10 @@ class Policies:
             "ladder, mean, risk .2": lambda window: Policies(studio, tolerance, CAUTIOUS).nodes(
                 window, LADDER, mean=True
             ),
+            "equality test, ladder, mean": self.tested,
+            "equality test, ladder, mean, risk .2": lambda window: Policies(
+                studio, tolerance, CAUTIOUS
+            ).tested(window),
             "ladder, mean, m = 1": lambda window: self.nodes(window, LADDER, mean=True, m=1),
         }
 
@@ -116,30 +124,10 @@ class Policies:
         least m captions; m = 1 discloses the prompt itself.
         """
         studio = self._studio
-        atlas = studio.atlas if m == MIN_CAPTIONS else studio.finest
-        calibration, vectors = studio.calibration, studio.vectors(window)
-
-        def taken(i: int, vector: Float[np.ndarray, " d"], offered: tuple[int, ...]) -> int:
-            return calibration.last_handoff(
-                distance(vectors[i], vector), self._tolerance, offered, risk=self._risk
-            )
-
-        signatures: dict[str, NodeSignature | None] = {}
-        for i, vector in enumerate(vectors):
-            deepest = atlas.disclosed(vector, m)
-            assert deepest is not None
-            way = atlas.way(vector)
-            way = way[: way.index(deepest) + 1]
-            fits = [bool(taken(i, atlas.vectors[atlas.medoid(node)], ladder[:1])) for node in way]
-            if not any(fits):
-                signatures[f"{i:03d}"] = None
-                continue
-            last = max(place for place, fit in enumerate(fits) if fit)
-            first = last
-            while first and fits[first - 1]:
-                first -= 1
-            signatures[f"{i:03d}"] = NodeSignature(atlas.hash, way[last], way[first])
-        expected = expected_handoff(atlas, calibration, self._tolerance, ladder, self._risk)
+        atlas, vectors = self._atlas(m), studio.vectors(window)
+        told = self._disclosed(window, ladder, m)
+        signatures = {f"{i:03d}": signature for i, signature in enumerate(told)}
+        expected = expected_handoff(atlas, studio.calibration, self._tolerance, ladder, self._risk)
         owners = {task: int(task) for task in signatures}
         found: list[GroupPlan] = []
         for each in node_groups(signatures, owners, atlas, 2, expected):
@@ -153,7 +141,7 @@ class Policies:
             else:
                 conditioning = studio.embeddings([each.prompt])[0]
                 middle = studio.vectors([each.prompt])[0]
-            steps = {i: taken(i, middle, ladder) for i in members}
+            steps = {i: self._taken(vectors[i], middle, ladder) for i in members}
             found += [_alone(i) for i, k in steps.items() if not k]
             sharing = {i: k for i, k in steps.items() if k}
             if len(sharing) == 1:
@@ -161,6 +149,63 @@ class Policies:
             elif sharing:
                 found.append(GroupPlan(tuple(sharing), conditioning, sharing))
         return found
+
+    def _disclosed(
+        self, window: Sequence[str], ladder: tuple[int, ...], m: int
+    ) -> list[NodeSignature | None]:
+        """Return what the device of each prompt discloses: the deepest of its nodes at which it would share."""
+        atlas = self._atlas(m)
+        found: list[NodeSignature | None] = []
+        for vector in self._studio.vectors(window):
+            deepest = atlas.disclosed(vector, m)
+            assert deepest is not None
+            way = atlas.way(vector)
+            way = way[: way.index(deepest) + 1]
+            fits = [bool(self._taken(vector, atlas.vectors[atlas.medoid(node)], ladder[:1])) for node in way]
+            if not any(fits):
+                found.append(None)
+                continue
+            last = max(place for place, fit in enumerate(fits) if fit)
+            first = last
+            while first and fits[first - 1]:
+                first -= 1
+            found.append(NodeSignature(atlas.hash, way[last], way[first]))
+        return found
+
+    def _atlas(self, m: int) -> Atlas:
+        return self._studio.atlas if m == MIN_CAPTIONS else self._studio.finest
+
+    def _taken(
+        self, vector: Float[np.ndarray, " d"], shared: Float[np.ndarray, " d"], offered: tuple[int, ...]
+    ) -> int:
+        """Return the last of the offered hand-offs that a device takes; 0: none."""
+        between = distance(vector, shared)
+        return self._studio.calibration.last_handoff(between, self._tolerance, offered, risk=self._risk)
+
+    def tested(self, window: Sequence[str]) -> Groups:
+        """Devices that disclose a node find out whose prompts are equal.
+
+        One device of each class is grouped by `nodes`, and the others take its run.
+        """
+        silent = {i for i, told in enumerate(self._disclosed(window, LADDER, MIN_CAPTIONS)) if told is None}
+        first = {text: window.index(text) for i, text in enumerate(window) if i not in silent}
+        ones = sorted(first.values())
+        found = []
+        for each in self.nodes([window[i] for i in ones], LADDER, mean=True):
+            members = tuple(ones[i] for i in each.members)
+            others = {
+                member: tuple(i for i, text in enumerate(window) if text == window[member] and i != member)
+                for member in members
+            }
+            found.append(
+                replace(
+                    each,
+                    members=members,
+                    handoffs={ones[i]: k for i, k in each.handoffs.items()},
+                    equal={member: places for member, places in others.items() if places},
+                )
+            )
+        return found + [_alone(i) for i in sorted(silent)]
 
     def _fixed(self, each: Group) -> GroupPlan:
         members = tuple(map(int, each.members))

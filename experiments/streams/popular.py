@@ -38,7 +38,7 @@ TUNING_SEED = 100
 TOLERANCE, RISKS = 0.5, (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 MARGIN, ALLOWED = 0.02, 0.01
 ORACLE = "oracle, in the groups of the mean"
-TUNED = ("ladder, public caption", "ladder, mean")
+TUNED = ("ladder, public caption", "ladder, mean", "equality test, ladder, mean")
 
 
 def main() -> None:
@@ -116,7 +116,7 @@ def measure(options: argparse.Namespace, record: dict[str, Any] | None) -> dict[
         for seed in range(options.seeds):
             into = record["streams"].setdefault(str(seed), {})
             for name in (*Policies(studio, TOLERANCE, 0.0).named, *([ORACLE] if options.oracle else [])):
-                risk = record["risk"].get(TUNED[1] if name not in TUNED else name)
+                risk = record["risk"].get(name if name in TUNED else "ladder, mean")
                 run(studio, seed, risk, (name,), into, lambda: write_json(options.record, record))
             progress.advance(bar)
     return record
@@ -135,7 +135,7 @@ def run(
             window = texts[start : start + WINDOW]
             if name == ORACLE:
                 kept = into["alone"]["both"][start : start + WINDOW]
-                drawn = told_by_judge(studio, window, policies.named[TUNED[1]](window), (seed, start), kept)
+                drawn = told_by_judge(studio, window, policies.named["ladder, mean"](window), (seed, start), kept)
             else:
                 drawn = draw_groups(studio, window, policies.named[name](window), (seed, start))
             for each in drawn:
