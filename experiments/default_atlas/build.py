@@ -18,7 +18,7 @@ from fedaigc.semantics.denoiser.calibrate import calibrate
 from fedaigc.semantics.denoiser.calibration import Calibration
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 
-PAIRS = 200
+PAIRS, SCENES_PAIRS = 200, 180
 
 
 def default_setting() -> tuple[Any, DenoisingPlan, DenoiserSpace]:

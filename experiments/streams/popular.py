@@ -35,7 +35,7 @@ from fedaigc.storage.atomic_file import write_json
 
 STREAM, WINDOW = 400, 32
 TUNING_SEED = 100
-TOLERANCE, RISKS = 0.5, (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+TOLERANCE, RISKS = 0.5, (0.15, 0.2, 0.25, 0.3, 0.4)
 MARGIN, ALLOWED = 0.02, 0.01
 ORACLE = "oracle, in the groups of the mean"
 TUNED = ("ladder, public caption", "ladder, mean", "equality test, ladder, mean")

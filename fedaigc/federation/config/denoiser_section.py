@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from fedaigc.bounds import MAX_EPSILON, MAX_LADDER
 from fedaigc.federation.config.model_config import Section
+from fedaigc.semantics.denoiser.shipped import SCENES
 
 OWN_FILE = "own"
 """In place of a path: the file that the device's owner chose."""
@@ -24,7 +25,8 @@ class DenoiserSection(Section):
         min_devices: k, how many devices must have tasks in a group.
         calibration: File of `fedaigc calibrate` for this model, scheduler, steps and guidance. With it a device shares
             only where the damage is within `tolerance`, and may be grouped at higher nodes. None: the one that ships
-            with the shipped atlas; with an atlas of your own, no calibration: always at its node.
+            with the shipped atlas; with an atlas of your own, no calibration: always at its node. "scenes": the one
+            that ships with the embedded model for captions of Scenes, by which these share more steps.
         tolerance: Largest damage of a picture: the change of its final latents, as a share.
         risk: Largest share of pictures beyond the tolerance, by the upper end of its interval.
         ladder: Further hand-offs after `num_shared_steps`, ascending. Each device takes the last one that its tolerance
@@ -77,7 +79,7 @@ class DenoiserSection(Section):
         """Return the section with absolute paths."""
         given = {"atlas": self.atlas, "calibration": self.calibration}
         return self.model_copy(
-            update={name: path.absolute() for name, path in given.items() if path is not None}
+            update={name: path.absolute() for name, path in given.items() if path not in (None, SCENES)}
         )
 
     def for_devices(self) -> "DenoiserSection":

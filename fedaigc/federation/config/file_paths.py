@@ -6,6 +6,7 @@ from typing import Any
 
 from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.errors import UserError
+from fedaigc.semantics.denoiser.shipped import SCENES
 from fedaigc.strategy.sources import is_file
 
 
@@ -58,4 +59,5 @@ def place_clip(section: Any, folder: Path) -> None:
 def place_atlas(section: Any, folder: Path) -> None:
     """Make the files of the section `generation.denoiser` count from a folder."""
     if isinstance(section, dict) and isinstance(section.get("denoiser"), dict):
-        place_paths(section["denoiser"], ("atlas", "calibration"), folder)
+        named = section["denoiser"].get("calibration") == str(SCENES)
+        place_paths(section["denoiser"], ("atlas",) if named else ("atlas", "calibration"), folder)

@@ -8,9 +8,9 @@ The tasks of a group at node v, of which task u takes K_u(v) shared steps, save
     sum_u K_u(v) - max_u K_u(v)
 
 steps of the denoiser. A large group at a high node and small ones at deeper nodes, whose captions are nearer, are
-weighed against each other: from the leaves to the root, the tasks below a node either form one group there, or stay in
-the best groups of its children, and those that no child could group may form one there. Tasks that no node takes run
-alone.
+weighed against each other: from the leaves to the root, the tasks below a node either form one group there, if that
+saves more, or stay in the best groups of its children, and those that no child could group may form one there. Tasks
+that no node takes run alone.
 
 What a task would take is expected from public data alone: the captions that disclose its node, their distances to the
 caption of v, and the calibration. What its device takes in the end is for the device to say.
@@ -95,7 +95,7 @@ def node_groups(
         rest = formed(node, free)
         one = formed(node, [*free, *(task for group in movable for task in group.members)])
         apart = sum(group.saved for group in movable) + (rest.saved if rest is not None else 0)
-        if one is not None and one.saved >= apart:
+        if one is not None and one.saved > apart:
             groups = [group for group in groups if group not in movable]
             rest = one
         if rest is not None:

@@ -1,4 +1,8 @@
-"""The atlas and the calibration that ship with the embedded model, for the default settings of a run."""
+"""The atlas and the calibrations that ship with the embedded model, for the default settings of a run.
+
+There are two calibrations of the same plan. Which one holds depends on the prompts: at the same sharing distance, more
+pictures change by much among captions of any words than among captions of Scenes, which the model draws reliably.
+"""
 
 from pathlib import Path
 
@@ -8,6 +12,9 @@ from fedaigc.errors import UserError
 
 ATLAS = "embedded.atlas"
 CALIBRATION = "embedded_calibration.json"
+SCENES_CALIBRATION = "scenes_calibration.json"
+SCENES = Path("scenes")
+"""In place of a calibration's path: the one that ships for captions of Scenes."""
 
 
 def shipped_files(model: str) -> tuple[Path, Path]:
@@ -32,12 +39,16 @@ def sharing_files(atlas: Path | None, calibration: Path | None, model: str) -> t
 
     Args:
         atlas: File of the atlas. None: the shipped one, with its calibration if none is given.
-        calibration: File of the calibration; None with an atlas: no calibration.
+        calibration: File of the calibration. `SCENES`: the one that ships for captions of Scenes. None with an atlas:
+            no calibration.
         model: Name of the model.
 
     Raises:
         UserError: As `shipped_files`.
     """
+    if calibration == SCENES:
+        shipped_files(model)  # for another model it is refused
+        calibration = assets.path(SCENES_CALIBRATION)
     if atlas is not None:
         return atlas, calibration
     own, measured = shipped_files(model)
