@@ -24,6 +24,42 @@ def default_shared_steps(steps: int) -> int:
     return min(3, max(steps // 3, 1), steps - 1) if steps < 9 else 3
 
 
+def node_settings(
+    model: str, atlas: Path | None, calibration: Path | None, shared_steps: int | None, **limits: float
+) -> dict[str, Any]:
+    """Return the values of the section `generation` with which prompts are compared by nodes of an atlas.
+
+    With a calibration, each device takes the last of its hand-offs that the limits allow, from `shared_steps` on.
+
+    Args:
+        model: Name of the model.
+        atlas: File of the atlas; None: the one that ships with the embedded model, with its calibration.
+        calibration: File of the calibration; None with an atlas: all share `shared_steps`.
+        shared_steps: The first hand-off; None: the first one that was measured.
+        **limits: `tolerance` and `risk`.
+
+    Raises:
+        UserError: If a file is missing or damaged, or the calibration has no hand-off from `shared_steps` on.
+    """
+    from fedaigc.bounds import MAX_LADDER
+    from fedaigc.errors import UserError
+    from fedaigc.semantics.denoiser.calibration import Calibration
+    from fedaigc.semantics.denoiser.shipped import sharing_files
+
+    _, curve = sharing_files(atlas, calibration, model)
+    section = {"atlas": atlas, "calibration": calibration, **limits}
+    if curve is None:
+        return {"denoiser": section} | ({} if shared_steps is None else {"num_shared_steps": shared_steps})
+    measured = Calibration.read(curve).handoffs
+    offered = [step for step in measured if step >= (shared_steps or 0)]
+    if not offered:
+        raise UserError(f"{shared_steps} shared steps: the calibration has hand-offs {measured}; share fewer")
+    last = len(offered) - 1
+    spread = [offered[round(place * last / (MAX_LADDER - 1))] for place in range(MAX_LADDER)]
+    first, *ladder = sorted(set(spread))
+    return {"num_shared_steps": first, "denoiser": section | {"ladder": ladder}}
+
+
 @dataclass(frozen=True)
 class GenerateSettings:
     """Settings of `fedaigc generate`.
@@ -48,6 +84,9 @@ class GenerateSettings:
         """
         from fedaigc.federation.config.run_config import parse_config
 
+        generation = self.generation or {}
+        # no adapter is trained here: devices that decide for themselves may share up to the last step
+        adapter = {"boundary_timestep": None} if generation.get("denoiser") else {}
         return parse_config(
             {
                 "homes": self.output / "homes",
@@ -56,7 +95,8 @@ class GenerateSettings:
                 "num_clients": clients,
                 "rounds": {"count": 0},
                 "model": self.model or {},
-                "generation": self.generation or {},
+                "adapter": adapter,
+                "generation": generation,
             }
         )
 

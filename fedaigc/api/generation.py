@@ -16,7 +16,7 @@ from fedaigc.federation.output.records import RunRecord, Tasks
 from fedaigc.federation.output.run_summary import generation_lines
 from fedaigc.federation.preloaded import taxonomy
 from fedaigc.federation.progress import OnProgress
-from fedaigc.generation import GenerateSettings, default_shared_steps, run_generate
+from fedaigc.generation import GenerateSettings, default_shared_steps, node_settings, run_generate
 from fedaigc.semantics import signature as signatures
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.policy import LEAST_FIRST, Policy
@@ -65,6 +65,9 @@ def generate(
     num_shared_steps: int | None = None,
     guidance_scale: float = 5.0,
     policy: Policy | str = Policy.KIND,
+    nodes: bool = False,
+    atlas: str | Path | None = None,
+    calibration: str | Path | None = None,
     seed: int = 0,
     progress: bool | OnProgress = True,
     **settings: Any,
@@ -79,6 +82,14 @@ def generate(
         >>> drawn.groups[0].prompt, drawn.groups[0].evaluations, drawn.groups[0].solo_evaluations
         ('a fruit on a table', 19, 22)
 
+        Of prompts in any words, the model itself says which are alike:
+
+        >>> drawn = fa.generate(
+        ...     ["a doggo near a river", "a horse near a river"], nodes=True, calibration="scenes", progress=False
+        ... )
+        >>> [task.handoff_step for task in drawn.tasks]
+        [7, 7]
+
     Args:
         prompts: One prompt per device.
         output: Folder for the images; those of an earlier call are replaced.
@@ -88,6 +99,11 @@ def generate(
         num_shared_steps: Number K of steps that a group shares (`--shared-steps`). None: 3, or N / 3 if N is below 9.
         guidance_scale: Classifier-free guidance scale (`--guidance`).
         policy: What devices disclose; see `disclose`.
+        nodes: Compare prompts, of any words, by nodes of an atlas, and let each device decide how many steps it shares,
+            from `num_shared_steps` on.
+        atlas: File of the atlas, for `nodes`; None: the one that ships with the embedded model.
+        calibration: File of the calibration, for `nodes`; "scenes": the one that ships for captions of Scenes; None:
+            with the shipped atlas, the one that ships for captions of any words.
         seed: Seed of the run.
         progress: Whether to show progress bars, or a function that is called with each step.
         **settings: Further keys of the section `generation` of a configuration, such as `executor="member"`, or
@@ -110,6 +126,11 @@ def generate(
         "policy": policy,
         **settings,
     }
+    if nodes:
+        files = (None if path is None else Path(path) for path in (atlas, calibration))
+        generation |= node_settings(str(model), *files, num_shared_steps)
+    elif not (atlas is None and calibration is None):
+        raise UserError("atlas and calibration are for nodes=True: give that too")
     section = model_section(model, folder.with_name(f"{folder.name}-model"))
     with reporting(progress) as told:
         record = run_generate(prompts, GenerateSettings(folder, seed, section, generation), told)

@@ -18,18 +18,24 @@ from fedaigc.cli.disclose import disclose
 from fedaigc.cli.follow_run import follow_run, log_line, tell_files, tell_prompts
 from fedaigc.cli.lora import lora_app
 from fedaigc.cli.options import (
+    AtlasOfNodes,
+    CalibrationOfNodes,
     Changes,
     DtypeOption,
     Guidance,
     Model,
+    Nodes,
     PolicyOption,
     Resume,
+    Risk,
     Seed,
     Size,
     Threads,
+    Tolerance,
     TorchDevice,
     Variant,
     Verbose,
+    check_nodes,
     number,
 )
 from fedaigc.cli.partition import partition, scenes
@@ -131,6 +137,11 @@ def generate(
         ),
     ] = None,
     policy: PolicyOption = Policy.KIND,
+    nodes: Nodes = False,
+    atlas: AtlasOfNodes = None,
+    calibration: CalibrationOfNodes = None,
+    tolerance: Tolerance = 0.5,
+    risk: Risk = 0.2,
     size: Size = None,
     device: TorchDevice = "auto",
     dtype: DtypeOption = "float32",
@@ -140,8 +151,9 @@ def generate(
 ) -> None:
     """Generate images for prompts: those with similar meaning share their early denoising steps."""
     from fedaigc.federation.progress_bars import progress_bars
-    from fedaigc.generation import GenerateSettings, default_shared_steps, run_generate
+    from fedaigc.generation import GenerateSettings, default_shared_steps, node_settings, run_generate
 
+    check_nodes(nodes, atlas, calibration)
     settings = GenerateSettings(
         output,
         seed,
@@ -154,7 +166,12 @@ def generate(
             "negative_prompt": negative_prompt,
             "true_cfg_scale": true_cfg_scale,
             "policy": policy,
-        },
+        }
+        | (
+            node_settings(model, atlas, calibration, shared_steps, tolerance=tolerance, risk=risk)
+            if nodes
+            else {}
+        ),
     )
     replaced = (output / "federation").is_dir()
     with progress_bars() as progress:

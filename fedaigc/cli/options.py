@@ -47,6 +47,21 @@ MinPublicPrompts = Annotated[
         help="Objects of Scenes (under `general` also places) that must share a signature. 1: no guarantee.",
     ),
 ]
+Nodes = Annotated[
+    bool,
+    typer.Option("--nodes", help="Compare prompts, of any words, by nodes of an atlas and not by concepts."),
+]
+AtlasOfNodes = Annotated[
+    Path | None, typer.Option("--atlas", help="Atlas of --nodes. Default: the one that ships with the model.")
+]
+CalibrationOfNodes = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        help="File of `calibrate`, by which each device keeps to --tolerance; scenes: the one that ships for captions "
+        "of Scenes. Default: with the shipped atlas, the one that ships for captions of any words.",
+    ),
+]
 MinCaptions = Annotated[int, typer.Option(min=1, help="Public captions that must disclose the same node.")]
 Tolerance = Annotated[
     float,
@@ -90,3 +105,13 @@ def existing_home(home: Path) -> None:
         raise UserError(
             f"{home} is not a device's home: create one with `fedaigc device add-prompt {home} TEXT`"
         )
+
+
+def check_nodes(nodes: bool, atlas: Path | None, calibration: Path | None) -> None:
+    """Refuse the files of --nodes without it.
+
+    Raises:
+        UserError: If one is given.
+    """
+    if not nodes and not (atlas is None and calibration is None):
+        raise UserError("--atlas and --calibration are for --nodes: give that too")

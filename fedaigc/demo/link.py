@@ -30,14 +30,14 @@ def link_view(redraw: Redraw, groups: Sequence[GroupRecord], seed: int) -> LinkV
     if not shared_by:
         return None
     prompts = {task.task_id: redraw.prompt(task) for group in shared_by for task in group.tasks}
-    first = shared_by[0].tasks[0]
+    first = next(task for task in shared_by[0].tasks if task.handoff_step)
     device, prompt = redraw.devices[first.client], prompts[first.task_id]
     install(redraw.pipe, redraw.shared)
     steps = run_shared_steps(
         redraw.pipe,
         shared_by[0].prompt,
         redraw.plan,
-        shared_by[0].num_shared_steps,
+        first.handoff_step or 0,
         noise_seed=shared_by[0].noise_seed,
         number_format="fixed8-gray",
     )

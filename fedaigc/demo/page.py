@@ -17,6 +17,7 @@ class MemberView:
         style: Style of the device's private images.
         prompt: The private prompt.
         disclosed: What was disclosed of the prompt, in words.
+        num_shared_steps: K of the task, which its device chose; 0: it ran alone.
         shared_image: Image of the run.
         solo_image: Image of the same prompt without shared steps.
         shared_verdict: The judge's verdict on `shared_image`.
@@ -28,6 +29,7 @@ class MemberView:
     style: str
     prompt: str
     disclosed: str
+    num_shared_steps: int
     shared_image: str
     solo_image: str
     shared_verdict: str
@@ -42,7 +44,7 @@ class GroupView:
     Attributes:
         prompt: The public prompt of the group.
         executor: Who ran the shared steps.
-        num_shared_steps: K.
+        num_shared_steps: The largest K of its members; 0: they ran alone.
         evaluations: Denoiser evaluations of the group.
         solo_evaluations: Denoiser evaluations of the same tasks without sharing.
         members: The tasks of the group.

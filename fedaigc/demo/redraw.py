@@ -84,12 +84,12 @@ class Redraw:
         put_adapters(self.pipe, self.shared, self.devices[task.client].versions.current_personal())
         prompt = self.prompt(task)
         state = initial_state(self.pipe, self.plan, group.noise_seed)
-        frames = []
+        frames, shared = [], task.handoff_step or 0
         for step in range(self.plan.num_steps):
-            text = group.prompt if step < group.num_shared_steps else prompt
+            text = group.prompt if step < shared else prompt
             state = run_stages(self.pipe, state, {"prompt": text}, self.plan, step + 1)
             frames += decode(self.pipe, state, self.plan)
-            if step + 1 == group.num_shared_steps:
+            if step + 1 == shared:
                 state = self._received(state, task)
         return frames
 

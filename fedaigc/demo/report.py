@@ -18,11 +18,12 @@ from fedaigc.demo.redraw import Redraw
 from fedaigc.demo.settings import DemoSettings
 from fedaigc.demo.verdicts import Wanted, accuracies, in_words
 from fedaigc.federation.config.run_config import FederationConfig
+from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.output.recorder import versions
 from fedaigc.federation.output.records import GenerationRecord, RunRecord
 from fedaigc.federation.progress import OnProgress, Progress, Stage
 from fedaigc.metrics.judge import Judge, Verdict
-from fedaigc.semantics.concepts.vocabulary import Role, public_nouns
+from fedaigc.semantics.denoiser.atlas import Atlas
 
 STYLE_PROMPTS = ("an apple on a table", "a dog near a river")
 STYLE_ROWS = 4
@@ -71,6 +72,7 @@ def draw_report(
         raise RuntimeError("the run of the demo drew nothing")
     torch.set_num_threads(1)
     redraw, judge = Redraw(config, generation), Judge.load()
+    atlas = node_disclosure(config).atlas
     shared, solo, prompts = _Row("collaborative"), _Row("solo"), []
     step = _stepper(progress, len(generation.tasks) + STYLE_ROWS)
 
@@ -89,7 +91,8 @@ def draw_report(
             client=task.client,
             style=style,
             prompt=prompt,
-            disclosed=_disclosed(task.disclosed),
+            disclosed=_disclosed(task.disclosed, atlas),
+            num_shared_steps=task.handoff_step or 0,
             shared_image=data_uri(images[0]),
             solo_image=data_uri(images[1]),
             shared_verdict=in_words(verdicts[0], wanted),
@@ -101,7 +104,7 @@ def draw_report(
         GroupView(
             prompt=group.prompt,
             executor="the edge" if group.executor == "edge" else f"device {group.executor}",
-            num_shared_steps=group.num_shared_steps,
+            num_shared_steps=max(task.handoff_step or 0 for task in group.tasks),
             evaluations=group.evaluations,
             solo_evaluations=group.solo_evaluations,
             members=tuple(member(group, task) for task in group.tasks),
@@ -159,12 +162,12 @@ def _style(redraw: Redraw, client: int, settings: DemoSettings) -> StyleView:
     )
 
 
-def _disclosed(signature: Mapping[str, str | int] | None) -> str:
+def _disclosed(signature: Mapping[str, str | int] | None, atlas: Atlas) -> str:
     """Return what was disclosed of a prompt, in words."""
     if signature is None:
         return "nothing: the task ran alone"
-    thing, place = (public_nouns(role)[str(signature[role.value])].word for role in (Role.OBJECT, Role.PLACE))
-    return f"{thing} ({signature['object']}) {signature['relation']} {place} ({signature['place']})"
+    node = int(signature["node"])
+    return f"node {node}: “{atlas.captions[atlas.medoid(node)]}” and {atlas.counts[node] - 1} captions more"
 
 
 def _generation(generation: GenerationRecord) -> dict[str, Any]:

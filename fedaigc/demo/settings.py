@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from fedaigc.federation.config.run_config import FederationConfig
 
 SNR_DB = 12.0
-# (style, prompt): the two held-out styles twice; three groups, and two tasks that run alone
+# (style, prompt): the two held-out styles twice. No word list has "doggo": only the model can say what it is like
 CAST = (
-    ("blob", "an apple on a table"),
-    ("openmoji", "a lemon on a table"),
-    ("noto", "a shiny pear on a table"),
+    ("blob", "a lemon on a table"),
+    ("openmoji", "a shiny pear on a table"),
+    ("noto", "a pineapple on a table"),
     ("fluent", "a car on a road"),
     ("flat", "a bus on a road"),
-    ("emojione", "a dog near a river"),
-    ("twemoji", "a horse near a river"),
+    ("emojione", "a horse near a river"),
+    ("twemoji", "a doggo near a river"),
     ("blob", "a cactus on a beach"),
 )
 
@@ -34,7 +34,7 @@ class DemoSettings:
     local_steps: int = 6
     personal_steps: int = 20
     num_inference_steps: int = 11
-    num_shared_steps: int = 3
+    ladder: tuple[int, ...] = (1, 2, 3, 4, 5)
     backend: Backend = "ray"
     workers: int = 2
     cast: tuple[tuple[str, str], ...] = CAST
@@ -44,6 +44,7 @@ def run_config(settings: DemoSettings) -> "FederationConfig":
     """Return the configuration of the demo's run."""
     # imported here: the command line reads the settings before it needs any of these
     from fedaigc.federation.config.run_config import parse_config
+    from fedaigc.semantics.denoiser.shipped import SCENES
 
     return parse_config(
         {
@@ -60,9 +61,10 @@ def run_config(settings: DemoSettings) -> "FederationConfig":
             },
             "generation": {
                 "num_inference_steps": settings.num_inference_steps,
-                "num_shared_steps": settings.num_shared_steps,
+                "num_shared_steps": settings.ladder[0],
                 "delivery": "tolerant",
                 "link": {"snr_db": SNR_DB, "max_transmissions": 3},
+                "denoiser": {"calibration": str(SCENES), "ladder": list(settings.ladder[1:])},
             },
         }
     )

@@ -34,29 +34,31 @@ class Wanted:
 
 
 def in_words(verdict: Verdict, wanted: Wanted) -> str:
-    """Return a verdict for the page, such as `apple ✓, table ✗`."""
-    marks = (
-        (verdict.object, verdict.object == wanted.object),
-        (verdict.place, verdict.place == wanted.place),
+    """Return a verdict for the page, such as `apple ✓, table ✗`; without a mark where the judge has no such word."""
+    marks = ((verdict.object, wanted.object), (verdict.place, wanted.place))
+    return ", ".join(
+        word if asked is None else f"{word} {'✓' if word == asked else '✗'}" for word, asked in marks
     )
-    return ", ".join(f"{word} {'✓' if right else '✗'}" for word, right in marks)
 
 
 def accuracies(name: str, verdicts: Sequence[tuple[Verdict, Wanted]]) -> dict[str, Any]:
     """Return the shares of images with the right object, place and style, with 95 % intervals over images.
+
+    An image whose prompt names no object of Scenes does not count for the object, and the same for the place.
 
     Args:
         name: Name of the row.
         verdicts: Verdict on each image, and what it should show.
     """
 
-    def share(right: Callable[[Verdict, Wanted], bool]) -> dict[str, Any]:
-        return proportion([right(verdict, wanted) for verdict, wanted in verdicts]).as_dict()
+    def share(part: Callable[[Verdict | Wanted], str | None]) -> dict[str, Any]:
+        found = [part(verdict) == part(wanted) for verdict, wanted in verdicts if part(wanted) is not None]
+        return {"n": len(found)} | proportion(found).as_dict()
 
     return {
         "name": name,
         "n": len(verdicts),
-        "object": share(lambda verdict, wanted: verdict.object == wanted.object),
-        "place": share(lambda verdict, wanted: verdict.place == wanted.place),
-        "style": share(lambda verdict, wanted: verdict.style == wanted.style),
+        "object": share(lambda one: one.object),
+        "place": share(lambda one: one.place),
+        "style": share(lambda one: one.style),
     }

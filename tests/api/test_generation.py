@@ -152,3 +152,41 @@ def test_a_device_is_opened_with_home_and_pipeline(tmp_path: Path, tiny: Any) ->
     assert signature is not None
     assert signature.words == "a fruit on a table"
     assert len(device.base_hash) == 64
+
+
+def test_prompts_of_any_words_share_as_their_devices_decide(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    prompts = ["a doggo near a river", "a horse near a river", "a lemon on a table"]
+    drawn = fa.generate(
+        prompts, nodes=True, calibration="scenes", scorer="none", output=tmp_path / "api", progress=False
+    )
+    taken = {task.client: task.handoff_step for task in drawn.tasks}
+    assert taken[2] is None
+    (shared,) = (group for group in drawn.groups if len(group.tasks) > 1)
+    assert {taken[0], taken[1]} == {7}
+    assert shared.evaluations == 22 - 7
+    assert "client 0, disclosed node" in drawn.summary()
+    assert "7 of 33 steps saved" in drawn.summary()
+
+    # the first hand-off that is offered is the asked one
+    bold = [
+        "--nodes",
+        "--calibration",
+        "scenes",
+        "--shared-steps",
+        "8",
+        "--output",
+        str(tmp_path / "command"),
+    ]
+    done = CliRunner().invoke(app, ["generate", *prompts[:2], *bold])
+    assert done.exit_code == 0, done.output
+    assert "2 of 2 prompts shared their first steps; 8 of 22 steps saved" in done.output
+
+    refused = CliRunner().invoke(app, ["generate", prompts[0], "--calibration", "scenes"])
+    assert isinstance(refused.exception, fa.Error)
+    assert "--nodes" in str(refused.exception)
+    with pytest.raises(fa.Error, match="nodes=True"):
+        fa.generate(prompts, atlas="any.atlas", output=tmp_path / "refused")
+    with pytest.raises(fa.Error, match="hand-offs"):
+        fa.generate(prompts, nodes=True, num_shared_steps=11, output=tmp_path / "refused")

@@ -48,7 +48,7 @@ class DenoiserSection(Section):
     calibration: Path | None = None
     tolerance: Annotated[float, Field(ge=0)] = 0.5
     risk: Annotated[float, Field(ge=0, le=1)] = 0.2
-    ladder: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MAX_LADDER)] = ()
+    ladder: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MAX_LADDER - 1)] = ()
     noises: Annotated[int, Field(ge=1)] = 1
     dimensions: Annotated[int, Field(ge=0)] = 64
     epsilon: Annotated[float, Field(gt=0, le=MAX_EPSILON)] | None = None

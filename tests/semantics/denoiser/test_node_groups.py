@@ -65,7 +65,10 @@ def test_every_group_has_k_devices_and_is_allowed_by_all(
 
 
 def test_small_groups_nearby_are_weighed_against_a_large_one() -> None:
-    """Two pairs that take 6 steps each save 12; all four at the root save three times what they take there."""
+    """Two pairs that take 6 steps each save 12; all four at the root save three times what they take there.
+
+    At an equal saving the pairs stay at their deeper nodes.
+    """
     one, two = ATLAS.children[0].tolist()
     signatures = {
         task: NodeSignature(ATLAS.hash, node, 0)
@@ -74,7 +77,8 @@ def test_small_groups_nearby_are_weighed_against_a_large_one() -> None:
     owners = {"a": 0, "b": 1, "c": 2, "d": 3}
     for at_root, expected in (
         (2, [("a", "b"), ("c", "d")]),
-        (4, [("a", "b", "c", "d")]),
+        (4, [("a", "b"), ("c", "d")]),
+        (5, [("a", "b", "c", "d")]),
         (6, [("a", "b", "c", "d")]),
     ):
         groups = node_groups(signatures, owners, ATLAS, 2, lambda told, node, k=at_root: 6 if node else k)  # type: ignore[misc]

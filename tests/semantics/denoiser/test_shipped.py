@@ -14,7 +14,7 @@ from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.calibration import Calibration
 from fedaigc.semantics.denoiser.sharing_distance import phi
-from fedaigc.semantics.denoiser.shipped import sharing_files, shipped_files
+from fedaigc.semantics.denoiser.shipped import SCENES, sharing_files, shipped_files
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,26 @@ def test_a_run_without_an_atlas_uses_what_ships(tmp_path: Path, atlas: Atlas) ->
     own = Path("own.atlas")
     assert sharing_files(own, None, "embedded") == (own, None)
     assert sharing_files(own, None, "another") == (own, None)
+
+
+def test_the_calibration_of_scenes_fits_the_default_settings_and_shares_more(tmp_path: Path) -> None:
+    generation = {"denoiser": {"calibration": "scenes"}}
+    config = parse_config({"homes": tmp_path, "output": tmp_path, "generation": generation}).absolute()
+    assert config.generation.denoiser is not None and config.generation.denoiser.calibration == SCENES
+    scenes, section = node_disclosure(config).calibration, DenoiserSection()
+    assert scenes is not None
+    _, plan, space = default_setting()
+    scenes.check_fits(space.hash, plan)
+    any_words = Calibration.read(shipped_files("embedded")[1])
+    ladder = tuple(range(1, 11))
+    for apart in (4.0, 6.0, 8.0):
+        more, fewer = (
+            curve.last_handoff(apart, section.tolerance, ladder, risk=section.risk)
+            for curve in (scenes, any_words)
+        )
+        assert more > fewer
+    with pytest.raises(UserError, match="no atlas ships"):
+        sharing_files(None, SCENES, "another")
 
 
 def test_no_other_model_has_one(tmp_path: Path) -> None:
