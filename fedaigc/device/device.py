@@ -206,7 +206,7 @@ class Device:
         if budget is not None:
             budget.begin(len(self.images), memory)
         self.receive(received.shared)
-        images, seed = self.encoded_images(height, width), self._training_seed
+        images, seed = self.encoded_images(height, width, settings.aspect_buckets), self._training_seed
         data, held_out = split_images(images, validation_fraction, seed)
         validation = held_out_loss(self.pipe, received.shared, held_out, settings, seed)
         result, trained, losses = local_round(
@@ -236,9 +236,9 @@ class Device:
         """Return what the owner lets a server have computed for this order."""
         return RoundBudget(self._home, limits, order)
 
-    def encoded_images(self, height: int, width: int) -> EncodedImages:
+    def encoded_images(self, height: int, width: int, buckets: bool = False) -> EncodedImages:
         """Return latents and text embeddings of the private images, computed once and cached in the home."""
-        return cached_latents(self._home, self.images, self.pipe, self.base_hash, height, width)
+        return cached_latents(self._home, self.images, self.pipe, self.base_hash, height, width, buckets)
 
     def share(
         self,

@@ -15,7 +15,8 @@ class OwnerLimits:
 
     Attributes:
         max_denoising_steps: Denoising steps of a plan.
-        max_image_side: Image side in pixels, of plans and of images to train on.
+        max_image_side: Image side in pixels, of plans and of images to train on; an aspect bucket of no more pixels may
+            be longer on one side.
         max_guidance_scale: Guidance scale of a plan.
         negative_prompt: Whether a plan may have a negative prompt, a text of the server that pictures keep away from.
         boundary_timestep: t* as a training timestep, which a server may not move; None for a federation

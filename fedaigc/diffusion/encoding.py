@@ -5,7 +5,8 @@ the latents. Only this module handles the differences between Stable Diffusion 1
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fedaigc.data.pictures.buckets import bucket_sizes, nearest_bucket
 from fedaigc.data.pictures.rgb import fitted, rgb
 from fedaigc.errors import NotFinite, UserError
 
@@ -30,27 +32,62 @@ class EncodedImages:
     """Latents and text embeddings of n captioned images, computed once and kept on the device.
 
     Attributes:
-        latents: Latents of shape [n, c, h, w], scaled as the denoiser expects them.
+        latents: Latents of shape [n, c, h, w], scaled as the denoiser expects them. With `sizes`, an image has the
+            first rows and columns of its latents, and zeros fill the rest.
         text: Maps "prompt_embeds", and "pooled_prompt_embeds" if the pipeline has them, to tensors of n rows.
         empty_text: The embedding of the empty prompt: the same names, with one row each.
         choices: Of images with several captions: shape [n, 2], the first row of each image in `text` and the number
             of its rows. None: row k belongs to image k.
+        sizes: Of images in several aspect buckets: shape [n, 2], rows and columns of the latents of each image. None:
+            all have the shape of `latents`.
     """
 
     latents: Float[Tensor, "n c h w"]
     text: Mapping[str, Tensor]
     empty_text: Mapping[str, Tensor]
     choices: Int[Tensor, "n 2"] | None = None
+    sizes: Int[Tensor, "n 2"] | None = None
 
     def __len__(self) -> int:
         return self.latents.shape[0]
 
     def rows(self, chosen: Tensor) -> "EncodedImages":
         """Return the images with these indices, in this order."""
+        latents, sizes = self.latents[chosen], None if self.sizes is None else self.sizes[chosen]
         if self.choices is not None:
-            return EncodedImages(self.latents[chosen], self.text, self.empty_text, self.choices[chosen])
+            return EncodedImages(latents, self.text, self.empty_text, self.choices[chosen], sizes)
         text = {name: tensor[chosen] for name, tensor in self.text.items()}
-        return EncodedImages(self.latents[chosen], text, self.empty_text)
+        return EncodedImages(latents, text, self.empty_text, sizes=sizes)
+
+    def drawn_batch(self, size: int, generator: torch.Generator) -> Int[Tensor, " size"]:
+        """Return the rows of a batch, drawn with replacement; every image is as likely as any other.
+
+        All images of a batch have one size: that of the first image drawn.
+        """
+        rows = torch.randint(len(self), (size,), generator=generator)
+        if self.sizes is None:
+            return rows
+        alike = self._alike(self.sizes[rows[0]])
+        return alike[torch.randint(len(alike), (size,), generator=generator)]
+
+    def batches(self, size: int, times: int = 1) -> Iterator[Int[Tensor, " b"]]:
+        """Yield the rows of all images, each `times` times, in batches of images of one size."""
+        if self.sizes is None:
+            yield from torch.arange(len(self)).repeat(times).split(size)
+            return
+        for bucket in self.sizes.unique(dim=0):
+            yield from self._alike(bucket).repeat(times).split(size)
+
+    def latents_of(self, rows: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+        """Return the latents of images of one size, such as those of a batch."""
+        if self.sizes is None:
+            return self.latents[rows]
+        height, width = self.sizes[rows[0]].tolist()
+        return self.latents[rows, :, :height, :width]
+
+    def _alike(self, size: Int[Tensor, " 2"]) -> Int[Tensor, " m"]:
+        assert self.sizes is not None
+        return (self.sizes == size).all(1).nonzero().flatten()
 
     def is_finite(self) -> bool:
         """Return whether all latents and embeddings are finite."""
@@ -91,7 +128,8 @@ class EncodedImages:
         text = {f"text.{name}": tensor for name, tensor in self.text.items()}
         empty = {f"empty_text.{name}": tensor for name, tensor in self.empty_text.items()}
         choices = {} if self.choices is None else {"choices": self.choices}
-        return {"latents": self.latents, **text, **empty, **choices}
+        sizes = {} if self.sizes is None else {"sizes": self.sizes}
+        return {"latents": self.latents, **text, **empty, **choices, **sizes}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "EncodedImages":
@@ -100,7 +138,13 @@ class EncodedImages:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
 
-        return cls(tensors["latents"], part("text."), part("empty_text."), tensors.get("choices"))
+        return cls(
+            tensors["latents"],
+            part("text."),
+            part("empty_text."),
+            tensors.get("choices"),
+            tensors.get("sizes"),
+        )
 
 
 @torch.no_grad()
@@ -111,6 +155,7 @@ def encode_images(
     *,
     height: int,
     width: int,
+    aspect_buckets: bool = False,
 ) -> EncodedImages:
     """Encode captioned images on the pipeline's device and return the results on the CPU.
 
@@ -123,6 +168,8 @@ def encode_images(
         captions: One caption per image, or a tuple of several.
         height: Height in pixels at which the images are read.
         width: Width in pixels at which the images are read.
+        aspect_buckets: Whether an image is read in the size nearest to its shape among several of at most height x
+            width pixels.
 
     Returns:
         The encoded images, in the order of `images`.
@@ -137,12 +184,24 @@ def encode_images(
             f"expected at least one image and one caption per image, got {len(images)}, {len(captions)}"
         )
     device = pipe._execution_device
-    latents = []
+    latents: list[Tensor] = []
     shift, factor = _latent_scale(pipe)
+    buckets = [(height, width)]
+    if aspect_buckets:
+        more = bucket_sizes(height, width, _multiple(pipe, min(height, width)))
+        buckets += [size for size in more if max(size) <= _longest_side(pipe) and size not in buckets]
     for start in range(0, len(images), _ENCODING_BATCH):
-        chunk = [fitted(rgb(image), width, height) for image in images[start : start + _ENCODING_BATCH]]
-        pixels = pipe.image_processor.preprocess(chunk, height=height, width=width)
-        latents.append(((_encoded(pipe, pixels.to(device)) - shift) * factor).cpu())
+        chunk = [rgb(image) for image in images[start : start + _ENCODING_BATCH]]
+        chosen = [nearest_bucket(image.size, buckets) for image in chunk]
+        found: dict[int, Tensor] = {}
+        for high, wide in dict.fromkeys(chosen):
+            places = [place for place, size in enumerate(chosen) if size == (high, wide)]
+            alike = [fitted(chunk[place], wide, high) for place in places]
+            pixels = pipe.image_processor.preprocess(alike, height=high, width=wide)
+            encoded = ((_encoded(pipe, pixels.to(device)) - shift) * factor).cpu()
+            found |= zip(places, encoded, strict=True)
+        latents += [found[place] for place in range(len(chunk))]
+    padded, sizes = _padded(latents)
     groups = [(caption,) if isinstance(caption, str) else caption for caption in captions]
     flat = [caption for group in groups for caption in group]
     text = [
@@ -154,9 +213,39 @@ def encode_images(
     if len(flat) > len(groups):
         counts = torch.tensor([len(group) for group in groups])
         choices = torch.stack([counts.cumsum(0) - counts, counts], 1)
-    found = EncodedImages(torch.cat(latents), joined, encode_text(pipe, [""]), choices)
-    found.check_finite(f"{type(pipe).__name__} in {str(pipe.vae.dtype).removeprefix('torch.')}")
-    return found
+    images_and_text = EncodedImages(padded, joined, encode_text(pipe, [""]), choices, sizes)
+    images_and_text.check_finite(f"{type(pipe).__name__} in {str(pipe.vae.dtype).removeprefix('torch.')}")
+    return images_and_text
+
+
+def _multiple(pipe: Pipeline, side: int) -> int:
+    """Return what the sides of images must be multiples of, such that the denoiser divides them evenly."""
+    multiple, unet = 2 * pipe.vae_scale_factor, getattr(pipe, "unet", None)
+    if unet is not None:
+        multiple = pipe.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
+    # a unet takes other sizes too, and a small model would have no bucket but its own
+    while multiple > side // 4 and multiple > 2 * pipe.vae_scale_factor:
+        multiple //= 2
+    return int(multiple)
+
+
+def _longest_side(pipe: Pipeline) -> float:
+    """Return the longest side of images for which the denoiser has positions, in pixels."""
+    config = getattr(getattr(pipe, "transformer", None), "config", {})
+    positions = config.get("pos_embed_max_size")
+    return math.inf if positions is None else positions * config["patch_size"] * pipe.vae_scale_factor
+
+
+def _padded(latents: Sequence[Tensor]) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n 2"] | None]:
+    """Return latents as one tensor, with zeros below and to the right, and their sizes if these differ."""
+    sizes = torch.tensor([latent.shape[-2:] for latent in latents])
+    if bool((sizes == sizes[0]).all()):
+        return torch.stack(list(latents)), None
+    height, width = sizes.amax(0).tolist()
+    padded = latents[0].new_zeros(len(latents), latents[0].shape[0], height, width)
+    for row, latent in zip(padded, latents, strict=True):
+        row[:, : latent.shape[-2], : latent.shape[-1]] = latent
+    return padded, sizes
 
 
 def _encoded(pipe: Pipeline, pixels: Tensor) -> Float[Tensor, "n c h w"]:

@@ -39,6 +39,8 @@ class TrainingSettings:
             needs this.
         optimizer: "adamw" (without weight decay) or "sgd".
         clip_norm: Upper bound on the norm of each step's gradient. None, `inf` in TOML: no clipping.
+        aspect_buckets: Whether an image is trained on in the size nearest to its shape, among several with at most the
+            pixels of the model's size. False: in the model's size, of which images keep the middle.
         stages: Stages that are trained. With ["shared"], personal adapters stay as they are and
             `personal_steps` is 0. ["personal"] is refused, since rounds aggregate the shared stage.
     """
@@ -54,6 +56,7 @@ class TrainingSettings:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     clip_norm: Annotated[Annotated[float, Field(gt=0)] | None, NO_LIMIT] = None
     stages: tuple[Literal["shared", "personal"], ...] = ("shared", "personal")
+    aspect_buckets: bool = False
 
     def __post_init__(self) -> None:
         if "shared" not in self.stages:
@@ -80,11 +83,11 @@ def denoising_loss(
         pipe: The pipeline whose denoiser is evaluated.
         sampler: Draws the timesteps.
         data: The encoded images.
-        rows: Indices [b] of the images in `data`.
+        rows: Indices [b] of the images in `data`, all of one size.
         generator: CPU generator for timesteps, noise and dropped captions.
         settings: Provides `condition_dropout` and `min_snr_gamma`.
     """
-    clean = data.latents[rows].float()
+    clean = data.latents_of(rows).float()
     drawn = sampler.draw(len(rows), generator)
     noise = torch.randn(clean.shape, generator=generator)
     dropped = torch.rand(len(rows), generator=generator) < settings.condition_dropout
@@ -147,7 +150,7 @@ def train_stage(
         scale = _loss_scale(pipe)
 
         def computed(scale: float) -> tuple[Tensor, list[Tensor | None]]:
-            rows = torch.randint(len(data), (settings.batch_size,), generator=generator)
+            rows = data.drawn_batch(settings.batch_size, generator)
             loss = denoising_loss(pipe, sampler, data, rows, generator, settings)
             extra = loss_term(parameters) if loss_term is not None else None
             optimizer.zero_grad(set_to_none=True)
@@ -203,7 +206,7 @@ def stage_gradients(
         scale = _loss_scale(pipe)
 
         def computed(scale: float) -> tuple[Tensor, tuple[Tensor, ...]]:
-            rows = torch.randint(len(data), (settings.batch_size,), generator=generator)
+            rows = data.drawn_batch(settings.batch_size, generator)
             loss = denoising_loss(pipe, sampler, data, rows, generator, settings)
             return loss, torch.autograd.grad(loss * scale, list(parameters.values()))
 

@@ -278,6 +278,38 @@ def test_every_family_trains_on_both_sides_of_the_boundary(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_on_aspect_buckets(family: str) -> None:
+    pipe = tiny_pipeline(family)
+    fresh(pipe)
+    images = [Image.new("RGB", size, "red") for size in ((80, 80), (120, 70), (70, 120))]
+    data = encode_images(pipe, images, ["a cat"] * 3, height=SIZE, width=SIZE, aspect_buckets=True)
+    assert data.sizes is not None
+    assert len(data.sizes.unique(dim=0)) == 3
+    assert int(data.sizes.prod(1).max()) == (SIZE // pipe.vae_scale_factor) ** 2
+    shapes = set()
+    network = denoiser(pipe)
+    hook = network.register_forward_pre_hook(
+        lambda _, inputs, options: shapes.add(
+            tuple((inputs[0] if inputs else options["hidden_states"]).shape[1:])
+        ),
+        with_kwargs=True,
+    )
+    losses = train_stage(
+        pipe,
+        Stage.SHARED,
+        data,
+        steps=16,
+        settings=SETTINGS,
+        boundary_log_snr=boundary_log_snr(pipe, 500),
+        generator=rng(0, "train"),
+    )
+    hook.remove()
+    assert np.isfinite(losses).all()
+    # FLUX packs both oblong shapes into as many tokens
+    assert len(shapes) >= 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_exports_lora_folders_that_it_loads(family: str, tmp_path: Any) -> None:
     pipe = tiny_pipeline(family)
     start = fresh(pipe)

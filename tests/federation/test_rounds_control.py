@@ -32,6 +32,7 @@ from fedaigc.federation.runtime.launcher import simulate
 from fedaigc.federation.stopping import early_stop
 from fedaigc.strategy.client_rule import Received
 from fedaigc.strategy.rule import PastRound
+from tests.data.pictures.made import photo
 from tests.small_run import MakeRun
 
 QUIET = {"generation": {"enabled": False}, "prompts": ()}
@@ -318,3 +319,20 @@ def test_a_failed_client_of_a_simulation_tells_why(
     (done,) = simulate(config).rounds
     assert "in broken" in done.tracebacks[0]
     assert done.refused.keys() == done.tracebacks.keys() == {0}
+
+
+def test_aspect_buckets_change_the_training_of_oblong_pictures_alone(make_run: MakeRun) -> None:
+    def trained(folder: str, *, oblong: bool, buckets: bool) -> str:
+        training = {"local_steps": 3, "personal_steps": 1, "batch_size": 2, "aspect_buckets": buckets}
+        rounds = {"count": 1, "validation_fraction": 0.2}
+        config = make_run(folder, num_clients=1, rounds=rounds, training=training, **QUIET)
+        if oblong:
+            pipe, base_hash = base_model(config.model)
+            device = Device(config.home(0), pipe, base_hash=base_hash, taxonomy=taxonomy())
+            device.add_images([{"image": photo(48, 32), "caption": "a cat"}] * 2)
+        record = simulate(config)
+        assert "validation_loss" in record.rounds[0].metrics[0]
+        return shared_of(config)
+
+    assert trained("a", oblong=False, buckets=False) == trained("b", oblong=False, buckets=True)
+    assert trained("c", oblong=True, buckets=False) != trained("d", oblong=True, buckets=True)

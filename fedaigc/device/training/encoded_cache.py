@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 def cached_latents(
-    home: Home, images: ImageStore, pipe: "DiffusionPipeline", base_hash: str, height: int, width: int
+    home: Home,
+    images: ImageStore,
+    pipe: "DiffusionPipeline",
+    base_hash: str,
+    height: int,
+    width: int,
+    buckets: bool = False,
 ) -> EncodedImages:
     """Return latents and text embeddings of a home's images from its cache, which holds one such set.
 
@@ -27,18 +33,22 @@ def cached_latents(
         base_hash: Fingerprint of the pipeline's base model.
         height: Height at which images are read, in pixels.
         width: Width at which images are read, in pixels.
+        buckets: Whether images are read in aspect buckets; see `encode_images`.
 
     Raises:
         UserError: If images were made smaller than that when they were added.
         NotFinite: If the pipeline encodes them with values that are not finite.
     """
-    path = home.cache / f"{base_hash[:16]}-{images.digest()[:16]}-{height}x{width}-cropped.safetensors"
+    kind = "buckets" if buckets else "cropped"
+    path = home.cache / f"{base_hash[:16]}-{images.digest()[:16]}-{height}x{width}-{kind}.safetensors"
     if path.exists():
         kept = EncodedImages.from_tensors(read_tensors(path)[1])
         if kept.is_finite():
             return kept
     images.check_size(height, width)
-    encoded = encode_images(pipe, images.pictures(), images.captions(), height=height, width=width)
+    encoded = encode_images(
+        pipe, images.pictures(), images.captions(), height=height, width=width, aspect_buckets=buckets
+    )
     for old in home.cache.glob("*.safetensors"):
         old.unlink()
     home.write(path, save({name: tensor.contiguous() for name, tensor in encoded.tensors().items()}))

@@ -68,7 +68,7 @@ def held_out_loss(
     generator = rng(seed, "held-out noise")
     captioned = replace(settings, condition_dropout=0.0)
     losses: list[float] = []
-    for rows in torch.arange(len(data)).repeat(_DRAWS).split(settings.batch_size):
+    for rows in data.batches(settings.batch_size, _DRAWS):
         loss = denoising_loss(pipe, sampler, data, rows, generator, captioned)
         losses += [float(loss)] * len(rows)
     return {"validation_loss": sum(losses) / len(losses)}

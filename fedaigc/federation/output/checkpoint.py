@@ -169,6 +169,8 @@ def _fingerprint(config: FederationConfig) -> str:
         del values["rounds"]["validation_fraction"]
     if config.training.stages == TrainingSettings().stages:
         del values["training"]["stages"]
+    if not config.training.aspect_buckets:
+        del values["training"]["aspect_buckets"]
     if is_file(config.rounds.strategy):
         # its code counts, not its location
         values["rounds"]["strategy"] = [

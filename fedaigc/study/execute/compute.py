@@ -251,7 +251,9 @@ class Execution:
             device = Device(
                 config.home(client_id), self._pipe, base_hash=self._base_hash, taxonomy=taxonomy()
             )
-            images = device.encoded_images(config.model.height, config.model.width)
+            images = device.encoded_images(
+                config.model.height, config.model.width, config.training.aspect_buckets
+            )
             seed = Home.open(config.home(client_id)).seed
             held, _ = device.versions.latest(config.name)
             for number in range(device.versions.last_round(config.name) + 1, count + 1):

@@ -63,6 +63,7 @@ class StudyData:
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
         self._folder = work / "data" / name
         self._run, self._clients, self._model = run, clients, model
+        self._buckets = bool(run.federation.get("training", {}).get("aspect_buckets", False))
         self._pipe, self._base_hash = pipe, base_hash
 
     def homes(self, target: Path) -> None:
@@ -73,7 +74,8 @@ class StudyData:
         """
         seed = self._run.seed or 0
         pooled = self._run.kind == "pooled"
-        template = self._folder / f"seed{seed}" / ("pooled" if pooled else "clients")
+        name = ("pooled" if pooled else "clients") + ("-buckets" if self._buckets else "")
+        template = self._folder / f"seed{seed}" / name
         trained = participants(self._clients)
 
         def fill(folder: Path) -> None:
@@ -88,7 +90,7 @@ class StudyData:
                     rows = client.pictures(derived_seed(seed, "home"))
                     store.add(read_rows(rows) if own is None else own.training_pictures())
                 device = Device(root, self._pipe, base_hash=self._base_hash, taxonomy=taxonomy())
-                device.encoded_images(self._model.height, self._model.width)
+                device.encoded_images(self._model.height, self._model.width, self._buckets)
 
         made_once(template, fill)
         made_once(target, lambda folder: _link_tree(template, folder))

@@ -77,3 +77,47 @@ def test_pictures_that_were_made_smaller_are_not_enlarged(small: Any, tmp_path: 
         cached_latents(home, store, small, "0" * 64, 32, 32)
     assert not list(home.cache.iterdir())
     assert len(cached_latents(home, store, small, "0" * 64, 16, 16)) == 1
+
+
+def test_buckets_keep_what_cropping_cuts_off(small: Any, tmp_path: Path) -> None:
+    home = Home.open(tmp_path, 0)
+    store = ImageStore(home)
+    rows = [{"image": photo(*size), "caption": CAT} for size in ((64, 64), (90, 60), (60, 90), (96, 64))]
+    add_pictures(store, rows, Reading())
+    for _ in range(2):  # computed, then from the cache
+        data = cached_latents(home, store, small, "0" * 64, 64, 64, buckets=True)
+        assert data.sizes is not None
+        high, wide = data.sizes[1].tolist()
+        assert wide > high
+        assert data.sizes.tolist() == [[32, 32], [high, wide], [wide, high], [high, wide]]
+        alone = encode_images(
+            small, [rows[1]["image"].resize((2 * wide, 2 * high), 1)], [CAT], height=2 * high, width=2 * wide
+        )
+        assert data.latents_of(torch.tensor([1])).shape == alone.latents.shape
+        assert torch.allclose(data.latents_of(torch.tensor([1, 3]))[0], data.latents_of(torch.tensor([1]))[0])
+    assert len(list(home.cache.iterdir())) == 1
+    # without the option, the cropped set takes its place
+    assert cached_latents(home, store, small, "0" * 64, 64, 64).sizes is None
+    # pictures of one shape are one bucket, which is drawn from like a cropped set
+    same = encode_images(small, [photo(96, 64)] * 3, [CAT] * 3, height=64, width=64, aspect_buckets=True)
+    assert same.sizes is None
+    assert same.latents.shape[-1] > same.latents.shape[-2]
+
+
+def test_a_batch_has_one_size_and_draws_every_picture_alike(small: Any) -> None:
+    pictures = [photo(64, 64), photo(96, 64), photo(96, 64), photo(64, 96)]
+    data = encode_images(small, pictures, [CAT] * 4, height=64, width=64, aspect_buckets=True)
+    assert data.sizes is not None
+    generator, counts = rng(0, "batches"), torch.zeros(4)
+    for _ in range(2000):
+        rows = data.drawn_batch(4, generator)
+        assert len(data.sizes[rows].unique(dim=0)) == 1
+        assert data.latents_of(rows).shape[0] == 4
+        counts += torch.bincount(rows, minlength=4)
+    assert ((counts / counts.sum() - 0.25).abs() < 0.03).all(), counts
+    every = torch.cat(list(data.batches(2, times=3)))
+    assert torch.bincount(every).tolist() == [3, 3, 3, 3]
+    for rows in data.batches(2, times=3):
+        assert len(data.sizes[rows].unique(dim=0)) == 1
+    part = data.rows(torch.tensor([3, 1]))
+    assert part.latents_of(torch.tensor([0])).equal(data.latents_of(torch.tensor([3])))
