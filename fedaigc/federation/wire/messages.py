@@ -49,8 +49,8 @@ class Ask(StrEnum):
 
     A new one needs: a record and its strict reader here; a handler in `client.handlers`; what the owner allows
     (`device.limits`); the floor of reply times, if the reply may depend on private data (`deployment.agent`);
-    and its place in `tools.deployment.decoding`, in `tests/security/test_message_bounds.py` and in the run that
-    `test_privacy.py` and `test_capture.py` record. Door, relay and client app carry it without change.
+    and its place in `tools.deployment.decoding`, in `tests/security/test_message_bounds.py` and in the runs that
+    `tests/security/privacy` and `test_capture.py` record. Door, relay and client app carry it without change.
     """
 
     HELLO = "query.hello"

@@ -85,7 +85,7 @@ class Served:
 @pytest.fixture
 def served(make_run: MakeRun) -> Iterator[Served]:
     config = make_run(num_clients=1, prompts=("an apple on a table", "a dog near a river"))
-    agent = Agent(config.home(0), AgentSettings(0, config.model, strip_pictures=4))
+    agent = Agent(config.home(0), AgentSettings(0, config.model, strip_pictures=4, reply_floor_s=0.01))
     with serving_page(agent.home, agent.status) as url:
         yield Served(url, agent, config)
 
