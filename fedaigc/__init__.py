@@ -8,7 +8,8 @@ Model and denoising:   load_pipeline, plan, start, unpack, Denoising, check, ins
                        import_lora
 Homes and runs:        scenes, partition, Device, Reading, simulate, Stop, Run, read_record, records
 Drawing together:      generate, Generation, disclose, transmit
-Which prompts share:   sharing_distance, build_atlas, calibrate
+Which prompts share:   sharing_distance, sharing_vectors, build_atlas, calibrate
+Planning what waits:   sharing_tree, SharingTree, DamageCurve, Machine
 Strategies:            Rule, AveragingRule, Traits, Update, Received, LocalResult, LocalWork, SharedState,
                        PastRound, strategy_names
 Comparing them:        compare, Study
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from fedaigc.api.generation import disclose as disclose
     from fedaigc.api.generation import generate as generate
     from fedaigc.api.own_data import partition as partition
+    from fedaigc.api.planning import SharingTree as SharingTree
+    from fedaigc.api.planning import sharing_tree as sharing_tree
     from fedaigc.api.radio import transmit as transmit
     from fedaigc.api.records import records as records
     from fedaigc.api.runs import Run as Run
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from fedaigc.api.sharing import build_atlas as build_atlas
     from fedaigc.api.sharing import calibrate as calibrate
     from fedaigc.api.sharing import sharing_distance as sharing_distance
+    from fedaigc.api.sharing import sharing_vectors as sharing_vectors
     from fedaigc.api.studies import Study as Study
     from fedaigc.api.studies import compare as compare
     from fedaigc.data.pictures.reading import Reading as Reading
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
     from fedaigc.errors import Error as Error
     from fedaigc.federation.output.records import read_record as read_record
     from fedaigc.federation.stopping import Stop as Stop
+    from fedaigc.planning.curve import DamageCurve as DamageCurve
+    from fedaigc.planning.setting import Machine as Machine
     from fedaigc.strategy.past_round import PastRound as PastRound
     from fedaigc.strategy.rule import AveragingRule as AveragingRule
     from fedaigc.strategy.rule import LocalResult as LocalResult
@@ -72,6 +78,8 @@ _PUBLIC = {
     "Generation": "api.generation",
     "disclose": "api.generation",
     "generate": "api.generation",
+    "SharingTree": "api.planning",
+    "sharing_tree": "api.planning",
     "transmit": "api.radio",
     "records": "api.records",
     "Run": "api.runs",
@@ -80,6 +88,7 @@ _PUBLIC = {
     "build_atlas": "api.sharing",
     "calibrate": "api.sharing",
     "sharing_distance": "api.sharing",
+    "sharing_vectors": "api.sharing",
     "Study": "api.studies",
     "compare": "api.studies",
     "Device": "device.device",
@@ -92,6 +101,8 @@ _PUBLIC = {
     "Error": "errors",
     "read_record": "federation.output.records",
     "Stop": "federation.stopping",
+    "DamageCurve": "planning.curve",
+    "Machine": "planning.setting",
     "PastRound": "strategy.past_round",
     "AveragingRule": "strategy.rule",
     "LocalResult": "strategy.rule",

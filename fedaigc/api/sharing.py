@@ -4,6 +4,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.semantics.denoiser import atlas_build
@@ -40,6 +42,31 @@ def sharing_distance(
     """
     first, second = phi(pipe, DenoiserSpace.of(plan, noises, dimensions), [one, other])
     return distance(first, second)
+
+
+def sharing_vectors(
+    pipe: Pipeline, plan: DenoisingPlan, prompts: Sequence[str], *, noises: int = 1, dimensions: int = 64
+) -> np.ndarray:
+    """Return a vector of each prompt, `[n, d]` in float32: their distances are the sharing distances.
+
+    Example:
+        >>> import fedaigc as fa
+        >>> pipe = fa.load_pipeline()
+        >>> fa.sharing_vectors(pipe, fa.plan(pipe), ["a dog on a beach", "a cup"]).shape
+        (2, 64)
+
+    Args:
+        pipe: The pipeline, without adapters.
+        plan: A plan of the pipeline; its first timestep is asked, without guidance.
+        prompts: The prompts.
+        noises: Public noises that each prompt is asked with.
+        dimensions: Numbers that each answer is projected to; 0: no projection. Noises and dimensions are those of the
+            calibration with which the vectors are used.
+
+    Raises:
+        UserError: If there is no prompt, an answer is not finite, or the plan is another pipeline's.
+    """
+    return phi(pipe, DenoiserSpace.of(plan, noises, dimensions), prompts)
 
 
 def build_atlas(
