@@ -225,7 +225,7 @@ def _check_space(atlas: "Atlas", space: "DenoiserSpace", path: Path) -> None:
     if atlas.space != space.hash:
         raise UserError(
             f"{path} was built for another space (model {atlas.about.get('model', 'unknown')!r}): give the --model, "
-            "--dtype, --size, --noises and --dimensions with which it was built, or build one for this model"
+            "--dtype, --size, --steps, --noises and --dimensions with which it was built, or build one for this model"
         )
 
 

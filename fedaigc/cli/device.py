@@ -120,8 +120,8 @@ def add_prompt(
     queue = PromptQueue(Home.open(home))
     task = queue.add(text)
     wait = len(queue.waiting())
-    told = "it alone waits" if wait == 1 else f"{wait} prompts wait"
-    typer.echo(f"queued for the next generation, as task {task}; {told} in {home}")
+    waiting = "1 prompt waits" if wait == 1 else f"{wait} prompts wait"
+    typer.echo(f"queued for the next generation, as task {task}; {waiting} in {home}")
 
 
 device_app.command()(start)

@@ -26,7 +26,7 @@ def test_a_refused_command_leaves_no_home(tmp_path: Path, fedaigc: RunCommand, m
     (pictures / "b.png").write_text("no picture")
     assert fedaigc("device", "add-images", str(home), str(pictures)).returncode == 2
     assert (home / "images" / "000000.png").is_file()
-    assert "it alone waits in" in fedaigc("device", "add-prompt", str(home), "a cat").stdout
+    assert "1 prompt waits in" in fedaigc("device", "add-prompt", str(home), "a cat").stdout
     assert "2 prompts wait in" in fedaigc("device", "add-prompt", str(home), "a dog").stdout
 
 

@@ -81,7 +81,8 @@ def study_measures(
     section = study.evaluation
     if features is not None:
         name = getattr(features, "__name__", type(features).__name__)
-        found.append(_distances(features, f"own features {name}", _code_of(features)))
+        own = "own features" if name in ("features", "<lambda>") else f"own features {name}"
+        found.append(_distances(features, own, _code_of(features)))
     elif section.features == "inception":
         from fedaigc.metrics.inception import InceptionFeatures, weights_file
 

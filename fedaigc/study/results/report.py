@@ -51,11 +51,12 @@ no epsilon holds, e.g. as the noise follows from a seed (`insecure_seed`), or as
 """
 
 _ABOUT_MEASURES = """\
-{names}: of {gallery} pictures after the last round, as many for each client that trains as far as its test pictures
-last, in {steps} steps under guidance {guidance:g}. Captions and noise are the same for all rows and seeds. Distances
-are to as many real test pictures. FID is biased upwards by the number of pictures, so it compares within this table
-only; KID is unbiased and may fall below zero. Brackets are 95 % intervals: over seeds, or under one seed and for the
-base over pictures, drawn by caption, where a measure has a value for each. None is corrected for several rows.{few}
+{names}: of {gallery} pictures, drawn after the last round in {steps} steps under guidance {guidance:g}. Each client
+that trains has the same number of them, or fewer if it has fewer test pictures. Captions and noise are the same for all
+rows and seeds. Distances are to as many real test pictures. FID is biased upwards by the number of pictures, so it
+compares within this table only; KID is unbiased and may fall below zero. Brackets are 95 % intervals over seeds. With
+one seed, and for the base, they are over pictures, resampled by caption, if a measure has a value for each picture.
+None is corrected for several rows.{few}
 """
 
 _SHORT_TRIALS = """\
@@ -125,7 +126,7 @@ def _about_measures(study: StudyConfig, names: Sequence[str]) -> list[str]:
 
 
 def _few(gallery: int) -> str:
-    return " They are too few for distances to be relied on." if gallery < MIN_IMAGES else ""
+    return " The pictures are too few for distances to be relied on." if gallery < MIN_IMAGES else ""
 
 
 def _about_galleries(study: StudyConfig) -> str:
