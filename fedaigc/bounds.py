@@ -73,6 +73,9 @@ MAX_CONDITIONING_VALUES: Final = 1 << 24
 MAX_SUM_MEMBERS: Final = MAX_TASKS_OF_A_DEVICE
 # a node key in the OpenSSH format, and its signature
 MAX_KEY_BYTES: Final = 1024
+# of an equality test, whose tags must fit into a reply of constant size; and tests that a device answers for one task
+MAX_EQUALITY_MEMBERS: Final = 64
+MAX_EQUALITY_TESTS: Final = 2
 
 # packets
 MAX_PACKET_HEADER_BYTES: Final = 1 << 18

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-Kind = Literal["public", "mean", "member"]
+Kind = Literal["public", "mean", "member", "own"]
 FellBack = Literal["too few devices", "vanished", "unreadable"]
 
 
@@ -16,9 +16,9 @@ class GroupConditioning:
 
     Attributes:
         kind: "public": the group's public prompt. "mean": the mean of its members' conditionings. "member": that of one
-            member.
-        tensors: The conditioning in float32; None: the public prompt.
-        members: Number of members in the mean; 1 for that of one member.
+            member. "own": the executor's own prompt, which all members have and which is sent to nobody.
+        tensors: The conditioning in float32; None: the public prompt, or the executor's own one.
+        members: Number of members in the mean; 1 for that of one member, 0 for others.
         fell_back: Why it is "public" where something else was asked for: fewer than three devices gave a key, a member
             vanished after it had, or what was received is no conditioning.
     """

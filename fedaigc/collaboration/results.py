@@ -63,7 +63,8 @@ class GroupRecord(Record):
         packet_bytes: Bytes of the packets from which members finished.
         share_failure: Why the executor failed, where it did; its members were then served alone.
         tasks: The members.
-        conditioning: What the shared steps ran on: "public" (`prompt`), "mean" or "member".
+        conditioning: What the shared steps ran on: "public" (`prompt`), "mean", "member", or "own": the prompt
+            that all members have, on the executor's device; it was sent to nobody.
         summed: Number of members in the mean; 1 for that of one member.
         fell_back: Why it is "public" where the run asked for something else.
     """

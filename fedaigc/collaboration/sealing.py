@@ -47,6 +47,7 @@ _LENGTH = struct.Struct("<I")
 _AUTHENTICATION = 16
 _WRAPPED = KEY_BYTES + _AUTHENTICATION
 _CHECKSUM = 32
+_ROOM_TENSORS, _ROOM_HEADER = 8, 1 << 14
 _LABEL = b"fedaigc sealed packet 1"
 # every key encrypts one text only
 _NONCE = bytes(12)
@@ -93,6 +94,15 @@ def sealed_bytes(room: int, members: int) -> int:
     """Return the size of a sealed packet; compare the size of the packet itself."""
     body = _LENGTH.size + room + _AUTHENTICATION
     return _PREFIX.size + KEY_BYTES + body + _WRAPPED * members + _CHECKSUM
+
+
+def packet_room(values: int) -> int:
+    """Return room for the packet of every step: latents, what schedulers keep of earlier steps, and a header.
+
+    Args:
+        values: Number of values of the latents.
+    """
+    return min(4 * values * _ROOM_TENSORS + _ROOM_HEADER, MAX_PACKET_BYTES)
 
 
 def seal(packet: bytes, binding: Binding, sender: bytes, members: Sequence[bytes], room: int) -> bytes:

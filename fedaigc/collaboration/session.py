@@ -23,6 +23,36 @@ from fedaigc.semantics.disclosed import Disclosed
 
 
 @dataclass(frozen=True)
+class TwinSteps:
+    """Steps that a member ran on its own prompt, for others of whom an equality test said that they have the same one.
+
+    Attributes:
+        number: Number of the equality test.
+        executor: The executor's key in it.
+        members: The keys of all who receive the packet, the executor among them; none in an order to finish.
+        stop: The hand-off step.
+    """
+
+    number: str
+    executor: bytes
+    members: tuple[bytes, ...]
+    stop: int
+
+
+@dataclass(frozen=True)
+class Twin:
+    """What a task is in an equality test.
+
+    Attributes:
+        number: Number of the test.
+        key: The key that its device announced.
+    """
+
+    number: str
+    key: bytes
+
+
+@dataclass(frozen=True)
 class ShareOrder:
     """Order to run the first `stop` steps of the plan on a group prompt.
 
@@ -35,6 +65,7 @@ class ShareOrder:
         stop: Number of shared steps.
         later: Ascending steps to continue to, for members that hand off later; edge server only.
         conditioning: Tensors that the steps run on in place of the group prompt; None: on the prompt.
+        twins: Where the steps run on the executor's own prompt, who receives them. None: on the group prompt.
     """
 
     client: str | int
@@ -45,6 +76,7 @@ class ShareOrder:
     stop: int
     later: tuple[int, ...] = ()
     conditioning: Mapping[str, Tensor] | None = field(default=None, compare=False)
+    twins: TwinSteps | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +91,7 @@ class FinishOrder:
             task's own steps draw from, 0 if the sampler draws no noise. It is never the group's seed:
             together with the packet, that seed would reveal the prompt from which the packet was made.
         packet: Packet to finish from; None to run alone.
+        twins: Who sealed the packet, if only members with the same prompt can open it.
     """
 
     client: int
@@ -66,6 +99,7 @@ class FinishOrder:
     plan: DenoisingPlan
     noise_seed: int
     packet: bytes | None
+    twins: TwinSteps | None = None
 
 
 @runtime_checkable
@@ -94,6 +128,7 @@ def carry_out(
     link: SimulatedLink | None = None,
     signatures: Mapping[str, Disclosed | None] | None = None,
     conditionings: Mapping[str, GroupConditioning] | None = None,
+    twins: Mapping[str, Twin] | None = None,
 ) -> list[GroupRecord]:
     """Serve every task of every group.
 
@@ -112,22 +147,25 @@ def carry_out(
         signatures: What was disclosed of each task, for the records.
         conditionings: By task id, what its group's shared steps run on; None, and tasks that are not there: the
             public prompt.
+        twins: The tasks whose groups run on a member's own prompt, which all members have; no link may be between them.
 
     Returns:
         Records in the order of the assignments.
     """
     departures = [_departures(link, assignment, owners) for assignment in assignments]
     given = conditionings or {}
-    shared = _share(assignments, departures, owners, plan, peers, edge, given)
+    twin_steps = [_twin_steps(assignment, owners, twins or {}) for assignment in assignments]
+    shared = _share(assignments, departures, owners, plan, peers, edge, given, twin_steps)
     orders: list[FinishOrder] = []
     sent: dict[str, tuple[LinkReport | None, int, int]] = {}
-    for assignment, leaving, steps in zip(assignments, departures, shared, strict=True):
+    for assignment, leaving, steps, sealed in zip(assignments, departures, shared, twin_steps, strict=True):
         packets = _packets(leaving, steps) if isinstance(steps, SharedSteps) else {}
         arrived = link.send(packets) if link is not None else {m: (p, None) for m, p in packets.items()}
         for member in leaving:
             packet, report = arrived.get(member, (None, None))
             noise_seed = assignment.noise_seed if packet is None else _own_stream(assignment, member, plan)
-            orders.append(FinishOrder(member.client, member.task_id, plan, noise_seed, packet))
+            opens = replace(sealed, members=()) if sealed is not None and packet is not None else None
+            orders.append(FinishOrder(member.client, member.task_id, plan, noise_seed, packet, opens))
             if packet is not None:
                 sent[member.task_id] = (report, member.step, len(packets[member]))
     replies = list(peers.finish(orders))
@@ -165,6 +203,7 @@ def _share(
     peers: Peers,
     edge: Callable[[ShareOrder], SharedSteps],
     conditionings: Mapping[str, GroupConditioning],
+    twin_steps: Sequence[TwinSteps | None],
 ) -> list[SharedSteps | Failure | None]:
     """Return the executor's reply for each assignment; None for those that share nothing."""
     replies: list[SharedSteps | Failure | None] = [None] * len(assignments)
@@ -173,17 +212,17 @@ def _share(
         if not assignment.shares:
             continue
         members = sorted(assignment.group.members)
-        own = [task for task in members if owners[task] == assignment.executor]
         conditioning = conditionings.get(members[0], GroupConditioning())
         order = ShareOrder(
             client=assignment.executor,
-            task_id=own[0] if own else members[0],
+            task_id=_executing(assignment, owners),
             group_prompt=assignment.group.prompt,
             noise_seed=assignment.noise_seed,
             plan=plan,
             stop=assignment.num_shared_steps,
             later=tuple(sorted({m.step for m in departures[index]} - {assignment.num_shared_steps})),
             conditioning=conditioning.tensors,
+            twins=twin_steps[index],
         )
         if assignment.executor == EDGE:
             try:
@@ -198,6 +237,23 @@ def _share(
         ):
             replies[index] = reply
     return replies
+
+
+def _executing(assignment: Assignment, owners: Mapping[str, int]) -> str:
+    """Return the executor's first task in the group; for the edge server, the group's first one."""
+    members = sorted(assignment.group.members)
+    return next((task for task in members if owners[task] == assignment.executor), members[0])
+
+
+def _twin_steps(
+    assignment: Assignment, owners: Mapping[str, int], twins: Mapping[str, Twin]
+) -> TwinSteps | None:
+    members = sorted(assignment.group.members)
+    if not assignment.shares or members[0] not in twins:
+        return None
+    executor = twins[_executing(assignment, owners)]
+    keys = tuple(twins[task].key for task in members)
+    return TwinSteps(executor.number, executor.key, keys, assignment.num_shared_steps)
 
 
 def _departures(
@@ -238,7 +294,7 @@ def _alone(order: FinishOrder, group_seed: int) -> FinishOrder:
     The device may have kept the packet, so it must not learn the noise from which the packet was made.
     """
     noise_seed = derived_seed(group_seed, "alone", order.task_id)
-    return replace(order, packet=None, noise_seed=noise_seed)
+    return replace(order, packet=None, noise_seed=noise_seed, twins=None)
 
 
 def _task_record(
@@ -269,6 +325,14 @@ def _calls_per_step(shared: SharedSteps | None, reports: Sequence[FinishReport],
     return max(1, round(calls / steps)) if steps else 1
 
 
+def _counted(shared: SharedSteps, reports: Sequence[FinishReport], steps: int) -> SharedSteps:
+    """Return the steps of an executor that did not count its calls: as many a step as in the reports."""
+    own = sum(each.shared_stage_steps + each.personal_stage_steps for each in reports)
+    calls = steps * _calls_per_step(None, reports, steps)
+    samples = round(steps * sum(each.denoiser_samples for each in reports) / own) if own else calls
+    return replace(shared, denoiser_calls=calls, denoiser_samples=samples)
+
+
 def _group_record(
     assignment: Assignment,
     steps: SharedSteps | Failure | None,
@@ -285,6 +349,8 @@ def _group_record(
     ]
     reports = [task.report for task in tasks if task.report is not None]
     shared = steps if isinstance(steps, SharedSteps) else None
+    if shared is not None and conditioning.kind == "own":
+        shared = _counted(shared, reports, assignment.num_shared_steps)
     calls = (shared.denoiser_calls if shared else 0) + sum(each.denoiser_calls for each in reports)
     return GroupRecord(
         prompt=assignment.group.prompt,

@@ -25,7 +25,7 @@ class Failure(StrEnum):
     reports about a task that was not drawn, whatever the cause: a failure at that point may depend on the
     private prompt. In a simulation, where one user owns all devices, NOT_FINITE says why such a task was not drawn:
     the model computed values that are not finite. NOT_SUMMED is all that it reports about a conditioning that it
-    did not give to a sum.
+    did not give to a sum, and NOT_COMPARED about a task that takes no part in an equality test.
     """
 
     NOT_FINISHED = "not_finished"
@@ -50,6 +50,7 @@ class Failure(StrEnum):
     DIVERGED = "diverged"
     NOT_FINITE = "not_finite"
     NOT_SUMMED = "not_summed"
+    NOT_COMPARED = "not_compared"
     CODE_DIFFERS = "code_differs"
     UNREADABLE = "unreadable"
     INTERNAL = "internal"

@@ -5,7 +5,9 @@ FLUX. Others also take masks, lengths or lists, of which there is no mean. With 
 still the pipeline's own, of the plan's negative prompt.
 """
 
+import hashlib
 import inspect
+import json
 from collections.abc import Mapping
 
 import torch
@@ -19,6 +21,8 @@ from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.errors import UserError
 
 _TRANSFORMERS = ("SD3Transformer2DModel", "FluxTransformer2DModel")
+# pipelines that hand the words of a prompt to their tokenizers as they are
+_PLAIN = ("StableDiffusion", "Flux")
 # two answers to the same input differ by rounding on some accelerators
 _TOLERANCE = 1e-3
 
@@ -38,6 +42,22 @@ def prompt_conditioning(pipe: Pipeline, prompt: str) -> dict[str, Tensor]:
     if not found.keys() <= known.keys() or not all(tensor.is_floating_point() for tensor in found.values()):
         raise _refused(pipe)
     return found
+
+
+def prompt_digest(pipe: Pipeline, prompt: str) -> bytes:
+    """Return a SHA-256 of what a pipeline reads of a prompt; prompts with the same one have the same conditioning.
+
+    Stable Diffusion and FLUX read the tokens of their tokenizers, without most differences of blanks and, for CLIP,
+    capitals. Of other pipelines the words themselves count.
+    """
+    read: list[object] = [prompt]
+    tokenizers = [getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3")]
+    if type(pipe).__name__.startswith(_PLAIN) and tokenizers[0] is not None:
+        read = [
+            None if each is None else each(prompt, truncation=False, verbose=False).input_ids
+            for each in tokenizers
+        ]
+    return hashlib.sha256(json.dumps([type(pipe).__name__, read]).encode()).digest()
 
 
 def check_conditioning(pipe: Pipeline, plan: DenoisingPlan, prompt: str) -> None:

@@ -170,10 +170,10 @@ class SumKey:
         return total
 
 
-def check_key(key: bytes) -> None:
+def check_key(key: bytes, of: str = "a sum") -> None:
     """Raise UserError unless these are the 32 bytes of an X25519 public key in its one canonical form."""
     if type(key) is not bytes or len(key) != KEY_BYTES or int.from_bytes(key, "little") >= _PRIME:
-        raise UserError(f"a key of a sum is invalid: expected {KEY_BYTES} bytes, a number below 2^255 - 19")
+        raise UserError(f"a key of {of} is invalid: expected {KEY_BYTES} bytes, a number below 2^255 - 19")
 
 
 def _keystream(secret: bytes, salt: bytes, count: int) -> UInt64[np.ndarray, " n"]:

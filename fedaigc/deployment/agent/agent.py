@@ -227,6 +227,9 @@ class Agent:
             Ask.OFFER: _SIGNATURES_FLOOR_S,
             Ask.KEYS: _SIGNATURES_FLOOR_S,
             Ask.MASKED: self._settings.reply_floor_s,
+            Ask.BLIND: _SIGNATURES_FLOOR_S,
+            Ask.EQUAL: _SIGNATURES_FLOOR_S,
+            Ask.TWINS: self._settings.reply_floor_s,
         }.get(ask)
         with self._busy, contextlib.nullcontext() if floor_s is None else held_back(floor_s):
             return handlers.answer(ask, content, self, parsed)

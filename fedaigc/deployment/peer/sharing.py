@@ -13,8 +13,8 @@ from collections import deque
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
-from fedaigc.bounds import MAX_PACKET_BYTES, MAX_PEER_REQUESTS
-from fedaigc.collaboration.sealing import SealError, seal, sealed_bytes, unseal
+from fedaigc.bounds import MAX_PEER_REQUESTS
+from fedaigc.collaboration.sealing import SealError, packet_room, seal, sealed_bytes, unseal
 from fedaigc.deployment.agent.agent import Agent
 from fedaigc.deployment.agent.reply_time import held_back
 from fedaigc.deployment.peer import messages
@@ -39,8 +39,6 @@ COMPUTE_S = 600.0
 _HOUR_S = 3600.0
 # how long it takes to compare depends on the waiting prompts
 _MATCH_FLOOR_S = 0.25
-# the latents and what schedulers keep of earlier steps, and a header: room for the packet of every step
-_ROOM_TENSORS, _ROOM_HEADER = 8, 1 << 14
 _FAILURES = (PeerGone, PeerMistake, PeerRefused, SealError, UserError, DeviceError, UnknownTask, OSError)
 
 
@@ -237,7 +235,7 @@ class Sharer:
     ) -> tuple[Outcome, bytes]:
         """Run the shared steps and send the packet, or receive it; return the packet."""
         shape = latents_shape(work.device.pipe, work.plan)
-        room = min(4 * math.prod(shape) * _ROOM_TENSORS + _ROOM_HEADER, MAX_PACKET_BYTES)
+        room = packet_room(math.prod(shape))
         if found.executor != self._own.fingerprint:
             sealed = reached.frames.receive(sealed_bytes(room, 1), self._compute_s)
             packet = unseal(sealed, found.binding, self.peers.seal_key(), reached.card.seal_key)

@@ -21,6 +21,9 @@ answers that a prompt was repeated. Another form draws again, and costs again.
 A conditioning that was given to the sum of a group counts the epsilon of its noise. Without noise no number of bits
 bounds what a sum tells of one member, and it counts none: an owner permits sums by an option of their own.
 
+The tags of an equality test of n members tell which of the others' prompts is the own one, or that none is: log2(n)
+bits at most, whatever the server does.
+
 Not counted: that a prompt waits, when, and that nothing is disclosed of it.
 """
 
@@ -44,7 +47,7 @@ from fedaigc.validation import typed_json
 LEDGER_NAME = "ledger.jsonl"
 DAY_S = 24 * 3600
 _LATEST = 1e11
-Kind = Literal["concepts", "node", "hand-off", "sum", "alone"]
+Kind = Literal["concepts", "node", "hand-off", "sum", "equality", "alone"]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -55,7 +58,7 @@ class Entry:
     Attributes:
         time: Unix seconds.
         kind: "concepts" or "node" for a signature, "hand-off" for the answer to an offer, "sum" for a conditioning that
-            was given to the sum of a group, "alone": the budget did not
+            was given to the sum of a group, "equality" for the tags of an equality test, "alone": the budget did not
             allow a disclosure of this price, and nothing was sent.
         task_id: Task of the prompt.
         text: Digest of the prompt's words, by which the same prompt is known again.

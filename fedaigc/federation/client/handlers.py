@@ -17,7 +17,7 @@ from fedaigc.device.replies import DeviceError, Failure, failure_of, reading_an_
 from fedaigc.device.training.training_limits import TrainingOrder, check_order
 from fedaigc.device.training.update_clipping import clipped
 from fedaigc.errors import NotFinite, UserError
-from fedaigc.federation.client import sums
+from fedaigc.federation.client import equality, sums
 from fedaigc.federation.client.host import Host as Host
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.preloaded import scorer_of
@@ -31,7 +31,7 @@ from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received, Rule
 
 # the outcome may depend on a private prompt: all replies have one size, and all failures are the same
-_OF_ONE_SIZE = (Ask.FINISH, Ask.OFFER)
+_OF_ONE_SIZE = (Ask.FINISH, Ask.OFFER, Ask.BLIND, Ask.EQUAL)
 
 Handler = Callable[[RecordDict, Host, FederationConfig], RecordDict]
 
@@ -40,8 +40,8 @@ def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig)
     """Return the reply to a message.
 
     Errors of the message or the device are never raised: the reply contains their kind. The outcome of a task
-    may depend on its private prompt, so all replies to an order to finish or to an offer have the same size and all
-    their failures are the same, except in a simulation (`Failure.NOT_FINITE`).
+    may depend on its private prompt, so all replies to an order to finish, to an offer or to an equality test have the
+    same size and all their failures are the same, except in a simulation (`Failure.NOT_FINITE`).
 
     Args:
         kind: Kind of the message.
@@ -62,6 +62,8 @@ def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig)
 
 def refused(kind: Ask, error: BaseException) -> RecordDict:
     """Return the reply for an error; it contains only what may be disclosed of the error."""
+    if kind in (Ask.BLIND, Ask.EQUAL):
+        return generation_messages.of_one_size(messages.failure(Failure.NOT_COMPARED))
     if kind in _OF_ONE_SIZE:
         return generation_messages.of_one_size(messages.failure(Failure.NOT_FINISHED))
     if kind in (Ask.KEYS, Ask.MASKED):
@@ -262,12 +264,14 @@ def finish(content: RecordDict, host: Host, config: FederationConfig) -> RecordD
         # where one user owns all devices, a run draws only with what it trained, so that it repeats
         device.versions.draw_as(config.run_key, alone=host.limits is None)
     order = generation_messages.read_finish(content, host.client, partial(device.plan, limits=host.limits))
-    if order.packet is None:
+    packet = order.packet if order.twins is None or order.packet is None else equality.opened(device, order)
+    if packet is None:
+        equality.forget(device, order.task_id)
         report = device.alone(order.task_id, order.noise_seed, order.plan, strip_steps=settings.strip_steps)
     else:
         report = device.finish(
             order.task_id,
-            order.packet,
+            packet,
             order.plan,
             noise_seed=order.noise_seed,
             delivery=settings.delivery,
@@ -286,6 +290,9 @@ _HANDLERS: dict[Ask, Handler] = {
     Ask.OFFER: offer,
     Ask.KEYS: sums.announce,
     Ask.MASKED: sums.give,
+    Ask.BLIND: equality.announce,
+    Ask.EQUAL: equality.compare,
+    Ask.TWINS: equality.run_for_twins,
     Ask.SHARE: share,
     Ask.FINISH: finish,
 }

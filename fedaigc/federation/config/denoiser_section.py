@@ -40,6 +40,9 @@ class DenoiserSection(Section):
             members' text embeddings, from a sum of which the server sees no part, for groups of three devices and more;
             "member", the embeddings of one member, which the server is sent as they are, in simulations only.
         noise_epsilon: Epsilon of Gaussian noise on a mean, at delta 1e-5; None: no noise.
+        equal_prompts: Whether devices test which of them have equal prompts. One of these then runs all steps that can
+            be shared on its own prompt, and the others finish from what it seals to them. The server learns which tasks
+            are equal, and nothing else of them. Owners of separate machines have to permit it.
     """
 
     atlas: Path | None = None
@@ -54,6 +57,7 @@ class DenoiserSection(Section):
     epsilon: Annotated[float, Field(gt=0, le=MAX_EPSILON)] | None = None
     conditioning: Literal["public", "mean", "member"] = "public"
     noise_epsilon: Annotated[float, Field(gt=0)] | None = None
+    equal_prompts: bool = False
 
     @model_validator(mode="after")
     def _noise_on_a_mean(self) -> "DenoiserSection":

@@ -128,6 +128,11 @@ class GenerationSection(Section):
                 "negative_prompt, true_cfg_scale: the section denoiser compares prompts without them: remove them or "
                 "the section"
             )
+        if self.denoiser is not None and self.denoiser.equal_prompts and self.link is not None:
+            raise ValueError(
+                "denoiser.equal_prompts and link exclude each other: what equal prompts share is encrypted, and the "
+                "simulated link counts the bits of open packets; remove one of them"
+            )
         if self.executor is not Executor.EDGE and self.link and self.link.send_above_db is not None:
             raise ValueError(
                 'link.send_above_db: only the edge server waits for a channel; set executor to "edge"'

@@ -1,5 +1,6 @@
 """Collaborative generation over Flower: signatures, groups, shared steps, packets and reports."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,9 +10,11 @@ from functools import partial
 from flwr.app import RecordDict
 
 from fedaigc.bounds import MAX_TASKS
+from fedaigc.collaboration.equality.twin_packets import twin_packet_bytes
 from fedaigc.collaboration.link import SimulatedLink
-from fedaigc.collaboration.planner import Assignment, plan_assignments
-from fedaigc.collaboration.session import FinishOrder, ShareOrder, carry_out
+from fedaigc.collaboration.planner import Assignment, Executor, plan_assignments
+from fedaigc.collaboration.sealing import packet_room
+from fedaigc.collaboration.session import FinishOrder, ShareOrder, Twin, carry_out
 from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.adapters.stages import SharedState, install
@@ -28,13 +31,14 @@ from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.progress import Stage
 from fedaigc.federation.server.exchange import parsed
 from fedaigc.federation.server.roster import Roster
+from fedaigc.federation.server.sharing.equal_prompts import OWN, equal_prompts, last_handoff
 from fedaigc.federation.server.sharing.group_conditioning import (
     check_run_conditioning,
     group_conditionings,
     vectors_of,
 )
 from fedaigc.federation.server.sharing.offers import take_handoffs
-from fedaigc.federation.wire import generation_messages
+from fedaigc.federation.wire import equality_messages, generation_messages
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
 from fedaigc.semantics.disclosed import Disclosed
 from fedaigc.semantics.grouping import Group
@@ -82,13 +86,20 @@ class FlowerPeers:
 
     def share(self, orders: Sequence[ShareOrder]) -> list[SharedSteps | Failure]:
         """Send the orders for shared steps to the helpers and return their replies."""
-        asked = [(int(order.client), generation_messages.share_record(order)) for order in orders]
-        with self._watch.timing("shared steps"):
-            replies = self._roster.ask_many(Ask.SHARE, asked, Stage("shared steps"), self._deadline_s)
-        return [
-            parsed(reply, partial(_shared_steps, order=order, shape=self._shape))
-            for order, reply in zip(orders, replies, strict=True)
-        ]
+        found: dict[int, SharedSteps | Failure] = {}
+        for kind, record, read in (
+            (Ask.SHARE, generation_messages.share_record, _shared_steps),
+            (Ask.TWINS, equality_messages.twin_order_record, _twin_steps),
+        ):
+            chosen = [n for n, order in enumerate(orders) if (order.twins is not None) is (kind is Ask.TWINS)]
+            if not chosen:
+                continue
+            asked = [(int(orders[n].client), record(orders[n])) for n in chosen]
+            with self._watch.timing("shared steps"):
+                replies = self._roster.ask_many(kind, asked, Stage("shared steps"), self._deadline_s)
+            for n, reply in zip(chosen, replies, strict=True):
+                found[n] = parsed(reply, partial(read, order=orders[n], shape=self._shape))
+        return [found[n] for n in range(len(orders))]
 
     def finish(self, orders: Sequence[FinishOrder]) -> list[FinishReport | Failure]:
         """Send the orders to finish tasks to their devices and return the reports."""
@@ -188,7 +199,14 @@ def generate(
         roster.ask(Ask.INSTALL, states, Stage("shared state"), settings.deadline_s)
     with watch.timing("groups and plan"):
         plan = plan_generation(shared, config)
-        groups = groups_of(signatures, owners, config)
+    twin_groups: list[Group] = []
+    twins: dict[str, Twin] = {}
+    if last := last_handoff(plan, config):
+        with watch.timing("equality tests"):
+            twin_groups, twins = equal_prompts(roster, signatures, owners, config)
+    with watch.timing("groups and plan"):
+        others = {task: signature for task, signature in signatures.items() if task not in twins}
+        groups = groups_of(others, owners, config)
     conditionings = group_conditionings(groups, owners, config, roster, pipe)
     taken: dict[str, int] = {}
     if settings.ladder:
@@ -198,6 +216,8 @@ def generate(
                 roster, groups, owners, settings.ladder, settings.deadline_s, vectors
             )
     assignments = _assign(groups, owners, plan, config, taken)
+    assignments += _assign(twin_groups, owners, plan, config, twin_steps=last)
+    conditionings |= dict.fromkeys(twins, OWN)
 
     def edge(order: ShareOrder) -> SharedSteps:
         with watch.timing("shared steps"):
@@ -216,7 +236,7 @@ def generate(
 
     link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
     peers = FlowerPeers(roster, settings.deadline_s, watch, latents_shape(pipe, plan))
-    records = carry_out(assignments, owners, plan, peers, edge, link, signatures, conditionings)
+    records = carry_out(assignments, owners, plan, peers, edge, link, signatures, conditionings, twins)
     return GenerationRecord(
         policy="node" if settings.denoiser is not None else settings.policy.value,
         plan=plan.fingerprint(),
@@ -245,21 +265,30 @@ def _shared_steps(record: RecordDict, order: ShareOrder, shape: tuple[int, ...])
     return steps
 
 
+def _twin_steps(record: RecordDict, order: ShareOrder, shape: tuple[int, ...]) -> SharedSteps:
+    """Return an executor's packet for its twins, which the server cannot open."""
+    assert order.twins is not None
+    size = twin_packet_bytes(packet_room(math.prod(shape)), len(order.twins.members))
+    return SharedSteps(equality_messages.read_twin_packet(record, size), 0, 0)
+
+
 def _assign(
     groups: Sequence[Group],
     owners: Mapping[str, int],
     plan: DenoisingPlan,
     config: FederationConfig,
     taken: Mapping[str, int] | None = None,
+    twin_steps: int | None = None,
 ) -> list[Assignment]:
+    """Assign groups their work; `twin_steps` is the number of shared steps of groups with equal prompts."""
     settings = config.generation
     return plan_assignments(
         groups,
         owners,
         plan,
-        num_shared_steps=settings.num_shared_steps,
+        num_shared_steps=settings.num_shared_steps if twin_steps is None else twin_steps,
         seed=None if config.seeded_noise is False else config.seed,
-        executor=settings.executor,
+        executor=settings.executor if twin_steps is None else Executor.MEMBER,
         handoff=settings.handoff,
         taken=taken,
     )

@@ -17,13 +17,21 @@ from fedaigc.bounds import (
     MAX_PROMPT_CHARACTERS,
     MAX_TASKS_OF_A_DEVICE,
     MAX_UNREADABLE,
+    ROUND_NUMBER,
     TASK_ID,
 )
-from fedaigc.collaboration.session import FinishOrder, ShareOrder
+from fedaigc.collaboration.secure_sum.masks import KEY_BYTES
+from fedaigc.collaboration.session import FinishOrder, ShareOrder, TwinSteps
 from fedaigc.device.replies import FinishReport, SharedSteps
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
-from fedaigc.federation.wire.message_bounds import check_length, check_noise_seed, check_range, check_text
+from fedaigc.federation.wire.message_bounds import (
+    check_length,
+    check_noise_seed,
+    check_range,
+    check_text,
+    checked,
+)
 from fedaigc.federation.wire.messages import (
     ARRAYS,
     BODY,
@@ -40,9 +48,10 @@ from fedaigc.semantics.disclosed import Disclosed, check_asked, read_signature
 from fedaigc.semantics.policy import Policy
 
 PLAN = "plan"
+TWINS = "twins"
 # size of every reply to an order to finish, whatever the outcome: see `of_one_size`
 FINISH_REPLY_BYTES = 1024
-_PADDING = "padding"
+PADDING = "padding"
 
 
 def signatures_record(signatures: Mapping[str, Disclosed | None], unreadable: int) -> RecordDict:
@@ -138,17 +147,31 @@ def finish_record(order: FinishOrder) -> RecordDict:
     """Return the order to finish a task: with its packet, or without one if the task runs alone."""
     record = body(task_id=order.task_id, noise_seed=order.noise_seed, packet=order.packet or b"")
     record[PLAN] = ConfigRecord(PlanRequest.of(order.plan).values())
+    if order.twins is not None:
+        twins = order.twins
+        record[TWINS] = ConfigRecord({"number": twins.number, "executor": twins.executor, "stop": twins.stop})
     return record
 
 
 def read_finish(record: RecordDict, client: int, build: PlanBuilder) -> FinishOrder:
     """Invert `finish_record`; see `read_share`."""
-    values = checked_body(record, {"task_id": str, "noise_seed": int, "packet": bytes}, {BODY, PLAN})
+    records = {BODY, PLAN, TWINS} if TWINS in record else {BODY, PLAN}
+    values = checked_body(record, {"task_id": str, "noise_seed": int, "packet": bytes}, records)
     check_text("task_id", values["task_id"], TASK_ID)
     check_length("packet", values["packet"], MAX_PACKET_BYTES)
     check_noise_seed(values["noise_seed"])
     plan = build(PlanRequest.from_values(values_of(record, PLAN)))
-    return FinishOrder(client=client, plan=plan, **(values | {"packet": values["packet"] or None}))
+    values["packet"] = values["packet"] or None
+    return FinishOrder(client=client, plan=plan, twins=_twins(record) if TWINS in record else None, **values)
+
+
+def _twins(record: RecordDict) -> TwinSteps:
+    values = checked(values_of(record, TWINS), {"number": str, "executor": bytes, "stop": int})
+    check_text("number", values["number"], ROUND_NUMBER)
+    check_range(values, stop=MAX_EVALUATIONS)
+    if len(values["executor"]) != KEY_BYTES:
+        raise ValueError(f"the key of an executor: expected {KEY_BYTES} bytes")
+    return TwinSteps(values["number"], values["executor"], (), values["stop"])
 
 
 def offer_record(offer: Offer) -> RecordDict:
@@ -187,7 +210,7 @@ def taken_record(handoff: int) -> RecordDict:
 def read_taken(record: RecordDict, ladder: Sequence[int]) -> int:
     """Invert `taken_record`; ValueError for a hand-off that was not offered."""
     given = values_of(record) if BODY in record else {}
-    padding: dict[str, type] = {_PADDING: bytes} if _PADDING in given else {}
+    padding: dict[str, type] = {PADDING: bytes} if PADDING in given else {}
     handoff = checked_body(record, {"handoff": int} | padding)["handoff"]
     if handoff and handoff not in ladder:
         raise ValueError(f"invalid hand-off: expected 0 or one of {len(ladder)} that were offered")
@@ -195,7 +218,7 @@ def read_taken(record: RecordDict, ladder: Sequence[int]) -> int:
 
 
 def of_one_size(record: RecordDict) -> RecordDict:
-    """Pad a reply to an order to finish, or to an offer, to `FINISH_REPLY_BYTES` serialized bytes.
+    """Pad a reply to an order to finish, an offer or an equality test to `FINISH_REPLY_BYTES` serialized bytes.
 
     Its size, seen by the server or on the wire, then distinguishes neither a failure from an image nor one
     report from another. ValueError if the reply is larger.
@@ -206,7 +229,7 @@ def of_one_size(record: RecordDict) -> RecordDict:
     filled = record
     # protobuf length prefixes grow with the length that they state: a few iterations converge
     for _ in range(8):
-        filled = RecordDict({name: ConfigRecord(values | {_PADDING: bytes(max(missing, 0))})})
+        filled = RecordDict({name: ConfigRecord(values | {PADDING: bytes(max(missing, 0))})})
         excess = len(recorddict_to_proto(filled).SerializeToString()) - FINISH_REPLY_BYTES
         if not excess:
             return filled
@@ -241,7 +264,7 @@ def read_report(record: RecordDict) -> FinishReport:
     scores: dict[str, type] = {
         name: float for name in ("object_confidence", "place_confidence", "clip_score") if name in given
     }
-    padding: dict[str, type] = {_PADDING: bytes} if _PADDING in given else {}
+    padding: dict[str, type] = {PADDING: bytes} if PADDING in given else {}
     values = checked_body(record, counts | scores | padding)
     check_range(values, **dict.fromkeys(counts, 2 * MAX_EVALUATIONS))
-    return FinishReport(**{name: value for name, value in values.items() if name != _PADDING})
+    return FinishReport(**{name: value for name, value in values.items() if name != PADDING})
