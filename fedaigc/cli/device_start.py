@@ -162,6 +162,14 @@ def start(
             help="Permit a prompt's text embeddings to be summed, masked, with those of two other devices or more.",
         ),
     ] = False,
+    equal_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--equal-prompts",
+            help="Let the server learn which prompts of other devices equal the own one, and share nearly all steps "
+            "with these.",
+        ),
+    ] = False,
     trusted_keys: Annotated[
         Path | None,
         typer.Option(
@@ -223,6 +231,7 @@ def start(
         max_epsilon_a_day=max_epsilon_a_day,
         max_node_epsilon=max_node_epsilon,
         sums=sums,
+        equality=equal_prompts,
     )
     settings = AgentSettings(
         client=client,

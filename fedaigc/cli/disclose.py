@@ -79,7 +79,7 @@ def disclose(
 
 
 def disclosures(home: HomeFolder) -> None:
-    """List each new disclosure of a prompt: time (UTC), task, policy, what was told; then what all of them count."""
+    """List each new disclosure of a prompt and each equality test, with time (UTC) and task; then what all count."""
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.ledger_report import ledger_report
     from fedaigc.device.home.prompts import PromptQueue
@@ -87,10 +87,18 @@ def disclosures(home: HomeFolder) -> None:
 
     existing_home(home)
     queue = PromptQueue(Home.open(home))
-    entries = queue.disclosures.entries()
-    for entry in entries:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.time))
-        typer.echo(f"{when}  {entry.task_id}  {entry.policy:<7}  {in_words(entry.signature)}")
+    said = [
+        (entry.time, entry.task_id, entry.policy, in_words(entry.signature))
+        for entry in queue.disclosures.entries()
+    ]
+    said += [
+        (entry.time, entry.task_id, "equal?", f"{entry.said}, at most {entry.bits:.1f} bits")
+        for entry in queue.ledger.entries()
+        if entry.kind == "equality"
+    ]
+    for told, task_id, policy, words in sorted(said, key=lambda each: each[0]):
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(told))
+        typer.echo(f"{when}  {task_id}  {policy:<7}  {words}")
     report = ledger_report(queue)
     if report.days:
         typer.echo("\nday (UTC)   disclosed   new  nodes    bits  epsilon  without noise")

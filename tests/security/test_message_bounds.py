@@ -13,13 +13,15 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedaigc.collaboration.secure_sum.masks import Announced
-from fedaigc.collaboration.session import FinishOrder, ShareOrder
+from fedaigc.collaboration.session import FinishOrder, ShareOrder, TwinSteps
 from fedaigc.device.home.home import Home, note_error
 from fedaigc.device.replies import FinishReport, SharedSteps
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.server import generation
 from fedaigc.federation.server.server_app import initial_shared_state
-from fedaigc.federation.wire import generation_messages, messages, sum_messages
+from fedaigc.federation.wire import equality_messages, generation_messages, messages, sum_messages
+from fedaigc.federation.wire.equality_messages import BlindOrder, EqualOrder
+from fedaigc.federation.wire.generation_messages import TWINS
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS
 from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
 from fedaigc.federation.wire.sum_messages import KeyOrder, MaskOrder
@@ -39,6 +41,7 @@ class TestMessages:
         share = ShareOrder(0, "0" * 16, "a fruit on a table", 3, plan, 2)
         finish = FinishOrder(0, "0" * 16, plan, 3, b"packet")
         member = Announced(bytes(32), b"node", b"signature")
+        twins = TwinSteps("a" * 32, bytes(32), (bytes(32), bytes([1]) * 32), 2)
 
         def order(read: Callable[..., Any]) -> Callable[[RecordDict], Any]:
             """b8a6c4d read the plan itself, which the device now builds."""
@@ -79,6 +82,31 @@ class TestMessages:
                 sum_messages.masked_record(np.arange(5, dtype=np.uint64)),
                 lambda record: sum_messages.read_masked(record, 5),
             ),
+            "blind order": (
+                equality_messages.blind_order_record(BlindOrder("0" * 16, "a" * 32)),
+                equality_messages.read_blind_order,
+            ),
+            "blinded": (equality_messages.blinded_record(bytes(32)), equality_messages.read_blinded),
+            "equal order": (
+                equality_messages.equal_order_record(EqualOrder("0" * 16, "a" * 32, twins.members)),
+                equality_messages.read_equal_order,
+            ),
+            "tags": (
+                equality_messages.tags_record((bytes(8),) * 3),
+                lambda record: equality_messages.read_tags(record, 3),
+            ),
+            "twin order": (
+                equality_messages.twin_order_record(replace(share, group_prompt="", twins=twins)),
+                order(equality_messages.read_twin_order),
+            ),
+            "twin packet": (
+                equality_messages.twin_packet_record(bytes(9)),
+                lambda record: equality_messages.read_twin_packet(record, 9),
+            ),
+            "finish from a twin": (
+                generation_messages.finish_record(replace(finish, twins=replace(twins, members=()))),
+                order(generation_messages.read_finish),
+            ),
             "conditioned": (
                 generation_messages.share_record(replace(share, conditioning={"e": torch.ones(1, 2, 3)})),
                 order(generation_messages.read_share),
@@ -104,6 +132,13 @@ class TestMessages:
         "mask order",
         "masked",
         "conditioned",
+        "blind order",
+        "blinded",
+        "equal order",
+        "tags",
+        "twin order",
+        "twin packet",
+        "finish from a twin",
     )
 
     @pytest.mark.parametrize("name", NAMES)
@@ -304,6 +339,29 @@ class TestRecords:
         record[ARRAYS] = ArrayRecord({"other": Array(np.arange(5, dtype=np.uint64))})
         with pytest.raises(ValueError, match="exactly one array"):
             sum_messages.read_masked(record, 5)
+
+    def test_keys_and_tags_of_an_equality_test_have_their_lengths(self, config: FederationConfig) -> None:
+        good = self.good(config)
+        for name, wrong in (
+            ("blinded", {"key": bytes(31)}),
+            ("equal order", {"keys": [bytes(32), bytes(33)]}),
+            ("equal order", {"keys": [bytes(32)] * 65}),
+            ("equal order", {"number": "a" * 31}),
+            ("tags", {"tags": bytes(23)}),
+            ("twin order", {"twins": [bytes(31)]}),
+            ("twin order", {"executor": bytes(33)}),
+            ("twin order", {"stop": -1}),
+            ("twin packet", {"packet": bytes(10)}),
+        ):
+            record, read = good[name]
+            record = RecordDict({**record, BODY: ConfigRecord({**record.config_records[BODY], **wrong})})
+            with pytest.raises(ValueError, match="expected"):
+                read(record)
+        record, read = good["finish from a twin"]
+        for wrong in ({"executor": bytes(31)}, {"number": "x"}, {"stop": True}, {"more": 1}):
+            record[TWINS] = ConfigRecord({"number": "a" * 32, "executor": bytes(32), "stop": 2, **wrong})
+            with pytest.raises(ValueError, match=r"expected|number"):
+                read(record)
 
     def test_a_hello_enters_as_number_and_fingerprint(self, config: FederationConfig) -> None:
         from flwr.app import Context, Message

@@ -22,9 +22,9 @@ from google.protobuf.message import Message as Proto
 
 from fedaigc.bounds import MAX_DENOISING_STEPS
 from fedaigc.diffusion.handoff.packet import read_body, read_header
-from fedaigc.federation.wire import generation_messages, messages, sum_messages
+from fedaigc.federation.wire import equality_messages, generation_messages, messages, sum_messages
 from fedaigc.federation.wire.flat_arrays import array_of, flatten
-from fedaigc.federation.wire.generation_messages import PLAN
+from fedaigc.federation.wire.generation_messages import PLAN, TWINS
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, METRICS, Ask
 
 from .recorder import Exchange
@@ -218,6 +218,8 @@ def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
     known = {messages.FAILURE} if messages.FAILURE in record else _RECORDS.get((up, kind), {BODY})
     if not up and kind == Ask.SHARE and ARRAYS in record:
         known = known | {ARRAYS}
+    if not up and kind == Ask.FINISH and TWINS in record:
+        known = known | {TWINS}
     if set(record) != known:
         raise ValueError(f"{kind} with the records {sorted(record)}")
     if ARRAYS in record:
@@ -240,10 +242,17 @@ def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
         sum_messages.read_key(record)
     if not up and kind == Ask.MASKED:
         sum_messages.read_mask_order(record)
+    if kind == Ask.BLIND:
+        equality_messages.read_blinded(record) if up else equality_messages.read_blind_order(record)
+    if kind == Ask.EQUAL and not up:
+        equality_messages.read_equal_order(record)
     if up and kind == Ask.SHARE:
         generation_messages.read_shared_steps(record)
     if up and kind == Ask.FINISH:
         generation_messages.read_report(record)
+    if kind == Ask.TWINS or TWINS in record:
+        # sealed: only devices with the same prompt can open it
+        return
     packet = messages.values_of(record).get("packet") if BODY in record else None
     if packet:
         header, _ = read_header(packet)
@@ -259,5 +268,6 @@ _RECORDS: dict[tuple[bool, str], set[str]] = {
     (False, Ask.INSTALL.value): {BODY, ARRAYS},
     (True, Ask.MASKED.value): {BODY, ARRAYS},
     (False, Ask.SHARE.value): {BODY, PLAN},
+    (False, Ask.TWINS.value): {BODY, PLAN},
     (False, Ask.FINISH.value): {BODY, PLAN},
 }

@@ -18,6 +18,7 @@ class Sums:
         disclosures: Number of disclosures.
         new: How many of them told something new of their prompt.
         nodes: How many are nodes of an atlas.
+        compared: How many are answers to equality tests.
         bits: Bits.
         epsilon: Sum of epsilon of those with noise.
         exact: How many new ones have no noise, so that no epsilon bounds them.
@@ -26,6 +27,7 @@ class Sums:
     disclosures: int
     new: int
     nodes: int
+    compared: int
     bits: float
     epsilon: float
     exact: int
@@ -63,6 +65,8 @@ class LedgerReport:
         said = f"Within 24 hours prompts disclosed {', and '.join(parts)}."
         if min(budget.bits_a_day, budget.epsilon_a_day) == math.inf:
             said += " There is no budget."
+        if self.total.compared:
+            said += f" Equality tests answered so far: {self.total.compared}."
         if budget.node_epsilon < math.inf:
             said += f" Nodes are drawn with an epsilon of at most {budget.node_epsilon:g}."
         if self.alone_since is None:
@@ -107,6 +111,7 @@ def sums_of(entries: Sequence[Entry]) -> Sums:
         len(told),
         len(new),
         sum(entry.kind == "node" for entry in told),
+        sum(entry.kind == "equality" for entry in told),
         price.bits,
         price.epsilon or 0.0,
         sum(entry.epsilon is None for entry in new),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import ConfigRecord, RecordDict
 
@@ -157,7 +158,7 @@ def read_twin_packet(record: RecordDict, size: int) -> bytes:
     return bytes(packet)
 
 
-def _padded(record: RecordDict, expected: Mapping[str, type]) -> dict[str, object]:
+def _padded(record: RecordDict, expected: Mapping[str, type]) -> dict[str, Any]:
     given = values_of(record) if BODY in record else {}
     return checked_body(record, {**expected, PADDING: bytes} if PADDING in given else expected)
 

@@ -15,7 +15,8 @@ from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.runtime.launcher import in_process_run
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server.server_app import serve
-from fedaigc.federation.wire import generation_messages, messages, sum_messages
+from fedaigc.federation.wire import equality_messages, generation_messages, messages, sum_messages
+from fedaigc.federation.wire.equality_messages import BlindOrder, EqualOrder
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.federation.wire.sum_messages import KeyOrder, MaskOrder
 from tests.security.privacy.recording import NUMBER, PROMPTS, RecordingGrid, plan_of
@@ -45,10 +46,13 @@ def _disturb(grid: LocalGrid, config: FederationConfig, device: Device) -> None:
         (Ask.FINISH, generation_messages.finish_record(replace(finish, task_id="../0"))),
         (Ask.FINISH, no_plan),
         (Ask.SHARE, RecordDict()),
-        # of a run without an atlas and sums
+        # of a run without an atlas, sums and equality tests
         (Ask.OFFER, RecordDict()),
         (Ask.KEYS, sum_messages.key_order_record(KeyOrder(task_id, NUMBER))),
         (Ask.MASKED, sum_messages.mask_order_record(MaskOrder(task_id, NUMBER, "a fruit on a table", ()))),
+        (Ask.BLIND, equality_messages.blind_order_record(BlindOrder(task_id, NUMBER))),
+        (Ask.EQUAL, equality_messages.equal_order_record(EqualOrder(task_id, NUMBER, (bytes(32),)))),
+        (Ask.TWINS, RecordDict()),
         (Ask.TRAIN, messages.body(round=1, header="{}", manifest="[]")),
     ]
     grid.send_and_receive([Message(content, node, kind.value) for kind, content in wrong])
@@ -86,7 +90,7 @@ def test_the_run_did_what_it_should_so_that_there_was_something_to_leak(
     assert kinds.count(Ask.SHARE.value) == 1  # apple and strawberry share, the xylophone runs alone
     assert kinds.count(Ask.FINISH.value) == len(PROMPTS)
     failures = [message["failure"]["kind"] for _, message in recorded if "failure" in message]
-    assert len(failures) == 8
+    assert len(failures) == 11
     # the search works: the concepts that were disclosed are found
     disclosed = [
         json.loads("".join(device.prompts.all()[0].disclosed) or "{}") for device in devices.values()
