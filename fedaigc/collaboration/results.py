@@ -67,6 +67,8 @@ class GroupRecord(Record):
             that all members have, on the executor's device; it was sent to nobody.
         summed: Number of members in the mean; 1 for that of one member.
         fell_back: Why it is "public" where the run asked for something else.
+        edge: The edge that grouped the tasks, and ran their shared steps where the executor is "edge", if each edge
+            serves its own devices; otherwise None.
     """
 
     prompt: str
@@ -83,3 +85,4 @@ class GroupRecord(Record):
     conditioning: Kind = "public"
     summed: int = 0
     fell_back: FellBack | None = None
+    edge: int | None = None

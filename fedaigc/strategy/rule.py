@@ -234,6 +234,17 @@ class Rule(ABC):
     def finish(self) -> SharedState:
         """Return the state after the round; without any update, the state that it began from."""
 
+    def edge_weight(self, update: Update) -> float | None:
+        """Return the weight of an update in the mean of its edge, or None if edges forward the updates of this rule.
+
+        A rule may return a weight if everything that `add` accumulates is sum_k c_k f(x_k) with f affine, and c_k is
+        this weight, which follows from the counts of the update alone: see `strategy.edge_sums`.
+
+        Args:
+            update: The update with the number of examples that it counts for; its tensors do not matter.
+        """
+        return None
+
     def state(self) -> dict[str, Tensor]:
         """Return what the server half remembers between rounds, for checkpoints."""
         return {}
@@ -280,6 +291,10 @@ class AveragingRule(Rule):
     def finish(self) -> SharedState:
         """Return the state with the sums divided by sum n."""
         return self._shared.with_tensors(self._mean.finish())
+
+    def edge_weight(self, update: Update) -> float | None:
+        """Return n_k, or None if a strategy has an `add` of its own, which may accumulate anything."""
+        return update.num_examples if type(self).add is AveragingRule.add else None
 
 
 class WeightedMean:

@@ -73,6 +73,11 @@ def _run(
     on_log: Callable[[str], None] | None,
 ) -> None:
     require_extras(config)
+    if config.edges is not None:
+        raise UserError(
+            "edges: on separate machines every device talks to the server itself; remove the section, or simulate the "
+            "run with `fedaigc simulate`"
+        )
     devices = known_devices(folder)
     if state.tls:
         if not devices:

@@ -28,6 +28,7 @@ EXAMPLES: Mapping[str, Any] = {
     "training.clip_norm": 1.0,
     "clients.ranks": [2, 4, 8, 8, 8, 8, 8, 8],
     "clients.local_steps": [5, 10, 20, 20, 20, 20, 20, 20],
+    "edges.clients": [0, 0, 0, 0, 1, 1, 1, 1],
     "generation.clip_model": "clip",
     "generation.deadline_s": 60.0,
     "generation.link.bit_error_rate": 0.02,

@@ -52,6 +52,8 @@ class GenerationSection(Section):
         min_public_prompts: How many objects of Scenes, and under "general" places too, must share a signature.
             1: no guarantee.
         max_distance: Largest distance between the concepts of two members of a group; 0: equal ones only, `inf`: any.
+        topology: Where prompts are grouped and the edge's shared steps run: "edge", one edge server for all devices;
+            "edges", each edge of the section `edges` for its own devices.
         executor: Who runs the shared steps: the edge or a member.
         handoff: Hand-off mode: latents with the scheduler's history ("exact"), or latents only ("latents").
         delivery: "strict", or "tolerant": the body of a packet may carry bit errors.
@@ -82,6 +84,7 @@ class GenerationSection(Section):
     policy: Policy = Policy.KIND
     min_public_prompts: Annotated[int, Field(ge=1)] = 3
     max_distance: Annotated[float, Field(ge=0, allow_inf_nan=True)] = MAX_DISTANCE
+    topology: Literal["edge", "edges"] = "edge"
     executor: Executor = Executor.EDGE
     handoff: Literal["exact", "latents"] = "exact"
     delivery: Literal["strict", "tolerant"] = "strict"

@@ -16,6 +16,7 @@ from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Backend
+from fedaigc.federation.config.edges_section import EdgesSection as EdgesSection
 from fedaigc.federation.config.file_paths import (
     place_atlas,
     place_clip,
@@ -98,6 +99,7 @@ class FederationConfig(Section):
     rounds: RoundsSection = RoundsSection()
     training: TrainingSettings = TrainingSettings()
     clients: ClientsSection = ClientsSection()
+    edges: EdgesSection | None = None
     generation: GenerationSection = GenerationSection()
 
     @model_validator(mode="after")
@@ -115,6 +117,7 @@ class FederationConfig(Section):
                 f"the largest of clients.ranks is {max(self.clients.ranks)} and adapter.rank is "
                 f"{self.adapter.rank}: set both to the same value"
             )
+        self._check_edges()
         section = self.generation.denoiser
         if section is not None and section.atlas is None and self.model.name != EMBEDDED:
             raise ValueError(
@@ -122,6 +125,15 @@ class FederationConfig(Section):
                 "from any list of captions with `fedaigc atlas build`"
             )
         return self
+
+    def _check_edges(self) -> None:
+        if self.edges is not None:
+            self.edges.check(self.num_clients)
+        elif self.generation.topology == "edges":
+            raise ValueError(
+                'generation.topology is "edges", and there is no section edges: add one, such as edges.count = 2, or '
+                'set the topology to "edge"'
+            )
 
     @property
     def run_key(self) -> str:
@@ -136,6 +148,10 @@ class FederationConfig(Section):
         """Return a client's local steps per round."""
         steps = self.clients.local_steps
         return self.training.local_steps if steps is None else steps[client]
+
+    def edge(self, client: int) -> int:
+        """Return the edge of a client; without edges, 0."""
+        return 0 if self.edges is None else self.edges.edge_of(client, self.num_clients)
 
     def with_local_steps(self, steps: int) -> "FederationConfig":
         """Return the same run with `steps` local steps per round for every client."""

@@ -41,6 +41,8 @@ class Board:
         figures["round/seconds"] = done.seconds
         for direction, kinds in done.sent_bytes.items():
             figures[f"bytes/{direction}"] = sum(kinds.values())
+        for direction, kinds in done.backhaul_bytes.items():
+            figures[f"backhaul bytes/{direction}"] = sum(kinds.values())
         self.add(done.round, figures)
 
     def add(self, round: int, figures: dict[str, float]) -> None:

@@ -167,6 +167,8 @@ def _fingerprint(config: FederationConfig) -> str:
     # at their defaults these do nothing, and a checkpoint without them is one of the same run
     if not config.rounds.validation_fraction:
         del values["rounds"]["validation_fraction"]
+    if config.edges is None:
+        del values["edges"]
     if config.training.stages == TrainingSettings().stages:
         del values["training"]["stages"]
     if not config.training.aspect_buckets:

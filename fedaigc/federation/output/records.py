@@ -159,7 +159,8 @@ class RoundRecord(Record):
         metrics: Losses, by client and name: means of the training in each stage and, with
             `rounds.validation_fraction`, `validation_loss` of the state with which the round began. Separate
             machines tell them to two decimals.
-        sent_bytes: Bytes of this round, by direction and kind.
+        sent_bytes: Bytes of this round, by direction and kind; with edges, those between devices and edges.
+        backhaul_bytes: With edges, the bytes of this round between edges and server; empty without edges.
         seconds: Duration of the round.
         shared_hash: The version of the shared state after the round.
         dp: The noise of the mean, if the rule adds noise.
@@ -182,6 +183,7 @@ class RoundRecord(Record):
     rejected: str | None = None
     fell_back_to: int | None = None
     tracebacks: dict[int, str] = Field(default_factory=dict)
+    backhaul_bytes: dict[str, dict[str, int]] = Field(default_factory=dict)
 
     def mean_metrics(self, *, by_examples: bool = False) -> dict[str, float]:
         """Return the mean of each metric over the clients that reported it.
@@ -221,6 +223,10 @@ class Rounds(_Rows[RoundRecord]):
                     if name == "validation_loss"
                 },
                 **{f"bytes_{name}": sum(kinds.values()) for name, kinds in done.sent_bytes.items()},
+                **{
+                    f"backhaul_bytes_{name}": sum(kinds.values())
+                    for name, kinds in done.backhaul_bytes.items()
+                },
                 "seconds": done.seconds,
                 "shared_hash": done.shared_hash,
             }
@@ -278,7 +284,8 @@ class RunRecord(Record):
         shared_hash: The version of the final shared state.
         generation: The generation after the last round.
         earlier_generations: Generations of earlier processes of this run.
-        sent_bytes: Bytes of the whole run, by direction and kind.
+        sent_bytes: Bytes of the whole run, by direction and kind; with edges, those between devices and edges.
+        backhaul_bytes: With edges, the bytes of the whole run between edges and server; empty without edges.
         stopped: Why the rounds ended before `rounds.count`. None if they did not.
         error: Why the run failed. `error_kind` is "error" for a mistake that the user can correct.
         dp: The privacy loss of all means.
@@ -305,6 +312,7 @@ class RunRecord(Record):
     error_kind: str | None = None
     dp: Spent | None = None
     repeated_dp: tuple[RoundNoise, ...] = ()
+    backhaul_bytes: dict[str, dict[str, int]] = Field(default_factory=dict)
 
     @property
     def tasks(self) -> Tasks:

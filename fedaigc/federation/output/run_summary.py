@@ -128,7 +128,8 @@ def idle_lines(clients: int, home: HomeOf) -> list[str]:
 
 
 def _told_group(group: GroupRecord) -> str:
-    who = "the edge server" if group.executor == "edge" else f"client {group.executor}"
+    edge = "the edge server" if group.edge is None else f"edge {group.edge}"
+    who = edge if group.executor == "edge" else f"client {group.executor}"
     clients = ", ".join(map(str, sorted({task.client for task in group.tasks})))
     steps = f"{group.evaluations} steps, alone {group.solo_evaluations}"
     return f"“{group.prompt}”, clients {clients}: {group.num_shared_steps} shared steps by {who}; {steps}"

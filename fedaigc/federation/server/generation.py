@@ -25,10 +25,15 @@ from fedaigc.diffusion.sampling.pipeline_call import check_true_guidance
 from fedaigc.diffusion.sampling.segment import latents_shape
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.federation.config.run_config import FederationConfig, GenerationSection
-from fedaigc.federation.node_sharing import groups_of, node_disclosure
+from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.output.records import GenerationRecord
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.progress import Stage
+from fedaigc.federation.server.edges.generation import (
+    groups_by_edge,
+    send_states,
+    with_edges,
+)
 from fedaigc.federation.server.exchange import parsed
 from fedaigc.federation.server.roster import Roster
 from fedaigc.federation.server.sharing.equal_prompts import OWN, equal_prompts, last_handoff
@@ -195,6 +200,7 @@ def generate(
     signatures, owners = waiting.signatures, waiting.owners
     # a client without a task of its own neither helps nor finishes images
     states = {client: shared_state_record(shared) for client in sorted(set(owners.values()))}
+    send_states(roster, shared, states, config)
     with watch.timing("shared state"):
         roster.ask(Ask.INSTALL, states, Stage("shared state"), settings.deadline_s)
     with watch.timing("groups and plan"):
@@ -206,7 +212,7 @@ def generate(
             twin_groups, twins = equal_prompts(roster, signatures, owners, config)
     with watch.timing("groups and plan"):
         others = {task: signature for task, signature in signatures.items() if task not in twins}
-        groups = groups_of(others, owners, config)
+        groups = groups_by_edge(others, owners, config)
     conditionings = group_conditionings(groups, owners, config, roster, pipe)
     taken: dict[str, int] = {}
     if settings.ladder:
@@ -245,7 +251,7 @@ def generate(
         refused=waiting.refused,
         unreadable=waiting.unreadable,
         seconds={"signatures": waiting.seconds} | watch.seconds,
-        groups=tuple(records),
+        groups=with_edges(records, owners, config),
     )
 
 

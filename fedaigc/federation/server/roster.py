@@ -92,6 +92,8 @@ class Roster:
         self._admission = admission
         self.refused = list(refused)
         self.ledger = Ledger()
+        # what crosses between the edges of a simulation and the server
+        self.backhaul = Ledger()
         self.software = dict(sorted((software or {}).items()))
         self.num_examples = dict(sorted((num_examples or {}).items()))
 

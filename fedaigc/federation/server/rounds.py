@@ -16,6 +16,7 @@ from fedaigc.federation.output.checkpoint import Checkpoint
 from fedaigc.federation.output.records import RoundNoise, RoundRecord
 from fedaigc.federation.progress import Stage, round_stage
 from fedaigc.federation.server.client_logs import explained
+from fedaigc.federation.server.edges.aggregation import EdgeRound
 from fedaigc.federation.server.first_look import Reply, looked_at
 from fedaigc.federation.server.roster import Roster
 from fedaigc.federation.server.sampling import past_rounds, sample_clients
@@ -112,6 +113,7 @@ class _Training:
         roster = self._roster
         roster.admit()
         began, sent_before = time.monotonic(), roster.ledger.totals()
+        backhaul_before = roster.backhaul.totals()
         sampled = sample_clients(roster.clients, self._rule, self._config, number, past)
         folded, rejected = self._step(sampled, number)
         self._bounds.end_round()
@@ -132,6 +134,7 @@ class _Training:
             rejected=rejected,
             fell_back_to=fell_back_to,
             tracebacks=folded.tracebacks,
+            backhaul_bytes=_increase(backhaul_before, roster.backhaul.totals()) if self._config.edges else {},
         )
 
     def _step(self, sampled: list[int], number: int) -> tuple["_Folded", str | None]:
@@ -143,12 +146,15 @@ class _Training:
             What became of the replies, and why the aggregate was rejected, or None.
         """
         section, rule = self._config.rounds, self._rule
-        received, orders = _orders(self.shared, rule, self._config, sampled, number)
+        edges, lost = self._edges(sampled, number)
+        reached = [client for client in sampled if client not in lost]
+        received, orders = _orders(self.shared, rule, self._config, reached, number, edges)
         rule_state = {name: tensor.clone() for name, tensor in rule.state().items()}
         rule.start(self.shared, number)
         stage = round_stage(number, section.count)
         replies = _asked(self._roster, orders, stage, section.deadline_s)
-        folded = _folded(replies, received, rule, self._roster, self._config, self._bounds)
+        folded = _folded(replies, received, rule, self._roster, self._config, self._bounds, edges)
+        folded.refused |= lost
         self.lasting |= folded.lasting
         self.diverged |= folded.diverged
         self.traceback = next(reversed(folded.tracebacks.values()), self.traceback)
@@ -167,6 +173,15 @@ class _Training:
             self.shared, self.version = aggregate, aggregate.hash()
             self.tried = self.tried and self.version == before
         return folded, rejected
+
+    def _edges(self, sampled: list[int], number: int) -> tuple[EdgeRound | None, dict[int, str]]:
+        """Return the edges of a round, if the run has any, and the clients whose edge fails, with the reason."""
+        config = self._config
+        if config.edges is None:
+            return None, {}
+        weights = weight_limits(self._roster.num_examples, config.rounds.max_weight_ratio)
+        edges = EdgeRound(config, self._rule, self._roster.backhaul, number, weights, self._bounds.limits())
+        return edges, edges.lost(sampled)
 
     def _fall_back(self) -> int | None:
         """Return to the earlier checkpoint if most devices diverge from an untried state; its round, or None."""
@@ -225,8 +240,9 @@ def _folded(
     roster: Roster,
     config: FederationConfig,
     bounds: UpdateBounds,
+    edges: EdgeRound | None = None,
 ) -> _Folded:
-    """Add the updates that are within bounds to the rule, with bounded weights."""
+    """Add the updates that are within bounds to the rule, with bounded weights; with edges, through these."""
     limits = weight_limits(roster.num_examples, config.rounds.max_weight_ratio)
     steps = median_low([config.local_steps(client) for client in range(config.num_clients)])
 
@@ -275,7 +291,13 @@ def _folded(
             done.capped[client] = weight
         done.num_examples[client] = update.num_examples
         done.metrics[client] = dict(update.metrics)
-        rule.add(replace(update, num_examples=1 if rule.weighting == "uniform" else weight))
+        counted = replace(update, num_examples=1 if rule.weighting == "uniform" else weight)
+        if edges is None:
+            rule.add(counted)
+        else:
+            edges.add(counted, sizes, reply)
+    if edges is not None:
+        edges.finish(done.refused)
     return done
 
 
@@ -288,18 +310,26 @@ def _finished(rule: Rule) -> SharedState | None:
 
 
 def _orders(
-    shared: SharedState, rule: Rule, config: FederationConfig, sampled: list[int], number: int
+    shared: SharedState,
+    rule: Rule,
+    config: FederationConfig,
+    sampled: list[int],
+    number: int,
+    edges: EdgeRound | None = None,
 ) -> tuple[dict[int, Received], dict[int, RecordDict]]:
     """Return what each client receives in a round, rounding included, and the orders that carry it."""
     section = config.rounds
     received = {client: rule.download(shared, client, config.rank(client), number) for client in sampled}
+    own = {client: _client_order(config, client, number) for client in sampled}
+    if edges is not None:
+        received, own = edges.send(received, own)
     orders = {
         client: train_record(
             received[client],
             section.download_format,
             numpy_rng(config.seed, "download", number, client),
             strategy_code(section.strategy),
-            _client_order(config, client, number),
+            own[client],
         )
         for client in sampled
     }
@@ -318,7 +348,7 @@ def _asked(
     not complete its rounds without any client.
     """
     end = time.monotonic() + (deadline_s or 0.0)
-    while True:
+    while orders:
         failed: list[tuple[int, Failure]] = []
         replies = iter(roster.ask_each(Ask.TRAIN, orders, stage, deadline_s))
         for client, reply in replies:

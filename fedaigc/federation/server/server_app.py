@@ -232,6 +232,8 @@ class _Run:
             self._service.serve_for(self._config.generation.serve_s, self._shared)
         # devices that came late are in it now
         self._record.update(sent_bytes=self._roster.ledger.totals(), **_attendance(self._roster))
+        if self._config.edges is not None:
+            self._record.update(backhaul_bytes=self._roster.backhaul.totals())
 
     def _on_generation(self, done: GenerationRecord) -> None:
         if self._config.generation.continuous:

@@ -15,6 +15,7 @@ from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import GenerationRecord
 from fedaigc.federation.progress import Stage
+from fedaigc.federation.server.edges.generation import forwarding
 from fedaigc.federation.server.generation import SIGNATURES, WaitingTasks, generate, waiting_tasks
 from fedaigc.federation.server.roster import Roster
 
@@ -50,16 +51,20 @@ class PromptService:
             stage: The stage of the reported progress of the query. None reports no progress.
         """
         self._roster.admit()
+        with forwarding(self._roster, self._config):
+            record = self._answered(shared, stage)
+        self._count(record)
+        if record.groups:
+            self._served(record)
+        return record
+
+    def _answered(self, shared: SharedState, stage: Stage | None) -> GenerationRecord:
         waiting = self._waiting(stage)
         window_s = self._config.generation.window_s if self._config.generation.continuous else 0.0
         if waiting.owners and window_s:
             time.sleep(window_s)
             waiting = self._waiting(stage)
-        record = generate(self._roster, shared, self._config, waiting)
-        self._count(record)
-        if record.groups:
-            self._served(record)
-        return record
+        return generate(self._roster, shared, self._config, waiting)
 
     def serve_for(self, seconds: float, shared: SharedState) -> None:
         """Serve the prompts that arrive within `seconds`."""

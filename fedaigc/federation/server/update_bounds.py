@@ -131,6 +131,10 @@ class UpdateBounds:
         """Return whether sizes are bounded."""
         return self._ratio < math.inf
 
+    def limits(self) -> dict[str, float]:
+        """Return the largest accepted size of each group that has a reference size."""
+        return {group: self._ratio * size for group, size in self._references.items()} if self.active else {}
+
     def knows(self, groups: Collection[str]) -> bool:
         """Return whether all of `groups` have a reference size, or sizes are not bounded."""
         return not self.active or self._references.keys() >= set(groups)

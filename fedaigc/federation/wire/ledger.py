@@ -1,6 +1,8 @@
 """Counts of every byte that a federation sends, by direction and kind."""
 
 from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 from flwr.app import ConfigRecord, RecordDict
@@ -21,15 +23,38 @@ class Ledger:
 
     def __init__(self) -> None:
         self._bytes: Counter[tuple[Direction, str]] = Counter()
+        self._further: tuple[Ledger, Collection[str]] | None = None
+
+    @contextmanager
+    def forwarding(self, further: "Ledger", kinds: Collection[str] = KINDS) -> Iterator[None]:
+        """Within the context, also count messages in a second ledger, because an edge forwards them.
+
+        Args:
+            further: The second ledger.
+            kinds: The kinds that are forwarded.
+        """
+        self._further = further, kinds
+        try:
+            yield
+        finally:
+            self._further = None
 
     def add(self, direction: Direction, content: RecordDict) -> None:
         """Count one message."""
         proto = recorddict_to_proto(content)
-        framing = proto.ByteSize()
+        sizes: Counter[str] = Counter(control=proto.ByteSize())
         for item in proto.items:
-            self._bytes[direction, _kind(item.key, content[item.key])] += item.ByteSize()
-            framing -= item.ByteSize()
-        self._bytes[direction, "control"] += framing
+            sizes[_kind(item.key, content[item.key])] += item.ByteSize()
+            # what is left is the framing of the message
+            sizes["control"] -= item.ByteSize()
+        self._count(direction, sizes, KINDS)
+        if self._further is not None:
+            ledger, kinds = self._further
+            ledger._count(direction, sizes, kinds)
+
+    def _count(self, direction: Direction, sizes: Mapping[str, int], kinds: Collection[str]) -> None:
+        for kind in kinds:
+            self._bytes[direction, kind] += sizes.get(kind, 0)
 
     def totals(self) -> dict[str, dict[str, int]]:
         """Return the bytes so far for every kind, e.g. {"down": {"weights": 1200, ...}, "up": {...}}."""

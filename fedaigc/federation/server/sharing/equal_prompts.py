@@ -21,6 +21,7 @@ from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.progress import Stage
+from fedaigc.federation.server.edges.generation import per_edge
 from fedaigc.federation.server.exchange import parsed
 from fedaigc.federation.server.roster import Roster
 from fedaigc.federation.wire import equality_messages
@@ -59,7 +60,7 @@ def equal_prompts(
         owners: Client of each task.
         config: The configuration.
     """
-    sets = [(secrets.token_hex(16), tasks) for tasks in _tested_together(signatures, owners)]
+    sets = [(secrets.token_hex(16), tasks) for tasks in _tested_together(signatures, owners, config)]
     deadline_s = config.generation.deadline_s
     asked = [BlindOrder(task, number) for number, tasks in sets for task in tasks]
     records = [(owners[order.task_id], equality_messages.blind_order_record(order)) for order in asked]
@@ -96,12 +97,13 @@ def equal_prompts(
 
 
 def _tested_together(
-    signatures: Mapping[str, Disclosed | None], owners: Mapping[str, int]
+    signatures: Mapping[str, Disclosed | None], owners: Mapping[str, int], config: FederationConfig
 ) -> list[Sequence[str]]:
-    """Return sets of tasks of two and more devices that may be equal, each of bounded size."""
-    alike: dict[str, list[str]] = {}
+    """Return sets of tasks of two and more devices of one edge that may be equal, each of bounded size."""
+    alike: dict[tuple[int, str], list[str]] = {}
     for task, signature in sorted(signatures.items()):
-        alike.setdefault("" if signature is None else signature.to_json(), []).append(task)
+        edge = config.edge(owners[task]) if per_edge(config) else 0
+        alike.setdefault((edge, "" if signature is None else signature.to_json()), []).append(task)
     parts = [
         tasks[start : start + MAX_EQUALITY_MEMBERS]
         for tasks in alike.values()
