@@ -16,6 +16,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, TypeVar
 
+from experiments.edges import figures as edges  # noqa: F401
 from experiments.pages import (  # noqa: F401
     deployment,
     findings,

@@ -254,24 +254,25 @@ def compare(
 
 @app.command()
 def strategies() -> None:
-    """List all aggregation strategies with their traits and options."""
+    """List all aggregation strategies with their traits, their options, and what an edge sends for them."""
     from dataclasses import fields
 
     from rich.console import Console
     from rich.table import Table
 
+    from fedaigc.strategy.edge_sums import edge_half
     from fedaigc.strategy.registry import describe
     from fedaigc.strategy.sources import strategy_names
 
     table = Table("strategy", "what it is")
-    for header in ("traits", "options"):
+    for header in ("traits", "options", "an edge sends"):
         table.add_column(header, overflow="fold")  # a truncated name could not be copied
     for name in strategy_names():
         found = describe(name)
         traits = [f.name for f in fields(found.traits) if getattr(found.traits, f.name) is True]
         traits += [f"equals {found.equals}"] if found.equals else []
         options = [f"{option} = {value!r}" for option, value in found.options.items()]
-        table.add_row(name, found.about, ", ".join(traits), ", ".join(options))
+        table.add_row(name, found.about, ", ".join(traits), ", ".join(options), edge_half(name).sends)
     Console().print(table)
 
 

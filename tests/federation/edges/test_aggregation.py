@@ -59,6 +59,8 @@ def test_a_strategy_whose_updates_edges_forward_ends_bit_for_bit_the_same(make_r
     one, two, difference = both(make_run, rounds, {"count": 2})
     assert difference == 0
     assert two.shared_hash == one.shared_hash
+    assert one.rounds[0].backhaul_bytes == one.backhaul_bytes == {}
+    assert "backhaul_bytes_up" not in one.rounds.to_pandas()
     assert two.rounds[0].backhaul_bytes["up"]["weights"] == one.rounds[0].sent_bytes["up"]["weights"]
 
 
@@ -77,12 +79,6 @@ def test_the_bytes_of_both_hops_add_up(make_run: MakeRun) -> None:
     assert devices["down"]["weights"] == 2 * backhaul["down"]["weights"]
     table = record.rounds.to_pandas()
     assert table["backhaul_bytes_up"][0] == sum(record.rounds[0].backhaul_bytes["up"].values())
-
-
-def test_a_run_without_edges_has_no_backhaul(make_run: MakeRun) -> None:
-    record = run(make_run(rounds={"count": 1}, generation=OFF))
-    assert record.rounds[0].backhaul_bytes == record.backhaul_bytes == {}
-    assert "backhaul_bytes_up" not in record.rounds.to_pandas()
 
 
 def test_an_edge_that_fails_costs_the_round_its_clients_alone(make_run: MakeRun) -> None:
