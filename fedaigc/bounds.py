@@ -128,6 +128,10 @@ MAX_PEER_CONNECTIONS: Final = 16
 MAX_PEER_TASKS: Final = 64
 MAX_PEER_REQUESTS: Final = 60
 MAX_PEER_COST: Final = 100
+# a cluster without an edge: its devices, the prompts that each offers in a round, and frames of a device in a round
+MAX_CLUSTER: Final = 16
+MAX_CLUSTER_PROMPTS: Final = 8
+MAX_CLUSTER_FRAMES: Final = 1024
 
 # rounds
 MAX_ROUND: Final = 1_000_000

@@ -16,6 +16,7 @@ from fedaigc.cli.options import (
     NewHomeFolder,
     existing_home,
 )
+from fedaigc.cli.peer.cluster import cluster
 from fedaigc.cli.peer.pairing import pair, peers
 from fedaigc.cli.peer.sharing import listen, share
 from fedaigc.cli.pictures import (
@@ -131,6 +132,7 @@ device_app.command()(pair)
 device_app.command()(peers)
 device_app.command()(share)
 device_app.command()(listen)
+device_app.command()(cluster)
 
 
 @device_app.command("page")

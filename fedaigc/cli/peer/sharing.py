@@ -95,7 +95,7 @@ def share(
     from fedaigc.validation import validated
 
     existing_home(home)
-    atlas, calibration = _files(nodes, atlas, calibration, model)
+    atlas, calibration = atlas_files(nodes, atlas, calibration, model)
     given = {} if size is None else {"height": size, "width": size}
     section = validated(ModelSection, {"name": model, "device": device, "dtype": dtype, **given}, "the model")
     settings = AgentSettings(
@@ -154,7 +154,7 @@ def listen(
     from fedaigc.validation import validated
 
     existing_home(home)
-    atlas, calibration = _files(nodes, atlas, calibration, model)
+    atlas, calibration = atlas_files(nodes, atlas, calibration, model)
     settings = AgentSettings(
         0,
         validated(ModelSection, {"name": model, "device": device, "dtype": dtype}, "the model"),
@@ -188,7 +188,7 @@ def listen(
             requests.shutdown()
 
 
-def _files(
+def atlas_files(
     nodes: bool, atlas: Path | None, calibration: Path | None, model: str
 ) -> tuple[Path | None, Path | None]:
     """Return atlas and calibration; None for both if concepts are compared."""

@@ -60,6 +60,24 @@ class Terms:
     height: int
     width: int
 
+    def plan(self, device: Device) -> DenoisingPlan:
+        """Return the plan of the pictures on this device. UserError if it cannot be drawn, or handed on after K."""
+        plan = build_plan(
+            device.pipe,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            height=self.height,
+            width=self.width,
+            base_hash=device.base_hash,
+        )
+        check_steps(plan, self.shared_steps)
+        return plan
+
+
+def plan_room(device: Device, plan: DenoisingPlan) -> int:
+    """Return the size up to which packets of a plan are padded: they have one size for every K."""
+    return packet_room(math.prod(latents_shape(device.pipe, plan)))
+
 
 @dataclass(frozen=True)
 class Reached:
@@ -139,16 +157,8 @@ class Sharer:
         with self._agent.pipeline_lock:
             device = self._agent.open_device()
             task_id = _waiting(device, task_id)
-            plan = build_plan(
-                device.pipe,
-                num_inference_steps=terms.steps,
-                guidance_scale=terms.guidance_scale,
-                height=terms.height,
-                width=terms.width,
-                base_hash=device.base_hash,
-            )
+            plan = terms.plan(device)
             request = PlanRequest.of(plan)
-            check_steps(plan, terms.shared_steps)
             nodes = self._matching.nodes(request, terms.shared_steps)
             signature = self._matching.signature(device, task_id, nodes)
             if signature is None:
@@ -234,8 +244,7 @@ class Sharer:
         self, reached: Reached, found: Agreement, work: Work, outcome: Outcome
     ) -> tuple[Outcome, bytes]:
         """Run the shared steps and send the packet, or receive it; return the packet."""
-        shape = latents_shape(work.device.pipe, work.plan)
-        room = packet_room(math.prod(shape))
+        room = plan_room(work.device, work.plan)
         if found.executor != self._own.fingerprint:
             sealed = reached.frames.receive(sealed_bytes(room, 1), self._compute_s)
             packet = unseal(sealed, found.binding, self.peers.seal_key(), reached.card.seal_key)

@@ -1,0 +1,142 @@
+"""`fedaigc device cluster`: paired devices share the first steps of their prompts in a round, without an edge."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedaigc.bounds import MAX_CLUSTER_PROMPTS, MAX_ROUND
+from fedaigc.cli.options import (
+    DtypeOption,
+    Guidance,
+    HomeFolder,
+    MinCaptions,
+    MinPublicPrompts,
+    Model,
+    PolicyOption,
+    Risk,
+    Size,
+    Threads,
+    Tolerance,
+    TorchDevice,
+    existing_home,
+    number,
+)
+from fedaigc.cli.peer.sharing import AtlasFile, CalibrationFile, Cost, Nodes, atlas_files
+from fedaigc.errors import UserError
+from fedaigc.semantics.policy import Policy
+
+if TYPE_CHECKING:
+    from fedaigc.deployment.cluster.member import Outcome
+
+
+def cluster(
+    home: HomeFolder,
+    at: Annotated[str, typer.Option(help="host:port of this machine; 0.0.0.0 for all its addresses.")],
+    other: Annotated[
+        list[str],
+        typer.Option(
+            "--with", help="NAME=HOST:PORT of another device, by your name for it; once for each of them."
+        ),
+    ],
+    round_number: Annotated[
+        int,
+        typer.Option(
+            "--round",
+            min=1,
+            max=MAX_ROUND,
+            help="Number of the round: the same on all devices, and larger than that of any before.",
+        ),
+    ],
+    prompts: Annotated[
+        int,
+        typer.Option(
+            min=1, max=MAX_CLUSTER_PROMPTS, help="How many waiting prompts take part, oldest first."
+        ),
+    ] = 1,
+    steps: Annotated[int, typer.Option(min=2, help="Number N of denoising steps.")] = 11,
+    shared_steps: Annotated[int, typer.Option(min=1, help="Number K of steps that a group shares.")] = 3,
+    guidance: Guidance = 5.0,
+    size: Size = None,
+    model: Model = "embedded",
+    device: TorchDevice = "cpu",
+    dtype: DtypeOption = "float32",
+    policy: PolicyOption = Policy.KIND,
+    min_public_prompts: MinPublicPrompts = 3,
+    nodes: Nodes = False,
+    atlas: AtlasFile = None,
+    calibration: CalibrationFile = None,
+    min_captions: MinCaptions = 8,
+    tolerance: Tolerance = 0.5,
+    risk: Risk = 0.2,
+    cost: Cost = None,
+    collect_seconds: Annotated[
+        float, typer.Option(callback=number, min=1, help="Seconds to wait for all devices.")
+    ] = 60.0,
+    commit_seconds: Annotated[
+        float, typer.Option(callback=number, min=1, help="Seconds to wait for all to agree after that.")
+    ] = 30.0,
+    compute_seconds: Annotated[
+        float, typer.Option(callback=number, min=1, help="Seconds to wait for the shared steps after that.")
+    ] = 600.0,
+    threads: Threads = 1,
+) -> None:
+    """Draw waiting prompts in a round with other devices that are paired with each other; alone where that fails."""
+    from fedaigc.deployment.agent.agent import Agent, AgentSettings, only_agent
+    from fedaigc.deployment.cluster.machine import Waits
+    from fedaigc.deployment.cluster.member import Member
+    from fedaigc.deployment.peer.agreement import own_cost
+    from fedaigc.deployment.peer.frames import listening_at
+    from fedaigc.deployment.peer.sharing import Terms
+    from fedaigc.device.home.home import Home
+    from fedaigc.federation.config.run_config import ModelSection
+    from fedaigc.validation import validated
+
+    existing_home(home)
+    addresses = _addresses(other)
+    atlas, calibration = atlas_files(nodes, atlas, calibration, model)
+    given = {} if size is None else {"height": size, "width": size}
+    section = validated(ModelSection, {"name": model, "device": device, "dtype": dtype, **given}, "the model")
+    settings = AgentSettings(
+        0,
+        section,
+        policy,
+        min_public_prompts,
+        threads=threads,
+        atlas=atlas,
+        calibration=calibration,
+        min_captions=min_captions,
+        tolerance=tolerance,
+        risk=risk,
+    )
+    with only_agent(Home.open(home)), listening_at(at, "--at") as listening:
+        agent = Agent(home, settings)
+        waits = Waits(collect_seconds, commit_seconds, compute_seconds)
+        member = Member(agent, own_cost() if cost is None else cost, waits)
+        terms = Terms(steps, shared_steps, guidance, section.height, section.width)
+        for outcome in member.take_part(round_number, listening, addresses, terms, prompts):
+            typer.echo(told(outcome, agent.home.gallery))
+
+
+def _addresses(given: list[str]) -> dict[str, str]:
+    """Return host:port by name."""
+    addresses: dict[str, str] = {}
+    for text in given:
+        name, equals, address = text.partition("=")
+        if not equals:
+            raise UserError(f"--with {text!r:.100}: expected NAME=HOST:PORT, such as kitchen=192.0.2.7:7400")
+        if name in addresses:
+            raise UserError(f"--with names {name!r:.60} twice: give each device once")
+        addresses[name] = address
+    return addresses
+
+
+def told(outcome: "Outcome", gallery: Path) -> str:
+    """Return what became of a prompt in one line."""
+    picture = gallery / f"{outcome.task_id}.png"
+    if outcome.report is None:
+        return f"{outcome.task_id}: not drawn: {outcome.why}"
+    if not outcome.executor:
+        return f"{outcome.task_id}: drawn alone ({outcome.why}): {picture}"
+    ran = "this device" if outcome.executor == "own" else outcome.executor
+    return f"{outcome.task_id}: shared by {outcome.devices} devices, the first steps run by {ran}: {picture}"
