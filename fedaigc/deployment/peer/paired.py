@@ -4,7 +4,8 @@
     peers/own/seal.key    its key for sealed packets
     peers/<name>.json     certificate and public key of a paired device, by the name that the owner gave it
 
-Certificates sign themselves and do not expire: what counts is that both owners have exchanged them.
+Certificates sign themselves and do not expire: what counts is that both owners have exchanged them. The name in each
+follows from its key, because TLS looks up certificates by name: no device can stand in the way of another one.
 """
 
 import datetime
@@ -28,6 +29,8 @@ from fedaigc.errors import DamagedFile, UserError
 
 _NAME = re.compile("[a-z0-9][a-z0-9_-]{0,31}")
 _SEAL_KEY = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}")
+# a name has at most 64 characters
+_NAME_DIGITS = 40
 # as a certificate writes that it has no end
 _NO_END = datetime.datetime(9999, 12, 31, 23, 59, 59)
 _START = datetime.datetime(2000, 1, 1)
@@ -53,7 +56,10 @@ class Card:
         if not _SEAL_KEY.fullmatch(self.seal):
             raise ValueError(f"the key for packets must be {KEY_BYTES} bytes in hex")
         found = x509.load_pem_x509_certificate(self.certificate.encode())
-        if not isinstance(found.public_key(), ec.EllipticCurvePublicKey) or found.issuer != found.subject:
+        key = found.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not found.issuer == found.subject == name_of(
+            key
+        ):
             raise ValueError("the certificate is not one that a device makes for itself")
 
     @property
@@ -185,9 +191,16 @@ class Peers:
             ) from None
 
 
+def name_of(key: ec.EllipticCurvePublicKey) -> x509.Name:
+    """Return the name in the certificate of a key."""
+    data = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    common = f"fedaigc device {hashlib.sha256(data).hexdigest()[:_NAME_DIGITS]}"
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
 def _key_and_certificate() -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedaigc device")])
+    name = name_of(key.public_key())
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

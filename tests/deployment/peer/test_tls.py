@@ -11,10 +11,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from fedaigc.deployment.peer.frames import Frames, PeerGone
-from fedaigc.deployment.peer.paired import Card, Peers
+from fedaigc.deployment.peer.paired import Card, Peers, name_of
 from fedaigc.deployment.peer.tls import secured_from, secured_to
 from fedaigc.device.home.home import Home
 
@@ -63,6 +62,14 @@ def test_paired_devices_meet(peers: dict[str, Peers]) -> None:
     assert met(peers["a"], peers["a"].get("b"), peers["b"]) == (b"hello", ("a", b"from the caller"))
 
 
+def test_each_of_several_paired_devices_meets(peers: dict[str, Peers]) -> None:
+    for one, other in [("a", "c"), ("b", "c"), ("c", "b")]:
+        peers[one].add(other, peers[other].own())
+    for one, other in [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")]:
+        mine, theirs = met(peers[one], peers[one].get(other), peers[other])
+        assert (mine, theirs) == (b"hello", (one, b"from the caller"))
+
+
 def test_a_device_that_is_not_paired_gets_no_byte(peers: dict[str, Peers]) -> None:
     mine, theirs = met(peers["c"], peers["c"].get("a"), peers["a"])
     assert isinstance(mine, PeerGone)
@@ -83,20 +90,27 @@ def test_a_device_that_was_forgotten(peers: dict[str, Peers]) -> None:
         assert isinstance(answer, PeerGone)
 
 
-def test_a_certificate_that_a_paired_device_signed_for_another(peers: dict[str, Peers]) -> None:
+def test_a_certificate_that_a_paired_device_signed_for_another(
+    peers: dict[str, Peers], monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = peers["c"].tls_file
     peers["c"].own()
+    # its program does not check its own certificate
+    monkeypatch.setattr(peers["c"], "own", lambda: None)
     issuer = serialization.load_pem_private_key(peers["b"].tls_file.read_bytes(), None)
     assert isinstance(issuer, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedaigc device")])
+    name = name_of(issuer.public_key())
     now = datetime.datetime.now(datetime.UTC)
     made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     made = made.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    file.write_bytes(private + made.sign(issuer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    signed = made.sign(issuer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    with pytest.raises(ValueError, match="makes for itself"):
+        Card(signed.decode(), "0" * 64)
+    file.write_bytes(private + signed)
     mine, theirs = met(peers["c"], peers["c"].get("a"), peers["a"])
     assert isinstance(mine, PeerGone)
     assert isinstance(theirs, PeerGone)
