@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any
 
 from fedaigc.bounds import MAX_CLUSTER, MAX_CLUSTER_FRAMES
-from fedaigc.deployment.hosts import host_and_port
 from fedaigc.deployment.peer.frames import Frames, PeerGone, PeerMistake, connected_to
 from fedaigc.deployment.peer.paired import Card, Peers
 from fedaigc.deployment.peer.tls import secured_from, secured_to
@@ -88,8 +87,6 @@ class Links:
     def __init__(
         self, peers: Peers, links: Mapping[str, Link], listening: socket.socket, frame_s: float, most: int
     ) -> None:
-        for link in links.values():
-            host_and_port(link.address, "--with")
         self._peers, self._links, self._listening = peers, links, listening
         self._frame_s, self._most = frame_s, most
         self._events: queue.Queue[Any] = queue.Queue(_WAITING_EVENTS)

@@ -1,7 +1,7 @@
 """One device in one round of a cluster, as a state machine: events and a clock in, decisions out, nothing else.
 
-    collect    pass on every new offer, until every device has offered, or time is up, or another device that has
-               already committed did so by offers that are all known here: then by the same ones
+    collect    pass on every new offer, until every device has offered or is gone, or time is up, or another device
+               that has already committed did so by offers that are all known here: then by the same ones
     commit     elect the groups from these offers, once, and tell every device to which groups this one commits
     compute    an executor computes once every device of its group has committed to it
     receive    the others wait for its packet
@@ -260,7 +260,7 @@ class Machine:
             view = () if peer.commit is None else peer.commit.view
             if self._own.digest in view and all(digest in known for digest in view):
                 return [known[digest] for digest in view]
-        if all(peer.offers for peer in self._peers.values()) or now >= self._until:
+        if all(peer.offers or peer.gone for peer in self._peers.values()) or now >= self._until:
             return list(known.values())
         return None
 

@@ -19,6 +19,7 @@ from fedaigc.deployment.cluster.links import Link
 from fedaigc.deployment.cluster.machine import Alone, Machine, Waits
 from fedaigc.deployment.cluster.offers import VERSION, Offer, sign
 from fedaigc.deployment.cluster.running import Running
+from fedaigc.deployment.hosts import host_and_port
 from fedaigc.deployment.peer.matching import Matching
 from fedaigc.deployment.peer.paired import Peers
 from fedaigc.deployment.peer.sharing import FRAME_S, Terms
@@ -162,8 +163,11 @@ class Member:
             raise UserError(
                 f"{len(addresses)} other devices: expected 1 to {MAX_CLUSTER - 1}, each as --with NAME=HOST:PORT"
             )
-        cards = {name: self._peers.get(name) for name in addresses}
-        return {card.fingerprint: Link(name, card, addresses[name]) for name, card in cards.items()}
+        links = [
+            Link(name, self._peers.get(name), host_and_port(address, "--with"))
+            for name, address in addresses.items()
+        ]
+        return {link.card.fingerprint: link for link in links}
 
     def _said(self, device: Device, tasks: Sequence[str], nodes: NodeDisclosure | None) -> dict[str, str]:
         """Return what is said of prompts, by task; it is counted in the ledger."""

@@ -186,7 +186,7 @@ class Cluster:
             if kind == 6 and self.flying[number][0] != self.flying[number][1]:
                 del self.flying[number]
             else:
-                self.deliver(number, again=kind == 5, fails=kind == 4)
+                self.deliver(number, again=kind == 5, fails=kind in (3, 4))
 
     def settle(self) -> None:
         """Let time pass without further messages between devices, until all that is computed has ended."""

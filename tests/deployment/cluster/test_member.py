@@ -1,0 +1,145 @@
+"""Four devices without an edge, as processes over TLS: as one process would; a kill costs only the sharing."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fedaigc.bounds import MAX_PEER_MESSAGE
+from fedaigc.deployment.cluster.election import Elected, elect
+from fedaigc.deployment.cluster.member import claim_round
+from fedaigc.deployment.cluster.messages import Offered, decoded
+from fedaigc.deployment.cluster.offers import SignedOffer, read_offer
+from fedaigc.deployment.peer.paired import Peers
+from fedaigc.device.device import Device
+from fedaigc.device.home.home import Home
+from fedaigc.device.home.prompts import TaskStatus
+from fedaigc.device.shared_steps import run_shared_steps
+from fedaigc.device.training.local_round import put_adapters
+from fedaigc.errors import UserError
+from fedaigc.federation.config.run_config import ModelSection
+from fedaigc.federation.preloaded import base_model, taxonomy
+from fedaigc.semantics.grouping import group
+from fedaigc.semantics.policy import Policy
+from tests.deployment.cluster.devices import Ran, cluster_homes, member_of, name, run
+from tests.deployment.peer.devices import TERMS, pictures, tasks
+
+# fruit on a table on 0 and 1, animals near a river on 0, 2 and 3; the executors are 1 and 3
+PROMPTS = (
+    ("a zorblax apple on a table", "a horse near a river"),
+    ("a shiny lemon on a table",),
+    ("a quuxdown dog near a river",),
+    ("a frobnik cat near a river",),
+)
+WORDS = (b"zorblax", b"quuxdown", b"frobnik", b"shiny", b"apple", b"lemon", b"horse")
+COSTS = (50, 0, 50, 10)
+RIVER_EXECUTOR = 3
+
+
+@pytest.fixture
+def homes(tmp_path: Path) -> list[Path]:
+    return cluster_homes(tmp_path / "homes", PROMPTS)
+
+
+def offers_in(ran: Ran, homes: list[Path]) -> dict[str, SignedOffer]:
+    """Return the offers that were sent, by their devices."""
+    cards = {own.fingerprint: own for own in (Peers(Home.open(home)).own() for home in homes)}
+    messages = [decoded(frame) for sent in ran.sent for frame in sent if not frame.startswith(b"FAGS")]
+    read = [read_offer(found.text, found.by, cards) for found in messages if isinstance(found, Offered)]
+    assert len({signed.digest for signed in read}) == len({signed.offer.device for signed in read})
+    return {signed.offer.device: signed for signed in read}
+
+
+def elected_from(offers: dict[str, SignedOffer]) -> list[Elected]:
+    return elect(offers.values(), {"": lambda said, owners: group(said, taxonomy())})  # type: ignore[arg-type]
+
+
+def test_the_pictures_are_those_of_one_process(tmp_path: Path, homes: list[Path], small_model: Path) -> None:
+    copies = [Path(shutil.copytree(home, tmp_path / "copies" / home.name)) for home in homes]
+    members = {number: member_of(home, small_model, COSTS[number]) for number, home in enumerate(homes)}
+    ran = run(tmp_path, members)
+    assert len(set(ran.pids)) == 4
+    offers = offers_in(ran, homes)
+    table, river = sorted(elected_from(offers), key=lambda found: len(found.devices))
+    cards = [Peers(Home.open(home)).own() for home in homes]
+    assert (len(table.members), table.executor) == (2, cards[1].fingerprint)
+    assert (len(river.members), river.executor) == (3, cards[RIVER_EXECUTOR].fingerprint)
+    # the same in this process
+    pipe, base_hash = base_model(ModelSection(name=str(small_model), height=32, width=32))
+    put_adapters(pipe, None, None)
+    for number, (home, copy) in enumerate(zip(homes, copies, strict=True)):
+        device = Device(copy, pipe, base_hash=base_hash, taxonomy=taxonomy())
+        plan = TERMS.plan(device)
+        offer = offers[cards[number].fingerprint].offer
+        for place, task in enumerate(device.waiting()):
+            (chosen,) = (found for found in (table, river) if offer.task(place) in found.members)
+            packet = run_shared_steps(pipe, chosen.prompt, plan, 2, noise_seed=chosen.noise_seed).packet
+            device.finish(task, packet, plan, noise_seed=1)
+            outcomes = ran.outcomes[number]
+            assert outcomes is not None
+            by = next(which for which, card in enumerate(cards) if card.fingerprint == chosen.executor)
+            executor = "own" if by == number else name(by)
+            assert (outcomes[task].executor, outcomes[task].devices) == (executor, len(chosen.devices))
+        assert pictures(home) == pictures(copy)
+        assert len(pictures(home)) == len(PROMPTS[number])
+        assert {(task.status, task.attempts) for task in tasks(home)} == {(TaskStatus.FINISHED, 1)}
+    # nothing of a prompt, nor of a packet, and all messages of one size
+    frames = [frame for sent in ran.sent for frame in sent]
+    assert not [word for word in WORDS for frame in frames if word in frame]
+    assert {len(frame) for frame in frames if not frame.startswith(b"FAGS")} == {MAX_PEER_MESSAGE}
+    # one body for a group: all of its members get the same bytes
+    assert len({frame for frame in frames if frame.startswith(b"FAGS")}) == 2
+    # a device commits once in a round: the number is used up
+    with pytest.raises(UserError, match="took part in round 1"):
+        claim_round(Home.open(homes[0]), 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "times"), [(b'["offered"', 1), (b'["commit"', 1), (b"FAGS", 1), (b"FAGS", 2)]
+)
+def test_an_executor_that_is_killed_costs_only_its_group(
+    tmp_path: Path, homes: list[Path], small_model: Path, message: bytes, times: int
+) -> None:
+    members = {number: member_of(home, small_model, COSTS[number]) for number, home in enumerate(homes)}
+    ran = run(tmp_path, members, killed=(RIVER_EXECUTOR, message, times))
+    assert ran.outcomes[RIVER_EXECUTOR] is None
+    river = []
+    for number, home in enumerate(homes[:RIVER_EXECUTOR]):
+        outcomes = ran.outcomes[number]
+        assert outcomes is not None
+        assert {(task.status, task.attempts) for task in tasks(home)} == {(TaskStatus.FINISHED, 1)}
+        assert len(pictures(home)) == len(PROMPTS[number])
+        for place, task in enumerate(tasks(home)):
+            if "table" in PROMPTS[number][place]:
+                # the other group goes on
+                assert outcomes[task.task_id].devices == 2
+            else:
+                river.append(outcomes[task.task_id])
+    shared = sum(outcome.executor == name(RIVER_EXECUTOR) for outcome in river)
+    if message == b"FAGS":
+        assert shared == times - 1
+    else:
+        # before it offered, the two others of the group may share without it
+        assert shared == 0
+    (lost,) = tasks(homes[RIVER_EXECUTOR])
+    assert (lost.status, lost.attempts) == (TaskStatus.WAITING, 0)
+
+
+def test_wrong_orders_of_the_owner_draw_nothing(homes: list[Path], small_model: Path) -> None:
+    import socket
+
+    with pytest.raises(UserError, match="choose another"):
+        member_of(homes[0], small_model, policy=Policy.OPEN)
+    member = member_of(homes[0], small_model)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        for addresses, wrong in (
+            ({}, "0 other devices"),
+            ({"kitchen": "127.0.0.1:1"}, "no paired device"),
+            ({"desk1": "nowhere"}, "host:port"),
+        ):
+            with pytest.raises(UserError, match=wrong):
+                member.take_part(1, listening, addresses, TERMS)
+        claim_round(Home.open(homes[0]), 7)
+        with pytest.raises(UserError, match="8 or larger"):
+            member.take_part(7, listening, {"desk1": "127.0.0.1:1"}, TERMS)
+    assert {(task.status, task.attempts) for task in tasks(homes[0])} == {(TaskStatus.WAITING, 0)}
