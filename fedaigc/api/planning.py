@@ -140,8 +140,8 @@ def sharing_tree(
         device: The device of each user, as `edge`.
         packet: What a packet costs: the report of `transmit`. None: nothing.
         executor: Who runs shared steps: "edge", the edge server, or "member", a member of each node.
-        minimise: "evaluations" of the denoiser, whoever runs them, or "joules" of all machines and packets. Planners of groups,
-            such as "kmeans", minimise neither.
+        minimise: "evaluations" of the denoiser, whoever runs them, or "joules" of all machines and packets. Planners of
+            groups, such as "kmeans", minimise neither.
 
     Raises:
         UserError: If a value is wrong; the message names it.

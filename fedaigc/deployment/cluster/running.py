@@ -17,7 +17,7 @@ from fedaigc.deployment.cluster.messages import Commit, GivenUp
 from fedaigc.deployment.cluster.offers import read_offer
 from fedaigc.deployment.peer.frames import PeerMistake
 from fedaigc.deployment.peer.paired import Peers
-from fedaigc.deployment.peer.sharing import packet_room
+from fedaigc.deployment.peer.sharing import plan_room
 from fedaigc.device.device import Device
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 
@@ -64,7 +64,7 @@ class Running:
         self._peers, self._links, self._note = peers, links, note
         self._cards = {other: link.card for other, link in links.items()}
         self._seal_key = peers.seal_key()
-        self._room = packet_room(device, plan)
+        self._room = plan_room(device, plan)
         self._sealed: dict[str, bytes] = {}
         self.decided: list[Finish | Alone] = []
         self.packets: dict[str, bytes] = {}

@@ -65,7 +65,8 @@ def test_a_run_without_an_atlas_uses_what_ships(tmp_path: Path, atlas: Atlas) ->
 def test_the_calibration_of_scenes_fits_the_default_settings_and_shares_more(tmp_path: Path) -> None:
     generation = {"denoiser": {"calibration": "scenes"}}
     config = parse_config({"homes": tmp_path, "output": tmp_path, "generation": generation}).absolute()
-    assert config.generation.denoiser is not None and config.generation.denoiser.calibration == SCENES
+    assert config.generation.denoiser is not None
+    assert config.generation.denoiser.calibration == SCENES
     scenes, section = node_disclosure(config).calibration, DenoiserSection()
     assert scenes is not None
     _, plan, space = default_setting()
