@@ -135,7 +135,9 @@ def run(
             window = texts[start : start + WINDOW]
             if name == ORACLE:
                 kept = into["alone"]["both"][start : start + WINDOW]
-                drawn = told_by_judge(studio, window, policies.named["ladder, mean"](window), (seed, start), kept)
+                drawn = told_by_judge(
+                    studio, window, policies.named["ladder, mean"](window), (seed, start), kept
+                )
             else:
                 drawn = draw_groups(studio, window, policies.named[name](window), (seed, start))
             for each in drawn:

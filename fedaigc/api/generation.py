@@ -127,8 +127,8 @@ def generate(
         **settings,
     }
     if nodes:
-        files = (None if path is None else Path(path) for path in (atlas, calibration))
-        generation |= node_settings(str(model), *files, num_shared_steps)
+        files = [None if path is None else Path(path) for path in (atlas, calibration)]
+        generation |= node_settings(str(model), files[0], files[1], num_shared_steps)
     elif not (atlas is None and calibration is None):
         raise UserError("atlas and calibration are for nodes=True: give that too")
     section = model_section(model, folder.with_name(f"{folder.name}-model"))
