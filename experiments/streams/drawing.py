@@ -185,21 +185,21 @@ def draw_groups(
         part = torch.cat([finals[m] for m in members[start : start + BATCH]])
         verdicts += studio.judge.score(decode(studio.pipe, part, studio.plan))
     of = {member: group for group in groups for member in group.members}
-    rows: dict[int, Drawn] = {}
+    found = []
     for member, verdict in zip(members, verdicts, strict=True):
         group, k = of[member], handoffs[member]
         thing, place_word = studio.targets[window[member]]
         shared = max(group.handoffs.values()) if member == min(group.members) else 0
-        rows[member] = Drawn(
-            k,
-            studio.plan.num_steps - k + shared,
-            int(verdict.object == thing),
-            int(verdict.place == place_word),
-            len(group.members) + sum(map(len, group.equal.values())),
+        found.append(
+            Drawn(
+                k,
+                studio.plan.num_steps - k + shared,
+                int(verdict.object == thing),
+                int(verdict.place == place_word),
+                len(group.members),
+            )
         )
-        for other in group.equal.get(member, ()):
-            rows[other] = replace(rows[member], K=studio.plan.num_steps - 1, evaluations=1)
-    return [rows[member] for member in sorted(rows)]
+    return found
 
 
 def _advanced(

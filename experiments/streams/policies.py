@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,14 +38,11 @@ class GroupPlan:
         members: Places in the window.
         conditioning: Embedding that the shared steps run on; None for a prompt alone.
         handoffs: K of each member.
-        equal: Member -> other places of the window with the same prompt. They take that member's run at its last
-            hand-off, so their pictures are its picture.
     """
 
     members: tuple[int, ...]
     conditioning: Tensor | None
     handoffs: dict[int, int]
-    equal: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 Groups = Sequence[GroupPlan]
@@ -183,29 +180,21 @@ class Policies:
         return self._studio.calibration.last_handoff(between, self._tolerance, offered, risk=self._risk)
 
     def tested(self, window: Sequence[str]) -> Groups:
-        """Devices that disclose a node find out whose prompts are equal.
+        """Devices that disclose the same find out whose prompts are equal; these share all steps but the last.
 
-        One device of each class is grouped by `nodes`, and the others take its run.
+        So do those that disclose nothing. All others are grouped by `nodes`.
         """
-        silent = {i for i, told in enumerate(self._disclosed(window, LADDER, MIN_CAPTIONS)) if told is None}
-        first = {text: window.index(text) for i, text in enumerate(window) if i not in silent}
-        ones = sorted(first.values())
-        found = []
-        for each in self.nodes([window[i] for i in ones], LADDER, mean=True):
-            members = tuple(ones[i] for i in each.members)
-            others = {
-                member: tuple(i for i, text in enumerate(window) if text == window[member] and i != member)
-                for member in members
-            }
-            found.append(
-                replace(
-                    each,
-                    members=members,
-                    handoffs={ones[i]: k for i, k in each.handoffs.items()},
-                    equal={member: places for member, places in others.items() if places},
-                )
+        classes = [each for each in self.equal(window) if len(each.members) > 1]
+        equal = {i for each in classes for i in each.members}
+        others = [i for i in range(len(window)) if i not in equal]
+        return classes + [
+            replace(
+                each,
+                members=tuple(others[i] for i in each.members),
+                handoffs={others[i]: k for i, k in each.handoffs.items()},
             )
-        return found + [_alone(i) for i in sorted(silent)]
+            for each in self.nodes([window[i] for i in others], LADDER, mean=True)
+        ]
 
     def _fixed(self, each: Group) -> GroupPlan:
         members = tuple(map(int, each.members))
