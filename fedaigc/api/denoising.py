@@ -187,6 +187,14 @@ def unpack(
 ) -> Denoising:
     """Return the run that a packet holds, before its next step.
 
+    Example:
+        >>> import fedaigc as fa
+        >>> pipe = fa.load_pipeline()
+        >>> plan = fa.plan(pipe, num_inference_steps=4)
+        >>> packet = fa.start(pipe, plan, seed=1).run("a fruit on a table", until=2).pack()
+        >>> fa.unpack(pipe, plan, packet).finish("an apple on a table").size
+        (64, 64)
+
     Args:
         pipe: The pipeline of this machine.
         plan: The plan of the run, made on this machine.
@@ -223,7 +231,13 @@ def _check_own(pipe: Pipeline) -> None:
 
 
 def remove(pipe: Pipeline) -> None:
-    """Take the shared and the personal adapter out of a pipeline; its weights are then those that it came with."""
+    """Take the shared and the personal adapter out of a pipeline; its weights are then those that it came with.
+
+    Example:
+        >>> import fedaigc as fa
+        >>> pipe = fa.load_pipeline()
+        >>> fa.remove(pipe)  # nothing to do: no adapter was installed
+    """
     make_bare(pipe)
 
 

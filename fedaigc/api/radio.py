@@ -30,7 +30,7 @@ def transmit(packet: bytes, *, seed: int = 0, **link: Any) -> tuple[bytes, LinkR
         >>> packet = begun.pack(number_format="fixed8-gray")
         >>> arrived, report = fa.transmit(packet, snr_db=9.0, scheme="uncoded-qpsk")
         >>> report.information_bits, report.bit_errors > 0
-        (8192, True)
+        (16384, True)
         >>> fa.unpack(pipe, plan, arrived, delivery="tolerant").finish("an apple on a table").size
         (64, 64)
 

@@ -137,6 +137,15 @@ def records(folder: str | Path = "runs") -> "DataFrame":
     rounds, seed, clients, prompts, loss (of the last round: the mean training loss of the shared stage, or the final
     evaluation of a study), seconds, when. A file that should be a record and cannot be read is left out with a warning.
 
+    Example:
+        >>> import fedaigc as fa
+        >>> homes = fa.scenes("runs/records/homes", clients=2, images=4, exist_ok=True)
+        >>> few = {"local_steps": 1, "personal_steps": 1}
+        >>> run = fa.simulate(homes, rounds=1, training=few, progress=False)
+        >>> found = fa.records("runs/records")
+        >>> list(found["kind"]), list(found["clients"])
+        (['run'], [2])
+
     Args:
         folder: The folder.
 

@@ -52,6 +52,12 @@ def scenes(
 ) -> Path:
     """Create homes of simulated devices with images of Scenes, as `fedaigc scenes` does.
 
+    Example:
+        >>> import fedaigc as fa
+        >>> homes = fa.scenes("runs/scenes/homes", clients=2, images=4, exist_ok=True)
+        >>> sorted(home.name for home in homes.iterdir() if home.is_dir())
+        ['00', '01']
+
     Args:
         homes: Folder for the homes.
         clients: Number of devices.
@@ -180,6 +186,14 @@ def simulate(
 
     The same call with the same homes repeats the run: its rounds begin anew. Prompts that were served are not served
     again. A run of other settings in `output` is moved into its folder `earlier`, with a warning.
+
+    Example:
+        >>> import fedaigc as fa
+        >>> homes = fa.scenes("runs/simulate/homes", clients=2, images=4, exist_ok=True)
+        >>> few = {"local_steps": 2, "personal_steps": 1}
+        >>> run = fa.simulate(homes, strategy="fedit", rounds=2, training=few, progress=False)
+        >>> [done.round for done in run.rounds], list(run.rounds.to_pandas()["clients"])
+        ([1, 2], [2, 2])
 
     Args:
         homes: Folder of the homes 00, 01, ...

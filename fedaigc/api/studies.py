@@ -128,6 +128,14 @@ def compare(
 
     Runs that are recorded in `output` already are not repeated, so the call can be repeated after an interruption.
 
+    Example:
+        >>> import fedaigc as fa
+        >>> few = {"clients": {"number": 2, "images": 4}, "training": {"local_steps": 1, "personal_steps": 1}}
+        >>> two = ["fedit", "ffa_lora"]
+        >>> study = fa.compare(two, output="runs/compare/two", seeds=1, rounds=1, progress=False, **few)
+        >>> study.report.name
+        'report.md'
+
     Args:
         strategies: Names, files, classes or instances. The first is the reference.
         output: Folder for records, tables, plots and report.md.

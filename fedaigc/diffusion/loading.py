@@ -63,6 +63,11 @@ def load_pipeline(
     image is no measurement. All weights are aligned to cache lines, as are those of a pipeline that was built
     or trained in the process. The same weights then give the same images bit for bit.
 
+    Example:
+        >>> import fedaigc as fa
+        >>> type(fa.load_pipeline()).__name__
+        'StableDiffusionPipeline'
+
     Args:
         name: "embedded" for the shipped model, the path of a diffusers folder, or a hub name.
         device: A torch device, or "auto" (see `resolve_device`).

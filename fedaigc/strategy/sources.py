@@ -32,6 +32,11 @@ def strategy_names() -> list[str]:
     """Return all strategies that a configuration may name, sorted.
 
     These are the built-in ones, Flower's, and those of installed packages.
+
+    Example:
+        >>> import fedaigc as fa
+        >>> {"fedit", "fedex_lora", "local_only"} <= set(fa.strategy_names())
+        True
     """
     return sorted({*_builtin(), *FLOWER_STRATEGIES, *_installed()})
 

@@ -114,8 +114,12 @@ def import_lora(pipe: "DiffusionPipeline", folder: str | Path, *, base_hash: str
 
     Example:
         >>> import fedaigc as fa
+        >>> homes = fa.scenes("runs/lora/homes", clients=2, images=4, exist_ok=True)
+        >>> few = {"local_steps": 1, "personal_steps": 1}
+        >>> run = fa.simulate(homes, rounds=1, adapter={"rank": 2}, training=few, progress=False)
         >>> pipe = fa.load_pipeline()
-        >>> fa.import_lora(pipe, "runs/lora/first").rank  # of the example of `export_lora`
+        >>> folder = fa.export_lora(pipe, run.shared, "runs/lora/second")
+        >>> fa.import_lora(pipe, folder).rank
         2
 
     Args:

@@ -94,6 +94,16 @@ def zero_residual(pipe: "DiffusionPipeline") -> dict[str, Tensor]:
 def install(pipe: "DiffusionPipeline", shared: SharedState) -> None:
     """Install the shared factors and the residual in the pipeline, and activate the shared stage.
 
+    Example:
+        >>> import fedaigc as fa
+        >>> homes = fa.scenes("runs/install/homes", clients=2, images=4, exist_ok=True)
+        >>> few = {"local_steps": 1, "personal_steps": 1}
+        >>> run = fa.simulate(homes, rounds=1, training=few, progress=False)
+        >>> pipe = fa.load_pipeline()
+        >>> fa.install(pipe, run.shared)
+        >>> sorted(pipe.unet.peft_config)
+        ['shared']
+
     Raises:
         UserError: If the state names a layer that this pipeline does not have, or if a shape does not fit.
     """

@@ -342,6 +342,14 @@ class RunRecord(Record):
 def read_record(output: str | Path) -> RunRecord:
     """Read the record in a run's folder.
 
+    Example:
+        >>> import fedaigc as fa
+        >>> homes = fa.scenes("runs/record/homes", clients=2, images=4, exist_ok=True)
+        >>> few = {"local_steps": 1, "personal_steps": 1}
+        >>> run = fa.simulate(homes, rounds=1, training=few, output="runs/record/out", progress=False)
+        >>> fa.read_record("runs/record/out").shared_hash == run.shared.hash()
+        True
+
     Raises:
         UserError: If there is none.
         DamagedFile: If the file is not a record of a run of this version.
