@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedaigc.cli.options import DtypeOption, Guidance, MinCaptions, Model, Risk, Size, Tolerance
+from fedaigc.cli.options import DtypeOption, Guidance, MinCaptions, Model, Risk, Size, Tolerance, Variant
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def build(
     size: Size = None,
     steps: Steps = 11,
     dtype: DtypeOption = "float32",
+    variant: Variant = None,
     noises: Noises = 1,
     dimensions: Dimensions = 64,
     min_captions: Annotated[int, typer.Option(min=1, help="Fewest captions of a node.")] = 8,
@@ -50,7 +51,7 @@ def build(
         raise UserError(f"{output} is there: give another name, or --force to replace it")
     lines = read_captions(captions)
     check_count(lines, min_captions)
-    pipe, _, space = _opened(model, dtype, size, steps, 1.0, noises, dimensions)
+    pipe, _, space = _opened((model, dtype, variant), size, steps, 1.0, noises, dimensions)
     about = {"model": model, "captions": captions.name, "note": note}
     parts = output.with_name(f"{output.name}.parts")
     with _bar("captions", len(lines)) as advance:
@@ -99,6 +100,7 @@ def where(
     size: Size = None,
     steps: Steps = 11,
     dtype: DtypeOption = "float32",
+    variant: Variant = None,
     noises: Noises = 1,
     dimensions: Dimensions = 64,
     min_captions: MinCaptions = 8,
@@ -127,7 +129,7 @@ def where(
     atlas, curve = sharing_files(atlas, calibration, model)
     found = Atlas.read(atlas)
     measured = Calibration.read(curve) if curve is not None else None
-    pipe, plan, space = _opened(model, dtype, size, steps, guidance, noises, dimensions)
+    pipe, plan, space = _opened((model, dtype, variant), size, steps, guidance, noises, dimensions)
     _check_space(found, space, atlas)
     if measured is not None:
         measured.check_fits(space.hash, plan, str(curve))
@@ -162,6 +164,7 @@ def calibrate(
     steps: Steps = 11,
     guidance: Guidance = 5.0,
     dtype: DtypeOption = "float32",
+    variant: Variant = None,
     noises: Noises = 1,
     dimensions: Dimensions = 64,
     pairs: Annotated[int, typer.Option(min=2, help="Pairs of captions to draw.")] = 60,
@@ -183,7 +186,7 @@ def calibrate(
     if output.exists() and not force:
         raise UserError(f"{output} is there: give another name, or --force to replace it")
     lines = read_captions(captions)
-    pipe, plan, space = _opened(model, dtype, size, steps, guidance, noises, dimensions)
+    pipe, plan, space = _opened((model, dtype, variant), size, steps, guidance, noises, dimensions)
     with _bar("pairs", pairs) as advance:
         found = measured(
             pipe, plan, space, lines, pairs=pairs, handoffs=handoffs or (), seed=seed, progress=advance
@@ -200,15 +203,21 @@ def calibrate(
 
 
 def _opened(
-    model: str, dtype: str, size: int | None, steps: int, guidance: float, noises: int, dimensions: int
+    model: tuple[str, str, str | None],
+    size: int | None,
+    steps: int,
+    guidance: float,
+    noises: int,
+    dimensions: int,
 ) -> "tuple[object, DenoisingPlan, DenoiserSpace]":
     from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
     from fedaigc.diffusion.schedule.plan import build_plan
     from fedaigc.federation.config.model_config import ModelSection
     from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 
-    pipe = load_pipeline(model, dtype=dtype)
-    own = ModelSection(name=model)
+    name, dtype, variant = model
+    pipe = load_pipeline(name, dtype=dtype, variant=variant)
+    own = ModelSection(name=name)
     height, width = (size, size) if size is not None else (own.height, own.width)
     plan = build_plan(
         pipe,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fedaigc.cli.options import DtypeOption, Guidance, TorchDevice
+from fedaigc.cli.options import DtypeOption, Guidance, TorchDevice, Variant
 
 
 def check(
@@ -19,6 +19,7 @@ def check(
     ] = None,
     device: TorchDevice = "auto",
     dtype: DtypeOption = "float32",
+    variant: Variant = None,
     again: Annotated[bool, typer.Option("--again", help="Measure even if a result is kept.")] = False,
 ) -> None:
     """Run a model divided and undivided, and tell whether the results are equal bit for bit.
@@ -29,7 +30,7 @@ def check(
     from fedaigc.diffusion.exactness import default_cache
     from fedaigc.diffusion.loading import load_pipeline
 
-    pipe = load_pipeline(model, device=device, dtype=dtype)
+    pipe = load_pipeline(model, device=device, dtype=dtype, variant=variant)
     found = measure(
         pipe,
         num_inference_steps=steps,

@@ -299,6 +299,7 @@ def profile(
     output: Annotated[Path | None, typer.Option(help="Also write the profile to this file, as JSON.")] = None,
     model: Model = "embedded",
     device: TorchDevice = "cpu",
+    variant: Variant = None,
     size: Size = None,
     guidance: Guidance = 5.0,
     watts: Annotated[
@@ -318,7 +319,7 @@ def profile(
     if output is not None and output.exists() and not force:
         raise UserError(f"{output} exists: give another file, or --force to replace it")
     torch.set_num_threads(threads)
-    pipe = load_pipeline(model, device=device)
+    pipe = load_pipeline(model, device=device, variant=variant)
     side = default_side(pipe) if size is None else size
     found = measure_profile(
         pipe,

@@ -28,7 +28,8 @@ Size = Annotated[
     typer.Option(min=8, help="Height and width in pixels. Default: the size the model was made for."),
 ]
 Variant = Annotated[
-    str | None, typer.Option(help='Variant of the weight files, such as "fp16". Default: none.')
+    str | None,
+    typer.Option(help='Variant of the weight files, such as "fp16". Default: none, or the only one.'),
 ]
 Guidance = Annotated[float, typer.Option(callback=number, min=0, help="Scale of classifier-free guidance.")]
 Threads = Annotated[int, typer.Option(min=1, help="Number of torch threads.")]

@@ -1,6 +1,7 @@
 """LoRA folders from runs and homes, and into homes, through the command line."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from fedaigc.cli.main import app
@@ -146,6 +148,23 @@ def test_a_round_of_training_replaces_an_imported_adapter(tmp_path: Path, traine
     for _ in range(8):
         versions.save_imported(second)
     assert len(list((tmp_path / "home" / "adapters" / "rounds").iterdir())) == 2
+
+
+def test_the_variant_decides_which_weights_an_adapter_is_for(
+    trained: FederationConfig, tmp_path: Path
+) -> None:
+    both = Path(shutil.copytree(trained.model.name, tmp_path / "both"))
+    for file in sorted(both.glob("*/*.safetensors")):
+        moved = {name: value + (value.is_floating_point()) for name, value in load_file(file).items()}
+        save_file(moved, file.with_suffix(".fp16.safetensors"), {"format": "pt"})
+    model = ("--model", both)
+    assert command("export", trained.home(0), tmp_path / "lora", *model).exit_code == 0
+    for folder in ("export", trained.home(0)), ("export", trained.output):
+        told = refused(*folder, tmp_path / "other", *model, "--variant", "fp16")
+        assert base_model(trained.model)[1] in told
+    fresh = new_home(tmp_path / "fresh")
+    assert "for base model" in refused("import", fresh, tmp_path / "lora", *model, "--variant", "fp16")
+    assert command("import", fresh, tmp_path / "lora", *model).exit_code == 0
 
 
 def test_nothing_is_replaced_unasked(trained: FederationConfig, tmp_path: Path) -> None:

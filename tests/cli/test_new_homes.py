@@ -1,10 +1,12 @@
 """A refused command leaves no home behind, and `device start` passes on what it is given."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 from tests.cli.conftest import RunCommand
 
@@ -28,6 +30,47 @@ def test_a_refused_command_leaves_no_home(tmp_path: Path, fedaigc: RunCommand, m
     assert (home / "images" / "000000.png").is_file()
     assert "1 prompt waits in" in fedaigc("device", "add-prompt", str(home), "a cat").stdout
     assert "2 prompts wait in" in fedaigc("device", "add-prompt", str(home), "a dog").stdout
+
+
+def test_every_command_that_takes_a_model_takes_its_variant() -> None:
+    from fedaigc.cli.main import app
+
+    def commands(found: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+        for child, command in getattr(found, "commands", {}).items():
+            yield from commands(command, f"{name} {child}")
+        if not hasattr(found, "commands"):
+            yield name.strip(), found
+
+    options = {
+        name: {parameter.name for parameter in command.params} for name, command in commands(get_command(app))
+    }
+    loading = {name for name, names in options.items() if "model" in names}
+    assert {
+        "generate",
+        "check",
+        "profile",
+        "calibrate",
+        "atlas build",
+        "lora export",
+        "device share",
+    } <= loading
+    assert {name for name in loading if "variant" not in options[name]} == set()
+
+
+def test_the_variant_reaches_the_model(small_model: Path, tmp_path: Path, fedaigc: RunCommand) -> None:
+    captions = tmp_path / "captions.txt"
+    captions.write_text("".join(f"a cat on {number} chairs\n" for number in range(9)))
+    model = ("--model", str(small_model))
+    for arguments in (
+        ("check", str(small_model)),
+        ("profile", *model),
+        ("generate", "a cat", *model, "--output", str(tmp_path / "out")),
+        ("atlas", "build", str(captions), str(tmp_path / "a.atlas"), *model),
+        ("calibrate", str(captions), str(tmp_path / "a.json"), *model),
+    ):
+        done = fedaigc(*arguments, "--variant", "bf16")
+        assert done.returncode == 2, arguments
+        assert "lacks the variant 'bf16' and has files without a variant" in done.stderr, arguments
 
 
 def test_device_start_passes_on_variant_and_permission(

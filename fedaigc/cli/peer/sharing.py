@@ -20,6 +20,7 @@ from fedaigc.cli.options import (
     Threads,
     Tolerance,
     TorchDevice,
+    Variant,
     existing_home,
     number,
 )
@@ -73,6 +74,7 @@ def share(
     model: Model = "embedded",
     device: TorchDevice = "cpu",
     dtype: DtypeOption = "float32",
+    variant: Variant = None,
     policy: PolicyOption = Policy.KIND,
     min_public_prompts: MinPublicPrompts = 3,
     nodes: Nodes = False,
@@ -97,7 +99,11 @@ def share(
     existing_home(home)
     atlas, calibration = atlas_files(nodes, atlas, calibration, model)
     given = {} if size is None else {"height": size, "width": size}
-    section = validated(ModelSection, {"name": model, "device": device, "dtype": dtype, **given}, "the model")
+    section = validated(
+        ModelSection,
+        {"name": model, "device": device, "dtype": dtype, "variant": variant} | given,
+        "the model",
+    )
     settings = AgentSettings(
         0,
         section,
@@ -125,6 +131,7 @@ def listen(
     model: Model = "embedded",
     device: TorchDevice = "cpu",
     dtype: DtypeOption = "float32",
+    variant: Variant = None,
     policy: PolicyOption = Policy.KIND,
     min_public_prompts: MinPublicPrompts = 3,
     nodes: Nodes = False,
@@ -157,7 +164,9 @@ def listen(
     atlas, calibration = atlas_files(nodes, atlas, calibration, model)
     settings = AgentSettings(
         0,
-        validated(ModelSection, {"name": model, "device": device, "dtype": dtype}, "the model"),
+        validated(
+            ModelSection, {"name": model, "device": device, "dtype": dtype, "variant": variant}, "the model"
+        ),
         policy,
         min_public_prompts,
         threads=threads,
