@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedaigc.counting import counted, were
 from fedaigc.storage.output_folder import fresh_folder
 
 if TYPE_CHECKING:
@@ -156,4 +157,7 @@ def _check_drawn(record: "RunRecord", config: "FederationConfig") -> None:
     failed = [(task.client, task.failure) for task in record.tasks if task.failure is not None]
     if failed:
         reason, _ = explained(*failed[0], config)
-        raise UserError(f"{len(failed)} of {len(record.tasks)} prompts were not drawn. {reason}")
+        count = len(failed)
+        raise UserError(
+            f"{count} of {counted(len(record.tasks), 'prompt')} {were(count)} not drawn. {reason}"
+        )

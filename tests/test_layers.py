@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # a package may import those in the lines above its own, and within its own line only itself
 LAYERS = (
-    ("bounds", "errors", "flower_private", "rng"),
+    ("bounds", "counting", "errors", "flower_private", "rng"),
     ("extras", "settings", "validation"),
     ("storage",),
     ("assets",),

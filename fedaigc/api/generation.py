@@ -10,6 +10,7 @@ from PIL import Image
 from fedaigc.api.runs import reporting
 from fedaigc.api.saved_model import model_section
 from fedaigc.collaboration.results import GroupRecord
+from fedaigc.counting import counted
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.errors import UserError
 from fedaigc.federation.output.records import RunRecord, Tasks
@@ -39,7 +40,9 @@ class Generation:
     record: RunRecord
 
     def __repr__(self) -> str:
-        return f"<Generation of {len(self.prompts)} prompts in {len(self.groups)} groups>"
+        return (
+            f"<Generation of {counted(len(self.prompts), 'prompt')} in {counted(len(self.groups), 'group')}>"
+        )
 
     @property
     def groups(self) -> tuple[GroupRecord, ...]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from fedaigc.api.saved_model import model_section
 from fedaigc.api.strategies import Strategy, named_strategy
+from fedaigc.counting import counted
 from fedaigc.data.partition import PartitionSettings
 from fedaigc.device.home.gallery import Gallery
 from fedaigc.device.home.home import Home, home_of
@@ -123,7 +124,8 @@ class Run:
 
     def __repr__(self) -> str:
         rounds, tasks = len(self.record.rounds), len(self.record.tasks)
-        return f"<Run {self.config.name!r}, {self.record.status}: {rounds} rounds, {tasks} prompts, {self.output}>"
+        held = f"{counted(rounds, 'round')}, {counted(tasks, 'prompt')}"
+        return f"<Run {self.config.name!r}, {self.record.status}: {held}, {self.output}>"
 
     @property
     def output(self) -> Path:
@@ -259,8 +261,9 @@ def _keep_another(config: FederationConfig) -> None:
     if same or not (before.rounds or before.tasks):
         return
     warnings.warn(
-        f"{config.output} held a run of other settings ({len(before.rounds)} rounds, {len(before.tasks)} prompts): it "
-        f"is now in {put_aside(config.output)}; give each run an `output` of its own",
+        f"{config.output} held a run of other settings ({counted(len(before.rounds), 'round')}, "
+        f"{counted(len(before.tasks), 'prompt')}): it is now in {put_aside(config.output)}; give each run an "
+        "`output` of its own",
         stacklevel=3,
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedaigc.api.own_data import Data, data_section
 from fedaigc.api.strategies import Strategy, named_strategy
+from fedaigc.counting import counted
 from fedaigc.errors import UserError
 from fedaigc.strategy.sources import is_file
 from fedaigc.study.command import compare as run_study
@@ -47,7 +48,9 @@ class Study:
 
     def __repr__(self) -> str:
         rows, seeds = len(self.config.strategies), len(self.config.seeds)
-        return f"<Study {self.config.name!r}: {rows} strategies, {seeds} seeds, {self.config.output}>"
+        return (
+            f"<Study {self.config.name!r}: {rows} strategies, {counted(seeds, 'seed')}, {self.config.output}>"
+        )
 
     @property
     def report(self) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedaigc.cli.options import DtypeOption, Guidance, MinCaptions, Model, Risk, Size, Tolerance, Variant
+from fedaigc.counting import counted
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def build(
     output.parent.mkdir(parents=True, exist_ok=True)
     atlas.write(output)
     typer.echo(
-        f"{output}: {len(lines)} captions, {len(atlas)} nodes, {len(leaves(atlas))} leaves, hash {atlas.hash[:16]}"
+        f"{output}: {counted(len(lines), 'caption')}, {counted(len(atlas), 'node')}, {len(leaves(atlas))} leaves, "
+        f"hash {atlas.hash[:16]}"
     )
 
 
@@ -77,12 +79,14 @@ def show(
     found = Atlas.read(atlas)
     about = ", ".join(f"{name} {text}" for name, text in found.about.items() if text)
     typer.echo(f"{atlas}: {about}, hash {found.hash[:16]}")
-    typer.echo(f"{len(found.captions)} captions, {len(found)} nodes, {len(leaves(found))} leaves")
+    typer.echo(
+        f"{counted(len(found.captions), 'caption')}, {counted(len(found), 'node')}, {len(leaves(found))} leaves"
+    )
 
     def line(node: int, level: int) -> None:
         common = most_common([found.captions[row] for row in found.members[node]])
         typer.echo(
-            f"{'  ' * level}{node}: {found.counts[node]} captions, {found.radius(node):.3g} apart, "
+            f"{'  ' * level}{node}: {counted(found.counts[node], 'caption')}, {found.radius(node):.3g} apart, "
             f"“{found.captions[found.medoid(node)]}”{f' ({common})' if common else ''}"
         )
         if level < depth and found.children[node, 0] != LEAF:
@@ -137,7 +141,7 @@ def where(
         node = found.disclosed(vector, min_captions)
         typer.echo(f"“{text}”")
         if node is None:
-            typer.echo(f"  discloses nothing: the atlas has fewer than {min_captions} captions")
+            typer.echo(f"  discloses nothing: the atlas has fewer than {counted(min_captions, 'caption')}")
             continue
         middle = found.medoid(node)
         apart = distance(vector, found.vectors[middle])
@@ -150,7 +154,7 @@ def where(
         if measured is not None:
             shared = measured.last_handoff(apart, tolerance, risk=risk)
             typer.echo(
-                f"  it can share {shared} of {plan.num_steps} steps with it"
+                f"  it can share {shared} of {counted(plan.num_steps, 'step')} with it"
                 if shared
                 else "  it should run alone"
             )
@@ -197,7 +201,7 @@ def calibrate(
     picture = output.with_suffix(".png")
     plot_calibration(found, picture)
     typer.echo(
-        f"{output}: {pairs} pairs, hand-offs {', '.join(map(str, found.handoffs))} of {plan.num_steps}"
+        f"{output}: {counted(pairs, 'pair')}, hand-offs {', '.join(map(str, found.handoffs))} of {plan.num_steps}"
     )
     typer.echo(f"{picture}: the curves")
 

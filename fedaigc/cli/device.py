@@ -28,6 +28,7 @@ from fedaigc.cli.pictures import (
     picture_progress,
     show_tally,
 )
+from fedaigc.counting import counted
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
@@ -102,8 +103,9 @@ def _add_pictures(
         done = add_pictures(ImageStore(Home.open(home)), source, reading, again=again, progress=progress)
     held = ""
     if done.repeated:
-        held = f"; {done.repeated} are there already, with the same caption: --again adds them too"
-    typer.echo(f"{done.added} pictures added to {home}{held}")
+        are, them = ("is", "it") if done.repeated == 1 else ("are", "them")
+        held = f"; {done.repeated} {are} there already, with the same caption: --again adds {them} too"
+    typer.echo(f"{counted(done.added, 'picture')} added to {home}{held}")
     show_tally(done.tally, reading)
 
 
@@ -241,4 +243,4 @@ def gallery(home: HomeFolder) -> None:
     for entry in Gallery(opened).all():
         own = entry.num_steps - entry.received_step
         path = opened.gallery / f"{entry.task_id}.png"
-        typer.echo(f"{path}  {entry.prompt!r}  {own} of {entry.num_steps} steps here")
+        typer.echo(f"{path}  {entry.prompt!r}  {own} of {counted(entry.num_steps, 'step')} here")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from fedaigc.counting import counted
 from fedaigc.errors import DamagedFile, UserError
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def _check_output(output: Path, force: bool) -> None:
         return  # it is no record that could be lost
     if before is None or not (before.rounds or before.tasks):
         return
-    held = f"{output} holds a run of {len(before.rounds)} rounds and {len(before.tasks)} prompts ({before.status})"
+    done = f"{counted(len(before.rounds), 'round')} and {counted(len(before.tasks), 'prompt')}"
+    held = f"{output} holds a run of {done} ({before.status})"
     if not force:
         raise UserError(
             f"{held}: --resume continues it and serves the prompts that wait, --force puts it aside; or give "
@@ -153,7 +155,9 @@ def _tell_settings(settings: "FederationConfig") -> None:
     from fedaigc.api.records import changed_settings
     from fedaigc.diffusion.loading import resolve_device
 
-    typer.echo(f"torch device: {resolve_device(settings.model.device)}, {settings.threads} threads")
+    typer.echo(
+        f"torch device: {resolve_device(settings.model.device)}, {counted(settings.threads, 'thread')}"
+    )
     for key, value in changed_settings(settings).items():
         typer.echo(f"{key} = {value}")
 
@@ -185,7 +189,7 @@ def _tell_run(settings: "FederationConfig", own_homes: bool) -> None:
     if told:
         typer.echo("why, in full: errors.log in the home of the device", err=True)
     tell_prompts(record, settings if own_homes else None)
-    typer.echo(f"{record.status}: {len(record.rounds)} rounds, record in {output}/record.json")
+    typer.echo(f"{record.status}: {counted(len(record.rounds), 'round')}, record in {output}/record.json")
     if line := dp_line(record.dp):
         # a run whose noise gives no bound must not look protected
         missing = record.dp is not None and record.dp.epsilon is None

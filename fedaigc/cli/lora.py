@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedaigc.cli.options import DtypeOption, HomeFolder, Model, Variant
+from fedaigc.counting import counted
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Dtype
 
@@ -159,4 +160,4 @@ def _check_home_base(home: Path, known: set[str], model: str, dtype: str, base_h
 
 
 def _told(adapter: "Adapter") -> str:
-    return f"rank {adapter.rank}, alpha {adapter.alpha:g}, {len(adapter.lora)} layers"
+    return f"rank {adapter.rank}, alpha {adapter.alpha:g}, {counted(len(adapter.lora), 'layer')}"

@@ -15,6 +15,7 @@ from fedaigc.cli.pictures import (
     picture_progress,
     show_tally,
 )
+from fedaigc.counting import counted
 from fedaigc.data.kinds import Kind, Label
 
 _SHOWN = 8
@@ -106,7 +107,7 @@ def _show(counts: list[dict[str, int]], homes: Path) -> None:
     shown, rest = labels[:_SHOWN], labels[_SHOWN:]
     table = Table()
     table.add_column("home", overflow="fold")
-    for header in ("pictures", *shown, *([f"{len(rest)} more labels"] if rest else [])):
+    for header in ("pictures", *shown, *([f"{counted(len(rest), 'more label')}"] if rest else [])):
         table.add_column(Text(header), justify="right")
     for client, count in enumerate(counts):
         cells = [sum(count.values()), *(count[label] for label in shown)]
@@ -142,7 +143,9 @@ def scenes(
         made = scene_clients(clients, images)
         provision_scenes(homes, made, seed)
         for number, client in enumerate(made):
-            typer.echo(f"{home_of(homes, number)}: {client.num_images} pictures in {client.style} style")
+            typer.echo(
+                f"{home_of(homes, number)}: {counted(client.num_images, 'picture')} in {client.style} style"
+            )
         return
     from fedaigc.data.partition import PartitionSettings
     from fedaigc.validation import validated
@@ -160,4 +163,4 @@ def scenes(
     )
     sizes = provision_pool(homes, clients * images, settings, clients, seed)
     for number, size in enumerate(sizes):
-        typer.echo(f"{home_of(homes, number)}: {size} pictures")
+        typer.echo(f"{home_of(homes, number)}: {counted(size, 'picture')}")

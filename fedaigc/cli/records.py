@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedaigc.cli.options import Csv
+from fedaigc.counting import counted
 from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
@@ -141,8 +142,9 @@ def _link_lines(found: "FoundRecord") -> list[str]:
     bits = sum(link.bits_on_air / link.members for link in links)
     joules = sum(link.send_j / link.members for link in links)
     return [
-        f"link ({schemes}): {len(links)} packets, {sum(link.information_bits for link in links):,} information bits, "
-        f"{bits:,.0f} bits on air, {sum(link.bit_errors for link in links):,} bit errors, "
+        f"link ({schemes}): {counted(len(links), 'packet')}, "
+        f"{sum(link.information_bits for link in links):,} information bits, {bits:,.0f} bits on air, "
+        f"{sum(link.bit_errors for link in links):,} bit errors, "
         f"{max(link.latency_s for link in links):.4g} s until the last packet, {joules:.4g} J to send, "
         f"{sum(link.receive_j for link in links):.4g} J to receive"
     ]
@@ -163,7 +165,7 @@ def _write_csv(table: "DataFrame", output: Path | None) -> None:
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(output, index=False)
-    typer.echo(f"{len(table)} rows in {output}")
+    typer.echo(f"{counted(len(table), 'row')} in {output}")
 
 
 def _show_table(table: "DataFrame") -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedaigc.counting import counted
+
 if TYPE_CHECKING:
     from fedaigc.score import Scores
 
@@ -109,14 +111,14 @@ def _show(scores: "Scores") -> None:
         table.add_section()
         cells = (means.get(name) for name in scores.measures)
         shown = ("" if it is None else f"{it.mean:.3f} [{it.low:.3f}, {it.high:.3f}]" for it in cells)
-        table.add_row("mean [95 %]", f"{len(scores.pictures)} pictures", *map(Text, shown))
+        table.add_row("mean [95 %]", f"{counted(len(scores.pictures), 'picture')}", *map(Text, shown))
     if scores.measures:
         Console().print(table)
     if scores.cut:
         typer.echo(
-            f"{len(scores.cut)} captions have more than the {scores.token_limit} tokens that CLIP reads, e.g. that of "
-            f"{scores.cut[0]}: their beginning was compared"
+            f"longer than the {scores.token_limit} tokens that CLIP reads, and compared by their beginning: "
+            f"{counted(len(scores.cut), 'caption')}, e.g. that of {scores.cut[0]}"
         )
     for name, value in scores.distances.items():
         few = ", too few to be relied on" if len(scores.pictures) < MIN_IMAGES else ""
-        typer.echo(f"{name.replace('_', ' ')}: {value:.6g} ({len(scores.pictures)} pictures{few})")
+        typer.echo(f"{name.replace('_', ' ')}: {value:.6g} ({counted(len(scores.pictures), 'picture')}{few})")

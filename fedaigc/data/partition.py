@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fedaigc.counting import counted
 from fedaigc.data.kinds import Kind
 from fedaigc.errors import UserError
 from fedaigc.rng import derived_seed, numpy_rng
@@ -112,9 +113,11 @@ def partition(
             or has rows without a value. The message states which setting to change.
     """
     if num_clients < 1:
-        raise UserError(f"{num_clients} clients: expected at least one")
+        raise UserError(f"{counted(num_clients, 'client')}: expected at least one")
     if len(rows) < num_clients:
-        raise UserError(f"{len(rows)} rows for {num_clients} clients: give more rows or fewer clients")
+        raise UserError(
+            f"{counted(len(rows), 'row')} for {counted(num_clients, 'client')}: give more rows or fewer clients"
+        )
     if settings.kind == "iid":
         parts = _by_size(np.arange(len(rows)), settings.size_skew, num_clients, seed)
     elif settings.kind == "dirichlet":
@@ -144,7 +147,7 @@ def _natural(
         own = np.array([row for row, label in enumerate(labels) if label == name])
         if len(own) < len(clients):
             raise UserError(
-                f"{column} {name!r} has {len(own)} rows for {len(clients)} clients: "
+                f"{column} {name!r} has {counted(len(own), 'row')} for {counted(len(clients), 'client')}: "
                 "give more rows or fewer clients"
             )
         shares = _by_size(own, size_skew, len(clients), derived_seed(seed, "partition", name))
@@ -176,8 +179,9 @@ def _by_size(rows: RowNumbers, skew: SizeSkew, num_clients: int, seed: int) -> l
         return _indices(kinds[skew](num_clients), shuffled)
     except ValueError:
         raise UserError(
-            f'size_skew "{skew}" leaves one of {num_clients} clients without any of {len(rows)} rows: '
-            "give more rows, fewer clients or a milder skew (exponential, square, linear, equal)"
+            f'size_skew "{skew}" leaves one of {counted(num_clients, "client")} without any of '
+            f"{counted(len(rows), 'row')}: give more rows, fewer clients or a milder skew (exponential, square, "
+            "linear, equal)"
         ) from None
 
 
@@ -188,8 +192,9 @@ def _dirichlet(
 
     if settings.min_size * num_clients > len(labels):
         raise UserError(
-            f"min_size {settings.min_size} for {num_clients} clients needs {settings.min_size * num_clients} "
-            f"rows, and there are {len(labels)}: give more rows, fewer clients or a smaller min_size"
+            f"min_size {settings.min_size} for {counted(num_clients, 'client')} needs "
+            f"{settings.min_size * num_clients} rows, and there are {len(labels)}: give more rows, fewer clients "
+            "or a smaller min_size"
         )
     order = numpy_rng(seed, "partition", "rows").permutation(len(labels))
     splitter = DirichletPartitioner(
@@ -205,8 +210,8 @@ def _dirichlet(
     except ValueError:
         raise UserError(
             f"none of {DRAWS} draws with alpha {settings.alpha} over {settings.column!r} gave each of "
-            f"{num_clients} clients {settings.min_size} of {len(labels)} rows: raise alpha, give more rows, "
-            "fewer clients or a smaller min_size, or take another seed"
+            f"{counted(num_clients, 'client')} {settings.min_size} of {counted(len(labels), 'row')}: raise alpha, "
+            "give more rows, fewer clients or a smaller min_size, or take another seed"
         ) from None
 
 

@@ -236,7 +236,7 @@ class Pool:
             rows[column] = labels = self.labels(column)  # type: ignore[assignment]
             if len(set(labels)) == 1 and num_clients > 1:
                 raise UserError(
-                    f"all {len(self)} pictures have the {column} {labels[0]!r}: a partition of the kind "
+                    f"every picture has the {column} {labels[0]!r}: a partition of the kind "
                     f'{settings.kind!r} needs at least two; choose the kind "iid"'
                 )
         parts = partition(datasets.Dataset.from_dict(rows), settings, num_clients, seed)

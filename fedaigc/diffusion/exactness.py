@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from fedaigc.counting import counted
 from fedaigc.diffusion.adapters.bare import check_bare, installed_adapters, make_bare
 from fedaigc.diffusion.handoff.packing import pack, unpack
 from fedaigc.diffusion.loading import base_fingerprint
@@ -109,7 +110,7 @@ class Exactness:
         if self.reason is not None:
             return f"{name}: not exact: {self.reason}"
         if self.exact:
-            return f"{name}: exact at {len(self.splits)} splits"
+            return f"{name}: exact at {counted(len(self.splits), 'split')}"
         wrong = ", ".join(
             f"{each.difference:.1e} at step {each.step} of {each.height} x {each.width}"
             for each in self.splits

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fedaigc.counting import counted
 from fedaigc.federation.progress import OnProgress, RoundEnd
 from fedaigc.federation.progress import Progress as RunProgress
 
@@ -38,7 +39,7 @@ def round_line(told: RunProgress, end: RoundEnd) -> str:
     """Return the line of a finished round: its clients, its losses and its duration."""
     name = told.stage.label
     losses = [f"{loss.replace('_', ' ')} {value:.6g}" for loss, value in sorted(end.losses.items())]
-    parts = [f"{end.clients} of {told.total} clients", *losses, f"{end.seconds:.1f} s"]
+    parts = [f"{end.clients} of {counted(told.total, 'client')}", *losses, f"{end.seconds:.1f} s"]
     return f"{name}: {', '.join(parts)}"
 
 

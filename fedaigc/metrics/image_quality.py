@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from fedaigc.counting import counted
 from fedaigc.data.pictures.rgb import rgb
 from fedaigc.errors import UserError
 
@@ -52,7 +53,8 @@ def image_quality(images: Sequence[Image.Image], references: Sequence[Image.Imag
     """
     if len(images) != len(references):
         raise UserError(
-            f"{len(images)} pictures and {len(references)} references: give one reference for each picture"
+            f"{counted(len(images), 'picture')} and {counted(len(references), 'reference')}: give one reference for "
+            "each picture"
         )
     found: list[PairQuality] = []
     batch: list[tuple[Image.Image, Image.Image]] = []

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
+from fedaigc.counting import counted
 from fedaigc.data.pictures.rgb import rgb
 from fedaigc.errors import UserError
 from fedaigc.extras import require_extra
@@ -100,7 +101,7 @@ class ClipScore:
         Raises:
             UserError: If the number of captions differs from the number of images.
         """
-        _check_numbers(images, captions, "captions")
+        _check_numbers(images, captions, "caption")
         scores = []
         for image, caption in zip(images, captions, strict=True):
             # the metric averages over its updates, so each score needs a single update
@@ -163,7 +164,7 @@ class Lpips:
         Raises:
             UserError: If the numbers of images and references differ, or if the sizes of a pair differ.
         """
-        _check_numbers(images, references, "references")
+        _check_numbers(images, references, "reference")
         found = []
         for number, (image, reference) in enumerate(zip(images, references, strict=True)):
             if image.size != reference.size:
@@ -179,7 +180,9 @@ class Lpips:
 
 def _check_numbers(images: Sequence[Image.Image], others: Sequence[Any], name: str) -> None:
     if len(images) != len(others):
-        raise UserError(f"{len(images)} pictures and {len(others)} {name}: give one for each picture")
+        raise UserError(
+            f"{counted(len(images), 'picture')} and {counted(len(others), name)}: give one for each picture"
+        )
 
 
 def _bytes(image: Image.Image) -> UInt8[Tensor, "3 h w"]:

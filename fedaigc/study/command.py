@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from fedaigc.counting import counted
 from fedaigc.device.pool import read_pool
 from fedaigc.errors import UserError
 from fedaigc.storage.atomic_file import read_json, write_json
@@ -113,7 +114,7 @@ def compare(
 def _end(
     console: Console, prepared: Prepared, outcome: Outcome, seconds: float, measures: list[Measure]
 ) -> int:
-    console.print(f"{outcome.finished} runs done in {told(seconds)}")
+    console.print(f"{counted(outcome.finished, 'run')} done in {told(seconds)}")
     if outcome.stopped:
         console.print(
             "stopped: run the same command again to continue; interrupted runs resume after their last complete round"
@@ -121,7 +122,9 @@ def _end(
         return 130
     console.print(f"report: {_summarize(prepared, measures)}")
     if outcome.failed:
-        console.print(f"{len(outcome.failed)} runs failed; run the same command again to retry them:")
+        console.print(
+            f"{counted(len(outcome.failed), 'run')} failed; run the same command again to retry them:"
+        )
         for name, error in outcome.failed.items():
             console.print(f"  {name}: {error}", markup=False)
         return 1
@@ -143,17 +146,17 @@ def _warn_of_pictures(console: Console, data: StudyOwnData | None, measures: lis
     repeated, captions = pool.repeated(), [each[0] for each in pool.captions]
     lines = []
     if pool.skipped:
-        lines.append(f"{len(pool.skipped)} pictures are left out, e.g.: {pool.skipped[0]}")
+        lines.append(f"left out: {counted(len(pool.skipped), 'picture')}, e.g.: {pool.skipped[0]}")
     if repeated:
         lines.append(
-            f"{len(repeated)} pictures equal another one, e.g. {repeated[0]}: the same picture can be in training and "
-            "test"
+            f"equal to another one: {counted(len(repeated), 'picture')}, e.g. {repeated[0]}: the same picture can "
+            "be in training and test"
         )
     for measure in measures:
         if measure.cut is not None and (long := measure.cut(captions)):
             lines.append(
-                f"{len(long)} of {len(captions)} captions have more tokens than the {measure.names[0]} reads, e.g. "
-                f"{captions[long[0]]!r:.60}: their beginning is compared"
+                f"longer than the {measure.names[0]} reads, and compared by their beginning: {len(long)} of "
+                f"{counted(len(captions), 'caption')}, e.g. {captions[long[0]]!r:.60}"
             )
     for text in lines:
         _warn(console, text)
@@ -183,7 +186,7 @@ def _list(console: Console, plan: Plan, records: Mapping[str, Mapping[str, Any]]
         name = f"{run.label}, {run.partition}, seed {run.seed}"
         console.print(f"{'later':<9} {name}: planned after its tuning", markup=False)
     done = sum(recorded(records, run) for run in plan.runs)
-    console.print(f"{len(plan.runs) + len(plan.later)} runs, {done} of them done")
+    console.print(f"{counted(len(plan.runs) + len(plan.later), 'run')}, {done} of them done")
 
 
 def _measure(study: StudyConfig, plan: Plan) -> Measured:
@@ -228,7 +231,8 @@ def _tell(
     )
     extra = "" if study.tuning is None else ", plus extensions if an optimum is on the edge of its grid"
     console.print(
-        f"{len(left)} runs to do ({trials} trials{extra}), {done} recorded; {steps:.0f} local steps"
+        f"{counted(len(left), 'run')} to do ({counted(trials, 'trial')}{extra}), {done} recorded; "
+        f"{steps:.0f} local steps"
     )
     console.print(
         f"estimated time: {told(total)} for one process / {study.workers} workers = "

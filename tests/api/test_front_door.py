@@ -85,7 +85,7 @@ def test_what_a_cell_shows_is_a_line(small_model: Path) -> None:
     assert repr(begun).startswith("<Denoising at step 0 of 4, DDIMScheduler, latents (1, 4, ")
     factors = {"to_q": (torch.zeros(2, 300), torch.zeros(300, 2))}
     shared = fa.SharedState("0123456789abcdef", factors, rank=2, alpha=4.0)
-    assert repr(shared) == "<SharedState of base 0123456789ab: 1 layers of rank 2, alpha 4>"
+    assert repr(shared) == "<SharedState of base 0123456789ab: 1 layer of rank 2, alpha 4>"
     tensors = shared.tensors()
     for shown in (
         shared.adapter,
@@ -209,7 +209,7 @@ def test_another_pipeline_is_another_model(homes: Path, small_model: Path) -> No
         next(pipes[1].unet.parameters()).mul_(1.01)  # type: ignore[attr-defined]
     first = run(homes, pipes[0], strategy="fedit")
     with pytest.warns(
-        UserWarning, match=r"held a run of other settings \(1 rounds, .*earlier/001; give each run"
+        UserWarning, match=r"held a run of other settings \(1 round, .*earlier/001; give each run"
     ):
         second = run(homes, pipes[1], strategy="fedit")
     assert first.record.base != second.record.base

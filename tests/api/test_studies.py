@@ -48,7 +48,7 @@ def test_instances_of_a_class_of_one_s_own_are_compared(
     assert {"Mixed, share 1.0", "Mixed, share 0.25"} <= set(table["row"])
     assert study.report.is_file()
     assert study.config.reference == "Mixed, share 1.0"
-    assert repr(study) == f"<Study 'study': 2 strategies, 1 seeds, {tmp_path / 'study'}>"
+    assert repr(study) == f"<Study 'study': 2 strategies, 1 seed, {tmp_path / 'study'}>"
     # nobody saw the time left, so nothing was measured for it
     assert not (tmp_path / "study" / "work" / "measure").exists()
     # every loss, and its means by round as they are drawn

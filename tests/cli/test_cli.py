@@ -248,7 +248,7 @@ def test_the_same_pictures_are_added_once_unless_asked_for(tmp_path: Path, fedai
         (folder / f"{name}.txt").write_text(caption)
     # c shows the same as a under the same caption, d under another
     add = ("device", "add-images", str(home), str(folder))
-    assert fedaigc(*add).stdout.startswith(f"3 pictures added to {home}; 1 are there already")
+    assert fedaigc(*add).stdout.startswith(f"3 pictures added to {home}; 1 is there already")
     assert fedaigc(*add).stdout.startswith(f"0 pictures added to {home}; 4 are there already")
     assert fedaigc(*add, "--again").stdout == f"4 pictures added to {home}\n"
     assert len(list((home / "images").glob("*.png"))) == 7

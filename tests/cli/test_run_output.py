@@ -53,13 +53,13 @@ def test_a_run_tells_losses_groups_prompts_and_pictures_and_its_rounds_are_kept(
     assert "3 of 4 prompts shared their first steps; 4 of 16 steps saved" in lines
     # what --verbose adds
     assert f"shared state {record.shared_hash}" in lines
-    assert "torch device: cpu, 1 threads" in lines
+    assert "torch device: cpu, 1 thread" in lines
     assert "training.local_steps = 2" in lines
     assert any("shared-state.safetensors: " in line and "sha256" in line for line in lines)
 
     refused = fedaigc("simulate", file)
     assert refused.returncode == 2
-    assert "holds a run of 1 rounds and 4 prompts (finished): --resume" in refused.stderr
+    assert "holds a run of 1 round and 4 prompts (finished): --resume" in refused.stderr
     assert read_record(config.output) == record
 
     again = fedaigc("simulate", file, "--resume")

@@ -143,7 +143,7 @@ def test_refusals_say_what_to_change() -> None:
     for chosen, clients, words in (
         ({"kind": "style"}, 0, "at least one"),
         ({"kind": "style"}, 22, "21 rows for 22 clients"),
-        ({"kind": "style"}, 5, "style 'b' has 1 rows for [23] clients"),
+        ({"kind": "style"}, 5, "style 'b' has 1 row for [23] clients"),
         ({"kind": "iid", "size_skew": "exponential"}, 8, "milder skew"),
         ({"kind": "dirichlet", "column": "hand"}, 2, "no column 'hand'.*style, object, number"),
         ({"kind": "dirichlet", "min_size": 11}, 2, "needs 22 rows, and there are 21"),
@@ -171,7 +171,7 @@ def test_settings_without_effect_and_unknown_ones_are_errors() -> None:
 def test_class_labels_are_read_by_name() -> None:
     labels = datasets.Features({"style": datasets.ClassLabel(names=["noto", "flat"])})
     whole = datasets.Dataset.from_dict({"style": [0, 1, 1, 1]}, features=labels)
-    with pytest.raises(UserError, match="style 'noto' has 1 rows for 2 clients"):
+    with pytest.raises(UserError, match="style 'noto' has 1 row for 2 clients"):
         partition(whole, PartitionSettings(), 4, 0)
 
 

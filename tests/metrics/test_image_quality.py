@@ -62,7 +62,7 @@ def test_pairs_keep_their_order_over_sizes_and_batches() -> None:
 
 def test_pairs_that_do_not_fit_are_refused() -> None:
     assert image_quality([], []) == []
-    with pytest.raises(UserError, match="1 pictures and 2 references"):
+    with pytest.raises(UserError, match="1 picture and 2 references"):
         image_quality([grey(0)], [grey(0)] * 2)
     with pytest.raises(UserError, match="picture 0 is 16x16, its reference 20x16"):
         image_quality([grey(0)], [grey(0, (20, 16))])

@@ -45,7 +45,7 @@ def test_a_score_does_not_depend_on_the_other_pictures(small_clip: Path, scenes:
     together = metric.score(scenes, captions)
     assert metric.score(scenes[::-1], captions[::-1]) == pytest.approx(together[::-1], abs=1e-4)
     assert metric.score([], []) == []
-    with pytest.raises(UserError, match="3 pictures and 1 captions"):
+    with pytest.raises(UserError, match="3 pictures and 1 caption:"):
         metric.score(scenes, ["an apple"])
 
 

@@ -181,7 +181,7 @@ def test_without_any_extra_a_researcher_can_draw_and_simulate(tmp_path: Path) ->
     )
     assert [status for status, _ in told] == [0] * len(told), told
     assert (tmp_path / "runs" / "generate" / "00.png").exists()
-    assert "finished: 1 rounds" in told[-1][1]
+    assert "finished: 1 round," in told[-1][1]
 
 
 LINK = ["--set", "generation.link.snr_db=12", "--set", "generation.delivery=tolerant"]

@@ -13,6 +13,7 @@ from filelock import lock_descriptor
 from PIL import Image
 from pydantic import ValidationError
 
+from fedaigc.counting import counted, were
 from fedaigc.data.pictures.captioned import CaptionedImage, ListedImage
 from fedaigc.data.pictures.decode import read_picture
 from fedaigc.data.pictures.lazy import PictureFiles
@@ -105,9 +106,9 @@ class ImageStore:
         small = [entry.size for entry in entries if 0 < entry.size < min(height, width)]
         if small:
             raise UserError(
-                f"{len(small)} of {len(entries)} pictures in {self._home.root} were made smaller when they were added, "
-                f"to {min(small)} pixels on the short side, and training at {width} x {height} would enlarge them: add "
-                f"the originals to a new home with --size {min(height, width)}"
+                f"{len(small)} of {counted(len(entries), 'picture')} in {self._home.root} {were(len(small))} made "
+                f"smaller when added, to {min(small)} pixels on the short side, and training at {width} x {height} "
+                f"would enlarge them: add the originals to a new home with --size {min(height, width)}"
             )
 
     def listed(self) -> list[ListedImage]:

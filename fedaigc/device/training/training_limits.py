@@ -17,6 +17,7 @@ import torch
 from pydantic import ConfigDict, Field, NonNegativeInt, with_config
 from torch import Tensor
 
+from fedaigc.counting import counted
 from fedaigc.device.home.home import Home
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.replies import DeviceError, Failure
@@ -178,12 +179,14 @@ class RoundBudget:
         if self._digest in counts.orders:
             return
         if counts.rounds >= self._limits.max_rounds:
-            raise _refused(f"{counts.rounds} rounds are all that the owner permits")
+            raise _refused(f"the owner permits no more than {counted(counts.rounds, 'round')}")
         hour = int(_now_s() // 3600)
         # hours later than now still count, in case the clock was set back
         recent = {at: n for at, n in counts.hours.items() if int(at) > hour - _HOURS_A_DAY}
         if sum(recent.values()) >= self._limits.max_rounds_a_day:
-            raise _refused(f"{sum(recent.values())} rounds within 24 hours are all that the owner permits")
+            raise _refused(
+                f"the owner permits no more than {counted(sum(recent.values()), 'round')} within 24 hours"
+            )
         counts.hours = recent | {str(hour): recent.get(str(hour), 0) + 1}
         counts.rounds += 1
         counts.orders[self._digest] = 0
@@ -205,7 +208,7 @@ class RoundBudget:
         if steps > self._steps_left:
             asked = self._limits.max_local_steps - self._steps_left + steps
             raise _refused(
-                f"the strategy orders {asked} steps and gradient batches of the shared stage, "
+                f"the strategy orders {counted(asked, 'step')} and gradient batches of the shared stage, "
                 f"the owner permits at most {self._limits.max_local_steps}"
             )
         self._steps_left -= steps

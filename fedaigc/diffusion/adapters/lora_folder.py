@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
+from fedaigc.counting import counted
 from fedaigc.diffusion.adapters.foreign_lora import (
     BASE_KEY,
     PEFT_CONFIG,
@@ -59,7 +60,7 @@ def export_lora(
     if isinstance(adapter, SharedState):
         if adapter.residual:
             raise UserError(
-                f"the shared state changes {len(adapter.residual)} layers by a residual, "
+                f"the shared state changes {counted(len(adapter.residual), 'layer')} by a residual, "
                 "which a LoRA folder cannot hold"
             )
         base_hash = adapter.base_hash if base_hash is None else base_hash

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fedaigc.counting import counted
 from fedaigc.storage.tensor_file import tensor_digest
 
 Factors = tuple[Tensor, Tensor]
@@ -85,9 +86,9 @@ class SharedState:
     boundary_log_snr: float | None = None
 
     def __repr__(self) -> str:
-        merged = f", residual of {len(self.residual)} layers" if self.residual else ""
+        merged = f", residual of {counted(len(self.residual), 'layer')}" if self.residual else ""
         return (
-            f"<SharedState of base {self.base_hash[:12]}: {len(self.lora)} layers of rank {self.rank}, "
+            f"<SharedState of base {self.base_hash[:12]}: {counted(len(self.lora), 'layer')} of rank {self.rank}, "
             f"alpha {self.alpha:g}{merged}>"
         )
 

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from fedaigc.bounds import MAX_LATENT_DEVIATIONS
+from fedaigc.counting import counted
 from fedaigc.diffusion.handoff.packet import (
     BodyTensor,
     PacketError,
@@ -106,7 +107,7 @@ def check_handoff(plan: DenoisingPlan, k: int, handoff: Handoff = "exact") -> No
     if k > plan.boundary:
         raise UserError(
             f"hand-off at step {k}, past the stage boundary at step {plan.boundary}: the personal adapter never "
-            f"leaves its device, so share at most {plan.boundary} steps"
+            f"leaves its device, so share at most {counted(plan.boundary, 'step')}"
         )
     refusal = restart_refusal(plan, k) if handoff == "latents" else None
     if refusal is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from fedaigc.counting import counted
 from fedaigc.diffusion.sampling.count import DenoiserCount
 from fedaigc.diffusion.sampling.finite import check_finite, finite_pictures
 from fedaigc.diffusion.sampling.initial_noise import initial_noise, observe_plan
@@ -277,7 +278,9 @@ def check_run(
         )
     batch = state.latents.shape[0]
     if batch_size(conditioning) != batch:
-        raise UserError(f"conditioning for {batch_size(conditioning)} images, but latents of {batch}")
+        raise UserError(
+            f"conditioning for {counted(batch_size(conditioning), 'image')}, but latents of {batch}"
+        )
     check_true_guidance(pipe, {**plan.call, **conditioning}, plan.negative_prompt)
     whole = state.step == 0 and stop == plan.num_steps
     keeps = kept_between_steps(pipe) if state.step < stop and not whole else None
@@ -307,7 +310,7 @@ def _run_steps(
         raise UserError(f"{type(pipe).__name__} cannot be divided: {keeps}")
     if loop.last is None or loop.position != plan.num_steps:
         raise UserError(
-            f"{type(pipe).__name__} took {loop.position} steps of {plan.num_steps}: it cannot be split"
+            f"{type(pipe).__name__} took {counted(loop.position, 'step')} of {plan.num_steps}: it cannot be split"
         )
     if state.noise_seed is None and loop.draws:
         raise UserError(

@@ -12,6 +12,7 @@ from functools import partial
 from flwr.app import RecordDict
 
 from fedaigc.bounds import MAX_TASKS_OF_A_DEVICE, MAX_TRAINING_STEPS
+from fedaigc.counting import counted
 from fedaigc.device.node_answers import handoff, node_signature
 from fedaigc.device.replies import DeviceError, Failure, failure_of, reading_an_order, refusing
 from fedaigc.device.training.training_limits import TrainingOrder, check_order
@@ -125,8 +126,9 @@ def train(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
         budget = device.budget(host.limits, order)
         if budget.rounds_before and not device.versions.holds_rounds:
             host.note(
-                f"round {received.round} of run {config.name}: this device has trained {budget.rounds_before} rounds, "
-                "and `adapters` in its home has nothing of them, so its personal adapter starts anew; to go on with "
+                f"round {received.round} of run {config.name}: this device has trained "
+                f"{counted(budget.rounds_before, 'round')}, and `adapters` in its home has nothing of them, so its "
+                "personal adapter starts anew; to go on with "
                 "the old one, stop the agent and restore the folder from a copy\n"
             )
     with refusing(Failure.STATE_REFUSED):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from fedaigc.counting import counted
 from fedaigc.device.home.home import home_of
 from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.diffusion.training import TrainingSettings
@@ -111,7 +112,9 @@ class FederationConfig(Section):
         for name in ("ranks", "local_steps"):
             values = getattr(self.clients, name)
             if values is not None and len(values) != self.num_clients:
-                raise ValueError(f"clients.{name} has {len(values)} values for {self.num_clients} clients")
+                raise ValueError(
+                    f"clients.{name} has {counted(len(values), 'value')} for {counted(self.num_clients, 'client')}"
+                )
         if self.clients.ranks is not None and max(self.clients.ranks) != self.adapter.rank:
             raise ValueError(
                 f"the largest of clients.ranks is {max(self.clients.ranks)} and adapter.rank is "

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fedaigc.counting import counted
 from fedaigc.diffusion.adapters.shared_state_file import PART, shared_state_of
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.diffusion.training import TrainingSettings
@@ -93,8 +94,9 @@ def load_checkpoint(config: FederationConfig) -> Checkpoint | None:
     found = _newest(config)
     if found is not None and found.round > config.rounds.count:
         raise UserError(
-            f"the run in {config.output} has {found.round} rounds already, and rounds.count is {config.rounds.count}: "
-            f"resume it with rounds.count = {found.round} or more, or run fewer rounds in another output folder"
+            f"the run in {config.output} has {counted(found.round, 'round')} already, and rounds.count is "
+            f"{config.rounds.count}: resume it with rounds.count = {found.round} or more, or run fewer rounds in "
+            "another output folder"
         )
     return found
 

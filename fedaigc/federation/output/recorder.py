@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedaigc.collaboration.results import Outcome
+from fedaigc.counting import counted, were
 from fedaigc.diffusion.adapters.shared_state_file import read_shared_state, write_shared_state
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
@@ -103,7 +104,7 @@ def refusals(record: RunRecord) -> list[str]:
     if record.fell_back:
         lines.append(f"resumed from round {record.fell_back.to_round}: {record.fell_back.reason}")
     if record.stopped:
-        lines.append(f"ended after {len(record.rounds)} rounds: {record.stopped}")
+        lines.append(f"ended after {counted(len(record.rounds), 'round')}: {record.stopped}")
     rounds: dict[str, list[int]] = {}
     for done in record.rounds:
         for reason in done.refused.values():
@@ -120,7 +121,7 @@ def refusals(record: RunRecord) -> list[str]:
         for client, weight in done.capped.items()
     }
     lines += [
-        f"client {client} reported {claimed} pictures and had the weight of {weight}"
+        f"client {client} reported {counted(claimed, 'picture')} and had the weight of {weight}"
         for client, claimed, weight in sorted(capped)
     ]
     lines += [
@@ -133,7 +134,9 @@ def refusals(record: RunRecord) -> list[str]:
     for client, failure in generation.refused.items():
         lines.append(f"no prompts were received from client {client}: {failure}")
     for client, count in generation.unreadable.items():
-        lines.append(f"{count} prompt(s) of client {client} cannot be read: see `fedaigc device queue`")
+        lines.append(
+            f"{counted(count, 'prompt')} of client {client} cannot be read: see `fedaigc device queue`"
+        )
     if line := _refused_packets(generation, record.config):
         lines.append(line)
     lines += [
@@ -150,7 +153,10 @@ def _refused_packets(generation: GenerationRecord, config: Mapping[str, Any]) ->
     refused = [task for task in sent if task.outcome is not Outcome.SHARED]
     if not refused:
         return ""
-    line = f"{len(refused)} of {len(sent)} packets were refused after the link, and their shared steps were in vain"
+    line = (
+        f"{len(refused)} of {counted(len(sent), 'packet')} {were(len(refused))} refused after the link, and their "
+        "shared steps were in vain"
+    )
     if config.get("generation", {}).get("delivery") == "strict":
         line += (
             ': with generation.delivery = "strict" no bit may be wrong; choose "tolerant", or a better link'

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fedaigc.collaboration.results import GroupRecord, Outcome, TaskRecord
+from fedaigc.counting import counted
 from fedaigc.device.home.gallery import Gallery
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue, Task, TaskStatus
@@ -94,11 +95,13 @@ def savings_line(groups: Sequence[GroupRecord], num_steps: int) -> str:
     alone = num_steps * (count - outcomes[Outcome.FAILED])
     failed = f", {outcomes[Outcome.FAILED]} not drawn" if outcomes[Outcome.FAILED] else ""
     saved = (
-        f"{alone - taken} of {alone} steps saved"
+        f"{alone - taken} of {counted(alone, 'step')} saved"
         if taken <= alone
-        else f"{taken - alone} steps more than alone"
+        else f"{counted(taken - alone, 'step')} more than alone"
     )
-    return f"{outcomes[Outcome.SHARED]} of {count} prompts shared their first steps{failed}; {saved}"
+    return (
+        f"{outcomes[Outcome.SHARED]} of {counted(count, 'prompt')} shared their first steps{failed}; {saved}"
+    )
 
 
 def disclosed_words(task: TaskRecord) -> str:
@@ -131,8 +134,8 @@ def _told_group(group: GroupRecord) -> str:
     edge = "the edge server" if group.edge is None else f"edge {group.edge}"
     who = edge if group.executor == "edge" else f"client {group.executor}"
     clients = ", ".join(map(str, sorted({task.client for task in group.tasks})))
-    steps = f"{group.evaluations} steps, alone {group.solo_evaluations}"
-    return f"“{group.prompt}”, clients {clients}: {group.num_shared_steps} shared steps by {who}; {steps}"
+    steps = f"{counted(group.evaluations, 'step')}, alone {group.solo_evaluations}"
+    return f"“{group.prompt}”, clients {clients}: {counted(group.num_shared_steps, 'shared step')} by {who}; {steps}"
 
 
 def _queued(task: TaskRecord, home: HomeOf | None) -> Task | None:

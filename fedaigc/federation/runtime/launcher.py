@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fedaigc.counting import counted
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.errors import DamagedFile, UserError
@@ -66,7 +67,7 @@ def simulate(
         last = config.num_clients - 1
         raise UserError(
             f"there is no device's home {config.home(missing[0])}: `homes` needs one folder for each of the "
-            f"{config.num_clients} clients, {config.home(0).name} to {config.home(last).name}"
+            f"{counted(config.num_clients, 'client')}, {config.home(0).name} to {config.home(last).name}"
         )
     config = prepared(config)
     if config.generation.enabled and config.generation.scorer == "clip":

@@ -10,6 +10,7 @@ from flwr.app import RecordDict
 from flwr.serverapp.grid import Grid
 
 from fedaigc.bounds import FINGERPRINT, MAX_EXAMPLES
+from fedaigc.counting import counted
 from fedaigc.device.replies import Failure
 from fedaigc.errors import UserError
 from fedaigc.federation.progress import OnProgress, Stage
@@ -303,8 +304,8 @@ def _wait_for_nodes(
             return nodes
         if timed_out or (0 < len(nodes) < enough and now > grown + settled_s):
             raise UserError(
-                f"{len(nodes)} of {num_clients} clients connected within {now - began:.0f} s; a simulation needs as "
-                f"many nodes as clients: `flwr run . --federation-config num-supernodes={num_clients}`"
+                f"{len(nodes)} of {counted(num_clients, 'client')} connected within {now - began:.0f} s; a simulation "
+                f"needs as many nodes as clients: `flwr run . --federation-config num-supernodes={num_clients}`"
             )
         time.sleep(_POLL_S)
     return nodes

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from fedaigc.counting import counted
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.errors import UserError
 from fedaigc.rng import derived_seed
@@ -39,7 +40,9 @@ def read_captions(path: Path) -> list[str]:
     # str.splitlines would also end a caption at a form feed or a Unicode line separator
     found = sorted({line.strip() for line in text.split("\n")} - {""})
     if len(found) < 2:
-        raise UserError(f"{path} has {len(found)} different captions, one a line: expected at least two")
+        raise UserError(
+            f"{path} has {counted(len(found), 'different caption')}, one a line: expected at least two"
+        )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fedaigc.counting import counted
 from fedaigc.semantics.denoiser.calibration import Calibration
 
 
@@ -25,7 +26,7 @@ def plot_calibration(calibration: Calibration, path: Path) -> None:
     axis.set_ylabel("damage: change of the final latents, as a share")
     axis.set_title(
         f"{calibration.scheduler}, N = {calibration.steps}, guidance {calibration.guidance_scale:g}, "
-        f"{len(calibration.distances)} pairs",
+        f"{counted(len(calibration.distances), 'pair')}",
         fontsize=10,
     )
     axis.legend(frameon=False)

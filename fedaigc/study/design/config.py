@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fedaigc.counting import counted
 from fedaigc.data.partition import PartitionSettings
 from fedaigc.data.sprites import STYLES
 from fedaigc.diffusion.training import TrainingSettings
@@ -78,7 +79,9 @@ class StudyClients(Section):
         for name in ("ranks", "local_steps"):
             values = getattr(self, name)
             if values is not None and len(values) != self.number:
-                raise ValueError(f"{name} has {len(values)} values for {self.number} clients")
+                raise ValueError(
+                    f"{name} has {counted(len(values), 'value')} for {counted(self.number, 'client')}"
+                )
         if self.local_steps is not None and self.local_epochs is not None:
             raise ValueError("local_steps and local_epochs are mutually exclusive: set only one of them")
         if len(set(self.new)) != len(self.new) or any(client >= self.number for client in self.new):
@@ -382,7 +385,7 @@ def grid_of(study: StudyConfig, strategy: StrategySection | None) -> dict[str, l
         size *= len(values)
     if size < study.tuning.trials:
         raise UserError(
-            f"{row}: its grid has {size} points, and every row gets {study.tuning.trials} trials: "
-            "give it more values, or lower tuning.trials"
+            f"{row}: its grid has {counted(size, 'point')}, and every row gets "
+            f"{counted(study.tuning.trials, 'trial')}: give it more values, or lower tuning.trials"
         )
     return {key: list(grid[key]) for key in sorted(grid)}

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from fedaigc.counting import counted
 from fedaigc.data.partition import PartitionSettings
 from fedaigc.data.pictures.captioned import CaptionedImage
 from fedaigc.device.pool import HOME, OwnData, Pool, num_homes, read_pool
@@ -119,8 +120,8 @@ def own_parts(data: StudyOwnData, settings: PartitionSettings, number: int, seed
     for client, part in enumerate(_divided(pool, settings, number, seed)):
         if len(part) < FEWEST:
             raise UserError(
-                f"client {client} has {len(part)} pictures: expected at least {FEWEST}, one each for training, "
-                "validation and test; give more pictures or fewer clients, or raise min_size (of dirichlet)"
+                f"client {client} has {counted(len(part), 'picture')}: expected at least {FEWEST}, one each for "
+                "training, validation and test; give more pictures or fewer clients, or raise min_size (of dirichlet)"
             )
         order = numpy_rng(seed, "own pictures", client).permutation(len(part))
         test = max(1, min(round(data.test_share * len(part)), len(part) - 2))

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from fedaigc.counting import counted
 from fedaigc.errors import UserError
 from fedaigc.rng import numpy_rng
 from fedaigc.study.design.planned_runs import Plan, Prepared
@@ -64,7 +65,7 @@ def recompute(console: Console, prepared: Prepared, plan: Plan, count: int, seed
         console.print(f"{'differs' if different else 'same':<13} {run.id}  ({run.label})", markup=False)
         for line in different:
             console.print(f"              {line}", markup=False)
-    console.print(f"{same} of {count} runs reproduce their records bit for bit")
+    console.print(f"{same} of {counted(count, 'run')} reproduce their records bit for bit")
     if same == count:
         shutil.rmtree(folder, ignore_errors=True)
     else:
@@ -94,7 +95,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 def _drawn(runs: list[RunSpec], count: int, seed: int) -> list[RunSpec]:
     """Draw one run of each row, then a second of each, until there are `count`."""
     if count > len(runs):
-        raise UserError(f"{len(runs)} runs are recorded: cannot compute {count} of them again")
+        raise UserError(f"{counted(len(runs), 'run')} recorded: cannot compute {count} of them again")
     random = numpy_rng(seed, "recompute")
     rows: dict[str, list[RunSpec]] = {}
     for index in random.permutation(len(runs)):

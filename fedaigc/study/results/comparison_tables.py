@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from fedaigc.counting import counted
 from fedaigc.errors import UserError
 from fedaigc.metrics.intervals import Estimate
 from fedaigc.strategy.accountant import shown
@@ -53,7 +54,7 @@ def gate(results: PartitionResults, seeds: Sequence[int]) -> tuple[Table, str]:
     verdict = "passed" if margin >= GATE_SDS else "not passed: differences below say little"
     return table, (
         f"Gate: pooled training lowers the loss of the base by {gain:.{_DIGITS}f}, {margin:.1f} standard "
-        f"deviations over {len(base)} seeds; {GATE_SDS:.0f} are wanted: {verdict}."
+        f"deviations over {counted(len(base), 'seed')}; {GATE_SDS:.0f} are wanted: {verdict}."
     )
 
 

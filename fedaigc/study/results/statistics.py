@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedaigc.counting import counted
 from fedaigc.errors import UserError
 from fedaigc.metrics.intervals import LEVEL, Estimate
 from fedaigc.rng import numpy_rng
@@ -228,7 +229,7 @@ def two_way_bootstrap(
     seeds = sorted({key[0] for key in values})
     clients = sorted({key[1] for key in values})
     if len(seeds) < 2:
-        raise UserError(f"{len(seeds)} seeds: an interval over seeds needs at least two")
+        raise UserError(f"{counted(len(seeds), 'seed')}: an interval over seeds needs at least two")
     missing = [(s, c) for s in seeds for c in clients if (s, c) not in values]
     if missing:
         raise UserError(
@@ -282,7 +283,7 @@ def margin_in_sds(base: Mapping[int, float], pooled: Mapping[int, float]) -> flo
 def _moments(values: Sequence[float]) -> tuple[int, float, float]:
     if len(values) < 2:
         raise UserError(
-            f"{len(values)} seeds: a spread over seeds needs at least two, and preferably five or more"
+            f"{counted(len(values), 'seed')}: a spread over seeds needs at least two, and preferably five or more"
         )
     if not np.isfinite(values).all():
         raise UserError(f"values over seeds are not all finite: {list(values)}; check the run that diverged")

@@ -73,7 +73,7 @@ def test_pictures_that_were_made_smaller_are_not_enlarged(small: Any, tmp_path: 
     home = Home.open(tmp_path, 0)
     store = ImageStore(home)
     add_pictures(store, [{"image": photo(64, 48), "caption": CAT}], Reading(size=16))
-    with pytest.raises(UserError, match=r"1 of 1 pictures .* training at 32 x 32 would enlarge them"):
+    with pytest.raises(UserError, match=r"1 of 1 picture .* training at 32 x 32 would enlarge them"):
         cached_latents(home, store, small, "0" * 64, 32, 32)
     assert not list(home.cache.iterdir())
     assert len(cached_latents(home, store, small, "0" * 64, 16, 16)) == 1

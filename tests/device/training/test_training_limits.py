@@ -122,7 +122,7 @@ def test_rounds_are_counted_across_names_and_restarts_and_repeats_count_once(mak
     update(asked(agent_of(config, max_rounds=3), other, shared, 1))
     for refused in (parse_config(config.model_dump() | {"name": "another"}), other):
         assert kind(asked(agent_of(config, max_rounds=3), refused, shared, 2)) == "training_refused"
-    assert "3 rounds are all that the owner permits" in log(config)
+    assert "the owner permits no more than 3 rounds" in log(config)
     # what was answered once still is
     update(asked(agent_of(config, max_rounds=3), other, shared, 1))
 
@@ -134,7 +134,7 @@ def test_a_home_that_lost_its_adapters_tells_its_owner(make_run: MakeRun) -> Non
     assert "starts anew" not in log(config)
     shutil.rmtree(config.home(0) / "adapters" / "rounds")
     update(asked(agent_of(config), config, shared, 2))
-    assert "has trained 1 rounds, and `adapters` in its home has nothing of them" in log(config)
+    assert "has trained 1 round, and `adapters` in its home has nothing of them" in log(config)
 
 
 def test_a_repeated_round_with_other_weights_counts(make_run: MakeRun) -> None:

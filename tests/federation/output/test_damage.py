@@ -77,7 +77,7 @@ def test_a_damaged_prompt_is_told_and_the_others_are_drawn(make_run: MakeRun) ->
     prompt.write_text("{")
     record = simulate(config)
     (told,) = refusals(record)
-    assert told.startswith("1 prompt(s) of client 1 cannot be read")
+    assert told.startswith("1 prompt of client 1 cannot be read")
     drawn = {task.client for group in generation_of(record).groups for task in group.tasks}
     assert drawn == {0, 2}
 

@@ -156,7 +156,7 @@ def test_captions_are_read_as_meant(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=told):
             read_captions(path)
     path.write_text("a\na\n")
-    with pytest.raises(UserError, match="1 different captions"):
+    with pytest.raises(UserError, match="1 different caption,"):
         read_captions(path)
     with pytest.raises(UserError, match="no captions in"):
         read_captions(tmp_path / "none.txt")

@@ -38,7 +38,7 @@ from tests.study.conftest import MakeStudy, WriteStudy
         ({"strategies": []}, "reference 'fedit' is not a row"),
         ({"clients": {"new": [4]}}, "new: expected different clients from 0 to 3"),
         ({"clients": {"new": [1, 2, 3]}}, "at least two must train"),
-        ({"clients": {"local_steps": [1]}}, "local_steps has 1 values for 4 clients"),
+        ({"clients": {"local_steps": [1]}}, "local_steps has 1 value for 4 clients"),
         ({"clients": {"local_steps": [1, 1, 1, 1]}}, "local_steps and local_epochs are mutually exclusive"),
         ({"clients": {"ranks": [1, 2]}}, "ranks has 2 values for 4 clients"),
         ({"clients": {"styles": ["notto"]}}, "style 'notto' is unknown"),

@@ -152,5 +152,8 @@ def test_what_is_left_out_and_what_is_cut_is_told(tmp_path: Path) -> None:
     _warn_of_pictures(console, data, [cut])
     told: Any = console.file
     first, second = told.getvalue().splitlines()
-    assert first.startswith(f"warning: 1 pictures are left out, e.g.: {folder / '001.png'} is not a picture")
-    assert "1 of 5 captions have more tokens than the CLIP score reads, e.g. 'a bar in colour 0'" in second
+    assert first.startswith(f"warning: left out: 1 picture, e.g.: {folder / '001.png'} is not a picture")
+    assert (
+        "longer than the CLIP score reads, and compared by their beginning: 1 of 5 captions, e.g. 'a bar in colour 0'"
+        in second
+    )
