@@ -1,7 +1,7 @@
 """The layers of a denoiser that take factors or a residual, and their selection by name."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -22,6 +22,26 @@ _CONVOLUTIONS = ("conv1", "conv2", "conv", "conv_shortcut")
 _EXAMPLES = 3
 
 
+def outer_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules of a network by name, each once, without what a layer with factors consists of.
+
+    The order is that of `named_modules`, which takes several times as long.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    seen: set[nn.Module] = set()
+    left = [("", network)]
+    while left:
+        name, module = left.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        yield name, module
+        if not isinstance(module, BaseTunerLayer):
+            start = f"{name}." if name else ""
+            left += [(start + inner, part) for inner, part in reversed(list(module.named_children()))]
+
+
 def adapted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
     """Return the layers that take factors by default, by name.
 
@@ -30,7 +50,7 @@ def adapted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
     from peft.tuners.lora import LoraLayer
 
     found: dict[str, nn.Module] = {}
-    for name, module in denoiser(pipe).named_modules():
+    for name, module in outer_modules(denoiser(pipe)):
         layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
         attention = isinstance(layer, nn.Linear) and name.endswith(tuple(f".{part}" for part in _ATTENTION))
         convolution = isinstance(layer, nn.Conv2d) and name.rpartition(".")[2] in _CONVOLUTIONS
@@ -44,10 +64,9 @@ def weighted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
     from peft.tuners.lora import LoraLayer
 
     found: dict[str, nn.Module] = {}
-    for name, module in denoiser(pipe).named_modules():
+    for name, module in outer_modules(denoiser(pipe)):
         layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
-        inside = {"base_layer", "lora_A", "lora_B"} & set(name.split("."))
-        if isinstance(layer, nn.Linear | nn.Conv2d) and not inside:
+        if isinstance(layer, nn.Linear | nn.Conv2d):
             found[name] = layer
     return dict(sorted(found.items()))
 

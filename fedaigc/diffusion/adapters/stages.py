@@ -24,7 +24,13 @@ from torch.nn.utils import parametrize
 
 from fedaigc.diffusion.adapters.layers import TargetModules as TargetModules
 from fedaigc.diffusion.adapters.layers import adapted_layers as adapted_layers
-from fedaigc.diffusion.adapters.layers import add_factors, delete_factors, exactly, selected_layers
+from fedaigc.diffusion.adapters.layers import (
+    add_factors,
+    delete_factors,
+    exactly,
+    outer_modules,
+    selected_layers,
+)
 from fedaigc.diffusion.adapters.layers import base_weight as base_weight
 from fedaigc.diffusion.adapters.layers import weighted_layers as weighted_layers
 from fedaigc.diffusion.adapters.state import Adapter as Adapter
@@ -367,9 +373,7 @@ def _config(pipe: "DiffusionPipeline", stage: Stage) -> Any:
 def _lora_layers(pipe: "DiffusionPipeline") -> Iterator[tuple[str, Any]]:
     from peft.tuners.lora import LoraLayer
 
-    return (
-        (name, module) for name, module in denoiser(pipe).named_modules() if isinstance(module, LoraLayer)
-    )
+    return ((name, module) for name, module in outer_modules(denoiser(pipe)) if isinstance(module, LoraLayer))
 
 
 def has_residuals(pipe: "DiffusionPipeline") -> bool:
@@ -378,7 +382,10 @@ def has_residuals(pipe: "DiffusionPipeline") -> bool:
 
 
 def _residuals(pipe: "DiffusionPipeline") -> Iterator[_AddResidual]:
-    return (module for module in denoiser(pipe).modules() if isinstance(module, _AddResidual))
+    for layer in weighted_layers(pipe).values():
+        if parametrize.is_parametrized(layer, "weight"):
+            added: Any = layer.parametrizations
+            yield from (part for part in added.weight if isinstance(part, _AddResidual))
 
 
 def _residual(layer: Any) -> nn.Parameter:
