@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # one thread a process: results then repeat, and two processes use two cores better than one with two threads
 export OMP_NUM_THREADS ?= 1
 JOBS ?= 2
+# a file's fixtures are costly, so one process runs the whole file; tests/conftest.py puts the longest files first
+PARALLEL = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -60,7 +62,7 @@ demo: $(VENV)/.runs
 	$(BIN)/fedaigc demo
 
 test: install lint types
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(PARALLEL)
 
 families: install
 	$(BIN)/python -m pytest -m families tests/diffusion/families
@@ -72,7 +74,7 @@ test-deployment: install
 	$(BIN)/python -m pytest -m slow tests/deployment
 
 coverage: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term
+	$(PARALLEL) --cov --cov-report=term
 
 docs-check: install
 	$(BIN)/python -m experiments.pages.check

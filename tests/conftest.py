@@ -11,6 +11,25 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+# begun first, so that no process is left with one of them when all others are done
+LONGEST = (
+    "tests/federation/runtime/test_flower_runtime.py",
+    "tests/study/test_compare.py",
+    "tests/diffusion/sampling/test_segment_exact.py",
+    "tests/packaging",
+    "tests/federation",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, in the order of `LONGEST`."""
+
+    def place(item: pytest.Item) -> int:
+        return next((at for at, start in enumerate(LONGEST) if item.nodeid.startswith(start)), len(LONGEST))
+
+    items.sort(key=place)
+
+
 # imported inside: most tests need neither torch nor a model
 @pytest.fixture(scope="module")
 def pipe() -> Any:
@@ -44,6 +63,24 @@ def small_model(tmp_path_factory: Any) -> Path:
     folder: Path = tmp_path_factory.mktemp("model") / "small"
     save_small_model(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def atlas_of_small_model(small_model: Path, tmp_path_factory: Any) -> Path:
+    """The file of an atlas of the small model; its calibration is small.json beside it. Tests change neither."""
+    from tests.small_atlas import small_atlas
+
+    return small_atlas(tmp_path_factory.mktemp("atlas"), small_model)
+
+
+@pytest.fixture
+def quick_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let agents and sharers reply without the time by which they hide how long they computed."""
+    from fedaigc.deployment.agent import agent
+    from fedaigc.deployment.peer import sharing
+
+    monkeypatch.setattr(agent, "_SIGNATURES_FLOOR_S", 1e-3)
+    monkeypatch.setattr(sharing, "_MATCH_FLOOR_S", 1e-3)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A small pipeline on disk, and homes with few pictures and prompts: real parts of the smallest size."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,20 @@ def run_maker(small_model: Path, parent: Path) -> MakeRun:
         return config
 
     return make
+
+
+def kept(config: FederationConfig) -> Callable[[], FederationConfig]:
+    """Keep a run's homes and output as they are now; the function returned puts them back, for the next test."""
+    root = config.homes.parent
+    copy = root.with_name(f"{root.name}-kept")
+    shutil.copytree(root, copy)
+
+    def restored() -> FederationConfig:
+        shutil.rmtree(root)
+        shutil.copytree(copy, root)
+        return config
+
+    return restored
 
 
 def generation_of(record: RunRecord) -> GenerationRecord:

@@ -35,10 +35,21 @@ def personal(config: FederationConfig) -> dict[str, bytes]:
     }
 
 
-def test_a_run_trains_groups_shares_and_finishes(make_run: MakeRun) -> None:
-    config = make_run(num_clients=4)
+@pytest.fixture(scope="module")
+def of_four(
+    make_module_run: MakeRun,
+) -> tuple[FederationConfig, RunRecord, list[tuple[str, int, int]]]:
+    """A run of four clients, its record, and what it told while it went on."""
+    config = make_module_run(num_clients=4)
     steps: list[tuple[str, int, int]] = []
     record = simulate(config, lambda told: steps.append((told.stage.label, told.done, told.total)))
+    return config, record, steps
+
+
+def test_a_run_trains_groups_shares_and_finishes(
+    of_four: tuple[FederationConfig, RunRecord, list[tuple[str, int, int]]],
+) -> None:
+    config, record, steps = of_four
     assert record.status == "finished"
     assert record.clients == (0, 1, 2, 3)
     assert record.refused == ()
@@ -66,18 +77,19 @@ def test_a_run_trains_groups_shares_and_finishes(make_run: MakeRun) -> None:
     assert not any(word in written for word in ("apple", "shiny", "lemon", "dog", "cat "))
 
 
-def test_the_same_seed_gives_the_same_run_in_any_order_of_replies(make_run: MakeRun) -> None:
+def test_the_same_seed_gives_the_same_run_in_any_order_of_replies(
+    make_run: MakeRun, whole_run: FederationConfig
+) -> None:
     """Weights, personal adapters and images agree bit for bit, and differ for another seed."""
-    first, second = make_run("first"), make_run("second")
-    other = make_run("other", seed=1, generation={"enabled": False})
-    run_in_process(first)
+    first, second = whole_run, make_run("second")
+    other = make_run("other", seed=1, generation={"enabled": False}, rounds={"count": 1})
     run_in_process(second, shuffle_seed=0)
     assert read_record(second.output).shared_hash == read_record(first.output).shared_hash
     assert images(second) == images(first)
     assert personal(second) == personal(first)
     assert len(personal(first)) >= 3
     run_in_process(other)
-    assert read_record(other.output).shared_hash != read_record(first.output).shared_hash
+    assert read_record(other.output).shared_hash != read_record(first.output).rounds[0].shared_hash
 
 
 def test_random_node_ids_change_nothing(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,14 +100,14 @@ def test_random_node_ids_change_nothing(make_run: MakeRun, monkeypatch: pytest.M
             "fedaigc.federation.runtime.local_grid.derived_seed",
             lambda run_id, name, client, sign=sign: 10**6 + sign * client,
         )
-        config = make_run(f"nodes{sign}", num_clients=4, generation={"enabled": False})
+        config = make_run(f"nodes{sign}", num_clients=4, generation={"enabled": False}, rounds={"count": 1})
         run_in_process(config)
         ends.add(read_record(config.output).shared_hash)
     assert len(ends) == 1
 
 
 def test_a_repeated_run_of_the_same_name_trains_nothing_twice(make_run: MakeRun) -> None:
-    config = make_run(generation={"enabled": False})
+    config = make_run(num_clients=2, generation={"enabled": False})
     run_in_process(config)
     weights, record = personal(config), read_record(config.output)
     run_in_process(config)
@@ -118,11 +130,12 @@ def test_clients_are_drawn_from_the_run_s_own_seed(make_run: MakeRun) -> None:
     assert [list(entry.sampled) for entry in read_record(config.output).rounds] == drawn(0)[:2]
 
 
-def test_a_member_can_run_the_shared_steps_and_the_images_are_the_same(make_run: MakeRun) -> None:
-    edge = make_run("edge")
+def test_a_member_can_run_the_shared_steps_and_the_images_are_the_same(
+    make_run: MakeRun, whole_run: FederationConfig
+) -> None:
+    edge = whole_run
     settings = {**edge.generation.model_dump(mode="json"), "executor": "member"}
     member = make_run("member", generation=settings)
-    run_in_process(edge)
     run_in_process(member)
     executors = {group.executor for group in generation_of(read_record(member.output)).groups}
     assert executors & {0, 1, 2}
@@ -138,9 +151,10 @@ def test_the_open_policy_says_so_in_the_record(make_run: MakeRun) -> None:
     assert {group.prompt for group in generation.groups} <= set(PROMPTS)
 
 
-def test_the_trained_state_exports_to_an_ordinary_lora_folder(make_run: MakeRun, tmp_path: Path) -> None:
-    config = make_run(generation={"enabled": False})
-    run_in_process(config)
+def test_the_trained_state_exports_to_an_ordinary_lora_folder(
+    whole_run: FederationConfig, tmp_path: Path
+) -> None:
+    config = whole_run
     pipe, _ = base_model(config.model)
     assert export_lora(pipe, load_shared_state(config.output), tmp_path / "lora").is_file()
 
@@ -309,8 +323,10 @@ def test_node_ids_are_no_partition_ids(make_run: MakeRun) -> None:
     assert replace(grid.run, run_id=0).run_id == 0
 
 
-def test_rounds_updates_and_tasks_are_data_frames(make_run: MakeRun) -> None:
-    record = simulate(make_run(num_clients=4))
+def test_rounds_updates_and_tasks_are_data_frames(
+    of_four: tuple[FederationConfig, RunRecord, list[tuple[str, int, int]]],
+) -> None:
+    _, record, _ = of_four
     rounds = record.rounds.to_pandas()
     assert list(rounds["round"]) == [1, 2]
     assert list(rounds["clients"]) == [4, 4]
