@@ -14,7 +14,8 @@ keys, member i says the tag
     t_ij = HKDF-SHA256(K_ij, salt = hash of the test, info = "tag", Y_i, Y_j), cut to 8 bytes
 
 and the server compares t_ij with t_ji. It forwards no tag. This is the exchange of CPace, a password-authenticated key
-exchange [CPace], with the prompt as the password, and tags as its key confirmation.
+exchange [CPace], with the prompt as the password, and tags as its key confirmation; unlike there, a member uses one
+y_i for all others of a test, so its keys come from one secret and differ by the other member alone.
 
 What it promises, against a server that does what it likes, alone or with members. Tags cannot be searched through a
 list of prompts: for one guess it takes a key that was made for this guess *before* the tags are said. Members beside

@@ -115,7 +115,7 @@ def _tested_together(
 def _read_key(record: RecordDict) -> bytes:
     key = equality_messages.read_blinded(record)
     try:
-        check_key(key)
+        check_key(key, "an equality test")
     except UserError as error:
         raise ValueError(str(error)) from None
     return key
