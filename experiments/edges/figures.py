@@ -16,7 +16,8 @@ def edge_sends() -> str:
     groups: dict[tuple[str, str], list[str]] = {}
     for half in edge_halves():
         groups.setdefault((half.sends, half.why), []).append(f"`{half.strategy}`")
-    rows = [[", ".join(names), sends, why] for (sends, why), names in sorted(groups.items())]
+    added = "the rule adds up what its clients send"
+    rows = [[", ".join(names), sends, why or added] for (sends, why), names in sorted(groups.items())]
     return markdown(["strategy", "an edge sends", "because"], rows)
 
 

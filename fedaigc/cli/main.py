@@ -254,7 +254,7 @@ def compare(
 
 @app.command()
 def strategies() -> None:
-    """List all aggregation strategies with their traits, their options, and what an edge sends for them."""
+    """List all aggregation strategies with their traits and options."""
     from dataclasses import fields
 
     from rich.console import Console
@@ -265,14 +265,15 @@ def strategies() -> None:
     from fedaigc.strategy.sources import strategy_names
 
     table = Table("strategy", "what it is")
-    for header in ("traits", "options", "an edge sends"):
+    for header in ("traits", "options"):
         table.add_column(header, overflow="fold")  # a truncated name could not be copied
     for name in strategy_names():
         found = describe(name)
         traits = [f.name for f in fields(found.traits) if getattr(found.traits, f.name) is True]
+        traits += ["averaged on edges"] if edge_half(name).weight else []
         traits += [f"equals {found.equals}"] if found.equals else []
         options = [f"{option} = {value!r}" for option, value in found.options.items()]
-        table.add_row(name, found.about, ", ".join(traits), ", ".join(options), edge_half(name).sends)
+        table.add_row(name, found.about, ", ".join(traits), ", ".join(options))
     Console().print(table)
 
 

@@ -12,7 +12,7 @@ class EdgesSection(Section):
     """Edges between the server and the devices: two-level aggregation, in simulations.
 
     Each edge passes the state on to its clients and aggregates their updates; the server aggregates over the edges.
-    `fedaigc strategies` says for which strategies an edge sends one mean, and for which it forwards each update. The
+    `fedaigc strategies` marks the strategies for which an edge sends one mean; of others it forwards each update. The
     result is that without edges, up to rounding. With `generation.topology = "edges"` each edge also groups the
     prompts of its own devices and runs their shared steps. Without this section every device talks to the server.
 
