@@ -86,11 +86,14 @@ def edge_update_record(
         refused: Why an update was left out, by client.
     """
     rows = [{name: getattr(update, name) for name in _COUNTS} for update in counts]
-    told = {"counts": rows, "sizes": {str(k): dict(v) for k, v in sizes.items()}}
-    values = {name: json.dumps(value) for name, value in told.items()} | {
-        "refused": json.dumps(dict(refused))
-    }
-    return tensors_record(mean, **values) if mean else body(**values)
+    told = (
+        json.dumps(rows),
+        json.dumps({str(k): dict(v) for k, v in sizes.items()}),
+        json.dumps(dict(refused)),
+    )
+    if not mean:
+        return body(counts=told[0], sizes=told[1], refused=told[2])
+    return tensors_record(mean, counts=told[0], sizes=told[1], refused=told[2])
 
 
 def read_edge_update(record: RecordDict) -> tuple[list[Update], dict[str, Tensor]]:

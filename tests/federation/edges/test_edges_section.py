@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from fedaigc.deployment.server.runs import run_on_devices
+from fedaigc.deployment.server.server import ServerState
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.output.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -50,3 +52,9 @@ def test_a_checkpoint_belongs_to_a_run_with_the_same_edges(tmp_path: Path) -> No
     assert load_checkpoint(run) is not None
     with pytest.raises(UserError, match="another configuration"):
         load_checkpoint(config(output=str(tmp_path), rounds={"count": 2}))
+
+
+def test_separate_machines_refuse_edges(tmp_path: Path) -> None:
+    state = ServerState(pid=1, began=0.0, host="127.0.0.1", port=1, superlink="127.0.0.1:1", tls=True)
+    with pytest.raises(UserError, match="every device talks to the server itself"):
+        run_on_devices(tmp_path, state, config(edges={"count": 2}))

@@ -177,10 +177,13 @@ def test_one_ray_worker_gives_the_run_that_this_process_gives(
 
 
 @pytest.mark.slow
-def test_two_ray_workers_give_the_same_run(make_run: MakeRun) -> None:
-    local, ray = make_run("local"), make_run("ray", backend="ray", workers=2)
+def test_two_ray_workers_give_the_same_run_over_edges(make_run: MakeRun) -> None:
+    edges = {"count": 2}
+    local, ray = make_run("local", edges=edges), make_run("ray", backend="ray", workers=2, edges=edges)
     run_in_process(local)
-    assert simulate(ray).shared_hash == read_record(local.output).shared_hash
+    record, expected = simulate(ray), read_record(local.output)
+    assert record.shared_hash == expected.shared_hash
+    assert record.rounds[1].backhaul_bytes == expected.rounds[1].backhaul_bytes
     assert images(ray) == images(local)
     assert personal(ray) == personal(local)
 
