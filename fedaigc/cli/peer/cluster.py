@@ -72,7 +72,7 @@ def cluster(
     cost: Cost = None,
     collect_seconds: Annotated[
         float, typer.Option(callback=number, min=1, help="Seconds to wait for all devices.")
-    ] = 60.0,
+    ] = 120.0,
     commit_seconds: Annotated[
         float, typer.Option(callback=number, min=1, help="Seconds to wait for all to agree after that.")
     ] = 30.0,

@@ -37,7 +37,7 @@ class Waits:
         gone_s: For a device to connect again.
     """
 
-    collect_s: float = 60.0
+    collect_s: float = 120.0
     commit_s: float = 30.0
     compute_s: float = 600.0
     gone_s: float = 3.0

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.deployment.cluster.machine import Finish
-from tests.deployment.cluster.network import Cluster, elect_all, name, offer
+from fedaigc.deployment.cluster.election import Elected
+from fedaigc.deployment.cluster.machine import Alone, Finish, Machine, Send
+from fedaigc.deployment.cluster.messages import Commit
+from fedaigc.deployment.cluster.offers import SignedOffer
+from tests.deployment.cluster.network import WAITS, Cluster, elect_all, name, offer
 
 PROMPTS = st.lists(st.tuples(st.integers(0, 59), st.integers(0, 6)), max_size=3)
 DEVICES = st.lists(st.tuples(PROMPTS, st.integers(0, 2)), min_size=3, max_size=5)
@@ -15,7 +18,7 @@ DEVICES = st.lists(st.tuples(PROMPTS, st.integers(0, 2)), min_size=3, max_size=5
 ALIKE = [([(0, 6)], 0), ([(0, 6)], 0), ([(0, 6)], 0), ([(0, 6)], 0)]
 
 
-def offers_of(devices: Sequence[tuple[list[tuple[int, int]], int]]) -> list:  # type: ignore[type-arg]
+def offers_of(devices: Sequence[tuple[list[tuple[int, int]], int]]) -> list[SignedOffer]:
     return [offer(number, prompts, cost) for number, (prompts, cost) in enumerate(devices)]
 
 
@@ -42,7 +45,7 @@ def check(cluster: Cluster) -> None:
                 assert decision.task in decision.group.members
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.one_of(DEVICES, st.just(ALIKE)),
     st.lists(st.integers(0, 10_000), max_size=150),
@@ -71,7 +74,7 @@ def test_never_two_executors_and_always_an_end(
     check(cluster)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.one_of(DEVICES, st.just(ALIKE)),
     st.lists(st.integers(0, 10_000), max_size=200),
@@ -96,3 +99,75 @@ def test_every_order_gives_what_is_elected_from_all_offers(
                 assert decision.task not in groups
     computed = [group for device in cluster.devices.values() for group in device.computed]
     assert sorted(computed, key=lambda group: group.members) == elect_all(offers)
+
+
+def machine_of(number: int = 1) -> tuple[Machine, list[SignedOffer], Elected]:
+    """Return a machine that has committed to a group of three, whose executor is device 0."""
+    offers = [offer(which, [(0, 6)], cost) for which, cost in enumerate((0, 50, 50))]
+    machine = Machine(offers[number], [name(which) for which in range(3)], elect_all, WAITS, 0.0)
+    for signed in offers:
+        machine.offered(signed, 1.0)
+    (group,) = machine.groups
+    assert group.executor == name(0)
+    return machine, offers, group
+
+
+def test_a_device_that_offers_two_things_is_left_out() -> None:
+    offers = [offer(which, [(0, 6)]) for which in range(3)]
+    machine = Machine(offers[0], [name(which) for which in range(3)], elect_all, WAITS, 0.0)
+    told = machine.offered(offers[1], 1.0) + machine.offered(offer(1, [(0, 6)], nonce=9), 1.0)
+    # the others learn of both
+    assert len([sent for sent in told if isinstance(sent, Send) and sent.to == name(2)]) == 2
+    machine.offered(offers[2], 1.0)
+    (group,) = machine.groups
+    assert set(group.devices) == {name(0), name(2)}
+
+
+def test_a_hostile_device_costs_only_the_sharing() -> None:
+    # one that is not the executor can neither end the group nor answer for it
+    machine, _, group = machine_of()
+    assert machine.gave_up(name(2), group.digest, 2.0) == []
+    assert machine.received(name(2), group.digest, 2.0) == []
+    assert machine.received(name(0), "0" * 64, 2.0) == []
+    # nor take its commit back, or commit in another round
+    machine.committed(name(2), Commit(1, (), (group.digest,)), 3.0)
+    assert machine.committed(name(2), Commit(1, (), ()), 3.0) == []
+    assert machine.committed(name(0), Commit(2, (), ()), 3.0) == []
+    finished = machine.received(name(0), group.digest, 4.0)
+    assert [type(decision) for decision in finished] == [Finish]
+    # a packet twice, or one after the end
+    assert machine.received(name(0), group.digest, 5.0) == machine.gave_up(name(0), group.digest, 5.0) == []
+    late, _, group = machine_of()
+    (alone,) = late.committed(name(2), Commit(1, (), ()), 3.0)
+    assert isinstance(alone, Alone)
+    assert late.received(name(0), group.digest, 4.0) == []
+    assert late.ended
+
+
+def test_a_device_that_returns_in_time_is_not_gone() -> None:
+    machine, _, _ = machine_of()
+    machine.lost(name(0), 2.0)
+    machine.heard(name(0))
+    assert machine.tick(2.0 + 2 * WAITS.gone_s) == []
+    machine.lost(name(0), 10.0)
+    (alone,) = machine.tick(10.0 + WAITS.gone_s)
+    assert isinstance(alone, Alone)
+
+
+def test_who_is_not_there_is_waited_for_once() -> None:
+    offers = [offer(which, [(0, 6)]) for which in range(4)]
+    cluster = Cluster.of(offers[:3])
+    machine = Machine(offers[0], [name(which) for which in range(4)], elect_all, WAITS, 0.0)
+    for signed in offers[1:3]:
+        machine.offered(signed, 1.0)
+    assert machine.commit is None
+    machine.tick(WAITS.collect_s)
+    (group,) = machine.groups
+    assert set(group.devices) == set(cluster.devices)
+    # one that committed earlier shows the way
+    other = Machine(offers[1], [name(which) for which in range(4)], elect_all, WAITS, 0.0)
+    for signed in (offers[0], offers[2]):
+        other.offered(signed, 1.0)
+    assert machine.commit is not None
+    other.committed(name(0), machine.commit, 2.0)
+    assert other.commit == machine.commit
