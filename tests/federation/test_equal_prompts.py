@@ -20,6 +20,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.client import equality, handlers
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import read_record
+from fedaigc.federation.output.run_summary import generation_lines
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.server.generation import plan_generation
@@ -141,6 +142,7 @@ def test_twins_draw_what_each_draws_alone_in_half_the_steps(
     assert [client for kind, client, _ in sent if kind is Ask.TWINS] == [0]
     _nothing_of_the_prompts_is_outside(config, sent)
     _each_device_counted_what_its_tags_tell(config)
+    _the_owner_reads_it_in_words(config)
 
 
 def _nothing_of_the_prompts_is_outside(config: FederationConfig, sent: Answers) -> None:
@@ -155,6 +157,14 @@ def _nothing_of_the_prompts_is_outside(config: FederationConfig, sent: Answers) 
         for entry in EqualityLog(Home.open(config.home(client))).entries():
             assert entry.private == ""
             assert entry.tests == 1
+
+
+def _the_owner_reads_it_in_words(config: FederationConfig) -> None:
+    lines = generation_lines(read_record(config.output), config.home)
+    assert lines[0] == "group 1: equal prompts, clients 0, 2: 3 shared steps by client 0; 5 steps, alone 8"
+    assert " and that it equals others, group 1" in lines[1]
+    assert "equals others" not in lines[2]
+    assert lines[-1] == "2 of 3 prompts shared their first steps; 3 of 12 steps saved"
 
 
 def _each_device_counted_what_its_tags_tell(config: FederationConfig) -> None:

@@ -8,8 +8,10 @@ from fedaigc.semantics.disclosed import Disclosed, read_signature
 from fedaigc.semantics.signature import OpenSignature
 from fedaigc.semantics.wording import signature_words
 
+_NO_MORE = "Nothing else."
 
-def disclosed_words(task: Task, received_step: int | None) -> str:
+
+def disclosed_words(task: Task, received_step: int | None, *, compared: bool = False) -> str:
     """Describe for the owner what was disclosed of a prompt.
 
     If several signatures were disclosed and none of them contains all the others, each is described.
@@ -18,7 +20,11 @@ def disclosed_words(task: Task, received_step: int | None) -> str:
         task: The task of the prompt.
         received_step: Step at which the finished image received its packet, 0 if it ran alone; None if there
             is no finished image.
+        compared: Whether an equality test was answered for it.
     """
+    if compared:
+        said = _all_words(task.disclosed).replace(_NO_MORE, "").strip()
+        return f"{said} Which other prompts that waited equal this one. {_NO_MORE}".strip()
     if not task.disclosed:
         if task.status is TaskStatus.WAITING:
             return "Nothing so far."
@@ -44,5 +50,5 @@ def _all_words(disclosed: Sequence[str]) -> str:
     said = "; and at another time ".join(sentences)
     whole = any(isinstance(signature, OpenSignature) for signature in signatures)
     # the unreadable signature may have disclosed more
-    ending = [] if whole or unreadable else ["Nothing else."]
+    ending = [] if whole or unreadable else [_NO_MORE]
     return " ".join([*([f"{said}."] if said else []), *ending, *unreadable])

@@ -107,7 +107,11 @@ class PageState:
             "id": task.task_id,
             "prompt": task.prompt,
             "state": state,
-            "disclosed": disclosed_words(task, entry.received_step if entry else None),
+            "disclosed": disclosed_words(
+                task,
+                entry.received_step if entry else None,
+                compared=self.queue.ledger.compared(task.task_id),
+            ),
             "picture": entry is not None,
             "begun": self._way(begun) if begun else None,
         }

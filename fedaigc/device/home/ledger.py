@@ -113,6 +113,11 @@ class DisclosureLedger:
         self._load()
         return (task_id, said) in self._sent
 
+    def compared(self, task_id: str) -> bool:
+        """Return whether an equality test was answered for a task."""
+        self._load()
+        return task_id in self._compared
+
     def said_again(self, prompt: str, form: str) -> str | None:
         """Return the answer that was given to the same prompt and form, and is given again; None if there is none."""
         self._load()
@@ -275,6 +280,7 @@ class DisclosureLedger:
         self._signatures: dict[str, tuple[str, ...]] = {}
         self._sent: set[tuple[str, str]] = set()
         self._noisy: set[tuple[str, str]] = set()
+        self._compared: set[str] = set()
 
     def _load(self) -> None:
         size = self.path.stat().st_size if self.path.exists() else 0
@@ -296,6 +302,8 @@ class DisclosureLedger:
         if entry.kind == "alone":
             return
         self._sent.add((entry.task_id, entry.said))
+        if entry.kind == "equality":
+            self._compared.add(entry.task_id)
         if entry.epsilon is not None:
             self._noisy.add((entry.task_id, entry.said))
         if entry.form:

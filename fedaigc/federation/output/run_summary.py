@@ -50,10 +50,13 @@ def generation_lines(
         number |= dict.fromkeys((task.task_id for task in group.tasks), at)
         lines.append(f"group {at}: {_told_group(group)}")
     told: list[tuple[tuple[int, int], str]] = []
+    equal = {task.task_id for group in groups if group.conditioning == "own" for task in group.tasks}
     for task in (task for group in groups for task in group.tasks):
         queued = _queued(task, home)
         parts = [f"“{queued.prompt}”" if queued is not None else f"client {task.client}"]
-        parts.append(f"disclosed {disclosed_words(task)}")
+        further = " but" if task.disclosed is None else " and"
+        also = f"{further} that it equals others" if task.task_id in equal else ""
+        parts.append(f"disclosed {disclosed_words(task)}{also}")
         if task.outcome is Outcome.FAILED:
             parts.append(f"not drawn: {task.failure}{_left(queued, task, home)}")
         else:
@@ -135,7 +138,8 @@ def _told_group(group: GroupRecord) -> str:
     who = edge if group.executor == "edge" else f"client {group.executor}"
     clients = ", ".join(map(str, sorted({task.client for task in group.tasks})))
     steps = f"{counted(group.evaluations, 'step')}, alone {group.solo_evaluations}"
-    return f"“{group.prompt}”, clients {clients}: {counted(group.num_shared_steps, 'shared step')} by {who}; {steps}"
+    prompt = "equal prompts" if group.conditioning == "own" else f"“{group.prompt}”"
+    return f"{prompt}, clients {clients}: {counted(group.num_shared_steps, 'shared step')} by {who}; {steps}"
 
 
 def _queued(task: TaskRecord, home: HomeOf | None) -> Task | None:

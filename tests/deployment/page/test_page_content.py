@@ -73,6 +73,16 @@ def test_a_signature_that_says_little_or_cannot_be_read_is_told_as_it_is() -> No
         assert disclosed_words(damaged, None) == f"What was sent cannot be read here: {text}"
 
 
+def test_an_equality_test_is_told_beside_what_else_was_disclosed() -> None:
+    root = Signature("n00001930", Relation.ON, "n00001930", Policy.KIND).to_json()
+    told = "Which other prompts that waited equal this one. Nothing else."
+    for disclosed in ((), (root,)):
+        words = disclosed_words(Task("0" * 16, 0, "x", TaskStatus.FINISHED, disclosed), 10, compared=True)
+        assert words.endswith(told)
+        assert words.count("Nothing") == 1
+        assert words.startswith(told) == (not disclosed)
+
+
 def test_two_signatures_of_which_none_says_all_are_both_told(taxonomy: Any) -> None:
     parsed = parse("an apple on a table", taxonomy)
     thing, general = disclose(parsed, Policy.KIND, taxonomy, 6), disclose(parsed, Policy.GENERAL, taxonomy)
