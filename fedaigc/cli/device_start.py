@@ -231,7 +231,7 @@ def start(
         max_epsilon_a_day=max_epsilon_a_day,
         max_node_epsilon=max_node_epsilon,
         sums=sums,
-        equality=equal_prompts,
+        equal_prompts=equal_prompts,
     )
     settings = AgentSettings(
         client=client,

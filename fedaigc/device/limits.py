@@ -47,7 +47,7 @@ class OwnerLimits:
             then run alone where a server offers no ladder: the device could not keep to its tolerance.
         sums: Whether the text embeddings of a prompt may be given, masked, to the sum of a group. A hostile server that
             makes up the keys of all other members learns the prompt; see `trusted_keys` of the agent's settings.
-        equality: Whether a server may have prompts compared with those of other devices, and learn which are equal.
+        equal_prompts: Whether a server may have prompts compared with those of other devices, and learn which are equal.
     """
 
     max_denoising_steps: int = 150
@@ -73,7 +73,7 @@ class OwnerLimits:
     max_epsilon_a_day: float = math.inf
     max_node_epsilon: float = math.inf
     sums: bool = False
-    equality: bool = False
+    equal_prompts: bool = False
 
     def check_plan(self, request: PlanRequest) -> None:
         """Raise UserError for a plan beyond the limits."""

@@ -122,7 +122,7 @@ def _check_permitted(host: Host, config: FederationConfig) -> None:
     section = config.generation.denoiser
     if section is None or not section.equal_prompts:
         raise _refused("this run compares no prompts")
-    if host.limits is not None and not host.limits.equality:
+    if host.limits is not None and not host.limits.equal_prompts:
         raise _refused("the owner of this device permits no equality tests")
     if host.permitted(config.generation.policy, 1)[0] is Policy.SILENT:
         raise _refused("the policy of this device is silent")

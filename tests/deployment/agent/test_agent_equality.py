@@ -30,7 +30,7 @@ from tests.small_run import MakeRun, generation_of, images
 
 NUMBERS = [f"{number:032x}" for number in range(4)]
 PROMPTS = ("1girl, solo, zorblax", "1girl,  solo, Zorblax")
-PERMITTED = OwnerLimits(equality=True, boundary_timestep=None)
+PERMITTED = OwnerLimits(equal_prompts=True, boundary_timestep=None)
 
 
 @pytest.fixture
@@ -115,8 +115,8 @@ class Server:
     [
         {"limits": OwnerLimits(boundary_timestep=None)},
         {"policy": Policy.SILENT},
-        {"limits": OwnerLimits(equality=True, max_epsilon_a_day=1.0)},
-        {"limits": OwnerLimits(equality=True, max_bits_a_day=0.9)},
+        {"limits": OwnerLimits(equal_prompts=True, max_epsilon_a_day=1.0)},
+        {"limits": OwnerLimits(equal_prompts=True, max_bits_a_day=0.9)},
     ],
 )
 def test_the_owner_decides(configs: list[FederationConfig], atlas: Path, settings: Any) -> None:
