@@ -243,4 +243,4 @@ def gallery(home: HomeFolder) -> None:
     for entry in Gallery(opened).all():
         own = entry.num_steps - entry.received_step
         path = opened.gallery / f"{entry.task_id}.png"
-        typer.echo(f"{path}  {entry.prompt!r}  {own} of {counted(entry.num_steps, 'step')} here")
+        typer.echo(f"{path}  {entry.prompt!r}  {own} of {counted(entry.num_steps, 'step')} on this prompt")
