@@ -35,7 +35,14 @@ from experiments.privacy.fuzz_device import (
     send_bytes,
     served,
 )
-from experiments.privacy.fuzz_server import ASKED, PROMPTS, READERS, ServerTarget, device_reply
+from experiments.privacy.fuzz_server import (
+    ASKED,
+    PROMPTS,
+    READERS,
+    SHARING_READERS,
+    ServerTarget,
+    device_reply,
+)
 from fedaigc.data.scenes import scenes_dataset
 from fedaigc.data.sprites import STYLES
 from fedaigc.device.device import Device
@@ -126,7 +133,10 @@ def fuzz_device(
     """Send messages to an agent, and bytes to its socket, for the given seconds."""
     tally, target = Tally(), DeviceTarget(config)
     for kind in KINDS * 2:
-        tally.honest_time(target.ask(kind, target.text, target.honest(kind)[1]))
+        outcome = target.ask(kind, target.text_of(kind), target.honest(kind)[1])
+        if outcome.refused:
+            outcome.failures.append("refused")
+        tally.honest_time(outcome)
     failures: list[str] = []
     mixed = st.integers(0, 3).flatmap(lambda n: device_message(target) if n else frame(target))
     with served(target, failures):
@@ -180,16 +190,16 @@ def fuzz_server(
 
 
 def _whole(kind: str) -> str:
-    return "round" if kind == "update" else "generation"
+    return {"update": "round", **dict.fromkeys(SHARING_READERS, "sharing")}.get(kind, "generation")
 
 
 def make_config(folder: Path) -> FederationConfig:
-    """Return a configuration of two devices with the embedded model, a few pictures and prompts each."""
+    """Return a configuration of three devices with the embedded model, a few pictures and prompts each."""
     config = parse_config(
         {
             "homes": folder / "homes",
             "output": folder / "out",
-            "num_clients": 2,
+            "num_clients": 3,
             "rounds": {"count": 1},
             "adapter": {"rank": 2},
             "training": {"local_steps": 1, "personal_steps": 1, "batch_size": 2},
@@ -197,7 +207,7 @@ def make_config(folder: Path) -> FederationConfig:
         }
     )
     pipe, base_hash = base_model(config.model)
-    for client in range(2):
+    for client in range(3):
         home = config.home(client)
         device = Device(home, pipe, base_hash=base_hash, taxonomy=taxonomy(), seed=client)
         device.add_images(scenes_dataset(2, client, styles=(STYLES[client],)))

@@ -8,11 +8,14 @@ from typing import Any
 from flwr.app import Context, Message, RecordDict
 from hypothesis import strategies as st
 
-from experiments.privacy.fuzz_device import Outcome
+from experiments.privacy.fuzz_device import Outcome, sharing_config
 from experiments.privacy.mutations import MARK, broken_record
 from fedaigc.collaboration.planner import Executor
+from fedaigc.collaboration.secure_sum import fixed_point
+from fedaigc.collaboration.secure_sum.masks import Announced, SumKey
 from fedaigc.device.replies import FinishReport, SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
+from fedaigc.diffusion.conditioning import prompt_conditioning
 from fedaigc.errors import UserError
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
@@ -25,15 +28,17 @@ from fedaigc.federation.server.roster import open_roster
 from fedaigc.federation.server.rounds import run_rounds
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.server.service import PromptService
-from fedaigc.federation.wire import generation_messages
+from fedaigc.federation.server.sharing import group_conditioning
+from fedaigc.federation.wire import generation_messages, messages, sum_messages
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.federation.wire.read_update import RefusedUpdate, read_update
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received, Update
 
-PROMPTS = ("an apple on a table", "a lemon on a table")
-READERS = ("hello", "update", "signatures", "steps", "report")
-RUNS = ("round", "generation")
+PROMPTS = ("an apple on a table", "a lemon on a table", "1girl, solo, masterpiece")
+# about prompts by the denoiser's distance
+SHARING_READERS = ("nodes", "taken", "key", "masked")
+READERS = ("hello", "update", "signatures", "steps", "report", *SHARING_READERS)
 _MAX_RECORD = 100_000
 
 
@@ -41,7 +46,8 @@ class ServerTarget:
     """A server's readers, rounds and generations, into which replies can be inserted.
 
     Args:
-        config: A configuration of two clients that share steps on a member. Each home has pictures and a prompt.
+        config: A configuration of three clients, whose homes have pictures and a prompt each. The first two share steps
+            on a member; all three share by the denoiser's distance, on a mean and with a ladder.
     """
 
     def __init__(self, config: FederationConfig) -> None:
@@ -49,11 +55,23 @@ class ServerTarget:
         rounds = config.rounds.model_copy(update={"count": 1})
         self.config = config.model_copy(update={"generation": settings, "rounds": rounds, "num_clients": 2})
         config.output.mkdir(parents=True, exist_ok=True)
+        self.sharing = sharing_config(config.model_copy(update={"rounds": rounds}))
         self.shared = initial_shared_state(self.config)
         self.plan = generation.plan_generation(self.shared, self.config)
         _, self.base_hash = base_model(config.model)
         self._runs = 0
         self._replies: dict[str, RecordDict] = {}
+        section = self.sharing.generation.denoiser
+        assert section is not None
+        self._ladder = (self.sharing.generation.num_shared_steps, *section.ladder)
+        pipe, _ = base_model(config.model)
+        # the sum of what devices give without masks is the same as with them
+        self._given = fixed_point.encode(fixed_point.flat(prompt_conditioning(pipe, PROMPTS[0])))
+        self._of_prompts: dict[Ask, Callable[[], RecordDict]] = {
+            Ask.KEYS: lambda: _padded(sum_messages.key_record(Announced(SumKey().public))),
+            Ask.MASKED: lambda: sum_messages.masked_record(self._given),
+            Ask.OFFER: lambda: _padded(generation_messages.taken_record(self._ladder[-1])),
+        }
         self._learn_replies()
 
     def honest(self, kind: str) -> RecordDict:
@@ -82,8 +100,12 @@ class ServerTarget:
         began, outcome = time.process_time(), Outcome(kind, 0.0)
         records: list[dict[str, Any]] = []
         try:
+            config = self.sharing if kind == "sharing" else self.config
             roster = open_roster(
-                self._grid({ask: reply}), num_clients=2, base_hash=self.base_hash, folder=self.config.output
+                self._grid({ask: reply}, config),
+                num_clients=config.num_clients,
+                base_hash=self.base_hash,
+                folder=config.output,
             )
             if kind == "round":
                 rule = load_strategy(self.config.rounds.strategy)
@@ -91,7 +113,7 @@ class ServerTarget:
                 run_rounds(roster, self.shared, rule, self.config, lambda done, _: records.append(vars(done)))
             else:
                 served: list[GenerationRecord] = []
-                PromptService(roster, self.config, served.append).serve(self.shared, None)
+                PromptService(roster, config, served.append).serve(self.shared, None)
                 records += [each.model_dump(mode="json") for each in served]
             records.append({"refused": [refusal.reason for refusal in roster.refused]})
             records.append({"software": roster.software})
@@ -106,7 +128,10 @@ class ServerTarget:
     def _read(self, kind: str, reply: RecordDict) -> Any:
         if kind == "hello":
             roster = open_roster(
-                self._grid({Ask.HELLO: reply}), num_clients=1, base_hash=self.base_hash, timeout_s=5.0
+                self._grid({Ask.HELLO: reply}, self.config),
+                num_clients=1,
+                base_hash=self.base_hash,
+                timeout_s=5.0,
             )
             return [roster.software, roster.refused]
         if kind == "update":
@@ -121,13 +146,19 @@ class ServerTarget:
         policy = self.config.generation.policy
         readers: dict[str, Callable[[RecordDict], Any]] = {
             "signatures": lambda record: generation_messages.read_signatures(record, policy),
+            "nodes": lambda record: generation_messages.read_signatures(record, policy, nodes=True),
             "steps": generation_messages.read_shared_steps,
             "report": generation_messages.read_report,
+            "taken": lambda record: generation_messages.read_taken(record, self._ladder),
         }
+        if kind == "key":
+            return group_conditioning._key(reply)
+        if kind == "masked":
+            return group_conditioning._vector(reply, len(self._given))
         return parsed(reply, readers[kind])
 
-    def _grid(self, replaced: dict[Ask, RecordDict]) -> LocalGrid:
-        """Return a grid of two devices, in which the first one's answers are replaced."""
+    def _grid(self, replaced: dict[Ask, RecordDict], config: FederationConfig) -> LocalGrid:
+        """Return a grid of the configuration's devices, in which the first one's answers are replaced."""
 
         def answer(message: Message, context: Context) -> Message:
             ask = Ask(message.metadata.message_type)
@@ -136,13 +167,16 @@ class ServerTarget:
             if ask is Ask.FINISH:
                 # the prompts stay in the queue: the drawing of members is fuzzed on the device's side
                 return Message(self._replies["report"], reply_to=message)
+            if ask in self._of_prompts:
+                # a prompt is in one sum and answers two offers: a device would refuse the later runs
+                return Message(self._of_prompts[ask](), reply_to=message)
             return app(message, context)
 
         self._runs += 1
         return LocalGrid(
             answer,
-            num_clients=2,
-            run_config=self.config.to_run_config(),
+            num_clients=config.num_clients,
+            run_config=config.to_run_config(),
             run_id=self._runs,
         )
 
@@ -181,6 +215,17 @@ class ServerTarget:
                 run_shared_steps(pipe, "a fruit on a table", self.plan, 2, noise_seed=1)
             )
         self._replies |= seen
+        grid = self._grid({}, self.sharing)
+        node = next(
+            node for node, context in grid._contexts.items() if context.node_config["partition-id"] == 0
+        )
+        (nodes,) = grid.send_and_receive([Message(messages.body(), node, Ask.SIGNATURES.value)])
+        self._replies |= {
+            "nodes": nodes.content,
+            "taken": self._of_prompts[Ask.OFFER](),
+            "key": self._of_prompts[Ask.KEYS](),
+            "masked": self._of_prompts[Ask.MASKED](),
+        }
 
 
 ASKED = {
@@ -189,7 +234,15 @@ ASKED = {
     "signatures": Ask.SIGNATURES,
     "steps": Ask.SHARE,
     "report": Ask.FINISH,
+    "nodes": Ask.SIGNATURES,
+    "taken": Ask.OFFER,
+    "key": Ask.KEYS,
+    "masked": Ask.MASKED,
 }
+
+
+def _padded(record: RecordDict) -> RecordDict:
+    return generation_messages.of_one_size(record)
 
 
 @st.composite

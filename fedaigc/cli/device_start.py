@@ -1,6 +1,7 @@
 """`fedaigc device start`: the agent of a device, and what its owner permits."""
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from fedaigc.cli.options import (
     Variant,
     number,
 )
+from fedaigc.errors import UserError
 from fedaigc.semantics.policy import Policy
 
 
@@ -48,6 +50,12 @@ def start(
         Path | None,
         typer.Option(
             help="Public atlas, for servers that ask for its nodes. Default: the one that ships with the model."
+        ),
+    ] = None,
+    atlas_hash: Annotated[
+        str | None,
+        typer.Option(
+            help="Hash of the atlas, or 16 digits or more of it: an altered file of the same name is refused."
         ),
     ] = None,
     calibration: Annotated[
@@ -246,6 +254,7 @@ def start(
         limits=limits,
         reply_floor_s=reply_floor,
         atlas=atlas,
+        atlas_hash=_checked_hash(atlas_hash),
         calibration=calibration,
         min_captions=min_captions,
         tolerance=tolerance,
@@ -261,3 +270,11 @@ def start(
         page_port=page_port if page else None,
         say=typer.echo,
     )
+
+
+def _checked_hash(given: str | None) -> str | None:
+    if given is not None and not re.fullmatch("[0-9a-f]{16,64}", given):
+        raise UserError(
+            f"--atlas-hash {given[:80]!r}: expected 16 to 64 hexadecimal digits, as `fedaigc atlas show` prints them"
+        )
+    return given

@@ -64,6 +64,8 @@ class Discloser:
         epsilon = min(asked, owner)
         if epsilon < math.inf:
             return self._random_node(task, disclosure, min(epsilon, MAX_EPSILON), pipe)
+        if disclosure.calibration is not None:
+            return self._calibrated_node(task, disclosure, pipe)
         found = disclosure.disclose(pipe, task.prompt)
         if found is None:
             return None
@@ -102,6 +104,37 @@ class Discloser:
         self._prompts.note_disclosed(task.task_id, signature)
         return True
 
+    def _calibrated_node(
+        self, task: Task, disclosure: NodeDisclosure, pipe: Pipeline
+    ) -> NodeSignature | None:
+        """Return the node that the calibration allows.
+
+        A server chooses tolerance, risk, hand-off and minimum. Each such question counts once for a prompt, whatever
+        the answer is, also that nothing is disclosed: otherwise many questions would measure the prompt's distances.
+        """
+
+        def say() -> str:
+            found = disclosure.disclose(pipe, task.prompt)
+            return found.to_json() if found is not None else ""
+
+        said = self._prompts.ledger.disclose(
+            "node",
+            task.task_id,
+            task.prompt,
+            Price(disclosure.bits),
+            budget_of(self._home, self._limits),
+            say,
+            form=f"node {disclosure.question}",
+        )
+        return self._noted(task, said) if said else None
+
+    def _noted(self, task: Task, said: str) -> NodeSignature:
+        """Log a node for the owner, and return it."""
+        signature = read_signature(said)
+        assert isinstance(signature, NodeSignature)
+        self._prompts.note_disclosed(task.task_id, signature)
+        return signature
+
     def _random_node(
         self, task: Task, disclosure: NodeDisclosure, epsilon: float, pipe: Pipeline
     ) -> NodeSignature | None:
@@ -131,9 +164,4 @@ class Discloser:
             say,
             form=form,
         )
-        if said is None:
-            return None
-        signature = read_signature(said)
-        assert isinstance(signature, NodeSignature)
-        self._prompts.note_disclosed(task.task_id, signature)
-        return signature
+        return self._noted(task, said) if said is not None else None

@@ -34,10 +34,13 @@ def handoff(
 
     Raises:
         UnknownTask: If the task does not wait, or answers no further offer.
-        DeviceError: If the offer is for a node that the device did not disclose of this prompt, or a vector of another
-            length.
+        DeviceError: If the device disclosed no node of this prompt, or not the one of the offer, or if the vector has
+            another length.
     """
     task = device.prompts.begin_offer(offer.task_id)
+    disclosed = disclosed_nodes(task, disclosure.atlas)
+    if not disclosed:
+        raise DeviceError(Failure.ORDER_REFUSED, "an offer for a prompt of which no node was disclosed")
     put_adapters(device.pipe, None, None)
     vector = disclosure.vector(device.pipe, task.prompt)
     if offer.node == NO_NODE:
@@ -47,7 +50,7 @@ def handoff(
             )
         apart = distance(vector, offer.vector)
     else:
-        if offer.node not in disclosed_nodes(task, disclosure.atlas):
+        if offer.node not in disclosed:
             raise DeviceError(
                 Failure.ORDER_REFUSED, "an offer for a node that was not disclosed of this prompt"
             )

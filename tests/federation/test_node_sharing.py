@@ -1,6 +1,7 @@
 """A run whose devices disclose nodes of an atlas: prompts of any words share, and no word of them leaves."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fedaigc.errors import UserError
 from fedaigc.federation.client import handlers
 from fedaigc.federation.config.run_config import FederationConfig, parse_config, read_config
 from fedaigc.federation.node_sharing import node_disclosure
+from fedaigc.federation.output.recorder import refusals
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.output.run_summary import disclosed_words
 from fedaigc.federation.runtime.launcher import run_in_process
@@ -130,8 +132,9 @@ def test_each_device_takes_the_last_handoff_that_its_tolerance_allows(
         assert task.handoff_step == told.calibration.last_handoff(apart, told.tolerance)
         # its answer, one of three hand-offs or none, is counted
         ledger = PromptQueue(Home.open(ladder.home(task.client))).ledger
-        (answer,) = [entry for entry in ledger.entries() if entry.task_id == task.task_id and entry.form]
-        assert (answer.kind, answer.said) == ("hand-off", str(task.handoff_step))
+        of_task = [entry for entry in ledger.entries() if entry.task_id == task.task_id]
+        (answer,) = [entry for entry in of_task if entry.kind == "hand-off"]
+        assert answer.said == str(task.handoff_step)
         # a prompt that a home has twice tells nothing new
         assert answer.bits == (0.0 if answer.again else 2.0)
     # the executor runs to the last one, and each member what is left after its own
@@ -217,6 +220,30 @@ def test_files_that_do_not_fit_the_run_are_refused_before_it(make_run: MakeRun, 
                 "generation": {"policy": "open", "denoiser": {"atlas": "a"}},
             }
         )
+
+
+def test_a_device_with_another_atlas_is_named_with_both_hashes(
+    make_run: MakeRun, atlas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = handlers.node_signature
+
+    def of_another(device: Device, *further: Any) -> NodeSignature | None:
+        told = stock(device, *further)
+        other = told is not None and device.prompts.home.root == config.home(2)
+        return replace(told, atlas="f" * 64) if told is not None and other else told
+
+    monkeypatch.setattr(handlers, "node_signature", of_another)
+    config = denoiser_run(make_run, atlas, calibration=atlas.with_name("small.json"))
+    run_in_process(config)
+    record = read_record(config.output)
+    (line,) = refusals(record)
+    assert line.startswith(
+        "1 prompt(s) of client 2 ran alone: its device has atlas ffffffffffffffff, and the run "
+    )
+    assert Atlas.read(atlas).hash[:16] in line
+    assert "--atlas FILE" in line
+    alone = [group for group in generation_of(record).groups if len(group.tasks) == 1]
+    assert [group.tasks[0].client for group in alone] == [2]
 
 
 def test_paths_count_from_the_file(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ The taxonomy of the device has one additional word, a leaf below the apple. WAY 
 
     honest     an unmodified device
     failing    work fails with errors that quote prompts and captions
+    failing offers
+               so do answers to offers of hand-offs
     leaking    replies contain each canary in each form
 
 Key, SuperNode, relay, socket and home are the real ones.
@@ -30,6 +32,7 @@ from fedaigc.device.home.home import Home
 from fedaigc.device.home.images import ImageStore
 from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.diffusion.encoding import encode_images, encode_text
+from fedaigc.federation.client import handlers
 from fedaigc.federation.wire.flat_arrays import array_of
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FAILURE, FLAT, METRICS, Ask, values_of
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
@@ -107,6 +110,10 @@ class Failing(Device):
         raise RuntimeError(f"cannot draw {self.prompts.get(task_id).prompt!r}")
 
 
+def _failing_offer(device: Device, offer: Any, *further: Any) -> int:
+    raise RuntimeError(f"cannot compare {device.prompts.get(offer.task_id).prompt!r}")
+
+
 class Leaking(agent.Agent):
     """Adds private content to its replies and to its log."""
 
@@ -140,6 +147,8 @@ def main(way: str, arguments: list[str]) -> None:
     Taxonomy.load = staticmethod(lambda: taxonomy)  # type: ignore[assignment]
     if way == "failing":
         agent.Device = Failing  # type: ignore[attr-defined]
+    if way == "failing offers":
+        handlers.handoff = _failing_offer  # type: ignore[attr-defined]
     if way == "leaking":
         resident.Agent = Leaking  # type: ignore[attr-defined]
     sys.argv = ["fedaigc", *arguments]

@@ -1,6 +1,10 @@
-"""A deployment with captured traffic: three devices with canaries, first without and then with a leaking device."""
+"""Deployments with captured traffic, of three devices with canaries.
 
-from collections.abc import Iterator
+One shares by concepts, first without and then with a leaking device. The other one shares by the denoiser's distance,
+with a ladder of hand-offs and the mean of the members' text embeddings.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -8,18 +12,24 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
+from fedaigc.collaboration.secure_sum import fixed_point
 from fedaigc.deployment.server.runs import run_on_devices
 from fedaigc.device.device import Device
+from fedaigc.diffusion.conditioning import placed, prompt_conditioning
 from fedaigc.diffusion.encoding import encode_images, encode_text
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.preloaded import base_model
+from fedaigc.semantics.denoiser.atlas_build import build_tree
+from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, distance, phi, phi_of
 from tools.leaks.detector import words_of
 
 from .canaries import Canaries, Found, Search
 from .canary_device import LEAF, LEAF_CONCEPT, canary_taxonomy
 from .decoding import Told, Traffic, decoded
-from .recorder import Recorder, recording
+from .recorder import Exchange, Recorder, recording
 from .running import Devices, answers, deployment, wait_for
 
 MODIFIER = "zorblatique"
@@ -37,8 +47,20 @@ PROMPTS = (
 ALONE = f"a {MODIFIER} tango"
 CAPTION = f"a {MODIFIER} carpet on a table"
 FRUIT, MAMMAL, TABLE, RIVER = "n07721676", "n01864419", "n04386330", "n09434308"
+# by the denoiser's distance all are one group; the first two of a device's prompts have the same words
+WORDS_OF_ANY_KIND = (
+    (f"1girl, solo, {MODIFIER}, masterpiece", f"1girl, solo, {MODIFIER}, masterpiece", f"{LEAF}, 4k"),
+    (f"ein {MODIFIER} Hund am Strand", f"two red cars, {MODIFIER}"),
+    (f"桜の下の {MODIFIER} 犬", f"{LEAF} {MODIFIER}"),
+)
+PUBLIC_CAPTIONS = tuple(
+    f"a {thing} on a {place}" for thing in ("cat", "cup", "dog") for place in ("bed", "road")
+)
+# folder of the owners' files
+OWNERS = "quixatlas"
 NUM_DEVICES = 3
 SIZE = 32
+STEPS, FIRST_RUNG, LAST_RUNG = 4, 1, 2
 # the machine may be busy
 _START_TIMEOUT_S = 1500.0
 
@@ -115,24 +137,24 @@ def _device(config: FederationConfig, client: int) -> Device:
     return Device(config.home(client), pipe, base_hash=base_hash, taxonomy=taxonomy, seed=client)
 
 
-def canaries(config: FederationConfig) -> Canaries:
+def canaries(config: FederationConfig, prompts: tuple[str, ...] = (*PROMPTS, ALONE)) -> Canaries:
     """Those of the homes, with the pictures that were drawn there."""
     pipe: Pipeline = base_model(config.model)[0]
     devices = [_device(config, client) for client in range(NUM_DEVICES)]
     private = [item for device in devices for item in device.images.all()]
     drawn = [device.gallery.image(entry.task_id) for device in devices for entry in device.gallery.all()]
     images, captions = [item.image for item in private], [item.caption for item in private]
-    prompts = [*PROMPTS, ALONE, CAPTION]
+    texts = [*prompts, CAPTION]
 
     def ids(text: str) -> tuple[int, ...]:
         return tuple(pipe.tokenizer(text, add_special_tokens=False).input_ids)
 
-    public = words_of(" ".join(prompts)) - {MODIFIER, LEAF}
+    public = words_of(" ".join(texts)) - {MODIFIER, LEAF}
     return Canaries(
         words=frozenset({MODIFIER, LEAF, LEAF_CONCEPT}),
-        token_ids=tuple(ids(prompt) for prompt in prompts),
+        token_ids=tuple(ids(text) for text in texts),
         public_ids=frozenset(token for word in public for token in ids(word)),
-        embeddings=tuple(encode_text(pipe, prompts)["prompt_embeds"].numpy()),
+        embeddings=tuple(encode_text(pipe, texts)["prompt_embeds"].numpy()),
         pixels=tuple(np.asarray(image) for image in [*images, *drawn]),
         latents=tuple(encode_images(pipe, images, captions, height=SIZE, width=SIZE).latents.numpy()),
     )
@@ -147,7 +169,7 @@ def capture(root: Path, model: Path) -> Captures:
             for client, way in enumerate(("honest", "honest", "failing")):
                 _start(devices, recorder, client, way)
             run_on_devices(devices.folder, devices.state, config)
-            honest = _searched(recorder, config)
+            honest = _searched(recorder, canaries(config))
             folders = {"server": devices.folder, "output": config.output}
             for client in range(NUM_DEVICES):
                 folders[f"relay {client}"] = config.home(client) / "relay"
@@ -162,19 +184,140 @@ def capture(root: Path, model: Path) -> Captures:
                 }
             )
             run_on_devices(devices.folder, devices.state, again)
-            leaking = _searched(of_leaking, config)
+            leaking = _searched(of_leaking, canaries(config))
             log = (devices.folder / f"device{NUM_DEVICES - 1}.log").read_text()
             said = Search(canaries(config)).values(log, "log")
     return Captures(config, honest, in_files, disclosed, leaking, said)
 
 
-def _start(devices: Devices, recorder: Recorder, client: int, way: str) -> None:
+@dataclass
+class SharingCapture:
+    """A run by the denoiser's distance, and the canaries in files after it.
+
+    Attributes:
+        config: The configuration of the run.
+        honest: The captured traffic. Paths of the devices' owners are canaries too.
+        in_files: Occurrences of canaries in files of the server, of the run's output and of relays.
+    """
+
+    config: FederationConfig
+    honest: Captured
+    in_files: list[Found]
+
+
+def sharing_federation(root: Path, model: Path) -> FederationConfig:
+    """Return the configuration of a run by the denoiser's distance, after creating homes and the owners' files.
+
+    All prompts are in one group, whose shared steps run on a mean. Of the members that answer an offer, some take the
+    first hand-off and some the last.
+    """
+    owners = root / OWNERS
+    owners.mkdir()
+    section = {
+        "atlas": owners / "public.atlas",
+        "calibration": owners / "curve.json",
+        "min_captions": len(PUBLIC_CAPTIONS),
+        "ladder": [LAST_RUNG],
+        "conditioning": "mean",
+    }
+    config = parse_config(
+        {
+            "homes": root / "homes",
+            "output": root / "out",
+            "num_clients": NUM_DEVICES,
+            "model": {"name": str(model), "height": SIZE, "width": SIZE},
+            "adapter": {"rank": 4},
+            "rounds": {"count": 0},
+            "generation": {
+                "num_inference_steps": STEPS,
+                "num_shared_steps": FIRST_RUNG,
+                "scorer": "none",
+                "denoiser": section,
+            },
+        }
+    )
+    _write_owners_files(config)
+    for client, prompts in enumerate(WORDS_OF_ANY_KIND):
+        device = _device(config, client)
+        device.add_images([{"image": pattern(10 * client), "caption": CAPTION}])
+        for prompt in prompts:
+            device.add_prompt(prompt)
+    return config
+
+
+def _write_owners_files(config: FederationConfig) -> None:
+    """Write an atlas, and a calibration by which only near members take the last hand-off."""
+    section = config.generation.denoiser
+    assert section is not None
+    assert section.atlas is not None
+    assert section.calibration is not None
+    pipe, base_hash = base_model(config.model)
+    scale = config.generation.guidance_scale
+    plan = build_plan(
+        pipe,
+        num_inference_steps=STEPS,
+        guidance_scale=scale,
+        height=SIZE,
+        width=SIZE,
+        base_hash=base_hash,
+    )
+    space = DenoiserSpace.of(plan)
+    captions = sorted(PUBLIC_CAPTIONS)
+    build_tree(space.hash, {"model": "small"}, captions, phi(pipe, space, captions), 2).write(section.atlas)
+    # one of two prompts with the same words is in the sum
+    summed = list(dict.fromkeys(prompt for prompts in WORDS_OF_ANY_KIND for prompt in prompts))
+    parts = [prompt_conditioning(pipe, prompt) for prompt in summed]
+    mean = np.mean([fixed_point.flat(part) for part in parts], axis=0)
+    (middle,) = phi_of(pipe, space, placed(pipe, fixed_point.unflat(mean, parts[0])))
+    answering = [prompt for prompts in WORDS_OF_ANY_KIND[:-1] for prompt in dict.fromkeys(prompts)]
+    apart = sorted(distance(each, middle) for each in phi(pipe, space, answering))
+    near = (apart[1] + apart[2]) / 2
+    many, few = 4000, 40
+    distances = (*np.linspace(0, 0.999 * near, many).tolist(), *np.linspace(1.001 * near, 1e6, few).tolist())
+    damages: dict[str, tuple[float, ...]] = {
+        str(FIRST_RUNG): (0.0,) * (many + few),
+        str(LAST_RUNG): (0.0,) * many + (0.9,) * few,
+    }
+    scheduler = plan.scheduler_class
+    Calibration(
+        space.hash, plan.fingerprint(), scheduler, STEPS, scale, "public", 0, distances, damages
+    ).write(section.calibration)
+
+
+def capture_sharing(root: Path, model: Path) -> SharingCapture:
+    """Run the deployment that shares by the denoiser's distance, and search it. One device fails at its offers."""
+    config = sharing_federation(root, model)
+    section = config.generation.denoiser
+    assert section is not None
+    with deployment(config, root / "server", NUM_DEVICES) as devices:
+        trusted = root / OWNERS / "trusted"
+        keys = [config.home(client) / "keys" / "device.key.pub" for client in range(NUM_DEVICES)]
+        trusted.write_bytes(b"\n".join(key.read_bytes() for key in keys))
+        options = ["--atlas", str(section.atlas), "--calibration", str(section.calibration)]
+        options += ["--min-captions", str(section.min_captions), "--sums", "--trusted-keys", str(trusted)]
+        with recording(devices.folder, devices.state.port) as recorder:
+            for client, way in enumerate(("honest", "honest", "failing offers")):
+                _start(devices, recorder, client, way, options)
+            run_on_devices(devices.folder, devices.state, config)
+            traffic, exchanges = _snapshot(recorder)
+    # without the processes, which would go on to send and to log
+    secrets = canaries(config, tuple(prompt for own in WORDS_OF_ANY_KIND for prompt in own))
+    owners = frozenset({OWNERS, str(config.homes)})
+    found = _found(traffic, exchanges, replace(secrets, words=secrets.words | owners))
+    folders = {"server": devices.folder, "output": config.output}
+    folders |= {f"relay {client}": config.home(client) / "relay" for client in range(NUM_DEVICES)}
+    in_files = _in_folders(Search(secrets), folders)
+    honest = Captured(*traffic, found, [])
+    return SharingCapture(config, honest, in_files)
+
+
+def _start(devices: Devices, recorder: Recorder, client: int, way: str, options: Sequence[str] = ()) -> None:
     """Start a device behind a recorder, and wait until the server has activated it."""
     log = devices.folder / "flower" / "superlink.log"
     before = log.read_text(errors="replace").count("Activated node_id=")
     behind = devices.state
     devices.state = replace(behind, port=recorder.port)
-    home = devices.begin(client, rogue=way, rogues="tools.deployment.canary_device")
+    home = devices.begin(client, rogue=way, rogues="tools.deployment.canary_device", options=options)
     devices.state = behind
     wait_for(lambda: answers(home), _START_TIMEOUT_S)
     wait_for(lambda: log.read_text(errors="replace").count("Activated node_id=") > before, _START_TIMEOUT_S)
@@ -188,21 +331,31 @@ def _restart_leaking(devices: Devices, recorder: Recorder, config: FederationCon
     _start(devices, recorder, last, "leaking")
 
 
-def _searched(recorder: Recorder, config: FederationConfig) -> Captured:
+def _searched(recorder: Recorder, secrets: Canaries) -> Captured:
+    traffic, exchanges = _snapshot(recorder)
+    found = [_found(traffic, exchanges, each) for each in (secrets, _disclosed())]
+    return Captured(*traffic, *found)
+
+
+# decoded traffic, bytes of no complete exchange, and the number of bytes both ways
+_Traffic = tuple[Traffic, list[bytes], tuple[int, int]]
+
+
+def _snapshot(recorder: Recorder) -> tuple[_Traffic, list[Exchange]]:
+    """Return what a recorder has so far."""
     exchanges = list(recorder.exchanges())
-    traffic, rest = decoded(exchanges), recorder.rest()
+    return (decoded(exchanges), recorder.rest(), recorder.num_bytes()), exchanges
 
-    def found(canaries: Canaries) -> list[Found]:
-        search = Search(canaries)
-        found = [each for told in traffic.told for each in search.values(told.content, str(told))]
-        found += [each for name, plain in traffic.plain for each in search.values(plain, name)]
-        for exchange in exchanges:
-            for half in (exchange.request, exchange.response):
-                found += search.raw(half.head, f"{exchange.path} head")
-                found += search.raw(half.body, f"{exchange.path} body")
-        return found + [each for data in rest for each in search.raw(data, "cut off")]
 
-    return Captured(traffic, rest, recorder.num_bytes(), found(canaries(config)), found(_disclosed()))
+def _found(captured: _Traffic, exchanges: Sequence[Exchange], canaries: Canaries) -> list[Found]:
+    search, (traffic, rest, _) = Search(canaries), captured
+    found = [each for told in traffic.told for each in search.values(told.content, str(told))]
+    found += [each for name, plain in traffic.plain for each in search.values(plain, name)]
+    for exchange in exchanges:
+        for half in (exchange.request, exchange.response):
+            found += search.raw(half.head, f"{exchange.path} head")
+            found += search.raw(half.body, f"{exchange.path} body")
+    return found + [each for data in rest for each in search.raw(data, "cut off")]
 
 
 def _disclosed() -> Canaries:

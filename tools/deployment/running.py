@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,12 @@ class Devices:
         authority: Path | None = None,
         rogue: str = "",
         rogues: str = "tools.deployment.rogue",
+        options: Sequence[str] = (),
     ) -> Path:
         """Start a device's agent without waiting for it, and return its home.
 
-        The arguments are those of `start`. `rogues` is the module that defines `rogue`.
+        The arguments are those of `start`. `rogues` is the module that defines `rogue`, `options` are further ones of
+        `fedaigc device start`.
         """
         home = self.config.home(client)
         module = [rogues, rogue] if rogue else ["fedaigc.cli.main"]
@@ -72,6 +74,7 @@ class Devices:
         command += ["--model", self.config.model.name, "--no-page"]
         # the small model uses ten times the default learning rate, and homes have few pictures
         command += ["--max-learning-rate", "0.01", "--max-passes", "10000", "--max-steps", "900"]
+        command += options
         with (self.folder / f"device{client}.log").open("ab") as log:
             self.running[client] = subprocess.Popen(command, stdout=log, stderr=log)
         return home

@@ -36,7 +36,9 @@ from fedaigc.federation.config.run_config import FederationConfig, ModelSection
 from fedaigc.federation.node_sharing import load_disclosure
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.wire.messages import Ask
+from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
+from fedaigc.semantics.denoiser.shipped import sharing_files
 from fedaigc.semantics.policy import LEAST_FIRST, Policy
 from fedaigc.storage.file_lock import is_locked, locked
 
@@ -66,6 +68,7 @@ class AgentSettings:
         atlas: The public atlas by which nodes of prompts are disclosed. A server cannot choose it: one that it made
             could isolate a prompt. None: the one that ships with the embedded model; for other models only concepts
             are disclosed.
+        atlas_hash: The hash that the atlas must have, or its first 16 digits or more. None: any.
         calibration: What sharing costs, from `fedaigc calibrate`. None: the one that ships with the shipped atlas; with
             another atlas nodes are never lifted, and of a ladder the first hand-off is taken.
         min_captions: How many public captions must disclose the same node; servers may ask for more.
@@ -85,6 +88,7 @@ class AgentSettings:
     limits: OwnerLimits = field(default_factory=OwnerLimits)
     reply_floor_s: float = REPLY_FLOOR_S
     atlas: Path | None = None
+    atlas_hash: str | None = None
     calibration: Path | None = None
     min_captions: int = 8
     tolerance: float = 0.5
@@ -98,6 +102,9 @@ class Agent:
     Args:
         home: Home of the device.
         settings: Settings of the owner.
+
+    Raises:
+        UserError: If the atlas does not have the hash that its owner expects.
     """
 
     def __init__(self, home: Path, settings: AgentSettings) -> None:
@@ -107,6 +114,8 @@ class Agent:
         self.limits: OwnerLimits | None = settings.limits
         self.trusted_keys = settings.trusted_keys
         self._settings = settings
+        if settings.atlas_hash is not None:
+            self._check_atlas(Atlas.read(sharing_files(settings.atlas, None, settings.model.name)[0]))
         note_agent_budget(self.home, settings.limits)
         self._busy = threading.Lock()
         torch.set_num_threads(settings.threads)
@@ -178,8 +187,20 @@ class Agent:
         key = told.model_dump_json()
         if key not in self._disclosures:
             # of the last configuration only: a server cannot fill the memory
-            self._disclosures = {key: load_disclosure(self._pipe, self._base_hash, told)}
+            loaded = load_disclosure(self._pipe, self._base_hash, told)
+            # the file may have been changed since the start
+            self._check_atlas(loaded.atlas)
+            self._disclosures = {key: loaded}
         return self._disclosures[key]
+
+    def _check_atlas(self, atlas: Atlas) -> None:
+        expected = self._settings.atlas_hash
+        if expected is not None and not atlas.hash.startswith(expected):
+            raise UserError(
+                f"the atlas has the hash {atlas.hash[:16]}, and the owner of this device expects {expected[:16]}: it "
+                "is another file, or one that was altered; get the file again from who built it, or give its hash, "
+                "which `fedaigc atlas show` prints, with --atlas-hash"
+            )
 
     def signer(self) -> Signer | None:
         """Return the public node key and what signs with it; None for a device without TLS."""

@@ -24,7 +24,7 @@ bounds what a sum tells of one member, and it counts none: an owner permits sums
 The tags of an equality test of n members tell which of the others' prompts is the own one, or that none is: log2(n)
 bits at most, whatever the server does.
 
-Not counted: that a prompt waits, when, and that nothing is disclosed of it.
+Not counted: that a prompt waits, when, and that nothing is disclosed of it where no calibration decides.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ class Entry:
         task_id: Task of the prompt.
         text: Digest of the prompt's words, by which the same prompt is known again.
         form: What was asked, where the answer is kept; empty otherwise.
-        said: What was sent.
+        said: What was sent; empty for the answer that nothing is disclosed.
         bits: Bits; 0 if it told nothing new.
         epsilon: Epsilon; None for an answer without noise.
         again: Whether it told nothing new.

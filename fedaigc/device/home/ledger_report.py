@@ -15,7 +15,7 @@ class Sums:
     """Sums over disclosures.
 
     Attributes:
-        disclosures: Number of disclosures.
+        disclosures: Number of disclosures, answers that nothing is disclosed among them where these count.
         new: How many of them told something new of their prompt.
         nodes: How many are nodes of an atlas.
         compared: How many are answers to equality tests.
@@ -110,7 +110,7 @@ def sums_of(entries: Sequence[Entry]) -> Sums:
     return Sums(
         len(told),
         len(new),
-        sum(entry.kind == "node" for entry in told),
+        sum(entry.kind == "node" and bool(entry.said) for entry in told),
         sum(entry.kind == "equality" for entry in told),
         price.bits,
         price.epsilon or 0.0,

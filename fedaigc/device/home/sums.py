@@ -1,9 +1,9 @@
 """The sums of conditionings that a device was asked into: one file per prompt, since a prompt is summed once.
 
 Two sums in which all members but one are the same reveal that one by their difference. A prompt therefore gives its
-conditioning to one sum at most, in any run and for any server, however many tasks have its words. The private key of a
-sum lies in the home from the moment its public key is announced until the device answers, and is removed before it
-does.
+conditioning to one sum at most, in any run and for any server, however many tasks have its words, up to capitals and
+blanks, which many text encoders drop. The private key of a sum lies in the home from the moment its public key is
+announced until the device answers, and is removed before it does.
 """
 
 import hashlib
@@ -133,7 +133,12 @@ class SumLog:
         self._home.write_json(self._path(task), asdict(entry))
 
     def _path(self, task: Task) -> Path:
-        digest = hashlib.sha256(task.prompt.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        # a sum of an earlier version, which told capitals apart
+        exact = self._named(task.prompt)
+        return exact if exact.exists() else self._named(" ".join(task.prompt.casefold().split()))
+
+    def _named(self, text: str) -> Path:
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return self._folder / f"{digest}.json"
 
 

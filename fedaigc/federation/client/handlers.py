@@ -20,6 +20,7 @@ from fedaigc.device.training.update_clipping import clipped
 from fedaigc.errors import NotFinite, UserError
 from fedaigc.federation.client import equality, sums
 from fedaigc.federation.client.host import Host as Host
+from fedaigc.federation.client.host import check_discloses
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.preloaded import scorer_of
 from fedaigc.federation.software import own_software
@@ -32,7 +33,7 @@ from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received, Rule
 
 # the outcome may depend on a private prompt: all replies have one size, and all failures are the same
-_OF_ONE_SIZE = (Ask.FINISH, Ask.OFFER, Ask.BLIND, Ask.EQUAL)
+_OF_ONE_SIZE = (Ask.FINISH, Ask.OFFER, Ask.KEYS, Ask.BLIND, Ask.EQUAL)
 
 Handler = Callable[[RecordDict, Host, FederationConfig], RecordDict]
 
@@ -41,8 +42,8 @@ def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig)
     """Return the reply to a message.
 
     Errors of the message or the device are never raised: the reply contains their kind. The outcome of a task
-    may depend on its private prompt, so all replies to an order to finish, to an offer or to an equality test have the
-    same size and all their failures are the same, except in a simulation (`Failure.NOT_FINITE`).
+    may depend on its private prompt, so all replies to an order to finish, to an offer, for a key or to an equality test
+    have the same size and all their failures are the same, except in a simulation (`Failure.NOT_FINITE`).
 
     Args:
         kind: Kind of the message.
@@ -63,14 +64,16 @@ def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig)
 
 def refused(kind: Ask, error: BaseException) -> RecordDict:
     """Return the reply for an error; it contains only what may be disclosed of the error."""
+    failure = failure_of(error)
     if kind in (Ask.BLIND, Ask.EQUAL):
-        return generation_messages.of_one_size(messages.failure(Failure.NOT_COMPARED))
-    if kind in _OF_ONE_SIZE:
-        return generation_messages.of_one_size(messages.failure(Failure.NOT_FINISHED))
-    if kind in (Ask.KEYS, Ask.MASKED):
+        failure = Failure.NOT_COMPARED
+    elif kind in (Ask.FINISH, Ask.OFFER):
+        failure = Failure.NOT_FINISHED
+    elif kind in (Ask.KEYS, Ask.MASKED):
         # why may depend on the prompt
-        return messages.failure(Failure.NOT_SUMMED)
-    return messages.failure(failure_of(error))
+        failure = Failure.NOT_SUMMED
+    reply = messages.failure(failure)
+    return generation_messages.of_one_size(reply) if kind in _OF_ONE_SIZE else reply
 
 
 def hello(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
@@ -232,6 +235,7 @@ def signatures(content: RecordDict, host: Host, config: FederationConfig) -> Rec
 
 def offer(content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
     """Say which of the offered hand-offs the device takes for a task."""
+    check_discloses(host, config)
     device = host.open_device()
     offered = generation_messages.read_offer(content)
     return generation_messages.taken_record(

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from fedaigc.device.device import Device
 from fedaigc.device.limits import OwnerLimits
+from fedaigc.device.replies import DeviceError, Failure
 from fedaigc.device.scoring import Scorer
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
@@ -64,3 +65,14 @@ class Host(Protocol):
     def note(self, text: str) -> None:
         """Keep the text of an error where only the owner can read it."""
         ...
+
+
+def check_discloses(host: Host, config: FederationConfig) -> None:
+    """Check that the device discloses anything at all of its prompts.
+
+    Raises:
+        DeviceError: If its owner, or the run, lets it be silent.
+    """
+    settings = config.generation
+    if host.permitted(settings.policy, settings.min_public_prompts)[0] is Policy.SILENT:
+        raise DeviceError(Failure.ORDER_REFUSED, "a question about a prompt of a device that is silent")

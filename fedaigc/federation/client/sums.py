@@ -20,7 +20,7 @@ from fedaigc.device.node_answers import disclosed_nodes
 from fedaigc.device.replies import DeviceError, Failure, UnknownTask
 from fedaigc.diffusion.conditioning import prompt_conditioning
 from fedaigc.diffusion.sampling.denormals import flushed_denormals
-from fedaigc.federation.client.host import Host
+from fedaigc.federation.client.host import Host, check_discloses
 from fedaigc.federation.config.denoiser_section import DenoiserSection
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.wire import sum_messages
@@ -36,6 +36,8 @@ def announce(content: RecordDict, host: Host, config: FederationConfig) -> Recor
     order = sum_messages.read_key_order(content)
     device = host.open_device()
     task = _waiting(device, order.task_id)
+    if not disclosed_nodes(task, host.node_disclosure(config).atlas):
+        raise _refused("no node was disclosed of this prompt")
     key = SumKey()
     announced = Announced(key.public)
     device.sums.announce(task, order.number, key.public, key.private)
@@ -96,6 +98,7 @@ def _section(host: Host, config: FederationConfig) -> DenoiserSection:
     section = config.generation.denoiser
     if section is None or section.conditioning == "public":
         raise _refused("the shared steps of this run's groups run on public captions")
+    check_discloses(host, config)
     if host.limits is not None and not host.limits.sums:
         raise _refused("the owner of this device permits no sums of conditionings")
     return section

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -137,6 +138,7 @@ def refusals(record: RunRecord) -> list[str]:
         lines.append(
             f"{counted(count, 'prompt')} of client {client} cannot be read: see `fedaigc device queue`"
         )
+    lines += _other_atlases(generation)
     if line := _refused_packets(generation, record.config):
         lines.append(line)
     lines += [
@@ -145,6 +147,21 @@ def refusals(record: RunRecord) -> list[str]:
         if task.failure
     ]
     return lines
+
+
+def _other_atlases(generation: GenerationRecord) -> list[str]:
+    """Return a line for each device that disclosed nodes of another atlas than the run's, and ran alone by it."""
+    found: Counter[tuple[int, str]] = Counter()
+    for task in generation.tasks:
+        told = task.disclosed.get("atlas") if task.disclosed is not None else None
+        if generation.atlas is not None and isinstance(told, str) and told != generation.atlas:
+            found[task.client, told] += 1
+    return [
+        f"{count} prompt(s) of client {client} ran alone: its device has atlas {told[:16]}, and the run "
+        f"{str(generation.atlas)[:16]}. Give the device the run's file (`fedaigc device start --atlas FILE`), or name "
+        "the device's in generation.denoiser.atlas; `fedaigc atlas show` prints the hash of a file"
+        for (client, told), count in sorted(found.items())
+    ]
 
 
 def _refused_packets(generation: GenerationRecord, config: Mapping[str, Any]) -> str:

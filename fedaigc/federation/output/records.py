@@ -65,6 +65,7 @@ class GenerationRecord(Record):
         unreadable: Number of prompts that a device cannot read, by client. Clients without any are omitted.
         seconds: Duration of each part of the service.
         groups: All groups, including those with a single task.
+        atlas: Hash of the atlas by whose nodes tasks were grouped. None: by concepts.
     """
 
     policy: str
@@ -75,6 +76,7 @@ class GenerationRecord(Record):
     unreadable: dict[int, int]
     seconds: dict[str, float]
     groups: tuple[GroupRecord, ...]
+    atlas: str | None = None
 
     @property
     def tasks(self) -> Tasks:

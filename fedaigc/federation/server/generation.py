@@ -252,6 +252,7 @@ def generate(
         unreadable=waiting.unreadable,
         seconds={"signatures": waiting.seconds} | watch.seconds,
         groups=with_edges(records, owners, config),
+        atlas=node_disclosure(config).atlas.hash if settings.denoiser is not None else None,
     )
 
 

@@ -17,9 +17,9 @@ from fedaigc.collaboration.equality.blinded_keys import TAG_BYTES
 from fedaigc.collaboration.secure_sum.masks import KEY_BYTES
 from fedaigc.collaboration.session import ShareOrder, TwinSteps
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
-from fedaigc.federation.wire.generation_messages import PADDING, PLAN, PlanBuilder
+from fedaigc.federation.wire.generation_messages import PLAN, PlanBuilder
 from fedaigc.federation.wire.message_bounds import check_noise_seed, check_range, check_text
-from fedaigc.federation.wire.messages import BODY, body, checked_body, values_of
+from fedaigc.federation.wire.messages import BODY, PADDING, body, checked_body, values_of
 
 _STEPS: Mapping[str, type] = {
     "task_id": str,

@@ -35,6 +35,7 @@ from fedaigc.federation.wire.message_bounds import (
 from fedaigc.federation.wire.messages import (
     ARRAYS,
     BODY,
+    PADDING,
     TENSOR_VALUES,
     body,
     checked_body,
@@ -49,9 +50,9 @@ from fedaigc.semantics.policy import Policy
 
 PLAN = "plan"
 TWINS = "twins"
-# size of every reply to an order to finish, whatever the outcome: see `of_one_size`
+# size of every reply to an order to finish or for a key, an offer or an equality test, whatever the outcome: see
+# `of_one_size`
 FINISH_REPLY_BYTES = 1024
-PADDING = "padding"
 
 
 def signatures_record(signatures: Mapping[str, Disclosed | None], unreadable: int) -> RecordDict:
@@ -218,7 +219,7 @@ def read_taken(record: RecordDict, ladder: Sequence[int]) -> int:
 
 
 def of_one_size(record: RecordDict) -> RecordDict:
-    """Pad a reply to an order to finish, an offer or an equality test to `FINISH_REPLY_BYTES` serialized bytes.
+    """Pad a reply to an order to finish or for a key, an offer or an equality test to `FINISH_REPLY_BYTES` bytes.
 
     Its size, seen by the server or on the wire, then distinguishes neither a failure from an image nor one
     report from another. ValueError if the reply is larger.

@@ -31,6 +31,7 @@ ARRAYS = "arrays"
 METRICS = "metrics"
 FAILURE = "failure"
 FLAT = "flat"
+PADDING = "padding"
 _EXTRA = "extra/"
 # key of the client number; Flower calls it partition
 CLIENT = "partition"
@@ -49,8 +50,9 @@ class Ask(StrEnum):
 
     A new one needs: a record and its strict reader here; a handler in `client.handlers`; what the owner allows
     (`device.limits`); the floor of reply times, if the reply may depend on private data (`deployment.agent`);
-    and its place in `tools.deployment.decoding`, in `tests/security/test_message_bounds.py` and in the runs that
-    `tests/security/privacy` and `test_capture.py` record. Door, relay and client app carry it without change.
+    and its place in `tools.deployment.decoding`, in `tests/security/test_message_bounds.py`, in the runs that
+    `tests/security/privacy` and `tests/deployment/test_capture.py` or `test_sharing_capture.py` record, and in
+    `experiments/privacy/fuzz.py`. Door, relay and client app carry it without change.
     """
 
     HELLO = "query.hello"

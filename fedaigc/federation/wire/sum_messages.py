@@ -21,7 +21,16 @@ from fedaigc.collaboration.secure_sum.fixed_point import LIMIT
 from fedaigc.collaboration.secure_sum.masks import KEY_BYTES, Announced
 from fedaigc.federation.wire.flat_arrays import array_of
 from fedaigc.federation.wire.message_bounds import check_length, check_text
-from fedaigc.federation.wire.messages import ARRAYS, BODY, FLAT, body, checked_body, read_tensors, values_of
+from fedaigc.federation.wire.messages import (
+    ARRAYS,
+    BODY,
+    FLAT,
+    PADDING,
+    body,
+    checked_body,
+    read_tensors,
+    values_of,
+)
 
 _MEMBERS = ("keys", "node_keys", "signatures")
 
@@ -75,7 +84,9 @@ def key_record(announced: Announced) -> RecordDict:
 
 def read_key(record: RecordDict) -> Announced:
     """Invert `key_record`; ValueError for other keys, types or lengths."""
-    values = checked_body(record, {"key": bytes, "node_key": bytes, "signature": bytes})
+    given = values_of(record) if BODY in record else {}
+    padding: dict[str, type] = {PADDING: bytes} if PADDING in given else {}
+    values = checked_body(record, {"key": bytes, "node_key": bytes, "signature": bytes} | padding)
     return _announced(values["key"], values["node_key"], values["signature"])
 
 

@@ -11,6 +11,7 @@ Not protected: that a prompt waits, and when. Prior knowledge makes a guess bett
 one person add up; the ledger of the device (`device.home.ledger`) counts them.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -120,8 +121,18 @@ class NodeDisclosure:
 
     @cached_property
     def bits(self) -> float:
-        """Bits of a node without noise: log2 of the number of different signatures that `disclose` can return."""
-        return math.log2(max(1, self.atlas.answers(self.minimum, lifted=self.calibration is not None)))
+        """Bits of a node without noise: log2 of the number of different answers that `disclose` can give.
+
+        With a calibration, that nothing is disclosed is one of them.
+        """
+        calibrated = self.calibration is not None
+        return math.log2(max(1, self.atlas.answers(self.minimum, lifted=calibrated) + calibrated))
+
+    @cached_property
+    def question(self) -> str:
+        """Digest of all that decides an answer beside the prompt; a server chooses a part of it."""
+        chosen = (self.atlas.hash, self.minimum, self.shared_steps, self.tolerance, self.risk)
+        return hashlib.sha256(f"{chosen} {self.calibration}".encode()).hexdigest()
 
     def disclose(self, pipe: Pipeline, prompt: str) -> NodeSignature | None:
         """Return what the device discloses of a prompt without noise; None if it must run alone.

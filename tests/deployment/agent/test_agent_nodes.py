@@ -1,13 +1,17 @@
 """What an agent says of a prompt in the denoiser's space: by its owner's files, and no more than they permit."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import RecordDict
+from typer.testing import CliRunner
 
+from fedaigc.cli.main import app
 from fedaigc.deployment.agent.agent import Agent, AgentSettings
+from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
 from fedaigc.federation.wire.generation_messages import offer_record, read_signatures, read_taken
 from fedaigc.federation.wire.messages import FAILURE, Ask, body, failure_in
@@ -16,6 +20,7 @@ from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.offer import NO_NODE, Offer
 from fedaigc.semantics.policy import Policy
+from tests.security.orders import changed
 from tests.small_atlas import small_atlas
 from tests.small_run import MakeRun
 
@@ -109,6 +114,71 @@ def test_an_offer_is_for_what_was_disclosed(asked: FederationConfig, atlas: Path
     else:
         assert set(reply) == {FAILURE}
         assert "an offer" in (text := (agent.home.root / "errors.log").read_text()) or "a vector" in text
+
+
+def test_a_prompt_of_which_nothing_was_disclosed_is_asked_no_further(
+    asked: FederationConfig, atlas: Path
+) -> None:
+    """An offer with a vector names no node, and would ask a silent device how far its prompt is from anything."""
+    curve = atlas.with_name("small.json")
+    talking = agent_of(asked, atlas=atlas, calibration=curve, min_captions=2)
+    (waiting,) = talking.open_device().waiting()
+    vector = np.zeros(64, np.float32)
+    replies = {"never": ask(talking, Ask.OFFER, asked, offer_record(Offer(waiting, NO_NODE, (2, 3), vector)))}
+    silent = agent_of(asked, atlas=atlas, calibration=curve, min_captions=2, policy=Policy.SILENT)
+    ((name, signature),) = read_signatures(ask(silent, Ask.SIGNATURES, asked), nodes=True)[0].items()
+    assert signature is None
+    replies["silent"] = ask(silent, Ask.OFFER, asked, offer_record(Offer(name, NO_NODE, (2, 3), vector)))
+    # disclosed before its owner became silent
+    task, _ = disclosed(talking, asked)
+    replies["then silent"] = ask(silent, Ask.OFFER, asked, offer_record(Offer(task, NO_NODE, (2, 3), vector)))
+    for which, reply in replies.items():
+        assert set(reply) == {FAILURE}, which
+    told = ask(talking, Ask.OFFER, asked, offer_record(Offer(task, NO_NODE, (2, 3), vector)))
+    assert read_taken(told, (2, 3)) == 2
+    assert not [entry for entry in silent.open_device().prompts.ledger.entries() if entry.said == "null"]
+
+
+def test_a_server_chooses_no_file_of_a_device(
+    asked: FederationConfig, atlas: Path, tmp_path: Path, small_model: Path
+) -> None:
+    """It names an atlas whose nodes are single captions, and a calibration, where the agent could read them."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    poisoned = small_atlas(theirs, small_model)
+    read = Atlas.read(poisoned)
+    replace(read, about={"note": "another hash"}).write(poisoned)
+    agent = agent_of(asked, atlas=atlas, min_captions=2)
+    for key, path in (("atlas", poisoned), ("calibration", poisoned.with_name("small.json"))):
+        text = changed(asked, **{f"generation__denoiser__{key}": str(path)})
+        reply = agent.answer(Ask.SIGNATURES, text, body())
+        if failure_in(reply) is None:
+            ((_, signature),) = read_signatures(reply, nodes=True)[0].items()
+            assert isinstance(signature, NodeSignature)
+            assert signature.atlas == read.hash
+            # no calibration of the owner's: the node is not lifted
+            assert signature.highest == signature.node
+    assert disclosed(agent, asked)[1].atlas == read.hash
+
+
+def test_an_altered_atlas_of_the_same_name_is_refused(asked: FederationConfig, atlas: Path) -> None:
+    read = Atlas.read(atlas)
+    agent = agent_of(asked, atlas=atlas, atlas_hash=read.hash[:16], min_captions=2)
+    assert disclosed(agent, asked)[1].atlas == read.hash
+    altered = replace(read, captions=("something else", *read.captions[1:]))
+    altered.write(atlas)
+    with pytest.raises(UserError, match=f"the atlas has the hash {altered.hash[:16]}, .* --atlas-hash"):
+        agent_of(asked, atlas=atlas, atlas_hash=read.hash, min_captions=2)
+    # and where it is altered while the agent runs: the file is read again for another question
+    section = asked.generation.denoiser
+    assert section is not None
+    other = asked.generation.model_copy(update={"denoiser": section.model_copy(update={"min_captions": 3})})
+    reply = ask(agent, Ask.SIGNATURES, asked.model_copy(update={"generation": other}))
+    assert failure_in(reply) == "order_refused"
+    assert "or one that was altered" in (agent.home.root / "errors.log").read_text()
+    told = CliRunner().invoke(app, ["device", "start", "home", "--atlas-hash", "ABC"])
+    assert told.exit_code == 1
+    assert "16 to 64 hexadecimal digits" in told.output + str(told.exception)
 
 
 @pytest.mark.parametrize(("tolerance", "taken"), [(0.35, 2), (0.8, 3)])

@@ -65,8 +65,10 @@ def test_an_agent_sums_with_devices_that_its_owner_trusts(
     read = Atlas.read(atlas)
     prompt = read.captions[read.medoid(0)]
     sums = OwnerLimits(sums=True)
-    assert asked(agent_of(config, atlas, limits=sums), config, KeyOrder(task, "cd" * 16)).node_key == b""
+    # nothing was disclosed of it
+    assert asked(agent_of(config, atlas, limits=sums), config, KeyOrder(task, "cd" * 16)) == "not_summed"
     agent_of(config, atlas).answer(Ask.SIGNATURES, config.to_run_config()[RUN_CONFIG_KEY], body())
+    assert asked(agent_of(config, atlas, limits=sums), config, KeyOrder(task, "cd" * 16)).node_key == b""
     assert asked(agent_of(config, atlas), config, KeyOrder(task, NUMBER)) == "not_summed"
     make_device_key(config.home(0) / "keys")
     others = [node_signer(make_device_key(tmp_path / str(i)).with_suffix("")) for i in range(2)]

@@ -1,0 +1,160 @@
+"""All traffic of a run by the denoiser's distance is captured, decoded and searched for canaries.
+
+Three devices as processes, with TLS, node keys and lists of keys that their owners trust. A ladder of two hand-offs,
+groups on the mean of their members' text embeddings. One device fails at its offers, with errors that quote prompts,
+and one has a prompt twice, which is in one sum only: so there are replies of every outcome.
+
+Part of `make test-deployment`; with `-s` it prints the figures of `docs/deployment.md`.
+"""
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedaigc.device.replies import Failure
+from fedaigc.federation.output.records import read_record
+from fedaigc.federation.wire.messages import BODY, Ask
+from fedaigc.semantics.denoiser.atlas import Atlas
+from fedaigc.semantics.denoiser.offer import NO_NODE
+from tests.small_run import generation_of
+from tools.deployment.capture import (
+    FIRST_RUNG,
+    LAST_RUNG,
+    MODIFIER,
+    NUM_DEVICES,
+    WORDS_OF_ANY_KIND,
+    SharingCapture,
+    capture_sharing,
+    table,
+)
+
+pytestmark = pytest.mark.slow
+TASKS = sum(map(len, WORDS_OF_ANY_KIND))
+# what a device may answer, beside Flower's own fields: keys of the body by kind of reply
+REPLIES = {
+    Ask.HELLO: {"partition", "base", "num_examples"},
+    Ask.INSTALL: {"version"},
+    Ask.SIGNATURES: {"tasks", "signatures", "alone", "unreadable"},
+    Ask.KEYS: {"key", "node_key", "signature", "padding"},
+    Ask.MASKED: {"count"},
+    Ask.OFFER: {"handoff", "padding"},
+    Ask.FINISH: {
+        "shared_stage_steps",
+        "personal_stage_steps",
+        "denoiser_calls",
+        "denoiser_samples",
+        "padding",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def captured(tmp_path_factory: Any, small_model: Path) -> SharingCapture:
+    found = capture_sharing(tmp_path_factory.mktemp("capture"), small_model)
+    print("", *table(found.honest), sep="\n")
+    return found
+
+
+def replies(captured: SharingCapture, ask: Ask) -> list[Any]:
+    """Return the contents of all replies of a kind, failures too."""
+    return [t.content for t in captured.honest.traffic.told if t.up and t.kind.split()[0] == ask.value]
+
+
+def atlas_of(captured: SharingCapture) -> Atlas:
+    section = captured.config.generation.denoiser
+    assert section is not None
+    assert section.atlas is not None
+    return Atlas.read(section.atlas)
+
+
+def test_the_run_was_the_one_that_is_meant(captured: SharingCapture) -> None:
+    record = read_record(captured.config.output)
+    assert record.status == "finished"
+    groups = generation_of(record).groups
+    (group,) = [group for group in groups if len(group.tasks) > 1]
+    # each prompt is in the sum once, and who fails at an offer runs alone
+    assert (group.conditioning, group.summed) == ("mean", TASKS - 1)
+    assert {task.client for task in group.tasks} == {0, 1}
+    assert {task.handoff_step for task in group.tasks} == {FIRST_RUNG, LAST_RUNG}
+    outcomes = Counter((task.client, task.outcome.value) for each in groups for task in each.tasks)
+    assert outcomes == {(0, "shared"): 3, (1, "shared"): 2, (NUM_DEVICES - 1, "alone"): 2}
+    errors = (captured.config.home(NUM_DEVICES - 1) / "errors.log").read_text()
+    assert "cannot compare" in errors
+    assert MODIFIER in errors
+    assert "already has a key in this round" in (captured.config.home(0) / "errors.log").read_text()
+
+
+def test_all_that_was_captured_was_read(captured: SharingCapture) -> None:
+    traffic = captured.honest.traffic
+    assert traffic.unread == []
+    assert captured.honest.rest == []
+    kinds = Counter(map(str, traffic.told))
+    for ask in REPLIES:
+        number = kinds[f"reply {ask.value}"] + kinds[f"reply {ask.value} failure"]
+        assert kinds[f"order {ask.value}"] == number > 0
+    assert kinds["reply query.keys failure"] == 1
+    assert kinds["reply query.masked"] == TASKS - 1
+    assert kinds["reply query.offer failure"] == len(WORDS_OF_ANY_KIND[-1])
+
+
+def test_nothing_private_crosses_or_is_kept_by_the_server(captured: SharingCapture) -> None:
+    """No prompt or caption in any form, no pixel or latents of a picture, no path of an owner."""
+    assert captured.honest.found == []
+    assert captured.in_files == []
+
+
+def test_a_reply_holds_what_is_on_the_closed_list_alone(captured: SharingCapture) -> None:
+    assert {told.kind.split()[0] for told in captured.honest.traffic.told if told.up} == {
+        ask.value for ask in REPLIES
+    }
+    for ask, keys in REPLIES.items():
+        for content in replies(captured, ask):
+            records = set(content) - {"read"}
+            if "failure" in records:
+                assert records == {"failure"}
+                assert set(content["failure"]) == {"kind", "padding"}
+                assert content["failure"]["kind"] in (Failure.NOT_SUMMED, Failure.NOT_FINISHED)
+                assert not any(content["failure"]["padding"])
+                continue
+            assert records == ({BODY, "arrays"} if ask is Ask.MASKED else {BODY})
+            body = content[BODY]
+            further = set(body) - keys
+            assert set(body) >= keys
+            # the versions of the software
+            assert not further or ask is Ask.HELLO
+            assert not any(body.get("padding", b""))
+    atlas = atlas_of(captured)
+    for content in replies(captured, Ask.SIGNATURES):
+        assert content[BODY]["alone"] == []
+        for text in content[BODY]["signatures"]:
+            # all captions disclose the root, and so says every prompt
+            assert json.loads(text) == {"atlas": atlas.hash, "node": 0, "highest": 0}
+    answers = [content[BODY]["handoff"] for content in replies(captured, Ask.OFFER) if BODY in content]
+    assert set(answers) == {FIRST_RUNG, LAST_RUNG}
+
+
+def test_what_members_are_sent_is_public_or_about_the_mean(captured: SharingCapture) -> None:
+    orders = [told.content for told in captured.honest.traffic.told if not told.up]
+    offers = [content[BODY] for content in orders if "ladder" in content.get(BODY, ())]
+    assert len(offers) == TASKS
+    assert {(offer["node"], tuple(offer["ladder"])) for offer in offers} == {
+        (NO_NODE, (FIRST_RUNG, LAST_RUNG))
+    }
+    # the same vector for all: nothing of one member
+    assert len({offer["vector"] for offer in offers}) == 1
+    prompts = {content[BODY]["group_prompt"] for content in orders if "group_prompt" in content.get(BODY, ())}
+    assert prompts <= set(atlas_of(captured).captions)
+
+
+def test_sizes_do_not_depend_on_prompt_rung_or_refusal(captured: SharingCapture) -> None:
+    sizes: dict[str, set[int]] = defaultdict(set)
+    for told in captured.honest.traffic.told:
+        if told.up:
+            sizes[told.kind.split()[0]].add(told.num_bytes)
+    for ask in (Ask.KEYS, Ask.OFFER, Ask.FINISH, Ask.MASKED):
+        assert len(sizes[ask.value]) == 1, ask
+    orders = {told.num_bytes for told in captured.honest.traffic.told if str(told) == "order query.offer"}
+    assert len(orders) == 1
