@@ -115,7 +115,11 @@ class DeviceTarget:
         self.config = config
         self.home = Home.open(config.home(0))
         owner = limits or OwnerLimits(
-            boundary_timestep=config.adapter.boundary_timestep, max_bits_a_day=math.inf, sums=True
+            boundary_timestep=config.adapter.boundary_timestep,
+            max_learning_rate=max(OwnerLimits.max_learning_rate, config.training.learning_rate),
+            max_passes=math.inf,
+            max_bits_a_day=math.inf,
+            sums=True,
         )
         sharing = sharing_config(config)
         section = sharing.generation.denoiser

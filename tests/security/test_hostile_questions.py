@@ -22,8 +22,7 @@ from fedaigc.device.device import Device
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.replies import DeviceError, UnknownTask
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
-from fedaigc.semantics.denoiser.atlas import Atlas
-from fedaigc.semantics.denoiser.atlas_build import build_tree
+from fedaigc.semantics.denoiser.atlas import LEAF, Atlas
 from fedaigc.semantics.denoiser.calibration import Calibration
 from fedaigc.semantics.denoiser.node_groups import node_groups
 from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
@@ -210,37 +209,51 @@ def test_a_server_learns_no_more_than_the_ledger_states(
     assert learned <= stated
 
 
-TARGET = "prompt 0"
-
-
-def poisoned(copies: int) -> Atlas:
-    """An atlas with captions made up to lie where one prompt lies, so that a node holds little else."""
-    around = VECTORS[TARGET] + np.random.default_rng(5).normal(0, 1e-3, (copies, 3))
-    captions = [*ATLAS.captions, *(f"made up {number}" for number in range(copies))]
-    return build_tree("s", {"note": "poisoned"}, captions, np.concatenate([ATLAS.vectors, around]), 1)
+def poisoned(copies: int) -> tuple[Atlas, str]:
+    """Return an atlas whose hyperplane leaves one prompt and captions made up for it on one side, and the prompt."""
+    for direction in np.random.default_rng(5).normal(size=(20, 3)):
+        target = max(VECTORS, key=lambda prompt: float(VECTORS[prompt] @ direction))
+        threshold = max(
+            float((ATLAS.vectors @ direction).max()),
+            *(float(vector @ direction) for prompt, vector in VECTORS.items() if prompt != target),
+        )
+        if float(VECTORS[target] @ direction) > threshold:
+            break
+    captions = (*ATLAS.captions, *(f"made up {number}" for number in range(copies)))
+    around = VECTORS[target] + 1e-6 * np.arange(copies)[:, None] * direction
+    whole = Atlas(
+        "s",
+        {"note": "poisoned"},
+        captions,
+        np.concatenate([ATLAS.vectors, around]),
+        np.array([[1, 2], [LEAF, LEAF], [LEAF, LEAF]]),
+        np.stack([direction, 0 * direction, 0 * direction]),
+        np.array([threshold, 0, 0]),
+    )
+    return whole, target
 
 
 def test_an_atlas_that_isolates_a_prompt_is_refused_by_m_and_by_k(machine: Device) -> None:
     """With fewer than m captions nothing is disclosed there; with m, nobody is grouped there without k devices."""
     for copies in (MINIMUM - 1, MINIMUM):
-        atlas = poisoned(copies)
+        atlas, target = poisoned(copies)
         made_up = set(range(len(ATLAS.captions), len(atlas.captions)))
         told = disclosure(atlas, calibration=None)
-        signature = told.disclose(None, TARGET)
+        signature = told.disclose(None, target)
         assert signature is not None
         alone = set(atlas.members[signature.node].tolist()) <= made_up
         assert alone is (copies == MINIMUM)
         # counted from the vectors: a file that claims more captions there has to hold them
         said = [atlas.disclosed(vector, MINIMUM) for vector in atlas.vectors]
         assert min(Counter(said).values()) >= MINIMUM
-    others = {prompt: told.disclose(None, prompt) for prompt in list(VECTORS)[1:]}
-    waiting = {TARGET: signature, **others}
+    others = {prompt: told.disclose(None, prompt) for prompt in VECTORS if prompt != target}
+    waiting = {target: signature, **others}
     owners = {prompt: number for number, prompt in enumerate(waiting)}
     assert signature.node not in {other.node for other in others.values() if other is not None}
     for group in node_groups(waiting, owners, atlas, 2):
-        if TARGET in group.members:
-            assert group.members == (TARGET,)
+        if target in group.members:
+            assert group.members == (target,)
             assert group.node is None
     # what its nodes tell of all prompts is counted
     learned, stated = learned_and_stated(machine, lambda asked: asked.node(told))
-    assert 1 < learned <= stated
+    assert 0 < learned <= stated
