@@ -41,8 +41,8 @@ Handler = Callable[[RecordDict, Host, FederationConfig], RecordDict]
 def answer(kind: Ask, content: RecordDict, host: Host, config: FederationConfig) -> RecordDict:
     """Return the reply to a message.
 
-    Errors of the message or the device are never raised: the reply contains their kind. The outcome of a task
-    may depend on its private prompt, so all replies to an order to finish, to an offer, for a key or to an equality test
+    Errors of the message or the device are never raised: the reply contains their kind. The outcome of a task may
+    depend on its private prompt, so all replies to an order to finish, to an offer, for a key or to an equality test
     have the same size and all their failures are the same, except in a simulation (`Failure.NOT_FINITE`).
 
     Args:
