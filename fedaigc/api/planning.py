@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -109,7 +109,7 @@ def sharing_tree(
     edge: Machine | None = None,
     device: Machine | None = None,
     packet: LinkReport | None = None,
-    executor: str = EDGE,
+    executor: Literal["edge", "member"] = "edge",
     minimise: str = "evaluations",
 ) -> SharingTree:
     """Plan which waiting tasks share which steps. Nothing is drawn, and no model is needed.

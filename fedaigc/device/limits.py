@@ -47,7 +47,8 @@ class OwnerLimits:
             then run alone where a server offers no ladder: the device could not keep to its tolerance.
         sums: Whether the text embeddings of a prompt may be given, masked, to the sum of a group. A hostile server that
             makes up the keys of all other members learns the prompt; see `trusted_keys` of the agent's settings.
-        equal_prompts: Whether a server may have prompts compared with those of other devices, and learn which are equal.
+        equal_prompts: Whether a server may have prompts compared with those of other devices, and learn which are
+            equal.
     """
 
     max_denoising_steps: int = 150

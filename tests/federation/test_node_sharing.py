@@ -225,7 +225,7 @@ def test_files_that_do_not_fit_the_run_are_refused_before_it(make_run: MakeRun, 
 def test_a_device_with_another_atlas_is_named_with_both_hashes(
     make_run: MakeRun, atlas: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stock = handlers.node_signature
+    stock = handlers.node_signature  # type: ignore[attr-defined]
 
     def of_another(device: Device, *further: Any) -> NodeSignature | None:
         told = stock(device, *further)

@@ -305,7 +305,7 @@ def test_a_failed_client_of_a_simulation_tells_why(
     config = make_run(num_clients=2, rounds={"count": 1}, training=TRAINING, **QUIET)
     encoded = Device.encoded_images
 
-    def broken(device: Device, *size: int) -> Any:
+    def broken(device: Device, *size: Any) -> Any:
         if all_fail or len(device.images) == 2:
             raise ZeroDivisionError("by hand")
         return encoded(device, *size)

@@ -249,6 +249,7 @@ def test_an_atlas_that_isolates_a_prompt_is_refused_by_m_and_by_k(machine: Devic
     others = {prompt: told.disclose(None, prompt) for prompt in VECTORS if prompt != target}
     waiting = {target: signature, **others}
     owners = {prompt: number for number, prompt in enumerate(waiting)}
+    assert signature is not None
     assert signature.node not in {other.node for other in others.values() if other is not None}
     for group in node_groups(waiting, owners, atlas, 2):
         if target in group.members:

@@ -103,7 +103,7 @@ def start(make_run: MakeRun, tmp_path: Path, small_model: Path) -> Callable[...,
 
 
 def total(parts: Sequence[np.ndarray | None]) -> np.ndarray:
-    return np.sum([part for part in parts if part is not None], axis=0, dtype=np.uint64)
+    return np.asarray(np.sum([part for part in parts if part is not None], axis=0, dtype=np.uint64))
 
 
 def test_keys_that_the_server_makes_up_show_it_the_last_member_unless_keys_are_pinned(

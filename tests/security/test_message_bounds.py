@@ -341,8 +341,8 @@ class TestRecords:
             sum_messages.read_masked(record, 5)
 
     def test_keys_and_tags_of_an_equality_test_have_their_lengths(self, config: FederationConfig) -> None:
-        good = self.good(config)
-        for name, wrong in (
+        good = TestMessages().good(config)
+        cases: tuple[tuple[str, dict[str, Any]], ...] = (
             ("blinded", {"key": bytes(31)}),
             ("equal order", {"keys": [bytes(32), bytes(33)]}),
             ("equal order", {"keys": [bytes(32)] * 65}),
@@ -352,7 +352,8 @@ class TestRecords:
             ("twin order", {"executor": bytes(33)}),
             ("twin order", {"stop": -1}),
             ("twin packet", {"packet": bytes(10)}),
-        ):
+        )
+        for name, wrong in cases:
             record, read = good[name]
             record = RecordDict({**record, BODY: ConfigRecord({**record.config_records[BODY], **wrong})})
             with pytest.raises(ValueError, match="expected"):

@@ -130,7 +130,7 @@ def test_every_weighting(name: str, weighting: str) -> None:
 
 @pytest.mark.parametrize("dp", ["server-fixed", "client-adaptive"])
 def test_with_differential_privacy_edges_forward(dp: str) -> None:
-    options = {"dp": dp, "noise_multiplier": 0.01, "clipping_norm": 1.0, "insecure_seed": 3}
+    options: dict[str, Any] = {"dp": dp, "noise_multiplier": 0.01, "clipping_norm": 1.0, "insecure_seed": 3}
     federation = federation_of("fedavg", **options)
     updates = updates_of(federation)
     assert edge_weight(federation.rule, updates[0]) is None

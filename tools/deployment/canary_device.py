@@ -148,7 +148,7 @@ def main(way: str, arguments: list[str]) -> None:
     if way == "failing":
         agent.Device = Failing  # type: ignore[attr-defined]
     if way == "failing offers":
-        handlers.handoff = _failing_offer  # type: ignore[attr-defined]
+        handlers.handoff = _failing_offer  # type: ignore[attr-defined,assignment]
     if way == "leaking":
         resident.Agent = Leaking  # type: ignore[attr-defined]
     sys.argv = ["fedaigc", *arguments]

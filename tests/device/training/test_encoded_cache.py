@@ -82,7 +82,9 @@ def test_pictures_that_were_made_smaller_are_not_enlarged(small: Any, tmp_path: 
 def test_buckets_keep_what_cropping_cuts_off(small: Any, tmp_path: Path) -> None:
     home = Home.open(tmp_path, 0)
     store = ImageStore(home)
-    rows = [{"image": photo(*size), "caption": CAT} for size in ((64, 64), (90, 60), (60, 90), (96, 64))]
+    rows: list[dict[str, Any]] = [
+        {"image": photo(*size), "caption": CAT} for size in ((64, 64), (90, 60), (60, 90), (96, 64))
+    ]
     add_pictures(store, rows, Reading())
     for _ in range(2):  # computed, then from the cache
         data = cached_latents(home, store, small, "0" * 64, 64, 64, buckets=True)

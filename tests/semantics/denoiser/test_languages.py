@@ -56,7 +56,7 @@ def pipe(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder: Path = tmp_path_factory.mktemp("model") / "small"
     save_small_model(folder)
     ends = ["<|startoftext|>", "<|endoftext|>"]
-    learned = CLIPTokenizer()._tokenizer
+    learned: Any = CLIPTokenizer()._tokenizer
     alphabet = [*_byte_letters(), *(f"{letter}</w>" for letter in _byte_letters())]
     trainer = trainers.BpeTrainer(
         vocab_size=900, end_of_word_suffix="</w>", special_tokens=[*ends, *alphabet], show_progress=False
@@ -64,7 +64,7 @@ def pipe(tmp_path_factory: pytest.TempPathFactory) -> Any:
     learned.train_from_iterator(TEXTS * 4, trainer)
     learned.save(str(folder / "tokenizer.json"))
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
-    merges = [tuple(pair) for pair in model["merges"]]
+    merges: Any = [tuple(pair) for pair in model["merges"]]
     tokenizer = CLIPTokenizer(model["vocab"], merges, model_max_length=TOKENS)
     torch.manual_seed(0)
     text = CLIPTextConfig(
