@@ -85,6 +85,15 @@ def test_a_quoted_message_is_one_of_the_sources(message: str) -> None:
     assert any(wanted.search(text) for text in texts()), message
 
 
+def test_every_row_quotes_a_message() -> None:
+    """What stands there in other words could go out of date unnoticed."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    heads = ("| message |", "| code |", "| ---")
+    others = [line for line in lines if line.startswith("| ") and not line.startswith(("| `", *heads))]
+    # pydantic's own words
+    assert [line.split(" | ")[0] for line in others] == ["| Input should be a finite number, got inf"]
+
+
 def test_no_message_is_listed_twice() -> None:
     assert sorted(MESSAGES) == sorted(set(MESSAGES))
 

@@ -191,12 +191,11 @@ def encode_images(
         more = bucket_sizes(height, width, _multiple(pipe, min(height, width)))
         buckets += [size for size in more if max(size) <= _longest_side(pipe) and size not in buckets]
     for start in range(0, len(images), _ENCODING_BATCH):
-        chunk = [rgb(image) for image in images[start : start + _ENCODING_BATCH]]
-        chosen = [nearest_bucket(image.size, buckets) for image in chunk]
+        chunk = [_in_bucket(rgb(image), buckets) for image in images[start : start + _ENCODING_BATCH]]
         found: dict[int, Tensor] = {}
-        for high, wide in dict.fromkeys(chosen):
-            places = [place for place, size in enumerate(chosen) if size == (high, wide)]
-            alike = [fitted(chunk[place], wide, high) for place in places]
+        for wide, high in dict.fromkeys(image.size for image in chunk):
+            places = [place for place, image in enumerate(chunk) if image.size == (wide, high)]
+            alike = [chunk[place] for place in places]
             pixels = pipe.image_processor.preprocess(alike, height=high, width=wide)
             encoded = ((_encoded(pipe, pixels.to(device)) - shift) * factor).cpu()
             found |= zip(places, encoded, strict=True)
@@ -216,6 +215,11 @@ def encode_images(
     images_and_text = EncodedImages(padded, joined, encode_text(pipe, [""]), choices, sizes)
     images_and_text.check_finite(f"{type(pipe).__name__} in {str(pipe.vae.dtype).removeprefix('torch.')}")
     return images_and_text
+
+
+def _in_bucket(image: "Image", buckets: Sequence[tuple[int, int]]) -> "Image":
+    height, width = nearest_bucket(image.size, buckets)
+    return fitted(image, width, height)
 
 
 def _multiple(pipe: Pipeline, side: int) -> int:

@@ -9,6 +9,7 @@ from PIL import Image
 
 import fedaigc as fa
 from fedaigc.cli.main import app
+from fedaigc.generation import default_shared_steps
 
 PROMPTS = ["an apple on a table", "a lemon on a table", "a car on a road"]
 
@@ -51,6 +52,18 @@ def test_the_command_draws_the_same_images(tmp_path: Path, small_model: Path) ->
         with Image.open(tmp_path / "command" / f"{number:02d}.png") as other:
             assert np.array_equal(np.asarray(image), np.asarray(other))
         assert not np.array_equal(np.asarray(image), np.asarray(plain.images[number]))
+
+
+@pytest.mark.parametrize(("steps", "shared"), [(1, 0), (2, 1), (4, 1)])
+def test_few_steps_leave_at_least_one_to_each_prompt(
+    tmp_path: Path, tiny: Any, steps: int, shared: int
+) -> None:
+    assert default_shared_steps(steps) == shared
+    drawn = generate(tmp_path / "out", tiny, num_inference_steps=steps, num_shared_steps=None)
+    first, second = (np.asarray(image) for image in drawn.images[:2])
+    assert not np.array_equal(first, second)
+    assert {group.num_shared_steps for group in drawn.groups} <= {0, shared}
+    assert all(default_shared_steps(number) < number for number in range(1, 200))
 
 
 def test_a_link_is_in_the_tasks(tmp_path: Path, tiny: Any) -> None:

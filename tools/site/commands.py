@@ -22,7 +22,7 @@ def _command(command: Any, path: str, parent: Any) -> Iterator[str]:
     context = command.context_class(command, info_name=path.rpartition(" ")[2], parent=parent)
     children = getattr(command, "commands", {})
     yield f"## {path}\n"
-    yield f"{_escaped(command.help or '')}\n"
+    yield f"{escaped(command.help or '')}\n"
     if not children:
         yield f"```text\n{path} {' '.join(command.collect_usage_pieces(context))}\n```\n"
     records = [(each, _record(each, context)) for each in command.get_params(context)]
@@ -31,7 +31,7 @@ def _command(command: Any, path: str, parent: Any) -> Iterator[str]:
         rows = [row for row in rows if not row[0].startswith("--help")]
         if rows:
             yield f"| {title} | |\n| --- | --- |"
-            yield from (f"| `{name}` | {_escaped(about)} |" for name, about in rows)
+            yield from (f"| `{name}` | {escaped(about)} |" for name, about in rows)
             yield ""
     for name in sorted(children):
         yield from _command(children[name], f"{path} {name}", context)
@@ -47,7 +47,8 @@ def _record(parameter: Any, context: Any) -> tuple[str, str] | None:
     return " ".join(name.split()).replace("|", "\\|"), about.replace("\\[", "[")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return a text as one line of Markdown, without signs that Markdown reads."""
     text = " ".join(text.split())
     for sign, instead in (
         ("\\", "\\\\"),

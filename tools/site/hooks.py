@@ -15,6 +15,7 @@ from tools.site.api import api_page
 from tools.site.commands import commands_page
 from tools.site.configuration import configuration_page
 from tools.site.markdown import as_mkdocs_reads_it
+from tools.site.messages import messages_page
 from tools.site.notebooks import notebook_pages, notebook_section
 from tools.site.outside import NAME, as_page, linked_files, links_outside
 
@@ -23,6 +24,7 @@ REFERENCE = {
     "reference/api.md": api_page,
     "reference/configuration.md": configuration_page,
     "reference/command-line.md": commands_page,
+    "reference/messages.md": messages_page,
 }
 log = logging.getLogger("mkdocs.hooks.site")
 

@@ -95,7 +95,8 @@ def call_arguments(
 ) -> dict[str, Any]:
     """Return the arguments of one pipeline call: those of the plan, then the conditioning.
 
-    An empty negative prompt is left out, like in a stock call without one (SDXL then uses zeros).
+    An empty negative prompt is left out, like in a stock call without one (SDXL then uses zeros). A cache of keys and
+    values that lasts from step to step is off, since no packet carries it.
 
     Args:
         pipe: The pipeline to be called.
@@ -136,6 +137,7 @@ def call_arguments(
         "guidance_scale": guidance_scale,
         "height": height,
         "width": width,
+        "use_kv_cache": False,
     }
     if negative_prompt and "negative_prompt_embeds" not in conditioning:
         prompt = conditioning.get("prompt")

@@ -23,6 +23,7 @@ from tests.diffusion.families.family import (
     prompted,
 )
 from tests.diffusion.families.further_families import FURTHER_FAMILIES
+from tests.diffusion.families.later_families import LATER_FAMILIES
 
 
 def lcm() -> Family:
@@ -282,6 +283,7 @@ SMALL_FAMILIES: dict[str, Callable[[], Family]] = {
         cogview4,
         wan,
         *FURTHER_FAMILIES,
+        *LATER_FAMILIES,
     )
 }
 

@@ -1,6 +1,7 @@
 """Everything besides weights and plan that decides the picture has a digest, by which machines refuse each other."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from fedaigc.diffusion.handoff.packet import PacketError
 from fedaigc.diffusion.schedule.model_settings import _HARMLESS, differences, model_settings
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
+from fedaigc.diffusion.schedule.stock_schedule import canonical_config
 from fedaigc.errors import UserError
 from tests.diffusion.tiny_pipelines import SIZE, Tiny, tiny_pipeline
 
@@ -40,6 +42,7 @@ CHANGES: dict[str, tuple[Callable[[Any], None], str]] = {
     "token": (lambda pipe: pipe.tokenizer.add_tokens(["<style>"]), "tokenizer"),
     "heads": (set_config("unet", "attention_head_dim", 2), "unet"),
     "scaling factor": (set_config("vae", "scaling_factor", 0.25), "vae"),
+    "quantization": (set_config("unet", "quantization_config", {"quant_method": "torchao"}), "unet"),
     "activation": (lambda pipe: setattr(pipe.text_encoder.config, "hidden_act", "gelu"), "text_encoder"),
 }
 
@@ -97,6 +100,25 @@ def test_any_changed_value_of_a_config_changes_its_digest_or_is_harmless(tiny: T
             walked += 1
     assert model_settings(pipe) == before
     assert walked > 60
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])
+def test_any_changed_value_of_a_scheduler_or_of_the_pipeline_is_told_apart(tiny: Tiny, family: str) -> None:
+    pipe = tiny(family)
+    plan, before = plan_of(pipe), model_settings(pipe)
+    assert plan.scheduler_config == canonical_config(pipe.scheduler)
+    keys = inspect.signature(type(pipe.scheduler).__init__).parameters.keys() - {"self"}
+    assert len(keys) > 5
+    for key in keys:
+        with changed(pipe.scheduler, key, pipe.scheduler.config[key]):
+            other = replace(plan, scheduler_config=canonical_config(pipe.scheduler))
+            assert other.fingerprint() != plan.fingerprint(), key
+    for key, value in pipe.config.items():
+        if key in pipe.components or key.startswith("_") or key in _HARMLESS:
+            continue
+        with changed(pipe, key, value):
+            assert differences(model_settings(pipe), before) == ["pipeline"], key
+    assert model_settings(pipe) == before
 
 
 class changed:

@@ -17,8 +17,9 @@ from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.study.design.config import StudyConfig
 from fedaigc.wireless.profiles import DeviceProfile
 from tools.site.api import api_page
-from tools.site.commands import commands_page
+from tools.site.commands import commands_page, escaped
 from tools.site.configuration import configuration_page
+from tools.site.messages import ROOT, messages, messages_page
 
 CONFIGURATION = configuration_page()
 COMMANDS = commands_page()
@@ -126,3 +127,16 @@ def test_every_command_is_in_the_reference_with_its_arguments_and_options(path: 
             assert row is not None, f"{path} {each}"
             if getattr(parameter, "help", None):
                 assert parameter.help.split()[0].strip('`"') in row
+
+
+def test_every_refusal_is_among_the_messages() -> None:
+    """Counted another way: by the calls that stand in the sources."""
+    page = messages_page()
+    assert "\n## data\n" in page
+    assert "- the working folder no longer exists: change to another one\n" in page
+    sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "fedaigc").rglob("*.py"))
+    plain = re.findall(r"raise (?:UserError|BrokenPicture|NotFinite)\(\s*\"([^\"\\{]+)\"\s*\)", sources)
+    assert len(plain) > 40
+    for text in plain:
+        assert f"- {escaped(text)}\n" in page, text
+    assert sum(map(len, messages().values())) > 500
