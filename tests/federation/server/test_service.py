@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import threading
-import time
 from functools import partial
 from typing import Any
 
@@ -23,10 +21,12 @@ from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
 from fedaigc.federation.runtime.local_grid import LocalGrid
 from fedaigc.federation.server import server_app
+from fedaigc.federation.server import service as prompt_service
 from fedaigc.federation.server.roster import Roster, open_roster
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.server.service import MAX_SERVER_ATTEMPTS, PromptService
 from fedaigc.federation.wire.messages import Ask
+from tests.federation.clock import Clock
 from tests.small_run import PROMPTS, MakeRun, generation_of
 
 
@@ -48,7 +48,7 @@ def roster_of(config: FederationConfig, run_id: int) -> Roster:
 
 
 def test_prompts_are_served_between_rounds_and_once(make_run: MakeRun) -> None:
-    config = with_generation(make_run(rounds={"count": 3}), between_rounds=True)
+    config = with_generation(make_run(num_clients=2, rounds={"count": 3}), between_rounds=True)
     run_in_process(config)
     first, *others = read_services(config.output)
     assert first.after_round == 1
@@ -57,25 +57,27 @@ def test_prompts_are_served_between_rounds_and_once(make_run: MakeRun) -> None:
     record = read_record(config.output)
     assert generation_of(record).groups == ()
     assert [entry.round for entry in record.rounds] == [1, 2, 3]
-    assert not [task for client in range(3) for task in queue(config, client).waiting()]
+    assert not [task for client in range(2) for task in queue(config, client).waiting()]
     # a new run of the same output does not go on in the old file
     run_in_process(with_generation(config, serve_s=0.1))
     assert not (config.output / GENERATIONS).exists()
 
 
-def test_a_prompt_that_comes_within_the_window_joins_the_group(make_run: MakeRun) -> None:
+def test_a_prompt_that_comes_within_the_window_joins_the_group(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = make_run(num_clients=2, prompts=(), rounds={"count": 0})
-    config = with_generation(config, window_s=2.0, serve_s=6.0)
+    config = with_generation(config, window_s=2.0, serve_s=30.0)
     queue(config, 0).add("an apple on a table")
-    later = threading.Timer(1.0, lambda: queue(config, 1).add("a shiny lemon on a table"))
+    clock = Clock()
+    clock.instead_of(monkeypatch, prompt_service)
+    clock.after(1.0, lambda: queue(config, 1).add("a shiny lemon on a table"))
     # long after the window: a group of its own
-    last = threading.Timer(3.5, lambda: queue(config, 0).add("a pear on a table"))
-    later.start()
-    began = time.monotonic()
-    last.start()
+    clock.after(3.5, lambda: queue(config, 0).add("a pear on a table"))
+    began = clock.monotonic()
     told: list[str] = []
     run_in_process(config, lambda progress: told.append(progress.stage.label))
-    assert time.monotonic() - began >= 6.0
+    assert clock.monotonic() - began >= 30.0
     sizes = [[len(group.tasks) for group in each.groups] for each in read_services(config.output)]
     assert sizes == [[2], [1]]
     # a server that asks for days must not fill its log

@@ -28,6 +28,7 @@ from fedaigc.federation.wire.messages import Ask, body, failure_in, values_of
 from fedaigc.semantics.policy import Policy
 from tests.small_run import MakeRun, generation_of
 
+pytestmark = pytest.mark.usefixtures("quick_replies")
 # what the policy lets a device say of the first two, and what is not understood
 PROMPTS = ("an apple on a table", "a dog near a river", "a tango", "a shiny zorblax", "a pear")
 
@@ -39,7 +40,7 @@ def config(make_run: MakeRun) -> FederationConfig:
 
 def poll(config: FederationConfig, policy: Policy, agent: Agent | None = None) -> dict[str, list[str]]:
     """Return an agent's reply to the query for waiting tasks, by default of a freshly started agent."""
-    agent = agent or Agent(config.home(0), AgentSettings(0, config.model, policy))
+    agent = agent or Agent(config.home(0), AgentSettings(0, config.model, policy, reply_floor_s=0.01))
     reply = agent.answer(Ask.SIGNATURES, config.to_run_config()[RUN_CONFIG_KEY], body())
     return {key: list(values_of(reply)[key]) for key in ("tasks", "alone")}
 
