@@ -12,8 +12,10 @@ from fedaigc.collaboration.results import Outcome
 from fedaigc.collaboration.sealing import SealError
 from fedaigc.collaboration.session import FinishOrder, ShareOrder, TwinSteps
 from fedaigc.deployment.agent.agent import Agent, AgentSettings
+from fedaigc.device.home.equality import EqualityLog
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.diffusion.conditioning import prompt_digest
+from fedaigc.diffusion.handoff.packing import unpack
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import in_process_run, run_in_process
@@ -186,6 +188,10 @@ def test_a_server_that_lies_about_equality_gets_a_packet_that_opens_for_nobody(
     test = EqualityTest(config.run_key, NUMBERS[0], (own, guess.public))
     with pytest.raises(SealError):
         open_from_twin(packet, guess, test, own, 3)
+    # it holds the steps that the executor ran
+    (entry,) = EqualityLog(server.agent.home).entries()
+    device = BlindedKey(server.digest, config.run_key, NUMBERS[0], bytes.fromhex(entry.private))
+    assert unpack(open_from_twin(packet, device, test, own, 3), plan).step == 3
     # once a test
     assert failure_in(server.ask(Ask.TWINS, equality_messages.twin_order_record(order))) == "not_compared"
     # its own packet opens for the executor, once; what opens it is gone afterwards
