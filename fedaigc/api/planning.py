@@ -160,7 +160,8 @@ def sharing_tree(
     link = Link()
     if packet is not None:
         link = Link(packet.bits_on_air, packet.latency_s, packet.send_j + packet.receive_j)
-    machines = Machines(edge or given.edge, given.devices if device is None else (device,), link, executor)
+    who: Literal["edge", "member"] = "edge" if executor == EDGE else "member"
+    machines = Machines(edge or given.edge, given.devices if device is None else (device,), link, who)
     weights = Weights.evaluations() if minimise == "evaluations" else Weights.joules(machines)
     setting = Setting(curve, tolerance, machines, weights)
     tasks = Tasks.of(

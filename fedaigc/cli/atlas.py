@@ -16,6 +16,7 @@ from fedaigc.errors import UserError
 if TYPE_CHECKING:
     from fedaigc.diffusion.schedule.plan import DenoisingPlan
     from fedaigc.semantics.denoiser.atlas import Atlas
+    from fedaigc.semantics.denoiser.calibration import Calibration
     from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 
 atlas_app = typer.Typer(help="A public tree of captions, by how the model draws them.", no_args_is_help=True)
@@ -156,7 +157,7 @@ def where(
             typer.echo(
                 f"  it can share {shared} of {counted(plan.num_steps, 'step')} with it"
                 if shared
-                else "  it should run alone"
+                else f"  it should run alone: {_why_alone(measured, apart, tolerance, risk)}"
             )
 
 
@@ -232,6 +233,19 @@ def _opened(
         base_hash=base_fingerprint(pipe),
     )
     return pipe, plan, DenoiserSpace.of(plan, noises, dimensions)
+
+
+def _why_alone(measured: "Calibration", distance: float, tolerance: float, risk: float) -> str:
+    number, farthest = len(measured.distances), measured.knots[-1]
+    if distance > farthest:
+        return f"the {number} pairs of the calibration are at most {farthest:.3g} apart"
+    fewest = min(measured.handoffs)
+    beyond = measured.risk(fewest, distance, tolerance)[1]
+    return (
+        f"already at K = {fewest}, up to {100 * beyond:.0f} % of pictures at that distance change by more than the "
+        f"tolerance {tolerance:g}, and the risk is {risk:g}. This is an upper bound from {number} pairs: with more "
+        "`--pairs` of `fedaigc calibrate` it is lower"
+    )
 
 
 def _check_space(atlas: "Atlas", space: "DenoiserSpace", path: Path) -> None:

@@ -3,15 +3,18 @@
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from fedaigc.cli.atlas import _why_alone
 from fedaigc.cli.main import app
 from fedaigc.errors import UserError
 from fedaigc.semantics.denoiser.atlas import Atlas
+from fedaigc.semantics.denoiser.calibration import Calibration
 
 CAPTIONS = [f"{thing} on {place}" for thing in ("a dog", "a cat", "a cup") for place in ("a table", "a road")]
 
@@ -67,6 +70,10 @@ def test_from_captions_to_what_a_prompt_discloses(captions: Path, small_model: P
     assert f"discloses node {node} of {len(read)}, as {read.counts[node]} captions do" in told.output
     assert f"this counts at most {math.log2(read.answers(2, lifted=True)):.1f} bits" in told.output
     assert "it can share 3 of 4 steps with it" in told.output
+    found = Calibration.read(curve)
+    inside = _why_alone(found, float(found.knots[-1]) / 2, 0.0, 0.1)
+    assert re.search(r"already at K = 1, up to \d+ % .* tolerance 0, and the risk is 0\.1.* 2 pairs", inside)
+    assert "are at most" in _why_alone(found, float(found.knots[-1]) * 2, 0.0, 0.1)
     few = command("atlas", "where", "--atlas", atlas, "a dog", *model, "--min-captions", 7)
     assert "discloses nothing: the atlas has fewer than 7 captions" in few.output
 
@@ -79,6 +86,7 @@ def test_what_does_not_fit_is_refused(captions: Path, small_model: Path) -> None
     for arguments, message in (
         (("build", captions, atlas, *model), "is there"),
         (("where", "--atlas", atlas, "a dog", *model, "--noises", 2), "another space"),
+        (("where", "--atlas", atlas, "a dog", *model[:-1], 5), "--size, --steps, --noises"),
         (("where", "--atlas", captions, "a dog", *model), "damaged"),
         (("show", captions.with_name("none")), "no tensor file"),
         (("where", atlas, "a dog", *model), "with --atlas"),
