@@ -256,7 +256,8 @@ def _broken_values(draw: st.DrawFn, values: dict[str, Any], keys: bool) -> dict[
     elif isinstance(value, bytes) and draw(st.integers(0, 4)):
         values[name] = draw(broken_bytes(value))
     elif isinstance(value, list) and value and draw(st.booleans()):
-        values[name] = [*value[:-1], draw(TEXTS if isinstance(value[0], str) else WHOLE)]
+        others: dict[type, st.SearchStrategy[Any]] = {str: TEXTS, bytes: BYTES}
+        values[name] = [*value[:-1], draw(others.get(type(value[0]), WHOLE))]
         if isinstance(value[0], str) and value[0][:1] == "{" and draw(st.booleans()):
             values[name] = [draw(broken_json(value[0])).encode(errors="replace").decode(), *value[1:]]
     elif isinstance(value, list) and draw(st.booleans()):
