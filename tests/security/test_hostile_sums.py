@@ -130,16 +130,16 @@ def test_keys_that_the_server_makes_up_show_it_the_last_member_unless_keys_are_p
     # its own two shares cancel the masks, and leave the conditioning bit for bit
     assert np.array_equal(masked + total([key.masked(nothing, agreed) for key, _ in made_up]), server.own(0))
     pinned = start(pinned=True)
-    announced = [pinned.key(number, SECOND) for number in (1, 2)]
-    assert announced[0] is not None
-    assert announced[1] is not None
-    false = [pinned.made_up(announced[0])[1] for _ in range(2)]
-    assert pinned.given(1, (announced[0], *false), SECOND) is None
-    # with the node key of another, and a key of its own
-    stolen = replace(announced[1], key=SumKey().public)
-    assert pinned.given(1, (announced[0], announced[1], stolen), SECOND) is None
+    announced = [key for number in (1, 2, 3) if (key := pinned.key(number, SECOND)) is not None]
+    own, another, third = announced
+    false = [pinned.made_up(own)[1] for _ in range(2)]
+    assert pinned.given(1, (own, *false), SECOND) is None
+    # under the node key of another, a key of the server's own
+    stolen = replace(third, key=SumKey().public)
+    assert pinned.given(1, (own, another, stolen), SECOND) is None
     assert "does not trust" in (errors := (pinned.config.home(1) / "errors.log").read_text())
     assert "a signature that does not hold" in errors
+    assert pinned.given(1, announced, SECOND) is not None
 
 
 def test_lists_that_protect_nobody_are_refused_and_use_no_key_up(start: Callable[..., Server]) -> None:
