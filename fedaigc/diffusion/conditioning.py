@@ -50,13 +50,18 @@ def prompt_digest(pipe: Pipeline, prompt: str) -> bytes:
     Stable Diffusion and FLUX read the tokens of their tokenizers, without most differences of blanks and, for CLIP,
     capitals. Of other pipelines the words themselves count.
     """
+    from transformers import PreTrainedTokenizerBase
+
+    found = [getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3")]
+    given = [each for each in found if each is not None]
     read: list[object] = [prompt]
-    tokenizers = [getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3")]
-    if type(pipe).__name__.startswith(_PLAIN) and tokenizers[0] is not None:
-        read = [
-            None if each is None else each(prompt, truncation=False, verbose=False).input_ids
-            for each in tokenizers
-        ]
+    # a later FLUX has a processor of chats in place of a tokenizer
+    if (
+        type(pipe).__name__.startswith(_PLAIN)
+        and given
+        and all(isinstance(each, PreTrainedTokenizerBase) for each in given)
+    ):
+        read = [each(prompt, truncation=False, verbose=False).input_ids for each in given]
     return hashlib.sha256(json.dumps([type(pipe).__name__, read]).encode()).digest()
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedaigc.diffusion.conditioning import check_conditioning, placed, prompt_conditioning
+from fedaigc.diffusion.conditioning import check_conditioning, placed, prompt_conditioning, prompt_digest
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.errors import UserError
@@ -53,3 +53,24 @@ def test_conditionings_that_do_not_fit_are_refused(tiny: Tiny) -> None:
 def test_a_pipeline_with_masks_has_no_mean() -> None:
     with pytest.raises(UserError, match="takes more of a prompt than embeddings of one size"):
         prompt_conditioning(small_family("pixart_binned").pipe, "a dog")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_of_one_digest_have_one_conditioning(family: str, tiny: Tiny) -> None:
+    pipe: Any = tiny(family)
+    texts = ("a red dog", "A  red dog ", "a red dog.", "two cats", "", "a red " + "dog " * 200)
+    embedded = [prompt_conditioning(pipe, text) for text in texts]
+    digests = [prompt_digest(pipe, text) for text in texts]
+    for i, one in enumerate(embedded):
+        for j, other in enumerate(embedded[:i]):
+            if digests[i] == digests[j]:
+                assert all(torch.equal(one[name], other[name]) for name in one), (texts[i], texts[j])
+    # blanks are no words, and a full stop is one
+    assert digests[0] not in digests[2:]
+    assert len(set(digests)) >= 5
+
+
+def test_where_no_tokens_are_known_the_words_count() -> None:
+    pipe = small_family("pixart_binned").pipe
+    told = {prompt_digest(pipe, text) for text in ("a dog", "a dog", "A dog", "a  dog")}
+    assert len(told) == 3
