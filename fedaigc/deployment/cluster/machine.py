@@ -150,6 +150,11 @@ class Machine:
         )
 
     @property
+    def round(self) -> int:
+        """Number of the round."""
+        return self._own.offer.round
+
+    @property
     def commit(self) -> Commit | None:
         """What this device has committed to; None: nothing yet."""
         return self._commit
@@ -180,7 +185,7 @@ class Machine:
         """An offer arrived, from its device or passed on. Its signature is checked."""
         peer = self._peers.get(signed.offer.device)
         known = peer is None or signed.digest in peer.offers or len(peer.offers) > 1
-        if peer is None or known or signed.offer.round != self._own.offer.round or self._commit is not None:
+        if peer is None or known or signed.offer.round != self.round or self._commit is not None:
             return self.tick(now)
         # a second, different one is passed on too: all learn that its device says two things
         peer.offers[signed.digest] = signed
@@ -190,7 +195,7 @@ class Machine:
     def committed(self, sender: str, commit: Commit, now: float) -> list[Decision]:
         """A device committed; only its first commit of the round counts."""
         peer = self._peers.get(sender)
-        if peer is not None and peer.commit is None and commit.round == self._own.offer.round:
+        if peer is not None and peer.commit is None and commit.round == self.round:
             peer.commit = commit
         return self.tick(now)
 
@@ -269,11 +274,11 @@ class Machine:
             if self._device in group.devices:
                 self._groups[group.digest] = _Followed(group)
         digests = sorted(signed.digest for signed in view)
-        self._commit = Commit(self._own.offer.round, tuple(digests), tuple(self._groups))
+        self._commit = Commit(self.round, tuple(digests), tuple(self._groups))
         self._until = now + self._waits.commit_s
         grouped = {task for followed in self._groups.values() for task in followed.group.members}
         alone = [task for task in self._own.offer.tasks if task not in grouped]
-        why = "no prompt of another device fits"
+        why = "no prompt of another device fits" if len(view) > 1 else "no other device came to this round"
         return [
             *(Send(peer, self._commit) for peer in self._peers),
             *(Alone(task, why) for task in alone),

@@ -65,6 +65,7 @@ class Running:
         self._cards = {other: link.card for other, link in links.items()}
         self._seal_key = peers.seal_key()
         self._room = plan_room(device, plan)
+        self._round = machine.round
         self._sealed: dict[str, bytes] = {}
         self.decided: list[Finish | Alone] = []
         self.packets: dict[str, bytes] = {}
@@ -120,7 +121,10 @@ class Running:
             return self._machine.committed(frame.device, message, now)
         if isinstance(message, GivenUp):
             return self._machine.gave_up(frame.device, message.group, now)
-        return self._machine.offered(read_offer(message.text, message.by, self._cards), now)
+        signed = read_offer(message.text, message.by, self._cards)
+        if signed.offer.round != self._round and frame.device == signed.offer.device:
+            raise PeerMistake(f"it is in round {signed.offer.round}, this device in round {self._round}")
+        return self._machine.offered(signed, now)
 
     def _opened(self, frame: Frame, now: float) -> list[Decision]:
         """Open a packet, if it is for one of this device's groups."""

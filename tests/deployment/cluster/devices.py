@@ -71,7 +71,6 @@ def run(
     number: int = 1,
     killed: tuple[int, bytes, int] | None = None,
     prompts: int = 2,
-    expected: int | None = None,
 ) -> Ran:
     """Let devices go through a round, each as a process of its own.
 
@@ -81,13 +80,11 @@ def run(
         number: Number of the round.
         killed: Which of them is killed by SIGKILL: before it sends a frame that begins so, for how manieth time.
         prompts: How many prompts of each take part.
-        expected: How many devices each of them knows; default: those that take part.
     """
     fork = multiprocessing.get_context("fork")
-    count = max(members) + 1 if expected is None else expected
     start = time.monotonic()
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in members]
         addresses = {
             name(which): f"127.0.0.1:{listening.getsockname()[1]}" for which, listening in enumerate(sockets)
         }

@@ -47,11 +47,16 @@ def signature(row: int, up: int) -> NodeSignature:
 
 
 def offer(
-    number: int, prompts: Sequence[tuple[int, int]], cost: int = 0, nonce: int = 0, plan: str = PLAN
+    number: int,
+    prompts: Sequence[tuple[int, int]],
+    cost: int = 0,
+    nonce: int = 0,
+    plan: str = PLAN,
+    at_round: int = 1,
 ) -> SignedOffer:
     """Return an offer of prompts, given by a caption and by how many nodes each may be lifted."""
     texts = tuple(signature(row, up).to_json() for row, up in prompts)
-    made = Offer(VERSION, 1, name(number), plan, 3, ATLAS.hash, f"{nonce:064x}", cost, texts)
+    made = Offer(VERSION, at_round, name(number), plan, 3, ATLAS.hash, f"{nonce:064x}", cost, texts)
     return SignedOffer(made, json.dumps(asdict(made)), "00")
 
 

@@ -171,3 +171,12 @@ def test_who_is_not_there_is_waited_for_once() -> None:
     assert machine.commit is not None
     other.committed(name(0), machine.commit, 2.0)
     assert other.commit == machine.commit
+
+
+def test_an_offer_of_another_round_does_not_count() -> None:
+    own = offer(0, [(0, 6)])
+    machine = Machine(own, [name(0), name(1)], elect_all, WAITS, 0.0)
+    assert machine.offered(offer(1, [(0, 6)], at_round=2), 1.0) == []
+    told = machine.tick(WAITS.collect_s)
+    assert [sent.why for sent in told if isinstance(sent, Alone)] == ["no other device came to this round"]
+    assert machine.ended

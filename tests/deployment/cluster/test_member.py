@@ -1,6 +1,7 @@
 """Four devices without an edge, as processes over TLS: as one process would; a kill costs only the sharing."""
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from fedaigc.semantics.grouping import group
 from fedaigc.semantics.policy import Policy
 from tests.deployment.cluster.devices import Ran, cluster_homes, member_of, name, run
 from tests.deployment.peer.devices import TERMS, pictures, tasks
+from tests.small_atlas import small_atlas
 
 # fruit on a table on 0 and 1, animals near a river on 0, 2 and 3; the executors are 1 and 3
 PROMPTS = (
@@ -125,9 +127,28 @@ def test_an_executor_that_is_killed_costs_only_its_group(
     assert (lost.status, lost.attempts) == (TaskStatus.WAITING, 0)
 
 
-def test_wrong_orders_of_the_owner_draw_nothing(homes: list[Path], small_model: Path) -> None:
-    import socket
+def test_any_words_by_nodes_and_one_that_compares_otherwise(tmp_path: Path, small_model: Path) -> None:
+    atlas = small_atlas(tmp_path, small_model)
+    prompts = ["zorblax dog, quuxdown", "a frobnik horse over wibbleton", "an apple on a table", "vexmoor"]
+    homes = cluster_homes(tmp_path / "homes", [[prompt] for prompt in prompts])
+    by_nodes = {"atlas": atlas, "calibration": atlas.with_name("small.json"), "min_captions": 2}
+    members = {
+        number: member_of(home, small_model, number, **({} if number == 2 else by_nodes))
+        for number, home in enumerate(homes)
+    }
+    ran = run(tmp_path, members)
+    found = [next(iter(outcomes.values())) for outcomes in ran.outcomes if outcomes is not None]
+    assert [outcome.executor for outcome in found] == ["own", name(0), "", name(0)]
+    assert [outcome.devices for outcome in found] == [3, 3, 0, 3]
+    assert found[2].why == "no prompt of another device fits"
+    assert all(len(pictures(home)) == 1 for home in homes)
+    frames = b"".join(frame for sent in ran.sent for frame in sent)
+    assert not [
+        word for prompt in prompts for word in prompt.split() if len(word) > 4 and word.encode() in frames
+    ]
 
+
+def test_wrong_orders_of_the_owner_draw_nothing(homes: list[Path], small_model: Path) -> None:
     with pytest.raises(UserError, match="choose another"):
         member_of(homes[0], small_model, policy=Policy.OPEN)
     member = member_of(homes[0], small_model)
