@@ -27,15 +27,15 @@ def content(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(paths)}
 
 
-@pytest.mark.parametrize("number", [2**62, 10**6 + 1, 0, -1, -(2**62)])
-def test_a_round_out_of_bounds_leaves_the_home_as_it_was(make_run: MakeRun, number: int) -> None:
+def test_a_round_out_of_bounds_leaves_the_home_as_it_was(make_run: MakeRun) -> None:
     config = make_run(num_clients=1)
     agent, shared = agent_of(config), start(config)
     for earlier in (1, 2):
         update(asked(agent, config, shared, earlier))
     before = content(config.home(0))
-    assert kind(asked(agent, config, shared, number)) in ("training_refused", "order_refused")
-    assert content(config.home(0)) == before
+    for number in (2**62, 10**6 + 1, 0, -1, -(2**62)):
+        assert kind(asked(agent, config, shared, number)) in ("training_refused", "order_refused"), number
+        assert content(config.home(0)) == before, number
     # at b8a6c4d this dropped what it wrote
     update(asked(agent, config, shared, 3))
     assert agent.open_device().versions.current_personal() is not None

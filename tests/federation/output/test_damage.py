@@ -1,5 +1,6 @@
 """Damaged files are reported by name, and are neither used nor ignored."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from fedaigc.federation.output.recorder import SHARED_STATE, load_shared_state, 
 from fedaigc.federation.output.records import RECORD, read_record
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.runtime.launcher import simulate
-from tests.small_run import MakeRun, generation_of
+from tests.small_run import MakeRun, generation_of, kept
 
 NO_PROMPTS = {"generation": {"enabled": False}}
 
@@ -28,9 +29,21 @@ def flip(path: Path, offset: int) -> None:
     path.write_bytes(data)
 
 
-def test_a_flipped_bit_in_a_checkpoint_or_a_shared_state_is_found(make_run: MakeRun) -> None:
-    config = make_run(rounds={"count": 1}, **NO_PROMPTS)
+@pytest.fixture(scope="module")
+def kept_round(make_module_run: MakeRun) -> Callable[[], FederationConfig]:
+    config = make_module_run(num_clients=2, rounds={"count": 1}, **NO_PROMPTS)
     simulate(config)
+    return kept(config)
+
+
+@pytest.fixture
+def one_round(kept_round: Callable[[], FederationConfig]) -> FederationConfig:
+    """A finished run of one round, for a test of its own."""
+    return kept_round()
+
+
+def test_a_flipped_bit_in_a_checkpoint_or_a_shared_state_is_found(one_round: FederationConfig) -> None:
+    config = one_round
     for name in (CHECKPOINT, SHARED_STATE):
         flip(config.output / name, -3)
     with pytest.raises(DamagedFile, match="values differ from those that were written"):
@@ -40,17 +53,15 @@ def test_a_flipped_bit_in_a_checkpoint_or_a_shared_state_is_found(make_run: Make
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"rounds": 3}'])
-def test_a_record_that_is_none_stops_a_resumed_run(make_run: MakeRun, text: str) -> None:
-    config = make_run(rounds={"count": 1}, **NO_PROMPTS)
-    simulate(config)
+def test_a_record_that_is_none_stops_a_resumed_run(one_round: FederationConfig, text: str) -> None:
+    config = one_round
     (config.output / RECORD).write_text(text)
     with pytest.raises(UserError, match="is not a record of a run"):
         simulate(resumed(config, 2))
 
 
-def test_another_file_or_a_folder_in_the_checkpoint_s_place_is_refused(make_run: MakeRun) -> None:
-    config = make_run(rounds={"count": 1}, **NO_PROMPTS)
-    simulate(config)
+def test_another_file_or_a_folder_in_the_checkpoint_s_place_is_refused(one_round: FederationConfig) -> None:
+    config = one_round
     path = config.output / CHECKPOINT
     path.write_bytes((config.output / SHARED_STATE).read_bytes())
     with pytest.raises(DamagedFile, match="is not a checkpoint"):
@@ -63,7 +74,7 @@ def test_another_file_or_a_folder_in_the_checkpoint_s_place_is_refused(make_run:
 
 @pytest.mark.parametrize("name", ["images/captions.jsonl", "device.json"])
 def test_a_damaged_home_leaves_the_rounds_and_is_told(make_run: MakeRun, name: str) -> None:
-    config = make_run(rounds={"count": 2}, **NO_PROMPTS)
+    config = make_run(rounds={"count": 1}, **NO_PROMPTS)
     (config.home(1) / name).write_text("{broken")
     told = refusals(simulate(config))
     assert len(told) == 1
