@@ -34,7 +34,10 @@ def disclose(
         ),
     ] = False,
 ) -> None:
-    """Show what the server would see of prompts, and why one cannot share steps. Nothing is sent."""
+    """Show what the server would see of prompts, by concepts, and why one cannot share steps. Nothing is sent.
+
+    For runs that share by an atlas, `fedaigc atlas where` shows it.
+    """
     from fedaigc.device.home.budget import Price
     from fedaigc.device.home.home import Home
     from fedaigc.device.home.ledger_report import ledger_report
@@ -57,6 +60,9 @@ def disclose(
         typer.echo(f"“{prompt}”\n  the server would see: {found.seen}")
         if found.reason:
             typer.echo(f"  because {found.reason}\n  write instead: {found.instead}")
+            typer.echo(
+                "  or share it by an atlas, in any words: `fedaigc atlas where` shows what is disclosed then"
+            )
         if found.signature is None:
             continue
         bits = signature_bits(found.signature, min_public_prompts, taxonomy)

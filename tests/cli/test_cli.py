@@ -231,6 +231,7 @@ def test_disclose_says_in_words_what_the_server_sees_and_what_prevents_sharing(f
     assert "nothing of what it says" in second
     assert "“tabel” is not in the knowledge graph" in second
     assert "write instead: “table”" in second
+    assert ("atlas where" in first, "atlas where" in second) == (False, True)
     assert "“under” is none of the relations" in third
     assert "write instead: “on” or “near” or “above”" in third
 
