@@ -1,9 +1,11 @@
-"""Bytes on both hops, seconds and shared steps of a run without edges and with 1, 2 and 4; prints JSON.
+"""Bytes on both hops, seconds and shared steps without edges and with 1, 2 and 4; prints JSON.
 
     python -m experiments.edges.compare --record experiments/records/edges/compare.json
 
-Each run has one round of a strategy and draws the prompts of all devices. Its bytes are those that Flower serializes.
-They do not depend on the number of local steps, so one step is taken. With edges, each edge serves its own devices.
+A round exchanges the messages of a run, with the embedded model's factors, as Flower serializes them. Nothing is
+trained: a client returns what it received, since the values of an update do not change its size. For a generation,
+the devices' prompts are captions of Scenes. They are grouped as in a run, by the concepts that they disclose, and the
+denoising steps are those of the plan; nothing is drawn.
 
 Seconds follow from the bytes of the round and stated assumptions. Devices are spread over a disc of radius `--radius`,
 which is divided into one cell a site: without edges one site, whose server is behind the backhaul; with edges one site
@@ -15,18 +17,28 @@ megabits a second, which all edges share. Computing takes no time, nor do retran
 
 import argparse
 import math
-import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.planner.output import write
+from fedaigc.collaboration.planner import planned_evaluations
 from fedaigc.data.scenes import scenes_dataset
-from fedaigc.device.provision import SceneClient, provision_scenes, scene_clients
-from fedaigc.federation.config.run_config import parse_config
-from fedaigc.federation.output.records import RunRecord
-from fedaigc.federation.runtime.launcher import simulate
-from fedaigc.rng import derived_seed
+from fedaigc.federation.config.run_config import FederationConfig, parse_config
+from fedaigc.federation.preloaded import taxonomy
+from fedaigc.federation.server.edges.aggregation import EdgeRound
+from fedaigc.federation.server.edges.generation import groups_by_edge
+from fedaigc.federation.server.initial_state import initial_state
+from fedaigc.federation.server.server_rule import server_rule
+from fedaigc.federation.wire.ledger import Ledger
+from fedaigc.federation.wire.messages import ClientOrder, train_record, update_record
+from fedaigc.semantics.concepts.parser import parse
+from fedaigc.semantics.disclosed import Disclosed
+from fedaigc.semantics.signature import disclose
 from fedaigc.strategy.edge_sums import edge_half
+from fedaigc.strategy.fingerprint import strategy_code
+from fedaigc.strategy.rule import Update
 from fedaigc.wireless.adaptive import choose_scheme
 from fedaigc.wireless.link_budget import RadioLink
 from fedaigc.wireless.profiles import EDGE_SERVER, PHONE
@@ -37,81 +49,81 @@ STRATEGIES = ("fedit", "flexlora")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--prompts", type=int, default=2, help="prompts of a device")
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--prompts", type=int, default=4, help="prompts of a device")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--radius", type=float, default=400.0, help="metres of the disc")
     parser.add_argument("--bandwidth-hz", type=float, default=20e6, help="of a cell")
     parser.add_argument("--backhaul-mbit", type=float, default=100.0, help="megabits a second")
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
-    rows = []
-    for strategy in STRATEGIES:
-        for edges in EDGES:
-            with tempfile.TemporaryDirectory() as folder:
-                # the prompts are drawn once: they do not depend on the strategy
-                prompts = options.prompts if strategy == STRATEGIES[0] else 0
-                done = _run(Path(folder), strategy, edges, options, prompts)
-            rows.append(_row(done, strategy, edges, options))
-    settings = {name: value for name, value in vars(options).items() if name != "record"}
-    write({"what": "one level against several edges", **settings, "rows": rows}, options.record)
-
-
-def _run(folder: Path, strategy: str, edges: int, options: argparse.Namespace, prompts: int) -> RunRecord:
-    clients = [
-        SceneClient(
-            client.style,
-            client.num_images,
-            tuple(
-                row["caption"]
-                for row in scenes_dataset(
-                    prompts, derived_seed(options.seed, "prompts", at), styles=(client.style,)
-                )
-            )
-            if prompts
-            else (),
-        )
-        for at, client in enumerate(scene_clients(options.clients, 1))
+    rounds = [
+        _seconds(_round(_config(strategy, edges, options)), strategy, edges, options)
+        for strategy in STRATEGIES
+        for edges in EDGES
     ]
-    provision_scenes(folder / "homes", clients, options.seed)
-    generation = {"enabled": bool(prompts), "scorer": "none", "topology": "edges" if edges else "edge"}
-    return simulate(
-        parse_config(
-            {
-                "homes": folder / "homes",
-                "output": folder / "out",
-                "seed": options.seed,
-                "num_clients": options.clients,
-                "rounds": {"count": 1, "strategy": strategy},
-                "training": {"local_steps": 1, "personal_steps": 0, "batch_size": 1},
-                "edges": {"count": edges} if edges else None,
-                "generation": generation,
-            }
-        )
+    generations = [_generation(_config("fedit", edges, options), options) for edges in EDGES]
+    settings = {name: value for name, value in vars(options).items() if name != "record"}
+    write(
+        {"what": "one level against several edges", **settings, "rows": rounds, "generations": generations},
+        options.record,
     )
 
 
-def _row(done: RunRecord, strategy: str, edges: int, options: argparse.Namespace) -> dict[str, Any]:
-    first = done.rounds[0]
-    if first.refused:
-        raise RuntimeError(f"{first.refused}")
-    air = _totals(first.sent_bytes)
-    # without edges, everything that the site receives goes on to the server
-    backhaul = _totals(first.backhaul_bytes) if edges else air
-    sites, sizes = max(1, edges), [0] * max(1, edges)
-    for client in range(options.clients):
-        sizes[client * sites // options.clients] += 1
+def _config(strategy: str, edges: int, options: argparse.Namespace) -> FederationConfig:
+    return parse_config(
+        {
+            "homes": "homes",
+            "output": "out",
+            "seed": options.seed,
+            "num_clients": options.clients,
+            "rounds": {"strategy": strategy},
+            "edges": {"count": edges} if edges else None,
+            "generation": {"topology": "edges" if edges else "edge"},
+        }
+    )
+
+
+def _round(config: FederationConfig) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the bytes between devices and edges, or the server, and those that cross the backhaul."""
+    air, backhaul, rule = Ledger(), Ledger(), server_rule(config)
+    code, random = strategy_code(config.rounds.strategy), np.random.default_rng(config.seed)
+    shared = initial_state(config, rule)
+    received = {c: rule.download(shared, c, config.rank(c), 1) for c in range(config.num_clients)}
+    own = {client: ClientOrder(config.local_steps(client), client) for client in received}
+    edges = EdgeRound(config, rule, backhaul, 1, {}, {}) if config.edges is not None else None
+    if edges is not None:
+        received, own = edges.send(received, own)
+    rule.start(shared, 1)
+    for client, had in received.items():
+        air.add("down", train_record(had, "float32", random, code, own[client]))
+        losses = {"shared_loss": 0.1, "personal_loss": 0.1}
+        tensors = rule.sent(had.shared, 1)
+        update = Update(client, 96, config.local_steps(client), tensors, had.shared.rank, losses)
+        reply = update_record(update, had, "float32", random)
+        air.add("up", reply)
+        if edges is not None:
+            edges.add(update, {"change": 0.1}, reply)
+    if edges is None:
+        # everything that the site receives goes on to the server
+        return _totals(air), _totals(air)
+    edges.finish({})
+    return _totals(air), _totals(backhaul)
+
+
+def _seconds(
+    counted: tuple[dict[str, int], dict[str, int]], strategy: str, edges: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    air, backhaul = counted
+    sites = max(1, edges)
+    largest = math.ceil(options.clients / sites)
     distance = 2 / 3 * options.radius / math.sqrt(sites)
     radio = {
-        direction: max(sizes)
-        * 8
-        * air[direction]
-        / options.clients
-        / _rate(power, distance, options.bandwidth_hz)
-        for direction, power in (("down", EDGE_SERVER.tx_power_w), ("up", PHONE.tx_power_w))
+        way: largest * 8 * air[way] / options.clients / _rate(power, distance, options.bandwidth_hz)
+        for way, power in (("down", EDGE_SERVER.tx_power_w), ("up", PHONE.tx_power_w))
     }
-    fixed = {direction: 8 * count / (1e6 * options.backhaul_mbit) for direction, count in backhaul.items()}
-    row = {
+    fixed = {way: 8 * count / (1e6 * options.backhaul_mbit) for way, count in backhaul.items()}
+    return {
         "strategy": strategy,
         "sends": edge_half(strategy).sends,
         "edges": edges,
@@ -121,21 +133,32 @@ def _row(done: RunRecord, strategy: str, edges: int, options: argparse.Namespace
         "backhaul s": fixed,
         "round s": sum(radio.values()) + sum(fixed.values()),
     }
-    if done.generation is not None and done.generation.groups:
-        groups = done.generation.groups
-        whole = _totals(done.backhaul_bytes if edges else done.sent_bytes)
-        row["generation"] = {
-            "prompts": sum(len(group.tasks) for group in groups),
-            "shared": sum(len(group.tasks) for group in groups if group.num_shared_steps),
-            "steps": sum(group.evaluations for group in groups),
-            "steps alone": sum(group.solo_evaluations for group in groups),
-            "backhaul bytes": {direction: whole[direction] - backhaul[direction] for direction in whole},
-        }
-    return row
 
 
-def _totals(counted: dict[str, dict[str, int]]) -> dict[str, int]:
-    return {direction: sum(kinds.values()) for direction, kinds in counted.items()}
+def _generation(config: FederationConfig, options: argparse.Namespace) -> dict[str, Any]:
+    settings, graph = config.generation, taxonomy()
+    captions = [row["caption"] for row in scenes_dataset(options.clients * options.prompts, options.seed)]
+    owners = {f"{at:016x}": at % options.clients for at in range(len(captions))}
+    signatures: dict[str, Disclosed | None] = {
+        task: disclose(parse(caption, graph), settings.policy, graph, settings.min_public_prompts)
+        for task, caption in zip(owners, captions, strict=True)
+    }
+    groups = groups_by_edge(signatures, owners, config)
+    steps = settings.num_inference_steps
+    shared = [group for group in groups if len(group.members) > 1]
+    taken = [[settings.num_shared_steps if group in shared else 0] * len(group.members) for group in groups]
+    return {
+        "edges": config.edges.count if config.edges is not None else 0,
+        "prompts": len(captions),
+        "shared": sum(len(group.members) for group in shared),
+        "groups": len(shared),
+        "steps": sum(planned_evaluations(each, steps) for each in taken),
+        "steps alone": steps * len(captions),
+    }
+
+
+def _totals(ledger: Ledger) -> dict[str, int]:
+    return {direction: sum(kinds.values()) for direction, kinds in ledger.totals().items()}
 
 
 def _rate(power_w: float, distance_m: float, bandwidth_hz: float) -> float:

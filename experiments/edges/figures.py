@@ -46,25 +46,22 @@ def edge_round(strategy: str) -> str:
 
 @table
 def edge_generation() -> str:
-    """Prompts that shared steps, denoising steps and backhaul bytes of a generation, by number of edges."""
-    rows = []
-    for row in _rows():
-        found = row.get("generation")
-        if found is not None:
-            counts = [
-                f"{found['shared']} of {found['prompts']}",
-                f"{found['steps']} of {found['steps alone']}",
-            ]
-            sizes = [f"{found['backhaul bytes'][way] / 1e6:.2f}" for way in ("down", "up")]
-            rows.append([_edges(row), *counts, *sizes])
-    return markdown(
-        ["edges", "prompts that shared", "steps, of those alone", "backhaul, MB down", "MB up"], rows
-    )
+    """Prompts that share steps, groups and denoising steps of a generation, by number of edges."""
+    rows = [
+        [
+            _edges(row),
+            f"{row['shared']} of {row['prompts']}",
+            str(row["groups"]),
+            f"{row['steps']} of {row['steps alone']}",
+        ]
+        for row in record(RECORD)["generations"]
+    ]
+    return markdown(["edges", "prompts that share", "groups", "steps, of those alone"], rows)
 
 
-def _rows(strategy: str | None = None) -> list[dict[str, Any]]:
+def _rows(strategy: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = record(RECORD)["rows"]
-    return [row for row in rows if strategy in (None, row["strategy"])]
+    return [row for row in rows if row["strategy"] == strategy]
 
 
 def _edges(row: dict[str, Any]) -> str:
