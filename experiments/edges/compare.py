@@ -12,7 +12,7 @@ which is divided into one cell a site: without edges one site, whose server is b
 an edge. A device is at two thirds of the radius of its cell, the mean distance in a disc. The devices of a cell take
 turns; cells work at the same time. The rate of a device is that of the fastest scheme with a block error rate of at
 most 10 %, at the SNR of the link budget, with the powers of the device profiles. The backhaul has `--backhaul-mbit`
-megabits a second, which all edges share. Computing takes no time, nor do retransmissions.
+megabits a second, which all edges share. The hops follow one another. Computing takes no time, nor do retransmissions.
 """
 
 import argparse
