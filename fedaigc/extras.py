@@ -87,8 +87,17 @@ def require_extra(extra: Extra, what: str) -> None:
     Raises:
         MissingExtra: If a package is missing.
     """
-    missing = [package for package in PACKAGES[extra] if find_spec(package) is None]
+    missing = _missing(extra)
     if missing:
         raise MissingExtra(
             f'{what} need {" and ".join(missing)}, not installed here: run `pip install "fedaigc[{extra}]"`'
         )
+
+
+def has_extra(extra: Extra) -> bool:
+    """Return whether all packages of an extra are installed. Nothing is imported."""
+    return not _missing(extra)
+
+
+def _missing(extra: Extra) -> list[str]:
+    return [package for package in PACKAGES[extra] if find_spec(package) is None]

@@ -97,8 +97,35 @@ def show(
         if not table.empty:
             typer.echo(f"{title}:")
             _show_table(table.drop(columns="shared_hash", errors="ignore"))
-    for line in _link_lines(found):
+    for line in [*_link_lines(found), *_cost_lines(found)]:
         typer.echo(line)
+
+
+@records_app.command()
+def tree(
+    run: Annotated[Path, typer.Argument(help="Output folder of a run, or its record.json.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Picture to write: .png, .pdf or .svg. Default: sharing.png beside the record."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Draw who shared which steps on which prompt in a run, and where steps and joules went."""
+    from fedaigc.api.records import read_any
+    from fedaigc.federation.output.sharing_picture import SHARING_PICTURE, plot_sharing
+
+    found = read_any(run)
+    if found.run is None or found.run.generation is None:
+        raise UserError(
+            f"{found.path} is no record of a run that drew prompts: give the output folder of one"
+        )
+    path = output if output is not None else found.path.with_name(SHARING_PICTURE)
+    # the picture beside a record is made from it, and may be made again
+    if output is not None and output.exists() and not force:
+        raise UserError(f"{output} exists: give another file, or --force to replace it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot_sharing(found.run.generation, path)
+    typer.echo(f"picture: {path}")
 
 
 def _table(found: "FoundRecord", part: Part) -> "DataFrame":
@@ -148,6 +175,15 @@ def _link_lines(found: "FoundRecord") -> list[str]:
         f"{max(link.latency_s for link in links):.4g} s until the last packet, {joules:.4g} J to send, "
         f"{sum(link.receive_j for link in links):.4g} J to receive"
     ]
+
+
+def _cost_lines(found: "FoundRecord") -> list[str]:
+    from fedaigc.federation.output.sharing_costs import cost_lines
+
+    generation = found.run.generation if found.run is not None else None
+    if generation is None or not generation.groups:
+        return []
+    return cost_lines(generation.groups, generation.num_steps)
 
 
 def _check_output(output: Path | None, force: bool) -> None:

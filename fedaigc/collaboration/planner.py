@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fedaigc.collaboration.tree import Branch
 from fedaigc.diffusion.handoff.packing import Handoff, can_hand_off, check_handoff
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.rng import derived_seed, wide_noise_seed
@@ -41,6 +42,7 @@ class Assignment:
         later_handoffs: Steps past K at which an edge server that waits for a better channel may hand off
             instead. None of them lies past t*, where only the members have the weights.
         taken: The hand-off of each member, by task, where they differ; the first of them is K.
+        branches: Steps that some members share on prompts of their own, after the group's.
     """
 
     group: Group
@@ -49,6 +51,7 @@ class Assignment:
     noise_seed: int
     later_handoffs: tuple[int, ...] = ()
     taken: Mapping[str, int] = field(default_factory=dict)
+    branches: tuple[Branch, ...] = ()
 
     @property
     def shares(self) -> bool:
@@ -56,16 +59,19 @@ class Assignment:
         return self.num_shared_steps > 0
 
 
-def planned_evaluations(handoffs: Sequence[int], num_steps: int) -> int:
+def planned_evaluations(handoffs: Sequence[int], num_steps: int, shared: int | None = None) -> int:
     """Return the planned denoiser evaluations of a group.
 
         max_u K_u + sum_u (N - K_u),   which is K + U (N - K) for equal K_u
 
+    In a tree the first term is the number of steps of all its lines.
+
     Args:
         handoffs: Hand-off step K_u of each member; the executor runs up to the last of them.
         num_steps: N, the number of steps of the plan.
+        shared: Steps that the executor runs; None: the last hand-off.
     """
-    return max(handoffs) + sum(num_steps - step for step in handoffs)
+    return (max(handoffs) if shared is None else shared) + sum(num_steps - step for step in handoffs)
 
 
 def plan_assignments(
@@ -78,6 +84,7 @@ def plan_assignments(
     executor: Executor = Executor.EDGE,
     handoff: Handoff = "exact",
     taken: Mapping[str, int] | None = None,
+    branches: Mapping[str, Sequence[Branch]] | None = None,
 ) -> list[Assignment]:
     """Assign every group its executor, its number of shared steps and its noise seed, in task order.
 
@@ -96,6 +103,7 @@ def plan_assignments(
             groups so far (the lowest number if equal), to spread the work.
         handoff: Hand-off mode.
         taken: Hand-off of each task of a group of two and more, in place of K; None: K for all.
+        branches: Branches of a group, by its smallest task id. Only the edge server runs them.
 
     Raises:
         UserError: If K or a hand-off lies past the boundary or the plan, or a run cannot resume there in this mode.
@@ -134,6 +142,7 @@ def plan_assignments(
                 noise_seed,
                 later if shared_steps and chosen == EDGE and not steps else (),
                 steps,
+                tuple((branches or {}).get(min(group.members), ())),
             )
         )
     return assignments

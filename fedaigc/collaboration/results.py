@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fedaigc.collaboration.conditioning import FellBack, Kind
 from fedaigc.collaboration.link import LinkReport
+from fedaigc.collaboration.tree import Branch
 from fedaigc.device.replies import Failure, FinishReport
 
 
@@ -69,6 +70,7 @@ class GroupRecord(Record):
         fell_back: Why it is "public" where the run asked for something else.
         edge: The edge that grouped the tasks, and ran their shared steps where the executor is "edge", if each edge
             serves its own devices; otherwise None.
+        branches: Steps that some of the tasks shared on prompts of their own, after the group's; a planner made them.
     """
 
     prompt: str
@@ -86,3 +88,4 @@ class GroupRecord(Record):
     summed: int = 0
     fell_back: FellBack | None = None
     edge: int | None = None
+    branches: tuple[Branch, ...] = ()

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from fedaigc.collaboration.conditioning import GroupConditioning
 from fedaigc.collaboration.link import LinkReport, Member, SimulatedLink
-from fedaigc.collaboration.planner import EDGE, Assignment, planned_evaluations
+from fedaigc.collaboration.planner import EDGE, Assignment
+from fedaigc.collaboration.recording import group_record
 from fedaigc.collaboration.results import GroupRecord, Outcome, TaskRecord
+from fedaigc.collaboration.tree import last_lines, lines_of
 from fedaigc.device.replies import Failure, FinishReport, SharedSteps
+from fedaigc.device.shared_steps import Line
 from fedaigc.diffusion.schedule.noise_draws import draws_noise
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.errors import NotFinite
@@ -66,6 +69,7 @@ class ShareOrder:
         later: Ascending steps to continue to, for members that hand off later; edge server only.
         conditioning: Tensors that the steps run on in place of the group prompt; None: on the prompt.
         twins: Where the steps run on the executor's own prompt, who receives them. None: on the group prompt.
+        lines: Further lines of a tree, which continue these steps; edge server only.
     """
 
     client: str | int
@@ -77,6 +81,7 @@ class ShareOrder:
     later: tuple[int, ...] = ()
     conditioning: Mapping[str, Tensor] | None = field(default=None, compare=False)
     twins: TwinSteps | None = None
+    lines: tuple[Line, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,9 @@ class FinishOrder:
     noise_seed: int
     packet: bytes | None
     twins: TwinSteps | None = None
+
+
+RunBatched = Callable[[Sequence[ShareOrder]], Sequence[SharedSteps | Failure]]
 
 
 @runtime_checkable
@@ -129,6 +137,7 @@ def carry_out(
     signatures: Mapping[str, Disclosed | None] | None = None,
     conditionings: Mapping[str, GroupConditioning] | None = None,
     twins: Mapping[str, Twin] | None = None,
+    batched: RunBatched | None = None,
 ) -> list[GroupRecord]:
     """Serve every task of every group.
 
@@ -148,6 +157,7 @@ def carry_out(
         conditionings: By task id, what its group's shared steps run on; None, and tasks that are not there: the
             public prompt.
         twins: The tasks whose groups run on a member's own prompt, which all members have; no link may be between them.
+        batched: Runs the shared steps of several orders on the edge server in place of `edge`.
 
     Returns:
         Records in the order of the assignments.
@@ -155,11 +165,11 @@ def carry_out(
     departures = [_departures(link, assignment, owners) for assignment in assignments]
     given = conditionings or {}
     twin_steps = [_twin_steps(assignment, owners, twins or {}) for assignment in assignments]
-    shared = _share(assignments, departures, owners, plan, peers, edge, given, twin_steps)
+    shared = _share(assignments, departures, owners, plan, peers, edge, given, twin_steps, batched)
     orders: list[FinishOrder] = []
     sent: dict[str, tuple[LinkReport | None, int, int]] = {}
     for assignment, leaving, steps, sealed in zip(assignments, departures, shared, twin_steps, strict=True):
-        packets = _packets(leaving, steps) if isinstance(steps, SharedSteps) else {}
+        packets = _packets(assignment, leaving, steps) if isinstance(steps, SharedSteps) else {}
         arrived = link.send(packets) if link is not None else {m: (p, None) for m, p in packets.items()}
         for member in leaving:
             packet, report = arrived.get(member, (None, None))
@@ -183,7 +193,7 @@ def carry_out(
         for order, reply in zip(orders, replies, strict=True)
     }
     return [
-        _group_record(
+        group_record(
             assignment,
             steps,
             tasks,
@@ -204,33 +214,46 @@ def _share(
     edge: Callable[[ShareOrder], SharedSteps],
     conditionings: Mapping[str, GroupConditioning],
     twin_steps: Sequence[TwinSteps | None],
+    batched: RunBatched | None,
 ) -> list[SharedSteps | Failure | None]:
     """Return the executor's reply for each assignment; None for those that share nothing."""
     replies: list[SharedSteps | Failure | None] = [None] * len(assignments)
     for_devices: list[tuple[int, ShareOrder]] = []
+    for_batches: list[tuple[int, ShareOrder]] = []
     for index, assignment in enumerate(assignments):
         if not assignment.shares:
             continue
         members = sorted(assignment.group.members)
         conditioning = conditionings.get(members[0], GroupConditioning())
+        stop, later = assignment.num_shared_steps, {member.step for member in departures[index]}
+        lines = _lines(assignment, departures[index])
+        if len(lines) > 1:
+            stop, later = lines[0].stops[0], set(lines[0].stops)
         order = ShareOrder(
             client=assignment.executor,
             task_id=_executing(assignment, owners),
             group_prompt=assignment.group.prompt,
             noise_seed=assignment.noise_seed,
             plan=plan,
-            stop=assignment.num_shared_steps,
-            later=tuple(sorted({m.step for m in departures[index]} - {assignment.num_shared_steps})),
+            stop=stop,
+            later=tuple(sorted(later - {stop})),
             conditioning=conditioning.tensors,
             twins=twin_steps[index],
+            lines=tuple(lines[1:]),
         )
-        if assignment.executor == EDGE:
+        if assignment.executor == EDGE and batched is not None:
+            for_batches.append((index, order))
+        elif assignment.executor == EDGE:
             try:
                 replies[index] = edge(order)
             except NotFinite:
                 replies[index] = Failure.NOT_FINITE
         else:
             for_devices.append((index, order))
+    if batched is not None and for_batches:
+        answers = batched([order for _, order in for_batches])
+        for (index, _), answer in zip(for_batches, answers, strict=True):
+            replies[index] = answer
     if for_devices:
         for (index, _), reply in zip(
             for_devices, peers.share([order for _, order in for_devices]), strict=True
@@ -269,11 +292,23 @@ def _departures(
     return [replace(m, step=link.departure(m, assignment.later_handoffs)) for m in members]
 
 
-def _packets(members: Sequence[Member], steps: SharedSteps) -> dict[Member, bytes]:
+def _lines(assignment: Assignment, members: Sequence[Member]) -> list[Line]:
+    """Return the lines of a group's tree; for one without branches, its only one."""
+    handoffs = {member.task_id: member.step for member in members}
+    return lines_of(assignment.group.prompt, assignment.branches, handoffs)
+
+
+def _packets(assignment: Assignment, members: Sequence[Member], steps: SharedSteps) -> dict[Member, bytes]:
     """Return each member's packet.
 
-    The executor packs one packet at K, and one before each later step for which a member waits.
+    The executor packs one packet at K, and one before each later step for which a member waits; of a tree, line by
+    line.
     """
+    if assignment.branches:
+        places = [(n, step) for n, line in enumerate(_lines(assignment, members)) for step in line.stops]
+        packed = dict(zip(places, (steps.packet, *steps.later), strict=True))
+        last = last_lines(assignment.group.members, assignment.branches)
+        return {member: packed[last[member.task_id], member.step] for member in members}
     later = sorted({member.step for member in members})[-len(steps.later) :] if steps.later else []
     by_step = dict(zip(later, steps.later, strict=True))
     return {member: by_step.get(member.step, steps.packet) for member in members}
@@ -313,58 +348,4 @@ def _task_record(
         failure=reply if isinstance(reply, Failure) else None,
         handoff_step=sent[1] if sent is not None else None,
         link=sent[0] if sent is not None else None,
-    )
-
-
-def _calls_per_step(shared: SharedSteps | None, reports: Sequence[FinishReport], leaving: int) -> int:
-    """Return how often the denoiser runs in a step: twice where guidance takes a call of its own."""
-    steps = sum(each.shared_stage_steps + each.personal_stage_steps for each in reports)
-    calls = sum(each.denoiser_calls for each in reports)
-    if not steps and shared is not None:
-        steps, calls = leaving, shared.denoiser_calls
-    return max(1, round(calls / steps)) if steps else 1
-
-
-def _counted(shared: SharedSteps, reports: Sequence[FinishReport], steps: int) -> SharedSteps:
-    """Return the steps of an executor that did not count its calls: as many a step as in the reports."""
-    own = sum(each.shared_stage_steps + each.personal_stage_steps for each in reports)
-    calls = steps * _calls_per_step(None, reports, steps)
-    samples = round(steps * sum(each.denoiser_samples for each in reports) / own) if own else calls
-    return replace(shared, denoiser_calls=calls, denoiser_samples=samples)
-
-
-def _group_record(
-    assignment: Assignment,
-    steps: SharedSteps | Failure | None,
-    records: Mapping[str, TaskRecord],
-    sizes: Mapping[str, int],
-    plan: DenoisingPlan,
-    conditioning: GroupConditioning,
-) -> GroupRecord:
-    """Return the record of a group, with measured evaluations: those of the executor and of all members."""
-    tasks = [records[task_id] for task_id in sorted(assignment.group.members)]
-    # a task whose device waited for its channel left later
-    leaving = [
-        assignment.num_shared_steps if task.handoff_step is None else task.handoff_step for task in tasks
-    ]
-    reports = [task.report for task in tasks if task.report is not None]
-    shared = steps if isinstance(steps, SharedSteps) else None
-    if shared is not None and conditioning.kind == "own":
-        shared = _counted(shared, reports, assignment.num_shared_steps)
-    calls = (shared.denoiser_calls if shared else 0) + sum(each.denoiser_calls for each in reports)
-    return GroupRecord(
-        prompt=assignment.group.prompt,
-        executor=assignment.executor,
-        num_shared_steps=assignment.num_shared_steps,
-        noise_seed=assignment.noise_seed,
-        evaluations=round(calls / _calls_per_step(shared, reports, max(leaving, default=0))),
-        planned_evaluations=planned_evaluations(leaving, plan.num_steps),
-        solo_evaluations=len(tasks) * plan.num_steps,
-        samples=(shared.denoiser_samples if shared else 0) + sum(each.denoiser_samples for each in reports),
-        packet_bytes=sum(sizes[task.task_id] for task in tasks if task.outcome is Outcome.SHARED),
-        share_failure=steps if isinstance(steps, Failure) else None,
-        tasks=tuple(tasks),
-        conditioning=conditioning.kind,
-        summed=conditioning.members,
-        fell_back=conditioning.fell_back,
     )

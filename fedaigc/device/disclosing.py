@@ -80,7 +80,8 @@ class Discloser:
             taken: The hand-off that the device would take; 0: none.
             disclosure: What else decides the answer: atlas, calibration, tolerance and risk.
         """
-        about = f"{disclosure.atlas.hash} {offer.node} {disclosure.tolerance} {disclosure.risk}"
+        node = " ".join(map(str, offer.nodes or (offer.node,)))
+        about = f"{disclosure.atlas.hash} {node} {disclosure.tolerance} {disclosure.risk}"
         digest = hashlib.sha256(f"{about} {disclosure.calibration}".encode() + offer.vector.tobytes())
         said = self._prompts.ledger.answer_offer(
             task.task_id,

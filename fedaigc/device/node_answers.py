@@ -48,14 +48,16 @@ def handoff(
             raise DeviceError(
                 Failure.ORDER_REFUSED, f"a vector of {len(offer.vector)} values: expected {len(vector)}"
             )
-        apart = distance(vector, offer.vector)
+        taken = disclosure.handoff(distance(vector, offer.vector), offer.ladder)
     else:
-        if offer.node not in disclosed:
+        nodes = offer.nodes or (offer.node,) * len(offer.ladder)
+        if not disclosed.issuperset(nodes):
             raise DeviceError(
                 Failure.ORDER_REFUSED, "an offer for a node that was not disclosed of this prompt"
             )
-        apart = disclosure.to_caption(vector, offer.node)
-    taken = disclosure.handoff(apart, offer.ladder)
+        taken = disclosure.handoff_along(
+            [disclosure.to_caption(vector, node) for node in nodes], offer.ladder
+        )
     if disclosure.calibration is None:
         # the same for every prompt
         return taken

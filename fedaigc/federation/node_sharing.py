@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
-from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.preloaded import base_model, taxonomy
@@ -52,15 +52,7 @@ def load_disclosure(pipe: Pipeline, base_hash: str, config: FederationConfig) ->
     settings, section = config.generation, config.generation.denoiser
     if section is None:
         raise UserError("the configuration has no section generation.denoiser")
-    plan = build_plan(
-        pipe,
-        num_inference_steps=settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale,
-        height=config.model.height,
-        width=config.model.width,
-        base_hash=base_hash,
-    )
-    space = DenoiserSpace.of(plan, section.noises, section.dimensions)
+    space, plan = space_of(pipe, base_hash, config)
     atlas, curve = sharing_files(section.atlas, section.calibration, config.model.name)
     calibration = Calibration.read(curve) if curve is not None else None
     if calibration is not None:
@@ -76,6 +68,22 @@ def load_disclosure(pipe: Pipeline, base_hash: str, config: FederationConfig) ->
         ladder=section.ladder,
         epsilon=section.epsilon,
     )
+
+
+def space_of(pipe: Pipeline, base_hash: str, config: FederationConfig) -> tuple[DenoiserSpace, DenoisingPlan]:
+    """Return the space in which a run compares prompts, and the plan of the base model that it belongs to."""
+    settings, section = config.generation, config.generation.denoiser
+    plan = build_plan(
+        pipe,
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        height=config.model.height,
+        width=config.model.width,
+        base_hash=base_hash,
+    )
+    if section is None:
+        return DenoiserSpace.of(plan), plan
+    return DenoiserSpace.of(plan, section.noises, section.dimensions), plan
 
 
 def groups_of(

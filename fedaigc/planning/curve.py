@@ -1,8 +1,9 @@
 r"""The damage curve: how much the picture of a member changes, by hand-off and sharing distance.
 
-D(K, d) is the upper end of the calibrated interval for K shared steps on a conditioning at distance d. A member of a
-tree takes part in several nodes. Each node that runs the steps from K_a to K_b adds what these steps add at the
-member's distance to that node:
+D(K, d) is the upper end of the calibrated interval for K shared steps on a conditioning at distance d: of the mean
+damage, or of the *risk*, the share of pictures that are damaged beyond a tolerance. Devices decide by the risk, and so
+do planners in runs. A member of a tree takes part in several nodes. Each node that runs the steps from K_a to K_b adds
+what these steps add at the member's distance to that node:
 
     damage = sum over its nodes of  D(K_b, d) - D(K_a, d)
 
@@ -42,6 +43,30 @@ class MeasuredDamage(Protocol):
     @property
     def curve(self) -> Mapping[int, Float[np.ndarray, "3 knots"]]:
         """For each hand-off, the damage and the ends of its interval."""
+        ...
+
+
+@runtime_checkable
+class MeasuredRisk(Protocol):
+    """What a curve of risks is taken from; the same `Calibration` is one."""
+
+    @property
+    def steps(self) -> int:
+        """N."""
+        ...
+
+    @property
+    def handoffs(self) -> tuple[int, ...]:
+        """The measured hand-offs, ascending."""
+        ...
+
+    @property
+    def knots(self) -> Float[np.ndarray, " knots"]:
+        """Distances, ascending from 0."""
+        ...
+
+    def risks(self, tolerance: float) -> Mapping[int, Float[np.ndarray, "2 knots"]]:
+        """For each hand-off, the share of pictures beyond a tolerance, and its upper end."""
         ...
 
 
@@ -96,6 +121,30 @@ class DamageCurve:
         if not set(chosen) <= set(measured.handoffs):
             raise UserError(f"the ladder is {chosen}: damage was measured at {measured.handoffs}")
         return cls(measured.steps, chosen, measured.knots, np.array([measured.curve[k][2] for k in chosen]))
+
+    @classmethod
+    def of_risk(
+        cls, measured: MeasuredRisk, tolerance: float, ladder: Sequence[int] | None = None
+    ) -> "DamageCurve":
+        """Return the upper ends of the risk; the tolerance of the setting is then the largest risk.
+
+        A plan of one node holds a member at distance d until K exactly if a device there takes K.
+
+        Args:
+            measured: The calibration.
+            tolerance: The largest damage of a picture.
+            ladder: The hand-offs to offer. One that was not measured counts as the next one that was. Default: every
+                measured one.
+
+        Raises:
+            UserError: If one of them lies past the last measured one.
+        """
+        chosen = measured.handoffs if ladder is None else tuple(ladder)
+        if not chosen or max(chosen) > max(measured.handoffs):
+            raise UserError(f"the ladder is {chosen}: the risk was measured at {measured.handoffs}")
+        risks = measured.risks(tolerance)
+        rows = [risks[min(each for each in measured.handoffs if each >= k)][1] for k in chosen]
+        return cls(measured.steps, chosen, measured.knots, np.array(rows))
 
     @property
     def rungs(self) -> tuple[int, ...]:

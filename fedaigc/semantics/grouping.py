@@ -140,10 +140,20 @@ def _clusters(
 
 
 def _described(members: tuple[str, ...], cluster: Sequence[Signature], taxonomy: Taxonomy) -> Group:
+    return Group(members, *common_prompt(cluster, taxonomy))
+
+
+def common_prompt(cluster: Sequence[Signature], taxonomy: Taxonomy) -> tuple[str, Signature]:
+    """Return the public prompt of signatures in one relation, and the prompt as concepts.
+
+    Args:
+        cluster: The signatures, at least one. Of open signatures it is the prompt of the first.
+        taxonomy: The knowledge graph.
+    """
     first = cluster[0]
     if isinstance(first, OpenSignature):
-        return Group(members, first.prompt, first)
+        return first.prompt, first
     thing = taxonomy.lowest_common_ancestor(*(s.object for s in cluster), among=public_nouns(Role.OBJECT))
     place = taxonomy.lowest_common_ancestor(*(s.place for s in cluster), among=public_nouns(Role.PLACE))
     common = Signature(thing, first.relation, place, first.policy)
-    return Group(members, render_prompt(thing, first.relation, place), common)
+    return render_prompt(thing, first.relation, place), common

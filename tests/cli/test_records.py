@@ -165,6 +165,13 @@ def test_one_record_is_shown_with_what_differs_and_what_the_link_cost(
     [link] = [line for line in lines if line.startswith("link")]
     assert "2 packets, 2,000 information bits, 4,800 bits on air, 6 bit errors, 0.25 s" in link
     assert "1 J to send, 0.25 J to receive" in link
+    # joules of the profiles: 15 a step and 3 a text on the edge server, 24.6 a step and 35 a picture on a phone
+    assert "shared steps, edge server: 3 steps, 48 J" in lines
+    assert "own steps, devices: 16 steps, 464 J" in lines
+    assert "each alone: 22 steps, 611 J" in lines
+    drawn = fedaigc("records", "tree", run)
+    assert drawn.returncode == 0, drawn.stderr
+    assert (folder / "first" / "out" / "sharing.png").read_bytes().startswith(b"\x89PNG")
     for part, rows in (("rounds", 2), ("tasks", 2), ("updates", 4)):
         table = pandas.read_csv(io.StringIO(fedaigc("records", "show", run, "--csv", "--table", part).stdout))
         assert len(table) == rows
@@ -186,6 +193,7 @@ def test_what_is_no_record_is_refused(tmp_path: Path, fedaigc: RunCommand) -> No
     for arguments, told in (
         (("show", str(tmp_path / "none.json")), "no record"),
         (("show", str(tmp_path)), "no record in"),
+        (("tree", str(tmp_path)), "no record in"),
         (("list", str(tmp_path / "none")), "no folder"),
         (("list", str(tmp_path), "--output", "x.txt"), ".csv"),
     ):

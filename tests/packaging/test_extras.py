@@ -23,7 +23,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 ROOMS: dict[Extra, tuple[str, ...]] = {
     "peer": ("fedaigc/deployment/peer",),
     "perceptual": ("fedaigc/metrics",),
-    "plots": ("fedaigc/study/results", "fedaigc/semantics/denoiser"),
+    "plots": ("fedaigc/study/results", "fedaigc/semantics/denoiser", "fedaigc/federation/output"),
     "radio": ("fedaigc/wireless",),
     "server": ("fedaigc/deployment", "fedaigc/collaboration"),
     "tensorboard": ("fedaigc/federation/output",),

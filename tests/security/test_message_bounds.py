@@ -141,6 +141,13 @@ class TestMessages:
         "finish from a twin",
     )
 
+    def test_an_offer_may_change_its_node(self) -> None:
+        none = np.zeros(0, np.float32)
+        for nodes in ((), (3, 7)):
+            record = generation_messages.offer_record(Offer("0" * 16, 3, (1, 2), none, nodes))
+            assert ("nodes" in record.config_records[BODY]) is bool(nodes)
+            assert generation_messages.read_offer(record).nodes == nodes
+
     @pytest.mark.parametrize("name", NAMES)
     def test_exactly_their_keys_and_types(self, config: FederationConfig, name: str) -> None:
         record, read = self.good(config)[name]
@@ -181,6 +188,13 @@ class TestMessages:
             ("offer", {"vector": np.ones(4, "<f4").tobytes()}),
             ("offer", {"node": -1, "vector": np.full(4, np.nan, "<f4").tobytes()}),
             ("offer", {"node": -1, "vector": b"abc"}),
+            ("offer", {"nodes": [3]}),
+            ("offer", {"nodes": [4, 3]}),
+            ("offer", {"nodes": [3, -1]}),
+            ("offer", {"nodes": [3, True]}),
+            ("offer", {"nodes": [3, 1 << 40]}),
+            ("offer", {"nodes": list(range(3, 100))}),
+            ("offer", {"nodes": "34"}),
             ("offer", {"task_id": "../../x"}),
             ("taken", {"handoff": 3}),
             ("taken", {"handoff": -1}),

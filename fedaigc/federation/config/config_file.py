@@ -31,6 +31,7 @@ EXAMPLES: Mapping[str, Any] = {
     "edges.clients": [0, 0, 0, 0, 1, 1, 1, 1],
     "generation.clip_model": "clip",
     "generation.deadline_s": 60.0,
+    "generation.planner": "greedy_tree",
     "generation.link.bit_error_rate": 0.02,
     "generation.link.snr_db": 12.0,
     "generation.link.distance_m": [30.0, 100.0, 200.0],

@@ -57,7 +57,8 @@ def place_clip(section: Any, folder: Path) -> None:
 
 
 def place_atlas(section: Any, folder: Path) -> None:
-    """Make the files of the section `generation.denoiser` count from a folder."""
-    if isinstance(section, dict) and isinstance(section.get("denoiser"), dict):
-        named = section["denoiser"].get("calibration") == str(SCENES)
-        place_paths(section["denoiser"], ("atlas",) if named else ("atlas", "calibration"), folder)
+    """Make the files of the sections `generation.denoiser` and `generation.planning` count from a folder."""
+    for name in ("denoiser", "planning"):
+        if isinstance(section, dict) and isinstance(section.get(name), dict):
+            named = section[name].get("calibration") == str(SCENES)
+            place_paths(section[name], ("atlas",) if named else ("atlas", "calibration"), folder)

@@ -11,6 +11,7 @@ from fedaigc.collaboration.link_settings import LinkSettings
 from fedaigc.collaboration.planner import Executor
 from fedaigc.federation.config.denoiser_section import DenoiserSection
 from fedaigc.federation.config.model_config import Section
+from fedaigc.federation.config.planning_section import TREES, PlannerName, PlanningSection
 from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.policy import Policy
 
@@ -55,6 +56,8 @@ class GenerationSection(Section):
         topology: Where prompts are grouped and the edge's shared steps run: "edge", one edge server for all devices;
             "edges", each edge of the section `edges` for its own devices.
         executor: Who runs the shared steps: the edge or a member.
+        edge_batch: Groups whose shared steps the edge server runs at once. More than 1 is faster where a batch is, and
+            changes the last bits of the latents. Not for samplers that draw noise.
         handoff: Hand-off mode: latents with the scheduler's history ("exact"), or latents only ("latents").
         delivery: "strict", or "tolerant": the body of a packet may carry bit errors.
         scorer: How a device judges images: "scenes" knows the concepts of Scenes, "clip" is the CLIP score with the
@@ -65,6 +68,9 @@ class GenerationSection(Section):
             final one.
         denoiser: Compare prompts by the model's own answers, with a public atlas, in place of concepts: `policy`,
             `min_public_prompts` and `max_distance` are then unused. In simulations. None: by concepts.
+        planner: Which planner of `fedaigc.planning` decides who shares which steps, from what the server knows. Then
+            `max_distance` is unused. None: groups by `max_distance`, or by nodes of the atlas.
+        planning: What the planner minimises, and what it knows.
         link: The simulated radio link of the packets; None: no link. Its bit errors need delivery "tolerant";
             otherwise a device refuses the packet and its task runs alone.
         deadline_s: Seconds after which devices that have not answered a message are counted as failed; None:
@@ -86,12 +92,15 @@ class GenerationSection(Section):
     max_distance: Annotated[float, Field(ge=0, allow_inf_nan=True)] = MAX_DISTANCE
     topology: Literal["edge", "edges"] = "edge"
     executor: Executor = Executor.EDGE
+    edge_batch: Annotated[int, Field(ge=1)] = 1
     handoff: Literal["exact", "latents"] = "exact"
     delivery: Literal["strict", "tolerant"] = "strict"
     scorer: Literal["scenes", "clip", "none"] = "scenes"
     clip_model: str | None = None
     strip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
     denoiser: DenoiserSection | None = None
+    planner: PlannerName | None = None
+    planning: PlanningSection = PlanningSection()
     link: LinkSettings | None = None
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=True)] | None = None
     between_rounds: bool = False
@@ -140,7 +149,58 @@ class GenerationSection(Section):
             raise ValueError(
                 'link.send_above_db: only the edge server waits for a channel; set executor to "edge"'
             )
+        if self.edge_batch > 1 and self.executor is not Executor.EDGE:
+            raise ValueError('edge_batch has no effect on members: set executor to "edge"')
+        if self.edge_batch > 1 and self.denoiser is not None and self.denoiser.conditioning != "public":
+            raise ValueError(
+                f'edge_batch: denoiser.conditioning = "{self.denoiser.conditioning}" runs group by group; set '
+                "edge_batch to 1"
+            )
+        if self.edge_batch > 1 and self.topology == "edges":
+            raise ValueError(
+                'edge_batch: with topology "edges" each edge has few groups; set edge_batch to 1'
+            )
+        self._check_planner()
         return self
+
+    def _check_planner(self) -> None:
+        if self.planner is None:
+            if self.planning != PlanningSection():
+                raise ValueError("planning has no effect without a planner: set generation.planner")
+            return
+        if not self.num_shared_steps:
+            raise ValueError(
+                "planner: num_shared_steps is 0, so nothing is shared; set it to the fewest shared steps"
+            )
+        if self.link is not None and self.link.send_above_db is not None:
+            raise ValueError("planner and link.send_above_db exclude each other: remove one of them")
+        if self.planner == "optimal" and self.continuous:
+            raise ValueError(
+                'planner: "optimal" plans a few tasks only, and between_rounds or serve_s may gather more; use '
+                '"greedy_tree"'
+            )
+        if self.negative_prompt or self.true_cfg_scale is not None:
+            raise ValueError(
+                "negative_prompt, true_cfg_scale: a planner compares prompts without them: remove them or the planner"
+            )
+        section = self.denoiser
+        if section is None:
+            return
+        if self.planning.of_concepts:
+            raise ValueError(
+                f"planning.{self.planning.of_concepts[0]}: the section denoiser has a calibration, tolerance and risk; "
+                "set it there"
+            )
+        if section.atlas is not None and section.calibration is None:
+            raise ValueError(
+                "planner: a planner needs denoiser.calibration, which says what sharing costs; make one with `fedaigc "
+                "calibrate`"
+            )
+        if self.planner in TREES and section.ladder and section.conditioning != "public":
+            raise ValueError(
+                f'planner: "{self.planner}" gives every node of a tree a conditioning of its own, and denoiser.'
+                f'conditioning = "{section.conditioning}" has one for each group; use "two_levels" or "public"'
+            )
 
     def _check_ladder(self, ladder: tuple[int, ...]) -> None:
         steps = (self.num_shared_steps, *ladder)
@@ -163,6 +223,7 @@ class GenerationSection(Section):
             changed["clip_model"] = str(Path(self.clip_model).absolute())
         if self.denoiser is not None:
             changed["denoiser"] = self.denoiser.absolute()
+        changed["planning"] = self.planning.absolute()
         return self.model_copy(update=changed)
 
     def for_devices(self) -> "GenerationSection":

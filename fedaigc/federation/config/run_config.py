@@ -127,6 +127,17 @@ class FederationConfig(Section):
                 f"generation.denoiser.atlas is missing: no atlas ships for the model {self.model.name!r}; build one "
                 "from any list of captions with `fedaigc atlas build`"
             )
+        generation = self.generation
+        if (
+            generation.planner is not None
+            and section is None
+            and generation.planning.calibration is None
+            and self.model.name != EMBEDDED
+        ):
+            raise ValueError(
+                f"generation.planning.calibration is missing: none ships for the model {self.model.name!r}, and a "
+                "planner needs what sharing costs; make one with `fedaigc calibrate`"
+            )
         return self
 
     def _check_edges(self) -> None:

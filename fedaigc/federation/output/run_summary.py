@@ -49,6 +49,7 @@ def generation_lines(
     for at, group in enumerate(shared, start=1):
         number |= dict.fromkeys((task.task_id for task in group.tasks), at)
         lines.append(f"group {at}: {_told_group(group)}")
+        lines += [f"  then {each}" for each in _told_branches(group)]
     told: list[tuple[tuple[int, int], str]] = []
     equal = {task.task_id for group in groups if group.conditioning == "own" for task in group.tasks}
     for task in (task for group in groups for task in group.tasks):
@@ -140,6 +141,15 @@ def _told_group(group: GroupRecord) -> str:
     steps = f"{counted(group.evaluations, 'step')}, alone {group.solo_evaluations}"
     prompt = "equal prompts" if group.conditioning == "own" else f"“{group.prompt}”"
     return f"{prompt}, clients {clients}: {counted(group.num_shared_steps, 'shared step')} by {who}; {steps}"
+
+
+def _told_branches(group: GroupRecord) -> list[str]:
+    client = {task.task_id: task.client for task in group.tasks}
+    return [
+        f"“{branch.prompt}”, clients {', '.join(map(str, sorted({client[task] for task in branch.members})))}: "
+        f"steps {branch.start + 1} to {branch.stop}"
+        for branch in group.branches
+    ]
 
 
 def _queued(task: TaskRecord, home: HomeOf | None) -> Task | None:

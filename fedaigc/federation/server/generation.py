@@ -15,15 +15,18 @@ from fedaigc.collaboration.link import SimulatedLink
 from fedaigc.collaboration.planner import Assignment, Executor, plan_assignments
 from fedaigc.collaboration.sealing import packet_room
 from fedaigc.collaboration.session import FinishOrder, ShareOrder, Twin, carry_out
+from fedaigc.device.batched_steps import Tree, run_batched_steps
 from fedaigc.device.replies import Failure, FinishReport, SharedSteps
-from fedaigc.device.shared_steps import run_shared_steps
+from fedaigc.device.shared_steps import Line, run_shared_steps
 from fedaigc.diffusion.adapters.stages import SharedState, install
 from fedaigc.diffusion.exactness import prove_divisible
 from fedaigc.diffusion.handoff.packing import PacketError, check_magnitude, unpack
 from fedaigc.diffusion.sampling.noise_matched import check_matched
 from fedaigc.diffusion.sampling.pipeline_call import check_true_guidance
 from fedaigc.diffusion.sampling.segment import latents_shape
+from fedaigc.diffusion.schedule.noise_draws import draws_noise
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig, GenerationSection
 from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.output.records import GenerationRecord
@@ -43,10 +46,11 @@ from fedaigc.federation.server.sharing.group_conditioning import (
     vectors_of,
 )
 from fedaigc.federation.server.sharing.offers import take_handoffs
+from fedaigc.federation.server.sharing.planned import PlannedGroups
+from fedaigc.federation.server.sharing.run_planner import asked, plan_sharing
 from fedaigc.federation.wire import equality_messages, generation_messages
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
 from fedaigc.semantics.disclosed import Disclosed
-from fedaigc.semantics.grouping import Group
 
 SIGNATURES = Stage("signatures")
 
@@ -142,11 +146,18 @@ def plan_generation(shared: SharedState, config: FederationConfig) -> DenoisingP
     check_true_guidance(pipe, plan.call, plan.negative_prompt)
     if settings.link is not None and settings.link.known_errors is not None:
         check_matched(plan)
+    if settings.edge_batch > 1 and draws_noise(plan):
+        raise UserError(
+            f"generation.edge_batch = {settings.edge_batch}: {plan.scheduler_class} draws noise in its steps, and a "
+            "batch would draw it for all of its groups; set it to 1"
+        )
     if settings.denoiser is not None:
         node_disclosure(config)  # files for another model are refused here
         check_run_conditioning(pipe, plan, config)
     # of no groups: a wrong number of shared steps is refused here
-    _assign([], {}, plan, config, {str(k): k for k in settings.ladder})
+    _assign(PlannedGroups((), {str(k): k for k in settings.ladder}), {}, plan, config)
+    if settings.planner is not None:
+        plan_sharing({}, {}, plan, config)
     return plan
 
 
@@ -212,17 +223,24 @@ def generate(
             twin_groups, twins = equal_prompts(roster, signatures, owners, config)
     with watch.timing("groups and plan"):
         others = {task: signature for task, signature in signatures.items() if task not in twins}
-        groups = groups_by_edge(others, owners, config)
-    conditionings = group_conditionings(groups, owners, config, roster, pipe)
-    taken: dict[str, int] = {}
+        if settings.planner is not None:
+            planned = plan_sharing(others, owners, plan, config)
+        else:
+            planned = PlannedGroups(tuple(groups_by_edge(others, owners, config)))
+    conditionings = group_conditionings(planned.groups, owners, config, roster, pipe)
     if settings.ladder:
         with watch.timing("hand-offs"):
             vectors = vectors_of(pipe, config, conditionings)
-            groups, taken = take_handoffs(
-                roster, groups, owners, settings.ladder, settings.deadline_s, vectors
-            )
-    assignments = _assign(groups, owners, plan, config, taken)
-    assignments += _assign(twin_groups, owners, plan, config, twin_steps=last)
+            deadline_s = settings.deadline_s
+            if settings.planner is not None:
+                planned = asked(roster, planned, owners, settings.ladder, deadline_s, vectors)
+            else:
+                groups, taken = take_handoffs(
+                    roster, planned.groups, owners, settings.ladder, deadline_s, vectors
+                )
+                planned = PlannedGroups(tuple(groups), taken)
+    assignments = _assign(planned, owners, plan, config)
+    assignments += _assign(PlannedGroups(tuple(twin_groups)), owners, plan, config, twin_steps=last)
     conditionings |= dict.fromkeys(twins, OWN)
 
     def edge(order: ShareOrder) -> SharedSteps:
@@ -238,11 +256,31 @@ def generate(
                 number_format=settings.link.number_format if settings.link is not None else None,
                 later=order.later,
                 conditioning=order.conditioning,
+                lines=order.lines,
+            )
+
+    def batched(orders: Sequence[ShareOrder]) -> list[SharedSteps | Failure]:
+        trees = [
+            Tree(order.noise_seed, (Line(order.group_prompt, 0, (order.stop, *order.later)), *order.lines))
+            for order in orders
+        ]
+        with watch.timing("shared steps"):
+            install(pipe, shared)
+            return run_batched_steps(
+                pipe,
+                trees,
+                plan,
+                settings.edge_batch,
+                handoff=settings.handoff,
+                number_format=settings.link.number_format if settings.link is not None else None,
             )
 
     link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
     peers = FlowerPeers(roster, settings.deadline_s, watch, latents_shape(pipe, plan))
-    records = carry_out(assignments, owners, plan, peers, edge, link, signatures, conditionings, twins)
+    at_once = batched if settings.edge_batch > 1 else None
+    records = carry_out(
+        assignments, owners, plan, peers, edge, link, signatures, conditionings, twins, at_once
+    )
     return GenerationRecord(
         policy="node" if settings.denoiser is not None else settings.policy.value,
         plan=plan.fingerprint(),
@@ -280,24 +318,24 @@ def _twin_steps(record: RecordDict, order: ShareOrder, shape: tuple[int, ...]) -
 
 
 def _assign(
-    groups: Sequence[Group],
+    planned: PlannedGroups,
     owners: Mapping[str, int],
     plan: DenoisingPlan,
     config: FederationConfig,
-    taken: Mapping[str, int] | None = None,
     twin_steps: int | None = None,
 ) -> list[Assignment]:
     """Assign groups their work; `twin_steps` is the number of shared steps of groups with equal prompts."""
     settings = config.generation
     return plan_assignments(
-        groups,
+        planned.groups,
         owners,
         plan,
         num_shared_steps=settings.num_shared_steps if twin_steps is None else twin_steps,
         seed=None if config.seeded_noise is False else config.seed,
         executor=settings.executor if twin_steps is None else Executor.MEMBER,
         handoff=settings.handoff,
-        taken=taken,
+        taken=planned.handoffs,
+        branches=planned.branches,
     )
 
 

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.errors import UserError
+from fedaigc.extras import has_extra
 from fedaigc.federation.config.needs import require_extras
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.config.server_config import server_config
@@ -36,6 +37,7 @@ from fedaigc.federation.output.records import (
     ServiceRecord,
 )
 from fedaigc.federation.output.run_lock import writing_to
+from fedaigc.federation.output.sharing_picture import SHARING_PICTURE, plot_sharing
 from fedaigc.federation.progress import OnProgress, Progress, RoundEnd, round_stage
 from fedaigc.federation.server.generation import plan_generation
 from fedaigc.federation.server.initial_state import initial_shared_state as initial_shared_state
@@ -228,7 +230,10 @@ class _Run:
     def generate(self) -> None:
         """Serve the prompts that wait, and those that arrive within the configured time."""
         if self._config.generation.enabled:
-            self._record.update(generation=self._service.serve(self._shared))
+            done = self._service.serve(self._shared)
+            self._record.update(generation=done)
+            if self._config.generation.planner is not None and done.groups and has_extra("plots"):
+                plot_sharing(done, self._config.output / SHARING_PICTURE)
             self._service.serve_for(self._config.generation.serve_s, self._shared)
         # devices that came late are in it now
         self._record.update(sent_bytes=self._roster.ledger.totals(), **_attendance(self._roster))

@@ -177,30 +177,38 @@ def _twins(record: RecordDict) -> TwinSteps:
 
 def offer_record(offer: Offer) -> RecordDict:
     """Return an offer of hand-offs."""
+    changing = {"nodes": list(offer.nodes)} if offer.nodes else {}
     return body(
         task_id=offer.task_id,
         node=offer.node,
         ladder=list(offer.ladder),
         vector=np.asarray(offer.vector, "<f4").tobytes(),
+        **changing,
     )
 
 
 def read_offer(record: RecordDict) -> Offer:
     """Invert `offer_record`; ValueError for other keys or types, or values beyond the bounds."""
-    values = checked_body(record, {"task_id": str, "node": int, "ladder": list, "vector": bytes})
+    given = values_of(record) if BODY in record else {}
+    changing: dict[str, type] = {"nodes": list} if "nodes" in given else {}
+    values = checked_body(record, {"task_id": str, "node": int, "ladder": list, "vector": bytes, **changing})
     check_text("task_id", values["task_id"], TASK_ID)
     check_length("ladder", values["ladder"], MAX_LADDER)
     if any(type(step) is not int or not 0 < step <= MAX_DENOISING_STEPS for step in values["ladder"]):
         raise ValueError(f"invalid ladder: expected steps from 1 to {MAX_DENOISING_STEPS}")
+    nodes = values.get("nodes", [])
+    check_length("nodes", nodes, MAX_LADDER)
     if not NO_NODE <= values["node"] < MAX_ATLAS_NODES:
         raise ValueError(f"invalid node: expected {NO_NODE} to {MAX_ATLAS_NODES - 1}")
+    if any(type(node) is not int or not 0 <= node < MAX_ATLAS_NODES for node in nodes):
+        raise ValueError(f"invalid nodes: expected 0 to {MAX_ATLAS_NODES - 1}")
     check_length("vector", values["vector"], 4 * MAX_PHI_VALUES)
     if len(values["vector"]) % 4:
         raise ValueError("invalid vector: expected float32 numbers")
     vector = np.frombuffer(values["vector"], "<f4")
     if not np.isfinite(vector).all():
         raise ValueError("the vector of an offer is not finite: expected finite numbers")
-    return Offer(values["task_id"], values["node"], tuple(values["ladder"]), vector)
+    return Offer(values["task_id"], values["node"], tuple(values["ladder"]), vector, tuple(nodes))
 
 
 def taken_record(handoff: int) -> RecordDict:

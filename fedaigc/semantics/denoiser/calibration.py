@@ -20,6 +20,7 @@ References:
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -146,10 +147,11 @@ class Calibration:
             raise UserError(f"no damage was measured for K = {k}: expected one of {self.handoffs}")
         if not 0 <= distance <= self.knots[-1]:
             raise UserError(f"distance {distance:.3g}: measured from 0 to {self.knots[-1]:.3g}")
-        share, high = (float(np.interp(distance, self.knots, row)) for row in self._risks(tolerance)[k])
+        share, high = (float(np.interp(distance, self.knots, row)) for row in self.risks(tolerance)[k])
         return share, high
 
-    def _risks(self, tolerance: float) -> dict[int, Float[np.ndarray, "2 knots"]]:
+    def risks(self, tolerance: float) -> dict[int, Float[np.ndarray, "2 knots"]]:
+        """For each K, the fitted share of pictures beyond a tolerance and its upper end, at the knots."""
         if tolerance not in self._risk_curves:
             found: dict[int, Float[np.ndarray, "2 knots"]] = {}
             below = np.zeros((2, len(self.knots)))
@@ -212,6 +214,46 @@ class Calibration:
             return 0
         allowed = max((k for k in self.handoffs if self.risk(k, distance, tolerance)[1] <= risk), default=0)
         return max((k for k in (self.handoffs if ladder is None else ladder) if k <= allowed), default=0)
+
+    def last_handoff_along(
+        self, distances: Sequence[float], tolerance: float, ladder: Sequence[int], *, risk: float = RISK
+    ) -> int:
+        """Return the last hand-off of a ladder within the tolerance, where shared steps change their prompt.
+
+        What the steps from K_a to K_b add on a prompt at distance d is R(K_b, d) - R(K_a, d), where R is the upper end
+        of `risk`, and the sum stays within the given one. At equal distances this is `last_handoff`. Otherwise it
+        is an assumption: that risks of successive steps add up.
+
+        Args:
+            distances: For each hand-off, the distance of the own prompt to the one of the steps that end there.
+            tolerance: The largest damage of a picture.
+            ladder: The hand-offs that are offered, ascending.
+            risk: The largest share of pictures beyond the tolerance.
+
+        Returns:
+            K; 0 if the prompt should run alone.
+        """
+        # what the steps on earlier prompts cost, and where those on the current one began
+        before, began, found = 0.0, 0, 0
+        for number, (k, distance) in enumerate(zip(ladder, distances, strict=True)):
+            if number and distance != distances[number - 1]:
+                before += self._upper(found, distances[number - 1], tolerance)
+                before -= self._upper(began, distances[number - 1], tolerance)
+                began = found
+            added = self._upper(k, distance, tolerance) - self._upper(began, distance, tolerance)
+            if not before + added <= risk:
+                break
+            found = k
+        return found
+
+    def _upper(self, k: int, distance: float, tolerance: float) -> float:
+        """Return the upper end of the risk at the next measured hand-off; infinite beyond what was measured."""
+        measured = [each for each in self.handoffs if each >= k]
+        if not k:
+            return 0.0
+        if not measured or not 0 <= distance <= self.knots[-1]:
+            return math.inf
+        return float(np.interp(distance, self.knots, self.risks(tolerance)[measured[0]][1]))
 
     def check_fits(self, space: str, plan: DenoisingPlan, name: str = "the calibration") -> None:
         """Check that the calibration was measured for a space and a plan.

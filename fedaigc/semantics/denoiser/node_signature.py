@@ -140,7 +140,10 @@ class NodeDisclosure:
         The pipeline has to be the base model, without adapters: the atlas was built with it. The vector of a prompt is
         computed once.
         """
-        vector = self.vector(pipe, prompt)
+        return self.of_vector(self.vector(pipe, prompt))
+
+    def of_vector(self, vector: Float[np.ndarray, " d"]) -> NodeSignature | None:
+        """Return what the device discloses of a prompt with this vector, as `disclose`."""
         deepest = self.atlas.disclosed(vector, self.minimum)
         if deepest is None:
             return None
@@ -169,6 +172,17 @@ class NodeDisclosure:
         if self.calibration is None:
             return min(ladder)
         return self.calibration.last_handoff(apart, self.tolerance, ladder, risk=self.risk)
+
+    def handoff_along(self, apart: Sequence[float], ladder: Sequence[int]) -> int:
+        """Return the last hand-off of a ladder that the tolerance allows, where the shared steps change their prompt.
+
+        Args:
+            apart: For each hand-off, the distance of the prompt to what the steps that end there run on.
+            ladder: The offered hand-offs, ascending.
+        """
+        if self.calibration is None:
+            return min(ladder)
+        return self.calibration.last_handoff_along(apart, self.tolerance, ladder, risk=self.risk)
 
     def vector(self, pipe: Pipeline, prompt: str) -> Float[np.ndarray, " d"]:
         """Return the vector of a prompt; the last ones are kept."""

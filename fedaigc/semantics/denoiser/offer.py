@@ -22,6 +22,8 @@ class Offer:
         node: Node of the atlas on whose public caption the shared steps run; NO_NODE: `vector` says it.
         ladder: Hand-offs, ascending.
         vector: Vector of a conditioning that is no caption's; empty: `node` says it.
+        nodes: For each hand-off, the node on whose caption the steps that end there run, where it changes; the first
+            is `node`. Empty: all of them run on that of `node`.
 
     Raises:
         ValueError: If it names both or neither, or has no ladder.
@@ -31,6 +33,7 @@ class Offer:
     node: int
     ladder: tuple[int, ...]
     vector: Float[np.ndarray, " d"]
+    nodes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.node == NO_NODE) is not bool(len(self.vector)):
@@ -41,3 +44,7 @@ class Offer:
             )
         if any(later <= step for step, later in pairwise(self.ladder)):
             raise ValueError("invalid ladder: expected ascending hand-offs")
+        if self.nodes and (len(self.nodes) != len(self.ladder) or self.nodes[0] != self.node):
+            raise ValueError(
+                "invalid offer: expected a node for each hand-off, and first the one of the offer"
+            )

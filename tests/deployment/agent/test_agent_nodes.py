@@ -97,7 +97,9 @@ def test_an_offer_is_answered_by_a_handoff_and_counted(asked: FederationConfig, 
     assert len({len(recorddict_to_proto(reply).SerializeToString()) for reply in replies.values()}) == 1
 
 
-@pytest.mark.parametrize("which", ["another node", "a vector of another length", "a vector"])
+@pytest.mark.parametrize(
+    "which", ["another node", "another node on the way", "a way", "a vector of another length", "a vector"]
+)
 def test_an_offer_is_for_what_was_disclosed(asked: FederationConfig, atlas: Path, which: str) -> None:
     agent = agent_of(asked, atlas=atlas, calibration=atlas.with_name("small.json"), min_captions=2)
     task, signature = disclosed(agent, asked)
@@ -105,11 +107,15 @@ def test_an_offer_is_for_what_was_disclosed(asked: FederationConfig, atlas: Path
     other = next(node for node in range(1, 9) if node not in allowed)
     offer = {
         "another node": Offer(task, other, (2, 3), np.zeros(0, np.float32)),
+        "another node on the way": Offer(
+            task, signature.node, (2, 3), np.zeros(0, np.float32), (signature.node, other)
+        ),
+        "a way": Offer(task, allowed[-1], (2, 3), np.zeros(0, np.float32), (allowed[-1], signature.node)),
         "a vector of another length": Offer(task, NO_NODE, (2, 3), np.zeros(3, np.float32)),
         "a vector": Offer(task, NO_NODE, (2, 3), np.zeros(64, np.float32)),
     }[which]
     reply = ask(agent, Ask.OFFER, asked, offer_record(offer))
-    if which == "a vector":
+    if which in ("a way", "a vector"):
         assert read_taken(reply, (2, 3)) == 2
     else:
         assert set(reply) == {FAILURE}

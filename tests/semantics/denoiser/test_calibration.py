@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedaigc.errors import DamagedFile, UserError
+from fedaigc.planning.curve import DamageCurve
 from fedaigc.semantics.denoiser.calibration import Calibration
 from fedaigc.semantics.denoiser.damage import default_handoffs, measure_damage, spread_pairs
 from fedaigc.semantics.denoiser.plot import plot_calibration
@@ -56,6 +57,51 @@ def test_the_last_hand_off_is_the_last_at_which_few_pictures_are_beyond_the_tole
     # 3 was not measured: its damage is at most that of 5
     assert found.last_handoff(1.0, 5.0, ladder=(3,)) == 3
     assert found.last_handoff(1.0, 5.0, ladder=(9,)) == 0
+
+
+def test_on_one_prompt_the_way_is_the_last_hand_off() -> None:
+    """And a planner that reads the curve of risks holds a member exactly as long as a device shares."""
+    found = calibration(pairs=40)
+    distances = (0.0, 0.4, 2.0, 5.5, float(found.knots[-1]), 11.0)
+    for tolerance in (0.05, 0.4):
+        for ladder in ((2, 5, 8), (3, 7)):
+            curve = DamageCurve.of_risk(found, tolerance, ladder)
+            for distance in distances:
+                uppers = [float(curve.damage(rung, np.array([distance]))[0]) for rung in range(len(ladder))]
+                for risk in (0.0, 0.2, *uppers, *(each - 1e-9 for each in uppers)):
+                    k = found.last_handoff(distance, tolerance, ladder, risk=risk)
+                    way = [distance] * len(ladder)
+                    assert found.last_handoff_along(way, tolerance, ladder, risk=risk) == k
+                    fitting = [
+                        step for step, each in zip(ladder, uppers, strict=True) if each <= risk < np.inf
+                    ]
+                    assert k == max(fitting, default=0)
+    assert found.last_handoff_along([1.0] * 3, 5.0, (2, 5, 9)) == found.last_handoff(1.0, 5.0, (2, 5, 9)) == 5
+    with pytest.raises(UserError, match="the risk was measured at"):
+        DamageCurve.of_risk(found, 0.4, (5, 9))
+
+
+def test_a_nearer_prompt_for_later_steps_adds_what_these_steps_add_there() -> None:
+    found = calibration(pairs=60)
+    tolerance = 0.5
+
+    def upper(k: int, distance: float) -> float:
+        return found.risk(k, distance, tolerance)[1]
+
+    way, ladder = (6.0, 3.0, 3.0), (2, 5, 8)
+    sums = [
+        upper(2, 6.0),
+        upper(2, 6.0) + upper(5, 3.0) - upper(2, 3.0),
+        upper(2, 6.0) + upper(8, 3.0) - upper(2, 3.0),
+    ]
+    assert sums[0] <= sums[1] < sums[2]
+    for risk in (*sums, *(each - 1e-6 for each in sums)):
+        fitting = [k for k, each in zip(ladder, sums, strict=True) if each <= risk + 1e-12]
+        taken = found.last_handoff_along(way, tolerance, ladder, risk=risk + 1e-9)
+        assert taken == max(fitting, default=0)
+    # beyond what was measured nothing is added, and what came before stays
+    assert found.last_handoff_along((3.0, 99.0, 3.0), tolerance, ladder, risk=1.0) == 2
+    assert found.last_handoff_along((99.0, 3.0, 3.0), tolerance, ladder, risk=1.0) == 0
 
 
 @pytest.mark.parametrize(("pairs", "upper"), [(10, 0.2589), (29, 0.0981), (60, 0.0950)])

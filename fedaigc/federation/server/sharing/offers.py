@@ -42,24 +42,14 @@ def take_handoffs(
     none = np.zeros(0, np.float32)
     told = vectors or {}
     asked = [
-        (
-            task,
-            Offer(task, NO_NODE if task in told else group.node, tuple(ladder), told.get(task, none)),
-        )
+        Offer(task, NO_NODE if task in told else group.node, tuple(ladder), told.get(task, none))
         for group in groups
         if group.node is not None and len(group.members) > 1
         for task in group.members
     ]
     if not asked:
         return list(groups), {}
-    orders = [(owners[task], generation_messages.offer_record(offer)) for task, offer in asked]
-    replies = roster.ask_many(Ask.OFFER, orders, Stage("hand-offs"), deadline_s)
-    read = partial(generation_messages.read_taken, ladder=ladder)
-    taken = {}
-    for (task, _), reply in zip(asked, replies, strict=True):
-        step = parsed(reply, read)
-        if not isinstance(step, Failure) and step:
-            taken[task] = step
+    taken = ask_offers(roster, asked, owners, deadline_s)
     found = []
     for group in groups:
         members = tuple(task for task in group.members if task in taken)
@@ -70,3 +60,26 @@ def take_handoffs(
         found += [Group((task,), "", None) for task in group.members if task not in members]
     shared = {task for group in found if len(group.members) > 1 for task in group.members}
     return sorted(found, key=lambda each: each.members), {t: k for t, k in taken.items() if t in shared}
+
+
+def ask_offers(
+    roster: Roster, offers: Sequence[Offer], owners: Mapping[str, int], deadline_s: float | None
+) -> dict[str, int]:
+    """Send offers, and return the hand-off of each task whose device takes one of those that it was offered.
+
+    Args:
+        roster: The clients and how to reach them.
+        offers: The offers.
+        owners: Client number by task id.
+        deadline_s: Seconds after which a missing reply counts as none.
+    """
+    if not offers:
+        return {}
+    orders = [(owners[offer.task_id], generation_messages.offer_record(offer)) for offer in offers]
+    replies = roster.ask_many(Ask.OFFER, orders, Stage("hand-offs"), deadline_s)
+    taken = {}
+    for offer, reply in zip(offers, replies, strict=True):
+        step = parsed(reply, partial(generation_messages.read_taken, ladder=offer.ladder))
+        if not isinstance(step, Failure) and step:
+            taken[offer.task_id] = step
+    return taken
