@@ -63,3 +63,22 @@ def planner_sizes() -> str:
     ]
     head = ["planner", "tasks", "different ones", "CPU seconds", "MB while planning", "evaluations saved"]
     return markdown(head, rows)
+
+
+@table
+def planner_in_runs() -> str:
+    """Share of the steps that each planner saves in a run, by what devices disclose."""
+    saved = record("planner/in_runs")["saved"]
+    told = {"without a planner": "without a planner", **_TOLD}
+    rows = [
+        [
+            told[name],
+            *(
+                share(estimate(saved[space][name])) if name in saved[space] else ""
+                for space in ("nodes", "concepts")
+            ),
+        ]
+        for name in told
+        if name in saved["nodes"]
+    ]
+    return markdown(["planner", "nodes of the atlas", "concepts"], rows)

@@ -1,12 +1,12 @@
 """What a plan is made for: the damage that is accepted, the machines, the link, and the cost to minimise."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from fedaigc.errors import UserError
 from fedaigc.planning.curve import DamageCurve
 
-EDGE = "edge"
+EDGE: Final = "edge"
 
 
 @dataclass(frozen=True)

@@ -181,9 +181,9 @@ def test_the_plan_depends_on_what_was_disclosed_alone(make_run: MakeRun, atlas: 
     (tree,) = first.branches.values()
     assert {branch.members for branch in tree} <= {tuple(sorted(f"{r:016x}" for r in p)) for p in pairs(read)}
     # fewer devices than the atlas asks for on one caption
-    strict = config.generation.model_copy(
-        update={"denoiser": config.generation.denoiser.model_copy(update={"min_devices": 3})}
-    )
+    section = config.generation.denoiser
+    assert section is not None
+    strict = config.generation.model_copy(update={"denoiser": section.model_copy(update={"min_devices": 3})})
     wide = plan_sharing(told, owners, plan, config.model_copy(update={"generation": strict}))
     assert not wide.branches
     assert max(len(group.members) for group in wide.groups) == 4

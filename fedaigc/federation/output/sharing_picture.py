@@ -57,10 +57,9 @@ def plot_sharing(generation: GenerationRecord, path: Path) -> None:
     tree_in = max(1.2, _ROW_IN * len(shown))
     figure = Figure(figsize=(9.0, tree_in + 2.9), layout="constrained")
     FigureCanvasAgg(figure)
-    top, bottom = figure.subplots(2, 1, height_ratios=(tree_in + 0.8, 1.7))
+    grid = figure.add_gridspec(2, 2, height_ratios=(tree_in + 0.8, 1.7))
+    top, left, right = (figure.add_subplot(grid[place]) for place in ((0, slice(None)), (1, 0), (1, 1)))
     _draw_tree(top, generation, [task.task_id for _, task in shown])
-    left, right = bottom.get_subplotspec().subgridspec(1, 2).subplots()
-    bottom.remove()
     parts = spent(generation.groups)
     base = alone(generation.groups, generation.num_steps)
     _draw_costs(left, parts, base, "steps", "denoising steps")
@@ -174,6 +173,8 @@ def _label(generation: GenerationRecord, task_id: str) -> str:
 
 
 def _draw_costs(axes: "Axes", parts: Sequence[Part], base: Part, what: str, title: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     at = 0.0
     for part in parts:
         value = float(getattr(part, what))
@@ -191,6 +192,6 @@ def _draw_costs(axes: "Axes", parts: Sequence[Part], base: Part, what: str, titl
     axes.text(whole, 1, f" {whole:,.0f}", fontsize=_FONT, va="center")
     axes.set_xlim(0, 1.35 * max(at, whole, 1.0))
     if what == "steps":
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -51,6 +51,7 @@ from fedaigc.federation.server.sharing.run_planner import asked, plan_sharing
 from fedaigc.federation.wire import equality_messages, generation_messages
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
 from fedaigc.semantics.disclosed import Disclosed
+from fedaigc.semantics.grouping import Group
 
 SIGNATURES = Stage("signatures")
 

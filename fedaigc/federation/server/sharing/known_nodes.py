@@ -45,12 +45,12 @@ class NodeTasks(KnownTasks):
         assert isinstance(key, NodeSignature)
         disclosure = self._disclosure
         vectors = disclosure.atlas.vectors
-        rows = disclosure.atlas.members[key.node]
-        rows = rows[:: max(1, -(-len(rows) // MOST_GUESSES))]
+        members = disclosure.atlas.members[key.node]
+        rows = members[:: max(1, -(-len(members) // MOST_GUESSES))].tolist()
         if disclosure.epsilon is None:
             rows = [row for row in rows if disclosure.of_vector(vectors[row]) == key]
         # a prompt may lie where no caption does
-        return vectors[rows if len(rows) else [disclosure.atlas.medoid(key.node)]]
+        return vectors[rows or [disclosure.atlas.medoid(key.node)]]
 
     def families(self) -> list[list[int]]:
         """Return the rows of tasks that chains of common nodes connect."""

@@ -65,11 +65,13 @@ def plan_sharing(
         raise UserError("the configuration names no planner: set generation.planner")
     machines = machines_of(settings.executor)
     weights = Weights.joules(machines) if settings.planning.cost == "joules" else Weights.evaluations()
-    edges = sorted({config.edge(owners[task]) for task in signatures}) if per_edge(config) else []
+    edges: list[int | None] = [None]
+    if per_edge(config) and signatures:
+        edges = [*sorted({config.edge(owners[task]) for task in signatures})]
     found = PlannedGroups(())
-    for edge in edges or [None]:
+    for edge in edges:
         own = {task: owners[task] for task in signatures if edge in (None, config.edge(owners[task]))}
-        known = _known({task: signatures[task] for task in own}, own, plan, config)
+        known = known_tasks({task: signatures[task] for task in own}, own, plan, config)
         try:
             planned = planned_groups(planner(settings.planner), known, own, machines, weights)
         except UserError as error:
@@ -78,12 +80,17 @@ def plan_sharing(
     return found
 
 
-def _known(
+def known_tasks(
     signatures: Mapping[str, Disclosed | None],
     owners: Mapping[str, int],
     plan: DenoisingPlan,
     config: FederationConfig,
 ) -> KnownTasks:
+    """Return what the server knows of tasks, in the space that a configuration names; arguments as of `plan_sharing`.
+
+    Raises:
+        UserError: If a calibration is missing or for another setting.
+    """
     settings, section = config.generation, config.generation.denoiser
     first = settings.num_shared_steps
     if section is not None:
@@ -166,13 +173,24 @@ def asked(
         deadline_s: Seconds after which a missing reply counts as none.
         vectors: By task id, the vector of what its group's steps run on, where that is no public caption.
     """
-    offers = [
+    taken = ask_offers(roster, offers_of(planned, ladder, vectors), owners, deadline_s)
+    return after_answers(planned, taken)
+
+
+def offers_of(
+    planned: PlannedGroups, ladder: Sequence[int], vectors: Mapping[str, Float[np.ndarray, " d"]]
+) -> list[Offer]:
+    """Return the offer of each task that is to share: its way through the tree, up to the end of its last line."""
+    return [
         offer
         for group in planned.groups
         if len(group.members) > 1
         for offer in _offers(group, planned, ladder, vectors)
     ]
-    taken = ask_offers(roster, offers, owners, deadline_s)
+
+
+def after_answers(planned: PlannedGroups, taken: Mapping[str, int]) -> PlannedGroups:
+    """Return what is left of a plan by the hand-offs that devices take; a task that is not there takes none."""
     groups: list[Group] = []
     handoffs: dict[str, int] = {}
     branches: dict[str, tuple[Branch, ...]] = {}
