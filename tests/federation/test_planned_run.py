@@ -14,6 +14,7 @@ from fedaigc.device.training.local_round import put_adapters
 from fedaigc.diffusion.adapters.stages import finish_stages, run_stages
 from fedaigc.diffusion.sampling.segment import initial_state
 from fedaigc.errors import UserError
+from fedaigc.federation.config.edges_section import EdgesSection
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.output.recorder import load_shared_state
@@ -187,6 +188,17 @@ def test_the_plan_depends_on_what_was_disclosed_alone(make_run: MakeRun, atlas: 
     wide = plan_sharing(told, owners, plan, config.model_copy(update={"generation": strict}))
     assert not wide.branches
     assert max(len(group.members) for group in wide.groups) == 4
+    # each edge plans for its own devices
+    edges = config.model_copy(
+        update={
+            "edges": EdgesSection(count=2),
+            "num_clients": len(owners),
+            "generation": config.generation.model_copy(update={"topology": "edges"}),
+        }
+    )
+    apart = plan_sharing(told, owners, plan, edges)
+    assert sorted(task for group in apart.groups for task in group.members) == sorted(told)
+    assert all(len({edges.edge(owners[task]) for task in group.members}) == 1 for group in apart.groups)
     # the optimum is the same, two levels have one node a pair, and "none" shares nothing
     assert planned_by("optimal").handoffs == first.handoffs
     assert planned_by("two_levels").handoffs == first.handoffs

@@ -1,12 +1,18 @@
 """Tasks of which a node of an atlas was disclosed."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float
 
 from fedaigc.federation.server.sharing.known_tasks import MOST_GUESSES, Common, KnownTasks, Rules, Way
 from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
+
+# a server that goes on serving meets the same signatures again
+_GUESSED: WeakKeyDictionary[NodeDisclosure, dict[NodeSignature, Float[np.ndarray, "guesses d"]]] = (
+    WeakKeyDictionary()
+)
 
 
 class NodeTasks(KnownTasks):
@@ -43,6 +49,12 @@ class NodeTasks(KnownTasks):
     def guessed(self, key: Hashable) -> Float[np.ndarray, "guesses d"]:
         """Return the vectors of the captions of which the same would have been disclosed."""
         assert isinstance(key, NodeSignature)
+        kept = _GUESSED.setdefault(self._disclosure, {})
+        if key not in kept:
+            kept[key] = self._guessed(key)
+        return kept[key]
+
+    def _guessed(self, key: NodeSignature) -> Float[np.ndarray, "guesses d"]:
         disclosure = self._disclosure
         vectors = disclosure.atlas.vectors
         members = disclosure.atlas.members[key.node]
