@@ -112,11 +112,13 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, dict[str, list[float]]] = {}
     rows = []
-    for space, config in configs(options.first, options.ladder).items():
-        pipe, base_hash = base_model(config.model)
-        plan = plan_generation(initial_shared_state(config), config)
-        among = prompts()
-        vector = vectors_of_prompts(pipe, base_hash, config, among)
+    both = configs(options.first, options.ladder)
+    # model, plan and space are those of both
+    pipe, base_hash = base_model(both["nodes"].model)
+    plan = plan_generation(initial_shared_state(both["nodes"]), both["nodes"])
+    among = prompts()
+    vector = vectors_of_prompts(pipe, base_hash, both["nodes"], among)
+    for space, config in both.items():
         for seed in range(options.seeds):
             said = drawn(options.devices, seed, among)
             tasks = [f"{number:016x}" for number in range(len(said))]

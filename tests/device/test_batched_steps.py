@@ -10,6 +10,7 @@ from fedaigc.device.replies import Failure, SharedSteps
 from fedaigc.device.shared_steps import Line, run_shared_steps
 from fedaigc.diffusion.handoff.packing import unpack
 from fedaigc.diffusion.loading import base_fingerprint, load_pipeline
+from fedaigc.diffusion.sampling.segment import initial_state
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
 
@@ -74,18 +75,15 @@ def test_a_batch_of_one_is_exact(small: Any) -> None:
 
 
 def test_a_group_that_is_not_finite_fails_alone(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fedaigc.device import batched_steps
-
     plan = plan_of(small, "DDIMScheduler")
-    begun = batched_steps.initial_state
 
     def broken(pipe: Any, plan: DenoisingPlan, seed: int) -> Any:
-        state = begun(pipe, plan, seed)
+        state = initial_state(pipe, plan, seed)
         if seed == 2:
             state.latents[0, 0, 0, 0] = torch.inf
         return state
 
-    monkeypatch.setattr(batched_steps, "initial_state", broken)
+    monkeypatch.setattr("fedaigc.device.batched_steps.initial_state", broken)
     one, other, third = run_batched_steps(small, TREES, plan, 3)
     assert other is Failure.NOT_FINITE
     assert isinstance(one, SharedSteps)
