@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fedaigc.data.pictures.folder import read_folder
 from fedaigc.data.pictures.reading import Reading
 from fedaigc.data.pictures.rows import read_rows
 from fedaigc.device.add_pictures import add_pictures
+from fedaigc.device.home import images
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.images import ImageStore
 from fedaigc.errors import UserError
@@ -141,6 +143,25 @@ def test_large_photographs_are_stored_small_and_known_when_they_come_again(tmp_p
         store.check_size(256, 320)
     lines = [json.loads(line) for line in (store._home.images / "captions.jsonl").read_text().splitlines()]
     assert lines[0] == {"file": "000000.jpg", "caption": "a ramp", "size": 128}
+
+
+def test_no_more_than_two_pictures_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, seen, most = tmp_path / "photos", list[weakref.ref[Image.Image]](), 0
+    folder.mkdir()
+    for number in range(8):
+        photo(64, 48).save(folder / f"{number}.jpg")
+        (folder / f"{number}.txt").write_text(f"ramp {number}")
+    stock = images._encoded
+
+    def counting(picture: CaptionedImage) -> tuple[bytes, str]:
+        nonlocal most
+        seen.append(weakref.ref(picture.image))
+        most = max(most, sum(each() is not None for each in seen))
+        return stock(picture)
+
+    monkeypatch.setattr(images, "_encoded", counting)
+    assert add_pictures(ImageStore(Home.open(tmp_path / "home")), folder, Reading()).added == len(seen) == 8
+    assert most <= 2
 
 
 def test_pictures_of_any_smaller_size_are_stored_as_they_are(tmp_path: Path) -> None:

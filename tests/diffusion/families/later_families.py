@@ -242,6 +242,49 @@ def ltx() -> Family:
     return by_embeddings(pipe, masked=torch.int64, side=64, arguments={"num_frames": 9})
 
 
+def pixart_sigma() -> Family:
+    transformer: Any = diffusers.PixArtTransformer2DModel(
+        sample_size=8,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        caption_channels=WIDTH,
+        cross_attention_dim=32,
+        out_channels=8,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+    )
+    tiny._scale(transformer, "proj_out", 5.0)
+    pipe: Any = diffusers.PixArtSigmaPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=eighth_vae(),
+        transformer=transformer.eval(),
+        scheduler=diffusers.DPMSolverMultistepScheduler(),
+    )
+    return by_embeddings(pipe, masked=torch.int64, side=64, arguments={"use_resolution_binning": False})
+
+
+def sdxl_perturbed() -> Family:
+    pipe: Any = tiny.tiny_pipeline("sdxl")
+    return prompted(
+        diffusers.StableDiffusionXLPAGPipeline(
+            **pipe.components, pag_applied_layers="mid", add_watermarker=False
+        ),
+        {"pag_scale": 2.0},
+    )
+
+
+def sd3_perturbed() -> Family:
+    pipe: Any = tiny.tiny_pipeline("sd3")
+    parts = {
+        name: part for name, part in pipe.components.items() if "image" not in name and "feature" not in name
+    }
+    return prompted(
+        diffusers.StableDiffusion3PAGPipeline(**parts, pag_applied_layers=["blocks.0"]), {"pag_scale": 2.0}
+    )
+
+
 LATER_FAMILIES = (
     chroma,
     bria,
@@ -252,4 +295,7 @@ LATER_FAMILIES = (
     flux_control,
     flux_controlnet,
     ltx,
+    pixart_sigma,
+    sdxl_perturbed,
+    sd3_perturbed,
 )
