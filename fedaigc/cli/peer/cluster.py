@@ -19,6 +19,7 @@ from fedaigc.cli.options import (
     Threads,
     Tolerance,
     TorchDevice,
+    Variant,
     existing_home,
     number,
 )
@@ -61,6 +62,7 @@ def cluster(
     model: Model = "embedded",
     device: TorchDevice = "cpu",
     dtype: DtypeOption = "float32",
+    variant: Variant = None,
     policy: PolicyOption = Policy.KIND,
     min_public_prompts: MinPublicPrompts = 3,
     nodes: Nodes = False,
@@ -96,7 +98,11 @@ def cluster(
     addresses = _addresses(other)
     atlas, calibration = atlas_files(nodes, atlas, calibration, model)
     given = {} if size is None else {"height": size, "width": size}
-    section = validated(ModelSection, {"name": model, "device": device, "dtype": dtype, **given}, "the model")
+    section = validated(
+        ModelSection,
+        {"name": model, "device": device, "dtype": dtype, "variant": variant} | given,
+        "the model",
+    )
     settings = AgentSettings(
         0,
         section,
