@@ -3,6 +3,7 @@
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,7 +132,11 @@ def test_any_words_by_nodes_and_one_that_compares_otherwise(tmp_path: Path, smal
     atlas = small_atlas(tmp_path, small_model)
     prompts = ["zorblax dog, quuxdown", "a frobnik horse over wibbleton", "an apple on a table", "vexmoor"]
     homes = cluster_homes(tmp_path / "homes", [[prompt] for prompt in prompts])
-    by_nodes = {"atlas": atlas, "calibration": atlas.with_name("small.json"), "min_captions": 2}
+    by_nodes: dict[str, Any] = {
+        "atlas": atlas,
+        "calibration": atlas.with_name("small.json"),
+        "min_captions": 2,
+    }
     members = {
         number: member_of(home, small_model, number, **({} if number == 2 else by_nodes))
         for number, home in enumerate(homes)
