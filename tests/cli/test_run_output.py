@@ -1,5 +1,6 @@
 """What a run prints: its rounds with their losses, the prompts with what was disclosed, and where the pictures are."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,9 @@ def test_a_run_tells_losses_groups_prompts_and_pictures_and_its_rounds_are_kept(
     for line in prompts:
         assert Path(line.rpartition(", ")[2]).is_file()
     assert all("disclosed “a fruit on a table”, group 1" in line for line in prompts[:3])
-    assert "disclosed nothing, alone (`fedaigc disclose PROMPT` says why)" in prompts[3]
+    assert re.search(
+        r"disclosed nothing, alone \(`fedaigc disclose PROMPT --home \S+01` says why\)", prompts[3]
+    )
     shared = "2 shared steps by the edge server; 8 steps, alone 12"
     assert f"group 1: “a fruit on a table”, clients 0, 1: {shared}" in lines
     assert "INFO: " in done.stderr

@@ -62,7 +62,7 @@ def generation_lines(
             parts.append(f"not drawn: {task.failure}{_left(queued, task, home)}")
         else:
             shares = task.outcome is Outcome.SHARED and task.task_id in number
-            parts.append(f"group {number[task.task_id]}" if shares else _alone(task, ungrouped))
+            parts.append(f"group {number[task.task_id]}" if shares else _alone(task, ungrouped, home))
             if shown is not None:
                 parts.append(str(shown(task.client, queued.task_id if queued else task.task_id)))
         order = (task.client, queued.number if queued is not None else len(told))
@@ -80,10 +80,12 @@ def _left(queued: Task | None, task: TaskRecord, home: HomeOf | None) -> str:
     return " (it waits for the next run)" if queued.status is TaskStatus.WAITING else ""
 
 
-def _alone(task: TaskRecord, ungrouped: Container[str]) -> str:
+def _alone(task: TaskRecord, ungrouped: Container[str], home: HomeOf | None) -> str:
     """Return why a prompt was drawn alone, as far as grouping decided it."""
     if task.disclosed is None:
-        return "alone (`fedaigc disclose PROMPT` says why)"
+        # a home also knows whether the budget of its owner is used up
+        where = f" --home {home(task.client)}" if home is not None else ""
+        return f"alone (`fedaigc disclose PROMPT{where}` says why)"
     if task.handoff_step is not None:
         return "alone (its device refused the packet)"
     if task.task_id in ungrouped:
