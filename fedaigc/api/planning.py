@@ -109,7 +109,7 @@ def sharing_tree(
     edge: Machine | None = None,
     device: Machine | None = None,
     packet: LinkReport | None = None,
-    executor: Literal["edge", "member"] = "edge",
+    executor: str = "edge",
     minimise: str = "evaluations",
 ) -> SharingTree:
     """Plan which waiting tasks share which steps. Nothing is drawn, and no model is needed.
