@@ -15,7 +15,9 @@ ROWS = {
     "ladder, public caption": "ladder, public caption, risk .3",
     "ladder, mean": "ladder, mean of three and more, risk .3",
     "ladder, mean, risk .2": "ladder, mean of three and more, risk .2",
-    "ladder, mean, m = 1": "the same at risk .3 with single captions as nodes",
+    "equality test, ladder, mean": "equality test, then ladder and mean, risk .25",
+    "equality test, ladder, mean, risk .2": "equality test, then ladder and mean, risk .2",
+    "ladder, mean, m = 1": "ladder and mean, risk .3, with single captions as nodes",
     "equal prompts": "equal prompts share all steps but one",
 }
 
