@@ -90,8 +90,8 @@ def generate(
         >>> drawn = fa.generate(
         ...     ["a doggo near a river", "a horse near a river"], nodes=True, calibration="scenes", progress=False
         ... )
-        >>> [task.handoff_step for task in drawn.tasks]
-        [7, 7]
+        >>> drawn.groups[0].evaluations, drawn.groups[0].solo_evaluations
+        (15, 22)
 
     Args:
         prompts: One prompt per device.

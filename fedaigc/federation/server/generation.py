@@ -242,6 +242,9 @@ def generate(
                 planned = PlannedGroups(tuple(groups), taken)
     assignments = _assign(planned, owners, plan, config)
     assignments += _assign(PlannedGroups(tuple(twin_groups)), owners, plan, config, twin_steps=last)
+    # who took no hand-off runs on its own prompt
+    sharing = {task for group in planned.groups if len(group.members) > 1 for task in group.members}
+    conditionings = {task: given for task, given in conditionings.items() if task in sharing}
     conditionings |= dict.fromkeys(twins, OWN)
 
     def edge(order: ShareOrder) -> SharedSteps:
