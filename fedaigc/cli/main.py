@@ -270,8 +270,8 @@ def strategies() -> None:
     for name in strategy_names():
         found = describe(name)
         traits = [f.name for f in fields(found.traits) if getattr(found.traits, f.name) is True]
-        traits += ["averaged on edges"] if edge_half(name).weight else []
         traits += [f"equals {found.equals}"] if found.equals else []
+        traits += ["averaged on edges"] if edge_half(name).weight else []
         options = [f"{option} = {value!r}" for option, value in found.options.items()]
         table.add_row(name, found.about, ", ".join(traits), ", ".join(options))
     Console().print(table)

@@ -27,7 +27,8 @@ def node_disclosure(config: FederationConfig) -> NodeDisclosure:
         UserError: If atlas or calibration is missing, damaged, or for another model or plan.
     """
     # what else a configuration says does not matter here, and would fill the cache
-    told = FederationConfig(homes=Path(), output=Path(), model=config.model, generation=config.generation)
+    generation = config.generation.model_copy(update={"topology": "edge"})
+    told = FederationConfig(homes=Path(), output=Path(), model=config.model, generation=generation)
     return _loaded(told.model_dump_json())
 
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -131,17 +132,19 @@ def _side(
             listening.close()
     left = kill[1] if kill is not None else 0
     send = Frames.send
+    one_at_a_time = threading.Lock()  # each connection has a thread
     record = (folder / f"{which}.sent").open("w")
 
     def sending(self: Frames, data: bytes) -> None:
         nonlocal left
-        if kill is not None and data.startswith(kill[0]):
-            left -= 1
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
-        record.write(data.hex() + "\n")
-        record.flush()
-        send(self, data)
+        with one_at_a_time:
+            if kill is not None and data.startswith(kill[0]):
+                left -= 1
+                if not left:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            record.write(data.hex() + "\n")
+            record.flush()
+            send(self, data)
 
     # the process is a fork, which ends here
     Frames.send = sending  # type: ignore[method-assign]

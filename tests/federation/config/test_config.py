@@ -36,7 +36,10 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest(
     [
         ({"batch_size": 4}, "batch_size: unknown key here; it is a key of training$"),
         ({"snr_db": 9.0}, r"snr_db: unknown key here; it is a key of generation\.link$"),
-        ({"training": {"count": 3}}, r"training\.count: unknown key here; it is a key of rounds$"),
+        (
+            {"training": {"count": 3}},
+            r"training\.count: unknown key here; it is a key of rounds and of edges$",
+        ),
         ({"lr": 1e-3}, "lr: unknown key; known here are adapter, backend, .*, training, workers$"),
     ],
 )
