@@ -73,6 +73,13 @@ class Ended:
     device: str
 
 
+@dataclass(frozen=True)
+class Refused:
+    """Nobody listens where another device was to be, and it has no connection to this one."""
+
+    device: str
+
+
 class Links:
     """The connections, while the context is entered.
 
@@ -135,7 +142,7 @@ class Links:
             return
 
     def next(self, patience_s: float) -> Any:
-        """Return the next event: Opened, Heard, Frame, Ended, or one of `put`; None if none comes in time."""
+        """Return the next event: Opened, Heard, Frame, Ended, Refused, or one of `put`; None if none comes in time."""
         try:
             return self._events.get(timeout=patience_s)
         except queue.Empty:
@@ -152,9 +159,12 @@ class Links:
                     self._outboxes[device] = outbox
                     self.put(Opened(device))
                     self._send_all(secured, outbox)
-            except (Error, OSError):
+            except (Error, OSError) as error:
                 # the device is not there yet, or no longer; it is told everything when it is
-                pass
+                with self._lock:
+                    connected = device in self._open.values()
+                if isinstance(error.__cause__, ConnectionRefusedError) and not connected:
+                    self.put(Refused(device))
             finally:
                 self._outboxes.pop(device, None)
             self._closing.wait(_RETRY_S)

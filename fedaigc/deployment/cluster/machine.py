@@ -5,6 +5,7 @@
     commit     elect the groups from these offers, once, and tell every device to which groups this one commits
     compute    an executor computes once every device of its group has committed to it
     receive    the others wait for its packet
+    stay       an executor stays until the others of its groups have decided, or are gone, or a time is up
 
 A device commits once in a round, and to at most one group for each of its prompts. The digest of a group holds its
 executor, and an executor computes only with the commits of all its devices. So no prompt has two executors, however
@@ -12,7 +13,9 @@ messages are lost, repeated, delayed or reordered. If a commit is missing or nam
 or gives up, or if a time is up, the prompts of this device in that group run alone, and what comes later is ignored.
 Every wait has an end, so each prompt is decided, once.
 
-Messages are not acknowledged: whenever a connection to a device is made, it is told everything again.
+A message can be lost with its connection: whenever one to a device is made, it is told everything again. For this an
+executor stays until the others of its groups say that they have decided: one that left once it had sent its packet
+would take it along if its connection to one of them was not made yet.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -20,7 +23,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from fedaigc.deployment.cluster.election import Elected
-from fedaigc.deployment.cluster.messages import Commit, GivenUp, Message, Offered
+from fedaigc.deployment.cluster.messages import Commit, Decided, GivenUp, Message, Offered
 from fedaigc.deployment.cluster.offers import SignedOffer
 
 Elect = Callable[[Iterable[SignedOffer]], Sequence[Elected]]
@@ -32,7 +35,8 @@ class Waits:
 
     Attributes:
         collect_s: For the offers of all devices.
-        commit_s: After its own commit, as an executor, for those of the others.
+        commit_s: After its own commit, as an executor, for those of the others; then, once it has decided, for them to
+            decide.
         compute_s: After `commit_s`, as another member, for the packet.
         gone_s: For a device to connect again.
     """
@@ -99,8 +103,19 @@ class _State(Enum):
 
 @dataclass
 class _Followed:
+    """A group that this device has committed to.
+
+    Attributes:
+        group: The group.
+        state: What became of it here.
+        open: As its executor, which other devices have not decided.
+        stay_until: When they are waited for no longer.
+    """
+
     group: Elected
     state: _State = _State.COMMITTED
+    open: set[str] = field(default_factory=set)
+    stay_until: float = 0.0
 
 
 @dataclass
@@ -143,10 +158,10 @@ class Machine:
 
     @property
     def ended(self) -> bool:
-        """Whether every prompt of this device is decided, and everything computed."""
+        """Whether every prompt of this device is decided, and no other device waits for it."""
         open_states = (_State.COMMITTED, _State.COMPUTING)
         return self._commit is not None and not any(
-            followed.state in open_states for followed in self._groups.values()
+            followed.state in open_states or followed.open for followed in self._groups.values()
         )
 
     @property
@@ -174,7 +189,10 @@ class Machine:
         if self._commit is not None:
             told.append(Send(peer, self._commit))
         for digest, followed in self._groups.items():
-            if followed.group.executor == self._device and peer in followed.group.devices:
+            decided = followed.state in (_State.SHARED, _State.ALONE)
+            if decided and followed.group.executor == peer:
+                told.append(Send(peer, Decided(digest)))
+            elif followed.group.executor == self._device and peer in followed.group.devices:
                 if followed.state is _State.SHARED:
                     told.append(SendPacket(peer, followed.group))
                 elif followed.state is _State.ALONE:
@@ -204,29 +222,35 @@ class Machine:
         followed = self._groups.get(digest)
         if followed is None or followed.group.executor != sender:
             return self.tick(now)
-        return self._give_up(followed, "the device that was to compute gave up") + self.tick(now)
+        return self._give_up(followed, "the device that was to compute gave up", now) + self.tick(now)
+
+    def decided(self, sender: str, digest: str, now: float) -> list[Decision]:
+        """A device says that it waits no longer for the packet of a group."""
+        followed = self._groups.get(digest)
+        if followed is not None:
+            followed.open.discard(sender)
+        return self.tick(now)
 
     def received(self, sender: str, digest: str, now: float) -> list[Decision]:
         """The packet of a group arrived and opened."""
         followed = self._groups.get(digest)
         if followed is None or followed.group.executor != sender or followed.state is not _State.COMMITTED:
             return self.tick(now)
-        return [*self._shared(followed), *self.tick(now)]
+        return [*self._shared(followed, now), *self.tick(now)]
 
     def computed(self, digest: str, now: float) -> list[Decision]:
         """This device has run the shared steps of a group."""
         followed = self._groups[digest]
         assert followed.state is _State.COMPUTING
-        others = (device for device in followed.group.devices if device != self._device)
-        sent = [SendPacket(device, followed.group) for device in others]
-        return [*sent, *self._shared(followed), *self.tick(now)]
+        sent = [SendPacket(device, followed.group) for device in self._others(followed)]
+        return [*sent, *self._shared(followed, now), *self.tick(now)]
 
     def failed(self, digest: str, why: str, now: float) -> list[Decision]:
         """This device could not run the shared steps of a group."""
         followed = self._groups[digest]
         assert followed.state is _State.COMPUTING
         followed.state = _State.COMMITTED
-        return self._give_up(followed, why) + self.tick(now)
+        return self._give_up(followed, why, now) + self.tick(now)
 
     def heard(self, peer: str) -> None:
         """A device is connected to this one."""
@@ -239,6 +263,11 @@ class Machine:
         if peer in self._peers and self._peers[peer].lost_since is None:
             self._peers[peer].lost_since = now
         return self.tick(now)
+
+    def refused(self, peer: str, now: float) -> list[Decision]:
+        """Nobody answers at the address of a device that is not connected to this one either."""
+        # one that has offered was there
+        return self.lost(peer, now) if peer in self._peers and self._peers[peer].offers else self.tick(now)
 
     def tick(self, now: float) -> list[Decision]:
         """Time has passed. To be called at least every second, or so."""
@@ -254,6 +283,9 @@ class Machine:
         for followed in list(self._groups.values()):
             if followed.state is _State.COMMITTED:
                 decisions += self._followed(followed, now)
+            if now >= followed.stay_until:
+                followed.open.clear()
+            followed.open = {device for device in followed.open if not self._peers[device].gone}
         return decisions
 
     def _view(self, now: float) -> list[SignedOffer] | None:
@@ -290,36 +322,47 @@ class Machine:
         others = {device: self._peers[device] for device in group.devices if device != self._device}
         commits = [peer.commit for peer in others.values()]
         if any(commit is not None and group.digest not in commit.groups for commit in commits):
-            return self._give_up(followed, "another device knows other offers")
+            return self._give_up(followed, "another device knows other offers", now)
         if any(peer.gone and peer.commit is None for peer in others.values()):
-            return self._give_up(followed, "another device of the group is gone")
+            return self._give_up(followed, "another device of the group is gone", now)
         if group.executor != self._device:
             if others[group.executor].gone:
-                return self._give_up(followed, "the device that was to compute is gone")
+                return self._give_up(followed, "the device that was to compute is gone", now)
             if now >= self._until + self._waits.compute_s:
-                return self._give_up(followed, "the device that was to compute sent nothing in time")
+                return self._give_up(followed, "the device that was to compute sent nothing in time", now)
             return []
         if None not in commits:
             followed.state = _State.COMPUTING
             return [Compute(group)]
         if now >= self._until:
-            return self._give_up(followed, "not every device of the group answered in time")
+            return self._give_up(followed, "not every device of the group answered in time", now)
         return []
 
-    def _shared(self, followed: _Followed) -> list[Decision]:
-        followed.state = _State.SHARED
-        return [Finish(task, followed.group) for task in self._mine(followed)]
+    def _shared(self, followed: _Followed, now: float) -> list[Decision]:
+        told = self._decide(followed, _State.SHARED, now)
+        return told + [Finish(task, followed.group) for task in self._mine(followed)]
 
-    def _give_up(self, followed: _Followed, why: str) -> list[Decision]:
+    def _give_up(self, followed: _Followed, why: str, now: float) -> list[Decision]:
         """Run the prompts of a group alone, unless that is decided already."""
         if followed.state is not _State.COMMITTED:
             return []
-        followed.state = _State.ALONE
-        told: list[Decision] = []
+        told = self._decide(followed, _State.ALONE, now)
         if followed.group.executor == self._device:
-            others = (device for device in followed.group.devices if device != self._device)
-            told += [Send(device, GivenUp(followed.group.digest)) for device in others]
+            told += [Send(device, GivenUp(followed.group.digest)) for device in self._others(followed)]
         return told + [Alone(task, why) for task in self._mine(followed)]
+
+    def _decide(self, followed: _Followed, state: _State, now: float) -> list[Decision]:
+        followed.state = state
+        group = followed.group
+        if group.executor != self._device:
+            return [Send(group.executor, Decided(group.digest))]
+        # only those that wait for it: one commits to no group after it has ended
+        followed.open = {device for device in self._others(followed) if self._peers[device].commit is not None}
+        followed.stay_until = now + self._waits.commit_s
+        return []
+
+    def _others(self, followed: _Followed) -> list[str]:
+        return [device for device in followed.group.devices if device != self._device]
 
     def _mine(self, followed: _Followed) -> list[str]:
         return [task for task in followed.group.members if task in self._own.offer.tasks]

@@ -3,6 +3,7 @@
 Offered    an offer: one's own, or that of another device, passed on
 Commit     the groups that the sender has committed to, once in a round
 GivenUp    the executor of a group says that no packet will come
+Decided    another device of a group tells its executor that it waits for it no longer
 a sealed packet (no message of this list), from the executor to the others of a group
 """
 
@@ -62,8 +63,22 @@ class GivenUp:
     group: Digest
 
 
-Message = Offered | Commit | GivenUp
-_KINDS: dict[str, type[Message]] = {kind.__name__.lower(): kind for kind in (Offered, Commit, GivenUp)}
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class Decided:
+    """The sender has the packet of this group, or will draw without it: its executor need not stay for it.
+
+    Attributes:
+        group: Digest of the group.
+    """
+
+    group: Digest
+
+
+Message = Offered | Commit | GivenUp | Decided
+_KINDS: dict[str, type[Message]] = {
+    kind.__name__.lower(): kind for kind in (Offered, Commit, GivenUp, Decided)
+}
 
 
 def encoded(message: Message) -> bytes:

@@ -11,9 +11,9 @@ from fedaigc.bounds import MAX_CLUSTER, MAX_PEER_MESSAGE
 from fedaigc.collaboration.sealing import SealError, seal, sealed_bytes, unseal
 from fedaigc.deployment.cluster import messages
 from fedaigc.deployment.cluster.election import Elected
-from fedaigc.deployment.cluster.links import Ended, Frame, Heard, Link, Links, Opened
+from fedaigc.deployment.cluster.links import Ended, Frame, Heard, Link, Links, Opened, Refused
 from fedaigc.deployment.cluster.machine import Alone, Compute, Decision, Finish, Machine, Send, SendPacket
-from fedaigc.deployment.cluster.messages import Commit, GivenUp
+from fedaigc.deployment.cluster.messages import Commit, Decided, GivenUp
 from fedaigc.deployment.cluster.offers import read_offer
 from fedaigc.deployment.peer.frames import PeerMistake
 from fedaigc.deployment.peer.paired import Peers
@@ -71,7 +71,7 @@ class Running:
         self.packets: dict[str, bytes] = {}
 
     def run(self, listening: socket.socket, frame_s: float) -> None:
-        """Go through the round, until every prompt is decided and every packet sent.
+        """Go through the round, until every prompt is decided and no other device waits for this one.
 
         Args:
             listening: A socket that listens, at which the others reach this device.
@@ -100,6 +100,8 @@ class Running:
             machine.heard(event.device)
         if isinstance(event, Ended):
             return machine.lost(event.device, now)
+        if isinstance(event, Refused):
+            return machine.refused(event.device, now)
         if isinstance(event, _Computed):
             digest = event.group.digest
             try:
@@ -121,6 +123,8 @@ class Running:
             return self._machine.committed(frame.device, message, now)
         if isinstance(message, GivenUp):
             return self._machine.gave_up(frame.device, message.group, now)
+        if isinstance(message, Decided):
+            return self._machine.decided(frame.device, message.group, now)
         signed = read_offer(message.text, message.by, self._cards)
         if signed.offer.round != self._round and frame.device == signed.offer.device:
             raise PeerMistake(f"it is in round {signed.offer.round}, this device in round {self._round}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedaigc.deployment.agent.agent import Agent, AgentSettings
+from fedaigc.deployment.cluster.links import Link, Links
 from fedaigc.deployment.cluster.machine import Waits
 from fedaigc.deployment.cluster.member import Member, Outcome
 from fedaigc.deployment.peer.frames import Frames
@@ -72,6 +73,7 @@ def run(
     number: int = 1,
     killed: tuple[int, bytes, int] | None = None,
     prompts: int = 2,
+    late: tuple[int, int] | None = None,
 ) -> Ran:
     """Let devices go through a round, each as a process of its own.
 
@@ -81,6 +83,7 @@ def run(
         number: Number of the round.
         killed: Which of them is killed by SIGKILL: before it sends a frame that begins so, for how manieth time.
         prompts: How many prompts of each take part.
+        late: Which of them connects to which other one only two seconds after it has committed.
     """
     fork = multiprocessing.get_context("fork")
     start = time.monotonic()
@@ -93,7 +96,8 @@ def run(
         for which, member in members.items():
             kill = killed[1:] if killed is not None and killed[0] == which else None
             process = fork.Process(
-                target=_side, args=(folder, which, member, number, sockets, addresses, prompts, kill)
+                target=_side,
+                args=(folder, which, member, number, sockets, addresses, prompts, kill, late),
             )
             process.start()
             processes.append(process)
@@ -125,15 +129,25 @@ def _side(
     addresses: Mapping[str, str],
     prompts: int,
     kill: tuple[bytes, int] | None,
+    late: tuple[int, int] | None,
 ) -> None:
     """Run one device in its own process, and write down what it sends."""
     for other, listening in enumerate(sockets):
         if other != which:
             listening.close()
+    late_to = None if late is None else (late[0], name(late[1]))
     left = kill[1] if kill is not None else 0
     send = Frames.send
     one_at_a_time = threading.Lock()  # each connection has a thread
     record = (folder / f"{which}.sent").open("w")
+    committed = threading.Event()
+    opening = Links._opening
+
+    def opening_late(self: Links, device: str, link: Link) -> None:
+        if (which, link.name) == late_to:
+            committed.wait(60)
+            time.sleep(2)
+        opening(self, device, link)
 
     def sending(self: Frames, data: bytes) -> None:
         nonlocal left
@@ -145,9 +159,12 @@ def _side(
             record.write(data.hex() + "\n")
             record.flush()
             send(self, data)
+        if data.startswith(b'["commit"'):
+            committed.set()
 
     # the process is a fork, which ends here
     Frames.send = sending  # type: ignore[method-assign]
+    Links._opening = opening_late  # type: ignore[method-assign]
     others = {name: address for name, address in addresses.items() if name != f"desk{which}"}
     outcomes = member.take_part(number, sockets[which], others, TERMS, prompts)
     told = {outcome.task_id: {**asdict(outcome), "report": None} for outcome in outcomes}

@@ -17,7 +17,7 @@ from fedaigc.deployment.cluster.machine import (
     SendPacket,
     Waits,
 )
-from fedaigc.deployment.cluster.messages import Commit, GivenUp, Offered, decoded, encoded
+from fedaigc.deployment.cluster.messages import Commit, Decided, GivenUp, Offered, decoded, encoded
 from fedaigc.deployment.cluster.offers import VERSION, Offer, SignedOffer
 from fedaigc.semantics.denoiser.node_groups import node_groups
 from fedaigc.semantics.denoiser.node_signature import NodeSignature
@@ -154,6 +154,8 @@ class Cluster:
             self.take(to, machine.offered(SignedOffer(made, what.text, what.by), now))
         elif isinstance(what, Commit):
             self.take(to, machine.committed(sender, what, now))
+        elif isinstance(what, Decided):
+            self.take(to, machine.decided(sender, what.group, now))
         else:
             assert isinstance(what, GivenUp)
             self.take(to, machine.gave_up(sender, what.group, now))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedaigc.collaboration.planner import Executor, plan_assignments
-from fedaigc.deployment.cluster.messages import Commit, GivenUp, Offered, decoded, encoded
+from fedaigc.deployment.cluster.messages import Commit, Decided, GivenUp, Message, Offered, decoded, encoded
 from fedaigc.deployment.cluster.offers import SignedOffer, read_offer, sign
 from fedaigc.deployment.peer.frames import PeerMistake
 from fedaigc.deployment.peer.paired import Peers
@@ -116,9 +116,10 @@ def test_an_offer_holds_only_as_its_device_signed_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [Commit(3, ("0" * 64,), (PLAN, "1" * 64)), GivenUp(PLAN), Offered("{}", "00")]
+    "message",
+    [Commit(3, ("0" * 64,), (PLAN, "1" * 64)), GivenUp(PLAN), Decided(PLAN), Offered("{}", "00")],
 )
-def test_messages_have_one_size_and_a_closed_form(message: Commit | GivenUp | Offered) -> None:
+def test_messages_have_one_size_and_a_closed_form(message: Message) -> None:
     assert decoded(encoded(message)) == message
     assert len(encoded(message)) == len(encoded(GivenUp("0" * 64)))
     for wrong in (

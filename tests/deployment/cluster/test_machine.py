@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedaigc.deployment.cluster.election import Elected
-from fedaigc.deployment.cluster.machine import Alone, Finish, Machine, Send
-from fedaigc.deployment.cluster.messages import Commit
+from fedaigc.deployment.cluster.machine import Alone, Compute, Finish, Machine, Send, SendPacket
+from fedaigc.deployment.cluster.messages import Commit, Decided, GivenUp
 from fedaigc.deployment.cluster.offers import SignedOffer
 from tests.deployment.cluster.network import WAITS, Cluster, elect_all, name, offer
 
@@ -133,12 +133,14 @@ def test_a_hostile_device_costs_only_the_sharing() -> None:
     machine.committed(name(2), Commit(1, (), (group.digest,)), 3.0)
     assert machine.committed(name(2), Commit(1, (), ()), 3.0) == []
     assert machine.committed(name(0), Commit(2, (), ()), 3.0) == []
-    finished = machine.received(name(0), group.digest, 4.0)
-    assert [type(decision) for decision in finished] == [Finish]
+    told, finished = machine.received(name(0), group.digest, 4.0)
+    assert told == Send(name(0), Decided(group.digest))
+    assert isinstance(finished, Finish)
     # a packet twice, or one after the end
     assert machine.received(name(0), group.digest, 5.0) == machine.gave_up(name(0), group.digest, 5.0) == []
     late, _, group = machine_of()
-    (alone,) = late.committed(name(2), Commit(1, (), ()), 3.0)
+    told, alone = late.committed(name(2), Commit(1, (), ()), 3.0)
+    assert told == Send(name(0), Decided(group.digest))
     assert isinstance(alone, Alone)
     assert late.received(name(0), group.digest, 4.0) == []
     assert late.ended
@@ -150,8 +152,59 @@ def test_a_device_that_returns_in_time_is_not_gone() -> None:
     machine.heard(name(0))
     assert machine.tick(2.0 + 2 * WAITS.gone_s) == []
     machine.lost(name(0), 10.0)
-    (alone,) = machine.tick(10.0 + WAITS.gone_s)
-    assert isinstance(alone, Alone)
+    assert isinstance(machine.tick(10.0 + WAITS.gone_s)[-1], Alone)
+
+
+def executor_of_three() -> tuple[Machine, Elected]:
+    """Return a machine that computes for a group of three, and the group."""
+    machine, _, group = machine_of(0)
+    for other in (1, 2):
+        told = machine.committed(name(other), Commit(1, (), (group.digest,)), 2.0)
+    assert told == [Compute(group)]
+    return machine, group
+
+
+def test_an_executor_stays_until_the_others_have_its_packet() -> None:
+    machine, group = executor_of_three()
+    machine.computed(group.digest, 3.0)
+    assert not machine.ended
+    # a connection that is made only now, or again
+    assert SendPacket(name(2), group) in machine.reached(name(2), 4.0)
+    machine.decided(name(2), group.digest, 5.0)
+    assert not machine.ended
+    # the other one ends without a word, which is noticed later
+    machine.lost(name(1), 6.0)
+    machine.tick(6.0 + WAITS.gone_s)
+    assert machine.ended
+
+
+def test_an_executor_does_not_stay_for_ever() -> None:
+    machine, group = executor_of_three()
+    machine.failed(group.digest, "fails", 3.0)
+    assert Send(name(1), GivenUp(group.digest)) in machine.reached(name(1), 4.0)
+    machine.tick(3.0 + WAITS.commit_s - 1)
+    assert not machine.ended
+    machine.tick(3.0 + WAITS.commit_s)
+    assert machine.ended
+
+
+def test_a_decision_that_was_lost_is_told_again() -> None:
+    machine, _, group = machine_of()
+    machine.received(name(0), group.digest, 4.0)
+    assert Send(name(0), Decided(group.digest)) in machine.reached(name(0), 5.0)
+    assert Send(name(0), Decided(group.digest)) not in machine.reached(name(2), 5.0)
+
+
+def test_one_that_offered_and_at_whose_address_nobody_answers_is_gone() -> None:
+    machine, _, _ = machine_of()
+    machine.refused(name(0), 2.0)
+    assert isinstance(machine.tick(2.0 + WAITS.gone_s)[-1], Alone)
+    # one that has not offered yet may still start
+    offers = [offer(which, [(0, 6)]) for which in range(2)]
+    early = Machine(offers[0], [name(0), name(1)], elect_all, WAITS, 0.0)
+    early.refused(name(1), 1.0)
+    assert early.tick(2.0 + WAITS.gone_s) == []
+    assert early.commit is None
 
 
 def test_who_is_not_there_is_waited_for_once() -> None:

@@ -60,7 +60,8 @@ def elected_from(offers: dict[str, SignedOffer]) -> list[Elected]:
 def test_the_pictures_are_those_of_one_process(tmp_path: Path, homes: list[Path], small_model: Path) -> None:
     copies = [Path(shutil.copytree(home, tmp_path / "copies" / home.name)) for home in homes]
     members = {number: member_of(home, small_model, COSTS[number]) for number, home in enumerate(homes)}
-    ran = run(tmp_path, members)
+    # its packet is there before it is connected to one of those that wait for it
+    ran = run(tmp_path, members, late=(RIVER_EXECUTOR, 2))
     assert len(set(ran.pids)) == 4
     offers = offers_in(ran, homes)
     table, river = sorted(elected_from(offers), key=lambda found: len(found.devices))
