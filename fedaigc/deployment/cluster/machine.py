@@ -357,7 +357,9 @@ class Machine:
         if group.executor != self._device:
             return [Send(group.executor, Decided(group.digest))]
         # only those that wait for it: one commits to no group after it has ended
-        followed.open = {device for device in self._others(followed) if self._peers[device].commit is not None}
+        followed.open = {
+            device for device in self._others(followed) if self._peers[device].commit is not None
+        }
         followed.stay_until = now + self._waits.commit_s
         return []
 
