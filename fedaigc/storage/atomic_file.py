@@ -8,12 +8,9 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from safetensors.torch import save
-from torch import Tensor
 
 from fedaigc.storage.file_lock import locked
 
@@ -76,14 +73,6 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode(
         errors="backslashreplace"
     )
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], mode: int = _ANY_MODE
-) -> None:
-    """Replace the content of `path` with a safetensors file."""
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_file(path, save(contiguous, metadata=dict(metadata)), mode)
 
 
 def sync_folder(path: Path) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fedaigc.errors import DamagedFile, UserError
-from fedaigc.storage.atomic_file import write_tensors
+from fedaigc.storage.atomic_file import write_file
 
 Parts = Mapping[str, Mapping[str, Tensor]]
 _ANY_MODE = 0o666
@@ -53,6 +54,14 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise UserError(f"no tensor file {path}: {error.strerror or error}") from None
     except SafetensorError as error:
         raise DamagedFile(f"the tensor file {path} is damaged: {error}") from None
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], mode: int = _ANY_MODE
+) -> None:
+    """Replace the content of `path` with a safetensors file."""
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_file(path, save(contiguous, metadata=dict(metadata)), mode)
 
 
 def tensor_digest(header: str, tensors: Mapping[str, Tensor]) -> str:

@@ -20,8 +20,7 @@ from fedaigc.diffusion.adapters.layers import base_weight, exactly, weighted_lay
 from fedaigc.diffusion.adapters.state import Adapter, Factors, SharedState
 from fedaigc.diffusion.sampling.pipeline_call import denoiser
 from fedaigc.errors import UserError
-from fedaigc.storage.atomic_file import write_tensors
-from fedaigc.storage.tensor_file import read_tensors
+from fedaigc.storage.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
