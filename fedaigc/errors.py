@@ -22,3 +22,7 @@ class NotFinite(UserError):
 
 class Diverged(UserError):
     """Training ended with non-finite values on more than half of the clients."""
+
+
+class PacketError(Error, ValueError):
+    """A packet that is damaged, or not meant for this plan and model. The message names both values."""

@@ -11,9 +11,12 @@ separate machines (`collaboration.planner`), and the seed of a home that is open
 """
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 # torch.Generator.get_state() of a CPU generator: 24 bytes for three numbers, the 624 words of the Mersenne
 # Twister as 8 bytes each, and the cache for normals, which are drawn in pairs
@@ -37,13 +40,15 @@ def derived_seed(seed: int, *names: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def rng(seed: int, *names: str | int) -> torch.Generator:
+def rng(seed: int, *names: str | int) -> "torch.Generator":
     """Return an independent CPU torch generator for a stream, e.g. rng(0, "noise", task_id).
 
     Args:
         seed: Base seed.
         *names: Parts of the name of the random stream, in order.
     """
+    import torch
+
     return torch.Generator().manual_seed(derived_seed(seed, *names))
 
 
@@ -52,7 +57,7 @@ def numpy_rng(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.default_rng(derived_seed(seed, *names))
 
 
-def noise_generator(noise_seed: int) -> torch.Generator:
+def noise_generator(noise_seed: int) -> "torch.Generator":
     """Return the CPU torch generator of a noise seed.
 
     A non-negative seed gives `torch.Generator().manual_seed(noise_seed)`, as the stock pipelines are seeded.
@@ -66,6 +71,8 @@ def noise_generator(noise_seed: int) -> torch.Generator:
     Raises:
         RuntimeError: If the generator's state does not have the expected size.
     """
+    import torch
+
     generator = torch.Generator()
     if noise_seed >= 0:
         return generator.manual_seed(noise_seed)

@@ -30,7 +30,7 @@ from fedaigc.planning.setting import Weights
 from fedaigc.rng import numpy_rng
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.vocabulary import Relation, Role, drawn_nouns, render_prompt
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
 from fedaigc.semantics.denoiser.sharing_distance import phi
 from fedaigc.semantics.policy import Policy
 from fedaigc.semantics.signature import disclose

@@ -44,8 +44,8 @@ from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.atlas_build import MIN_CAPTIONS, build_tree, read_captions
 from fedaigc.semantics.denoiser.calibration import RISK, TOLERANCE, Calibration
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
 from fedaigc.semantics.denoiser.node_groups import node_groups
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
 from fedaigc.semantics.denoiser.sharing_distance import phi
 from fedaigc.semantics.denoiser.shipped import shipped_files
 from fedaigc.semantics.grouping import Group, group

@@ -18,7 +18,8 @@ from fedaigc.rng import numpy_rng
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.denoiser.local_privacy import RandomizedNode
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.offer import Offer
 from fedaigc.semantics.disclosed import Disclosed, read_signature
 from fedaigc.semantics.policy import Policy

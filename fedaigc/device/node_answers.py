@@ -7,7 +7,8 @@ from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.replies import DeviceError, Failure
 from fedaigc.device.training.local_round import put_adapters
 from fedaigc.semantics.denoiser.atlas import Atlas
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.offer import NO_NODE, Offer
 from fedaigc.semantics.denoiser.sharing_distance import distance
 from fedaigc.semantics.disclosed import read_signature

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fedaigc.diffusion.handoff.packing import PacketError
-from fedaigc.errors import DamagedFile, Error, NotFinite, UserError
+from fedaigc.errors import DamagedFile, Error, NotFinite, PacketError, UserError
 
 # one decimal: a confidence shows whether a concept was drawn, not which image it was
 SCORE_STEP = 0.1

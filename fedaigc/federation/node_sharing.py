@@ -11,8 +11,9 @@ from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
 from fedaigc.semantics.denoiser.node_groups import expected_handoff, node_groups
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 from fedaigc.semantics.denoiser.shipped import sharing_files
 from fedaigc.semantics.disclosed import Disclosed

@@ -48,7 +48,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_errors_have_one_base() -> None:
     from fedaigc.device.replies import DeviceError, UnknownTask
-    from fedaigc.diffusion.handoff.packet import PacketError
+    from fedaigc.errors import PacketError
     from fedaigc.federation.wire.read_update import RefusedUpdate
 
     for kind in (errors.UserError, errors.DamagedFile, PacketError, DeviceError, UnknownTask, RefusedUpdate):

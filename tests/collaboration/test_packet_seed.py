@@ -20,9 +20,10 @@ from fedaigc.collaboration.session import ShareOrder, carry_out
 from fedaigc.device.device import Device
 from fedaigc.device.replies import SharedSteps
 from fedaigc.device.shared_steps import run_shared_steps
-from fedaigc.diffusion.handoff.packing import PacketError, pack, unpack
+from fedaigc.diffusion.handoff.packing import pack, unpack
 from fedaigc.diffusion.sampling.segment import finish_segment, initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
+from fedaigc.errors import PacketError
 from fedaigc.federation.client.client_app import app
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import read_record

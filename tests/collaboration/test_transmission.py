@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from fedaigc.collaboration.transmission import transmit
 from fedaigc.diffusion.handoff.packing import (
-    PacketError,
     body_tensors,
     mended,
     number_format_at,
@@ -22,6 +21,7 @@ from fedaigc.diffusion.handoff.packing import (
 )
 from fedaigc.diffusion.sampling.segment import DenoisingState, initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan, latents_std
+from fedaigc.errors import PacketError
 from fedaigc.rng import numpy_rng
 from fedaigc.wireless.block_code import MCS, Scheme
 from fedaigc.wireless.channel import BinarySymmetricChannel, Channel, PerfectChannel

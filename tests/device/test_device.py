@@ -28,11 +28,10 @@ from fedaigc.device.replies import (
 from fedaigc.device.scoring import Confidence
 from fedaigc.diffusion.adapters.shared_state_file import write_shared_state
 from fedaigc.diffusion.adapters.stages import Adapter, SharedState, new_adapter
-from fedaigc.diffusion.handoff.packing import PacketError
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, boundary_step, build_plan, even_steps
 from fedaigc.diffusion.training import TrainingSettings
-from fedaigc.errors import DamagedFile, UserError
+from fedaigc.errors import DamagedFile, PacketError, UserError
 from fedaigc.extras import MissingExtra
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.storage.tensor_file import read_parts

@@ -24,8 +24,9 @@ from fedaigc.device.replies import DeviceError, UnknownTask
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.denoiser.atlas import LEAF, Atlas
 from fedaigc.semantics.denoiser.calibration import Calibration
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
 from fedaigc.semantics.denoiser.node_groups import node_groups
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.offer import NO_NODE, Offer
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 from tests.semantics.denoiser.test_atlas import atlas_of

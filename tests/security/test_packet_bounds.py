@@ -11,9 +11,10 @@ import torch
 from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.deployment.agent.agent import Agent
 from fedaigc.device.replies import SharedSteps
-from fedaigc.diffusion.handoff.packing import PacketError, pack, unpack
+from fedaigc.diffusion.handoff.packing import pack, unpack
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import build_plan
+from fedaigc.errors import PacketError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.server import generation

@@ -37,7 +37,7 @@ from fedaigc.federation.node_sharing import load_disclosure
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.semantics.denoiser.atlas import Atlas
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
 from fedaigc.semantics.denoiser.shipped import sharing_files
 from fedaigc.semantics.policy import LEAST_FIRST, Policy
 from fedaigc.storage.file_lock import is_locked, locked

@@ -26,13 +26,12 @@ from fedaigc.deployment.peer.sharing import FRAME_S, Terms
 from fedaigc.device.device import Device
 from fedaigc.device.home.home import Home
 from fedaigc.device.replies import DeviceError, FinishReport, UnknownTask
-from fedaigc.diffusion.handoff.packing import PacketError
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
-from fedaigc.errors import UserError
+from fedaigc.errors import PacketError, UserError
 from fedaigc.federation.preloaded import taxonomy
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
 from fedaigc.semantics.denoiser.node_groups import node_groups
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
 from fedaigc.semantics.grouping import group
 from fedaigc.semantics.policy import Policy
 

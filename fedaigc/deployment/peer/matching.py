@@ -23,7 +23,7 @@ from fedaigc.federation.config.denoiser_section import DenoiserSection
 from fedaigc.federation.config.run_config import FederationConfig, GenerationSection
 from fedaigc.federation.preloaded import taxonomy
 from fedaigc.semantics.concepts.parser import parse
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
 from fedaigc.semantics.disclosed import Disclosed
 from fedaigc.semantics.signature import disclose
 

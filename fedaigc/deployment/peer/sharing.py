@@ -25,11 +25,10 @@ from fedaigc.deployment.peer.messages import Agreed, Hello, Match, PeerRefused, 
 from fedaigc.deployment.peer.paired import Card, Peers
 from fedaigc.device.device import Device
 from fedaigc.device.replies import DeviceError, FinishReport, UnknownTask
-from fedaigc.diffusion.handoff.packing import PacketError
 from fedaigc.diffusion.sampling.segment import latents_shape
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
-from fedaigc.errors import UserError
+from fedaigc.errors import PacketError, UserError
 from fedaigc.federation.preloaded import taxonomy
 from fedaigc.semantics.policy import Policy
 

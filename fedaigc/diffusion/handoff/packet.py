@@ -38,7 +38,7 @@ from fedaigc.bounds import (
     MAX_PACKET_HEADER_BYTES,
     MAX_SMALL_VALUES,
 )
-from fedaigc.errors import Error, UserError
+from fedaigc.errors import PacketError, UserError
 from fedaigc.storage.bounded_json import read_json
 from fedaigc.storage.tensor_file import aligned
 from fedaigc.wireless.number_format import FormatName, NumberFormat
@@ -51,10 +51,6 @@ _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32)
 }
-
-
-class PacketError(Error, ValueError):
-    """A packet that is damaged, or not meant for this plan and model. The message names both values."""
 
 
 @dataclass(frozen=True)

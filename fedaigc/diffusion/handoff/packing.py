@@ -38,7 +38,6 @@ from fedaigc.bounds import MAX_LATENT_DEVIATIONS
 from fedaigc.counting import counted
 from fedaigc.diffusion.handoff.packet import (
     BodyTensor,
-    PacketError,
     PacketLayout,
     body_tensors,
     packet_layout,
@@ -50,7 +49,7 @@ from fedaigc.diffusion.sampling.restart import restart_refusal
 from fedaigc.diffusion.sampling.segment import DenoisingState
 from fedaigc.diffusion.schedule.model_settings import differences, read_settings, to_text
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, latents_std
-from fedaigc.errors import UserError
+from fedaigc.errors import PacketError, UserError
 from fedaigc.wireless.number_format import LOADING, FormatName, NumberFormat
 from fedaigc.wireless.repair import Repair, repair
 
@@ -58,7 +57,6 @@ __all__ = [
     "BodyTensor",
     "Delivery",
     "Handoff",
-    "PacketError",
     "PacketLayout",
     "body_tensors",
     "check_handoff",

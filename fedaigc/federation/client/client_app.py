@@ -19,7 +19,7 @@ from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.rng import derived_seed
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
 from fedaigc.semantics.policy import Policy
 
 app = ClientApp()

@@ -8,7 +8,7 @@ from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.replies import DeviceError, Failure
 from fedaigc.device.scoring import Scorer
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
 from fedaigc.semantics.policy import Policy
 
 

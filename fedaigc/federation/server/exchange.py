@@ -12,7 +12,7 @@ from flwr.serverapp.grid import Grid
 from google.protobuf.message import DecodeError
 
 from fedaigc.device.replies import Failure
-from fedaigc.diffusion.handoff.packing import PacketError
+from fedaigc.errors import PacketError
 from fedaigc.federation.progress import OnProgress, Progress, Stage
 from fedaigc.federation.runtime.unanswered import forget
 from fedaigc.federation.server.pulling import Pulls, ReplyLost, largest_reply

@@ -20,13 +20,13 @@ from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import Line, run_shared_steps
 from fedaigc.diffusion.adapters.stages import SharedState, install
 from fedaigc.diffusion.exactness import prove_divisible
-from fedaigc.diffusion.handoff.packing import PacketError, check_magnitude, unpack
+from fedaigc.diffusion.handoff.packing import check_magnitude, unpack
 from fedaigc.diffusion.sampling.noise_matched import check_matched
 from fedaigc.diffusion.sampling.pipeline_call import check_true_guidance
 from fedaigc.diffusion.sampling.segment import latents_shape
 from fedaigc.diffusion.schedule.noise_draws import draws_noise
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
-from fedaigc.errors import UserError
+from fedaigc.errors import PacketError, UserError
 from fedaigc.federation.config.run_config import FederationConfig, GenerationSection
 from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.output.records import GenerationRecord

@@ -13,12 +13,8 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from functools import cache
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from fedaigc import assets
-
-if TYPE_CHECKING:
-    pass
 
 ROOT = "n00001930"
 # WordNet's root, "entity", lies above physical entity and counts in published depths

@@ -23,7 +23,8 @@ from fedaigc.device.limits import OwnerLimits
 from fedaigc.errors import DamagedFile, UserError
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
 from fedaigc.semantics.denoiser.local_privacy import RandomizedNode
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 from fedaigc.semantics.policy import Policy
 from tests.semantics.denoiser.test_atlas import atlas_of

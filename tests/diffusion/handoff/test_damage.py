@@ -5,11 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.diffusion.handoff.packing import (
-    PacketError,
-    packet_layout,
-    unpack,
-)
+from fedaigc.diffusion.handoff.packing import packet_layout, unpack
+from fedaigc.errors import PacketError
 from tests.diffusion.handoff.packets import EXACT, LATENTS, STATE, same
 from tests.diffusion.schedule.test_plan import PLAN
 

@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
 from fedaigc.diffusion.handoff.packet import read_body, write_packet
-from fedaigc.diffusion.handoff.packing import (
-    Delivery,
-    Handoff,
-    PacketError,
-    pack,
-    packet_layout,
-    unpack,
-)
+from fedaigc.diffusion.handoff.packing import Delivery, Handoff, pack, packet_layout, unpack
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
-from fedaigc.errors import UserError
+from fedaigc.errors import PacketError, UserError
 from tests.diffusion.handoff.packets import (
     EXACT,
     LATENTS,

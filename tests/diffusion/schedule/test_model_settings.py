@@ -10,12 +10,11 @@ import pytest
 from diffusers import EulerDiscreteScheduler
 
 import fedaigc as fa
-from fedaigc.diffusion.handoff.packet import PacketError
 from fedaigc.diffusion.schedule.model_settings import _HARMLESS, differences, model_settings
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.diffusion.schedule.stock_schedule import canonical_config
-from fedaigc.errors import UserError
+from fedaigc.errors import PacketError, UserError
 from tests.diffusion.tiny_pipelines import SIZE, Tiny, tiny_pipeline
 
 

@@ -20,7 +20,8 @@ from fedaigc.device.home.prompts import PromptQueue
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.errors import UserError
 from fedaigc.semantics.denoiser.atlas_build import build_tree
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, distance, phi
 from tests.small_run import save_small_model
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from fedaigc.errors import UserError
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
-from fedaigc.semantics.denoiser import node_signature
+from fedaigc.semantics.denoiser import node_disclosure
 from fedaigc.semantics.denoiser.atlas import Atlas
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
 from fedaigc.semantics.denoiser.node_groups import expected_handoff, node_groups
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, distance
 from fedaigc.semantics.disclosed import read_signature
 from fedaigc.semantics.policy import Policy
@@ -183,7 +184,7 @@ def test_a_device_allows_only_nodes_that_are_near_enough(
     disclosure = NodeDisclosure(space, atlas, 4, 4, curve, tolerance)
     for row in range(0, 60, 7):
         vector = atlas.vectors[row] + 0.1
-        monkeypatch.setattr(node_signature, "phi", lambda *_, v=vector: [v])
+        monkeypatch.setattr(node_disclosure, "phi", lambda *_, v=vector: [v])
         found = disclosure.disclose(pipe, str(row))
         way = atlas.way(vector)
         # hand-off 5 is the next one that was measured after the 4 that are planned
@@ -198,14 +199,14 @@ def test_a_device_allows_only_nodes_that_are_near_enough(
         assert all(near[node] for node in allowed)
         if found.highest != way[0]:
             assert not near[way[way.index(found.highest) - 1]]
-        monkeypatch.setattr(node_signature, "phi", lambda *_: pytest.fail("computed twice"))
+        monkeypatch.setattr(node_disclosure, "phi", lambda *_: pytest.fail("computed twice"))
         assert disclosure.disclose(pipe, str(row)) == found
 
 
 def test_without_a_calibration_a_node_is_never_lifted(monkeypatch: pytest.MonkeyPatch, pipe: Any) -> None:
     space = DenoiserSpace.of(plan_of(pipe))
     atlas = replace(ATLAS, space=space.hash)
-    monkeypatch.setattr(node_signature, "phi", lambda *_: [atlas.vectors[5]])
+    monkeypatch.setattr(node_disclosure, "phi", lambda *_: [atlas.vectors[5]])
     found = NodeDisclosure(space, atlas, 4, 3).disclose(pipe, "any")
     assert found is not None
     assert found.node == found.highest == atlas.disclosed(atlas.vectors[5], 4)

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from fedaigc.federation.server.sharing.known_tasks import MOST_GUESSES, Common, KnownTasks, Rules, Way
-from fedaigc.semantics.denoiser.node_signature import NodeDisclosure, NodeSignature
+from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
 
 # a server that goes on serving meets the same signatures again
 _GUESSED: WeakKeyDictionary[NodeDisclosure, dict[NodeSignature, Float[np.ndarray, "guesses d"]]] = (
