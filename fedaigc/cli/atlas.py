@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedaigc.cli.options import DtypeOption, Guidance, MinCaptions, Model, Risk, Size, Tolerance, Variant
+from fedaigc.cli.options import (
+    DtypeOption,
+    Guidance,
+    MinCaptions,
+    Model,
+    Risk,
+    Size,
+    Steps,
+    Tolerance,
+    Variant,
+)
 from fedaigc.counting import counted
 from fedaigc.errors import UserError
 
@@ -24,7 +34,6 @@ Captions = Annotated[Path, typer.Argument(help="Text file of public captions, on
 _SHIPPED = "default: the one that ships with the embedded model"
 AtlasFile = Annotated[Path | None, typer.Argument(help=f"File of the atlas; {_SHIPPED}.")]
 AtlasOption = Annotated[Path | None, typer.Option("--atlas", help=f"File of the atlas; {_SHIPPED}.")]
-Steps = Annotated[int, typer.Option(min=1, help="Number N of denoising steps.")]
 Noises = Annotated[int, typer.Option(min=1, help="Public noises that a prompt is asked with.")]
 Dimensions = Annotated[
     int, typer.Option(min=0, help="Numbers that each answer is projected to; 0: no projection.")

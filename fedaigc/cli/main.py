@@ -30,6 +30,7 @@ from fedaigc.cli.options import (
     Risk,
     Seed,
     Size,
+    Steps,
     Threads,
     Tolerance,
     TorchDevice,
@@ -117,7 +118,7 @@ def generate(
     prompts: Annotated[list[str], typer.Argument(help="One prompt per device, each in quotes.")],
     output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/generate"),
     model: Model = "embedded",
-    steps: Annotated[int, typer.Option(min=1, help="Number N of denoising steps.")] = 11,
+    steps: Steps = 11,
     shared_steps: Annotated[
         int | None,
         typer.Option(

@@ -31,6 +31,7 @@ Variant = Annotated[
     str | None,
     typer.Option(help='Variant of the weight files, such as "fp16". Default: none, or the only one.'),
 ]
+Steps = Annotated[int, typer.Option(min=1, help="Number N of denoising steps.")]
 Guidance = Annotated[float, typer.Option(callback=number, min=0, help="Scale of classifier-free guidance.")]
 Threads = Annotated[int, typer.Option(min=1, help="Number of torch threads.")]
 Seed = Annotated[int, typer.Option(help="The same seed repeats the result.")]
@@ -50,7 +51,10 @@ MinPublicPrompts = Annotated[
 ]
 Nodes = Annotated[
     bool,
-    typer.Option("--nodes", help="Compare prompts, of any words, by nodes of an atlas and not by concepts."),
+    typer.Option(
+        "--nodes",
+        help="Compare prompts, of any words, by nodes of an atlas and not by concepts; the same on all devices.",
+    ),
 ]
 AtlasOfNodes = Annotated[
     Path | None, typer.Option("--atlas", help="Atlas of --nodes. Default: the one that ships with the model.")

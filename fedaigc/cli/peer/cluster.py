@@ -7,12 +7,15 @@ import typer
 
 from fedaigc.bounds import MAX_CLUSTER_PROMPTS, MAX_ROUND
 from fedaigc.cli.options import (
+    AtlasOfNodes,
+    CalibrationOfNodes,
     DtypeOption,
     Guidance,
     HomeFolder,
     MinCaptions,
     MinPublicPrompts,
     Model,
+    Nodes,
     PolicyOption,
     Risk,
     Size,
@@ -23,7 +26,7 @@ from fedaigc.cli.options import (
     existing_home,
     number,
 )
-from fedaigc.cli.peer.sharing import AtlasFile, CalibrationFile, Cost, Nodes, atlas_files
+from fedaigc.cli.peer.options import Cost, ListenAt, SharedSteps, Steps, agent_settings
 from fedaigc.errors import UserError
 from fedaigc.semantics.policy import Policy
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
 def cluster(
     home: HomeFolder,
-    at: Annotated[str, typer.Option(help="host:port of this machine; 0.0.0.0 for all its addresses.")],
+    at: ListenAt,
     other: Annotated[
         list[str],
         typer.Option(
@@ -55,8 +58,8 @@ def cluster(
             min=1, max=MAX_CLUSTER_PROMPTS, help="How many waiting prompts take part, oldest first."
         ),
     ] = 1,
-    steps: Annotated[int, typer.Option(min=2, help="Number N of denoising steps.")] = 11,
-    shared_steps: Annotated[int, typer.Option(min=1, help="Number K of steps that a group shares.")] = 3,
+    steps: Steps = 11,
+    shared_steps: SharedSteps = 3,
     guidance: Guidance = 5.0,
     size: Size = None,
     model: Model = "embedded",
@@ -66,8 +69,8 @@ def cluster(
     policy: PolicyOption = Policy.KIND,
     min_public_prompts: MinPublicPrompts = 3,
     nodes: Nodes = False,
-    atlas: AtlasFile = None,
-    calibration: CalibrationFile = None,
+    atlas: AtlasOfNodes = None,
+    calibration: CalibrationOfNodes = None,
     min_captions: MinCaptions = 8,
     tolerance: Tolerance = 0.5,
     risk: Risk = 0.2,
@@ -84,42 +87,37 @@ def cluster(
     threads: Threads = 1,
 ) -> None:
     """Draw waiting prompts in a round with other devices that are paired with each other; alone where that fails."""
-    from fedaigc.deployment.agent.agent import Agent, AgentSettings, only_agent
+    from fedaigc.deployment.agent.agent import Agent, only_agent
     from fedaigc.deployment.cluster.machine import Waits
     from fedaigc.deployment.cluster.member import Member
     from fedaigc.deployment.peer.agreement import own_cost
     from fedaigc.deployment.peer.frames import listening_at
     from fedaigc.deployment.peer.sharing import Terms
     from fedaigc.device.home.home import Home
-    from fedaigc.federation.config.run_config import ModelSection
-    from fedaigc.validation import validated
 
     existing_home(home)
     addresses = _addresses(other)
-    atlas, calibration = atlas_files(nodes, atlas, calibration, model)
-    given = {} if size is None else {"height": size, "width": size}
-    section = validated(
-        ModelSection,
-        {"name": model, "device": device, "dtype": dtype, "variant": variant} | given,
-        "the model",
-    )
-    settings = AgentSettings(
-        0,
-        section,
-        policy,
-        min_public_prompts,
-        threads=threads,
+    settings = agent_settings(
+        model=model,
+        device=device,
+        dtype=dtype,
+        variant=variant,
+        size=size,
+        policy=policy,
+        min_public_prompts=min_public_prompts,
+        nodes=nodes,
         atlas=atlas,
         calibration=calibration,
         min_captions=min_captions,
         tolerance=tolerance,
         risk=risk,
+        threads=threads,
     )
     with only_agent(Home.open(home)), listening_at(at, "--at") as listening:
         agent = Agent(home, settings)
         waits = Waits(collect_seconds, commit_seconds, compute_seconds)
         member = Member(agent, own_cost() if cost is None else cost, waits)
-        terms = Terms(steps, shared_steps, guidance, section.height, section.width)
+        terms = Terms(steps, shared_steps, guidance, settings.model.height, settings.model.width)
         for outcome in member.take_part(round_number, listening, addresses, terms, prompts):
             typer.echo(told(outcome, agent.home.gallery))
 

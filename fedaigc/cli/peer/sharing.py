@@ -2,18 +2,22 @@
 
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedaigc.cli.options import (
+    AtlasOfNodes,
+    CalibrationOfNodes,
     DtypeOption,
     Guidance,
     HomeFolder,
     MinCaptions,
     MinPublicPrompts,
     Model,
+    Nodes,
     PolicyOption,
     Risk,
     Size,
@@ -24,34 +28,13 @@ from fedaigc.cli.options import (
     existing_home,
     number,
 )
+from fedaigc.cli.peer.options import Cost, ListenAt, SharedSteps, Steps, agent_settings
 from fedaigc.cli.peer.pairing import PeerName
-from fedaigc.errors import UserError
 from fedaigc.semantics.policy import Policy
 
 if TYPE_CHECKING:
     from fedaigc.deployment.peer.sharing import Outcome
 
-Nodes = Annotated[
-    bool,
-    typer.Option(
-        "--nodes", help="Compare prompts by nodes of an atlas, not by concepts; the same on both devices."
-    ),
-]
-AtlasFile = Annotated[
-    Path | None, typer.Option(help="Atlas of --nodes. Default: the one that ships with the model.")
-]
-CalibrationFile = Annotated[
-    Path | None, typer.Option(help="File of `calibrate`: the device shares only within --tolerance.")
-]
-Cost = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        max=100,
-        help="What computing costs this device; the one with the lower cost runs the shared steps. Default: what its "
-        "battery lacks, in percent; 0 on mains.",
-    ),
-]
 ComputeSeconds = Annotated[
     float,
     typer.Option(
@@ -67,8 +50,8 @@ def share(
     peer: PeerName,
     to: Annotated[str, typer.Option(help="host:port at which the other device listens.")],
     task: Annotated[str | None, typer.Option(help="Task, as listed by `queue`. Default: the oldest.")] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Number N of denoising steps.")] = 11,
-    shared_steps: Annotated[int, typer.Option(min=1, help="Number K of steps that both share.")] = 3,
+    steps: Steps = 11,
+    shared_steps: SharedSteps = 3,
     guidance: Guidance = 5.0,
     size: Size = None,
     model: Model = "embedded",
@@ -78,8 +61,8 @@ def share(
     policy: PolicyOption = Policy.KIND,
     min_public_prompts: MinPublicPrompts = 3,
     nodes: Nodes = False,
-    atlas: AtlasFile = None,
-    calibration: CalibrationFile = None,
+    atlas: AtlasOfNodes = None,
+    calibration: CalibrationOfNodes = None,
     min_captions: MinCaptions = 8,
     tolerance: Tolerance = 0.5,
     risk: Risk = 0.2,
@@ -88,46 +71,41 @@ def share(
     threads: Threads = 1,
 ) -> None:
     """Draw a waiting prompt, its first steps together with a prompt of a paired device; alone if that fails."""
-    from fedaigc.deployment.agent.agent import Agent, AgentSettings, only_agent
+    from fedaigc.deployment.agent.agent import Agent, only_agent
     from fedaigc.deployment.peer.agreement import own_cost
     from fedaigc.deployment.peer.connections import calling
     from fedaigc.deployment.peer.sharing import Sharer, Terms
     from fedaigc.device.home.home import Home
-    from fedaigc.federation.config.run_config import ModelSection
-    from fedaigc.validation import validated
 
     existing_home(home)
-    atlas, calibration = atlas_files(nodes, atlas, calibration, model)
-    given = {} if size is None else {"height": size, "width": size}
-    section = validated(
-        ModelSection,
-        {"name": model, "device": device, "dtype": dtype, "variant": variant} | given,
-        "the model",
-    )
-    settings = AgentSettings(
-        0,
-        section,
-        policy,
-        min_public_prompts,
-        threads=threads,
+    settings = agent_settings(
+        model=model,
+        device=device,
+        dtype=dtype,
+        variant=variant,
+        size=size,
+        policy=policy,
+        min_public_prompts=min_public_prompts,
+        nodes=nodes,
         atlas=atlas,
         calibration=calibration,
         min_captions=min_captions,
         tolerance=tolerance,
         risk=risk,
+        threads=threads,
     )
     with only_agent(Home.open(home)):
         agent = Agent(home, settings)
         sharer = Sharer(agent, own_cost() if cost is None else cost, compute_s=compute_seconds)
         connection = calling(sharer, peer, to)
-        terms = Terms(steps, shared_steps, guidance, section.height, section.width)
+        terms = Terms(steps, shared_steps, guidance, settings.model.height, settings.model.width)
         outcome = sharer.call(connection, terms, task)
     typer.echo(_told(outcome, agent.home.gallery, peer))
 
 
 def listen(
     home: HomeFolder,
-    at: Annotated[str, typer.Option(help="host:port of this machine; 0.0.0.0 for all its addresses.")],
+    at: ListenAt,
     model: Model = "embedded",
     device: TorchDevice = "cpu",
     dtype: DtypeOption = "float32",
@@ -135,8 +113,8 @@ def listen(
     policy: PolicyOption = Policy.KIND,
     min_public_prompts: MinPublicPrompts = 3,
     nodes: Nodes = False,
-    atlas: AtlasFile = None,
-    calibration: CalibrationFile = None,
+    atlas: AtlasOfNodes = None,
+    calibration: CalibrationOfNodes = None,
     min_captions: MinCaptions = 8,
     tolerance: Tolerance = 0.5,
     risk: Risk = 0.2,
@@ -151,32 +129,31 @@ def listen(
     threads: Threads = 1,
 ) -> None:
     """Run the device's agent for the paired devices that call with `share`, until it is stopped."""
-    from fedaigc.deployment.agent.agent import Agent, AgentSettings, listening
+    from fedaigc.deployment.agent.agent import Agent, listening
     from fedaigc.deployment.peer import connections
     from fedaigc.deployment.peer.agreement import own_cost
     from fedaigc.deployment.peer.frames import listening_at
     from fedaigc.deployment.peer.sharing import Sharer
     from fedaigc.device.limits import OwnerLimits
-    from fedaigc.federation.config.run_config import ModelSection
-    from fedaigc.validation import validated
 
     existing_home(home)
-    atlas, calibration = atlas_files(nodes, atlas, calibration, model)
-    settings = AgentSettings(
-        0,
-        validated(
-            ModelSection, {"name": model, "device": device, "dtype": dtype, "variant": variant}, "the model"
-        ),
-        policy,
-        min_public_prompts,
-        threads=threads,
-        limits=OwnerLimits(max_denoising_steps=max_steps, max_image_side=max_side),
+    settings = agent_settings(
+        model=model,
+        device=device,
+        dtype=dtype,
+        variant=variant,
+        policy=policy,
+        min_public_prompts=min_public_prompts,
+        nodes=nodes,
         atlas=atlas,
         calibration=calibration,
         min_captions=min_captions,
         tolerance=tolerance,
         risk=risk,
+        threads=threads,
     )
+    limits = OwnerLimits(max_denoising_steps=max_steps, max_image_side=max_side)
+    settings = replace(settings, limits=limits)
     with listening_at(at, "--at") as waiting:
         agent = Agent(home, settings)
         sharer = Sharer(agent, own_cost() if cost is None else cost, compute_s=compute_seconds)
@@ -195,19 +172,6 @@ def listen(
                 lambda outcome: typer.echo(_told(outcome, agent.home.gallery, outcome.peer)),
             )
             requests.shutdown()
-
-
-def atlas_files(
-    nodes: bool, atlas: Path | None, calibration: Path | None, model: str
-) -> tuple[Path | None, Path | None]:
-    """Return atlas and calibration; None for both if concepts are compared."""
-    if not nodes:
-        if atlas is not None or calibration is not None:
-            raise UserError("--atlas and --calibration are for --nodes: give that too")
-        return None, None
-    from fedaigc.semantics.denoiser.shipped import sharing_files
-
-    return sharing_files(atlas, calibration, model)
 
 
 def _told(outcome: "Outcome", gallery: Path, peer: str) -> str:
