@@ -25,9 +25,8 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from experiments.privacy.fuzz_device import (
+from experiments.privacy.fuzzing.device import (
     KINDS,
-    PROMPT,
     DeviceTarget,
     Outcome,
     device_message,
@@ -35,11 +34,13 @@ from experiments.privacy.fuzz_device import (
     send_bytes,
     served,
 )
-from experiments.privacy.fuzz_server import (
+from experiments.privacy.fuzzing.prompt_messages import PROMPT
+from experiments.privacy.fuzzing.server import (
     ASKED,
     PROMPTS,
     READERS,
     SHARING_READERS,
+    TWIN_READERS,
     ServerTarget,
     device_reply,
 )
@@ -190,7 +191,8 @@ def fuzz_server(
 
 
 def _whole(kind: str) -> str:
-    return {"update": "round", **dict.fromkeys(SHARING_READERS, "sharing")}.get(kind, "generation")
+    sharing, twins = dict.fromkeys(SHARING_READERS, "sharing"), dict.fromkeys(TWIN_READERS, "equality")
+    return ({"update": "round"} | sharing | twins).get(kind, "generation")
 
 
 def make_config(folder: Path) -> FederationConfig:

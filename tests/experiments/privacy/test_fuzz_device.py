@@ -18,5 +18,5 @@ def test_a_device_stands_what_a_server_may_send(make_run: MakeRun, first_seed: i
     assert tally.failures == {}
     assert tally.growth_mb() < 100
     # of a busy machine little can be asked
-    assert sum(tally.counts.values()) >= 20
+    assert sum(tally.counts.values()) >= 10
     assert len(tally.counts) >= 5

@@ -6,7 +6,7 @@ For ten minutes: `python -m experiments.privacy.fuzz --side server`.
 import pytest
 
 from experiments.privacy.fuzz import fuzz_server
-from experiments.privacy.fuzz_server import PROMPTS
+from experiments.privacy.fuzzing.server import PROMPTS
 from tests.small_run import MakeRun
 
 SECONDS = 15.0

@@ -10,15 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from flwr.app import RecordDict
 from flwr.common.serde import recorddict_to_proto
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from experiments.privacy.mutations import MARK, broken_bytes, broken_json, broken_record
-from fedaigc.bounds import MAX_OFFERS
-from fedaigc.collaboration.secure_sum.masks import Announced, SumKey
+from experiments.privacy.fuzzing import prompt_messages
+from experiments.privacy.fuzzing.mutations import MARK, broken_bytes, broken_json, broken_record
+from experiments.privacy.fuzzing.prompt_messages import PROMPT, PromptMessages, sharing_config
 from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.deployment.agent.agent import Agent, AgentSettings, listening
 from fedaigc.deployment.agent.agent_socket import STATUS, Request, ask_agent, socket_path
@@ -29,28 +28,22 @@ from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.diffusion.adapters.stages import SharedState, install
-from fedaigc.diffusion.schedule.plan import build_plan
-from fedaigc.federation.config.denoiser_section import DenoiserSection
 from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, FederationConfig
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.server.generation import plan_generation
 from fedaigc.federation.server.server_app import initial_shared_state
-from fedaigc.federation.wire import generation_messages, messages, sum_messages
+from fedaigc.federation.wire import generation_messages, messages
+from fedaigc.federation.wire.generation_messages import FINISH_REPLY_BYTES
 from fedaigc.federation.wire.messages import BODY, FAILURE, Ask
-from fedaigc.federation.wire.sum_messages import KeyOrder, MaskOrder
 from fedaigc.rng import numpy_rng
-from fedaigc.semantics.denoiser.atlas import Atlas
-from fedaigc.semantics.denoiser.atlas_build import build_tree
-from fedaigc.semantics.denoiser.calibration import Calibration
-from fedaigc.semantics.denoiser.offer import Offer
-from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace, phi
 from fedaigc.strategy.fingerprint import strategy_code
 from fedaigc.strategy.rule import Received
 
-PROMPT = "a shiny apple on a table"
 # largest part of a reply outside of the arrays of an update, in bytes
 _MAX_REPLY = 300_000
 _FRAME_S = 10.0
+# whose replies have one size, whatever was sent
+_PADDED = (Ask.OFFER, Ask.KEYS, Ask.BLIND, Ask.EQUAL, Ask.FINISH)
 
 
 @dataclass
@@ -61,51 +54,6 @@ class Outcome:
     seconds: float
     failures: list[str] = field(default_factory=list)
     refused: bool = False
-
-
-def sharing_config(config: FederationConfig) -> FederationConfig:
-    """Return a configuration by the denoiser's distance, with a ladder and means, after writing its files.
-
-    All captions of the atlas disclose its root, so that all prompts may be in one group.
-    """
-    pipe, base_hash = base_model(config.model)
-    settings = config.generation
-    plan = build_plan(
-        pipe,
-        num_inference_steps=settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale,
-        height=config.model.height,
-        width=config.model.width,
-        base_hash=base_hash,
-    )
-    space = DenoiserSpace.of(plan)
-    captions = [f"a {thing} on a {place}" for thing in ("cat", "dog") for place in ("bed", "road", "table")]
-    first = settings.num_shared_steps - 1
-    far = tuple(np.linspace(0, 1e6, 40).tolist())
-    damages: dict[str, tuple[float, ...]] = {str(k): (0.0,) * 40 for k in (first, first + 1)}
-    curve = Calibration(
-        space.hash,
-        plan.fingerprint(),
-        plan.scheduler_class,
-        plan.num_steps,
-        settings.guidance_scale,
-        "public",
-        0,
-        far,
-        damages,
-    )
-    folder = config.homes.parent
-    build_tree(space.hash, {}, captions, phi(pipe, space, captions), 2).write(folder / "public.atlas")
-    curve.write(folder / "curve.json")
-    section = DenoiserSection(
-        atlas=folder / "public.atlas",
-        calibration=folder / "curve.json",
-        min_captions=len(captions),
-        ladder=(first + 1,),
-        conditioning="mean",
-    )
-    shared = settings.model_copy(update={"num_shared_steps": first, "denoiser": section})
-    return config.model_copy(update={"generation": shared})
 
 
 class DeviceTarget:
@@ -120,6 +68,7 @@ class DeviceTarget:
             max_passes=math.inf,
             max_bits_a_day=math.inf,
             sums=True,
+            equal_prompts=True,
         )
         sharing = sharing_config(config)
         section = sharing.generation.denoiser
@@ -134,15 +83,13 @@ class DeviceTarget:
             calibration=section.calibration,
             min_captions=section.min_captions,
         )
-        self._atlas, self._sharing_run = Atlas.read(section.atlas), sharing.for_devices()
-        self._ladder = (sharing.generation.num_shared_steps, *section.ladder)
-        self._asked, self._number = "", 0
         self.agent = Agent(self.home.root, settings)
         self.queue = PromptQueue(self.home)
         self.text = config.to_run_config()[RUN_CONFIG_KEY]
         self.shared = initial_shared_state(config)
         self.plan = plan_generation(self.shared, config)
         self._install(self.shared)
+        self.about_prompts = PromptMessages(self.agent, sharing, self.plan)
         pipe, _ = base_model(config.model)
         install(pipe, self.shared)
         self.packet = run_shared_steps(
@@ -156,12 +103,12 @@ class DeviceTarget:
 
     def text_of(self, kind: str) -> str:
         """Return the configuration with which a message of this kind is sent."""
-        return self._sharing_run.to_run_config()[RUN_CONFIG_KEY] if kind in SHARING else self.text
+        return self.about_prompts.text if kind in prompt_messages.ASKS else self.text
 
     def honest(self, kind: str) -> tuple[Ask, RecordDict]:
         """Return a message of one of `KINDS`, as an honest server sends it."""
-        if kind in SHARING:
-            return ASKS[kind], self._about_a_prompt(kind)
+        if kind in prompt_messages.ASKS:
+            return ASKS[kind], self.about_prompts.honest(kind)
         config, task_id = self.config, self._waiting_task()
         if kind == "train":
             return Ask.TRAIN, messages.train_record(
@@ -183,40 +130,6 @@ class DeviceTarget:
             )
         return ASKS[kind], messages.body()
 
-    def _about_a_prompt(self, kind: str) -> RecordDict:
-        """Return a message of one of `SHARING`."""
-        task_id = self._disclosed_task()
-        self._number += 1
-        number = f"{self._number:032x}"
-        if kind == "nodes":
-            return messages.body()
-        if kind == "offer":
-            return generation_messages.offer_record(Offer(task_id, 0, self._ladder, np.zeros(0, np.float32)))
-        order = sum_messages.key_order_record(KeyOrder(task_id, number))
-        if kind == "keys":
-            return order
-        own = sum_messages.read_key(self.agent.answer(Ask.KEYS, self.text_of(kind), order))
-        members = (own, *(Announced(SumKey().public) for _ in range(2)))
-        caption = self._atlas.captions[self._atlas.medoid(0)]
-        return sum_messages.mask_order_record(MaskOrder(task_id, number, caption, members))
-
-    def _disclosed_task(self) -> str:
-        """Return a waiting task of which a node was disclosed, which answers another offer and is in no sum yet."""
-        task = self.queue.get(self._asked) if self._asked else None
-        summed = {each.task_id for each in self.agent.open_device().sums.entries() if each.status == "given"}
-        if (
-            task is None
-            or task.status is not TaskStatus.WAITING
-            or task.offers >= MAX_OFFERS
-            or self._asked in summed
-        ):
-            if task is not None and task.status is TaskStatus.WAITING:
-                # or the queue would grow with each message
-                self.queue.finish(self._asked)
-            self._asked = self.queue.add(f"{PROMPT}, take {self._number}")
-            self.agent.answer(Ask.SIGNATURES, self.text_of("nodes"), messages.body())
-        return self._asked
-
     def ask(self, kind: str, text: str, content: RecordDict) -> Outcome:
         """Let the agent answer a message, and check for all failures."""
         began, outcome = time.process_time(), Outcome(kind, 0.0)
@@ -231,6 +144,12 @@ class DeviceTarget:
         size = sum(len(str(value)) for name, value in values.items() if name not in ("packet", "manifest"))
         if size > _MAX_REPLY or any(MARK in str(value) for value in values.values()):
             outcome.failures.append("the reply is large, or holds what was sent")
+        if ASKS[kind] in _PADDED and text == self.text_of(kind):
+            num_bytes = len(recorddict_to_proto(reply).SerializeToString())
+            if num_bytes != FINISH_REPLY_BYTES:
+                outcome.failures.append(
+                    f"a reply of {num_bytes} bytes, which tells what became of the prompt"
+                )
         outcome.failures += self.lost()
         return outcome
 
@@ -266,8 +185,6 @@ class DeviceTarget:
         Device(self.home.root, pipe, base_hash=base_hash, taxonomy=taxonomy()).receive(shared)
 
 
-# about prompts by the denoiser's distance
-SHARING = ("nodes", "offer", "keys", "masked")
 ASKS = {
     "hello": Ask.HELLO,
     "train": Ask.TRAIN,
@@ -276,17 +193,14 @@ ASKS = {
     "share": Ask.SHARE,
     "finish": Ask.FINISH,
     "alone": Ask.FINISH,
-    "nodes": Ask.SIGNATURES,
-    "offer": Ask.OFFER,
-    "keys": Ask.KEYS,
-    "masked": Ask.MASKED,
+    **prompt_messages.ASKS,
 }
 KINDS = tuple(ASKS)
 # quick messages more often than a round of training
 _WEIGHED = (
     *KINDS,
     *("hello", "signatures", "share", "finish", "finish", "alone", "install"),
-    *("offer", "keys", "masked", "masked"),
+    *("offer", "keys", "masked", "masked", "blind", "equal", "equal", "twins"),
 )
 
 

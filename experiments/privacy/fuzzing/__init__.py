@@ -1,0 +1,1 @@
+"""Mutated messages for devices and servers, and what must hold after each."""
