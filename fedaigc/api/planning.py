@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from fedaigc.collaboration.link import LinkReport
 from fedaigc.errors import UserError
-from fedaigc.planning.cost import PlanCost, finish_seconds, plan_cost
+from fedaigc.planning.cost import PlanCost, misses_deadline, plan_cost
 from fedaigc.planning.curve import DamageCurve
 from fedaigc.planning.deadlines import plan_in_time
 from fedaigc.planning.plan import Plan
@@ -49,8 +49,8 @@ class SharingTree:
     @property
     def late(self) -> list[str]:
         """Ids of the tasks that miss their deadline; those would miss it alone, too."""
-        finished = self.now + finish_seconds(self.plan, self.tasks, self.setting)
-        return [self.tasks.ids[row] for row in np.flatnonzero(finished > self.tasks.deadlines)]
+        late = misses_deadline(self.plan, self.tasks, self.setting, self.now)
+        return [self.tasks.ids[row] for row in np.flatnonzero(late)]
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return one row a node: `node`, `parent` (-1 for a root), `start`, `stop`, `executor`, `tasks`, `ids`."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fedaigc.planning.cost import finish_seconds, last_nodes
+from fedaigc.planning.cost import last_nodes, misses_deadline
 from fedaigc.planning.plan import Plan
 from fedaigc.planning.setting import EDGE, Setting
 from fedaigc.planning.tasks import Tasks
@@ -25,10 +25,8 @@ def check_plan(plan: Plan, tasks: Tasks, setting: Setting, now: float | None = N
     """
     faults = _places(plan, tasks, setting) + _damages(plan, tasks, setting)
     if not faults and now is not None:
-        alone = finish_seconds(Plan((), np.zeros(len(tasks), int)), tasks, setting)
-        late = (now + finish_seconds(plan, tasks, setting) > tasks.deadlines) & (
-            now + alone <= tasks.deadlines
-        )
+        alone = Plan((), np.zeros(len(tasks), int))
+        late = misses_deadline(plan, tasks, setting, now) & ~misses_deadline(alone, tasks, setting, now)
         faults += [f"task {tasks.ids[row]} misses its deadline" for row in np.flatnonzero(late)]
     return faults
 

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from fedaigc.planning.plan import Node, Plan
 from fedaigc.planning.setting import EDGE, Setting, Weights
 from fedaigc.planning.tasks import Tasks
+
+_ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,14 @@ def last_nodes(plan: Plan, number: int) -> np.ndarray:
     for index, node in enumerate(plan.nodes):
         last[node.members] = index
     return last
+
+
+def misses_deadline(plan: Plan, tasks: Tasks, setting: Setting, now: float) -> Bool[np.ndarray, " n"]:
+    """Return which tasks miss their deadline in a plan that starts at `now`, by more than a rounding error.
+
+    A stream serves a task at its deadline minus the seconds that it takes alone, and the sum of both is rounded.
+    """
+    return np.asarray(now + finish_seconds(plan, tasks, setting) > tasks.deadlines + _ROUNDING_S)
 
 
 def finish_seconds(plan: Plan, tasks: Tasks, setting: Setting) -> Float[np.ndarray, " n"]:

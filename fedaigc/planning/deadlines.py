@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Int
 
-from fedaigc.planning.cost import finish_seconds
+from fedaigc.planning.cost import misses_deadline
 from fedaigc.planning.plan import Node, Plan
 from fedaigc.planning.planners.planner import Planner
 from fedaigc.planning.setting import EDGE, Setting
@@ -30,7 +30,7 @@ def plan_in_time(planner: Planner, tasks: Tasks, setting: Setting, now: float) -
     punctual = _punctual(tasks, setting, now)
     for _ in range(_REPLANS):
         plan = _spread(planner(tasks.take(rows), setting), rows, len(tasks))
-        late = punctual & (now + finish_seconds(plan, tasks, setting) > tasks.deadlines)
+        late = punctual & misses_deadline(plan, tasks, setting, now)
         if not late.any():
             return plan
         rows = rows[~late[rows]]
@@ -41,7 +41,7 @@ def in_time(plan: Plan, tasks: Tasks, setting: Setting, now: float) -> Plan:
     """Return a plan in which the tasks of users who would miss a deadline by sharing run alone."""
     punctual = _punctual(tasks, setting, now)
     while True:
-        late = punctual & (now + finish_seconds(plan, tasks, setting) > tasks.deadlines)
+        late = punctual & misses_deadline(plan, tasks, setting, now)
         if not late.any():
             return plan
         # a device that helps others finishes its own tasks after that: then none of its tasks share
@@ -51,7 +51,7 @@ def in_time(plan: Plan, tasks: Tasks, setting: Setting, now: float) -> Plan:
 def _punctual(tasks: Tasks, setting: Setting, now: float) -> Bool[np.ndarray, " n"]:
     """Return which tasks meet their deadline if all run alone."""
     alone = Plan((), np.zeros(len(tasks), int))
-    return np.asarray(now + finish_seconds(alone, tasks, setting) <= tasks.deadlines)
+    return ~misses_deadline(alone, tasks, setting, now)
 
 
 def _spread(plan: Plan, rows: Int[np.ndarray, " m"], number: int) -> Plan:

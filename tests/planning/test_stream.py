@@ -14,7 +14,7 @@ from fedaigc.planning.check import check_plan
 from fedaigc.planning.cost import finish_seconds, weighted_cost
 from fedaigc.planning.planners.alone import Alone
 from fedaigc.planning.planners.greedy_tree import GreedyTree
-from fedaigc.planning.setting import Machine, Machines, Setting
+from fedaigc.planning.setting import Link, Machine, Machines, Setting
 from fedaigc.planning.stream import Arrival, Departure, Stream
 from fedaigc.planning.tasks import Tasks
 from tests.planning.cases import line_curve, planned
@@ -95,6 +95,23 @@ def test_the_plan_of_those_who_wait_is_near_the_plan_from_scratch() -> None:
     assert len(stream) == 5
     left = stream.plan()
     assert check_plan(left.plan, left.tasks, setting) == []
+
+
+def test_a_task_that_is_served_at_its_last_moment_is_not_made_late_by_rounding() -> None:
+    # alone 6.6 s; 14.9 - 6.6 + 6.6 is rounded to more than 14.9, and with its helper it would take far longer
+    phone = Machine("phone", 1.1, 1.0)
+    setting = Setting(
+        line_curve(), 1.0, Machines(devices=(phone,), link=Link(seconds=3.0), executor="member")
+    )
+    stream = Stream(setting, 100.0)
+    for name, user in (("helper", 0), ("urgent", 1)):
+        stream.arrive(Arrival(name, np.zeros(1), 1.0, user, 14.9 if user else np.inf))
+    now = stream.next_due
+    assert now + 6 * 1.1 > 14.9
+    (left,) = stream.depart(now)
+    urgent = left.tasks.ids.index("urgent")
+    assert left.plan.handoffs[urgent] == 0
+    assert check_plan(left.plan, left.tasks, setting, now) == []
 
 
 def test_nobody_waits_longer_than_the_window_or_the_deadline_allows() -> None:
