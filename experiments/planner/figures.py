@@ -4,6 +4,7 @@ from experiments.pages.markdown import markdown, share
 from experiments.pages.records import estimate, record
 from experiments.pages.registry import figure, table
 from fedaigc.metrics.intervals import Estimate
+from fedaigc.study.results.table_files import shown
 
 _TOLD = {
     "none": "no sharing",
@@ -17,15 +18,49 @@ _TOLD = {
     "two_levels": "ours with two levels",
     "greedy_tree": "**ours, a tree**",
 }
+_ORACLE = {"oracle": "oracle that knows the judge, in our trees"}
 
 
 @table
-def planner_gaps() -> str:
-    """Excess of each planner over the optimum."""
-    found = record("planner/gap")["excess"]
+def planner_gaps(name: str = "planner/gap") -> str:
+    """Excess of each planner over the optimum, from a record."""
+    found = record(name)["excess"]
     keys = ("median", "90th percentile", "worst", "optimal")
     rows = [[told, *(f"{100 * found[name][key]:.1f} %" for key in keys)] for name, told in _TOLD.items()]
     return markdown(["planner", "median", "90th percentile", "worst", "instances solved exactly"], rows)
+
+
+@table
+def planner_judged() -> str:
+    """Costs of each planner on real pictures, and what the judge finds in them."""
+    found = record("planner/judged")["planners"]
+    rows = []
+    for name, told in ({**_TOLD, **_ORACLE}).items():
+        if name not in found:
+            continue
+        row = found[name]
+        costs = [
+            shown(estimate(row[cost]), digits) if cost in row else ""
+            for cost, digits in (("joules", 0), ("seconds", 1), ("kbit", 1))
+        ]
+        compared = ["", ""]
+        if name != "none":
+            compared = [share(estimate(row["minus alone"])), "yes" if row["not inferior"] else "no"]
+        rows.append([told, share(estimate(row["saved"])), *costs, share(row["both"]), *compared])
+    head = ["planner", "steps saved", "joules", "seconds", "kbit", "both seen", "minus alone", "not inferior"]
+    return markdown(head, rows)
+
+
+@figure
+def planner_judged_lead(name: str) -> Estimate:
+    """Share of the steps of real pictures that our tree saves more than a planner, over streams."""
+    return estimate(record("planner/judged")["planners"][name]["ours saves more by"])
+
+
+@figure
+def planner_judged_saved(name: str) -> Estimate:
+    """Share of the steps of real pictures that a planner saves, over streams."""
+    return estimate(record("planner/judged")["planners"][name]["saved"])
 
 
 @table
