@@ -15,6 +15,8 @@ Numbers = npt.NDArray[np.float64]
 CORRELATION = 0.5
 # estimates beyond this are computed anew; what is found lies above
 _CHECKED = 0.4
+# a long sequence is transformed in overlapping blocks, which fit into a processor's cache
+_BLOCK = 1 << 15
 
 
 class Sequence:
@@ -23,23 +25,34 @@ class Sequence:
     def __init__(self, values: Numbers) -> None:
         # bytes that are read in a wrong format have any magnitude; the sums below need a bounded one
         bounded = np.diff(np.clip(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0), -1e3, 1e3))
-        # round the size up, so that few different spectra of the templates are needed; windows that wrap around
-        # are those that do not fit into the sequence
-        self.size = fft.next_fast_len(-(-len(bounded) // 8192) * 8192, real=True)
-        self.spectrum = fft.rfft(bounded, self.size)
         self.differences = bounded
-        self._length = len(bounded)
         self._sums = np.concatenate([[0.0], np.cumsum(bounded)])
         self._squares = np.concatenate([[0.0], np.cumsum(bounded**2)])
+        self._scales: dict[int, Numbers] = {}
+        self._spectra: dict[int, list[npt.NDArray[np.complex128]]] = {}
 
     def __len__(self) -> int:
-        return self._length
+        return len(self.differences)
 
     def scale(self, length: int) -> Numbers:
         """Return sqrt(length) times the standard deviation of every window of `length` differences."""
-        means = (self._sums[length:] - self._sums[:-length]) / length
-        variances = (self._squares[length:] - self._squares[:-length]) / length - means**2
-        return np.sqrt(np.maximum(variances, 0.0) * length)
+        if length not in self._scales:
+            means = (self._sums[length:] - self._sums[:-length]) / length
+            variances = (self._squares[length:] - self._squares[:-length]) / length - means**2
+            self._scales[length] = np.sqrt(np.maximum(variances, 0.0) * length)
+        return self._scales[length]
+
+    def spectra(self, block: int) -> list[npt.NDArray[np.complex128]]:
+        """Return the spectra of blocks of this size, one every `step(block)` differences."""
+        if block not in self._spectra:
+            starts = range(0, len(self), step(block))
+            self._spectra[block] = [fft.rfft(self.differences[at : at + block], block) for at in starts]
+        return self._spectra[block]
+
+
+def step(block: int) -> int:
+    """Return how many windows of a block are looked at: those that are whole if the template has a quarter of it."""
+    return block - block // 4
 
 
 class Template:
@@ -60,19 +73,34 @@ class Template:
         places = len(sequence) - len(self) + 1
         if places < 1:
             return 0.0
-        if sequence.size not in self._spectra:
-            self._spectra[sequence.size] = np.conj(fft.rfft(self._values, sequence.size))
-        products = fft.irfft(sequence.spectrum * self._spectra[sequence.size], sequence.size)[:places]
-        scale = sequence.scale(len(self))
-        # the correlation of a constant window is undefined, and would consist of rounding errors
-        valid = np.flatnonzero(scale > 1e-6)
-        estimates = np.abs(products[valid] / scale[valid])
-        high = estimates > _CHECKED
-        found = [float(estimates[~high].max(initial=0.0))]
+        block, spectrum = self._transformed(len(sequence))
+        scales, whole = sequence.scale(len(self)), step(block)
         windows = np.lib.stride_tricks.sliding_window_view(sequence.differences, len(self))
-        for part in np.array_split(valid[high], 1 + high.sum() // 256):
-            found.append(self._exact(windows[part]))
-        return max(found)
+        largest = 0.0
+        for start, part in zip(range(0, places, whole), sequence.spectra(block), strict=False):
+            scale = scales[start : start + whole]
+            # windows that wrap around begin after these
+            products = np.abs(fft.irfft(part * spectrum, block)[: len(scale)])
+            # the correlation of a constant window is undefined, and would consist of rounding errors
+            estimates = np.divide(products, scale, out=np.zeros_like(products), where=scale > 1e-6)
+            if estimates.max() <= _CHECKED:
+                largest = max(largest, float(estimates.max()))
+                continue
+            high = estimates > _CHECKED
+            largest = max(largest, float(estimates[~high].max(initial=0.0)))
+            again = start + np.flatnonzero(high)
+            for some in np.array_split(again, 1 + len(again) // 256):
+                largest = max(largest, self._exact(windows[some]))
+        return largest
+
+    def _transformed(self, length: int) -> tuple[int, npt.NDArray[np.complex128]]:
+        """Return the size of blocks for a sequence of this length, and the template's spectrum at this size."""
+        # rounded up, so that few different spectra are needed
+        whole = -(-length // 8192) * 8192
+        block = min(whole, max(_BLOCK, 4 << (len(self) - 1).bit_length()))
+        if block not in self._spectra:
+            self._spectra[block] = np.conj(fft.rfft(self._values, block))
+        return block, self._spectra[block]
 
     def _exact(self, windows: Numbers) -> float:
         """Return the exact value for each window, since spectra round off small values next to large ones."""
