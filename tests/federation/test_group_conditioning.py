@@ -26,7 +26,7 @@ from fedaigc.federation.config.run_config import FederationConfig, packet_warnin
 from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.output.records import read_record
 from fedaigc.federation.preloaded import base_model
-from fedaigc.federation.runtime.launcher import run_in_process
+from fedaigc.federation.runtime.launcher import run_in_process, simulate
 from fedaigc.federation.server.generation import plan_generation
 from fedaigc.federation.server.initial_state import initial_shared_state
 from fedaigc.federation.server.sharing.group_conditioning import vectors_of
@@ -96,6 +96,21 @@ def difference(one: dict[str, bytes], other: dict[str, bytes]) -> int:
         int(np.abs(np.frombuffer(one[k], np.uint8).astype(int) - np.frombuffer(other[k], np.uint8)).max())
         for k in one
     )
+
+
+@pytest.mark.slow
+def test_two_ray_workers_draw_on_a_mean_what_this_process_draws(make_run: MakeRun, atlas: Path) -> None:
+    """Keys, masks and sums of devices that live in several processes: the pictures agree bit for bit."""
+    local = run_of(make_run, atlas, "local", conditioning="mean")
+    expected = group_of(local)
+    there = run_of(make_run, atlas, "ray", conditioning="mean")
+    record = simulate(there.model_copy(update={"backend": "ray", "workers": 2}))
+    (group,) = generation_of(record).groups
+    assert (group.conditioning, group.summed, group.fell_back) == ("mean", 4, None)
+    assert (group.prompt, group.noise_seed) == (expected.prompt, expected.noise_seed)
+    assert [task.outcome for task in group.tasks] == [Outcome.SHARED] * 4
+    assert len(images(there)) == 4
+    assert images(there) == images(local)
 
 
 def test_pictures_from_a_sum_are_those_from_the_plain_mean(make_run: MakeRun, atlas: Path) -> None:

@@ -7,7 +7,8 @@ The taxonomy of the device has one additional word, a leaf below the apple. WAY 
     honest     an unmodified device
     failing    work fails with errors that quote prompts and captions
     failing offers
-               so do answers to offers of hand-offs
+               so do answers to offers of hand-offs; of a prompt with the leaf also keys of sums and tags of
+               equality tests
     leaking    replies contain each canary in each form
 
 Key, SuperNode, relay, socket and home are the real ones.
@@ -27,12 +28,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedaigc.cli import main as cli
 from fedaigc.deployment.agent import agent, resident
+from fedaigc.device import node_answers
 from fedaigc.device.device import Device
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.images import ImageStore
-from fedaigc.device.home.prompts import PromptQueue
+from fedaigc.device.home.prompts import PromptQueue, Task
 from fedaigc.diffusion.encoding import encode_images, encode_text
-from fedaigc.federation.client import handlers
+from fedaigc.federation.client import equality, handlers, sums
 from fedaigc.federation.wire.flat_arrays import array_of
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FAILURE, FLAT, METRICS, Ask, values_of
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
@@ -114,6 +116,21 @@ def _failing_offer(device: Device, offer: Any, *further: Any) -> int:
     raise RuntimeError(f"cannot compare {device.prompts.get(offer.task_id).prompt!r}")
 
 
+def _failing_nodes(task: Task, *further: Any) -> set[int]:
+    if LEAF in task.prompt:
+        raise RuntimeError(f"cannot sum {task.prompt!r}")
+    return _NODES(task, *further)
+
+
+def _failing_count(device: Device, task: Task, *further: Any) -> None:
+    if LEAF in task.prompt:
+        raise RuntimeError(f"cannot tell whether {task.prompt!r} equals others")
+    _COUNT(device, task, *further)
+
+
+_NODES, _COUNT = node_answers.disclosed_nodes, equality._count
+
+
 class Leaking(agent.Agent):
     """Adds private content to its replies and to its log."""
 
@@ -149,6 +166,8 @@ def main(way: str, arguments: list[str]) -> None:
         agent.Device = Failing  # type: ignore[attr-defined]
     if way == "failing offers":
         handlers.handoff = _failing_offer  # type: ignore[attr-defined,assignment]
+        sums.disclosed_nodes = _failing_nodes  # type: ignore[attr-defined,assignment]
+        equality._count = _failing_count  # type: ignore[assignment]
     if way == "leaking":
         resident.Agent = Leaking  # type: ignore[attr-defined]
     sys.argv = ["fedaigc", *arguments]

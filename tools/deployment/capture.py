@@ -1,7 +1,7 @@
 """Deployments with captured traffic, of three devices with canaries.
 
 One shares by concepts, first without and then with a leaking device. The other one shares by the denoiser's distance,
-with a ladder of hand-offs and the mean of the members' text embeddings.
+with a ladder of hand-offs, the mean of the members' text embeddings, and tests which prompts are equal.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,12 +47,15 @@ PROMPTS = (
 ALONE = f"a {MODIFIER} tango"
 CAPTION = f"a {MODIFIER} carpet on a table"
 FRUIT, MAMMAL, TABLE, RIVER = "n07721676", "n01864419", "n04386330", "n09434308"
-# by the denoiser's distance all are one group; the first two of a device's prompts have the same words
+# by the denoiser's distance all would be one group, but three are equal, on two devices
+EQUAL_PROMPT = f"1girl, solo, {MODIFIER}, masterpiece"
 WORDS_OF_ANY_KIND = (
-    (f"1girl, solo, {MODIFIER}, masterpiece", f"1girl, solo, {MODIFIER}, masterpiece", f"{LEAF}, 4k"),
-    (f"ein {MODIFIER} Hund am Strand", f"two red cars, {MODIFIER}"),
+    (EQUAL_PROMPT, EQUAL_PROMPT, f"{LEAF}, 4k"),
+    (EQUAL_PROMPT, f"ein {MODIFIER} Hund am Strand"),
     (f"桜の下の {MODIFIER} 犬", f"{LEAF} {MODIFIER}"),
 )
+# the failing device gives no key for its last prompt
+SUMMED = (WORDS_OF_ANY_KIND[0][2], WORDS_OF_ANY_KIND[1][1], WORDS_OF_ANY_KIND[2][0])
 PUBLIC_CAPTIONS = tuple(
     f"a {thing} on a {place}" for thing in ("cat", "cup", "dog") for place in ("bed", "road")
 )
@@ -208,8 +211,8 @@ class SharingCapture:
 def sharing_federation(root: Path, model: Path) -> FederationConfig:
     """Return the configuration of a run by the denoiser's distance, after creating homes and the owners' files.
 
-    All prompts are in one group, whose shared steps run on a mean. Of the members that answer an offer, some take the
-    first hand-off and some the last.
+    All prompts that differ are in one group, whose shared steps run on a mean. Of the members that answer an offer, one
+    takes the first hand-off and one the last.
     """
     owners = root / OWNERS
     owners.mkdir()
@@ -219,6 +222,7 @@ def sharing_federation(root: Path, model: Path) -> FederationConfig:
         "min_captions": len(PUBLIC_CAPTIONS),
         "ladder": [LAST_RUNG],
         "conditioning": "mean",
+        "equal_prompts": True,
     }
     config = parse_config(
         {
@@ -264,14 +268,11 @@ def _write_owners_files(config: FederationConfig) -> None:
     space = DenoiserSpace.of(plan)
     captions = sorted(PUBLIC_CAPTIONS)
     build_tree(space.hash, {"model": "small"}, captions, phi(pipe, space, captions), 2).write(section.atlas)
-    # one of two prompts with the same words is in the sum
-    summed = list(dict.fromkeys(prompt for prompts in WORDS_OF_ANY_KIND for prompt in prompts))
-    parts = [prompt_conditioning(pipe, prompt) for prompt in summed]
+    parts = [prompt_conditioning(pipe, prompt) for prompt in SUMMED]
     mean = np.mean([fixed_point.flat(part) for part in parts], axis=0)
     (middle,) = phi_of(pipe, space, placed(pipe, fixed_point.unflat(mean, parts[0])))
-    answering = [prompt for prompts in WORDS_OF_ANY_KIND[:-1] for prompt in dict.fromkeys(prompts)]
-    apart = sorted(distance(each, middle) for each in phi(pipe, space, answering))
-    near = (apart[1] + apart[2]) / 2
+    answering = SUMMED[:-1]
+    near = sum(distance(each, middle) for each in phi(pipe, space, answering)) / len(answering)
     many, few = 4000, 40
     distances = (*np.linspace(0, 0.999 * near, many).tolist(), *np.linspace(1.001 * near, 1e6, few).tolist())
     damages: dict[str, tuple[float, ...]] = {
@@ -285,7 +286,10 @@ def _write_owners_files(config: FederationConfig) -> None:
 
 
 def capture_sharing(root: Path, model: Path) -> SharingCapture:
-    """Run the deployment that shares by the denoiser's distance, and search it. One device fails at its offers."""
+    """Run the deployment that shares by the denoiser's distance, and search it.
+
+    One device fails at its offers, and with one prompt at a key and at the tags of an equality test.
+    """
     config = sharing_federation(root, model)
     section = config.generation.denoiser
     assert section is not None
@@ -295,13 +299,14 @@ def capture_sharing(root: Path, model: Path) -> SharingCapture:
         trusted.write_bytes(b"\n".join(key.read_bytes() for key in keys))
         options = ["--atlas", str(section.atlas), "--calibration", str(section.calibration)]
         options += ["--min-captions", str(section.min_captions), "--sums", "--trusted-keys", str(trusted)]
+        options += ["--equal-prompts"]
         with recording(devices.folder, devices.state.port) as recorder:
             for client, way in enumerate(("honest", "honest", "failing offers")):
                 _start(devices, recorder, client, way, options)
             run_on_devices(devices.folder, devices.state, config)
             traffic, exchanges = _snapshot(recorder)
     # without the processes, which would go on to send and to log
-    secrets = canaries(config, tuple(prompt for own in WORDS_OF_ANY_KIND for prompt in own))
+    secrets = canaries(config, tuple({prompt: None for own in WORDS_OF_ANY_KIND for prompt in own}))
     owners = frozenset({OWNERS, str(config.homes)})
     found = _found(traffic, exchanges, replace(secrets, words=secrets.words | owners))
     folders = {"server": devices.folder, "output": config.output}
