@@ -1,4 +1,4 @@
-"""The simulated radio link from an executor to the members of its groups.
+"""The simulated radio link from an executor, an edge server or a device, to the members of its groups.
 
 Every packet crosses the channel of its own member, drawn from the run's seed and the task. The order in which
 devices answer therefore has no effect. The server simulates the link and gives the device the packet as it
@@ -23,7 +23,7 @@ from fedaigc.wireless.fading import NO_FADING, Fading, coherence_time_s, doppler
 from fedaigc.wireless.fast_radio import FastRadioChannel
 from fedaigc.wireless.link_budget import RadioLink
 from fedaigc.wireless.modulation import MODULATIONS
-from fedaigc.wireless.profiles import EDGE_SERVER, PHONE
+from fedaigc.wireless.profiles import EDGE_SERVER, PHONE, DeviceProfile
 from fedaigc.wireless.protection import UnequalChannel
 from fedaigc.wireless.radio import RadioChannel, Transmission
 
@@ -41,7 +41,8 @@ class LinkReport:
         information_bits, serialized_bits, bits_on_air, bit_errors, erased_bits, transmissions: See
             `SentPacket`.
         latency_s: Seconds until the last block was received.
-        send_j: Joules of an edge server's radio at the link's power, whichever machine ran the steps.
+        send_j: Joules of the sender's radio at the link's power: an edge server's, or a phone's where devices send to
+            each other.
         receive_j: Joules of a phone's radio.
         members: Number of members that the transmission reached. For a multicast, `bits_on_air` and `send_j`
             are those of the whole transmission.
@@ -82,10 +83,11 @@ class SimulatedLink:
     Args:
         settings: Settings of the link.
         seed: Seed of the run.
+        sender: The machine that sends.
     """
 
-    def __init__(self, settings: LinkSettings, seed: int) -> None:
-        self._settings, self._seed = settings, seed
+    def __init__(self, settings: LinkSettings, seed: int, sender: DeviceProfile = EDGE_SERVER) -> None:
+        self._settings, self._seed, self._sender = settings, seed, sender
 
     def snr_db(self, client: int) -> float | None:
         """Return the mean Es / N0 in dB at a client's device; None without a radio."""
@@ -133,7 +135,7 @@ class SimulatedLink:
     def _moment_db(self, member: Member) -> float:
         """Return the member's SNR at the end of the step before `member.step`; fades differ by task."""
         radio = self._radio(member.client)
-        times = EDGE_SERVER.step_s * np.arange(member.step + 1)
+        times = self._sender.step_s * np.arange(member.step + 1)
         random = numpy_rng(self._seed, "fades", member.task_id)
         # the last value is the current one: the fades up to a step do not depend on later steps
         energy = energies_over_time(times, doppler_hz(radio.speed_m_s, radio.carrier_hz), random)[-1]
@@ -211,7 +213,7 @@ class SimulatedLink:
             erased_bits=sent.erased_bits,
             transmissions=sent.transmissions,
             latency_s=radio.latency_s(sent.symbols, sent.transmissions),
-            send_j=replace(EDGE_SERVER.radio, tx_power_w=self._settings.tx_power_w).send_energy_j(airtime_s),
+            send_j=replace(self._sender.radio, tx_power_w=self._settings.tx_power_w).send_energy_j(airtime_s),
             receive_j=PHONE.radio.receive_energy_j(airtime_s),
             members=members,
         )

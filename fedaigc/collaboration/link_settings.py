@@ -42,9 +42,10 @@ class LinkSettings(BaseModel):
         number_format: Number format of latents and history on the air. None sends all bits as computed.
         bit_error_rate: Probability of a bit flip, without a radio, as in [Du23].
         snr_db: Mean Es / N0 in dB, the same for all members.
-        distance_m: Distance of all members in metres, or a list from which the clients take their distances
-            in turn, e.g. [30, 100, 200].
-        tx_power_w: Radiated power in watts; applies to `distance_m`.
+        distance_m: Distance of all members from the sender in metres, or a list from which the clients take their
+            distances in turn, e.g. [30, 100, 200].
+        tx_power_w: Radiated power in watts; applies to `distance_m`. In topologies without an edge a device sends, with
+            0.2 W unless this says otherwise.
         bandwidth_hz: Bandwidth.
         speed_m_s: Speed of the receivers; the higher, the shorter a fade.
         scheme: "adaptive" (by the mean SNR, at a block error rate of 0.1), "mcs-8", "uncoded-qpsk" and so on.

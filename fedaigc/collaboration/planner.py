@@ -43,6 +43,8 @@ class Assignment:
             instead. None of them lies past t*, where only the members have the weights.
         taken: The hand-off of each member, by task, where they differ; the first of them is K.
         branches: Steps that some members share on prompts of their own, after the group's.
+        direct: Whether the executor, a member, sends to the other devices itself: one packet to each, and none to
+            itself.
     """
 
     group: Group
@@ -52,6 +54,7 @@ class Assignment:
     later_handoffs: tuple[int, ...] = ()
     taken: Mapping[str, int] = field(default_factory=dict)
     branches: tuple[Branch, ...] = ()
+    direct: bool = False
 
     @property
     def shares(self) -> bool:
@@ -85,6 +88,7 @@ def plan_assignments(
     handoff: Handoff = "exact",
     taken: Mapping[str, int] | None = None,
     branches: Mapping[str, Sequence[Branch]] | None = None,
+    elected: Mapping[str, int] | None = None,
 ) -> list[Assignment]:
     """Assign every group its executor, its number of shared steps and its noise seed, in task order.
 
@@ -104,6 +108,8 @@ def plan_assignments(
         handoff: Hand-off mode.
         taken: Hand-off of each task of a group of two and more, in place of K; None: K for all.
         branches: Branches of a group, by its smallest task id. Only the edge server runs them.
+        elected: The member's client that runs the shared steps, by the smallest task id of a group, and sends to the
+            others itself: in place of `executor`, for topologies without an edge.
 
     Raises:
         UserError: If K or a hand-off lies past the boundary or the plan, or a run cannot resume there in this mode.
@@ -127,7 +133,10 @@ def plan_assignments(
         chosen: str | int = EDGE
         steps = {task: taken[task] for task in group.members if task in taken} if taken else {}
         shared_steps = min(steps.values(), default=num_shared_steps) if len(group.members) > 1 else 0
-        if executor is Executor.MEMBER and shared_steps:
+        direct = elected is not None and shared_steps > 0
+        if elected is not None and shared_steps:
+            chosen = elected[min(group.members)]
+        elif executor is Executor.MEMBER and shared_steps:
             chosen = min({owners[task] for task in group.members}, key=lambda owner: (burden[owner], owner))
             burden[chosen] += 1
         if seed is None:
@@ -143,6 +152,7 @@ def plan_assignments(
                 later if shared_steps and chosen == EDGE and not steps else (),
                 steps,
                 tuple((branches or {}).get(min(group.members), ())),
+                direct,
             )
         )
     return assignments

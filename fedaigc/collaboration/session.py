@@ -4,7 +4,7 @@ The session accesses machines only as callables, so it runs unchanged over Flowe
 agent and in a test. It sees group prompts, packets and reports; prompts and images stay on the devices.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -170,14 +170,19 @@ def carry_out(
     sent: dict[str, tuple[LinkReport | None, int, int]] = {}
     for assignment, leaving, steps, sealed in zip(assignments, departures, shared, twin_steps, strict=True):
         packets = _packets(assignment, leaving, steps) if isinstance(steps, SharedSteps) else {}
-        arrived = link.send(packets) if link is not None else {m: (p, None) for m, p in packets.items()}
+        carriers = _carriers(assignment, packets)
+        sending = {member: packet for member, packet in packets.items() if carriers[member] == member}
+        arrived = link.send(sending) if link is not None else {m: (p, None) for m, p in sending.items()}
         for member in leaving:
-            packet, report = arrived.get(member, (None, None))
+            carrier = carriers.get(member)
+            packet, report = arrived[carrier] if carrier is not None else (packets.get(member), None)
             noise_seed = assignment.noise_seed if packet is None else _own_stream(assignment, member, plan)
             opens = replace(sealed, members=()) if sealed is not None and packet is not None else None
             orders.append(FinishOrder(member.client, member.task_id, plan, noise_seed, packet, opens))
             if packet is not None:
-                sent[member.task_id] = (report, member.step, len(packets[member]))
+                crossed = carrier == member
+                size = len(packets[member]) if crossed else 0
+                sent[member.task_id] = (report if crossed else None, member.step, size)
     replies = list(peers.finish(orders))
     # a packet damaged on the link costs its member the shared steps, not the image
     refused = [index for index, reply in enumerate(replies) if _not_from_packet(orders[index], reply)]
@@ -312,6 +317,22 @@ def _packets(assignment: Assignment, members: Sequence[Member], steps: SharedSte
     later = sorted({member.step for member in members})[-len(steps.later) :] if steps.later else []
     by_step = dict(zip(later, steps.later, strict=True))
     return {member: by_step.get(member.step, steps.packet) for member in members}
+
+
+def _carriers(assignment: Assignment, members: Iterable[Member]) -> dict[Member, Member | None]:
+    """Return with whose packet each member's arrives: its own.
+
+    A device that sends to others directly sends one to each device, with which those of its other tasks arrive; None
+    on the executor, which has it.
+    """
+    if not assignment.direct:
+        return {member: member for member in members}
+    first: dict[tuple[int, int], Member] = {}
+    carriers: dict[Member, Member | None] = {}
+    for member in members:
+        carrier = first.setdefault((member.client, member.step), member)
+        carriers[member] = None if member.client == assignment.executor else carrier
+    return carriers
 
 
 def _not_from_packet(order: FinishOrder, reply: FinishReport | Failure) -> bool:

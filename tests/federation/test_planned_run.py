@@ -19,16 +19,20 @@ from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.output.recorder import load_shared_state
 from fedaigc.federation.output.records import GenerationRecord, read_record
-from fedaigc.federation.preloaded import base_model
+from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.server.generation import plan_generation
 from fedaigc.federation.server.initial_state import initial_shared_state
+from fedaigc.federation.server.sharing.by_topology import executors, planned_by_topology
 from fedaigc.federation.server.sharing.planned import PlannedGroups
 from fedaigc.federation.server.sharing.run_planner import plan_sharing
+from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.calibration import Calibration
 from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.sharing_distance import distance
+from fedaigc.semantics.policy import Policy
+from fedaigc.semantics.signature import disclose
 from tests.small_atlas import small_atlas
 from tests.small_run import MakeRun, generation_of
 
@@ -235,6 +239,18 @@ def test_concepts_are_planned_by_their_public_prompts(make_run: MakeRun, atlas: 
         if task.outcome == "shared":
             image = np.asarray(Gallery(Home.open(config.home(task.client))).image(task.task_id))
             assert np.array_equal(image, drawn_again(config, group, task))
+    # devices without an edge follow the same planner: with one K, and a member that computes
+    values = config.model_dump()
+    del values["generation"]["executor"]
+    values["generation"] |= {"topology": "cluster", "costs": [2, 1]}
+    cluster = FederationConfig.model_validate(values)
+    told = {prompt: disclose(parse(prompt, taxonomy()), Policy.KIND, taxonomy()) for prompt in prompts}
+    owners = {prompt: client for client, prompt in enumerate(prompts)}
+    plan = plan_generation(load_shared_state(config.output), cluster)
+    planned = planned_by_topology(told, owners, plan, cluster)
+    assert [group.members for group in planned.groups] == [prompts[:2], (prompts[3],), (prompts[2],)]
+    assert planned.handoffs == dict.fromkeys(prompts[:2], 1)
+    assert executors(planned.groups, owners, cluster) == {prompts[0]: 1}
 
 
 @pytest.mark.parametrize(

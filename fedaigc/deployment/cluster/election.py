@@ -10,10 +10,11 @@ others decide who is in the group, but do not enter: devices whose sets differ e
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from fedaigc.collaboration.election import elect_executors
 from fedaigc.collaboration.sealing import Binding
 from fedaigc.deployment.cluster.offers import SignedOffer
 from fedaigc.semantics.disclosed import Disclosed
@@ -81,16 +82,11 @@ def _of_pool(pool: list[SignedOffer], grouping: Grouping) -> list[Elected]:
     signatures = {task: said for signed in pool for task, said in signed.offer.tasks.items()}
     devices = {task: signed.offer.device for signed in pool for task in signed.offer.tasks}
     groups = grouping(signatures, {task: numbers[device] for task, device in devices.items()})
-    burden: Counter[str] = Counter()
-    elected = []
-    for group in sorted(groups, key=lambda group: group.members):
-        members = sorted({devices[task] for task in group.members})
-        if len(members) < 2:
-            continue
-        executor = min(members, key=lambda device: (by_device[device].offer.cost, burden[device], device))
-        burden[executor] += 1
-        elected.append(_elected(group, [by_device[device] for device in members], executor))
-    return elected
+    costs = {device: signed.offer.cost for device, signed in by_device.items()}
+    return [
+        _elected(each.group, [by_device[device] for device in each.devices], each.executor)
+        for each in elect_executors(groups, devices, costs)
+    ]
 
 
 def _elected(group: Group, offers: list[SignedOffer], executor: str) -> Elected:

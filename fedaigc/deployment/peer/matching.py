@@ -8,7 +8,6 @@ from typing import Any
 from fedaigc.bounds import MAX_OFFERS, MAX_PEER_TASKS
 from fedaigc.deployment.agent.agent import Agent
 from fedaigc.deployment.peer import messages
-from fedaigc.deployment.peer.agreement import best
 from fedaigc.deployment.peer.messages import Hello, Reason
 from fedaigc.device.device import Device
 from fedaigc.device.disclosing import Discloser
@@ -25,6 +24,7 @@ from fedaigc.federation.preloaded import taxonomy
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
 from fedaigc.semantics.disclosed import Disclosed
+from fedaigc.semantics.pairs import best
 from fedaigc.semantics.signature import disclose
 
 

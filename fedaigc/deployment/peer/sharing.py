@@ -18,7 +18,7 @@ from fedaigc.collaboration.sealing import SealError, packet_room, seal, sealed_b
 from fedaigc.deployment.agent.agent import Agent
 from fedaigc.deployment.agent.reply_time import held_back
 from fedaigc.deployment.peer import messages
-from fedaigc.deployment.peer.agreement import Agreement, Side, agreement, common
+from fedaigc.deployment.peer.agreement import Agreement, Side, agreement
 from fedaigc.deployment.peer.frames import Frames, PeerGone, PeerMistake
 from fedaigc.deployment.peer.matching import Matching, Refusal, Work, check_steps
 from fedaigc.deployment.peer.messages import Agreed, Hello, Match, PeerRefused, Reason, Received, Refused
@@ -30,6 +30,7 @@ from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.errors import PacketError, UserError
 from fedaigc.federation.preloaded import taxonomy
+from fedaigc.semantics.pairs import common
 from fedaigc.semantics.policy import Policy
 
 # seconds that the other device may take for a frame, and for the shared steps

@@ -78,6 +78,12 @@ def _run(
             "edges: on separate machines every device talks to the server itself; remove the section, or simulate the "
             "run with `fedaigc simulate`"
         )
+    if config.generation.between_devices:
+        raise UserError(
+            f'generation.topology = "{config.generation.topology}": on separate machines devices share without a '
+            "server, by `fedaigc device share` and `fedaigc device cluster`; remove the key, or simulate the run with "
+            "`fedaigc simulate`"
+        )
     devices = known_devices(folder)
     if state.tls:
         if not devices:

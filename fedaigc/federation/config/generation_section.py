@@ -6,14 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from fedaigc.bounds import MAX_PROMPT_CHARACTERS
+from fedaigc.bounds import MAX_PEER_COST, MAX_PROMPT_CHARACTERS
 from fedaigc.collaboration.link_settings import LinkSettings
 from fedaigc.collaboration.planner import Executor
+from fedaigc.collaboration.topology import BETWEEN_DEVICES, Topology
 from fedaigc.federation.config.denoiser_section import DenoiserSection
 from fedaigc.federation.config.model_config import Section
 from fedaigc.federation.config.planning_section import TREES, PlannerName, PlanningSection
 from fedaigc.semantics.grouping import MAX_DISTANCE
 from fedaigc.semantics.policy import Policy
+from fedaigc.wireless.profiles import PHONE
 
 _OF_DEVICES = (
     "enabled",
@@ -53,9 +55,14 @@ class GenerationSection(Section):
         min_public_prompts: How many objects of Scenes, and under "general" places too, must share a signature.
             1: no guarantee.
         max_distance: Largest distance between the concepts of two members of a group; 0: equal ones only, `inf`: any.
-        topology: Where prompts are grouped and the edge's shared steps run: "edge", one edge server for all devices;
-            "edges", each edge of the section `edges` for its own devices.
-        executor: Who runs the shared steps: the edge or a member.
+        topology: Where prompts are grouped and shared steps run: "edge", one edge server for all devices; "edges", each
+            edge of the section `edges` for its own devices; "pair", devices two by two; "cluster", devices in groups,
+            each of which elects one that computes. In the last two a device runs the shared steps and sends them to the
+            others; nothing passes an edge.
+        executor: Who runs the shared steps: the edge or a member. In the topologies "pair" and "cluster" a member, the
+            one with the lowest of the `costs`.
+        costs: What computing costs the clients, in turn, such as what their batteries lack in percent; for the
+            topologies "pair" and "cluster". Empty: the same for all.
         edge_batch: Groups whose shared steps the edge server runs at once. More than 1 is faster where a batch is, and
             changes the last bits of the latents. Not for samplers that draw noise.
         handoff: Hand-off mode: latents with the scheduler's history ("exact"), or latents only ("latents").
@@ -90,8 +97,9 @@ class GenerationSection(Section):
     policy: Policy = Policy.KIND
     min_public_prompts: Annotated[int, Field(ge=1)] = 3
     max_distance: Annotated[float, Field(ge=0, allow_inf_nan=True)] = MAX_DISTANCE
-    topology: Literal["edge", "edges"] = "edge"
+    topology: Topology = "edge"
     executor: Executor = Executor.EDGE
+    costs: tuple[Annotated[int, Field(ge=0, le=MAX_PEER_COST)], ...] = ()
     edge_batch: Annotated[int, Field(ge=1)] = 1
     handoff: Literal["exact", "latents"] = "exact"
     delivery: Literal["strict", "tolerant"] = "strict"
@@ -108,6 +116,15 @@ class GenerationSection(Section):
     serve_s: Annotated[float, Field(ge=0, allow_inf_nan=True)] = 0.0
 
     @property
+    def between_devices(self) -> bool:
+        """Whether devices share among themselves, without an edge."""
+        return self.topology in BETWEEN_DEVICES
+
+    def cost(self, client: int) -> int:
+        """Return what computing costs a client."""
+        return self.costs[client % len(self.costs)] if self.costs else 0
+
+    @property
     def arguments(self) -> dict[str, float]:
         """Further arguments of the pipeline call that the plan has."""
         return {} if self.true_cfg_scale is None else {"true_cfg_scale": self.true_cfg_scale}
@@ -122,6 +139,48 @@ class GenerationSection(Section):
         """All hand-offs that devices may take, ascending; empty if every group has the same one."""
         further = self.denoiser.ladder if self.denoiser is not None else ()
         return (self.num_shared_steps, *further) if further else ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _devices_compute(cls, values: Any) -> Any:
+        """Fill in what a topology without an edge leaves open: a member computes, and a device sends."""
+        if not isinstance(values, dict) or values.get("topology") not in BETWEEN_DEVICES:
+            return values
+        found = {"executor": Executor.MEMBER.value} | values
+        link = found.get("link")
+        if isinstance(link, LinkSettings) and "tx_power_w" not in link.model_fields_set:
+            found["link"] = link.model_copy(update={"tx_power_w": PHONE.tx_power_w})
+        elif isinstance(link, dict):
+            found["link"] = {"tx_power_w": PHONE.tx_power_w} | link
+        return found
+
+    @model_validator(mode="after")
+    def _topology_fits(self) -> "GenerationSection":
+        if self.costs and not self.between_devices:
+            raise ValueError(
+                f'costs: with topology "{self.topology}" no device is chosen by its cost; remove them, or set topology '
+                'to "pair" or "cluster"'
+            )
+        if not self.between_devices:
+            return self
+        if self.executor is Executor.EDGE:
+            raise ValueError(
+                f'executor: topology "{self.topology}" has no edge; remove it, or set it to "member"'
+            )
+        section = self.denoiser
+        if section is not None and (section.equal_prompts or section.conditioning != "public"):
+            raise ValueError(
+                f'denoiser.equal_prompts, denoiser.conditioning: with topology "{self.topology}" devices share on '
+                "public prompts only; remove them"
+            )
+        if self.topology == "pair" and section is not None and section.min_devices > 2:
+            raise ValueError('denoiser.min_devices: topology "pair" has groups of two devices; set it to 2')
+        if self.topology == "pair" and self.planner is not None:
+            raise ValueError(
+                'planner: topology "pair" puts prompts together two by two; remove the planner, or set topology to '
+                '"cluster"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _who_waits(self) -> "GenerationSection":

@@ -32,13 +32,10 @@ from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.output.records import GenerationRecord
 from fedaigc.federation.preloaded import base_model
 from fedaigc.federation.progress import Stage
-from fedaigc.federation.server.edges.generation import (
-    groups_by_edge,
-    send_states,
-    with_edges,
-)
+from fedaigc.federation.server.edges.generation import send_states, with_edges
 from fedaigc.federation.server.exchange import parsed
 from fedaigc.federation.server.roster import Roster
+from fedaigc.federation.server.sharing.by_topology import executors, planned_by_topology
 from fedaigc.federation.server.sharing.equal_prompts import OWN, equal_prompts, last_handoff
 from fedaigc.federation.server.sharing.group_conditioning import (
     check_run_conditioning,
@@ -52,6 +49,7 @@ from fedaigc.federation.wire import equality_messages, generation_messages
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
 from fedaigc.semantics.disclosed import Disclosed
 from fedaigc.semantics.grouping import Group
+from fedaigc.wireless.profiles import EDGE_SERVER, PHONE
 
 SIGNATURES = Stage("signatures")
 
@@ -224,10 +222,7 @@ def generate(
             twin_groups, twins = equal_prompts(roster, signatures, owners, config)
     with watch.timing("groups and plan"):
         others = {task: signature for task, signature in signatures.items() if task not in twins}
-        if settings.planner is not None:
-            planned = plan_sharing(others, owners, plan, config)
-        else:
-            planned = PlannedGroups(tuple(groups_by_edge(others, owners, config)))
+        planned = planned_by_topology(others, owners, plan, config)
     conditionings = group_conditionings(planned.groups, owners, config, roster, pipe)
     if settings.ladder:
         with watch.timing("hand-offs"):
@@ -279,7 +274,8 @@ def generate(
                 number_format=settings.link.number_format if settings.link is not None else None,
             )
 
-    link = SimulatedLink(settings.link, config.seed) if settings.link is not None else None
+    sender = PHONE if settings.between_devices else EDGE_SERVER
+    link = SimulatedLink(settings.link, config.seed, sender) if settings.link is not None else None
     peers = FlowerPeers(roster, settings.deadline_s, watch, latents_shape(pipe, plan))
     at_once = batched if settings.edge_batch > 1 else None
     records = carry_out(
@@ -340,6 +336,7 @@ def _assign(
         handoff=settings.handoff,
         taken=planned.handoffs,
         branches=planned.branches,
+        elected=executors(planned.groups, owners, config),
     )
 
 

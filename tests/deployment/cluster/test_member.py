@@ -8,22 +8,14 @@ from typing import Any
 import pytest
 
 from fedaigc.bounds import MAX_PEER_MESSAGE
-from fedaigc.deployment.cluster.election import Elected, elect
 from fedaigc.deployment.cluster.member import claim_round
-from fedaigc.deployment.cluster.messages import Offered, decoded
-from fedaigc.deployment.cluster.offers import SignedOffer, read_offer
 from fedaigc.deployment.peer.paired import Peers
-from fedaigc.device.device import Device
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import TaskStatus
-from fedaigc.device.shared_steps import run_shared_steps
-from fedaigc.device.training.local_round import put_adapters
 from fedaigc.errors import UserError
-from fedaigc.federation.config.run_config import ModelSection
-from fedaigc.federation.preloaded import base_model, taxonomy
-from fedaigc.semantics.grouping import group
 from fedaigc.semantics.policy import Policy
-from tests.deployment.cluster.devices import Ran, cluster_homes, member_of, name, run
+from tests.deployment.cluster.devices import cluster_homes, member_of, name, run
+from tests.deployment.cluster.one_process import drawn_in_one_process, elected_from, offers_in
 from tests.deployment.peer.devices import TERMS, pictures, tasks
 from tests.small_atlas import small_atlas
 
@@ -44,48 +36,27 @@ def homes(tmp_path: Path) -> list[Path]:
     return cluster_homes(tmp_path / "homes", PROMPTS)
 
 
-def offers_in(ran: Ran, homes: list[Path]) -> dict[str, SignedOffer]:
-    """Return the offers that were sent, by their devices."""
-    cards = {own.fingerprint: own for own in (Peers(Home.open(home)).own() for home in homes)}
-    messages = [decoded(frame) for sent in ran.sent for frame in sent if not frame.startswith(b"FAGS")]
-    read = [read_offer(found.text, found.by, cards) for found in messages if isinstance(found, Offered)]
-    assert len({signed.digest for signed in read}) == len({signed.offer.device for signed in read})
-    return {signed.offer.device: signed for signed in read}
-
-
-def elected_from(offers: dict[str, SignedOffer]) -> list[Elected]:
-    return elect(offers.values(), {"": lambda said, owners: group(said, taxonomy())})  # type: ignore[arg-type]
-
-
 def test_the_pictures_are_those_of_one_process(tmp_path: Path, homes: list[Path], small_model: Path) -> None:
     copies = [Path(shutil.copytree(home, tmp_path / "copies" / home.name)) for home in homes]
     members = {number: member_of(home, small_model, COSTS[number]) for number, home in enumerate(homes)}
     # its packet is there before it is connected to one of those that wait for it
     ran = run(tmp_path, members, late=(RIVER_EXECUTOR, 2))
     assert len(set(ran.pids)) == 4
-    offers = offers_in(ran, homes)
+    offers = offers_in(ran.sent, homes)
     table, river = sorted(elected_from(offers), key=lambda found: len(found.devices))
     cards = [Peers(Home.open(home)).own() for home in homes]
     assert (len(table.members), table.executor) == (2, cards[1].fingerprint)
     assert (len(river.members), river.executor) == (3, cards[RIVER_EXECUTOR].fingerprint)
-    # the same in this process
-    pipe, base_hash = base_model(ModelSection(name=str(small_model), height=32, width=32))
-    put_adapters(pipe, None, None)
-    for number, (home, copy) in enumerate(zip(homes, copies, strict=True)):
-        device = Device(copy, pipe, base_hash=base_hash, taxonomy=taxonomy())
-        plan = TERMS.plan(device)
-        offer = offers[cards[number].fingerprint].offer
-        for place, task in enumerate(device.waiting()):
-            (chosen,) = (found for found in (table, river) if offer.task(place) in found.members)
-            packet = run_shared_steps(pipe, chosen.prompt, plan, 2, noise_seed=chosen.noise_seed).packet
-            device.finish(task, packet, plan, noise_seed=1)
-            outcomes = ran.outcomes[number]
-            assert outcomes is not None
+    for number, shared in enumerate(drawn_in_one_process(homes, copies, offers, small_model)):
+        outcomes = ran.outcomes[number]
+        assert outcomes is not None
+        for task, chosen in shared.items():
             by = next(which for which, card in enumerate(cards) if card.fingerprint == chosen.executor)
             executor = "own" if by == number else name(by)
             assert (outcomes[task].executor, outcomes[task].devices) == (executor, len(chosen.devices))
+    for home, copy, prompts in zip(homes, copies, PROMPTS, strict=True):
         assert pictures(home) == pictures(copy)
-        assert len(pictures(home)) == len(PROMPTS[number])
+        assert len(pictures(home)) == len(prompts)
         assert {(task.status, task.attempts) for task in tasks(home)} == {(TaskStatus.FINISHED, 1)}
     # nothing of a prompt, nor of a packet, and all messages of one size
     frames = [frame for sent in ran.sent for frame in sent]

@@ -1,22 +1,15 @@
 """What two devices agree on: the same on either, by a rule that both can check."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedaigc.deployment.peer.agreement import Side, agreement, best, common, own_cost
-from fedaigc.semantics.concepts.parser import parse
-from fedaigc.semantics.concepts.taxonomy import Taxonomy
-from fedaigc.semantics.denoiser.atlas import Atlas
+from fedaigc.deployment.peer.agreement import Side, agreement, own_cost
 from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.grouping import Group
-from fedaigc.semantics.policy import Policy
-from fedaigc.semantics.signature import disclose
-from tests.small_atlas import small_atlas
 
 GROUP = Group(("one", "other"), "a dog on a bed", None, 0)
 DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -49,26 +42,6 @@ def test_whatever_differs_makes_another_agreement(calls: Side, answers: Side, no
         assert other.digest != found.digest
         assert other.noise_seed != found.noise_seed
         assert other.binding.group != found.binding.group
-
-
-def test_the_deepest_common_node_decides(tmp_path: Path, small_model: Path, taxonomy: Taxonomy) -> None:
-    atlas = Atlas.read(small_atlas(tmp_path, small_model))
-    leaves = [node for node in range(len(atlas)) if atlas.children[node, 0] == -1]
-    siblings = next((a, b) for a in leaves for b in leaves if a < b and atlas.parents[a] == atlas.parents[b])
-    far = next(leaf for leaf in leaves if atlas.parents[leaf] != atlas.parents[siblings[0]])
-    near, theirs, away = (NodeSignature(atlas.hash, node, 0) for node in (*siblings, far))
-    shared = common(near, theirs, atlas, taxonomy)
-    assert shared is not None
-    assert shared.node == atlas.parents[siblings[0]]
-    assert shared.prompt == atlas.captions[atlas.medoid(shared.node)]
-    assert best(theirs, [("away", away), ("near", near)], atlas, taxonomy) == ("near", near)
-    # one that may not be lifted, one of another atlas, and concepts
-    alone = NodeSignature(atlas.hash, siblings[0], siblings[0])
-    concepts = disclose(parse("an apple on a table", taxonomy), Policy.KIND, taxonomy)
-    assert concepts is not None
-    for other in (alone, replace(near, atlas="0" * 64), concepts):
-        assert common(other, theirs, atlas, taxonomy) is None
-    assert best(theirs, [("alone", alone)], atlas, taxonomy) is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from fedaigc.bounds import MAX_PEER_MESSAGE, MAX_PEER_REQUESTS
 from fedaigc.collaboration.sealing import Binding, new_key, public_key, seal
 from fedaigc.deployment.peer import messages
-from fedaigc.deployment.peer.agreement import Side, agreement, common
+from fedaigc.deployment.peer.agreement import Side, agreement
 from fedaigc.deployment.peer.connections import calling
 from fedaigc.deployment.peer.frames import Frames, PeerGone
 from fedaigc.deployment.peer.messages import Agreed, Hello, Match, Reason, Refused
@@ -33,6 +33,7 @@ from fedaigc.federation.config.run_config import ModelSection
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.disclosed import read_signature
+from fedaigc.semantics.pairs import common
 from fedaigc.semantics.policy import Policy
 from tests.deployment.peer.devices import (
     ANSWERS,

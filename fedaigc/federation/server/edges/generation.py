@@ -2,7 +2,8 @@
 
 With the topology "edge", one edge server serves all devices, and the edges forward every message to it. With "edges",
 each edge groups the prompts of its own devices and runs their shared steps: signatures, offers, conditionings and
-packets stay on its side. Only the shared state, once for each edge, and the reports cross the backhaul.
+packets stay on its side. Only the shared state, once for each edge, and the reports cross the backhaul. So it is with
+"pair" and "cluster", where devices share among themselves.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,11 +63,16 @@ def with_edges(
 
 @contextmanager
 def forwarding(roster: Roster, config: FederationConfig) -> Iterator[None]:
-    """Within the context of a generation, count in the backhaul what the edges forward: all messages, or reports."""
+    """Within the context of a generation, count in the backhaul what the edges forward.
+
+    These are all messages to one edge server behind them, and only reports with any other topology.
+    """
     if config.edges is None:
         yield
         return
-    with roster.ledger.forwarding(roster.backhaul, _REPORTS if per_edge(config) else KINDS):
+    with roster.ledger.forwarding(
+        roster.backhaul, KINDS if config.generation.topology == "edge" else _REPORTS
+    ):
         yield
 
 
@@ -74,6 +80,6 @@ def send_states(
     roster: Roster, shared: SharedState, clients: Iterable[int], config: FederationConfig
 ) -> None:
     """Count the shared state that the server sends to each edge that serves some of these clients."""
-    if per_edge(config):
+    if config.edges is not None and config.generation.topology != "edge":
         for _ in {config.edge(client) for client in clients}:
             roster.backhaul.add("down", shared_state_record(shared))
