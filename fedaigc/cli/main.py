@@ -49,12 +49,7 @@ from fedaigc.semantics.policy import Policy
 from fedaigc.storage.private_files import only_for_this_user
 
 _STOCK_WARNING = warnings.formatwarning
-app = typer.Typer(
-    name="fedaigc",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(name="fedaigc", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(device_app, name="device")
 app.command()(check)
 app.command()(disclose)

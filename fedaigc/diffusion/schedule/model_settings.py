@@ -1,8 +1,8 @@
 """Digests of everything besides weights and plan that decides the picture: configs, tokenizers, switches.
 
 Two machines with the same weights draw other pictures if one has another tokenizer length, activation, scaling
-factor of the decoder, FreeU, or a LoRA of its user. Each part has a digest of its own, so that a difference is
-refused by name. What cannot matter is left out: paths, versions, devices, compile wrappers and offloading.
+factor of the decoder, FreeU, other attention, or a LoRA of its user. Each part has a digest of its own, so that a
+difference is refused by name. What cannot matter is left out: paths, versions, devices, compile wrappers, offloading.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.diffusion.schedule.attention import attention_settings
 from fedaigc.errors import UserError
 from fedaigc.storage.bounded_json import read_json
 
@@ -153,8 +154,8 @@ def _tokenizer(tokenizer: Any) -> list[Any]:
 
 
 def _switches(network: nn.Module) -> list[Any]:
-    """Return what was switched on in a network since it was loaded: FreeU, caches, and LoRA of its user."""
-    found: list[Any] = []
+    """Return what was switched on in a network since it was loaded: FreeU, caches, attention, and LoRA of its user."""
+    found = attention_settings(network)
     for name, part in network.named_modules():
         factors = [getattr(part, each, None) for each in _FREEU]
         if any(isinstance(each, int | float) for each in factors):

@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 from diffusers import EulerDiscreteScheduler
+from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.models.attention_processor import (
+    AttnProcessor,
+    AttnProcessor2_0,
+    IPAdapterAttnProcessor2_0,
+    PAGIdentitySelfAttnProcessor2_0,
+    SlicedAttnProcessor,
+)
+from torch import nn
 
 import fedaigc as fa
+from fedaigc.diffusion.sampling.pipeline_call import denoiser
 from fedaigc.diffusion.schedule.model_settings import _HARMLESS, differences, model_settings
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
@@ -78,6 +88,80 @@ def test_a_lora_of_the_user_and_its_scale_are_told_apart() -> None:
     assert differences(model_settings(pipe), full) == ["unet switches"]
     pipe.unet.disable_adapters()
     assert model_settings(pipe) == before
+
+
+class HalfAttention(AttnProcessor2_0):
+    """A processor of a user, which gives other pictures."""
+
+    def __init__(self, share: float = 0.5) -> None:
+        self.share = share
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.share * super().__call__(*arguments, **options)
+
+
+def set_kernel(network: nn.Module, kernel: AttentionBackendName) -> None:
+    """As `set_attention_backend`, which wants the package of the kernel."""
+    processors: list[Any] = [part.processor for part in network.modules() if hasattr(part, "processor")]
+    assert processors
+    for processor in processors:
+        processor._attention_backend = kernel
+
+
+def test_attention_of_another_result_is_told_apart_and_so_are_its_values() -> None:
+    pipe = tiny_pipeline("sd1")
+    theirs = PlanRequest.of(plan_of(pipe))
+    before = model_settings(pipe)
+    pipe.unet.set_attn_processor(HalfAttention())
+    half = model_settings(pipe)
+    with pytest.raises(
+        UserError, match="other settings here than on the machine of the plan: unet switches;"
+    ):
+        theirs.build(pipe, "b" * 64)
+    pipe.unet.set_attn_processor(HalfAttention(0.25))
+    assert differences(model_settings(pipe), half) == ["unet switches"]
+    # one layer of all
+    layers = pipe.unet.attn_processors
+    pipe.unet.set_attn_processor(
+        {name: AttnProcessor2_0() for name in layers} | {max(layers): HalfAttention()}
+    )
+    assert differences(model_settings(pipe), half) == ["unet switches"]
+    assert differences(model_settings(pipe), before) == ["unet switches"]
+    pipe.unet.set_attn_processor({name: PAGIdentitySelfAttnProcessor2_0() for name in layers})
+    assert differences(model_settings(pipe), before) == ["unet switches"]
+
+
+def test_the_scale_of_an_ip_adapter_is_told_apart() -> None:
+    pipe = tiny_pipeline("sd1")
+    layers = pipe.unet.attn_processors
+    found = []
+    for scale in (1.0, 0.5):
+        pipe.unet.set_attn_processor(
+            {name: IPAdapterAttnProcessor2_0(8, 32, num_tokens=(2,), scale=scale) for name in layers}
+        )
+        found.append(model_settings(pipe))
+    assert differences(*found) == ["unet switches"]
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd3", "flux"])
+def test_the_same_attention_computed_in_another_way_is_the_same(family: str) -> None:
+    pipe = tiny_pipeline(family)
+    before = model_settings(pipe)
+    assert not any("switches" in name for name in before)
+    network = denoiser(pipe)
+    if family == "sd1":
+        for processor in (AttnProcessor(), AttnProcessor2_0(), SlicedAttnProcessor(2)):
+            pipe.unet.set_attn_processor(processor)
+            assert model_settings(pipe) == before
+    set_kernel(network, AttentionBackendName.NATIVE)
+    assert model_settings(pipe) == before
+
+
+def test_attention_in_integers_is_told_apart() -> None:
+    pipe = tiny_pipeline("flux")
+    before = model_settings(pipe)
+    set_kernel(pipe.transformer, AttentionBackendName.SAGE)
+    assert differences(model_settings(pipe), before) == ["transformer switches"]
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])
