@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# before anything of the package is imported, and so checked
+from tests import typechecker as typechecker
+
 # a busy machine is slow, which says nothing about the code
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
