@@ -1,6 +1,8 @@
 """An atlas and a calibration of the small model, for runs of 4 steps of 32 x 32 pixels."""
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -17,6 +19,14 @@ CAPTIONS = [
 
 def small_atlas(folder: Path, small_model: Path) -> Path:
     """Write an atlas of the small model, with a calibration beside it in which nothing does damage at K = 2."""
+    for name, content in _files(small_model).items():
+        (folder / name).write_bytes(content)
+    return folder / "small.atlas"
+
+
+@cache
+def _files(small_model: Path) -> dict[str, bytes]:
+    """Build both files once a process: to embed the captions takes a second."""
     pipe = load_pipeline(str(small_model))
     plan = build_plan(
         pipe,
@@ -28,12 +38,12 @@ def small_atlas(folder: Path, small_model: Path) -> Path:
     )
     space = DenoiserSpace.of(plan)
     captions = sorted(CAPTIONS)
-    path = folder / "small.atlas"
-    build_tree(space.hash, {"model": "small"}, captions, phi(pipe, space, captions), 2).write(path)
     # as many pairs as it takes to say that few pictures are damaged
     far = tuple(np.linspace(0, 1e6, 40).tolist())
     damages: dict[str, tuple[float, ...]] = {"2": (0.0,) * 40, "3": (0.7,) * 40}
-    Calibration(space.hash, plan.fingerprint(), "DDIMScheduler", 4, 5.0, "c", 0, far, damages).write(
-        folder / "small.json"
-    )
-    return path
+    calibration = Calibration(space.hash, plan.fingerprint(), "DDIMScheduler", 4, 5.0, "c", 0, far, damages)
+    with TemporaryDirectory() as folder:
+        tree = build_tree(space.hash, {"model": "small"}, captions, phi(pipe, space, captions), 2)
+        tree.write(Path(folder) / "small.atlas")
+        calibration.write(Path(folder) / "small.json")
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
