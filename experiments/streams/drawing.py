@@ -130,7 +130,7 @@ class Studio:
 def draw_groups(
     studio: Studio, window: Sequence[str], groups: Sequence[GroupPlan], seed: tuple[int, int]
 ) -> list[Drawn]:
-    """Draw the prompts of a window in their groups, and let the judge look; the order is the window's.
+    """Draw the prompts of a window that have a hand-off in some group, and let the judge look; in the window's order.
 
     Members of a group start from one noise, which follows from the seed and the group's first member. Rows are computed
     together; each depends on its own noise and prompts alone, up to the rounding of batches.

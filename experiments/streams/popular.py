@@ -11,13 +11,19 @@ lower end of the 95 % interval (bootstrap over objects) lies above -.02.
 The tolerance is .5: of pictures with more damage the judge misses object or place in most (docs/sharing.md). The risk
 is chosen on a stream of its own, for each conditioning: the largest of `RISKS` at which it loses at most one point.
 Atlas and calibration are built from all captions; their parts are kept in --scratch, and each policy of each stream in
-the record, so an interrupted command can be repeated. --oracle also draws what the judge itself would choose.
+the record, so an interrupted command can be repeated.
+
+--oracle adds to a record what the judge would choose: in the groups of the mean each prompt takes the last hand-off at
+which the judge misses nothing that it found in the picture drawn alone. No device can know that; it bounds what any
+choice of hand-offs in these groups could save. Another machine rounds otherwise, so the record says of how many prompts
+the devices' own hand-offs are others there than those in the record.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +33,11 @@ from rich.progress import Progress
 import fedaigc
 from experiments.quality.sampling import PROGRESS_CONSOLE, one_thread
 from experiments.streams.drawing import Drawn, Studio, draw_groups
-from experiments.streams.policies import LADDER, GroupPlan, Groups, Policies
+from experiments.streams.policies import LADDER, Groups, Policies
 from fedaigc.data.scene_words import OBJECT_NOUNS, PLACE_NOUNS, RELATIONS
 from fedaigc.metrics.intervals import clustered_mean
 from fedaigc.rng import numpy_rng
-from fedaigc.storage.atomic_file import write_json
+from fedaigc.storage.atomic_file import json_bytes, write_file
 
 STREAM, WINDOW = 400, 32
 TUNING_SEED = 100
@@ -45,7 +51,9 @@ def main() -> None:
     """Measure, and print the record's summary."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", type=int, default=5, help="streams")
-    parser.add_argument("--oracle", action="store_true", help="also an oracle that knows the judge: long")
+    parser.add_argument(
+        "--oracle", action="store_true", help="add an oracle, which knows the judge, to a record"
+    )
     parser.add_argument("--scratch", type=Path, help="folder for atlas and calibration")
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument("--recompute", action="store_true", help="statistics only")
@@ -54,11 +62,14 @@ def main() -> None:
     if not options.recompute:
         if options.scratch is None:
             parser.error("--scratch is missing")
-        record = measure(options, record)
+        if not options.oracle:
+            record = measure(options, record)
+        elif record is not None:
+            add_oracle(options, record)
     if record is None:
         parser.error(f"no record {options.record}")
     summarise(record)
-    write_json(options.record, record)
+    write_record(options.record, record)
     print(json.dumps({name: record[name] for name in ("risk", "tuning summary", "summary")}, indent=1))
 
 
@@ -110,71 +121,113 @@ def measure(options: argparse.Namespace, record: dict[str, Any] | None) -> dict[
         for risk in RISKS:
             into = tuning.setdefault(str(risk), {})
             names: tuple[str, ...] = ("alone", *TUNED) if risk == RISKS[0] else TUNED
-            run(studio, TUNING_SEED, risk, names, into, lambda: write_json(options.record, record))
+            run(studio, TUNING_SEED, risk, names, into, lambda: write_record(options.record, record))
         progress.advance(bar)
         record["risk"] = {name: chosen(tuning, name) for name in TUNED}
         for seed in range(options.seeds):
             into = record["streams"].setdefault(str(seed), {})
-            for name in (*Policies(studio, TOLERANCE, 0.0).named, *([ORACLE] if options.oracle else [])):
+            for name in Policies(studio, TOLERANCE, 0.0).named:
                 risk = record["risk"].get(name if name in TUNED else "ladder, mean")
-                run(studio, seed, risk, (name,), into, lambda: write_json(options.record, record))
+                run(studio, seed, risk, (name,), into, lambda: write_record(options.record, record))
             progress.advance(bar)
     return record
 
 
 def run(
-    studio: Studio, seed: int, risk: float, names: Sequence[str], into: dict[str, Any], save: Any
+    studio: Studio,
+    seed: int,
+    risk: float,
+    names: Sequence[str],
+    into: dict[str, Any],
+    save: Callable[[], None],
 ) -> None:
     """Draw a stream under each policy that `into` does not have."""
     texts, policies = stream(seed), Policies(studio, TOLERANCE, risk)
     for name in names:
         if name in into:
             continue
-        rows: dict[str, list[Any]] = {}
+        found: list[Drawn] = []
         for start in range(0, len(texts), WINDOW):
             window = texts[start : start + WINDOW]
-            if name == ORACLE:
-                kept = into["alone"]["both"][start : start + WINDOW]
-                drawn = told_by_judge(
-                    studio, window, policies.named["ladder, mean"](window), (seed, start), kept
-                )
-            else:
-                drawn = draw_groups(studio, window, policies.named[name](window), (seed, start))
-            for each in drawn:
-                for key, value in each.as_row().items():
-                    rows.setdefault(key, []).append(value)
-        into[name] = rows
+            found += draw_groups(studio, window, policies.named[name](window), (seed, start))
+        into[name] = columns(found)
         save()
 
 
+def add_oracle(options: argparse.Namespace, record: dict[str, Any]) -> None:
+    """Draw what the judge would choose for the streams of a record that do not have it yet."""
+    one_thread()
+    studio = Studio.open(captions(), targets(), options.scratch)
+    policies = Policies(studio, TOLERANCE, record["risk"]["ladder, mean"])
+    told = record.setdefault(
+        "oracle",
+        {"atlas": studio.atlas.hash, "calibration": studio.calibration_digest, "other hand-offs": {}},
+    )
+    for seed in range(options.seeds):
+        into = record["streams"][str(seed)]
+        if ORACLE in into:
+            continue
+        texts = stream(seed)
+        found: list[Drawn] = []
+        taken: list[int] = []
+        for start in range(0, len(texts), WINDOW):
+            window = texts[start : start + WINDOW]
+            groups = policies.named["ladder, mean"](window)
+            handoffs = {i: k for group in groups for i, k in group.handoffs.items()}
+            taken += [handoffs[i] for i in range(len(window))]
+            alone = [drawn_alone(into["alone"], start + i) for i in range(len(window))]
+            found += told_by_judge(studio, window, groups, (seed, start), alone)
+        into[ORACLE] = columns(found)
+        recorded = into["ladder, mean"]["K"]
+        told["other hand-offs"][str(seed)] = sum(a != b for a, b in zip(taken, recorded, strict=True))
+        write_record(options.record, record)
+
+
+def columns(drawn: Sequence[Drawn]) -> dict[str, list[int]]:
+    """Return the values of prompts by their names."""
+    rows = [each.as_row() for each in drawn]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def drawn_alone(rows: dict[str, list[int]], row: int) -> Drawn:
+    """Return a prompt of a stream as it was drawn alone."""
+    return Drawn(**{field.name: rows[field.name][row] for field in fields(Drawn)})
+
+
 def told_by_judge(
-    studio: Studio, window: Sequence[str], groups: Groups, seed: tuple[int, int], alone: Sequence[int]
+    studio: Studio, window: Sequence[str], groups: Groups, seed: tuple[int, int], alone: Sequence[Drawn]
 ) -> list[Drawn]:
-    """Return the prompts, each at the last hand-off at which nothing is lost that it has alone; no device knows it."""
-    best = {member: 0 for group in groups for member in group.members}
-    drawn = {0: draw_groups(studio, window, [GroupPlan((i,), None, {i: 0}) for i in best], seed)}
-    shared = [group for group in groups if len(group.members) > 1]
-    for k in LADDER:
-        moved = [replace(group, handoffs=dict.fromkeys(group.members, k)) for group in shared]
-        rows = dict(
-            zip(
-                sorted(i for group in shared for i in group.members),
-                draw_groups(studio, window, moved, seed),
-                strict=True,
-            )
-        )
-        drawn[k] = [rows.get(i, drawn[0][i]) for i in range(len(window))]
-        best |= {i: k for i, row in rows.items() if row.object * row.place >= alone[i]}
-    found = []
-    for i in range(len(window)):
-        (group,) = (group for group in groups if i in group.members)
-        taken = [best[member] for member in group.members]
-        first = i == min(group.members)
-        row = drawn[best[i]][i]
-        found.append(
-            replace(row, K=best[i], evaluations=studio.plan.num_steps - best[i] + first * max(taken))
-        )
-    return found
+    """Return the prompts, each at the last hand-off at which nothing is lost that it has alone.
+
+    Args:
+        studio: Model and judge.
+        window: The prompts.
+        groups: Their groups, of which hand-offs are ignored.
+        seed: Of the noise.
+        alone: Each prompt drawn alone.
+    """
+    found: dict[int, Drawn] = {}
+    # from the last hand-off on, so that a prompt is drawn until the judge is content
+    for k in reversed(LADDER):
+        asked = [
+            replace(group, handoffs=dict.fromkeys([i for i in group.members if i not in found], k))
+            for group in groups
+            if len(group.members) > 1 and not found.keys() >= set(group.members)
+        ]
+        if not asked:
+            break
+        rows = draw_groups(studio, window, asked, seed)
+        open_members = sorted(i for group in asked for i in group.handoffs)
+        for i, row in zip(open_members, rows, strict=True):
+            if row.object * row.place >= alone[i].object * alone[i].place:
+                found[i] = row
+    taken = [found.get(i, alone[i]) for i in range(len(window))]
+    for group in groups:
+        first, most = min(group.members), max(taken[i].K for i in group.members)
+        for i in group.members:
+            evaluations = studio.plan.num_steps - taken[i].K + (most if i == first else 0)
+            taken[i] = replace(taken[i], evaluations=evaluations)
+    return taken
 
 
 def chosen(tuning: dict[str, Any], name: str) -> float:
@@ -234,6 +287,13 @@ def compared(parts: Sequence[tuple[Sequence[str], Any, Any]], steps: int) -> dic
         }
     told["not inferior"] = told["both"]["minus alone"]["low"] > -MARGIN
     return told
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as JSON, one key a line, and each list of numbers in one line."""
+    text = json_bytes(record).decode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, re.sub(r"\[[^\[\]{}\"]*\]", lambda found: "".join(found[0].split()), text).encode())
 
 
 if __name__ == "__main__":
