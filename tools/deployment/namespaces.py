@@ -1,4 +1,4 @@
-"""Four simulated machines: network namespaces with links of 20 Mbit/s between a server and three devices.
+"""Simulated machines: network namespaces with links of 20 Mbit/s between a server and three devices, or among devices.
 
 They need root, `ip` and `tc`. If `nft` is installed, one percent of the packets to the devices is lost.
 """
@@ -38,14 +38,23 @@ def device(number: int) -> str:
     return f"fedaigc-device{number}"
 
 
+def address(number: int) -> str:
+    """Return the address of a device."""
+    return f"10.77.0.{10 + number}"
+
+
 @contextmanager
-def namespaces() -> Iterator[bool]:
-    """Create namespaces for a server and for devices that reach only the server, within the context.
+def namespaces(devices: int = DEVICES, *, among: bool = False) -> Iterator[bool]:
+    """Create namespaces for a server and for devices, within the context.
+
+    Args:
+        devices: Number of devices.
+        among: Whether devices reach each other; otherwise they reach only the server.
 
     Yields:
         Whether packets are lost.
     """
-    _remove()
+    _remove(devices)
     lossy = shutil.which("nft") is not None
     try:
         _run("ip", "netns", "add", SERVER)
@@ -53,16 +62,16 @@ def namespaces() -> Iterator[bool]:
         _in(SERVER, "ip", "link", "add", "br0", "type", "bridge")
         _in(SERVER, "ip", "address", "add", f"{ADDRESS}/24", "dev", "br0")
         _in(SERVER, "ip", "link", "set", "br0", "up")
-        for number in range(DEVICES):
+        for number in range(devices):
             name, here, there = device(number), f"dev{number}", f"srv{number}"
             _run("ip", "netns", "add", name)
             _in(SERVER, "ip", "link", "add", there, "type", "veth", "peer", "name", here, "netns", name)
             _in(SERVER, "ip", "link", "set", there, "master", "br0")
             _in(SERVER, "ip", "link", "set", there, "up")
-            # devices cannot reach each other
-            _in(SERVER, "ip", "link", "set", there, "type", "bridge_slave", "isolated", "on")
+            if not among:
+                _in(SERVER, "ip", "link", "set", there, "type", "bridge_slave", "isolated", "on")
             _in(name, "ip", "link", "set", "lo", "up")
-            _in(name, "ip", "address", "add", f"10.77.0.{10 + number}/24", "dev", here)
+            _in(name, "ip", "address", "add", f"{address(number)}/24", "dev", here)
             _in(name, "ip", "link", "set", here, "up")
             _in(SERVER, "tc", "qdisc", "add", "dev", there, "root", *_RATE)
             _in(name, "tc", "qdisc", "add", "dev", here, "root", *_RATE)
@@ -70,11 +79,11 @@ def namespaces() -> Iterator[bool]:
                 subprocess.run(inside(name, "nft", "-f", "-"), input=_LOSS, text=True, check=True)
         yield lossy
     finally:
-        _remove()
+        _remove(devices)
 
 
-def _remove() -> None:
-    for name in (SERVER, *(device(number) for number in range(DEVICES))):
+def _remove(devices: int) -> None:
+    for name in (SERVER, *(device(number) for number in range(devices))):
         subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
