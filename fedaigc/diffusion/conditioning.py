@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedaigc.diffusion.encoding import encode_text
 from fedaigc.diffusion.sampling.first_answer import first_answer
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, execution_device
 from fedaigc.diffusion.sampling.segment import initial_state
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.errors import UserError
@@ -93,7 +93,7 @@ def placed(pipe: Pipeline, conditioning: Mapping[str, Tensor]) -> dict[str, Tens
     if shapes[0] != shapes[1]:
         raise UserError(f"a conditioning of the form {shapes[0]}: {type(pipe).__name__} takes {shapes[1]}")
     found = {
-        name: tensor.to(pipe._execution_device, own[name].dtype) for name, tensor in conditioning.items()
+        name: tensor.to(execution_device(pipe), own[name].dtype) for name, tensor in conditioning.items()
     }
     if not all(bool(torch.isfinite(tensor).all()) for tensor in found.values()):
         raise UserError(f"a conditioning holds values that are not finite in {own['prompt_embeds'].dtype}")

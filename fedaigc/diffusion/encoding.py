@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedaigc.data.pictures.buckets import bucket_sizes, nearest_bucket
 from fedaigc.data.pictures.rgb import fitted, rgb
+from fedaigc.diffusion.sampling.pipeline_call import execution_device
 from fedaigc.errors import NotFinite, UserError
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def encode_images(
         raise UserError(
             f"expected at least one image and one caption per image, got {len(images)}, {len(captions)}"
         )
-    device = pipe._execution_device
+    device = execution_device(pipe)
     latents: list[Tensor] = []
     shift, factor = _latent_scale(pipe)
     buckets = [(height, width)]
@@ -286,7 +287,7 @@ def _latent_scale(pipe: Pipeline) -> tuple[float | Tensor, float | Tensor]:
             f"the autoencoder has latents_mean and latents_std, which {type(pipe).__name__} does not apply: its "
             "latents have another scale than its denoiser's; use the pipeline class that the model was made for"
         )
-    device = pipe._execution_device
+    device = execution_device(pipe)
     shift, scale = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (mean, std))
     return shift, config.scaling_factor / scale
 
@@ -295,7 +296,7 @@ def _latent_scale(pipe: Pipeline) -> tuple[float | Tensor, float | Tensor]:
 def encode_text(pipe: Pipeline, captions: Sequence[str]) -> dict[str, Tensor]:
     """Return the text embeddings of `captions` on the CPU, under the names that pipelines use for them."""
     known = inspect.signature(pipe.encode_prompt).parameters
-    options: dict[str, Any] = {"device": pipe._execution_device, "num_images_per_prompt": 1}
+    options: dict[str, Any] = {"device": execution_device(pipe), "num_images_per_prompt": 1}
     options |= {name: None for name in ("prompt_2", "prompt_3") if name in known}
     if "do_classifier_free_guidance" in known:
         options["do_classifier_free_guidance"] = False

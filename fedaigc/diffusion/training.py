@@ -17,7 +17,7 @@ from fedaigc.diffusion.adapters.stages import Stage, activate, stage_parameters
 from fedaigc.diffusion.encoding import EncodedImages, predict
 from fedaigc.diffusion.half_precision import LossScale, autocast
 from fedaigc.diffusion.objective import TimestepSampler as TimestepSampler
-from fedaigc.diffusion.sampling.pipeline_call import denoiser
+from fedaigc.diffusion.sampling.pipeline_call import denoiser, parts_of
 from fedaigc.errors import UserError
 from fedaigc.validation import NO_LIMIT
 
@@ -249,9 +249,7 @@ def _trainable(
 def _check_trainable(pipe: "DiffusionPipeline") -> None:
     """Raise UserError for a denoiser that is quantized, offloaded or cached, whose gradients would be wrong."""
     network: Any = denoiser(pipe)
-    hooked = any(
-        hasattr(module, "_hf_hook") or hasattr(module, "_diffusers_hook") for module in network.modules()
-    )
+    hooked = any("_hf_hook" in vars(part) or "_diffusers_hook" in vars(part) for part in parts_of(network))
     quantized = getattr(getattr(network, "config", None), "quantization_config", None) is not None
     if hooked or quantized:
         what = "is quantized" if quantized else "has hooks (offloading, layerwise casting or a cache)"

@@ -137,6 +137,23 @@ def exactly(network: nn.Module, layers: Iterable[str]) -> list[str] | str:
     return sorted(wanted)
 
 
+def run_with(layer: Any, factors: str | None) -> None:
+    """Let a layer run with these factors alone, or with none, and train none of its factors.
+
+    peft would visit all parameters of a layer also where they are set already.
+    """
+    frozen = not any(part.weight.requires_grad for part in (*layer.lora_A.values(), *layer.lora_B.values()))
+    if frozen and (layer.disable_adapters if factors is None else _runs_with(layer, factors)):
+        return
+    layer.enable_adapters(factors is not None)
+    if factors is not None:
+        layer.set_adapter(factors, inference_mode=True)
+
+
+def _runs_with(layer: Any, factors: str) -> bool:
+    return not layer.disable_adapters and layer.active_adapters == [factors]
+
+
 def base_weight(layer: Any) -> Tensor:
     """Return W0 of a layer, with or without a parametrization."""
     if parametrize.is_parametrized(layer, "weight"):

@@ -29,6 +29,7 @@ from fedaigc.diffusion.adapters.layers import (
     delete_factors,
     exactly,
     outer_modules,
+    run_with,
     selected_layers,
 )
 from fedaigc.diffusion.adapters.layers import base_weight as base_weight
@@ -170,11 +171,7 @@ def activate(pipe: "DiffusionPipeline", stage: Stage) -> None:
     """
     _check_no_other(pipe)
     for _, layer in _lora_layers(pipe):
-        if stage.value in layer.lora_A:
-            layer.enable_adapters(True)
-            layer.set_adapter(stage.value, inference_mode=True)
-        else:
-            layer.enable_adapters(False)
+        run_with(layer, stage.value if stage.value in layer.lora_A else None)
     for addition in _residuals(pipe):
         addition.active = stage is Stage.SHARED
 

@@ -16,7 +16,7 @@ from fedaigc.diffusion.sampling.observed_call import (
     note_preparation,
     observe_call,
 )
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed, call_arguments
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed, call_arguments, execution_device
 from fedaigc.diffusion.sampling.windowed_scheduler import follow_plan
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.diffusion.schedule.stock_schedule import built_scheduler
@@ -53,7 +53,7 @@ def initial_noise(
     if conditioning is not None:
         return observe_plan(pipe, plan, conditioning, seed).latents
     kept = _observed.setdefault(pipe, {})
-    key = (plan.fingerprint(), batch, str(pipe._execution_device))
+    key = (plan.fingerprint(), batch, str(execution_device(pipe)))
     if key not in kept:
         found = observe_plan(pipe, plan, {"prompt": [""] * batch}, seed)
         if not equal(_prepared(pipe, found, seed), found.latents):

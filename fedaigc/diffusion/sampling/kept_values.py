@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline, timed_networks
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, parts_of, timed_networks
 
 _MAX_DEPTH = 4
 
@@ -18,8 +18,8 @@ def kept_between_steps(pipe: Pipeline) -> str | None:
         if _computes(component) and getattr(component, "_enabled", True) and _has_momentum(component):
             return f"its {name} ({type(component).__name__}) has a momentum, which keeps values from step to step"
     for network in timed_networks(pipe):
-        for part in network.modules():
-            for name, hook in getattr(getattr(part, "_diffusers_hook", None), "hooks", {}).items():
+        for part in parts_of(network):
+            for name, hook in getattr(vars(part).get("_diffusers_hook"), "hooks", {}).items():
                 if getattr(hook, "_is_stateful", False):
                     return (
                         f"{type(network).__name__} reuses values of earlier steps ({name}): disable its cache"

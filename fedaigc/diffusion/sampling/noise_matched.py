@@ -35,7 +35,7 @@ from torch import Tensor
 from fedaigc.diffusion.adapters.stages import Stage, activate
 from fedaigc.diffusion.handoff.packing import number_format_at
 from fedaigc.diffusion.sampling.finite import check_finite, finite_pictures
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed, call_arguments
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed, call_arguments, execution_device
 from fedaigc.diffusion.sampling.segment import DenoisingState
 from fedaigc.diffusion.schedule.noise_level import signal_and_noise, train_log_snr
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, latents_std, log_snr
@@ -172,7 +172,7 @@ def _run(
 ) -> Any:
     scheduler = _off_grid(plan, levels, following)
     arguments = call_arguments(pipe, conditioning, **(plan.call | {"num_inference_steps": len(levels)}))
-    device = pipe._execution_device
+    device = execution_device(pipe)
     with torch.no_grad(), borrowed(pipe, scheduler), finite_pictures(pipe):
         output = pipe(
             **arguments,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedaigc.diffusion.sampling.loop import Loop, in_loop
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed, execution_device
 from fedaigc.diffusion.sampling.skipped_networks import skipped_networks
 from fedaigc.errors import UserError
 
@@ -104,7 +104,7 @@ def run_call(
         UserError: If the pipeline refuses the call.
     """
     # embeddings and latents from a packet or a file are on the CPU
-    device = pipe._execution_device
+    device = execution_device(pipe)
     placed = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in call.items()}
     try:
         with (

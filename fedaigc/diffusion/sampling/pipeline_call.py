@@ -77,6 +77,28 @@ def timed_networks(pipe: Pipeline) -> list[nn.Module]:
     return found
 
 
+def parts_of(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield a network and all modules in it, each once, in the order of its own `modules`, which is much slower."""
+    seen: set[nn.Module] = set()
+    left: list[nn.Module | None] = [network]
+    while left:
+        part = left.pop()
+        if part is not None and part not in seen:
+            seen.add(part)
+            yield part
+            left += reversed(part._modules.values())
+
+
+def execution_device(pipe: Pipeline) -> torch.device:
+    """Return the pipeline's `_execution_device`, without its search where no network has a hook."""
+    networks = [part for part in getattr(pipe, "components", {}).values() if isinstance(part, nn.Module)]
+    offloaded = any("_hf_hook" in vars(network) for network in networks) or any(
+        "_diffusers_hook" in vars(part) for network in networks for part in parts_of(network)
+    )
+    # without networks, as a pipeline itself says
+    return pipe._execution_device if offloaded or not networks else pipe.device
+
+
 def dtype_name(pipe: Pipeline) -> str:
     """Return the dtype that the denoiser computes in, e.g. "float32"."""
     return str(next(denoiser(pipe).parameters()).dtype).removeprefix("torch.")

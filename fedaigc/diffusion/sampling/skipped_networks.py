@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fedaigc.diffusion.sampling.pipeline_call import Pipeline, timed_networks
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline, parts_of, timed_networks
 
 _MAX_FORMS = 64
 _Form = tuple[list[Any], Any]
@@ -105,7 +105,7 @@ def _by_shapes(network: Any, arguments: tuple[Any, ...], options: dict[str, Any]
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     stock = getattr(network, "_orig_mod", network)
-    if any(hasattr(part, "_hf_hook") or hasattr(part, "_diffusers_hook") for part in stock.modules()):
+    if any("_hf_hook" in vars(part) or "_diffusers_hook" in vars(part) for part in parts_of(stock)):
         return None  # its hooks move weights or keep values
     try:
         shared = {id(tensor): tensor for tensor in (*stock.parameters(), *stock.buffers())}
