@@ -11,6 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PARALLEL = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# the tests start many processes: without bytecode on disk, each compiles the libraries anew, for 4 seconds
+unexport PYTHONDONTWRITEBYTECODE
 
 # everything that is downloaded must have a hash of these files. Of torch a machine may have a build of its own:
 # `make install TORCH=torch==2.13.0` takes it by its version alone
