@@ -15,6 +15,8 @@ import pytest
 import fedaigc as fa
 from fedaigc.storage.tensor_file import read_tensors
 from fedaigc.study.design.config import read_study
+from tests.cli.conftest import RunCommand
+from tests.cli.conftest import fedaigc as fedaigc
 from tests.study.conftest import WriteStudy
 
 COMMAND = [sys.executable, "-m", "fedaigc.cli.main", "compare"]
@@ -48,7 +50,7 @@ def lasting(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_study_runs_tells_its_time_first_and_is_skipped_when_it_is_recorded(
-    write_study: WriteStudy,
+    write_study: WriteStudy, fedaigc: RunCommand
 ) -> None:
     path = write_study(workers=2, evaluation={"gallery": 6, "gallery_steps": 2})
     done = compare(path)
@@ -85,7 +87,7 @@ def test_a_study_runs_tells_its_time_first_and_is_skipped_when_it_is_recorded(
         assert {f"iid-{name}.{suffix}" for suffix in ("md", "csv", "tex")} <= set(tables)
     assert list((output / "plots").glob("*.png"))
 
-    again = compare(path)
+    again = fedaigc("compare", str(path))
     assert again.returncode == 0
     assert f"all {len(records)} runs are recorded" in again.stdout
     assert records_of(path) == records
