@@ -1,5 +1,6 @@
 """The schedulers that fit each family of pipelines, and their configuration in tests."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,3 +99,19 @@ def cases() -> list[Case]:
         for name in FLOW.get(family, DIFFUSION)
         for guided in (True, False)
     ]
+
+
+def pairwise(found: Sequence[Case]) -> list[Case]:
+    """Return cases with every pair of a family, a scheduler and guidance that occurs in `found`."""
+    kept: list[Case] = []
+    missing = {pair for case in found for pair in _pairs(case)}
+    while missing:
+        # the first of those that add most
+        best = max(found, key=lambda case: len(missing.intersection(_pairs(case))))
+        kept.append(best)
+        missing.difference_update(_pairs(best))
+    return [case for case in found if case in kept]
+
+
+def _pairs(case: Case) -> list[tuple[object, object]]:
+    return [(case.family, case.scheduler), (case.family, case.guided), (case.scheduler, case.guided)]

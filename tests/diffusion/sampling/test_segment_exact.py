@@ -1,5 +1,8 @@
 """A split run equals the unsplit stock run bit for bit, for every pipeline, scheduler and step.
 
+The tests cover every pair of family and scheduler, of family and guidance, and of scheduler and guidance; the slow ones
+cover the rest.
+
 The reference is the stock pipeline with the stock scheduler. If the prompt changes at K, it is the stock pipeline
 whose embeddings `callback_on_step_end` swaps. The second part runs in one fresh process, from packets and saved
 pipelines.
@@ -9,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +25,15 @@ from safetensors.torch import load_file
 from fedaigc.diffusion.handoff.packing import pack
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
-from tests.diffusion.schedulers import MORE_DIFFUSION, Case, cases, scheduler_of
+from tests.diffusion.schedulers import MORE_DIFFUSION, Case, cases, pairwise, scheduler_of
 from tests.diffusion.tiny_pipelines import FAMILIES, SIZE, Tiny
 
 SHARED, OWN = "an apple on a table", "a lemon near a bed"
 STEPS = 4
 SEED = 11
 CASES = cases()
+PAIRS = pairwise(CASES)
+GRID = [pytest.param(case, id=str(case), marks=[] if case in PAIRS else [pytest.mark.slow]) for case in CASES]
 SWAPPING = [case for case in CASES if case.family != "flux"]
 
 
@@ -112,13 +118,30 @@ def plan_for(pipe: Any, case: Case, steps: int = STEPS) -> DenoisingPlan:
 
 @pytest.fixture(scope="module")
 def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[Case, Runs]:
-    """Every case, run once; a fixture of the module, so that one fresh process serves all tests."""
-    folder = tmp_path_factory.mktemp("exact")
+    """The cases of `PAIRS`, run once; a fixture of the module, so that one fresh process serves all tests."""
+    return run_once(tiny, tmp_path_factory.mktemp("exact"), PAIRS)
+
+
+@pytest.fixture(scope="module")
+def further_runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[Case, Runs]:
+    """All other cases, likewise."""
+    return run_once(tiny, tmp_path_factory.mktemp("further"), [case for case in CASES if case not in PAIRS])
+
+
+@pytest.fixture
+def result(request: pytest.FixtureRequest, case: Case) -> Runs:
+    """What was made of a case."""
+    found: dict[Case, Runs] = request.getfixturevalue("runs" if case in PAIRS else "further_runs")
+    return found[case]
+
+
+def run_once(tiny: Tiny, folder: Path, chosen: Sequence[Case]) -> dict[Case, Runs]:
+    """Run cases as the stock pipeline and as segments, the second ones of these in one fresh process."""
     for family in FAMILIES:
         tiny(family).save_pretrained(folder / "pipelines" / family)
     jobs: list[dict[str, Any]] = []
     made: dict[Case, Runs] = {}
-    for case in CASES:
+    for case in chosen:
         pipe = tiny(case.family)
         pipe.scheduler = scheduler_of(case.family, case.scheduler)
         stock, _ = stock_run(pipe, case, SHARED)
@@ -159,10 +182,9 @@ def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[Case, Run
     return made
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_comparison_has_power(runs: dict[Case, Runs], case: Case) -> None:
+@pytest.mark.parametrize("case", GRID)
+def test_the_comparison_has_power(result: Runs) -> None:
     """Latents change at every step by a thousand units in the last place, with the prompt by far more."""
-    result = runs[case]
     changes = [
         ((b - a).norm() / a.norm()).item() for a, b in zip(result.stock, result.stock[1:], strict=False)
     ]
@@ -170,28 +192,21 @@ def test_the_comparison_has_power(runs: dict[Case, Runs], case: Case) -> None:
     assert (result.stock[-1] - result.other[-1]).norm() > 1e-2 * result.stock[-1].norm()
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_first_part_is_that_of_the_stock_pipeline(runs: dict[Case, Runs], case: Case) -> None:
-    result = runs[case]
+@pytest.mark.parametrize("case", GRID)
+def test_first_part_is_that_of_the_stock_pipeline(result: Runs) -> None:
     assert sorted(result.first) == list(range(len(result.stock) + 1))
     wrong = [k for k, stock in enumerate(result.stock, start=1) if not torch.equal(result.first[k], stock)]
     assert not wrong
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_second_part_in_a_fresh_process_ends_as_the_stock_pipeline(
-    runs: dict[Case, Runs], case: Case
-) -> None:
-    result = runs[case]
+@pytest.mark.parametrize("case", GRID)
+def test_second_part_in_a_fresh_process_ends_as_the_stock_pipeline(result: Runs) -> None:
     wrong = [k for k in result.first if not torch.equal(result.second[k, SHARED], result.stock[-1])]
     assert not wrong
 
 
-@pytest.mark.parametrize("case", SWAPPING, ids=str)
-def test_prompt_changed_at_k_ends_as_the_stock_pipeline_with_swapped_embeddings(
-    runs: dict[Case, Runs], case: Case
-) -> None:
-    result = runs[case]
+@pytest.mark.parametrize("case", [each for each in GRID if each.values[0] in SWAPPING])
+def test_prompt_changed_at_k_ends_as_the_stock_pipeline_with_swapped_embeddings(result: Runs) -> None:
     assert torch.equal(result.second[0, OWN], result.other[-1])
     wrong = [k for k, stock in result.swapped.items() if not torch.equal(result.second[k, OWN], stock)]
     assert not wrong
@@ -199,9 +214,8 @@ def test_prompt_changed_at_k_ends_as_the_stock_pipeline_with_swapped_embeddings(
     assert not torch.equal(result.swapped[len(result.stock) - 1], result.stock[-1])
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_images_are_those_of_the_stock_pipeline(runs: dict[Case, Runs], case: Case) -> None:
-    result = runs[case]
+@pytest.mark.parametrize("case", GRID)
+def test_images_are_those_of_the_stock_pipeline(result: Runs) -> None:
     assert result.second_image is not None
     assert np.array_equal(result.second_image, result.image)
     assert result.image.std() > 1
