@@ -4,8 +4,9 @@ One shares by concepts, first without and then with a leaking device. The other 
 with a ladder of hand-offs, the mean of the members' text embeddings, and tests which prompts are equal.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -169,8 +170,7 @@ def capture(root: Path, model: Path) -> Captures:
     with deployment(config, root / "server", NUM_DEVICES) as devices:
         door = devices.state.port
         with recording(devices.folder, door) as recorder, recording(devices.folder, door) as of_leaking:
-            for client, way in enumerate(("honest", "honest", "failing")):
-                _start(devices, recorder, client, way)
+            _start(devices, recorder, dict(enumerate(("honest", "honest", "failing"))))
             run_on_devices(devices.folder, devices.state, config)
             honest = _searched(recorder, canaries(config))
             folders = {"server": devices.folder, "output": config.output}
@@ -301,8 +301,7 @@ def capture_sharing(root: Path, model: Path) -> SharingCapture:
         options += ["--min-captions", str(section.min_captions), "--sums", "--trusted-keys", str(trusted)]
         options += ["--equal-prompts"]
         with recording(devices.folder, devices.state.port) as recorder:
-            for client, way in enumerate(("honest", "honest", "failing offers")):
-                _start(devices, recorder, client, way, options)
+            _start(devices, recorder, dict(enumerate(("honest", "honest", "failing offers"))), options)
             run_on_devices(devices.folder, devices.state, config)
             traffic, exchanges = _snapshot(recorder)
     # without the processes, which would go on to send and to log
@@ -316,16 +315,32 @@ def capture_sharing(root: Path, model: Path) -> SharingCapture:
     return SharingCapture(config, honest, in_files)
 
 
-def _start(devices: Devices, recorder: Recorder, client: int, way: str, options: Sequence[str] = ()) -> None:
-    """Start a device behind a recorder, and wait until the server has activated it."""
+def _start(
+    devices: Devices, recorder: Recorder, ways: Mapping[int, str], options: Sequence[str] = ()
+) -> None:
+    """Start devices behind a recorder, and wait until the server has activated them.
+
+    Args:
+        devices: The deployment.
+        recorder: The recorder.
+        ways: How each client behaves, see `canary_device`.
+        options: Further options of `fedaigc device start`.
+    """
     log = devices.folder / "flower" / "superlink.log"
     before = log.read_text(errors="replace").count("Activated node_id=")
     behind = devices.state
     devices.state = replace(behind, port=recorder.port)
-    home = devices.begin(client, rogue=way, rogues="tools.deployment.canary_device", options=options)
+    homes = [
+        devices.begin(client, rogue=way, rogues="tools.deployment.canary_device", options=options)
+        for client, way in ways.items()
+    ]
     devices.state = behind
-    wait_for(lambda: answers(home), _START_TIMEOUT_S)
-    wait_for(lambda: log.read_text(errors="replace").count("Activated node_id=") > before, _START_TIMEOUT_S)
+    for home in homes:
+        wait_for(partial(answers, home), _START_TIMEOUT_S)
+    activated = before + len(homes)
+    wait_for(
+        lambda: log.read_text(errors="replace").count("Activated node_id=") >= activated, _START_TIMEOUT_S
+    )
 
 
 def _restart_leaking(devices: Devices, recorder: Recorder, config: FederationConfig) -> None:
@@ -333,7 +348,7 @@ def _restart_leaking(devices: Devices, recorder: Recorder, config: FederationCon
     devices.running[last].terminate()
     devices.running[last].wait(300)
     _device(config, last).add_prompt(PROMPTS[last])
-    _start(devices, recorder, last, "leaking")
+    _start(devices, recorder, {last: "leaking"})
 
 
 def _searched(recorder: Recorder, secrets: Canaries) -> Captured:

@@ -31,6 +31,7 @@ folder = Path(sys.argv[1])
 config = FederationConfig.model_validate_json(Path(sys.argv[2]).read_text())
 run_on_devices(folder, server_state(folder), config)
 """
+_STOP_TIMEOUT_S = 600.0
 
 
 class Devices:
@@ -89,7 +90,8 @@ class Devices:
         for process in self.running.values():
             process.terminate()
         for process in self.running.values():
-            process.wait(60)
+            # on a busy machine an agent takes minutes to end what it started
+            process.wait(_STOP_TIMEOUT_S)
 
 
 def answers(home: Path) -> bool:
