@@ -173,11 +173,11 @@ def serve(
                     ledger.close(task_id, ledger.answered)
                 found.append(answered(departure, setting, now, random))
 
-    for time, _, task_id, arrival in events:
+    for time, _, task_id, new in events:
         depart(time)
-        if arrival is not None:
+        if new is not None:
             ledger.called(task_id)
-            stream.arrive(arrival)
+            stream.arrive(new)
         elif task_id in ledger.waiting:
             stream.withdraw(task_id)
             ledger.close(task_id, ledger.withdrawn)

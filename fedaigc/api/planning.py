@@ -105,6 +105,7 @@ def sharing_tree(
     ids: Sequence[str] | None = None,
     users: ArrayLike | None = None,
     deadlines: ArrayLike | None = None,
+    batteries: ArrayLike | None = None,
     now: float = 0.0,
     edge: Machine | None = None,
     device: Machine | None = None,
@@ -135,6 +136,8 @@ def sharing_tree(
         ids: Names of the tasks, such as the prompts. None: their numbers.
         users: User of each task. None: one user a task.
         deadlines: Time by which each picture is due, in seconds of the clock of `now`. None: no deadline.
+        batteries: Joules that the battery of each task's device holds: it runs no steps for others beyond them. None:
+            devices on mains. It counts with `executor="member"`.
         now: Time at which the plan starts.
         edge: The edge server: seconds and joules of a step, and its batches. None: 1 s and 1 J.
         device: The device of each user, as `edge`.
@@ -169,6 +172,7 @@ def sharing_tree(
         ids=ids,
         users=None if users is None else _column("users", users, len(rows)).astype(int),
         deadlines=None if deadlines is None else _column("deadlines", deadlines, len(rows)),
+        batteries=None if batteries is None else _column("batteries", batteries, len(rows)),
     )
     chosen = planner_called(planner) if isinstance(planner, str) else planner
     return SharingTree(tasks, setting, plan_in_time(chosen, tasks, setting, now), now)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fedaigc.planning.batteries import drained_helpers
 from fedaigc.planning.cost import last_nodes, misses_deadline
 from fedaigc.planning.plan import Plan
 from fedaigc.planning.setting import EDGE, Setting
@@ -21,13 +22,15 @@ def check_plan(plan: Plan, tasks: Tasks, setting: Setting, now: float | None = N
         tasks: The tasks it was made for.
         setting: The setting it was made for.
         now: Time at which the plan starts. If given, tasks that miss a deadline although alone they would meet it
-            are named.
+            are named, and users whose device helps although its battery does not last.
     """
     faults = _places(plan, tasks, setting) + _damages(plan, tasks, setting)
     if not faults and now is not None:
         alone = Plan((), np.zeros(len(tasks), int))
         late = misses_deadline(plan, tasks, setting, now) & ~misses_deadline(alone, tasks, setting, now)
         faults += [f"task {tasks.ids[row]} misses its deadline" for row in np.flatnonzero(late)]
+        drained = sorted(drained_helpers(plan, tasks, setting))
+        faults += [f"user {user} runs nodes beyond the battery" for user in drained]
     return faults
 
 

@@ -53,7 +53,7 @@ def plan_cost(plan: Plan, tasks: Tasks, setting: Setting) -> PlanCost:
     for node in plan.nodes:
         if node.executor != EDGE:
             helper += node.stop - node.start
-            joules += (node.stop - node.start) * _helper_class(node, tasks, setting)[1]
+            joules += (node.stop - node.start) * helper_class(node, tasks, setting)[1]
     own = steps - plan.handoffs
     for kind, device in enumerate(machines.devices):
         mine = tasks.classes == kind
@@ -144,7 +144,7 @@ def finish_seconds(plan: Plan, tasks: Tasks, setting: Setting) -> Float[np.ndarr
             moved = plan.nodes[node.parent].executor != node.executor
             begin = ready[node.parent] + machines.link.seconds * moved
         begin = max(begin, free.get(node.executor, 0.0))
-        ready[index] = begin + (node.stop - node.start) * _helper_class(node, tasks, setting)[0]
+        ready[index] = begin + (node.stop - node.start) * helper_class(node, tasks, setting)[0]
         free[node.executor] = ready[index]
     seconds = np.zeros(len(tasks))
     held = last >= 0
@@ -161,8 +161,8 @@ def finish_seconds(plan: Plan, tasks: Tasks, setting: Setting) -> Float[np.ndarr
     return np.asarray(seconds + (setting.curve.steps - plan.handoffs) * step_s + image_s)
 
 
-def _helper_class(node: Node, tasks: Tasks, setting: Setting) -> tuple[float, float]:
-    """Return seconds and joules of a step of the helper of a node."""
+def helper_class(node: Node, tasks: Tasks, setting: Setting) -> tuple[float, float]:
+    """Return seconds and joules of a step of the member that runs a node."""
     row = node.members[np.flatnonzero(tasks.users[node.members] == node.executor)[0]]
     device = setting.machines.devices[int(tasks.classes[row])]
     return device.step_s, device.step_j

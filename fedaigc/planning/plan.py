@@ -6,10 +6,10 @@ device runs the rest. Tasks in no node run alone, with hand-off 0.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from fedaigc.planning.curve import DamageCurve
 from fedaigc.planning.setting import EDGE, Setting
@@ -156,3 +156,25 @@ def _executor(
     chosen = min(users, key=lambda user: (burden[user], user))
     burden[chosen] += 1
     return chosen
+
+
+def without_tasks(plan: Plan, leaving: Bool[np.ndarray, " n"], tasks: Tasks) -> Plan:
+    """Return the plan with some tasks alone; the others keep their conditionings, so that no damage grows.
+
+    A node that fewer than two tasks are left in is dissolved, and a helper that leaves is replaced.
+    """
+    index: dict[int, int] = {}
+    nodes: list[Node] = []
+    handoffs = np.zeros_like(plan.handoffs)
+    for old, node in enumerate(plan.nodes):
+        members = node.members[~leaving[node.members]]
+        if len(members) < 2 or (node.parent is not None and node.parent not in index):
+            continue
+        executor, users = node.executor, tasks.users[members]
+        if executor != EDGE and executor not in users:
+            executor = int(users.min())
+        parent = None if node.parent is None else index[node.parent]
+        index[old] = len(nodes)
+        nodes.append(replace(node, members=members, parent=parent, executor=executor))
+        handoffs[members] = node.stop
+    return Plan(tuple(nodes), handoffs)

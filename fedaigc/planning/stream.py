@@ -27,7 +27,7 @@ from fedaigc.planning.tasks import Tasks
 
 @dataclass(frozen=True, eq=False)
 class Arrival:
-    """A task that arrives; the attributes are those of `Tasks`."""
+    """A task that arrives; the attributes are those of `Tasks`, in the singular."""
 
     id: str
     vector: Float[np.ndarray, " d"]
@@ -36,6 +36,7 @@ class Arrival:
     deadline: float = np.inf
     kind: int = 0
     slack: float = 0.0
+    battery: float = np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +117,8 @@ class Stream:
             raise UserError(
                 f"task {task.id} has class {task.kind}: there are {len(self.setting.machines.devices)}"
             )
-        if not np.isfinite(task.vector).all() or not task.slack >= 0:
-            raise UserError(f"task {task.id} has a vector that is not finite, or a negative slack")
+        if not np.isfinite(task.vector).all() or not (task.slack >= 0 and task.battery >= 0):
+            raise UserError(f"task {task.id} has a vector that is not finite, or a negative slack or battery")
         if self._root is None:
             self._root = self._empty(len(task.vector))
         length = self._root.vectors.shape[1] - 1
@@ -150,7 +151,7 @@ class Stream:
     def depart(self, now: float) -> list[Departure]:
         """Return the trees with a task that is due, each with its plan; they no longer wait.
 
-        Members that would miss a deadline by sharing run alone.
+        Members that would miss a deadline by sharing run alone, and no device helps beyond its battery.
         """
         found = []
         while self.next_due <= now and self._where:
@@ -266,4 +267,5 @@ def _columns(tasks: list[Arrival]) -> Tasks:
         np.array([task.deadline for task in tasks]),
         np.array([task.kind for task in tasks]),
         np.array([task.slack for task in tasks]),
+        np.array([task.battery for task in tasks]),
     )

@@ -22,6 +22,8 @@ class Tasks:
         deadlines: Time by which each picture is due; infinite for none.
         classes: Device class of each task, an index into `Machines.devices`.
         slack: What is added to every distance of a task, for a vector that is only known to lie so near.
+        batteries: Joules that the battery of each task's device holds; infinite for a device on mains. Of several tasks
+            of one user the smallest counts.
 
     Raises:
         UserError: If the columns have different lengths, an id occurs twice, or a value is not usable.
@@ -34,10 +36,11 @@ class Tasks:
     deadlines: Float[np.ndarray, " n"]
     classes: Int[np.ndarray, " n"]
     slack: Float[np.ndarray, " n"]
+    batteries: Float[np.ndarray, " n"]
 
     def __post_init__(self) -> None:
         number = len(self.ids)
-        for name in ("vectors", "users", "arrivals", "deadlines", "classes", "slack"):
+        for name in ("vectors", "users", "arrivals", "deadlines", "classes", "slack", "batteries"):
             if len(getattr(self, name)) != number:
                 raise UserError(
                     f"{name} has {len(getattr(self, name))} rows for {number} tasks: expected as many"
@@ -48,6 +51,8 @@ class Tasks:
             raise UserError("vectors and arrivals must be finite")
         if np.isnan(self.deadlines).any() or not (self.slack >= 0).all() or not (self.classes >= 0).all():
             raise UserError("expected deadlines that are numbers, and slack and classes of at least 0")
+        if not (self.batteries >= 0).all():
+            raise UserError("the joules of a battery must be at least 0")
 
     @classmethod
     def of(
@@ -60,8 +65,9 @@ class Tasks:
         deadlines: Float[np.ndarray, " n"] | None = None,
         classes: Int[np.ndarray, " n"] | None = None,
         slack: Float[np.ndarray, " n"] | None = None,
+        batteries: Float[np.ndarray, " n"] | None = None,
     ) -> "Tasks":
-        """Return tasks with defaults: numbers as ids, a user each, no deadline, one device class, exact vectors."""
+        """Return tasks with defaults: numbers as ids, a user each, one class of devices on mains, exact vectors."""
         number = len(vectors)
         return cls(
             tuple(map(str, range(number))) if ids is None else tuple(ids),
@@ -71,6 +77,7 @@ class Tasks:
             np.full(number, np.inf) if deadlines is None else deadlines,
             np.zeros(number, int) if classes is None else classes,
             np.zeros(number) if slack is None else slack,
+            np.full(number, np.inf) if batteries is None else batteries,
         )
 
     def __len__(self) -> int:
@@ -86,4 +93,5 @@ class Tasks:
             self.deadlines[rows],
             self.classes[rows],
             self.slack[rows],
+            self.batteries[rows],
         )

@@ -74,6 +74,20 @@ def test_who_would_be_late_by_sharing_runs_alone_and_who_is_late_anyway_is_named
     assert tree.late == ["late"]
 
 
+def test_no_device_helps_beyond_its_battery() -> None:
+    # 7 steps for the others and 4 of its own, of 4 J each
+    settings: dict[str, Any] = {
+        "device": fa.Machine("phone", 1.0, 4.0),
+        "executor": "member",
+        "users": [5, 6, 7],
+    }
+    vectors = np.zeros((3, 2))
+    tree = fa.sharing_tree(vectors, CURVE, tolerance=0.1, batteries=[40.0, 16.0, 44.0], **settings)
+    assert [node.executor for node in tree.plan.nodes] == [7]
+    tree = fa.sharing_tree(vectors, CURVE, tolerance=0.1, batteries=[40.0, 16.0, 43.0], **settings)
+    assert tree.plan.nodes == ()
+
+
 def test_energy_counts_machines_and_packets() -> None:
     report = LinkReport("mcs-8", 12.0, 500, 600, 1000, 0, 0, 1, latency_s=0.5, send_j=2.0, receive_j=1.0)
     machines: dict[str, Any] = {
@@ -118,6 +132,7 @@ def test_vectors_of_prompts_have_their_sharing_distances(tmp_path: Path) -> None
         ({"tolerance": -1.0}, "the tolerance is -1.0"),
         ({"deadlines": [1.0]}, "deadlines of shape (1,) for 3 tasks: expected one number a task"),
         ({"deadlines": ["soon"] * 3}, "deadlines: expected numbers"),
+        ({"batteries": [-1.0] * 3}, "the joules of a battery must be at least 0"),
         ({"ids": ["same"] * 3}, "a task id occurs twice"),
         ({"vectors": ["a cup"]}, "vectors: expected numbers"),
         ({"vectors": [1.0, 2.0]}, "expected a row a task, as of fa.sharing_vectors"),
