@@ -9,7 +9,7 @@ from fedaigc.diffusion.conditioning import check_conditioning, placed, prompt_co
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import build_plan
 from fedaigc.errors import UserError
-from tests.diffusion.families.small_families import small_family
+from tests.diffusion.families.registered import small_family
 from tests.diffusion.tiny_pipelines import FAMILIES, SIZE, Tiny
 
 

@@ -16,7 +16,7 @@ from fedaigc.diffusion.sampling.segment import initial_state, run_segment
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
 from tests.diffusion.families.further_families import hunyuan_image
-from tests.diffusion.families.small_families import small_family
+from tests.diffusion.families.registered import small_family
 from tests.diffusion.schedulers import scheduler_of
 from tests.diffusion.tiny_pipelines import SIZE, tiny_pipeline
 

@@ -16,7 +16,7 @@ FLOW = {"shift": 3.0}
 class Family:
     """A pipeline, the arguments that stand for two prompts, and the plan's settings.
 
-    Without `half`, the stock call fails in bfloat16 on a CPU.
+    Without `half`, the stock call fails in bfloat16 on a CPU; without `unguided`, at a guidance scale of 1.
     """
 
     pipe: Any
@@ -27,6 +27,7 @@ class Family:
     steps: int = 4
     arguments: dict[str, Any] = field(default_factory=dict)
     half: bool = True
+    unguided: bool = True
 
 
 def embeddings(seed: int, *shape: int) -> torch.Tensor:

@@ -3,7 +3,6 @@
 Most have no text encoder: their prompts are embeddings.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -22,8 +21,6 @@ from tests.diffusion.families.family import (
     picture,
     prompted,
 )
-from tests.diffusion.families.further_families import FURTHER_FAMILIES
-from tests.diffusion.families.later_families import LATER_FAMILIES
 
 
 def lcm() -> Family:
@@ -267,30 +264,17 @@ def wan() -> Family:
     return by_embeddings(pipe, side=16, arguments={"num_frames": 5})
 
 
-SMALL_FAMILIES: dict[str, Callable[[], Family]] = {
-    each.__name__: each
-    for each in (
-        lcm,
-        inpainting,
-        inpainting_by_blending,
-        controlnet,
-        perturbed_attention,
-        pixart_binned,
-        lumina2,
-        flux2_klein,
-        qwen_image,
-        z_image,
-        cogview4,
-        wan,
-        *FURTHER_FAMILIES,
-        *LATER_FAMILIES,
-    )
-}
-
-
-def small_family(name: str) -> Family:
-    """Return a family of `SMALL_FAMILIES`, with the same weights at every call."""
-    torch.manual_seed(list(SMALL_FAMILIES).index(name))
-    family = SMALL_FAMILIES[name]()
-    family.pipe.set_progress_bar_config(disable=True)
-    return family
+FIRST_FAMILIES = (
+    lcm,
+    inpainting,
+    inpainting_by_blending,
+    controlnet,
+    perturbed_attention,
+    pixart_binned,
+    lumina2,
+    flux2_klein,
+    qwen_image,
+    z_image,
+    cogview4,
+    wan,
+)

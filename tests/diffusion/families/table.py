@@ -1,6 +1,7 @@
-"""Write the table of docs/models.md: `python -m tests.diffusion.families.table`.
+"""Write the tables of docs/models.md: `python -m tests.diffusion.families.table`.
 
-Each row is measured: the small pipeline of a family, run divided at every step and undivided.
+Each row of the first is measured: the small pipeline of a family, run divided at every step and undivided. The second
+has the classes of `AutoPipelineForText2Image` that the first lacks, and what the code says of them.
 """
 
 import re
@@ -9,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.pipelines import auto_pipeline
 
-from fedaigc.diffusion.exactness import Exactness, check
+from fedaigc.diffusion.exactness import PROVEN, Exactness, check
+from fedaigc.diffusion.sampling.pipeline_call import call_arguments
+from fedaigc.errors import UserError
 from tests.diffusion.families.family import Family, cast, prompted
-from tests.diffusion.families.small_families import SMALL_FAMILIES, small_family
+from tests.diffusion.families.registered import SMALL_FAMILIES, small_family
 from tests.diffusion.tiny_pipelines import FAMILIES, SIZE, tiny_pipeline
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
-# the only table of the page that begins like this
+# the only tables of the page that begin like this
 _TABLE = re.compile(r"^\| pipeline \| scheduler .*?(?=\n\n)", re.MULTILINE | re.DOTALL)
+_OTHERS = re.compile(r"^\| class without a row .*?(?=\n\n)", re.MULTILINE | re.DOTALL)
 
 
 def measured(family: Family, dtype: torch.dtype) -> Exactness:
@@ -53,12 +58,44 @@ def rows() -> list[str]:
     return lines
 
 
+def automatic_classes() -> dict[str, type]:
+    """Return the classes that `AutoPipelineForText2Image` loads, by name."""
+    return {each.__name__: each for each in auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
+
+
+def other_rows() -> list[str]:
+    """Return the lines of the table of classes without a small pipeline."""
+    lines = ["| class without a row | what happens |", "| --- | --- |"]
+    for name, kind in sorted(automatic_classes().items()):
+        if name not in PROVEN:
+            lines.append(f"| {name} | {_refusal(kind) or 'measured before its first run'} |")
+    return lines
+
+
+def _refusal(kind: type) -> str | None:
+    """Return why no call of a class can be divided, None if that has to be measured."""
+    try:
+        call_arguments(
+            object.__new__(kind),
+            {},
+            num_inference_steps=4,
+            guidance_scale=1.0,
+            negative_prompt="",
+            height=64,
+            width=64,
+        )
+    except UserError as error:
+        return f"refused: {error}"
+    return None
+
+
 def main() -> None:
-    """Measure all families, and write the table into the page."""
+    """Measure all families, and write the tables into the page."""
     torch.set_num_threads(1)
     text = PAGE.read_text(encoding="utf-8")
-    table = "\n".join(rows())
-    PAGE.write_text(_TABLE.sub(lambda _: table, text, count=1), encoding="utf-8")
+    table, others = "\n".join(rows()), "\n".join(other_rows())
+    text = _OTHERS.sub(lambda _: others, _TABLE.sub(lambda _: table, text, count=1), count=1)
+    PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

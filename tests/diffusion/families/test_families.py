@@ -13,7 +13,7 @@ from fedaigc.diffusion.handoff.packing import pack, unpack
 from fedaigc.diffusion.sampling.segment import finish_segment, initial_state, latents_shape, run_segment
 from fedaigc.diffusion.schedule.plan import build_plan
 from tests.diffusion.families.family import Family, cast
-from tests.diffusion.families.small_families import SMALL_FAMILIES, small_family
+from tests.diffusion.families.registered import SMALL_FAMILIES, small_family
 from tests.diffusion.tiny_pipelines import FAMILIES, tiny_pipeline
 
 pytestmark = pytest.mark.families
@@ -37,7 +37,7 @@ def plan_of(family: Family) -> Any:
 def test_every_split_equals_the_stock_call(name: str, dtype: torch.dtype) -> None:
     family = small_family(name)
     family.pipe.to(dtype)
-    for guidance_scale in (family.guidance_scale, 1.0):
+    for guidance_scale in (family.guidance_scale, *([1.0] if family.unguided else [])):
         found = check(
             family.pipe,
             num_inference_steps=family.steps,

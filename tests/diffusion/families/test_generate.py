@@ -9,7 +9,7 @@ import pytest
 import fedaigc as fa
 from tests.diffusion import tiny_pipelines as tiny
 from tests.diffusion.families.family import WIDTH
-from tests.diffusion.families.small_families import small_family
+from tests.diffusion.families.registered import small_family
 
 pytestmark = pytest.mark.families
 
