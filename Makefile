@@ -5,8 +5,6 @@ BIN := $(VENV)/bin
 # one thread a process: results then repeat, and two processes use two cores better than one with two threads
 export OMP_NUM_THREADS ?= 1
 JOBS ?= 2
-# where it is set, each of the many processes of the tests compiles again all that it imports: seconds each
-unexport PYTHONDONTWRITEBYTECODE
 # a file's fixtures are costly, so one process runs the whole file; tests/conftest.py puts the longest files first
 PARALLEL = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE ?= 1
