@@ -23,15 +23,24 @@ Images = list[Image.Image]
 Sent = tuple[DenoisingState, DenoisingPlan, Images]
 
 
-@pytest.fixture(params=["ddim", "euler"])
-def sent(request: pytest.FixtureRequest, pipe: Any) -> Iterator[Sent]:
-    """Four states after 5 of 11 steps, their plan, and the images without any error."""
+@pytest.fixture(scope="module", params=["ddim", "euler"])
+def drawn(request: pytest.FixtureRequest, pipe: Any) -> tuple[Any, Sent]:
+    """A scheduler, four states after 5 of its 11 steps, their plan, and the images without any error."""
     stock = pipe.scheduler
-    if request.param == "euler":
-        pipe.scheduler = EulerDiscreteScheduler.from_config(stock.config)
+    scheduler = EulerDiscreteScheduler.from_config(stock.config) if request.param == "euler" else stock
+    pipe.scheduler = scheduler
     plan = build_plan(pipe, num_inference_steps=11, guidance_scale=5.0, height=64, width=64, base_hash="b")
     state = run_segment(pipe, initial_state(pipe, plan, 0, 4), PROMPTS, plan, 5)
-    yield state, plan, finish_segment(pipe, state, PROMPTS, plan)
+    images = finish_segment(pipe, state, PROMPTS, plan)
+    pipe.scheduler = stock
+    return scheduler, (state, plan, images)
+
+
+@pytest.fixture
+def sent(drawn: tuple[Any, Sent], pipe: Any) -> Iterator[Sent]:
+    """States, plan and images, with their scheduler in the pipeline. Tests change none of them."""
+    stock, (pipe.scheduler, found) = pipe.scheduler, drawn
+    yield found
     pipe.scheduler = stock
 
 
