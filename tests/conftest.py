@@ -16,11 +16,15 @@ settings.load_profile("patient")
 
 # begun first, so that no process is left with one of them when all others are done
 LONGEST = (
-    "tests/federation/runtime/test_flower_runtime.py",
     "tests/study/test_compare.py",
-    "tests/diffusion/sampling/test_segment_exact.py",
+    "tests/federation/runtime/test_flower_runtime.py",
+    "tests/federation/server/test_byzantine.py",
     "tests/packaging",
+    "tests/diffusion/sampling/test_segment_exact.py",
     "tests/federation",
+    "tests/api",
+    "tests/diffusion",
+    "tests/wireless/test_fast_radio.py",
 )
 
 
