@@ -38,6 +38,7 @@ from experiments.sharing import (  # noqa: F401
     ledger_figures,
 )
 from experiments.streams import figures as streams  # noqa: F401
+from experiments.topologies import figures as topologies  # noqa: F401
 from fedaigc.errors import UserError
 
 PAGES = ("README.md", "docs/**/*.md", "strategies/README.md")

@@ -84,14 +84,21 @@ class SimulatedLink:
         settings: Settings of the link.
         seed: Seed of the run.
         sender: The machine that sends.
+        hops: Returns the link to a client, in place of the distances of the settings; for machines that move.
     """
 
-    def __init__(self, settings: LinkSettings, seed: int, sender: DeviceProfile = EDGE_SERVER) -> None:
-        self._settings, self._seed, self._sender = settings, seed, sender
+    def __init__(
+        self,
+        settings: LinkSettings,
+        seed: int,
+        sender: DeviceProfile = EDGE_SERVER,
+        hops: Callable[[int], RadioLink] | None = None,
+    ) -> None:
+        self._settings, self._seed, self._sender, self._hops = settings, seed, sender, hops
 
     def snr_db(self, client: int) -> float | None:
         """Return the mean Es / N0 in dB at a client's device; None without a radio."""
-        if self._settings.distance_m is not None:
+        if self._hops is not None or self._settings.distance_m is not None:
             return self._radio(client).snr_db
         return self._settings.snr_db
 
@@ -189,6 +196,8 @@ class SimulatedLink:
         return Fading(max(1, round(coherence_s * radio.symbol_rate_hz)))
 
     def _radio(self, client: int) -> RadioLink:
+        if self._hops is not None:
+            return self._hops(client)
         settings = self._settings
         distance = settings.distance_m
         if isinstance(distance, tuple):

@@ -1,0 +1,1 @@
+"""The four topologies on one set of prompts, on devices that move: steps, joules, seconds and bits."""
