@@ -14,7 +14,7 @@ from experiments.paper.pairs import Pair
 from experiments.paper.record import CLIP_SCORE
 from experiments.quality.sampling import BATCH, one_thread
 from fedaigc.data.scene_words import OBJECT_NOUNS
-from fedaigc.diffusion.loading import EMBEDDED, base_fingerprint, load_pipeline
+from fedaigc.diffusion.loading import EMBEDDED, SHIPPED, base_fingerprint, load_pipeline
 from fedaigc.diffusion.sampling.segment import DenoisingState, initial_state
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
@@ -102,7 +102,7 @@ def open_setting(options: argparse.Namespace) -> Setting:
         UserError: If the weights of CLIP are missing, or --clip is given for another scorer.
     """
     one_thread()
-    embedded = options.model == EMBEDDED
+    embedded = options.model in SHIPPED
     scorer = options.scorer or ("judge" if embedded else "none")
     if options.clip is not None and scorer != "clip":
         raise UserError("--clip names a model that no scorer uses: add --scorer clip")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 EMBEDDED = "embedded"
+# the models that ship with the package, and their folders
+SHIPPED = {EMBEDDED: "model", "embedded-lcm": "model_lcm"}
 
 
 def resolve_device(device: str) -> str:
@@ -69,7 +71,8 @@ def load_pipeline(
         'StableDiffusionPipeline'
 
     Args:
-        name: "embedded" for the shipped model, the path of a diffusers folder, or a hub name.
+        name: "embedded" for the shipped model, "embedded-lcm" for its few-step twin, the path of a diffusers folder, or
+            a hub name.
         device: A torch device, or "auto" (see `resolve_device`).
         dtype: "float32", "float16" or "bfloat16".
         variant: Variant of the weight files, such as "fp16". None: the files without a variant, or those of the only
@@ -89,7 +92,7 @@ def load_pipeline(
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    location = str(assets.path("model")) if name == EMBEDDED else name
+    location = str(assets.path(SHIPPED[name])) if name in SHIPPED else name
     if not Path(location).exists() and (location.startswith((".", "/", "~")) or location.count("/") != 1):
         raise UserError(
             f"model {name!r}: the folder does not exist; expected {EMBEDDED!r}, the path of a diffusers "

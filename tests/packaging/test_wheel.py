@@ -38,6 +38,7 @@ def test_the_wheel_carries_assets_and_notices_and_no_experiments(wheel: Path) ->
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in (
         "fedaigc/assets/model/unet/diffusion_pytorch_model.safetensors",
+        "fedaigc/assets/model_lcm/unet/diffusion_pytorch_model.safetensors",
         "fedaigc/assets/judge.safetensors",
         "fedaigc/assets/nouns.json.gz",
         "fedaigc/assets/embedded.atlas",

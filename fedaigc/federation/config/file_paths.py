@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedaigc.diffusion.loading import EMBEDDED
+from fedaigc.diffusion.loading import SHIPPED
 from fedaigc.errors import UserError
 from fedaigc.semantics.denoiser.shipped import SCENES
 from fedaigc.strategy.sources import is_file
@@ -25,7 +25,7 @@ def place_model(values: Mapping[str, Any], folder: Path) -> None:
     """
     section = values.get("model")
     name = section.get("name") if isinstance(section, dict) else None
-    if not isinstance(section, dict) or not isinstance(name, str) or name == EMBEDDED:
+    if not isinstance(section, dict) or not isinstance(name, str) or name in SHIPPED:
         return
     if (folder / name).is_dir():
         section["name"] = str(folder / name)

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from fedaigc.counting import counted
 from fedaigc.device.home.home import home_of
-from fedaigc.diffusion.loading import EMBEDDED
+from fedaigc.diffusion.loading import EMBEDDED, SHIPPED
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Backend
@@ -181,7 +181,7 @@ class FederationConfig(Section):
         """Return the same run with absolute paths, for processes that start in other folders."""
         paths: dict[str, Any] = {"homes": self.homes.absolute(), "output": self.output.absolute()}
         local = Path(self.model.name)
-        if self.model.name != EMBEDDED and local.exists():
+        if self.model.name not in SHIPPED and local.exists():
             paths["model"] = self.model.model_copy(update={"name": str(local.absolute())})
         if is_file(self.rounds.strategy):
             strategy = str(Path(self.rounds.strategy).absolute())

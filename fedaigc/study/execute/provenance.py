@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedaigc import assets
-from fedaigc.diffusion.loading import EMBEDDED
+from fedaigc.diffusion.loading import SHIPPED
 from fedaigc.strategy.fingerprint import strategy_code
 from fedaigc.strategy.flower.rule import FLOWER_STRATEGIES
 from fedaigc.strategy.registry import describe
@@ -38,7 +38,7 @@ def code_of(strategy: str) -> dict[str, str]:
 
 def model_fingerprint(name: str) -> str:
     """Return the SHA-256 over the files of a local pipeline folder; a hub name is its own fingerprint."""
-    folder = assets.path("model") if name == EMBEDDED else Path(name)
+    folder = assets.path(SHIPPED[name]) if name in SHIPPED else Path(name)
     if not folder.is_dir():
         return name
     files = sorted(path for path in folder.rglob("*") if path.is_file())
