@@ -67,6 +67,7 @@ PROVEN = frozenset(
         "PixArtSigmaPipeline",
         "QwenImage21Pipeline",
         "QwenImageControlNetPipeline",
+        "QwenImageEditPipeline",
         "QwenImagePipeline",
         "SanaPAGPipeline",
         "SanaPipeline",

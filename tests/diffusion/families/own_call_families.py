@@ -17,6 +17,7 @@ from tests.diffusion.families.family import (
     by_embeddings,
     eighth_vae,
     embeddings,
+    picture,
     prompted,
 )
 from tests.diffusion.families.small_families import qwen_image, z_image
@@ -52,6 +53,24 @@ def nucleus() -> Family:
         processor=None,
     )
     return replace(family, pipe=pipe, arguments={})
+
+
+def qwen_image_edit() -> Family:
+    """It brings its picture to a million pixels, so its autoencoder is one of a 32nd of the size."""
+    family = qwen_image()
+    vae: Any = diffusers.AutoencoderKLQwenImage(
+        base_dim=2,
+        z_dim=4,
+        dim_mult=[1] * 6,
+        num_res_blocks=1,
+        temperal_downsample=[False] * 5,
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+    parts = {**family.pipe.components, "vae": vae.eval(), "processor": None}
+    for prompt in (family.prompt, family.other):
+        prompt["image"] = picture(1, 32)
+    return replace(family, pipe=diffusers.QwenImageEditPipeline(**parts), side=128)
 
 
 def glm_image() -> Family:
@@ -223,4 +242,4 @@ def kandinsky22() -> Family:
     return prompted(pipe, side=64)
 
 
-OWN_CALL_FAMILIES = (nucleus, glm_image, z_image_omni, kandinsky3, deep_floyd, kandinsky22)
+OWN_CALL_FAMILIES = (nucleus, glm_image, z_image_omni, kandinsky3, deep_floyd, kandinsky22, qwen_image_edit)
