@@ -56,10 +56,10 @@ def test_a_run_repeats_on_the_homes_of_an_earlier_one(make_run: MakeRun) -> None
 
 
 def test_a_shorter_run_after_a_longer_one_keeps_what_it_wrote(make_run: MakeRun) -> None:
-    config = make_run(num_clients=2, training=TRAINING, rounds={"count": 4})
-    simulate(config)
-    fresh = make_run("fresh", num_clients=2, training=TRAINING, rounds={"count": 2})
-    expected = figures(simulate(fresh))
+    config = make_run(num_clients=2, prompts=(), training=TRAINING, rounds={"count": 4})
+    simulate(training_only(config))
+    fresh = make_run("fresh", num_clients=2, prompts=(), training=TRAINING, rounds={"count": 2})
+    expected = figures(simulate(training_only(fresh)))
     short = changed(config, 2)
     queue(config, "a horse on a road")
     record = simulate(short)

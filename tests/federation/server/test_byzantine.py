@@ -4,7 +4,7 @@ At b8a6c4d, each of `ATTACKS` was aggregated: 3e38 ended the run in the next rou
 as far as they claimed. Newer code is imported where it is used, so that the first tests run, and fail, there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.strategy.sources import strategy_module
 from tests.federation.hostile import Change, run_with, with_loss, with_values, with_weights
-from tests.small_run import MakeRun
+from tests.small_run import MakeRun, kept
 
 QUIET = {"enabled": False}
 HOSTILE, CLIENTS = 1, 4
@@ -154,18 +154,26 @@ def test_honest_runs_are_the_same_bit_for_bit_with_and_without_bounds(make_run: 
 
 
 def test_a_resumed_run_refuses_what_an_uninterrupted_one_does(make_run: MakeRun) -> None:
-    straight = run_with(make(make_run, "straight", count=3), flip(10))
+    straight = run_with(make(make_run, "straight", count=2), flip(10))
     cut = make(make_run, "cut", count=1)
     run_with(cut, flip(10))
-    whole = cut.model_copy(update={"rounds": cut.rounds.model_copy(update={"count": 3}), "resume": True})
+    whole = cut.model_copy(update={"rounds": cut.rounds.model_copy(update={"count": 2}), "resume": True})
     resumed = run_with(whole, flip(10))
     assert [done.refused for done in resumed.rounds] == [done.refused for done in straight.rounds]
     assert resumed.shared_hash == straight.shared_hash
 
 
+@pytest.fixture(scope="module")
+def two_scaffold_rounds(make_module_run: MakeRun) -> Callable[[], FederationConfig]:
+    """Return what gives a run of two rounds that a test may continue."""
+    config = make(make_module_run, "scaffold", count=2, strategy="scaffold")
+    run_in_process(config)
+    return kept(config)
+
+
 @pytest.mark.parametrize("factor", [1e30, 1e4, float("nan")])
 def test_a_refused_aggregate_leaves_state_and_memory_as_they_were(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, factor: float
+    two_scaffold_rounds: Callable[[], FederationConfig], monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
     scaffold = strategy_module("scaffold")
 
@@ -185,8 +193,7 @@ def test_a_refused_aggregate_leaves_state_and_memory_as_they_were(
     real_start = scaffold.Strategy.start
     monkeypatch.setattr(scaffold.Strategy, "finish", broken)
     monkeypatch.setattr(scaffold.Strategy, "start", start)
-    config = make(make_run, count=2, strategy="scaffold")
-    run_in_process(config)
+    config = two_scaffold_rounds()
     before = load_checkpoint(config)
     more = config.model_copy(update={"rounds": config.rounds.model_copy(update={"count": 3}), "resume": True})
     run_in_process(more)
