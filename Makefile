@@ -28,7 +28,7 @@ help:
 	@echo "make docs-check  whether the pages say what the records of experiments say; part of the tests"
 	@echo "make pages      write the tables of the pages, and figures that differ, anew from the records"
 	@echo "make docs       build the documentation site in site/; a broken link or reference is an error"
-	@echo "make coverage   the tests, and which lines of the package no test of this process runs"
+	@echo "make coverage   the tests, and which lines of the package no test of this process runs; too many are an error"
 	@echo "make families   whether divided runs of further families of pipelines equal their stock calls"
 	@echo "make test-slow  the checks that take minutes each"
 	@echo "make constraints  write anew which versions are installed, and their hashes"
