@@ -11,10 +11,11 @@ import torch
 
 from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.device.replies import Failure, FinishReport, SharedSteps
-from fedaigc.diffusion.handoff.packing import PacketError, pack, unpack
+from fedaigc.diffusion.handoff.packing import pack, unpack
 from fedaigc.diffusion.sampling.segment import DenoisingState
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.diffusion.schedule.stock_schedule import canonical_config, schedule
+from fedaigc.errors import PacketError
 from fedaigc.wireless.number_format import FormatName
 
 # latents of Stable Diffusion v1-4 at 512 pixels
