@@ -55,12 +55,14 @@ class Told:
         kind: Its kind.
         num_bytes: Total size of its objects.
         content: Its content as plain data.
+        node: Flower's number of the device, which takes 9 or 10 bytes in each message.
     """
 
     up: bool
     kind: str
     num_bytes: int
     content: Any
+    node: int = 0
 
     def __str__(self) -> str:
         return f"{'reply' if self.up else 'order'} {self.kind}"
@@ -189,13 +191,14 @@ def _told(up: bool, root: str, contents: dict[str, bytes]) -> Told:
     if not isinstance(message, Message):
         raise ValueError(f"a {type(message).__name__}")
     kind = message.metadata.message_type
+    node = message.metadata.src_node_id if up else message.metadata.dst_node_id
     if message.has_error():
         error = {"code": message.error.code, "reason": message.error.reason}
-        return Told(up, f"{kind} error", num_bytes, error)
+        return Told(up, f"{kind} error", num_bytes, error, node)
     content = {name: _plain_record(record) for name, record in message.content.items()}
     if up and messages.FAILURE in message.content:
         kind += " failure"
-    return Told(up, kind, num_bytes, content | {"read": dict(_read(up, kind, message.content))})
+    return Told(up, kind, num_bytes, content | {"read": dict(_read(up, kind, message.content))}, node)
 
 
 def _plain_record(record: Any) -> dict[str, Any]:
