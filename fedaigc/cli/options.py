@@ -20,7 +20,12 @@ def number(value: float | None) -> float | None:
 
 NewHomeFolder = Annotated[Path, typer.Argument(help="The device's home. Created if it does not exist.")]
 HomeFolder = Annotated[Path, typer.Argument(help="The device's home.")]
-Model = Annotated[str, typer.Option(help='"embedded", a diffusers folder or a hub name.')]
+Model = Annotated[
+    str,
+    typer.Option(
+        help='"embedded", "embedded-lcm" (for 1 to 4 steps; it only draws), a diffusers folder or a hub name.'
+    ),
+]
 TorchDevice = Annotated[str, typer.Option(help='"cpu", "cuda", or "auto", which selects CUDA if available.')]
 DtypeOption = Annotated[Dtype, typer.Option(help="Number format of the model.")]
 Size = Annotated[
