@@ -188,6 +188,7 @@ CONFIG: Final[Mapping[str, float]] = {
     "generation.guidance_scale": MAX_GUIDANCE_SCALE,
     "generation.true_cfg_scale": MAX_GUIDANCE_SCALE,
     "generation.num_shared_steps": MAX_EVALUATIONS,
+    "generation.costs": MAX_PEER_COST,
     "generation.edge_batch": 1024,
     "generation.min_public_prompts": 1_000_000,
     "generation.max_distance": 100,

@@ -38,7 +38,7 @@ def test_clients_are_divided_in_blocks_or_as_given() -> None:
         ({"edges": {"count": 3, "clients": [0, 1, 0, 0, 1]}}, r"gives the edges \[2\] no client"),
         ({"edges": {"dropout_rate": 1.0}}, "dropout_rate"),
         ({"generation": {"topology": "edges"}}, "there is no section edges"),
-        ({"edges": {}, "generation": {"topology": "ring"}}, "'edge' or 'edges'"),
+        ({"edges": {}, "generation": {"topology": "ring"}}, "'edge', 'edges', 'pair' or 'cluster'"),
     ],
 )
 def test_what_cannot_work_is_refused(values: dict[str, Any], told: str) -> None:

@@ -25,7 +25,7 @@ from fedaigc.federation.output.records import read_record
 from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.server.server_app import initial_shared_state
 from fedaigc.federation.wire.messages import Ask, failure, read_train
-from fedaigc.storage import atomic_file
+from fedaigc.storage import atomic_file, tensor_file
 from fedaigc.storage.tensor_file import read_parts, write_parts
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received
@@ -203,7 +203,8 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(
         write(path, data, mode)
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic_file, "write_file", full)
+        for module in (atomic_file, tensor_file):
+            patch.setattr(module, "write_file", full)
         with pytest.raises(
             UserError, match=r"No space left on device; the rounds before are kept: make room"
         ):
