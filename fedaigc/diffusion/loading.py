@@ -95,7 +95,7 @@ def load_pipeline(
     location = str(assets.path(SHIPPED[name])) if name in SHIPPED else name
     if not Path(location).exists() and (location.startswith((".", "/", "~")) or location.count("/") != 1):
         raise UserError(
-            f"model {name!r}: the folder does not exist; expected {EMBEDDED!r}, the path of a diffusers "
+            f"model {name!r}: the folder does not exist; expected one of {sorted(SHIPPED)}, the path of a diffusers "
             'pipeline folder (with model_index.json), or a hub name such as "CompVis/stable-diffusion-v1-4"'
         )
     if Path(location).is_file():

@@ -109,6 +109,8 @@ class FederationConfig(Section):
             raise ValueError(
                 f"rounds.clients is {self.rounds.clients}: expected at most num_clients, which is {self.num_clients}"
             )
+        if self.model.name in SHIPPED and self.model.name != EMBEDDED and self.rounds.count:
+            raise ValueError(f"{self.model.name} only draws: set rounds.count to 0, or train another model")
         for name in ("ranks", "local_steps"):
             values = getattr(self.clients, name)
             if values is not None and len(values) != self.num_clients:

@@ -282,3 +282,10 @@ def test_an_unknown_key_of_a_change_is_named_whatever_its_value(change: str, tmp
     file.write_text('homes = "h"\noutput = "o"\n')
     with pytest.raises(UserError, match=f"{change.partition('=')[0]}: unknown key"):
         read_config(file, [change])
+
+
+def test_the_few_step_twin_only_draws() -> None:
+    twin = {"homes": "homes", "output": "out", "num_clients": 2, "model": {"name": "embedded-lcm"}}
+    with pytest.raises(UserError, match=r"embedded-lcm only draws: set rounds\.count to 0"):
+        parse_config(twin)
+    assert parse_config({**twin, "rounds": {"count": 0}}).model.name == "embedded-lcm"
