@@ -108,12 +108,14 @@ class _Followed:
     Attributes:
         group: The group.
         state: What became of it here.
-        open: As its executor, which other devices have not decided.
-        stay_until: When they are waited for no longer.
+        decided: As its executor, which other devices said that they have decided, before this one or after it.
+        open: Once this device has decided as its executor, for which others it stays.
+        stay_until: When it stays no longer.
     """
 
     group: Elected
     state: _State = _State.COMMITTED
+    decided: set[str] = field(default_factory=set)
     open: set[str] = field(default_factory=set)
     stay_until: float = 0.0
 
@@ -228,6 +230,7 @@ class Machine:
         """A device says that it waits no longer for the packet of a group."""
         followed = self._groups.get(digest)
         if followed is not None:
+            followed.decided.add(sender)
             followed.open.discard(sender)
         return self.tick(now)
 
@@ -356,10 +359,12 @@ class Machine:
         group = followed.group
         if group.executor != self._device:
             return [Send(group.executor, Decided(group.digest))]
-        # only those that wait for it: one commits to no group after it has ended
-        followed.open = {
-            device for device in self._others(followed) if self._peers[device].commit is not None
+        # only those that wait for it: others have not committed, or to another group
+        commits = {device: self._peers[device].commit for device in self._others(followed)}
+        waiting = {
+            device for device, made in commits.items() if made is not None and group.digest in made.groups
         }
+        followed.open = waiting - followed.decided
         followed.stay_until = now + self._waits.commit_s
         return []
 

@@ -188,6 +188,20 @@ def test_an_executor_does_not_stay_for_ever() -> None:
     assert machine.ended
 
 
+def test_an_executor_does_not_stay_for_one_that_decided_before_it() -> None:
+    machine, group = executor_of_three()
+    machine.decided(name(1), group.digest, 2.5)
+    machine.computed(group.digest, 3.0)
+    machine.decided(name(2), group.digest, 4.0)
+    assert machine.ended
+    # where views differ all draw alone, and nobody waits for anybody
+    machine, _, group = machine_of(0)
+    machine.decided(name(1), group.digest, 1.5)
+    machine.committed(name(1), Commit(1, (), (group.digest,)), 2.0)
+    machine.committed(name(2), Commit(1, (), ()), 2.0)
+    assert machine.ended
+
+
 def test_a_decision_that_was_lost_is_told_again() -> None:
     machine, _, group = machine_of()
     machine.received(name(0), group.digest, 4.0)
