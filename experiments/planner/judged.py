@@ -10,8 +10,7 @@ tolerance and risk of a run; nothing is tuned. So no prompt is hidden from the p
 disclose nodes or concepts and share on public prompts, is in `experiments.planner.in_runs`. Shared steps run on the
 mean of the text embeddings of a node's members; see `pictures.ways_of`.
 
-The oracle (--oracle) knows the judge: in the trees of `greedy_tree` at the risk `ORACLE_RISK`, each member leaves at
-the last of `ORACLE_LADDER` at which nothing is lost that it has alone.
+At equal judged quality, and with an oracle, they are compared in `experiments.planner.equal.compare`.
 
 A planner is not inferior if, of the differences to the pictures drawn alone, prompt by prompt, the lower end of the
 95 % interval (bootstrap over objects) lies above -`MARGIN`. Intervals of steps, joules, seconds and bits are Student's
@@ -32,7 +31,7 @@ import numpy as np
 
 import fedaigc
 from experiments.planner.output import write
-from experiments.planner.pictures import STEPS, Pictures, Way, ways_of
+from experiments.planner.pictures import STEPS, Pictures, ways_of
 from experiments.quality.sampling import one_thread
 from experiments.streams.popular import WINDOW, stream, targets
 from fedaigc import assets
@@ -56,7 +55,6 @@ from fedaigc.semantics.denoiser.shipped import SCENES_CALIBRATION
 
 LADDER = (1, 2, 3, 4, 5, 6, 8, 10)
 MARGIN = 0.05
-ORACLE, ORACLE_RISK, ORACLE_LADDER = "oracle", 0.5, (3, 6, 10)
 OURS = "greedy_tree"
 NAMES = tuple(name for name in PLANNERS if name != "optimal")
 COSTS = ("saved", "joules", "seconds", "kbit")
@@ -90,47 +88,6 @@ def row_of(
     }
 
 
-def oracle_row(
-    pictures: Pictures, ways: Sequence[Way], plan: Plan, prompts: Sequence[str], alone: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the row of the oracle.
-
-    Args:
-        pictures: What draws.
-        ways: Way of each prompt in the trees that it may leave early.
-        plan: These trees.
-        prompts: The prompts.
-        alone: The row of those alone.
-    """
-    wanted = targets()
-    tries = {
-        (row, k): Way(way.noise, (*way.runs_on[:k], *[(prompts[row],)] * (STEPS - k)))
-        for row, way in enumerate(ways)
-        for k in ORACLE_LADDER
-        if k <= plan.handoffs[row]
-    }
-    seen = pictures.verdicts(tries.values())
-    last = np.zeros(len(prompts), int)
-    objects, places = list(alone["object"]), list(alone["place"])
-    for (row, k), way in sorted(tries.items(), key=lambda item: item[0]):
-        thing, place = wanted[prompts[row]]
-        found = int(seen[way].object == thing), int(seen[way].place == place)
-        if found[0] * found[1] >= alone["object"][row] * alone["place"][row]:
-            last[row] = k
-            objects[row], places[row] = found
-    shared = sum(
-        max(0, int(last[node.members].clip(max=node.stop).max()) - node.start) for node in plan.nodes
-    )
-    evaluations = shared + int((STEPS - last).sum())
-    return {
-        "planner": ORACLE,
-        "K": last.tolist(),
-        "saved": 1 - evaluations / (STEPS * len(prompts)),
-        "object": objects,
-        "place": places,
-    }
-
-
 def draw_window(
     pictures: Pictures,
     vectors: dict[str, np.ndarray],
@@ -138,8 +95,6 @@ def draw_window(
     seed: int,
     window: int,
     known: dict[str, dict[str, Any]],
-    *,
-    oracle: bool,
 ) -> list[dict[str, Any]]:
     """Return the rows of a window that are not known yet."""
     prompts = stream(seed)[window * WINDOW : (window + 1) * WINDOW]
@@ -158,11 +113,6 @@ def draw_window(
             row_of(name, plan, tasks, setting, [seen[way] for way in ways[name]], prompts)
             for name, plan in plans.items()
         ]
-    if oracle and ORACLE not in known:
-        alone = {row["planner"]: row for row in rows} | known
-        trees = PLANNERS[OURS]()(tasks, replace(setting, tolerance=ORACLE_RISK))
-        way = ways_of(trees, tasks, prompts, noises, STEPS)
-        rows.append(oracle_row(pictures, way, trees, prompts, alone["none"]))
     return [{"seed": seed, "window": window, **row} for row in rows]
 
 
@@ -183,7 +133,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     seeds = sorted({row["seed"] for row in rows})
     place_of = targets()
     found: dict[str, Any] = {"seeds": len(seeds), "planners": {}}
-    for name in (*NAMES, ORACLE):
+    for name in NAMES:
         windows = 0
         while all((seed, windows, name) in at for seed in seeds):
             windows += 1
@@ -210,10 +160,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
         kept, alone = both(name), both("none")
         lost = clustered_mean([a - b for a, b in zip(kept, alone, strict=True)], objects)
-        costs = [cost for cost in COSTS if cost in at[*cells[0], name]]
         found["planners"][name] = {
             "prompts": len(kept),
-            **{cost: over_streams(by_stream(name, cost)) for cost in costs},
+            **{cost: over_streams(by_stream(name, cost)) for cost in COSTS},
             "ours saves more by": over_streams(
                 [a - b for a, b in zip(by_stream(OURS, "saved"), by_stream(name, "saved"), strict=True)]
             ),
@@ -228,7 +177,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", type=int, default=5, help="streams")
     parser.add_argument("--windows", type=int, default=3, help="windows of each stream")
-    parser.add_argument("--oracle", action="store_true", help="also an oracle that knows the judge")
     parser.add_argument("--rows", type=Path, required=True, help="file of windows, one JSON object a line")
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
@@ -246,7 +194,7 @@ def main() -> None:
     for window in range(options.windows):
         for seed in range(options.seeds):
             known = {row["planner"]: row for row in rows if (row["seed"], row["window"]) == (seed, window)}
-            new = draw_window(pictures, vectors, setting, seed, window, known, oracle=options.oracle)
+            new = draw_window(pictures, vectors, setting, seed, window, known)
             with options.rows.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in new)
             rows += new
@@ -261,7 +209,6 @@ def main() -> None:
             "risk": setting.tolerance,
             "bits of a packet": setting.machines.link.bits,
             "margin": MARGIN,
-            "oracle": {"risk": ORACLE_RISK, "ladder": ORACLE_LADDER},
             **summary(rows),
             "rows": rows,
         },

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from experiments.planner import pictures as module
-from experiments.planner.judged import oracle_row, summary
+from experiments.planner.judged import summary
 from experiments.planner.pictures import STEPS, Pictures, Way, mean_of, ways_of
 from fedaigc.diffusion.encoding import encode_text
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
@@ -56,32 +56,6 @@ def test_steps_in_common_are_run_once_and_change_no_picture(monkeypatch) -> None
     for way, own in zip(ways, both, strict=True):
         alone = run_segment(pictures.pipe, state, {"prompt_embeds": own[None]}, pictures.plan, STEPS)
         torch.testing.assert_close(found[way], alone.latents, rtol=1e-4, atol=1e-4)
-
-
-def verdict(thing: str, place: str) -> object:
-    return type("Verdict", (), {"object": thing, "place": place})()
-
-
-def test_the_oracle_leaves_where_nothing_is_lost_that_was_there_alone() -> None:
-    class Told:
-        def verdicts(self, ways):  # type: ignore[no-untyped-def]
-            # the cup is lost after more than 3 shared steps; the dog is found after any number of them
-            shared = {way: sum(each == (CUP, DOG) for each in way.runs_on) for way in ways}
-            return {
-                way: verdict("dog", "road")
-                if way.runs_on[-1] == (DOG,)
-                else verdict("cup" if shared[way] <= 3 else "none", "table")
-                for way in ways
-            }
-
-    plan = Plan((Node(np.array([0, 1]), 0, 10, np.zeros(1), None),), np.array([10, 10]))
-    ways = [Way(1, (*((CUP, DOG),) * 10, (text,))) for text in (CUP, DOG)]
-    alone = {"object": [1, 1], "place": [1, 1]}
-    found = oracle_row(Told(), ways, plan, [CUP, DOG], alone)  # type: ignore[arg-type]
-    assert found["K"] == [3, 10]
-    # 10 shared steps, and 8 and 1 of their own
-    assert found["saved"] == 1 - 19 / 22
-    assert found["object"] == found["place"] == [1, 1]
 
 
 def test_a_planner_that_loses_pictures_is_called_inferior() -> None:
