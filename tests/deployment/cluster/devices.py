@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fedaigc.bounds import MAX_PEER_MESSAGE
 from fedaigc.deployment.agent.agent import Agent, AgentSettings
 from fedaigc.deployment.cluster.links import Link, Links
 from fedaigc.deployment.cluster.machine import Waits
@@ -25,6 +26,16 @@ from fedaigc.federation.config.run_config import ModelSection
 from tests.deployment.peer.devices import TERMS
 
 WAITS = Waits(collect_s=90, commit_s=90, compute_s=240, gone_s=2)
+
+# fruit on a table on 0 and 1, animals near a river on 0, 2 and 3; the executors are 1 and 3
+PROMPTS = (
+    ("a zorblax apple on a table", "a horse near a river"),
+    ("a shiny lemon on a table",),
+    ("a quuxdown dog near a river",),
+    ("a frobnik cat near a river",),
+)
+WORDS = {"zorblax", "quuxdown", "frobnik", "shiny", "apple", "lemon", "horse"}
+COSTS = (50, 0, 50, 10)
 
 
 def name(number: int) -> str:
@@ -48,6 +59,15 @@ def cluster_homes(folder: Path, prompts: Sequence[Sequence[str]]) -> list[Path]:
 def member_of(home: Path, small_model: Path, cost: int = 0, waits: Waits = WAITS, **settings: Any) -> Member:
     model = ModelSection(name=str(small_model), height=32, width=32)
     return Member(Agent(home, AgentSettings(0, model, **settings)), cost, waits, frame_s=60)
+
+
+def check_frames(frames: Sequence[bytes]) -> None:
+    """Check all that devices with `PROMPTS` sent in a round: one size of message, and one packet for each group."""
+    words = [word.encode() for word in WORDS]
+    assert not [word for word in words for frame in frames if word in frame]
+    assert {len(frame) for frame in frames if not frame.startswith(b"FAGS")} == {MAX_PEER_MESSAGE}
+    # one body for a group: all of its members get the same bytes
+    assert len({frame for frame in frames if frame.startswith(b"FAGS")}) == 2
 
 
 @dataclass

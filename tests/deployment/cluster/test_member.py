@@ -7,27 +7,17 @@ from typing import Any
 
 import pytest
 
-from fedaigc.bounds import MAX_PEER_MESSAGE
 from fedaigc.deployment.cluster.member import claim_round
 from fedaigc.deployment.peer.paired import Peers
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import TaskStatus
 from fedaigc.errors import UserError
 from fedaigc.semantics.policy import Policy
-from tests.deployment.cluster.devices import cluster_homes, member_of, name, run
+from tests.deployment.cluster.devices import COSTS, PROMPTS, check_frames, cluster_homes, member_of, name, run
 from tests.deployment.cluster.one_process import drawn_in_one_process, elected_from, offers_in
 from tests.deployment.peer.devices import TERMS, pictures, tasks
 from tests.small_atlas import small_atlas
 
-# fruit on a table on 0 and 1, animals near a river on 0, 2 and 3; the executors are 1 and 3
-PROMPTS = (
-    ("a zorblax apple on a table", "a horse near a river"),
-    ("a shiny lemon on a table",),
-    ("a quuxdown dog near a river",),
-    ("a frobnik cat near a river",),
-)
-WORDS = (b"zorblax", b"quuxdown", b"frobnik", b"shiny", b"apple", b"lemon", b"horse")
-COSTS = (50, 0, 50, 10)
 RIVER_EXECUTOR = 3
 
 
@@ -58,12 +48,7 @@ def test_the_pictures_are_those_of_one_process(tmp_path: Path, homes: list[Path]
         assert pictures(home) == pictures(copy)
         assert len(pictures(home)) == len(prompts)
         assert {(task.status, task.attempts) for task in tasks(home)} == {(TaskStatus.FINISHED, 1)}
-    # nothing of a prompt, nor of a packet, and all messages of one size
-    frames = [frame for sent in ran.sent for frame in sent]
-    assert not [word for word in WORDS for frame in frames if word in frame]
-    assert {len(frame) for frame in frames if not frame.startswith(b"FAGS")} == {MAX_PEER_MESSAGE}
-    # one body for a group: all of its members get the same bytes
-    assert len({frame for frame in frames if frame.startswith(b"FAGS")}) == 2
+    check_frames([frame for sent in ran.sent for frame in sent])
     # a device commits once in a round: the number is used up
     with pytest.raises(UserError, match="took part in round 1"):
         claim_round(Home.open(homes[0]), 1)

@@ -14,26 +14,18 @@ import pytest
 from fedaigc.bounds import MAX_PEER_MESSAGE, MAX_PEER_REQUESTS
 from fedaigc.collaboration.sealing import Binding, new_key, public_key, seal
 from fedaigc.deployment.peer import messages
-from fedaigc.deployment.peer.agreement import Side, agreement
 from fedaigc.deployment.peer.connections import calling
 from fedaigc.deployment.peer.frames import Frames, PeerGone
 from fedaigc.deployment.peer.messages import Agreed, Hello, Match, Reason, Refused
 from fedaigc.deployment.peer.paired import Card, Peers
 from fedaigc.deployment.peer.sharing import Outcome, Reached, Sharer
-from fedaigc.device.device import Device
 from fedaigc.device.home.budget import Budget, set_home_budget
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import PromptQueue, TaskStatus
 from fedaigc.device.limits import OwnerLimits
-from fedaigc.device.shared_steps import run_shared_steps
-from fedaigc.device.training.local_round import put_adapters
-from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.errors import UserError
-from fedaigc.federation.config.run_config import ModelSection
-from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.disclosed import read_signature
-from fedaigc.semantics.pairs import common
 from fedaigc.semantics.policy import Policy
 from tests.deployment.peer.devices import (
     ANSWERS,
@@ -46,6 +38,7 @@ from tests.deployment.peer.devices import (
     sharer_of,
     tasks,
 )
+from tests.deployment.peer.one_process import drawn_in_one_process
 from tests.small_atlas import small_atlas
 
 # words that no message may hold
@@ -71,14 +64,6 @@ def by_nodes(
     return one, other
 
 
-def message(data: bytes, kind: type[messages.Kind]) -> messages.Kind:
-    """Read a recorded frame."""
-    one, other = socket.socketpair()
-    with one, other:
-        Frames(one, 5).send(data)
-        return messages.receive(Frames(other, 5), kind)
-
-
 @pytest.mark.parametrize("costs", [(0, 50), (50, 0)])
 def test_the_pictures_are_those_of_one_process(
     tmp_path: Path, homes: tuple[Path, Path], small_model: Path, atlas: Path, costs: tuple[int, int]
@@ -89,26 +74,11 @@ def test_the_pictures_are_those_of_one_process(
     assert [outcome and (outcome.executor, outcome.why) for outcome in ran.outcomes] == [
         ("own" if side == executor else "other", "") for side in (CALLS, ANSWERS)
     ]
-    # what both have said, from the wire
-    hello, match = message(ran.sent[CALLS][0], Hello), message(ran.sent[ANSWERS][0], Match)
-    signatures = read_signature(hello.signature), read_signature(match.signature)
-    shared = common(*signatures, Atlas.read(atlas), taxonomy())
-    assert shared is not None
-    assert shared.prompt in Atlas.read(atlas).captions
-    cards = [Peers(Home.open(home)).own() for home in homes]
-    calls = Side(cards[CALLS].fingerprint, hello.nonce, hello.cost, signatures[CALLS])
-    answers = Side(cards[ANSWERS].fingerprint, match.nonce, match.cost, signatures[ANSWERS])
-    found = agreement(calls, answers, shared, hello.request.fingerprint, 2)
-    assert found.executor == cards[executor].fingerprint
-    # the same in this process
-    pipe, base_hash = base_model(ModelSection(name=str(small_model), height=32, width=32))
-    plan = PlanRequest.from_values(hello.plan).build(pipe, base_hash)
-    # an earlier test may have left adapters in this process's pipeline
-    put_adapters(pipe, None, None)
-    packet = run_shared_steps(pipe, shared.prompt, plan, 2, noise_seed=found.noise_seed).packet
+    # the same in this process, from the wire
+    agreed = drawn_in_one_process(homes, copies, ran.sent, small_model, atlas)
+    assert agreed.prompt in Atlas.read(atlas).captions
+    assert agreed.found.executor == Peers(Home.open(homes[executor])).own().fingerprint
     for home, copy in zip(homes, copies, strict=True):
-        device = Device(copy, pipe, base_hash=base_hash, taxonomy=taxonomy())
-        device.finish(device.waiting()[0], packet, plan, noise_seed=1)
         assert pictures(home) == pictures(copy)
         assert len(pictures(home)) == 1
         (task,) = tasks(home)
@@ -116,15 +86,15 @@ def test_the_pictures_are_those_of_one_process(
         # the owner reads what was disclosed: as the messages have it
         queue = PromptQueue(Home.open(home))
         ((entry,), (counted,)) = queue.disclosures.entries(), queue.ledger.entries()
-        assert read_signature(entry.signature) in signatures
+        assert read_signature(entry.signature) in agreed.signatures
         assert (counted.said, counted.task_id) == (entry.signature, task.task_id)
     # nothing of a prompt, nor of the packet, and all messages of one size
     frames = [frame for sent in ran.sent for frame in sent]
     assert not [word for word in WORDS for frame in frames if word in frame]
-    assert packet[42:] not in b"".join(frames)
+    assert agreed.packet[42:] not in b"".join(frames)
     (sealed,) = (frame for frame in frames if frame.startswith(b"FAGS"))
     assert {len(frame) for frame in frames if frame is not sealed} == {MAX_PEER_MESSAGE}
-    assert len(sealed) > len(packet)
+    assert len(sealed) > len(agreed.packet)
 
 
 @pytest.mark.parametrize("side", [CALLS, ANSWERS])

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,10 +19,10 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
-async def round_trip(size: int) -> tuple[bytes, bytes, float]:
+async def round_trip(size: int, folder: Path | None = None) -> tuple[bytes, bytes, float]:
     target, port = free_port(), free_port()
     async with await asyncio.start_server(echo, "127.0.0.1", target):
-        relay = asyncio.create_task(serve(("127.0.0.1", port), ("127.0.0.1", target), SECONDS))
+        relay = asyncio.create_task(serve(("127.0.0.1", port), ("127.0.0.1", target), SECONDS, folder))
         await asyncio.sleep(0.1)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         sent = bytes(i % 251 for i in range(size))
@@ -40,6 +41,11 @@ def test_bytes_come_late_complete_and_in_order(size: int) -> None:
     assert received == sent
     # there and back; no upper limit: this machine may be busy
     assert seconds >= 2 * SECONDS
+
+
+def test_what_it_forwards_is_kept(tmp_path: Path) -> None:
+    sent, _, _ = asyncio.run(round_trip(100_000, tmp_path))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"0.to": sent, "0.from": sent}
 
 
 def test_nobody_there_ends_the_connection() -> None:

@@ -1,6 +1,6 @@
 """The command line, in a process that writes down what it sends to other devices, as it is before TLS.
 
-python -m tests.deployment.cluster.recorded_device FILE device cluster HOME ...
+python -m tests.deployment.recorded_device FILE device COMMAND ...
 """
 
 import sys
