@@ -118,7 +118,9 @@ def cluster(
         waits = Waits(collect_seconds, commit_seconds, compute_seconds)
         member = Member(agent, own_cost() if cost is None else cost, waits)
         terms = Terms(steps, shared_steps, guidance, settings.model.height, settings.model.width)
-        for outcome in member.take_part(round_number, listening, addresses, terms, prompts):
+        for outcome in member.take_part(
+            round_number, listening, addresses, terms, prompts, lambda text: typer.echo(text, err=True)
+        ):
             typer.echo(told(outcome, agent.home.gallery))
 
 

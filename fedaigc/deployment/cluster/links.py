@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from types import TracebackType
 from typing import Any
 
@@ -42,6 +43,17 @@ class Link:
     name: str
     card: Card
     address: str
+
+
+class Trouble(Enum):
+    """What became of the last connection to another device."""
+
+    NOBODY = auto()
+    """Nobody answers at its address."""
+    STRANGER = auto()
+    """Another one answers there."""
+    ENDED = auto()
+    """It was made, and has ended."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,9 @@ class Links:
         listening: A socket that listens.
         frame_s: Seconds that another device may take to read a frame.
         most: Largest size of a frame.
+
+    Attributes:
+        troubles: What became of the last connection to a device, and the error; that one ended is kept.
     """
 
     def __init__(
@@ -96,6 +111,7 @@ class Links:
     ) -> None:
         self._peers, self._links, self._listening = peers, links, listening
         self._frame_s, self._most = frame_s, most
+        self.troubles: dict[str, tuple[Trouble, str]] = {}
         self._events: queue.Queue[Any] = queue.Queue(_WAITING_EVENTS)
         self._outboxes: dict[str, queue.SimpleQueue[bytes]] = {}
         self._closing = threading.Event()
@@ -150,16 +166,20 @@ class Links:
 
     def _opening(self, device: str, link: Link) -> None:
         while not self._closing.is_set():
+            trouble = Trouble.NOBODY
             try:
-                with (
-                    connected_to(link.address, "--with", _HANDSHAKE_S) as connection,
-                    closing(secured_to(connection, self._peers, link.card, _HANDSHAKE_S)) as secured,
-                ):
-                    outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-                    self._outboxes[device] = outbox
-                    self.put(Opened(device))
-                    self._send_all(secured, outbox)
+                with connected_to(link.address, "--with", _HANDSHAKE_S) as connection:
+                    trouble = Trouble.STRANGER
+                    with closing(secured_to(connection, self._peers, link.card, _HANDSHAKE_S)) as secured:
+                        trouble = Trouble.ENDED
+                        if self.troubles.get(device, (trouble,))[0] is not Trouble.ENDED:
+                            del self.troubles[device]
+                        outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+                        self._outboxes[device] = outbox
+                        self.put(Opened(device))
+                        self._send_all(secured, outbox)
             except (Error, OSError) as error:
+                self.troubles[device] = trouble, str(error)
                 # the device is not there yet, or no longer; it is told everything when it is
                 with self._lock:
                     connected = device in self._open.values()

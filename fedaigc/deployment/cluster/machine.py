@@ -24,7 +24,7 @@ from enum import Enum, auto
 
 from fedaigc.deployment.cluster.election import Elected
 from fedaigc.deployment.cluster.messages import Commit, Decided, GivenUp, Message, Offered
-from fedaigc.deployment.cluster.offers import SignedOffer
+from fedaigc.deployment.cluster.offers import Offer, SignedOffer
 
 Elect = Callable[[Iterable[SignedOffer]], Sequence[Elected]]
 
@@ -167,6 +167,11 @@ class Machine:
         )
 
     @property
+    def own(self) -> Offer:
+        """What this device offers."""
+        return self._own.offer
+
+    @property
     def round(self) -> int:
         """Number of the round."""
         return self._own.offer.round
@@ -180,6 +185,10 @@ class Machine:
     def groups(self) -> list[Elected]:
         """The groups that this device has committed to."""
         return [followed.group for followed in self._groups.values()]
+
+    def offers_of(self, peer: str) -> list[SignedOffer]:
+        """Return the offers of another device; more than one do not count."""
+        return list(self._peers[peer].offers.values())
 
     def reached(self, peer: str, now: float) -> list[Decision]:
         """A connection to a device was made, the first one or again."""

@@ -8,7 +8,7 @@ sent.
 import secrets
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,6 +20,7 @@ from fedaigc.deployment.cluster.machine import Alone, Machine, Waits
 from fedaigc.deployment.cluster.offers import VERSION, Offer, sign
 from fedaigc.deployment.cluster.running import Running
 from fedaigc.deployment.hosts import host_and_port
+from fedaigc.deployment.peer.frames import is_own
 from fedaigc.deployment.peer.matching import Matching
 from fedaigc.deployment.peer.paired import Peers
 from fedaigc.deployment.peer.sharing import FRAME_S, Terms
@@ -95,6 +96,7 @@ class Member:
         addresses: Mapping[str, str],
         terms: Terms,
         prompts: int = 1,
+        tell: Callable[[str], object] = lambda text: None,
     ) -> list[Outcome]:
         """Take part in a round, and draw waiting prompts in any case.
 
@@ -104,12 +106,13 @@ class Member:
             addresses: host:port of the other devices, by the owner's names for them.
             terms: What to draw.
             prompts: How many waiting prompts take part, the oldest ones.
+            tell: Called with why other devices share nothing in this round, for each of them.
 
         Raises:
-            UserError: If no prompt waits, this device cannot draw it so, a device is not paired, or the round is over
-                for this device.
+            UserError: If no prompt waits, this device cannot draw it so, a device is not paired, two have one address
+                or one has that of this device, or the round is over for this device.
         """
-        links = self._links(addresses)
+        links = self._links(addresses, listening)
         with self._agent.pipeline_lock:
             device = self._agent.open_device()
             tasks = device.waiting()[: min(prompts, MAX_CLUSTER_PROMPTS)]
@@ -141,7 +144,7 @@ class Member:
             )
             # by their names in the cluster
             names = {offer.task(place): task for place, task in enumerate(said)}
-            running = Running(machine, device, plan, names, self._peers, links, self._agent.note)
+            running = Running(machine, device, plan, names, self._peers, links, self._agent.note, tell)
             running.run(listening, self._frame_s)
             why = "nothing of this prompt may be disclosed, or no public prompt is near enough"
             outcomes = {task: Outcome(task, why=why) for task in tasks}
@@ -157,7 +160,7 @@ class Member:
                     packets[task] = running.packets[chosen.digest]
             return [self._drawn(outcomes[task], device, plan, packets.get(task)) for task in tasks]
 
-    def _links(self, addresses: Mapping[str, str]) -> dict[str, Link]:
+    def _links(self, addresses: Mapping[str, str], listening: socket.socket) -> dict[str, Link]:
         if not 1 <= len(addresses) < MAX_CLUSTER:
             raise UserError(
                 f"{len(addresses)} other devices: expected 1 to {MAX_CLUSTER - 1}, each as --with NAME=HOST:PORT"
@@ -166,6 +169,17 @@ class Member:
             Link(name, self._peers.get(name), host_and_port(address, "--with"))
             for name, address in addresses.items()
         ]
+        names: dict[str, str] = {}
+        for link in links:
+            if link.address in names:
+                raise UserError(
+                    f"--with gives {names[link.address]} and {link.name} one address, {link.address}: give each its own"
+                )
+            names[link.address] = link.name
+            if is_own(link.address, listening):
+                raise UserError(
+                    f"--with {link.name}={link.address} is this device itself: give that of {link.name}"
+                )
         return {link.card.fingerprint: link for link in links}
 
     def _said(self, device: Device, tasks: Sequence[str], nodes: NodeDisclosure | None) -> dict[str, str]:

@@ -15,6 +15,7 @@ from fedaigc.deployment.cluster.links import Ended, Frame, Heard, Link, Links, O
 from fedaigc.deployment.cluster.machine import Alone, Compute, Decision, Finish, Machine, Send, SendPacket
 from fedaigc.deployment.cluster.messages import Commit, Decided, GivenUp
 from fedaigc.deployment.cluster.offers import read_offer
+from fedaigc.deployment.cluster.reasons import apart, not_there, other_round
 from fedaigc.deployment.peer.frames import PeerMistake
 from fedaigc.deployment.peer.paired import Peers
 from fedaigc.deployment.peer.sharing import plan_room
@@ -44,6 +45,7 @@ class Running:
         peers: Its keys.
         links: The other devices, by fingerprint.
         note: Called with what the owner may want to know later.
+        tell: Called with why other devices share nothing in this round, as soon as this device has committed.
 
     Attributes:
         decided: The decisions about prompts, in the order in which they were made.
@@ -59,8 +61,10 @@ class Running:
         peers: Peers,
         links: Mapping[str, Link],
         note: Callable[[str], object],
+        tell: Callable[[str], object] = lambda text: None,
     ) -> None:
         self._machine, self._device, self._plan, self._names = machine, device, plan, names
+        self._say, self._wrong = tell, dict[str, str]()
         self._peers, self._links, self._note = peers, links, note
         self._cards = {other: link.card for other, link in links.items()}
         self._seal_key = peers.seal_key()
@@ -82,15 +86,32 @@ class Running:
             ThreadPoolExecutor(1) as worker,
             Links(self._peers, self._links, listening, frame_s, most) as connections,
         ):
+            told = False
             while not self._machine.ended:
                 event = connections.next(_TICK_S)
                 try:
                     decisions = self._after(event, time.monotonic())
                 except PeerMistake as error:
+                    self._wrong[event.device] = str(error)
                     self._note(f"cluster, {self._links[event.device].name}: {error}\n")
                     continue
+                if not told and self._machine.commit is not None:
+                    told = True
+                    self._tell(connections)
                 for decision in decisions:
                     self._carry_out(decision, connections, worker)
+
+    def _tell(self, connections: Links) -> None:
+        """Say why other devices share nothing in this round."""
+        for device, link in self._links.items():
+            offers = self._machine.offers_of(device)
+            if not offers:
+                text = not_there(link, self._wrong.get(device, ""), connections.troubles.get(device))
+            else:
+                text = apart(self._machine.own, offers, link.name)
+            if text:
+                self._note(f"cluster: {text}\n")
+                self._say(text)
 
     def _after(self, event: Any, now: float) -> list[Decision]:
         machine = self._machine
@@ -127,7 +148,7 @@ class Running:
             return self._machine.decided(frame.device, message.group, now)
         signed = read_offer(message.text, message.by, self._cards)
         if signed.offer.round != self._round and frame.device == signed.offer.device:
-            raise PeerMistake(f"it is in round {signed.offer.round}, this device in round {self._round}")
+            raise PeerMistake(other_round(signed.offer.round, self._round))
         return self._machine.offered(signed, now)
 
     def _opened(self, frame: Frame, now: float) -> list[Decision]:

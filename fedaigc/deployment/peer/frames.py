@@ -1,5 +1,6 @@
 """Frames between two devices: a length and bytes, both bounded, and no wait without an end."""
 
+import ipaddress
 import socket
 import struct
 import time
@@ -37,6 +38,35 @@ def listening_at(address: str, what: str) -> socket.socket:
         )
     except OSError as error:
         raise UserError(f"{what} {address} cannot be used: {error.strerror or error}") from None
+
+
+def is_own(address: str, listening: socket.socket) -> bool:
+    """Return whether who connects to an address reaches a socket of this machine that listens.
+
+    Args:
+        address: host:port.
+        listening: The socket.
+    """
+    at = listening.getsockname()
+    if int(address.rpartition(":")[2]) != at[1]:
+        return False
+    try:
+        found = socket.getaddrinfo(host_of(address), None, listening.family, socket.SOCK_STREAM)
+    except OSError:
+        # a name that nobody has
+        return False
+    hosts = {str(where[0]) for *_, where in found}
+    everywhere = not any(ipaddress.ip_address(at[0]).packed)
+    return any(_is_local(host, listening.family) if everywhere else host == at[0] for host in hosts)
+
+
+def _is_local(host: str, family: int) -> bool:
+    with socket.socket(family, socket.SOCK_STREAM) as trying:
+        try:
+            trying.bind((host, 0))
+        except OSError:
+            return False
+    return True
 
 
 def connected_to(address: str, what: str, patience_s: float) -> socket.socket:
