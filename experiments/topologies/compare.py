@@ -10,7 +10,8 @@ begins at one of several times of the trace. Shapes and step counts are those of
 of them shared, and seconds and joules those of the built-in profiles: nothing is drawn. See
 `experiments.topologies.session` for the link and the clock.
 
-Not counted: messages by which groups are agreed on, and energy of devices that wait.
+Messages by which devices agree on groups are counted in bits, but cost neither seconds nor joules. Not counted: those
+between devices and an edge, and energy of devices that wait.
 """
 
 import argparse

@@ -28,6 +28,7 @@ def topologies() -> str:
         ("joules_edges", 0),
         ("seconds", 0),
         ("kbit", 0),
+        ("kbit_messages", 0),
     )
     rows = [
         [told, *(shown(estimate(_way(name)[column]), digits) for column, digits in columns)]
@@ -41,7 +42,8 @@ def topologies() -> str:
         "J, devices",
         "J, edges",
         "seconds",
-        "kbit on the air",
+        "kbit of packets",
+        "kbit of messages",
     ]
     return markdown(header, rows)
 

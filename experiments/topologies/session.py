@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments.topologies.counted import CountedMachines
 from experiments.topologies.movement import Movement
+from fedaigc.collaboration.between_devices import MESSAGES, device_bytes
 from fedaigc.collaboration.link import SimulatedLink
 from fedaigc.collaboration.link_settings import LinkSettings
 from fedaigc.collaboration.planner import EDGE, plan_assignments
@@ -79,7 +80,8 @@ class Spent:
         joules_devices: Joules of devices, their radios included.
         joules_edges: Joules of edges, their radios included.
         seconds: Until a picture is there.
-        kbit: Kilobits on the air, retransmissions included.
+        kbit: Kilobits of packets on the air, retransmissions included.
+        kbit_messages: Kilobits of the messages by which devices without an edge agree.
         shared: Share of the prompts that share steps.
         lost: Share of the sent packets that were refused.
         shared_steps: Shared steps of a group.
@@ -91,6 +93,7 @@ class Spent:
     joules_edges: float
     seconds: float
     kbit: float
+    kbit_messages: float
     shared: float
     lost: float
     shared_steps: float
@@ -112,7 +115,7 @@ def alone(setting: Setting) -> Spent:
     for task in sorted(setting.owners):
         waits[setting.owners[task]] += PHONE.image_s(steps)
         seconds.append(waits[setting.owners[task]])
-    return Spent(steps, 0.0, PHONE.image_j(steps), 0.0, float(np.mean(seconds)), 0.0, 0.0, 0.0, 0.0)
+    return Spent(steps, 0.0, PHONE.image_j(steps), 0.0, float(np.mean(seconds)), 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def generation(setting: Setting, topology: Topology, machines: CountedMachines, *, follows: bool) -> Spent:
@@ -148,7 +151,7 @@ def generation(setting: Setting, topology: Topology, machines: CountedMachines, 
         record = _carried_out(setting, each, steps, executor, elected, sending, machines)
         clock.add(record, machine, steps)
         records.append(record)
-    return _spent(setting, records, clock)
+    return _spent(setting, topology, records, clock)
 
 
 def _groups(setting: Setting, topology: Topology, places: np.ndarray) -> list[tuple[Group, int]]:
@@ -240,7 +243,7 @@ class _Clock:
             self.ready[task.task_id] = arrived.get(task.client, self.free[machine])
 
 
-def _spent(setting: Setting, records: Sequence[GroupRecord], clock: _Clock) -> Spent:
+def _spent(setting: Setting, topology: Topology, records: Sequence[GroupRecord], clock: _Clock) -> Spent:
     tasks = [task for record in records for task in record.tasks]
     sharing = [record for record in records if record.num_shared_steps]
     edges = [record for record in sharing if record.executor == EDGE]
@@ -262,6 +265,8 @@ def _spent(setting: Setting, records: Sequence[GroupRecord], clock: _Clock) -> S
     refused = sum(task.link is not None and task.outcome is Outcome.ALONE for task in tasks)
     count = len(tasks)
     on_devices = sum(record.num_shared_steps for record in devices)
+    # what packets take is counted on the link
+    agreeing = device_bytes(topology, records, len(set(setting.owners.values())), 0).get(MESSAGES, 0)
     return Spent(
         steps_devices=(sum(own.values()) + on_devices) / count,
         steps_edges=sum(record.num_shared_steps for record in edges) / count,
@@ -278,6 +283,7 @@ def _spent(setting: Setting, records: Sequence[GroupRecord], clock: _Clock) -> S
         / count,
         seconds=float(np.mean(seconds)),
         kbit=sum(link.bits_on_air for link in links) / 1e3 / count,
+        kbit_messages=8 * agreeing / 1e3 / count,
         shared=sum(task.outcome is Outcome.SHARED for task in tasks) / count,
         lost=refused / len(links) if links else 0.0,
         shared_steps=float(np.mean([record.num_shared_steps for record in sharing])) if sharing else 0.0,

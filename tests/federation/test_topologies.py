@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from fedaigc.bounds import MAX_PEER_MESSAGE
 from fedaigc.collaboration.link_settings import LinkSettings
 from fedaigc.collaboration.results import GroupRecord, Outcome
 from fedaigc.deployment.cluster.election import elect
@@ -70,6 +71,12 @@ def test_a_cluster_draws_the_pictures_of_an_edge_and_a_device_computes(make_run:
     assert [each.packet_bytes for each in sharing(record)] == [size, size]
     assert [each.evaluations for each in sharing(record)] == [2 + 3 * 2, 2 + 2 * 2]
     assert any("2 shared steps by client 1" in line for line in generation_lines(record))
+    # three devices: 12 offers, 6 commits, and each of two groups has one member that is not the executor
+    assert generation_of(by_edge).device_bytes == {}
+    counted = generation_of(record).device_bytes
+    assert counted["messages"] == (12 + 6 + 2) * (4 + MAX_PEER_MESSAGE)
+    assert counted["packets"] > 2 * size
+    assert f"{counted['messages'] / 1e6:.2f} MB of messages" in generation_lines(record)[-1]
 
 
 def test_pairs_have_two_devices_of_which_the_cheaper_computes(make_run: MakeRun) -> None:
@@ -79,6 +86,8 @@ def test_pairs_have_two_devices_of_which_the_cheaper_computes(make_run: MakeRun)
     for each in found:
         costs = {client: (10, 50, 20)[client] for client in clients(each)}
         assert each.executor == min(costs, key=costs.__getitem__)
+    counted = generation_of(record).device_bytes
+    assert counted["messages"] == len(found) * 4 * (4 + MAX_PEER_MESSAGE)
     # of three fruits on two devices one finds nobody, and is drawn alone
     assert sorted(task.outcome for task in record.tasks) == [Outcome.ALONE, *[Outcome.SHARED] * 4]
     assert len(images(ours)) == len(PROMPTS)

@@ -66,6 +66,8 @@ class GenerationRecord(Record):
         seconds: Duration of each part of the service.
         groups: All groups, including those with a single task.
         atlas: Hash of the atlas by whose nodes tasks were grouped. None: by concepts.
+        device_bytes: Bytes that devices without an edge send each other, by kind ("messages", "packets"), as
+            `collaboration.between_devices` counts them; empty with an edge.
     """
 
     policy: str
@@ -77,6 +79,7 @@ class GenerationRecord(Record):
     seconds: dict[str, float]
     groups: tuple[GroupRecord, ...]
     atlas: str | None = None
+    device_bytes: dict[str, int] = Field(default_factory=dict)
 
     @property
     def tasks(self) -> Tasks:

@@ -68,7 +68,14 @@ def generation_lines(
         order = (task.client, queued.number if queued is not None else len(told))
         told.append((order, ", ".join(parts)))
     told.sort(key=lambda each: each[0])
-    return [*lines, *(line for _, line in told), savings_line(groups, record.generation.num_steps)]
+    lines += [line for _, line in told]
+    lines.append(savings_line(groups, record.generation.num_steps))
+    if sent := record.generation.device_bytes:
+        lines.append(
+            f"devices would send each other {sent['messages'] / 1e6:.2f} MB of messages and "
+            f"{sent['packets'] / 1e6:.2f} MB of packets"
+        )
+    return lines
 
 
 def _left(queued: Task | None, task: TaskRecord, home: HomeOf | None) -> str:

@@ -10,6 +10,7 @@ from functools import partial
 from flwr.app import RecordDict
 
 from fedaigc.bounds import MAX_TASKS
+from fedaigc.collaboration.between_devices import device_bytes
 from fedaigc.collaboration.equality.twin_packets import twin_packet_bytes
 from fedaigc.collaboration.link import SimulatedLink
 from fedaigc.collaboration.planner import Assignment, Executor, plan_assignments
@@ -276,7 +277,8 @@ def generate(
 
     sender = PHONE if settings.between_devices else EDGE_SERVER
     link = SimulatedLink(settings.link, config.seed, sender) if settings.link is not None else None
-    peers = FlowerPeers(roster, settings.deadline_s, watch, latents_shape(pipe, plan))
+    shape = latents_shape(pipe, plan)
+    peers = FlowerPeers(roster, settings.deadline_s, watch, shape)
     at_once = batched if settings.edge_batch > 1 else None
     records = carry_out(
         assignments, owners, plan, peers, edge, link, signatures, conditionings, twins, at_once
@@ -291,6 +293,9 @@ def generate(
         seconds={"signatures": waiting.seconds} | watch.seconds,
         groups=with_edges(records, owners, config),
         atlas=node_disclosure(config).atlas.hash if settings.denoiser is not None else None,
+        device_bytes=device_bytes(
+            settings.topology, records, len(set(owners.values())), packet_room(math.prod(shape))
+        ),
     )
 
 

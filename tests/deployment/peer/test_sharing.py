@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from fedaigc.bounds import MAX_PEER_MESSAGE, MAX_PEER_REQUESTS
-from fedaigc.collaboration.sealing import Binding, new_key, public_key, seal
+from fedaigc.collaboration.between_devices import device_bytes
+from fedaigc.collaboration.results import GroupRecord, TaskRecord
+from fedaigc.collaboration.sealing import Binding, new_key, public_key, seal, sealed_bytes
 from fedaigc.deployment.peer import messages
 from fedaigc.deployment.peer.connections import calling
 from fedaigc.deployment.peer.frames import Frames, PeerGone
@@ -95,6 +97,14 @@ def test_the_pictures_are_those_of_one_process(
     (sealed,) = (frame for frame in frames if frame.startswith(b"FAGS"))
     assert {len(frame) for frame in frames if frame is not sealed} == {MAX_PEER_MESSAGE}
     assert len(sealed) > len(agreed.packet)
+    # as many bytes as a simulation counts, each frame after its length
+    tasks_of_pair = tuple(TaskRecord.model_construct(client=client) for client in (0, 1))
+    group = GroupRecord.model_construct(num_shared_steps=2, tasks=tasks_of_pair)
+    room = len(sealed) - sealed_bytes(0, 1)
+    assert device_bytes("pair", [group], 2, room) == {
+        "messages": sum(4 + len(frame) for frame in frames if frame is not sealed),
+        "packets": 4 + len(sealed),
+    }
 
 
 @pytest.mark.parametrize("side", [CALLS, ANSWERS])

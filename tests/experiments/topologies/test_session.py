@@ -64,6 +64,9 @@ def test_a_generation_counts_what_its_machines_do(near: Setting, topology: Topol
     assert found.steps_devices == pytest.approx((6 + 6 + 11 + (0 if by_edge else 5)) / 3)
     # an edge sends two packets of 16,384 bytes, a device one
     assert found.kbit * 3 > (2 if by_edge else 1) * 131.072
+    # messages by which devices agree: 4 of a pair; 12 offers, 6 commits and one decision of three devices
+    count = {"pair": 4, "cluster": 12 + 6 + 1}.get(topology, 0)
+    assert found.kbit_messages * 3 == pytest.approx(count * 8 * (4 + (1 << 14)) / 1e3)
     work = 2 * PHONE.image_j(6) + PHONE.image_j(11) + (0 if by_edge else PHONE.shared_j(5))
     assert work < found.joules_devices * 3 < work + 1
     edges = EDGE_SERVER.shared_j(5) if by_edge else 0
