@@ -16,13 +16,10 @@ if TYPE_CHECKING:
 MARKER = ".fedaigc-generate"
 
 
-def default_shared_steps(steps: int) -> int:
-    """Return the number of shared steps of a plan of `steps` steps, where none is asked for.
-
-    Below 9 steps this is a third of them, and at least one where two or more are taken: with few steps, sharing
-    half of them already changes pictures. At least one step is left to each prompt.
-    """
-    return min(3, max(steps // 3, 1), steps - 1) if steps < 9 else 3
+def chosen_steps(steps: int | None, shared_steps: int | None) -> dict[str, Any]:
+    """Return the values of the section `generation` for numbers of steps, of which None leaves the default."""
+    chosen = {"num_inference_steps": steps, "num_shared_steps": shared_steps}
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def node_settings(
@@ -86,8 +83,6 @@ class GenerateSettings:
         from fedaigc.federation.config.run_config import parse_config
 
         generation = self.generation or {}
-        # no adapter is trained here: devices that decide for themselves may share up to the last step
-        adapter = {"boundary_timestep": None} if generation.get("denoiser") else {}
         return parse_config(
             {
                 "homes": self.output / "homes",
@@ -96,7 +91,8 @@ class GenerateSettings:
                 "num_clients": clients,
                 "rounds": {"count": 0},
                 "model": self.model or {},
-                "adapter": adapter,
+                # no adapter is trained here, so no steps are those of a personal one
+                "adapter": {"boundary_timestep": None},
                 "generation": generation,
             }
         )

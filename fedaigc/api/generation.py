@@ -17,7 +17,7 @@ from fedaigc.federation.output.records import RunRecord, Tasks
 from fedaigc.federation.output.run_summary import generation_lines
 from fedaigc.federation.preloaded import taxonomy
 from fedaigc.federation.progress import OnProgress
-from fedaigc.generation import GenerateSettings, default_shared_steps, node_settings, run_generate
+from fedaigc.generation import GenerateSettings, chosen_steps, node_settings, run_generate
 from fedaigc.semantics import signature as signatures
 from fedaigc.semantics.concepts.parser import parse
 from fedaigc.semantics.policy import LEAST_FIRST, Policy
@@ -64,7 +64,7 @@ def generate(
     *,
     output: str | Path = "runs/generate",
     model: str | Mapping[str, Any] | Pipeline = "embedded",
-    num_inference_steps: int = 11,
+    num_inference_steps: int | None = None,
     num_shared_steps: int | None = None,
     guidance_scale: float = 5.0,
     policy: Policy | str = Policy.KIND,
@@ -98,7 +98,8 @@ def generate(
         output: Folder for the images; those of an earlier call are replaced.
         model: "embedded", a diffusers folder, a hub name, a pipeline, which is saved next to `output` first, or the
             section `model` of a configuration.
-        num_inference_steps: Number N of denoising steps (`--steps` of the command).
+        num_inference_steps: Number N of denoising steps (`--steps` of the command). None: 11, or as few as the model is
+            made for, such as 4 of "embedded-lcm".
         num_shared_steps: Number K of steps that a group shares (`--shared-steps`). None: 3, or N / 3 if N is below 9.
         guidance_scale: Classifier-free guidance scale (`--guidance`).
         policy: What devices disclose; see `disclose`.
@@ -121,10 +122,7 @@ def generate(
         raise UserError("no prompts: give at least one")
     folder = Path(output)
     generation = {
-        "num_inference_steps": num_inference_steps,
-        "num_shared_steps": default_shared_steps(num_inference_steps)
-        if num_shared_steps is None
-        else num_shared_steps,
+        **chosen_steps(num_inference_steps, num_shared_steps),
         "guidance_scale": guidance_scale,
         "policy": policy,
         **settings,

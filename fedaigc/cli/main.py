@@ -30,7 +30,7 @@ from fedaigc.cli.options import (
     Risk,
     Seed,
     Size,
-    Steps,
+    StepsOfModel,
     Threads,
     Tolerance,
     TorchDevice,
@@ -113,7 +113,7 @@ def generate(
     prompts: Annotated[list[str], typer.Argument(help="One prompt per device, each in quotes.")],
     output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/generate"),
     model: Model = "embedded",
-    steps: Steps = 11,
+    steps: StepsOfModel = None,
     shared_steps: Annotated[
         int | None,
         typer.Option(
@@ -147,7 +147,7 @@ def generate(
 ) -> None:
     """Generate images for prompts: those with similar meaning share their early denoising steps."""
     from fedaigc.federation.progress_bars import progress_bars
-    from fedaigc.generation import GenerateSettings, default_shared_steps, node_settings, run_generate
+    from fedaigc.generation import GenerateSettings, chosen_steps, node_settings, run_generate
 
     check_nodes(nodes, atlas, calibration)
     settings = GenerateSettings(
@@ -155,9 +155,8 @@ def generate(
         seed,
         {"name": model, "device": device, "dtype": dtype, "variant": variant}
         | ({} if size is None else {"height": size, "width": size}),
-        {
-            "num_inference_steps": steps,
-            "num_shared_steps": default_shared_steps(steps) if shared_steps is None else shared_steps,
+        chosen_steps(steps, shared_steps)
+        | {
             "guidance_scale": guidance,
             "negative_prompt": negative_prompt,
             "true_cfg_scale": true_cfg_scale,

@@ -37,6 +37,13 @@ Variant = Annotated[
     typer.Option(help='Variant of the weight files, such as "fp16". Default: none, or the only one.'),
 ]
 Steps = Annotated[int, typer.Option(min=1, help="Number N of denoising steps.")]
+StepsOfModel = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Number N of denoising steps. Default: 11, or as few as the model is made for (embedded-lcm: 4).",
+    ),
+]
 Guidance = Annotated[float, typer.Option(callback=number, min=0, help="Scale of classifier-free guidance.")]
 Threads = Annotated[int, typer.Option(min=1, help="Number of torch threads.")]
 Seed = Annotated[int, typer.Option(help="The same seed repeats the result.")]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fedaigc.collaboration.tree import Branch
-from fedaigc.diffusion.handoff.packing import Handoff, can_hand_off, check_handoff
+from fedaigc.diffusion.handoff.packing import Handoff, can_hand_off, check_shared_steps
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.rng import derived_seed, wide_noise_seed
 from fedaigc.semantics.grouping import Group
@@ -112,7 +112,8 @@ def plan_assignments(
             others itself: in place of `executor`, for topologies without an edge.
 
     Raises:
-        UserError: If K or a hand-off lies past the boundary or the plan, or a run cannot resume there in this mode.
+        UserError: If K or a hand-off lies past the boundary or leaves no step of the plan, or a run cannot resume
+            there in this mode.
         ValueError: If a task appears twice or has no owner.
     """
     tasks = Counter(task for group in groups for task in group.members)
@@ -123,9 +124,11 @@ def plan_assignments(
             f"without owner {tasks.keys() - owners.keys()}"
         )
     for step in {num_shared_steps, *(taken or {}).values()}:
-        check_handoff(plan, step, handoff)
+        check_shared_steps(plan, step, handoff)
     later = tuple(
-        step for step in range(num_shared_steps + 1, plan.boundary + 1) if can_hand_off(plan, step, handoff)
+        step
+        for step in range(num_shared_steps + 1, min(plan.boundary, plan.num_steps - 1) + 1)
+        if can_hand_off(plan, step, handoff)
     )
     burden: Counter[int] = Counter()
     assignments = []

@@ -21,10 +21,12 @@ def model_size(name: str) -> tuple[int, int] | None:
         The size, or None if the files cannot be read or do not say it. Loading the model then says why.
     """
     try:
-        index = _read(name, "model_index.json")
+        index = read_part(name, "model_index.json")
         part = "unet" if "unet" in index else "transformer"
-        sample = _read(name, f"{part}/config.json").get("sample_size") or _class_default(index["_class_name"])
-        vae = _read(name, "vae/config.json")
+        sample = read_part(name, f"{part}/config.json").get("sample_size") or _class_default(
+            index["_class_name"]
+        )
+        vae = read_part(name, "vae/config.json")
         blocks = vae.get("block_out_channels") or vae["encoder_block_out_channels"]
         factor = 2 ** (len(blocks) - 1)
         height, width = sample if isinstance(sample, list | tuple) else (sample, sample)
@@ -44,11 +46,14 @@ def _class_default(name: str) -> int:
     return int(found[1])
 
 
-def _read(name: str, file: str) -> dict[str, Any]:
+def read_part(name: str, file: str) -> dict[str, Any]:
+    """Return a JSON file of a diffusers folder or of a hub name; OSError or ValueError if it cannot be read."""
     path = Path(name) / file
     if not Path(name).exists() and _HUB_NAME.fullmatch(name):
         from huggingface_hub import hf_hub_download
 
         path = Path(hf_hub_download(name, file))
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object")
     return found

@@ -9,7 +9,7 @@ from PIL import Image
 
 import fedaigc as fa
 from fedaigc.cli.main import app
-from fedaigc.generation import default_shared_steps
+from fedaigc.diffusion.model_steps import default_shared_steps
 
 PROMPTS = ["an apple on a table", "a lemon on a table", "a car on a road"]
 
@@ -54,7 +54,7 @@ def test_the_command_draws_the_same_images(tmp_path: Path, small_model: Path) ->
         assert not np.array_equal(np.asarray(image), np.asarray(plain.images[number]))
 
 
-@pytest.mark.parametrize(("steps", "shared"), [(1, 0), (2, 1), (4, 1)])
+@pytest.mark.parametrize(("steps", "shared"), [(1, 0), (2, 0), (4, 1)])
 def test_few_steps_leave_at_least_one_to_each_prompt(
     tmp_path: Path, tiny: Any, steps: int, shared: int
 ) -> None:
@@ -78,7 +78,12 @@ def test_a_link_is_in_the_tasks(tmp_path: Path, tiny: Any) -> None:
         ("an apple on a table", {}, "expected a list with one prompt per device"),
         ([], {}, "no prompts"),
         ([" "], {}, "empty"),
-        (PROMPTS, {"num_shared_steps": 12}, "12"),
+        (PROMPTS, {"num_shared_steps": 12}, "12 shared steps of 11"),
+        (
+            PROMPTS,
+            {"num_inference_steps": 1, "num_shared_steps": 1},
+            "1 shared step of 1: .* share at most 0",
+        ),
         (PROMPTS, {"policy": "opne"}, "generation.policy"),
         (PROMPTS, {"guidance": 3.0}, "nearest known one is 'guidance_scale'"),
     ],

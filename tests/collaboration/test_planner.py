@@ -81,11 +81,20 @@ def test_a_hand_off_past_the_boundary_or_outside_the_plan_is_refused(plan: Denoi
         plan_assignments(groups, owners, with_boundary(plan, 5), num_shared_steps=steps, seed=0)
 
 
-def test_without_personal_adapters_any_hand_off_is_legal(plan: DenoisingPlan) -> None:
+def test_without_personal_adapters_any_hand_off_that_leaves_a_step_is_legal(plan: DenoisingPlan) -> None:
     groups, owners = _groups([2])
-    for steps in range(plan.num_steps + 1):
+    for steps in range(plan.num_steps):
         (assignment,) = plan_assignments(groups, owners, plan, num_shared_steps=steps, seed=0)
         assert assignment.num_shared_steps == steps
+
+
+def test_no_hand_off_leaves_all_prompts_with_one_picture(plan: DenoisingPlan) -> None:
+    groups, owners = _groups([2])
+    with pytest.raises(UserError, match=rf"{plan.num_steps} shared steps of {plan.num_steps}: .* at most"):
+        plan_assignments(groups, owners, plan, num_shared_steps=plan.num_steps, seed=0)
+    (assignment,) = plan_assignments(groups, owners, plan, num_shared_steps=3, seed=0)
+    assert assignment.later_handoffs
+    assert max(assignment.later_handoffs) == plan.num_steps - 1
 
 
 def test_a_task_in_two_groups_or_without_owner_is_an_error(plan: DenoisingPlan) -> None:

@@ -62,6 +62,7 @@ __all__ = [
     "check_handoff",
     "check_magnitude",
     "check_settings",
+    "check_shared_steps",
     "mended",
     "number_format_at",
     "pack",
@@ -104,14 +105,34 @@ def check_handoff(plan: DenoisingPlan, k: int, handoff: Handoff = "exact") -> No
         raise UserError(f"hand-off at step {k}: the plan has steps 0 to {plan.num_steps}")
     if k > plan.boundary:
         raise UserError(
-            f"hand-off at step {k}, past the stage boundary at step {plan.boundary}: the personal adapter never "
-            f"leaves its device, so share at most {counted(plan.boundary, 'step')}"
+            f"hand-off at step {k}, past the stage boundary at step {plan.boundary}: the steps after it belong to the "
+            f"personal stage of each device, so share at most {counted(plan.boundary, 'step')}"
         )
     refusal = restart_refusal(plan, k) if handoff == "latents" else None
     if refusal is not None:
         raise UserError(
             f"hand-off of latents at step {k}: {refusal}; choose another step or the exact hand-off"
         )
+
+
+def check_shared_steps(plan: DenoisingPlan, k: int, handoff: Handoff = "exact") -> None:
+    """Check that a group may share the first `k` steps of the plan: at least one step is left to each prompt.
+
+    Args:
+        plan: The plan.
+        k: The number of shared steps.
+        handoff: The hand-off mode.
+
+    Raises:
+        UserError: If no step is left, whereupon all prompts would have one picture, or as `check_handoff`.
+    """
+    if k >= plan.num_steps:
+        last = plan.num_steps - 1
+        raise UserError(
+            f"{counted(k, 'shared step')} of {plan.num_steps}: each prompt needs a step of its own, or all have one "
+            f"picture; share at most {counted(last, 'step')}, or take more steps in all"
+        )
+    check_handoff(plan, k, handoff)
 
 
 def can_hand_off(plan: DenoisingPlan, k: int, handoff: Handoff = "exact") -> bool:

@@ -10,6 +10,7 @@ from fedaigc.bounds import MAX_PEER_COST, MAX_PROMPT_CHARACTERS
 from fedaigc.collaboration.link_settings import LinkSettings
 from fedaigc.collaboration.planner import Executor
 from fedaigc.collaboration.topology import BETWEEN_DEVICES, Topology
+from fedaigc.diffusion.model_steps import DEFAULT_SHARED_STEPS, DEFAULT_STEPS, default_shared_steps
 from fedaigc.federation.config.denoiser_section import DenoiserSection
 from fedaigc.federation.config.model_config import Section
 from fedaigc.federation.config.planning_section import TREES, PlannerName, PlanningSection
@@ -44,13 +45,15 @@ class GenerationSection(Section):
 
     Attributes:
         enabled: Whether images are generated at all.
-        num_inference_steps: Number of denoising steps.
+        num_inference_steps: N, the number of denoising steps; without it, what the model was made for: 4 of
+            "embedded-lcm", 11 of "embedded".
         guidance_scale: Scale of classifier-free guidance.
         negative_prompt: What all pictures keep away from, as devices and server read it. Owners of separate machines
             have to permit it. Empty: none.
         true_cfg_scale: Scale of the guidance by the negative prompt in pipelines that take it (FLUX, Qwen-Image);
             None: the default of the pipeline.
-        num_shared_steps: K, how many of the `num_inference_steps` are shared.
+        num_shared_steps: K, how many of the `num_inference_steps` are shared, fewer than all; without it, 3, and below
+            9 steps a third of them.
         policy: What a device discloses of a prompt.
         min_public_prompts: How many objects of Scenes, and under "general" places too, must share a signature.
             1: no guarantee.
@@ -89,11 +92,11 @@ class GenerationSection(Section):
     """
 
     enabled: bool = True
-    num_inference_steps: Annotated[int, Field(ge=1)] = 11
+    num_inference_steps: Annotated[int, Field(ge=1)] = DEFAULT_STEPS
     guidance_scale: Annotated[float, Field(ge=0)] = 5.0
     negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)] = ""
     true_cfg_scale: Annotated[float, Field(ge=0)] | None = None
-    num_shared_steps: Annotated[int, Field(ge=0)] = 3
+    num_shared_steps: Annotated[int, Field(ge=0)] = DEFAULT_SHARED_STEPS
     policy: Policy = Policy.KIND
     min_public_prompts: Annotated[int, Field(ge=1)] = 3
     max_distance: Annotated[float, Field(ge=0, allow_inf_nan=True)] = MAX_DISTANCE
@@ -139,6 +142,15 @@ class GenerationSection(Section):
         """All hand-offs that devices may take, ascending; empty if every group has the same one."""
         further = self.denoiser.ladder if self.denoiser is not None else ()
         return (self.num_shared_steps, *further) if further else ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fewer_of_few(cls, values: Any) -> Any:
+        """Share fewer of few steps, where the number is not given."""
+        steps = values.get("num_inference_steps") if isinstance(values, dict) else None
+        if type(steps) is not int or steps < 1:
+            return values
+        return {"num_shared_steps": default_shared_steps(steps)} | values
 
     @model_validator(mode="before")
     @classmethod

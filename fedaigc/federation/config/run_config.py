@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from fedaigc.counting import counted
 from fedaigc.device.home.home import home_of
 from fedaigc.diffusion.loading import EMBEDDED, SHIPPED
+from fedaigc.diffusion.model_steps import DEFAULT_STEPS, default_steps
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
 from fedaigc.federation.config.choices import Backend
@@ -102,6 +103,23 @@ class FederationConfig(Section):
     clients: ClientsSection = ClientsSection()
     edges: EdgesSection | None = None
     generation: GenerationSection = GenerationSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_steps(cls, values: Any) -> Any:
+        """Take the few steps that a model was made for, where their number is not given."""
+        model, generation = values.get("model"), values.get("generation", {})
+        name = model.get("name") if isinstance(model, dict) else None
+        if (
+            not isinstance(name, str)
+            or not isinstance(generation, dict)
+            or "num_inference_steps" in generation
+        ):
+            return values
+        steps = default_steps(name)
+        if steps == DEFAULT_STEPS:
+            return values
+        return {**values, "generation": {"num_inference_steps": steps, **generation}}
 
     @model_validator(mode="after")
     def _consistent(self) -> "FederationConfig":

@@ -289,3 +289,23 @@ def test_the_few_step_twin_only_draws() -> None:
     with pytest.raises(UserError, match=r"embedded-lcm only draws: set rounds\.count to 0"):
         parse_config(twin)
     assert parse_config({**twin, "rounds": {"count": 0}}).model.name == "embedded-lcm"
+
+
+@pytest.mark.parametrize(
+    ("model", "generation", "steps"),
+    [
+        ("embedded", {}, (11, 3)),
+        ("embedded", {"num_inference_steps": 4}, (4, 1)),
+        ("embedded", {"num_inference_steps": 2}, (2, 0)),
+        ("embedded", {"num_inference_steps": 4, "num_shared_steps": 3}, (4, 3)),
+        ("embedded-lcm", {}, (4, 1)),
+        ("embedded-lcm", {"num_inference_steps": 2}, (2, 0)),
+        ("embedded-lcm", {"num_inference_steps": 11}, (11, 3)),
+    ],
+)
+def test_steps_that_are_not_given_follow_the_model(
+    model: str, generation: dict[str, Any], steps: tuple[int, int]
+) -> None:
+    values = {"homes": "homes", "output": "out", "model": {"name": model}, "generation": generation}
+    found = parse_config({**values, "rounds": {"count": 0}}).generation
+    assert (found.num_inference_steps, found.num_shared_steps) == steps
