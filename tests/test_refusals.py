@@ -1,4 +1,4 @@
-"""The page of refusals is complete for closed lists, and quotes messages that the sources have."""
+"""Pages that are complete for closed lists, and the messages that the page of refusals quotes."""
 
 import ast
 import re
@@ -10,6 +10,7 @@ import pytest
 from fedaigc.deployment.agent import connection
 from fedaigc.deployment.server import clocks
 from fedaigc.device.replies import Failure
+from fedaigc.federation.wire.messages import Ask
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "how-to" / "refusals.md"
@@ -48,6 +49,13 @@ def texts() -> tuple[str, ...]:
 def test_every_code_of_a_device_has_its_row() -> None:
     codes = {message for message in MESSAGES if re.fullmatch("[a-z_]+", message)}
     assert codes == {failure.value for failure in Failure}
+
+
+def test_every_reply_of_a_device_has_its_row_on_the_page_of_threats() -> None:
+    page = (ROOT / "docs" / "threats.md").read_text(encoding="utf-8")
+    section = page.partition("## What a device sends\n")[2].partition("\n## ")[0]
+    named = re.findall(r"^\| `([a-z]+)` \|", section, re.MULTILINE)
+    assert sorted(named) == sorted(ask.value.removeprefix("query.") for ask in Ask)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""The device: the only place that holds prompts and images, and the boundary that they do not cross.
+"""The device: the only place that holds prompts and images.
 
-Everything that a method of `Device` returns may be sent: a signature, a task id, a packet of a public prompt's latents,
-a local update, a report. Everything else stays in the home. In a simulation, the client app calls a `Device` in its own
-process; behind an agent, the same object answers over a socket.
+What a server asks for is computed here; `federation.client.handlers` makes the replies of it, and docs/threats.md lists
+what they hold ("What a device sends"). The stores of a `Device` (`images`, `prompts`, `gallery`, `versions`, ...) are
+private. In a simulation, the client app calls a `Device` in its own process; behind an agent, the same object answers
+over a socket.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,13 +28,12 @@ from fedaigc.device.replies import DeviceError, Failure, FinishReport, SharedSte
 from fedaigc.device.scoring import Scorer, scored
 from fedaigc.device.shared_steps import run_shared_steps
 from fedaigc.device.shared_work import SharedWork, SharedWorkLog
-from fedaigc.device.training.encoded_cache import cached_latents
+from fedaigc.device.training.encoded_cache import encoded_images
 from fedaigc.device.training.held_out import held_out_loss, split_images
 from fedaigc.device.training.local_round import local_round, put_adapters
 from fedaigc.device.training.training_limits import RoundBudget, TrainingOrder
 from fedaigc.diffusion.adapters.bare import bare_fingerprint
 from fedaigc.diffusion.adapters.stages import SharedState, TargetModules, finish_stages, run_stages
-from fedaigc.diffusion.encoding import EncodedImages
 from fedaigc.diffusion.exactness import prove_plan
 from fedaigc.diffusion.handoff.packing import (
     Delivery,
@@ -206,7 +206,8 @@ class Device:
         if budget is not None:
             budget.begin(len(self.images), memory)
         self.receive(received.shared)
-        images, seed = self.encoded_images(height, width, settings.aspect_buckets), self._training_seed
+        buckets, seed = settings.aspect_buckets, self._training_seed
+        images = encoded_images(self.images, self.pipe, self.base_hash, height, width, buckets)
         data, held_out = split_images(images, validation_fraction, seed)
         validation = held_out_loss(self.pipe, received.shared, held_out, settings, seed)
         result, trained, losses = local_round(
@@ -236,14 +237,10 @@ class Device:
         """Return what the owner lets a server have computed for this order."""
         return RoundBudget(self._home, limits, order)
 
-    def encoded_images(self, height: int, width: int, buckets: bool = False) -> EncodedImages:
-        """Return latents and text embeddings of the private images, computed once and cached in the home."""
-        return cached_latents(self._home, self.images, self.pipe, self.base_hash, height, width, buckets)
-
     def share(
         self,
         task_id: str,
-        group_prompt: str,
+        prompt: str,
         plan: DenoisingPlan,
         stop: int,
         *,
@@ -254,14 +251,16 @@ class Device:
     ) -> SharedSteps:
         """Run the shared steps of a group that this device's task belongs to.
 
-        Only the public prompt, or the order's conditioning, and the shared state enter the packet. Raises UnknownTask
-        for a task that is not here, UserError for a `stop` past t*, DeviceError for another base or shared state.
+        `prompt` is the group's. The packet holds its latents, or those of the order's conditioning, under the shared
+        state, and is not encrypted: the task's own prompt is passed by `federation.client.equality` alone, which
+        seals it. Raises UnknownTask for a task that is not here, UserError for a `stop` past t*, DeviceError for
+        another base or shared state.
         """
         task = self.prompts.get(task_id)
         plan = self._prepare(plan, personal=False)
         steps = run_shared_steps(
             self.pipe,
-            group_prompt,
+            prompt,
             plan,
             stop,
             noise_seed=noise_seed,

@@ -1,7 +1,6 @@
-"""The closed list of a device's replies: counts, coarse scores and enums, never a word of a prompt.
+"""Two of a device's replies, a report and the work of an executor, and the kinds of its failures.
 
-In addition to these types, only signatures (concept ids and enums), updates of the shared-stage adapter
-(weights) and packets (latents of a *public* prompt) leave a device.
+docs/threats.md lists all that a device sends ("What a device sends").
 """
 
 import errno

@@ -26,6 +26,7 @@ from fedaigc.device.replies import (
     refusing,
 )
 from fedaigc.device.scoring import Confidence
+from fedaigc.device.training.encoded_cache import encoded_images
 from fedaigc.diffusion.adapters.shared_state_file import write_shared_state
 from fedaigc.diffusion.adapters.stages import Adapter, SharedState, new_adapter
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
@@ -142,14 +143,14 @@ def test_of_runs_of_one_name_two_earlier_ones_are_kept(device: Device, shared: S
 
 
 def test_latents_are_computed_once_and_again_when_the_images_change(device: Device, pipe: Any) -> None:
-    first = device.encoded_images(**SIZE)
+    first = encoded_images(device.images, pipe, device.base_hash, **SIZE)
     (cached,) = device._home.cache.iterdir()
     written = cached.stat().st_mtime_ns
-    again = device.encoded_images(**SIZE)
+    again = encoded_images(device.images, pipe, device.base_hash, **SIZE)
     assert torch.equal(first.latents, again.latents)
     assert cached.stat().st_mtime_ns == written
     device.add_images(scenes_dataset(styles=("noto",), n=1, seed=5))
-    more = device.encoded_images(**SIZE)
+    more = encoded_images(device.images, pipe, device.base_hash, **SIZE)
     assert more.latents.shape[0] == 5
     assert len(list(device._home.cache.iterdir())) == 1
 

@@ -14,9 +14,11 @@ from fedaigc.bounds import METRICS
 from fedaigc.data.scenes import scenes_dataset
 from fedaigc.device.device import Device
 from fedaigc.device.home.home import Home
+from fedaigc.device.home.images import ImageStore
 from fedaigc.device.home.versions import AdapterVersions
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.replies import DeviceError
+from fedaigc.device.training.encoded_cache import encoded_images
 from fedaigc.device.training.held_out import split_images
 from fedaigc.device.training.training_limits import TrainingOrder, check_order
 from fedaigc.diffusion.encoding import EncodedImages
@@ -303,14 +305,14 @@ def test_a_failed_client_of_a_simulation_tells_why(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_run(num_clients=2, rounds={"count": 1}, training=TRAINING, **QUIET)
-    encoded = Device.encoded_images
+    encoded = encoded_images
 
-    def broken(device: Device, *size: Any) -> Any:
-        if all_fail or len(device.images) == 2:
+    def broken(images: ImageStore, *further: Any) -> Any:
+        if all_fail or len(images) == 2:
             raise ZeroDivisionError("by hand")
-        return encoded(device, *size)
+        return encoded(images, *further)
 
-    monkeypatch.setattr(Device, "encoded_images", broken)
+    monkeypatch.setattr("fedaigc.device.device.encoded_images", broken)
     all_fail = True
     with pytest.raises(UserError, match=r"client 0: internal: ZeroDivisionError: by hand .log: .*errors.log"):
         simulate(config)

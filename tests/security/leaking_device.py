@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from fedaigc.device.device import Device
+from fedaigc.device.training.encoded_cache import encoded_images
 from fedaigc.diffusion.encoding import encode_text
 from fedaigc.federation.software import SOFTWARE
 from fedaigc.federation.wire.codec import decode
@@ -73,7 +74,7 @@ class Mutant(Device):
         return encode_text(self.pipe, [self._prompt()])["prompt_embeds"][0].numpy()
 
     def _latents(self) -> np.ndarray:
-        return self.encoded_images(64, 64).latents[0].numpy()
+        return encoded_images(self.images, self.pipe, self.base_hash, 64, 64).latents[0].numpy()
 
     def _pixels(self) -> np.ndarray:
         return np.asarray(self.images.all()[0].image)

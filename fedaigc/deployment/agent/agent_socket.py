@@ -1,8 +1,8 @@
 """The Unix socket between a device's agent and its relay, for a closed list of requests.
 
 A request names one of the messages of the federation (`Ask`), with the run's configuration and the message;
-the reply is a message of the closed list in `federation.wire.messages`. A "status" request is answered with
-numbers. No request takes a path, and no reply can hold a prompt or an image.
+the reply is of the closed list in docs/threats.md ("What a device sends"). A "status" request is answered with
+numbers. No request takes a path, and no reply holds an image, or a prompt except under the policy `open`.
 """
 
 import json

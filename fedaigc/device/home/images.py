@@ -53,7 +53,7 @@ class ImageStore:
     """The private images of one home."""
 
     def __init__(self, home: Home) -> None:
-        self._home = home
+        self.home = home
         self._index = home.images / CAPTIONS
         if (home.images / _ADDING).exists():
             with self._locked(wait=False) as alone:
@@ -80,7 +80,7 @@ class ImageStore:
             How many were added, and how many were left out.
         """
         with self._locked():
-            seen = _Seen(self._home.images, self._entries())
+            seen = _Seen(self.home.images, self._entries())
             added = self._add(pictures, seen.is_new)
         return added, seen.repeated
 
@@ -90,7 +90,7 @@ class ImageStore:
 
     def pictures(self) -> PictureFiles:
         """Return the images, in the order in which they were added; each is read when it is asked for."""
-        return PictureFiles([self._home.images / entry.file for entry in self._entries()])
+        return PictureFiles([self.home.images / entry.file for entry in self._entries()])
 
     def captions(self) -> list[tuple[str, ...]]:
         """Return the captions of every image."""
@@ -106,7 +106,7 @@ class ImageStore:
         small = [entry.size for entry in entries if 0 < entry.size < min(height, width)]
         if small:
             raise UserError(
-                f"{len(small)} of {counted(len(entries), 'picture')} in {self._home.root} {were(len(small))} made "
+                f"{len(small)} of {counted(len(entries), 'picture')} in {self.home.root} {were(len(small))} made "
                 f"smaller when added, to {min(small)} pixels on the short side, and training at {width} x {height} "
                 f"would enlarge them: add the originals to a new home with --size {min(height, width)}"
             )
@@ -114,7 +114,7 @@ class ImageStore:
     def listed(self) -> list[ListedImage]:
         """Return the file and the captions of every image, in the order in which they were added."""
         return [
-            ListedImage(self._home.images / entry.file, (entry.caption, *entry.others))
+            ListedImage(self.home.images / entry.file, (entry.caption, *entry.others))
             for entry in self._entries()
         ]
 
@@ -126,7 +126,7 @@ class ImageStore:
         total = hashlib.sha256()
         for entry in self._entries():
             total.update("\0".join([entry.caption, *entry.others]).encode() + b"\0")
-            total.update(hashlib.sha256((self._home.images / entry.file).read_bytes()).digest())
+            total.update(hashlib.sha256((self.home.images / entry.file).read_bytes()).digest())
         return total.hexdigest()
 
     def _add(
@@ -137,29 +137,29 @@ class ImageStore:
         self._remove_leftovers()
         entries = self._entries()
         before = len(entries)
-        self._home.write(self._home.images / _ADDING, b"")
+        self.home.write(self.home.images / _ADDING, b"")
         try:
             for picture in pictures:
                 data, suffix = _encoded(picture)
                 if wanted is not None and not wanted(picture, data):
                     continue
                 name = f"{len(entries):06d}{suffix}"
-                self._home.write(self._home.images / name, data)
+                self.home.write(self.home.images / name, data)
                 size = min(picture.image.size) if picture.reduced else 0
                 entries.append(_Stored(name, picture.caption, picture.others, size))
             if len(entries) > before or not self._index.exists():
-                self._home.write(self._index, "".join(entry.line() for entry in entries).encode())
+                self.home.write(self._index, "".join(entry.line() for entry in entries).encode())
         finally:
             self._remove_leftovers()
         return len(entries) - before
 
     def _remove_leftovers(self) -> None:
         """Remove the files that the index does not name."""
-        marker = self._home.images / _ADDING
+        marker = self.home.images / _ADDING
         if not marker.exists():
             return
         known = {CAPTIONS, _ADDING, *(entry.file for entry in self._entries())}
-        for path in self._home.images.iterdir():
+        for path in self.home.images.iterdir():
             if path.name not in known:
                 path.unlink(missing_ok=True)
         marker.unlink(missing_ok=True)
@@ -167,7 +167,7 @@ class ImageStore:
     @contextmanager
     def _locked(self, *, wait: bool = True) -> Iterator[bool]:
         """Hold the lock of the folder of images, which is released when its holder ends."""
-        descriptor = os.open(self._home.images, os.O_RDONLY)
+        descriptor = os.open(self.home.images, os.O_RDONLY)
         try:
             yield lock_descriptor(descriptor, blocking=wait)
         finally:
@@ -175,7 +175,7 @@ class ImageStore:
 
     def _each(self) -> Iterator[CaptionedImage]:
         for entry in self._entries():
-            image = read_picture(self._home.images / entry.file)
+            image = read_picture(self.home.images / entry.file)
             yield CaptionedImage(image, entry.caption, entry.file, entry.others)
 
     def _entries(self) -> list[_Stored]:

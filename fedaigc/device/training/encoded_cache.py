@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from safetensors.torch import save
 
-from fedaigc.device.home.home import Home
 from fedaigc.device.home.images import ImageStore
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.storage.tensor_file import read_tensors
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-def cached_latents(
-    home: Home,
+def encoded_images(
     images: ImageStore,
     pipe: "DiffusionPipeline",
     base_hash: str,
@@ -24,11 +22,11 @@ def cached_latents(
 ) -> EncodedImages:
     """Return latents and text embeddings of a home's images from its cache, which holds one such set.
 
-    The cache keeps only finite values; a set of an earlier version that has others is computed anew.
+    They are as private as the images. The cache keeps only finite values; a set of an earlier version that has others
+    is computed anew.
 
     Args:
-        home: The home.
-        images: Its images.
+        images: The home's images.
         pipe: Pipeline that encodes them if the cache has another set.
         base_hash: Fingerprint of the pipeline's base model.
         height: Height at which images are read, in pixels.
@@ -40,6 +38,7 @@ def cached_latents(
         NotFinite: If the pipeline encodes them with values that are not finite.
     """
     kind = "buckets" if buckets else "cropped"
+    home = images.home
     path = home.cache / f"{base_hash[:16]}-{images.digest()[:16]}-{height}x{width}-{kind}.safetensors"
     if path.exists():
         kept = EncodedImages.from_tensors(read_tensors(path)[1])

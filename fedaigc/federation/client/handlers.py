@@ -1,7 +1,8 @@
 """Handlers of a device for each kind of message, the same in a simulation and behind a resident agent.
 
-A handler gets the device from its host and returns a reply from the closed list in `messages`. The text of an
-error never leaves the device: only the kind of failure crosses, and the full text stays in the home.
+A handler gets the device from its host and returns a reply of the closed list in docs/threats.md ("What a device
+sends"). The text of an error never leaves the device: only the kind of failure crosses, and the full text stays in the
+home.
 """
 
 import traceback

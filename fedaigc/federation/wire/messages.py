@@ -1,8 +1,7 @@
 """Messages between the server and the clients, as Flower records.
 
-Every message holds a few records of named values. The content of a client's replies is a closed list:
-numbers, enums, concept ids, task ids, fingerprints, the public names of layers, weights, and packets made
-from a public prompt.
+Every message holds a few records of named values. The content of a client's replies is a closed list, which the
+readers enforce: docs/threats.md has it, reply by reply ("What a device sends").
 """
 
 import json
@@ -50,9 +49,10 @@ class Ask(StrEnum):
 
     A new one needs: a record and its strict reader here; a handler in `client.handlers`; what the owner allows
     (`device.limits`); the floor of reply times, if the reply may depend on private data (`deployment.agent`);
-    and its place in `tools.deployment.decoding`, in `tests/security/test_message_bounds.py`, in the runs that
-    `tests/security/privacy` and `tests/deployment/test_capture.py` or `test_sharing_capture.py` record, and in
-    `experiments/privacy/fuzz.py`. Door, relay and client app carry it without change.
+    its row in docs/threats.md ("What a device sends"); and its place in `tools.deployment.decoding`, in
+    `tests/security/test_message_bounds.py`, in the runs that `tests/security/privacy` and
+    `tests/deployment/test_capture.py` or `test_sharing_capture.py` record, and in `experiments/privacy/fuzz.py`.
+    Door, relay and client app carry it without change.
     """
 
     HELLO = "query.hello"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedaigc.device.device import Device
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.versions import AdapterVersions
+from fedaigc.device.training.encoded_cache import encoded_images
 from fedaigc.device.training.local_round import personal_round
 from fedaigc.diffusion.adapters.stages import Adapter, SharedState, Stage
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
@@ -251,8 +252,13 @@ class Execution:
             device = Device(
                 config.home(client_id), self._pipe, base_hash=self._base_hash, taxonomy=taxonomy()
             )
-            images = device.encoded_images(
-                config.model.height, config.model.width, config.training.aspect_buckets
+            images = encoded_images(
+                device.images,
+                self._pipe,
+                self._base_hash,
+                config.model.height,
+                config.model.width,
+                config.training.aspect_buckets,
             )
             seed = Home.open(config.home(client_id)).seed
             held, _ = device.versions.latest(config.name)

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 
 from fedaigc.data.pictures.rows import read_rows
-from fedaigc.device.device import Device
 from fedaigc.device.home.home import Home, home_of
 from fedaigc.device.home.images import ImageStore
+from fedaigc.device.training.encoded_cache import encoded_images
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.federation.config.run_config import ModelSection
-from fedaigc.federation.preloaded import taxonomy
 from fedaigc.rng import derived_seed
 from fedaigc.storage.file_lock import locked
 from fedaigc.storage.tensor_file import read_tensors
@@ -89,8 +88,8 @@ class StudyData:
                     own = client.own
                     rows = client.pictures(derived_seed(seed, "home"))
                     store.add(read_rows(rows) if own is None else own.training_pictures())
-                device = Device(root, self._pipe, base_hash=self._base_hash, taxonomy=taxonomy())
-                device.encoded_images(self._model.height, self._model.width, self._buckets)
+                size = (self._model.height, self._model.width)
+                encoded_images(store, self._pipe, self._base_hash, *size, self._buckets)
 
         made_once(template, fill)
         made_once(target, lambda folder: _link_tree(template, folder))

@@ -134,14 +134,14 @@ def test_large_photographs_are_stored_small_and_known_when_they_come_again(tmp_p
         (folder / f"{name}.txt").write_text("a drawing")
     added = add_pictures(store, folder, Reading(size=128))
     assert (added.added, added.repeated) == (4, 0)
-    assert [path.suffix for path in sorted(store._home.images.glob("0*"))] == [".jpg", ".png", ".jpg", ".png"]
+    assert [path.suffix for path in sorted(store.home.images.glob("0*"))] == [".jpg", ".png", ".jpg", ".png"]
     assert {min(item.image.size) for item in store.all()} == {128}
     again = add_pictures(store, folder, Reading(size=128))
     assert (again.added, again.repeated) == (0, 4)
     store.check_size(128, 192)
     with pytest.raises(UserError, match=r"4 of 4 pictures .* to 128 pixels .*--size 256"):
         store.check_size(256, 320)
-    lines = [json.loads(line) for line in (store._home.images / "captions.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (store.home.images / "captions.jsonl").read_text().splitlines()]
     assert lines[0] == {"file": "000000.jpg", "caption": "a ramp", "size": 128}
 
 
@@ -170,9 +170,9 @@ def test_pictures_of_any_smaller_size_are_stored_as_they_are(tmp_path: Path) -> 
     added = add_pictures(store, [{"image": noise, "caption": "noise"}], Reading())
     plain = io.BytesIO()
     noise.save(plain, format="PNG")
-    assert (store._home.images / "000000.png").read_bytes() == plain.getvalue()
+    assert (store.home.images / "000000.png").read_bytes() == plain.getvalue()
     assert (
-        store._home.images / "captions.jsonl"
+        store.home.images / "captions.jsonl"
     ).read_text() == '{"file": "000000.png", "caption": "noise"}\n'
     assert not added.tally.counts
     assert store.all()[0].image.tobytes() == noise.tobytes()

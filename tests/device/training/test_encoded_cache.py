@@ -11,7 +11,7 @@ from fedaigc.data.pictures.reading import Reading
 from fedaigc.device.add_pictures import add_pictures
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.images import ImageStore
-from fedaigc.device.training.encoded_cache import cached_latents
+from fedaigc.device.training.encoded_cache import encoded_images
 from fedaigc.diffusion.encoding import EncodedImages, encode_images
 from fedaigc.diffusion.loading import load_pipeline
 from fedaigc.errors import UserError
@@ -32,7 +32,7 @@ def test_several_captions_are_drawn_from_by_seed(small: Any, tmp_path: Path) -> 
     rows = [{"image": photo(32, 32), "caption": [CAT, DOG]}, {"image": photo(32, 40), "caption": BUS}]
     add_pictures(store, rows, Reading())
     for _ in range(2):  # computed, then from the cache
-        data = cached_latents(home, store, small, "0" * 64, 32, 32)
+        data = encoded_images(store, small, "0" * 64, 32, 32)
         assert len(data) == 2
         single = encode_images(small, [photo(32, 32)] * 3, [CAT, DOG, BUS], height=32, width=32)
         assert torch.allclose(data.text["prompt_embeds"], single.text["prompt_embeds"], atol=1e-6)
@@ -74,9 +74,9 @@ def test_pictures_that_were_made_smaller_are_not_enlarged(small: Any, tmp_path: 
     store = ImageStore(home)
     add_pictures(store, [{"image": photo(64, 48), "caption": CAT}], Reading(size=16))
     with pytest.raises(UserError, match=r"1 of 1 picture .* training at 32 x 32 would enlarge them"):
-        cached_latents(home, store, small, "0" * 64, 32, 32)
+        encoded_images(store, small, "0" * 64, 32, 32)
     assert not list(home.cache.iterdir())
-    assert len(cached_latents(home, store, small, "0" * 64, 16, 16)) == 1
+    assert len(encoded_images(store, small, "0" * 64, 16, 16)) == 1
 
 
 def test_buckets_keep_what_cropping_cuts_off(small: Any, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_buckets_keep_what_cropping_cuts_off(small: Any, tmp_path: Path) -> None
     ]
     add_pictures(store, rows, Reading())
     for _ in range(2):  # computed, then from the cache
-        data = cached_latents(home, store, small, "0" * 64, 64, 64, buckets=True)
+        data = encoded_images(store, small, "0" * 64, 64, 64, buckets=True)
         assert data.sizes is not None
         high, wide = data.sizes[1].tolist()
         assert wide > high
@@ -99,7 +99,7 @@ def test_buckets_keep_what_cropping_cuts_off(small: Any, tmp_path: Path) -> None
         assert torch.allclose(data.latents_of(torch.tensor([1, 3]))[0], data.latents_of(torch.tensor([1]))[0])
     assert len(list(home.cache.iterdir())) == 1
     # without the option, the cropped set takes its place
-    assert cached_latents(home, store, small, "0" * 64, 64, 64).sizes is None
+    assert encoded_images(store, small, "0" * 64, 64, 64).sizes is None
     # pictures of one shape are one bucket, which is drawn from like a cropped set
     same = encode_images(small, [photo(96, 64)] * 3, [CAT] * 3, height=64, width=64, aspect_buckets=True)
     assert same.sizes is None
