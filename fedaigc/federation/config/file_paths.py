@@ -17,23 +17,39 @@ def place_paths(values: dict[str, Any], keys: Sequence[str], folder: Path) -> No
             values[key] = str(folder / values[key])
 
 
-def place_model(values: Mapping[str, Any], folder: Path) -> None:
-    """Make the path of the section `model` count from a folder, unless it is a hub name.
+def place_unless_hub_name(section: Any, name: str, folder: Path) -> None:
+    """Make a path that may also be a hub name count from a folder; a hub name stays as it is.
+
+    Args:
+        section: The section that holds it, if it does.
+        name: Its key, with the sections.
+        folder: The folder.
 
     Raises:
-        UserError: If the folder of the model is not there, but in the working folder.
+        UserError: If there is nothing of this name, but in the working folder.
+    """
+    key = name.rpartition(".")[2]
+    given = section.get(key) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or not isinstance(given, str):
+        return
+    if (folder / given).exists():
+        section[key] = str(folder / given)
+    elif Path(given).exists():
+        raise UserError(
+            f"{name} = {given!r}: no such file or folder in {folder}, from where the paths in this file count; the one "
+            f"in the working folder is {str(Path(given).absolute())!r}"
+        )
+
+
+def place_model(values: Mapping[str, Any], folder: Path) -> None:
+    """Make the path of the section `model` count from a folder, unless it is a hub name or a shipped model.
+
+    Raises:
+        UserError: As `place_unless_hub_name`.
     """
     section = values.get("model")
-    name = section.get("name") if isinstance(section, dict) else None
-    if not isinstance(section, dict) or not isinstance(name, str) or name in SHIPPED:
-        return
-    if (folder / name).is_dir():
-        section["name"] = str(folder / name)
-    elif Path(name).is_dir():
-        raise UserError(
-            f"model.name = {name!r}: no such folder in {folder}, from where the paths in this file count; the one "
-            f"in the working folder is {str(Path(name).absolute())!r}"
-        )
+    if not isinstance(section, dict) or section.get("name") not in tuple(SHIPPED):
+        place_unless_hub_name(section, "model.name", folder)
 
 
 def place_strategy(section: Any, key: str, folder: Path) -> None:
@@ -47,13 +63,6 @@ def place_start(section: Any, folder: Path) -> None:
     """Make the path of the LoRA in the section `adapter` count from a folder."""
     if isinstance(section, dict):
         place_paths(section, ("start_from",), folder)
-
-
-def place_clip(section: Any, folder: Path) -> None:
-    """Make the path of the CLIP model in the section `generation` count from a folder, unless it is a hub name."""
-    name = section.get("clip_model") if isinstance(section, dict) else None
-    if isinstance(name, str) and (folder / name).is_dir():
-        section["clip_model"] = str(folder / name)
 
 
 def place_atlas(section: Any, folder: Path) -> None:

@@ -21,11 +21,11 @@ from fedaigc.federation.config.choices import Backend
 from fedaigc.federation.config.edges_section import EdgesSection as EdgesSection
 from fedaigc.federation.config.file_paths import (
     place_atlas,
-    place_clip,
     place_model,
     place_paths,
     place_start,
     place_strategy,
+    place_unless_hub_name,
 )
 from fedaigc.federation.config.generation_section import GenerationSection as GenerationSection
 from fedaigc.federation.config.model_config import AdapterSection as AdapterSection
@@ -312,7 +312,7 @@ def _place(values: dict[str, Any], folder: Path) -> None:
     place_model(values, folder)
     place_strategy(values.get("rounds"), "strategy", folder)
     place_start(values.get("adapter"), folder)
-    place_clip(values.get("generation"), folder)
+    place_unless_hub_name(values.get("generation"), "generation.clip_model", folder)
     place_atlas(values.get("generation"), folder)
 
 

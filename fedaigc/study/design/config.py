@@ -12,16 +12,16 @@ from fedaigc.data.sprites import STYLES
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
 from fedaigc.federation.config.file_paths import (
-    place_clip,
     place_model,
     place_paths,
     place_start,
     place_strategy,
+    place_unless_hub_name,
 )
 from fedaigc.federation.config.run_config import AdapterSection, ModelSection, RoundsSection
 from fedaigc.strategy.sources import is_file
 from fedaigc.study.design.evaluation_section import EvaluationSection
-from fedaigc.study.design.own_data import StudyOwnData, place_own_data, with_own_data
+from fedaigc.study.design.own_data import StudyOwnData, with_own_data
 from fedaigc.study.design.section import Section
 from fedaigc.validation import read_toml, validated
 
@@ -330,8 +330,10 @@ def _place(values: dict[str, Any], folder: Path) -> None:
     place_start(values.get("adapter"), folder)
     if isinstance(values.get("evaluation"), dict):
         place_paths(values["evaluation"], ("inception_weights",), folder)
-        place_clip(values["evaluation"], folder)
-    place_own_data(values, folder)
+        place_unless_hub_name(values["evaluation"], "evaluation.clip_model", folder)
+    clients = values.get("clients")
+    if isinstance(clients, dict):
+        place_unless_hub_name(clients.get("data"), "clients.data.source", folder)
     rows = values.get("strategies")
     for row in rows if isinstance(rows, list) else ():
         place_strategy(row, "name", folder)

@@ -159,15 +159,6 @@ def settled(data: StudyOwnData, settings: PartitionSettings) -> tuple[PartitionS
     return found, hashlib.sha256(f"{_READ_AS} {digest}".encode()).hexdigest(), len(pool)
 
 
-def place_own_data(values: Mapping[str, Any], folder: Path) -> None:
-    """Make the path of own pictures count from a folder, unless it is a hub name."""
-    clients = values.get("clients")
-    data = clients.get("data") if isinstance(clients, Mapping) else None
-    source = data.get("source") if isinstance(data, dict) else None
-    if isinstance(data, dict) and isinstance(source, str) and (folder / source).exists():
-        data["source"] = str(folder.absolute() / source)
-
-
 def with_own_data(values: Mapping[str, Any]) -> dict[str, Any]:
     """Complete the values of a study whose clients have own pictures.
 

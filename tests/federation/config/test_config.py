@@ -167,10 +167,18 @@ def test_a_model_and_a_strategy_count_from_the_file_and_on_the_command_line_from
     changed = read_config(Path("../there/run.toml"), ["model.name=./mine", "rounds.strategy=rule.py"])
     assert (changed.model.name, changed.rounds.strategy) == (str(here / "mine"), str(here / "rule.py"))
     (there / "mine").rmdir()
-    with pytest.raises(UserError, match=r"model.name = 'mine': no such folder in .*there.*here/mine"):
+    with pytest.raises(UserError, match=r"model.name = 'mine': no such file or folder in .*there.*here/mine"):
         read_config(file)
     file.write_text('homes = "a"\noutput = "b"\nmodel = { name = "some/hub" }\n')
     assert read_config(file).model.name == "some/hub"
+    file.write_text('homes = "a"\noutput = "b"\ngeneration = { scorer = "clip", clip_model = "clip" }\n')
+    assert read_config(file).generation.clip_model == "clip"
+    (here / "clip").mkdir()
+    with pytest.raises(UserError, match=r"generation.clip_model = 'clip': no such .* in .*there.*here/clip"):
+        read_config(file)
+    (there / "clip").mkdir()
+    assert read_config(file).generation.clip_model == str(there / "clip")
+    assert read_config(file, ["generation.clip_model=./clip"]).generation.clip_model == str(here / "clip")
 
 
 @pytest.mark.parametrize(

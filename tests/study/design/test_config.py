@@ -134,6 +134,43 @@ def test_paths_count_from_the_file_and_nested_keys_are_flat(write_study: WriteSt
     assert (changed.output, changed.name) == (Path.cwd() / "elsewhere", "2024")
 
 
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        (
+            "clients.data.source",
+            {
+                "clients": {
+                    "number": 2,
+                    "images": None,
+                    "new": [],
+                    "partitions": None,
+                    "data": {"source": "mine"},
+                }
+            },
+        ),
+        ("evaluation.clip_model", {"evaluation": {"scorer": "clip", "clip_model": "mine", "gallery": 4}}),
+    ],
+)
+def test_a_path_that_may_be_a_hub_name_counts_from_the_file_alone(
+    write_study: WriteStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, values: dict[str, Any]
+) -> None:
+    def read(*changes: str) -> str:
+        found = read_study(path, changes)
+        return found.clients.data.source if found.clients.data is not None else found.evaluation.clip_model
+
+    path, here = write_study(**values), tmp_path / "working"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert read() == "mine"
+    (here / "mine").mkdir()
+    with pytest.raises(UserError, match=rf"{key} = 'mine': no such file or folder in .*working/mine"):
+        read()
+    (path.parent / "mine").mkdir()
+    assert read() == str(path.parent / "mine")
+    assert read(f"{key}=./mine") == str(here / "mine")
+
+
 @pytest.mark.parametrize("name", ["strategies", "strategies_small"])
 def test_the_configurations_of_the_project_are_right(name: str) -> None:
     study = read_study(Path(__file__).parents[3] / "experiments" / "configs" / f"{name}.toml")
