@@ -33,6 +33,7 @@ from fedaigc.errors import UserError
 
 if TYPE_CHECKING:
     from fedaigc.data.pictures.reading import Reading
+    from fedaigc.device.home.home import Home
 
 device_app = typer.Typer(
     help="A device: its home with private images and prompts, and its agent.", no_args_is_help=True
@@ -42,6 +43,15 @@ Again = Annotated[
     bool,
     typer.Option(
         "--again", help="Also add pictures that are there already, with the same caption, or given twice."
+    ),
+]
+
+HomeSeed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        help="For simulations that repeat: a new home takes its random streams (task ids, training) from this number "
+        "and the name of its folder. Default: from the operating system.",
     ),
 ]
 
@@ -64,12 +74,13 @@ def add_images(
     skip_broken: SkipBroken = False,
     sub_folders: SubFoldersOption = SubFolderUse.REFUSE,
     again: Again = False,
+    seed: HomeSeed = None,
 ) -> None:
     """Copy a folder of images with captions into a device's home."""
     from fedaigc.data.pictures.reading import Reading
 
     reading = Reading(background, size, skip_broken, sub_folders.value, caption_column)
-    _add_pictures(home, folder, reading, again)
+    _add_pictures(home, folder, reading, again, seed)
 
 
 @device_app.command("add-data-set")
@@ -83,24 +94,42 @@ def add_data_set(
     background: Background = "white",
     skip_broken: SkipBroken = False,
     again: Again = False,
+    seed: HomeSeed = None,
 ) -> None:
     """Copy a data set with an image and a caption column into a device's home."""
     from fedaigc.data.pictures.reading import Reading
     from fedaigc.data.sources import load_data_set
 
     rows = load_data_set(name, image_column=image_column, caption_column=caption_column, split=split)
-    _add_pictures(home, rows, Reading(background, size, skip_broken), again)
+    _add_pictures(home, rows, Reading(background, size, skip_broken), again, seed)
+
+
+def _home(folder: Path, seed: int | None) -> "Home":
+    """Open a home, or make a new one; UserError if it is there and was made without this seed."""
+    from fedaigc.device.home.home import Home
+    from fedaigc.rng import derived_seed
+
+    if seed is None:
+        return Home.open(folder)
+    # homes of one run have different names, so that one seed serves them all
+    own = derived_seed(seed, "home", folder.resolve().name)
+    if (folder / "device.json").exists() and Home.open(folder).seed != own:
+        raise UserError(
+            f"{folder} is there already, and was not made with --seed {seed} under this name: leave --seed out, or "
+            "give a new folder"
+        )
+    return Home.open(folder, own)
 
 
 def _add_pictures(
-    home: Path, source: Path | Iterable[Mapping[str, Any]], reading: "Reading", again: bool
+    home: Path, source: Path | Iterable[Mapping[str, Any]], reading: "Reading", again: bool, seed: int | None
 ) -> None:
     from fedaigc.device.add_pictures import add_pictures
-    from fedaigc.device.home.home import Home, kept_if_used
+    from fedaigc.device.home.home import kept_if_used
     from fedaigc.device.home.images import ImageStore
 
     with kept_if_used(home), picture_progress() as progress:
-        done = add_pictures(ImageStore(Home.open(home)), source, reading, again=again, progress=progress)
+        done = add_pictures(ImageStore(_home(home, seed)), source, reading, again=again, progress=progress)
     held = ""
     if done.repeated:
         are, them = ("is", "it") if done.repeated == 1 else ("are", "them")
@@ -113,14 +142,14 @@ def _add_pictures(
 def add_prompt(
     home: NewHomeFolder,
     prompt: Annotated[str, typer.Argument(help="What to draw, in quotes. It stays in the home.")],
+    seed: HomeSeed = None,
 ) -> None:
     """Queue a prompt on a device for the next generation."""
-    from fedaigc.device.home.home import Home
     from fedaigc.device.home.prompts import PromptQueue
     from fedaigc.validation import checked_prompt
 
     text = checked_prompt(prompt)  # before a home is made for it
-    queue = PromptQueue(Home.open(home))
+    queue = PromptQueue(_home(home, seed))
     task = queue.add(text)
     wait = len(queue.waiting())
     waiting = "1 prompt waits" if wait == 1 else f"{wait} prompts wait"

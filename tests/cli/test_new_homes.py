@@ -32,6 +32,31 @@ def test_a_refused_command_leaves_no_home(tmp_path: Path, fedaigc: RunCommand, m
     assert "2 prompts wait in" in fedaigc("device", "add-prompt", str(home), "a dog").stdout
 
 
+def test_a_seed_repeats_a_new_home_and_differs_by_its_name(tmp_path: Path, fedaigc: RunCommand) -> None:
+    from fedaigc.device.home.home import Home
+
+    homes = [tmp_path / name for name in ("a/00", "b/00", "a/01", "a/02", "b/02")]
+    for home in homes:
+        seed = () if home.name == "02" else ("--seed", "7")
+        assert fedaigc("device", "add-prompt", str(home), "a cat", *seed).returncode == 0
+    first, again, other, *free = map(Home.open, homes)
+    assert (first.seed, first.seeded) == (again.seed, True)
+    tasks = [[path.name for path in home.prompts.iterdir()] for home in (first, again, other, *free)]
+    assert tasks[0] == tasks[1]
+    assert len({str(each) for each in tasks}) == 4
+    assert not any(home.seeded for home in free)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (8, 8)).save(pictures / "a.png")
+    (pictures / "a.txt").write_text("a dark square")
+    # a home that is there goes on with its seed, and takes no other one
+    for home, code in ((homes[0], 0), (homes[3], 2)):
+        done = fedaigc("device", "add-images", str(home), str(pictures), "--seed", "7")
+        assert done.returncode == code, done.stderr
+    assert "was not made with --seed 7 under this name" in done.stderr
+    assert not list((homes[3] / "images").iterdir())
+
+
 def test_every_command_that_takes_a_model_takes_its_variant() -> None:
     from fedaigc.cli.main import app
 
