@@ -209,7 +209,7 @@ def simulate(
 
 @app.command()
 def compare(
-    config: Annotated[Path, typer.Argument(help="TOML file; see experiments/configs/strategies.toml.")],
+    config: Annotated[Path, typer.Argument(help="TOML file; `fedaigc config --study` prints one.")],
     estimate: Annotated[bool, typer.Option("--estimate", help="Print the estimated time, and stop.")] = False,
     list_runs: Annotated[
         bool, typer.Option("--list", help="List the runs with their ids and status, and stop.")
@@ -274,20 +274,23 @@ def strategies() -> None:
 
 @app.command()
 def config(
+    study: Annotated[bool, typer.Option("--study", help="Print one for `fedaigc compare` instead.")] = False,
     flower: Annotated[
         Path | None, typer.Option(help="Print this TOML file as a run config for `flwr run .` instead.")
     ] = None,
+    changes: Changes = None,
 ) -> None:
     """Print a configuration with all defaults, to edit and pass to `fedaigc simulate`."""
-    if flower is None:
-        from fedaigc.federation.config.config_file import config_text
-
-        typer.echo(config_text(), nl=False)
-        return
+    from fedaigc.federation.config.config_file import config_text
     from fedaigc.federation.config.run_config import flower_run_config, read_config
     from fedaigc.federation.server.initial_state import prepared
+    from fedaigc.study.design.config_text import study_text
 
-    typer.echo(flower_run_config(prepared(read_config(flower).absolute())), nl=False)
+    if study if flower is not None else changes:
+        raise UserError("--set changes the file of --flower, and --study prints one without it")
+    given = None if flower is None else prepared(read_config(flower, changes or ()).absolute())
+    default = study_text if study else config_text
+    typer.echo(default() if given is None else flower_run_config(given), nl=False)
 
 
 @app.command()

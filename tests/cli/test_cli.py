@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -193,6 +194,22 @@ def test_the_printed_configuration_holds_the_defaults_and_is_accepted(
     # the file is right; what is missing are the devices' homes
     assert done.returncode == 2
     assert "home" in done.stderr
+
+
+def test_a_printed_run_config_has_the_changes_and_a_printed_study_is_accepted(
+    tmp_path: Path, fedaigc: RunCommand
+) -> None:
+    (tmp_path / "run.toml").write_text('homes = "homes"\noutput = "out"\n[rounds]\ncount = 1\n')
+    shown = fedaigc("config", "--flower", "run.toml", "--set", "rounds.count=7", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    (text,) = tomllib.loads(shown.stdout).values()
+    assert json.loads(text)["rounds"]["count"] == 7
+    for wrong in (("--set", "rounds.count=7"), ("--study", "--flower", "run.toml")):
+        done = fedaigc("config", *wrong, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--set changes the file of --flower" in done.stderr
+    (tmp_path / "study.toml").write_text(fedaigc("config", "--study").stdout)
+    assert "10 runs, 0 of them done" in fedaigc("compare", "study.toml", "--list", cwd=tmp_path).stdout
 
 
 def test_a_mistake_does_not_cost_the_pictures_that_are_there(tmp_path: Path, fedaigc: RunCommand) -> None:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fedaigc.federation.config.run_config import FederationConfig
@@ -38,46 +39,70 @@ EXAMPLES: Mapping[str, Any] = {
     "generation.link.send_above_db": 10.0,
 }
 # keys whose value follows from another one unless they are given
-_FOLLOWS = ("model.height", "model.width")
+FOLLOWS = frozenset({"model.height", "model.width"})
 _HEAD = (
-    "A federation with the default settings. Relative paths in this file count from its folder; paths on the command "
-    'line, also those after --set, count from the working folder. Keys after "#" are not set, which their descriptions '
-    'call "None"; their values are examples.'
+    "{} with the default settings. Relative paths in this file count from its folder; paths on the command line, also "
+    'those after --set, count from the working folder. Keys after "#" are not set, which their descriptions call '
+    '"None"; their values are examples.'
 )
 
 
 def config_text() -> str:
     """Return a file with all keys of a run: those with defaults as they are, the others as comments."""
-    lines = [*_comment(_HEAD), "", *_model(model_of(FederationConfig), "")]
-    return "\n".join(lines).rstrip() + "\n"
+    return ConfigFile(EXAMPLES, FOLLOWS).text("A federation", FederationConfig)
 
 
-def _model(model: Model, path: str) -> Iterator[str]:
-    # TOML reads keys after a section as keys of that section
-    for setting in sorted(model.settings, key=lambda setting: setting.model is not None):
-        if setting.model is None:
-            yield from _comment(_about(setting))
-            yield _assignment(setting, path + setting.name)
-            yield ""
-        else:
-            yield from _section(setting, setting.model, path + setting.name)
+@dataclass(frozen=True)
+class ConfigFile:
+    """How the keys of a model are printed.
 
+    Attributes:
+        examples: Values of keys that must be given, or that are not set by default; names of repeated tables.
+        unset: Keys that are comments although they have a default.
+        left_out: Keys and sections that are not printed.
+    """
 
-def _section(setting: Setting, model: Model, path: str) -> Iterator[str]:
-    for paragraph in (setting.about or model.about).split("\n\n"):
-        yield from _comment(paragraph)
-    lines = [f"[{path}]", *_model(model, f"{path}.")]
-    if setting.optional:
-        # without this section, none of its keys may be there
-        lines = [f"# {line}" if line else "" for line in lines]
-    yield from lines
+    examples: Mapping[str, Any]
+    unset: frozenset[str]
+    left_out: frozenset[str] = frozenset()
 
+    def text(self, what: str, kind: type[Any]) -> str:
+        """Return a file with all keys of a model: those with defaults as they are, the others as comments."""
+        lines = [*_comment(_HEAD.format(what)), "", *self._model(model_of(kind), "")]
+        return "\n".join(lines).rstrip() + "\n"
 
-def _assignment(setting: Setting, path: str) -> str:
-    if not setting.required and setting.default is not None and path not in _FOLLOWS:
-        return f"{setting.name} = {toml(setting.default)}"
-    shown = toml(EXAMPLES[path]) if path in EXAMPLES else f"({setting.kind})"
-    return f"{'' if setting.required else '# '}{setting.name} = {shown}"
+    def _model(self, model: Model, path: str, shown: str = "") -> Iterator[str]:
+        # TOML reads keys after a section as keys of that section
+        for setting in sorted(model.settings, key=lambda setting: setting.model is not None):
+            key = path + setting.name
+            if key in self.left_out:
+                continue
+            if setting.model is None:
+                yield from _comment(_about(setting))
+                yield self._assignment(setting, key)
+                yield ""
+            else:
+                yield from self._section(setting, setting.model, key, (shown or path) + setting.name)
+
+    def _section(self, setting: Setting, model: Model, path: str, shown: str) -> Iterator[str]:
+        for paragraph in (setting.about or model.about).split("\n\n"):
+            yield from _comment(paragraph)
+        if setting.repeated == "table":
+            shown = f"{shown}.{self.examples[path]}"
+        header = f"[[{shown}]]" if setting.repeated == "list" else f"[{shown}]"
+        lines = [header, *self._model(model, f"{path}.", f"{shown}.")]
+        if setting.optional:
+            # without this section, none of its keys may be there
+            lines = [f"# {line}" if line else "" for line in lines]
+        yield from lines
+
+    def _assignment(self, setting: Setting, path: str) -> str:
+        given = not setting.required and setting.default is not None
+        if given and path not in self.unset:
+            return f"{setting.name} = {toml(setting.default)}"
+        example = self.examples.get(path, setting.default if given else None)
+        shown = f"({setting.kind})" if example is None else toml(example)
+        return f"{'' if setting.required else '# '}{setting.name} = {shown}"
 
 
 def _about(setting: Setting) -> str:
