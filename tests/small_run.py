@@ -48,6 +48,7 @@ def save_small_model(folder: Path) -> None:
         ),
         unet=UNet2DConditionModel(
             sample_size=16,
+            mid_block_type=None,
             in_channels=4,
             out_channels=4,
             block_out_channels=(16, 16),

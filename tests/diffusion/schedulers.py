@@ -101,17 +101,17 @@ def cases() -> list[Case]:
     ]
 
 
-def pairwise(found: Sequence[Case]) -> list[Case]:
-    """Return cases with every pair of a family, a scheduler and guidance that occurs in `found`."""
+def covering(found: Sequence[Case]) -> list[Case]:
+    """Return few of the cases: each scheduler, and each family with guidance and without, is among them."""
     kept: list[Case] = []
-    missing = {pair for case in found for pair in _pairs(case)}
+    missing = {part for case in found for part in _parts(case)}
     while missing:
         # the first of those that add most
-        best = max(found, key=lambda case: len(missing.intersection(_pairs(case))))
+        best = max(found, key=lambda case: len(missing.intersection(_parts(case))))
         kept.append(best)
-        missing.difference_update(_pairs(best))
+        missing.difference_update(_parts(best))
     return [case for case in found if case in kept]
 
 
-def _pairs(case: Case) -> list[tuple[object, object]]:
-    return [(case.family, case.scheduler), (case.family, case.guided), (case.scheduler, case.guided)]
+def _parts(case: Case) -> list[object]:
+    return [case.scheduler, (case.family, case.guided)]

@@ -60,8 +60,19 @@ def flat(adapter: Adapter) -> Tensor:
     return torch.cat([value.flatten() for value in adapter.tensors().values()])
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [
+        ("sd1", torch.float16),
+        ("sdxl", torch.bfloat16),
+        ("sd3", torch.float16),
+        ("flux", torch.bfloat16),
+        *(
+            pytest.param(family, dtype, marks=pytest.mark.slow)
+            for family, dtype in [("sd1", torch.bfloat16), ("sdxl", torch.float16)]
+        ),
+    ],
+)
 def test_factors_in_half_precision_follow_those_in_float32(family: str, dtype: torch.dtype) -> None:
     start = flat(new_adapter(tiny_pipeline(family), generator=rng(0, "a")))
     exact, half = flat(trained(family, torch.float32)) - start, flat(trained(family, dtype)) - start

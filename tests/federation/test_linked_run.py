@@ -65,6 +65,7 @@ def test_strict_devices_refuse_what_the_link_damaged_and_run_alone(make_run: Mak
     assert all(link.bit_errors > 0 for link in links_of(sent_packets(config)))
 
 
+@pytest.mark.slow
 def test_noise_matched_devices_resume_earlier_and_report_the_steps(make_run: MakeRun) -> None:
     """More errors cost more steps on the device. Pictures differ from those after clipping, and none is refused."""
     settings = {**LINKED, "num_inference_steps": 12, "num_shared_steps": 5}

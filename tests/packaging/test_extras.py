@@ -167,6 +167,7 @@ generation = { num_inference_steps = 2, num_shared_steps = 1 }
 """
 
 
+@pytest.mark.slow
 def test_without_any_extra_a_researcher_can_draw_and_simulate(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(CONFIG)
     told = run_without(

@@ -127,7 +127,8 @@ class Mine(fa.AveragingRule):
 
 
 if __name__ == "__main__":
-    mine = fa.simulate(homes, strategy=Mine, rounds=1, training={"local_steps": 1}, output="runs/mine")
+    few = {"local_steps": 1, "personal_steps": 1}
+    mine = fa.simulate(homes, strategy=Mine, rounds=1, training=few, output="runs/mine")
     assert mine.record.shared_hash != run.record.shared_hash
     print("FILE", fa.__file__, image.size)
 """

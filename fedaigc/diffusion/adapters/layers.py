@@ -30,16 +30,16 @@ def outer_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     seen: set[nn.Module] = set()
-    left = [("", network)]
+    left: list[tuple[str, nn.Module | None]] = [("", network)]
     while left:
         name, module = left.pop()
-        if module in seen:
+        if module is None or module in seen:
             continue
         seen.add(module)
         yield name, module
-        if not isinstance(module, BaseTunerLayer):
+        if module._modules and not isinstance(module, BaseTunerLayer):
             start = f"{name}." if name else ""
-            left += [(start + inner, part) for inner, part in reversed(list(module.named_children()))]
+            left += [(start + inner, part) for inner, part in reversed(module._modules.items())]
 
 
 def adapted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:

@@ -54,6 +54,7 @@ def ask(client: httpx.Client, port: int, body: bytes = b"") -> None:
     assert len(reply.content) == len(body)
 
 
+@pytest.mark.slow
 def test_devices_are_served_while_others_hold_connections(door: tuple[int, int]) -> None:
     port, pid = door
     # a fresh client opens a connection for each request: nothing tells it from the attack's but what it says

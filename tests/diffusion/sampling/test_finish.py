@@ -126,8 +126,7 @@ def test_what_run_segment_refuses_is_refused_at_every_step(tiny: Any) -> None:
             finish_segment(pipe, state, {"prompt": ["a", "b"]}, plan)
 
 
-@pytest.mark.parametrize("family", ["sd1", "flux"])
-@pytest.mark.parametrize("boundary", [0, 2, 4])
+@pytest.mark.parametrize(("family", "boundary"), [("flux", 0), ("sd1", 2), ("flux", 4)])
 def test_stages_finish_with_the_weights_that_they_run_with(family: str, boundary: int) -> None:
     """The boundary at the start, in the middle, and at the end, where the personal stage has no step."""
     pipe = tiny_pipeline(family)

@@ -8,7 +8,7 @@ import pytest
 from experiments.privacy.fuzz import fuzz_device
 from tests.small_run import MakeRun
 
-SECONDS = 15.0
+SECONDS = 6.0
 
 
 @pytest.mark.parametrize("first_seed", [10_000])

@@ -9,7 +9,7 @@ from experiments.privacy.fuzz import fuzz_server
 from experiments.privacy.fuzzing.server import PROMPTS
 from tests.small_run import MakeRun
 
-SECONDS = 15.0
+SECONDS = 6.0
 
 
 @pytest.mark.parametrize("first_seed", [10_000])
@@ -18,5 +18,5 @@ def test_a_server_stands_what_a_device_may_reply(make_run: MakeRun, first_seed: 
     tally = fuzz_server(config, SECONDS, first_seed, say=lambda _: None)
     assert tally.failures == {}
     assert tally.growth_mb() < 100
-    assert sum(tally.counts.values()) >= 20
+    assert sum(tally.counts.values()) >= 10
     assert len(tally.counts) >= 5

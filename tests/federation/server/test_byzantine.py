@@ -76,7 +76,13 @@ def without_hostile(make_module_run: MakeRun) -> str | None:
     return run_with(make(make_module_run), on_train(manifest="none")).shared_hash
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(name, marks=[] if name in ("flip x10", "3e38") else [pytest.mark.slow])
+        for name in ATTACKS
+    ],
+)
 def test_a_hostile_update_takes_no_part_and_is_named(
     make_run: MakeRun, attack: str, without_hostile: str | None
 ) -> None:

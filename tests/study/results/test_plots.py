@@ -42,7 +42,9 @@ def test_pictures_are_written_with_something_in_them(tmp_path: Path) -> None:
             assert len(image.convert("RGB").getcolors(2**24) or []) > 20
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+@pytest.mark.parametrize(
+    "suffix", [".svg", *(pytest.param(each, marks=pytest.mark.slow) for each in (".png", ".pdf"))]
+)
 def test_the_same_comparison_gives_the_same_file(tmp_path: Path, suffix: str) -> None:
     first, second = draw_all(tmp_path / "a", suffix), draw_all(tmp_path / "b", suffix)
     for one, other in zip(first, second, strict=True):
