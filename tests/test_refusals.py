@@ -30,7 +30,7 @@ MESSAGES = [row["message"] for row in rows()]
 
 
 @cache
-def texts() -> tuple[str, ...]:
+def texts() -> frozenset[str]:
     """Every string of the package, with values replaced by the sign of a gap."""
     found = []
     for file in (ROOT / "fedaigc").rglob("*.py"):
@@ -43,7 +43,7 @@ def texts() -> tuple[str, ...]:
                 )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
-    return tuple(found)
+    return frozenset(found)
 
 
 def test_every_code_of_a_device_has_its_row() -> None:
@@ -89,8 +89,10 @@ def test_every_refusal_of_the_door_has_its_row(status: int) -> None:
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_quoted_message_is_one_of_the_sources(message: str) -> None:
-    wanted = re.compile(".*".join(map(re.escape, message.split(_GAP))), re.DOTALL)
-    assert any(wanted.search(text) for text in texts()), message
+    parts = message.split(_GAP)
+    wanted, longest = re.compile(".*".join(map(re.escape, parts)), re.DOTALL), max(parts, key=len)
+    # most texts lack the longest part, which is seen much faster
+    assert any(longest in text and wanted.search(text) for text in texts()), message
 
 
 def test_every_row_quotes_a_message() -> None:
