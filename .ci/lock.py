@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FILES = RUN, DEV, TORCH, CUDA = [ROOT / f"constraints{part}.txt" for part in ("", "-dev", "-torch", "-cuda")]
 # what every command of the project needs, and an editable install
-RUN_EXTRAS = ("build", "peer", "plots", "radio", "server", "tensorboard")
+RUN_EXTRAS = ("build", "discovery", "peer", "plots", "radio", "server", "tensorboard")
 # of torch's builds for CPUs, which its own index has and PyPI has not: version, hash, system
 CPU_BUILDS = {
     "torch==2.13.0": {

@@ -128,6 +128,8 @@ MAX_PEER_CONNECTIONS: Final = 16
 MAX_PEER_TASKS: Final = 64
 MAX_PEER_REQUESTS: Final = 60
 MAX_PEER_COST: Final = 100
+# announcements of devices on a network that are remembered
+MAX_ANNOUNCEMENTS: Final = 256
 # a cluster without an edge: its devices, the prompts that each offers in a round, and frames of a device in a round
 MAX_CLUSTER: Final = 16
 MAX_CLUSTER_PROMPTS: Final = 8

@@ -10,9 +10,10 @@ from typing import Literal
 
 from fedaigc.errors import UserError
 
-Extra = Literal["peer", "perceptual", "plots", "radio", "server", "tensorboard"]
+Extra = Literal["discovery", "peer", "perceptual", "plots", "radio", "server", "tensorboard"]
 # packages by their import names
 PACKAGES: dict[Extra, tuple[str, ...]] = {
+    "discovery": ("zeroconf",),
     "peer": ("spake2",),
     "perceptual": ("torchvision",),
     "plots": ("matplotlib",),

@@ -49,6 +49,7 @@ _WRAPPED = KEY_BYTES + _AUTHENTICATION
 _CHECKSUM = 32
 _ROOM_TENSORS, _ROOM_HEADER = 8, 1 << 14
 _LABEL = b"fedaigc sealed packet 1"
+_KEY_LABEL = b"fedaigc key of two devices 1 "
 # every key encrypts one text only
 _NONCE = bytes(12)
 
@@ -88,6 +89,17 @@ def public_key(private: bytes) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def shared_key(private: bytes, public: bytes, label: bytes) -> bytes:
+    """Return a key that only the owners of two private keys have: the same from either private and public key.
+
+    Args:
+        private: The private key of this machine.
+        public: The public key of the other one.
+        label: What the key is for: keys for other purposes are others.
+    """
+    return _derived(_exchanged(private, public), _KEY_LABEL + label)
 
 
 def sealed_bytes(room: int, members: int) -> int:

@@ -21,6 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 # where the packages of an extra are imported, and nowhere else
 ROOMS: dict[Extra, tuple[str, ...]] = {
+    "discovery": ("fedaigc/deployment/peer",),
     "peer": ("fedaigc/deployment/peer",),
     "perceptual": ("fedaigc/metrics",),
     "plots": ("fedaigc/study/results", "fedaigc/semantics/denoiser", "fedaigc/federation/output"),

@@ -1,5 +1,7 @@
 """`fedaigc device cluster`: paired devices share the first steps of their prompts in a round, without an edge."""
 
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +28,7 @@ from fedaigc.cli.options import (
     existing_home,
     number,
 )
-from fedaigc.cli.peer.options import Cost, ListenAt, SharedSteps, Steps, agent_settings
+from fedaigc.cli.peer.options import Announce, Cost, ListenAt, SharedSteps, Steps, agent_settings
 from fedaigc.errors import UserError
 from fedaigc.semantics.policy import Policy
 
@@ -40,7 +42,9 @@ def cluster(
     other: Annotated[
         list[str],
         typer.Option(
-            "--with", help="NAME=HOST:PORT of another device, by your name for it; once for each of them."
+            "--with",
+            help="NAME=HOST:PORT of another device, by your name for it; once for each of them. NAME alone finds one "
+            "that announces itself on the local network.",
         ),
     ],
     round_number: Annotated[
@@ -52,6 +56,7 @@ def cluster(
             help="Number of the round: the same on all devices, and larger than that of any before.",
         ),
     ],
+    announce: Announce = False,
     prompts: Annotated[
         int,
         typer.Option(
@@ -88,10 +93,13 @@ def cluster(
 ) -> None:
     """Draw waiting prompts in a round with other devices that are paired with each other; alone where that fails."""
     from fedaigc.deployment.agent.agent import Agent, only_agent
+    from fedaigc.deployment.cluster.links import nowhere
     from fedaigc.deployment.cluster.machine import Waits
     from fedaigc.deployment.cluster.member import Member
     from fedaigc.deployment.peer.agreement import own_cost
+    from fedaigc.deployment.peer.discovery import Finder, announced
     from fedaigc.deployment.peer.frames import listening_at
+    from fedaigc.deployment.peer.paired import Peers
     from fedaigc.deployment.peer.sharing import Terms
     from fedaigc.device.home.home import Home
 
@@ -118,19 +126,28 @@ def cluster(
         waits = Waits(collect_seconds, commit_seconds, compute_seconds)
         member = Member(agent, own_cost() if cost is None else cost, waits)
         terms = Terms(steps, shared_steps, guidance, settings.model.height, settings.model.width)
-        for outcome in member.take_part(
-            round_number, listening, addresses, terms, prompts, lambda text: typer.echo(text, err=True)
-        ):
+        with ExitStack() as stack:
+            peers, find = Peers(agent.home), nowhere
+            if announce:
+                stack.enter_context(announced(peers, listening))
+            if not all(addresses.values()):
+                find = stack.enter_context(Finder(peers)).addresses
+            outcomes = member.take_part(
+                round_number, listening, addresses, terms, prompts, partial(typer.echo, err=True), find
+            )
+        for outcome in outcomes:
             typer.echo(told(outcome, agent.home.gallery))
 
 
 def _addresses(given: list[str]) -> dict[str, str]:
-    """Return host:port by name."""
+    """Return host:port by name; "" where a name stands alone."""
     addresses: dict[str, str] = {}
     for text in given:
         name, equals, address = text.partition("=")
-        if not equals:
-            raise UserError(f"--with {text!r:.100}: expected NAME=HOST:PORT, such as kitchen=192.0.2.7:7400")
+        if (equals and not address) or ":" in name:
+            raise UserError(
+                f"--with {text!r:.100}: expected NAME=HOST:PORT, such as kitchen=192.0.2.7:7400, or NAME"
+            )
         if name in addresses:
             raise UserError(f"--with names {name!r:.60} twice: give each device once")
         addresses[name] = address

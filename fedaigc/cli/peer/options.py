@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from fedaigc.deployment.agent.agent import AgentSettings
 
 ListenAt = Annotated[str, typer.Option(help="host:port of this machine; 0.0.0.0 for all its addresses.")]
+Announce = Annotated[
+    bool,
+    typer.Option(
+        "--announce", help="Let paired devices find this one on the local network, by multicast DNS."
+    ),
+]
 Steps = Annotated[int, typer.Option(min=2, help="Number N of denoising steps.")]
 SharedSteps = Annotated[int, typer.Option(min=1, help="Number K of steps that a group shares.")]
 Cost = Annotated[

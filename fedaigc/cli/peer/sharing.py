@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,13 +29,15 @@ from fedaigc.cli.options import (
     existing_home,
     number,
 )
-from fedaigc.cli.peer.options import Cost, ListenAt, SharedSteps, Steps, agent_settings
+from fedaigc.cli.peer.options import Announce, Cost, ListenAt, SharedSteps, Steps, agent_settings
 from fedaigc.cli.peer.pairing import PeerName
 from fedaigc.semantics.policy import Policy
 
 if TYPE_CHECKING:
     from fedaigc.deployment.peer.sharing import Outcome
 
+# an announcement is repeated within a second of a question
+_FIND_S = 10.0
 ComputeSeconds = Annotated[
     float,
     typer.Option(
@@ -48,7 +51,12 @@ ComputeSeconds = Annotated[
 def share(
     home: HomeFolder,
     peer: PeerName,
-    to: Annotated[str, typer.Option(help="host:port at which the other device listens.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="host:port at which the other device listens. Default: where it announces itself on the local network."
+        ),
+    ] = "",
     task: Annotated[str | None, typer.Option(help="Task, as listed by `queue`. Default: the oldest.")] = None,
     steps: Steps = 11,
     shared_steps: SharedSteps = 3,
@@ -73,7 +81,7 @@ def share(
     """Draw a waiting prompt, its first steps together with a prompt of a paired device; alone if that fails."""
     from fedaigc.deployment.agent.agent import Agent, only_agent
     from fedaigc.deployment.peer.agreement import own_cost
-    from fedaigc.deployment.peer.connections import calling
+    from fedaigc.deployment.peer.connections import calling, seeking
     from fedaigc.deployment.peer.sharing import Sharer, Terms
     from fedaigc.device.home.home import Home
 
@@ -97,7 +105,7 @@ def share(
     with only_agent(Home.open(home)):
         agent = Agent(home, settings)
         sharer = Sharer(agent, own_cost() if cost is None else cost, compute_s=compute_seconds)
-        connection = calling(sharer, peer, to)
+        connection = calling(sharer, peer, to) if to else seeking(sharer, peer, _FIND_S)
         terms = Terms(steps, shared_steps, guidance, settings.model.height, settings.model.width)
         outcome = sharer.call(connection, terms, task)
     typer.echo(_told(outcome, agent.home.gallery, peer))
@@ -106,6 +114,7 @@ def share(
 def listen(
     home: HomeFolder,
     at: ListenAt,
+    announce: Announce = False,
     model: Model = "embedded",
     device: TorchDevice = "cpu",
     dtype: DtypeOption = "float32",
@@ -132,6 +141,7 @@ def listen(
     from fedaigc.deployment.agent.agent import Agent, listening
     from fedaigc.deployment.peer import connections
     from fedaigc.deployment.peer.agreement import own_cost
+    from fedaigc.deployment.peer.discovery import announced
     from fedaigc.deployment.peer.frames import listening_at
     from fedaigc.deployment.peer.sharing import Sharer
     from fedaigc.device.limits import OwnerLimits
@@ -160,7 +170,8 @@ def listen(
         ending = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ending.set())
-        with listening(agent) as requests:
+        public = announced(sharer.peers, waiting) if announce else nullcontext()
+        with listening(agent) as requests, public:
             # `device status` and `device stop`
             threading.Thread(target=requests.serve_forever, daemon=True).start()
             known = ", ".join(name for name, _ in sharer.peers.all()) or "none yet"

@@ -9,10 +9,11 @@ import socket
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import count
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +29,12 @@ _POLL_S = 0.2
 # of a connection that says nothing; the round has an end of its own
 _SILENCE_S = 24 * 3600.0
 _WAITING_EVENTS = 64
+Find = Callable[[Card], Sequence[str]]
+
+
+def nowhere(card: Card) -> Sequence[str]:
+    """Find no device."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Link:
     Attributes:
         name: The owner's name for it.
         card: Its keys.
-        address: Its host:port.
+        address: Its host:port; "" for what it announces, see `peer.discovery`.
     """
 
     name: str
@@ -101,16 +108,23 @@ class Links:
         listening: A socket that listens.
         frame_s: Seconds that another device may take to read a frame.
         most: Largest size of a frame.
+        find: Returns the addresses at which a device announces itself now.
 
     Attributes:
         troubles: What became of the last connection to a device, and the error; that one ended is kept.
     """
 
     def __init__(
-        self, peers: Peers, links: Mapping[str, Link], listening: socket.socket, frame_s: float, most: int
+        self,
+        peers: Peers,
+        links: Mapping[str, Link],
+        listening: socket.socket,
+        frame_s: float,
+        most: int,
+        find: Find = nowhere,
     ) -> None:
         self._peers, self._links, self._listening = peers, links, listening
-        self._frame_s, self._most = frame_s, most
+        self._frame_s, self._most, self._find = frame_s, most, find
         self.troubles: dict[str, tuple[Trouble, str]] = {}
         self._events: queue.Queue[Any] = queue.Queue(_WAITING_EVENTS)
         self._outboxes: dict[str, queue.SimpleQueue[bytes]] = {}
@@ -165,10 +179,12 @@ class Links:
             return None
 
     def _opening(self, device: str, link: Link) -> None:
-        while not self._closing.is_set():
+        for attempt in count():
+            if self._closing.is_set():
+                return
             trouble = Trouble.NOBODY
             try:
-                with connected_to(link.address, "--with", _HANDSHAKE_S) as connection:
+                with connected_to(self._address(link, attempt), "--with", _HANDSHAKE_S) as connection:
                     trouble = Trouble.STRANGER
                     with closing(secured_to(connection, self._peers, link.card, _HANDSHAKE_S)) as secured:
                         trouble = Trouble.ENDED
@@ -188,6 +204,13 @@ class Links:
             finally:
                 self._outboxes.pop(device, None)
             self._closing.wait(_RETRY_S)
+
+    def _address(self, link: Link, attempt: int) -> str:
+        found = [link.address] if link.address else self._find(link.card)
+        if not found:
+            raise PeerGone(f"{link.name} announces itself nowhere on this network")
+        # a machine may announce addresses at which it is not reached from here
+        return found[attempt % len(found)]
 
     def _send_all(self, secured: ssl.SSLSocket, outbox: "queue.SimpleQueue[bytes]") -> None:
         frames = Frames(secured, self._frame_s)

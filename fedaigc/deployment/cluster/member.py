@@ -15,7 +15,7 @@ from functools import partial
 from fedaigc.bounds import MAX_CLUSTER, MAX_CLUSTER_PROMPTS, MAX_ROUND
 from fedaigc.deployment.agent.agent import Agent
 from fedaigc.deployment.cluster.election import Grouping, elect
-from fedaigc.deployment.cluster.links import Link
+from fedaigc.deployment.cluster.links import Find, Link, nowhere
 from fedaigc.deployment.cluster.machine import Alone, Machine, Waits
 from fedaigc.deployment.cluster.offers import VERSION, Offer, sign
 from fedaigc.deployment.cluster.running import Running
@@ -97,16 +97,18 @@ class Member:
         terms: Terms,
         prompts: int = 1,
         tell: Callable[[str], object] = lambda text: None,
+        find: Find = nowhere,
     ) -> list[Outcome]:
         """Take part in a round, and draw waiting prompts in any case.
 
         Args:
             number: Number of the round, the same on all devices, and larger than that of any before.
             listening: A socket that listens, at which the others reach this device.
-            addresses: host:port of the other devices, by the owner's names for them.
+            addresses: host:port of the other devices, by the owner's names for them; "" for what they announce.
             terms: What to draw.
             prompts: How many waiting prompts take part, the oldest ones.
             tell: Called with why other devices share nothing in this round, for each of them.
+            find: Returns the addresses at which a device announces itself now.
 
         Raises:
             UserError: If no prompt waits, this device cannot draw it so, a device is not paired, two have one address
@@ -145,7 +147,7 @@ class Member:
             # by their names in the cluster
             names = {offer.task(place): task for place, task in enumerate(said)}
             running = Running(machine, device, plan, names, self._peers, links, self._agent.note, tell)
-            running.run(listening, self._frame_s)
+            running.run(listening, self._frame_s, find)
             why = "nothing of this prompt may be disclosed, or no public prompt is near enough"
             outcomes = {task: Outcome(task, why=why) for task in tasks}
             packets: dict[str, bytes] = {}
@@ -166,11 +168,11 @@ class Member:
                 f"{len(addresses)} other devices: expected 1 to {MAX_CLUSTER - 1}, each as --with NAME=HOST:PORT"
             )
         links = [
-            Link(name, self._peers.get(name), host_and_port(address, "--with"))
+            Link(name, self._peers.get(name), host_and_port(address, "--with") if address else "")
             for name, address in addresses.items()
         ]
         names: dict[str, str] = {}
-        for link in links:
+        for link in (link for link in links if link.address):
             if link.address in names:
                 raise UserError(
                     f"--with gives {names[link.address]} and {link.name} one address, {link.address}: give each its own"

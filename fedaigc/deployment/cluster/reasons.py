@@ -47,7 +47,7 @@ def not_there(link: Link, said: str, trouble: tuple[Trouble, str] | None) -> str
         return f"{start}it offered nothing in time"
     kind, error = trouble
     if kind is Trouble.NOBODY:
-        return f"{start}{error}: start it, or give its address"
+        return f"{start}{error}: start it, or give its address as --with {link.name}=HOST:PORT"
     if kind is Trouble.STRANGER:
         return f"{start}at {link.address} is another one ({error}): give its address, or pair with it again"
     return f"{start}it ends the connection: pair it with this device, and name this device there with --with"

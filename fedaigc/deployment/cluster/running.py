@@ -11,7 +11,7 @@ from fedaigc.bounds import MAX_CLUSTER, MAX_PEER_MESSAGE
 from fedaigc.collaboration.sealing import SealError, seal, sealed_bytes, unseal
 from fedaigc.deployment.cluster import messages
 from fedaigc.deployment.cluster.election import Elected
-from fedaigc.deployment.cluster.links import Ended, Frame, Heard, Link, Links, Opened, Refused
+from fedaigc.deployment.cluster.links import Ended, Find, Frame, Heard, Link, Links, Opened, Refused, nowhere
 from fedaigc.deployment.cluster.machine import Alone, Compute, Decision, Finish, Machine, Send, SendPacket
 from fedaigc.deployment.cluster.messages import Commit, Decided, GivenUp
 from fedaigc.deployment.cluster.offers import read_offer
@@ -74,17 +74,18 @@ class Running:
         self.decided: list[Finish | Alone] = []
         self.packets: dict[str, bytes] = {}
 
-    def run(self, listening: socket.socket, frame_s: float) -> None:
+    def run(self, listening: socket.socket, frame_s: float, find: Find = nowhere) -> None:
         """Go through the round, until every prompt is decided and no other device waits for this one.
 
         Args:
             listening: A socket that listens, at which the others reach this device.
             frame_s: Seconds that another device may take to read a message.
+            find: Returns the addresses at which a device announces itself now.
         """
         most = max(MAX_PEER_MESSAGE, sealed_bytes(self._room, MAX_CLUSTER))
         with (
             ThreadPoolExecutor(1) as worker,
-            Links(self._peers, self._links, listening, frame_s, most) as connections,
+            Links(self._peers, self._links, listening, frame_s, most, find) as connections,
         ):
             told = False
             while not self._machine.ended:

@@ -3,15 +3,17 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 
 from fedaigc.bounds import MAX_PEER_CONNECTIONS
 from fedaigc.deployment.hosts import host_and_port
-from fedaigc.deployment.peer.frames import Frames, connected_to
+from fedaigc.deployment.peer.discovery import Finder
+from fedaigc.deployment.peer.frames import Frames, PeerGone, connected_to
 from fedaigc.deployment.peer.paired import Card
 from fedaigc.deployment.peer.sharing import Outcome, Reached, Sharer
 from fedaigc.deployment.peer.tls import secured_from, secured_to
 from fedaigc.device.home.home import note_error
+from fedaigc.errors import Error
 
 _HANDSHAKE_S = 10.0
 _POLL_S = 0.5
@@ -29,6 +31,42 @@ def calling(sharer: Sharer, name: str, address: str) -> AbstractContextManager[R
         UserError: If no device of this name is paired, or the address is none.
     """
     return _called(sharer, name, sharer.peers.get(name), host_and_port(address, "--to"))
+
+
+def seeking(sharer: Sharer, name: str, patience_s: float) -> AbstractContextManager[Reached]:
+    """Return what finds a paired device by its announcement, and opens a connection to it.
+
+    Entering it raises PeerGone if the device announces itself nowhere, or does not answer.
+
+    Args:
+        sharer: This device.
+        name: The owner's name for the other one.
+        patience_s: Seconds to wait for an announcement.
+
+    Raises:
+        UserError: If no device of this name is paired.
+        MissingExtra: If `zeroconf` is not installed.
+    """
+    return _sought(sharer, name, sharer.peers.get(name), Finder(sharer.peers), patience_s)
+
+
+@contextmanager
+def _sought(sharer: Sharer, name: str, card: Card, finder: Finder, patience_s: float) -> Iterator[Reached]:
+    with finder:
+        addresses = finder.wait(card, patience_s)
+    failure: Error = PeerGone(f"{name} announces itself nowhere on this network")
+    with ExitStack() as stack:
+        reached = None
+        # a machine may announce addresses at which it is not reached from here
+        for address in addresses:
+            try:
+                reached = stack.enter_context(_called(sharer, name, card, address))
+                break
+            except PeerGone as error:
+                failure = error
+        if reached is None:
+            raise failure
+        yield reached
 
 
 @contextmanager

@@ -21,6 +21,7 @@ def test_what_the_command_refuses(tmp_path: Path) -> None:
     refused = {
         (tmp_path / "none", *at, "--with", "b=127.0.0.1:2"): "not a device's home",
         (home, *at, "--with", "127.0.0.1:2"): "expected NAME=HOST:PORT",
+        (home, *at, "--with", "b="): "expected NAME=HOST:PORT",
         (home, *at, "--with", "b=127.0.0.1:2", "--with", "b=127.0.0.1:3"): "twice",
         (home, *at, "--with", "b=127.0.0.1:2", "--atlas", "x"): "are for --nodes",
     }
