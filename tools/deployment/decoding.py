@@ -261,7 +261,7 @@ def _read(up: bool, kind: str, record: RecordDict) -> Iterator[tuple[str, Any]]:
         header, _ = read_header(packet)
         latents, history = read_body(packet, verify=True)
         arrays = {name: np.asarray(value) for name, value in history.items() if hasattr(value, "numpy")}
-        yield "packet", {"header": str(header), "latents": latents.numpy(), **arrays}
+        yield "packet", {"header": str(vars(header)), "latents": latents.numpy(), **arrays}
 
 
 _RECORDS: dict[tuple[bool, str], set[str]] = {

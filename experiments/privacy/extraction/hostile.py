@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from fedaigc.diffusion.adapters.stages import SharedState, weighted_layers
+from fedaigc.diffusion.handoff.header import PacketHeader
 from fedaigc.diffusion.handoff.packet import write_packet
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline, denoiser
 
@@ -69,16 +71,16 @@ def plan_text(plan: dict[str, Any]) -> str:
 
 def packet_of(plan: dict[str, Any], latents: Tensor, *, step: int = 0, **changed: Any) -> bytes:
     """Return a packet of this plan with these latents and with `changed` entries of its header."""
-    header = {
-        "plan": hashlib.sha256(plan_text(plan).encode()).hexdigest(),
-        "base": plan["base_hash"],
-        "shared": plan["shared_hash"],
-        "handoff": "exact",
-        "step": step,
-        "noise_seed": 0,
-        "draw_count": 1,
-    }
-    return write_packet(header | changed, latents, {})
+    header = PacketHeader(
+        plan=hashlib.sha256(plan_text(plan).encode()).hexdigest(),
+        base=plan["base_hash"],
+        shared=plan["shared_hash"],
+        handoff="exact",
+        step=step,
+        noise_seed=0,
+        draw_count=1,
+    )
+    return write_packet(replace(header, **changed), latents, {})
 
 
 def odd_latents(pipe: Pipeline) -> Tensor:

@@ -20,6 +20,7 @@ from experiments.privacy.extraction.candidates import candidates, text_embedding
 from experiments.privacy.extraction.hostile import LARGEST, cross_attention, overflowing_state
 from fedaigc.device.acceptance import PROBE_PROMPT
 from fedaigc.diffusion.adapters.stages import SharedState, adapted_layers, base_weight, weighted_layers
+from fedaigc.diffusion.handoff.header import PacketHeader
 from fedaigc.diffusion.handoff.packet import write_packet
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline, borrowed, denoiser
 from fedaigc.diffusion.schedule.noise_level import boundary_log_snr
@@ -243,15 +244,15 @@ class Lab:
             "tensors": {"model_outputs": [latents, latents], "ets": [latents * 1e30]},
         }
         history = histories[genes["history"] if genes["handoff"] == "exact" else "empty"]
-        header = {
-            "plan": plan.fingerprint() if plan is not None else "0" * 64,
-            "base": self.base_hash,
-            "shared": plan.shared_hash if plan is not None else "",
-            "handoff": genes["handoff"],
-            "step": genes["step"],
-            "noise_seed": abs(genes["noise_seed"]),
-            "draw_count": genes["draws"],
-        }
+        header = PacketHeader(
+            plan=plan.fingerprint() if plan is not None else "0" * 64,
+            base=self.base_hash,
+            shared=plan.shared_hash if plan is not None else "",
+            handoff=genes["handoff"],
+            step=genes["step"],
+            noise_seed=abs(genes["noise_seed"]),
+            draw_count=genes["draws"],
+        )
         packet = write_packet(header, latents, history)
         return packet[:-1] + bytes([packet[-1] ^ 0xFF]) if kind == "damaged" else packet
 

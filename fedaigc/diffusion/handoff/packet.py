@@ -5,7 +5,7 @@
     4       2     version, little-endian like all numbers here
     6       4     h, the length of the header
     10      32    SHA-256 of bytes 0 to 10 and of the header
-    42      h     header: canonical JSON, UTF-8
+    42      h     header, see `header.PacketHeader`
     42 + h  ...   body: the latents, then the tensors of the scheduler's history, as the header lists them
 
 Nothing in a packet is executable.
@@ -16,15 +16,15 @@ the last byte is padded. A contiguous part of the body can thus be protected bet
 
 The header holds the length and the SHA-256 of the body. It also holds the small values of a history
 (counters, step sizes), so that bit errors in the body can change the image but not how the sampler proceeds.
-The checksums detect damage, not forgery: they are no signature.
+The checksums detect damage, not forgery: they are no signature. Nor is a packet encrypted: TLS does it between a
+device and a server, and `collaboration.sealing` where other machines or devices forward packets.
 """
 
 import hashlib
-import json
 import math
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,12 @@ from torch import Tensor
 
 from fedaigc.bounds import (
     MAX_DIMENSIONS,
-    MAX_HISTORY_ENTRIES,
     MAX_HISTORY_TENSORS,
     MAX_PACKET_HEADER_BYTES,
     MAX_SMALL_VALUES,
 )
+from fedaigc.diffusion.handoff.header import PacketHeader
 from fedaigc.errors import PacketError, UserError
-from fedaigc.storage.bounded_json import read_json
 from fedaigc.storage.tensor_file import aligned
 from fedaigc.wireless.number_format import FormatName, NumberFormat
 
@@ -84,7 +83,7 @@ class BodyTensor:
 
 
 def write_packet(
-    header: dict[str, Any],
+    header: PacketHeader,
     latents: Tensor,
     history: dict[str, Any],
     number_format: NumberFormat | None = None,
@@ -92,7 +91,7 @@ def write_packet(
     """Write a packet with these header entries, latents and scheduler history.
 
     Args:
-        header: Header entries in addition to those that describe the body.
+        header: The header; what describes the body is filled in.
         latents: The latents.
         history: Running values of the scheduler, by name.
         number_format: The number format of the latents. Large floating-point tensors of the history use the
@@ -106,25 +105,25 @@ def write_packet(
     name = number_format.name if number_format is not None else None
     entries = {key: _encoded(key, history[key], body, name) for key in sorted(history)}
     joined = b"".join(body)
-    complete = header | {
-        "latents": _form(latents, number_format),
-        "history": entries,
-        "body_bytes": len(joined),
-        "body_sha256": hashlib.sha256(joined).hexdigest(),
-    }
-    text = json.dumps(complete, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    text = replace(
+        header,
+        latents=_form(latents, number_format),
+        history=entries,
+        body_bytes=len(joined),
+        body_sha256=hashlib.sha256(joined).hexdigest(),
+    ).to_json()
     prefix = _PREFIX.pack(_MAGIC, VERSION, len(text))
     return prefix + hashlib.sha256(prefix + text).digest() + text + joined
 
 
-def read_header(packet: bytes) -> tuple[dict[str, Any], int]:
+def read_header(packet: bytes) -> tuple[PacketHeader, int]:
     """Verify and return the header.
 
     Returns:
-        The header entries, and the offset of the body.
+        The header, and the offset of the body.
 
     Raises:
-        PacketError: If anything outside of the body is damaged.
+        PacketError: If anything outside of the body is damaged, or as `PacketHeader.from_json`.
     """
     start = _PREFIX.size + _CHECKSUM_BYTES
     if len(packet) < start or packet[:4] != _MAGIC:
@@ -143,13 +142,7 @@ def read_header(packet: bytes) -> tuple[dict[str, Any], int]:
             f"damaged header: its checksum is {packet[_PREFIX.size : start].hex()[:16]}..., "
             f"of {len(text)} of its {length} bytes it is {checksum.hex()[:16]}..."
         )
-    try:
-        header = read_json(text.decode(), max_characters=MAX_PACKET_HEADER_BYTES)
-    except ValueError as error:
-        raise PacketError(f"the header is not valid JSON: {error!s:.200}") from None
-    if not isinstance(header, dict):
-        raise PacketError(f"the header is a {type(header).__name__}, expected an object")
-    return header, start + length
+    return PacketHeader.from_json(text), start + length
 
 
 def read_body(
@@ -175,16 +168,16 @@ def read_body(
     """
     header, start = read_header(packet)
     body = packet[start:]
-    if len(body) != header["body_bytes"]:
-        raise PacketError(f"the body has {len(body)} bytes, the header says {header['body_bytes']}")
+    if len(body) != header.body_bytes:
+        raise PacketError(f"the body has {len(body)} bytes, the header says {header.body_bytes}")
     found = hashlib.sha256(body).hexdigest()
-    if verify and found != header["body_sha256"]:
-        raise PacketError(f"damaged body: SHA-256 {found}, the header says {header['body_sha256']}")
+    if verify and found != header.body_sha256:
+        raise PacketError(f"damaged body: SHA-256 {found}, the header says {header.body_sha256}")
     _check_forms(header, shape)
     reader = _Reader(body)
     try:
-        latents = reader.tensor(header["latents"])
-        history = {name: reader.value(entry) for name, entry in header["history"].items()}
+        latents = reader.tensor(header.latents)
+        history = {name: reader.value(entry) for name, entry in header.history.items()}
     except PacketError:
         raise
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
@@ -198,15 +191,15 @@ def read_body(
 def packet_layout(packet: bytes) -> PacketLayout:
     """Return the byte ranges of header, latents and history, e.g. to count them or to insert bit errors."""
     header, start = read_header(packet)
-    middle = start + _size(header["latents"])
-    return PacketLayout((0, start), (start, middle), (middle, start + int(header["body_bytes"])))
+    middle = start + _size(header.latents)
+    return PacketLayout((0, start), (start, middle), (middle, start + header.body_bytes))
 
 
 def body_tensors(packet: bytes) -> list[BodyTensor]:
     """Return the tensors of a packet's body in order, e.g. to send them through a channel."""
     header, position = read_header(packet)
     found = []
-    for form in _forms([header["latents"], *(header["history"][key] for key in sorted(header["history"]))]):
+    for form in _forms([header.latents, *(header.history[key] for key in sorted(header.history))]):
         size = _size(form)
         found.append(BodyTensor((position, position + size), _number_format(form), math.prod(form["shape"])))
         position += size
@@ -242,7 +235,7 @@ class _Reader:
         return self.tensor(entry)
 
 
-def _forms(entry: Any) -> Iterator[dict[str, Any]]:
+def _forms(entry: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the forms of tensors in the body from header entries, in order."""
     if isinstance(entry, list):
         for item in entry:
@@ -251,12 +244,9 @@ def _forms(entry: Any) -> Iterator[dict[str, Any]]:
         yield entry
 
 
-def _check_forms(header: dict[str, Any], shape: tuple[int, ...] | None) -> None:
-    """Raise PacketError for a history larger than any scheduler keeps, or for tensors of another shape."""
-    history = header["history"]
-    if not isinstance(history, dict) or len(history) > MAX_HISTORY_ENTRIES:
-        raise PacketError(f"invalid history: expected an object of at most {MAX_HISTORY_ENTRIES} values")
-    forms = [header["latents"], *_forms(list(history.values()))]
+def _check_forms(header: PacketHeader, shape: tuple[int, ...] | None) -> None:
+    """Raise PacketError for more tensors than any scheduler keeps, or for tensors of another shape."""
+    forms = [header.latents, *_forms(list(header.history.values()))]
     if len(forms) > 1 + MAX_HISTORY_TENSORS:
         raise PacketError(f"a history of {len(forms) - 1} tensors: at most {MAX_HISTORY_TENSORS}")
     if shape is None:
@@ -296,7 +286,7 @@ def _form(tensor: Tensor, number_format: NumberFormat | None = None) -> dict[str
     return form | {"format": number_format.name, "limit": number_format.limit}
 
 
-def _number_format(form: dict[str, Any]) -> NumberFormat | None:
+def _number_format(form: Mapping[str, Any]) -> NumberFormat | None:
     """Return the number format of a form. Raises PacketError for an invalid one."""
     if "format" not in form:
         return None

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from fedaigc.bounds import MAX_LATENT_DEVIATIONS
 from fedaigc.counting import counted
+from fedaigc.diffusion.handoff.header import Handoff, PacketHeader
 from fedaigc.diffusion.handoff.packet import (
     BodyTensor,
     PacketLayout,
@@ -70,23 +71,7 @@ __all__ = [
     "unpack",
 ]
 
-Handoff = Literal["exact", "latents"]
 Delivery = Literal["strict", "tolerant"]
-
-_KEYS = frozenset(
-    [
-        "plan",
-        "base",
-        "shared",
-        "handoff",
-        "step",
-        "latents",
-        "history",
-        "body_bytes",
-        "body_sha256",
-    ]
-)
-_STREAM_KEYS = frozenset(["noise_seed", "draw_count"])
 
 
 def check_handoff(plan: DenoisingPlan, k: int, handoff: Handoff = "exact") -> None:
@@ -184,19 +169,18 @@ def pack(
             f"this state belongs to plan {state.plan_fingerprint}, not to plan {plan.fingerprint()}"
         )
     check_handoff(plan, state.step, handoff)
-    header = {
-        "plan": plan.fingerprint(),
-        "base": plan.base_hash,
-        "shared": plan.shared_hash,
-        "handoff": handoff,
-        "step": state.step,
-    }
-    if noise_stream:
-        if state.noise_seed is None:
-            raise UserError("this state has no noise stream: it cannot be packed with one")
-        header |= {"noise_seed": state.noise_seed, "draw_count": state.draw_count}
-    if settings is not None:
-        header["settings"] = to_text(settings)
+    if noise_stream and state.noise_seed is None:
+        raise UserError("this state has no noise stream: it cannot be packed with one")
+    header = PacketHeader(
+        plan=plan.fingerprint(),
+        base=plan.base_hash,
+        shared=plan.shared_hash,
+        handoff=handoff,
+        step=state.step,
+        noise_seed=state.noise_seed if noise_stream else None,
+        draw_count=state.draw_count if noise_stream else None,
+        settings=to_text(settings) if settings is not None else None,
+    )
     if handoff == "exact" and state.history is None:
         raise UserError("this state has no history: it can only be handed on as latents")
     history = dict(state.history or {}) if handoff == "exact" else {}
@@ -224,16 +208,14 @@ def unpack(
             names both), or if it is damaged in a way that `delivery` does not accept.
     """
     header, _ = read_header(data)
-    if header.keys() - {"settings"} not in (_KEYS, _KEYS | _STREAM_KEYS):
-        raise PacketError(f"the header has {sorted(header)!a:.200}: expected {', '.join(sorted(_KEYS))}")
-    for what, key, expected in (
-        ("base model", "base", plan.base_hash),
-        ("shared state", "shared", plan.shared_hash),
-        ("plan", "plan", plan.fingerprint()),
+    for what, found, expected in (
+        ("base model", header.base, plan.base_hash),
+        ("shared state", header.shared, plan.shared_hash),
+        ("plan", header.plan, plan.fingerprint()),
     ):
-        if header[key] != expected:
-            raise PacketError(f"packet of {what} {header[key]!r:.80}, expected {what} {expected!r}")
-    _check_numbers(header, plan)
+        if found != expected:
+            raise PacketError(f"packet of {what} {found!r:.80}, expected {what} {expected!r}")
+    header.check_steps(plan.num_steps)
     latents, history = read_body(data, verify=delivery == "strict", shape=shape)
     if not latents.is_floating_point() or latents.dim() < 2:
         raise PacketError(
@@ -246,11 +228,11 @@ def unpack(
     if shape is not None and latents.dtype not in (getattr(torch, plan.dtype), torch.float32):
         raise PacketError(f"latents of type {latents.dtype} for a plan in {plan.dtype}")
     return DenoisingState(
-        header["step"],
+        header.step,
         latents,
-        history if header["handoff"] == "exact" else None,
-        header.get("noise_seed"),
-        header.get("draw_count", 0),
+        history if header.handoff == "exact" else None,
+        header.noise_seed,
+        header.draw_count or 0,
         plan.fingerprint(),
     )
 
@@ -266,7 +248,7 @@ def check_settings(data: bytes, settings: Mapping[str, str]) -> None:
         PacketError: If a part differs (the message names it), or if the packet is damaged.
     """
     try:
-        there = read_settings(read_header(data)[0].get("settings", ""))
+        there = read_settings(read_header(data)[0].settings or "")
     except UserError as error:
         raise PacketError(f"the header of the packet: {error}") from None
     other = differences(settings, there) if there else []
@@ -367,23 +349,3 @@ def _finite(tensor: Tensor, limit: float, how: Repair, what: str) -> Tensor:
             f"{broken} of {tensor.numel()} {what} are not finite: choose a repair, or send the packet again"
         )
     return tensor
-
-
-def _check_numbers(header: dict[str, Any], plan: DenoisingPlan) -> None:
-    """Raise PacketError for a header number that would cost this machine more than a run of the plan."""
-    limits = {
-        "step": (0, plan.num_steps),
-        "noise_seed": (-(2**63), 2**64 - 1),
-        # the initial noise, and at most 4 draws per step (`windowed_scheduler`)
-        "draw_count": (0, 1 + 4 * plan.num_steps),
-        "body_bytes": (1, 2**40),
-    }
-    for name, (low, high) in limits.items():
-        if name in _STREAM_KEYS - header.keys():
-            continue
-        if type(header[name]) is not int or not low <= header[name] <= high:
-            raise PacketError(f"the header's {name} is {header[name]!r:.40}: expected {low} to {high}")
-    if header["handoff"] not in ("exact", "latents"):
-        raise PacketError(f"the header's handoff is {header['handoff']!r:.40}: expected exact or latents")
-    if not isinstance(header["history"], dict) or (header["handoff"] == "latents" and header["history"]):
-        raise PacketError("the header's history is not an object, or it accompanies a hand-off of latents")

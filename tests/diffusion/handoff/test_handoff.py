@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
+from fedaigc.diffusion.handoff.header import PacketHeader
 from fedaigc.diffusion.handoff.packet import read_body, write_packet
 from fedaigc.diffusion.handoff.packing import Delivery, Handoff, pack, packet_layout, unpack
 from fedaigc.diffusion.sampling.segment import initial_state, run_segment
@@ -210,6 +211,10 @@ class TestPacketsOfSomethingElse:
             {"latents": {"shape": [128], "dtype": "float32"}},
             {"latents": {"shape": [2, 4, 4, 4], "dtype": "int32"}},
             {"latents": None},
+            {"latents": [[1], "float32"]},
+            {"plan": 1},
+            {"shared": []},
+            {"settings": 7},
             {"body_bytes": 0},
             {"extra": 1},
             {"draw_count": None},
@@ -236,4 +241,7 @@ def test_write_packet_lists_history_in_name_order() -> None:
     """So that the same history, gathered in another order, is the same packet."""
     latents = torch.ones(1, 4)
     values = {"a": torch.zeros(32), "b": torch.ones(32)}
-    assert write_packet({}, latents, values) == write_packet({}, latents, dict(reversed(values.items())))
+    header = PacketHeader("plan", "base", "shared", "exact", 1)
+    assert write_packet(header, latents, values) == write_packet(
+        header, latents, dict(reversed(values.items()))
+    )
