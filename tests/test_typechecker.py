@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
-from fedaigc.counting import counted
+from fedaigc.wireless.fading import doppler_hz
 from tests.typechecker import checked, jaxtyped
 
 if TYPE_CHECKING:
@@ -73,6 +73,6 @@ def test_fields_and_properties_are_checked() -> None:
         _ = Held(0).half
 
 
-def test_the_package_is_checked() -> None:
+def test_rooms_with_shapes_are_checked() -> None:
     with pytest.raises(TypeCheckError):
-        counted("one", "round")  # type: ignore[arg-type]
+        doppler_hz("one", 1e9)  # type: ignore[arg-type]

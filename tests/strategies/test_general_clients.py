@@ -184,9 +184,7 @@ def test_fedala_s_first_round_is_fedit_s(make_work: MakeWork, start: SharedState
 
 
 def test_fedala_refuses_layers_that_are_not_there(start: SharedState) -> None:
-    with pytest.raises(
-        UserError, match="'up_block' fits none; they lie in down_blocks, mid_block, up_blocks"
-    ):
+    with pytest.raises(UserError, match="'up_block' fits none; they lie in down_blocks, up_blocks"):
         load_strategy("fedala", {"layers": "up_block"}).initial(start)
 
 
