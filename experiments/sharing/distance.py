@@ -10,13 +10,16 @@ over target objects, since pairs that share an object are alike. One setting is 
 label-free: the distance of the final latents to those of the run alone, as a share of their norm.
 
 `--sentence FOLDER` adds a sentence encoder (a folder of all-MiniLM-L6-v2). Settings that --record holds are not
-measured again, so an interrupted command can be repeated.
+measured again, so an interrupted command can be repeated. The batches are the same for any number of --processes.
 """
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -60,8 +63,8 @@ SETTINGS = [
     (DDIM, 20, 5.0),
     (DDIM, 50, 5.0),
 ]
-# hand-offs as shares of N
-SHARES = (3 / 11, 5 / 11, 7 / 11)
+# hand-offs as shares of N; only the first where pictures cost most
+SHARES, MOST_STEPS = (3 / 11, 5 / 11, 7 / 11), 50
 # an area needs some pairs of either outcome
 FEWEST = 10
 
@@ -73,6 +76,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sentence", type=Path, help="folder of a sentence encoder, e.g. all-MiniLM-L6-v2")
     parser.add_argument("--record", type=Path, required=True)
+    parser.add_argument("--processes", type=int, default=1, help="that draw, of one thread each")
     parser.add_argument("--recompute", action="store_true", help="statistics only")
     options = parser.parse_args()
     record = json.loads(options.record.read_text()) if options.record.is_file() else None
@@ -80,7 +84,7 @@ def main() -> None:
         record = measure(options, record)
     if record is None:
         parser.error(f"no record {options.record}")
-    summarise(record)
+    summarise(record, everything=options.recompute)
     write_json(options.record, record)
     print(json.dumps([summary(setting) for setting in record["settings"]], indent=1))
 
@@ -90,7 +94,6 @@ def measure(options: argparse.Namespace, record: dict[str, Any] | None) -> dict[
     one_thread()
     pairs = graded_pairs(options.each, options.seed)
     pipe: Any = load_pipeline()
-    judge = Judge.load()
     stock, base = pipe.scheduler, base_fingerprint(pipe)
     if record is None or record["base"] != base or len(record["pairs"]["own"]) != len(pairs):
         record = {
@@ -102,22 +105,25 @@ def measure(options: argparse.Namespace, record: dict[str, Any] | None) -> dict[
             "pairs": {name: [asdict(pair)[name] for pair in pairs] for name in asdict(pairs[0])},
             "settings": [],
         }
-    with Progress(console=PROGRESS_CONSOLE) as progress:
+    workers = ProcessPoolExecutor(options.processes, get_context("spawn"), _open)
+    with workers, Progress(console=PROGRESS_CONSOLE) as progress:
         for name, steps, guidance in SETTINGS:
             key = {"scheduler": name, "N": steps, "guidance": guidance}
             if any(key.items() <= done.items() for done in record["settings"]):
                 continue
-            pipe.scheduler = getattr(diffusers, name).from_config(stock.config)
-            plan = build_plan(
-                pipe,
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                height=64,
-                width=64,
-                base_hash=base,
-            )
+            plan = _plan(pipe, stock, base, key)
             task = progress.add_task(f"{name} N={steps} w={guidance}", total=len(pairs))
-            found = outcomes(pipe, plan, judge, pairs, options.seed, lambda n, t=task: progress.advance(t, n))
+            asked = [
+                workers.submit(_outcomes, base, key, [pairs[i] for i in rows], options.seed, rows.start)
+                for rows in batches(len(pairs))
+            ]
+            found: dict[str, dict[str, list[float]]] = {}
+            for future in asked:
+                for k, part in future.result().items():
+                    into = found.setdefault(k, {what: [] for what in part})
+                    for what, values in part.items():
+                        into[what] += values
+                progress.advance(task, len(future.result()["0"]["object"]))
             record["settings"].append(
                 {**key, "distances": distances(pipe, plan, pairs, options.sentence), "K": found}
             )
@@ -125,31 +131,50 @@ def measure(options: argparse.Namespace, record: dict[str, Any] | None) -> dict[
     return record
 
 
-def outcomes(
-    pipe: Any, plan: DenoisingPlan, judge: Judge, pairs: Sequence[GradedPair], seed: int, advance: Any
+def _plan(pipe: Any, stock: Any, base: str, key: Mapping[str, Any]) -> DenoisingPlan:
+    """Give the pipeline the scheduler of a setting, and return the setting's plan."""
+    pipe.scheduler = getattr(diffusers, key["scheduler"]).from_config(stock.config)
+    return build_plan(
+        pipe,
+        num_inference_steps=key["N"],
+        guidance_scale=key["guidance"],
+        height=64,
+        width=64,
+        base_hash=base,
+    )
+
+
+@cache
+def _open() -> tuple[Any, Any, Judge]:
+    """Return the pipeline, its own scheduler and the judge, once in each process."""
+    one_thread()
+    pipe: Any = load_pipeline()
+    return pipe, pipe.scheduler, Judge.load()
+
+
+def _outcomes(
+    base: str, key: Mapping[str, Any], pairs: Sequence[GradedPair], seed: int, start: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Return by K (0: alone), for each pair: object seen, place seen, and the damage."""
-    stops = sorted({max(1, round(share * plan.num_steps)) for share in SHARES})
-    found: dict[str, dict[str, list[float]]] = {
-        str(k): {"object": [], "place": [], "damage": []} for k in (0, *stops)
-    }
-    for rows in batches(len(pairs)):
-        chunk = [pairs[i] for i in rows]
-        own, other = {"prompt": [p.own for p in chunk]}, {"prompt": [p.other for p in chunk]}
-        begun = [initial_state(pipe, plan, derived_seed(seed, "noise", i)) for i in rows]
-        state = replace(begun[0], latents=torch.cat([one.latents for one in begun]))
-        alone = run_segment(pipe, state, own, plan, plan.num_steps).latents
-        for k in (0, *stops):
-            if k:
-                state = run_segment(pipe, state, other, plan, k)
-            final = alone if not k else run_segment(pipe, state, own, plan, plan.num_steps).latents
-            verdicts = judge.score(decode(pipe, final, plan))
-            damage = (final - alone).flatten(1).norm(dim=1) / alone.flatten(1).norm(dim=1)
-            into = found[str(k)]
-            into["object"] += [int(v.object == p.object) for v, p in zip(verdicts, chunk, strict=True)]
-            into["place"] += [int(v.place == p.place) for v, p in zip(verdicts, chunk, strict=True)]
-            into["damage"] += [round(float(x), 4) for x in damage]
-        advance(len(chunk))
+    """Return by K (0: alone), for each pair of a batch: object seen, place seen, and the damage."""
+    pipe, stock, judge = _open()
+    plan = _plan(pipe, stock, base, key)
+    own, other = {"prompt": [p.own for p in pairs]}, {"prompt": [p.other for p in pairs]}
+    begun = [initial_state(pipe, plan, derived_seed(seed, "noise", start + i)) for i in range(len(pairs))]
+    state = replace(begun[0], latents=torch.cat([one.latents for one in begun]))
+    alone = run_segment(pipe, state, own, plan, plan.num_steps).latents
+    found: dict[str, dict[str, list[float]]] = {}
+    shares = SHARES if plan.num_steps < MOST_STEPS else SHARES[:1]
+    for k in (0, *sorted({max(1, round(share * plan.num_steps)) for share in shares})):
+        if k:
+            state = run_segment(pipe, state, other, plan, k)
+        final = alone if not k else run_segment(pipe, state, own, plan, plan.num_steps).latents
+        verdicts = judge.score(decode(pipe, final, plan))
+        damage = (final - alone).flatten(1).norm(dim=1) / alone.flatten(1).norm(dim=1)
+        found[str(k)] = {
+            "object": [int(v.object == p.object) for v, p in zip(verdicts, pairs, strict=True)],
+            "place": [int(v.place == p.place) for v, p in zip(verdicts, pairs, strict=True)],
+            "damage": [round(float(x), 4) for x in damage],
+        }
     return found
 
 
@@ -210,8 +235,8 @@ def sentences(folder: Path, prompts: Sequence[str]) -> Float[np.ndarray, "n d"]:
     return np.concatenate(rows)
 
 
-def summarise(record: dict[str, Any]) -> None:
-    """Compute rates, areas and differences of areas to phi, from the values of every pair.
+def summarise(record: dict[str, Any], *, everything: bool = True) -> None:
+    """Compute rates, areas and differences of areas to phi, from the values of every pair; else only what is missing.
 
     Besides the loss of either, the object's and the place's are predicted each, and the object's within pairs at the
     same place: a distance could owe its area to telling places apart alone.
@@ -219,6 +244,8 @@ def summarise(record: dict[str, Any]) -> None:
     clusters, grades = record["pairs"]["object"], record["pairs"]["grade"]
     here = [grade in ("kind and place", "place") for grade in grades]
     for setting in record["settings"]:
+        if not everything and "areas" in setting:
+            continue
         setting["kept"], setting["areas"], setting["phi minus"], setting["label-free"] = {}, {}, {}, {}
         phi_ = setting["distances"]["phi"]
         for k, values in setting["K"].items():

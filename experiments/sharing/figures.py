@@ -101,13 +101,56 @@ def areas_by_setting() -> str:
     """Sharing distance and its rivals at the first hand-off of every setting: loss of object or place."""
     names = ("phi", "text encoder, tokens", "knowledge graph", "sentence encoder")
     rows = []
-    for setting in _settings():
-        k = next(iter(setting["areas"]))
+    for setting in _ordered():
+        k = _handoffs(setting)[0]
         found = setting["areas"][k]["either"]
-        told = f"{_SCHEDULERS[setting['scheduler']]}, N = {setting['N']}, guidance {setting['guidance']:g}"
-        kept_ = f"{setting['kept'][k]['either']:.2f}".lstrip("0")
-        rows.append([told, k, kept_, *(share(Estimate(**found[name])) for name in names)])
-    return markdown(["setting", "K", "kept both", *(_TOLD[name] for name in names)], rows)
+        rows.append([_told(setting), k, *_kept(setting, k), *(share(Estimate(**found[n])) for n in names)])
+    return markdown(["setting", "K", "alone", "kept both", *(_TOLD[name] for name in names)], rows)
+
+
+@table
+def areas_by_steps() -> str:
+    """The sharing distance at each of the three hand-offs, by N, at DDIM and guidance 5."""
+    rows = []
+    for setting in _ordered():
+        if (setting["scheduler"], setting["guidance"]) != ("DDIMScheduler", 5.0):
+            continue
+        for k in _handoffs(setting):
+            found = setting["areas"][k]
+            rows.append(
+                [
+                    str(setting["N"]),
+                    k,
+                    share(int(k) / setting["N"]),
+                    _kept(setting, k)[1],
+                    *(
+                        share(Estimate(**found[what]["phi"])) if what in found else ""
+                        for what in ("either", "place", "object, same place")
+                    ),
+                    share(Estimate(**setting["label-free"][k]["area of the damage"])),
+                ]
+            )
+    header = ["N", "K", "K / N", "kept both", "either", "place", "object, same place", "area of the damage"]
+    return markdown(header, rows)
+
+
+def _ordered() -> list[dict[str, Any]]:
+    """The settings by N, scheduler and guidance."""
+    schedulers = list(_SCHEDULERS)
+    return sorted(_settings(), key=lambda s: (s["N"], schedulers.index(s["scheduler"]), s["guidance"]))
+
+
+def _handoffs(setting: dict[str, Any]) -> list[str]:
+    return sorted(setting["areas"], key=int)
+
+
+def _told(setting: dict[str, Any]) -> str:
+    return f"{_SCHEDULERS[setting['scheduler']]}, N = {setting['N']}, guidance {setting['guidance']:g}"
+
+
+def _kept(setting: dict[str, Any], k: str) -> list[str]:
+    """Object and place both seen, alone and after K shared steps."""
+    return [share(setting["kept"][each]["either"]) for each in ("0", k)]
 
 
 @table
