@@ -132,14 +132,14 @@ class Links:
         self._lock = threading.Lock()
         self._open: dict[ssl.SSLSocket, str] = {}
         self._frames: Counter[str] = Counter()
-        self._senders = [
-            threading.Thread(target=self._opening, args=(device, link), daemon=True)
+        self._senders = {
+            device: threading.Thread(target=self._opening, args=(device, link), daemon=True)
             for device, link in links.items()
-        ]
+        }
 
     def __enter__(self) -> "Links":
         threading.Thread(target=self._accepting, daemon=True).start()
-        for sender in self._senders:
+        for sender in self._senders.values():
             sender.start()
         return self
 
@@ -148,8 +148,10 @@ class Links:
     ) -> None:
         """Send what is left to send, and end all connections."""
         self._closing.set()
-        for sender in self._senders:
-            sender.join(self._frame_s)
+        for device, sender in self._senders.items():
+            # one without a connection has nothing to send, and may still wait for a device that no longer accepts
+            if device in self._outboxes:
+                sender.join(self._frame_s)
         with self._lock:
             for secured in self._open:
                 # one that has ended already is not connected

@@ -96,6 +96,22 @@ def test_another_device_at_an_address_or_one_that_forgot_this_one(homes: list[Pa
             assert "pair it with this device" in not_there(link, "", forgotten)
 
 
+def test_the_end_of_a_round_does_not_wait_for_a_device_that_no_longer_accepts(homes: list[Path]) -> None:
+    card = peers_of(homes[1]).own()
+    with socket.create_server(("127.0.0.1", 0)) as there, socket.create_server(("127.0.0.1", 0)) as listening:
+        link = Link("desk1", card, f"127.0.0.1:{there.getsockname()[1]}")
+        there.settimeout(60)
+        with Links(peers_of(homes[0]), {card.fingerprint: link}, listening, 60, 1 << 20):
+            connection, _ = there.accept()
+            # the handshake has begun, and is never answered
+            assert connection.recv(1 << 16)
+        with connection:
+            connection.setblocking(False)
+            # it is still waited for, by nobody but its thread
+            with pytest.raises(BlockingIOError):
+                connection.recv(1)
+
+
 def test_two_numbers_of_a_round_are_told_to_the_owner(homes: list[Path], small_model: Path) -> None:
     """The other device says the number of its round, and leaves."""
     other = peers_of(homes[1])
