@@ -1,7 +1,7 @@
-"""Encode images and captions for a denoiser, and call the denoiser.
+"""Encode images and captions for the training of a denoiser.
 
-All diffusers pipelines provide `encode_prompt`, but their denoisers expect different inputs in addition to
-the latents. Only this module handles the differences between Stable Diffusion 1 and 2, SDXL, SD3 and FLUX.
+What `encode_prompt` returns differs between pipelines. This module knows Stable Diffusion 1 and 2, SDXL, SD3 and FLUX,
+and leaves other transformers to `fedaigc.diffusion.training_call`.
 """
 
 import inspect
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from fedaigc.data.pictures.buckets import bucket_sizes, nearest_bucket
 from fedaigc.data.pictures.rgb import fitted, rgb
+from fedaigc.diffusion.denoiser_call import predict as predict
 from fedaigc.diffusion.sampling.pipeline_call import execution_device
+from fedaigc.diffusion.training_call import joined_rows, latents_by_call, text_by_call, trains_by_call
 from fedaigc.errors import NotFinite, UserError
 
 if TYPE_CHECKING:
@@ -113,8 +115,11 @@ class EncodedImages:
     @classmethod
     def joined(cls, parts: "Sequence[EncodedImages]") -> "EncodedImages":
         """Return images of one caption each, which were encoded in parts, as one."""
-        text = {name: torch.cat([part.text[name] for part in parts]) for name in parts[0].text}
-        return cls(torch.cat([part.latents for part in parts]), text, parts[0].empty_text)
+        # rows of all parts and of the empty caption have one length
+        text = joined_rows([*(part.text for part in parts), parts[0].empty_text])
+        empty = {name: rows[-1:] for name, rows in text.items()}
+        text = {name: rows[:-1] for name, rows in text.items()}
+        return cls(torch.cat([part.latents for part in parts]), text, empty)
 
     def text_rows(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Return a row of `text` for each of these images: one of its captions, drawn uniformly if it has several."""
@@ -186,7 +191,13 @@ def encode_images(
         )
     device = execution_device(pipe)
     latents: list[Tensor] = []
-    shift, factor = _latent_scale(pipe)
+    for part in ("vae", "image_processor"):
+        if getattr(pipe, part, None) is None:
+            raise UserError(
+                f"{type(pipe).__name__} can sample but not train here: it has no `{part}` for pictures"
+            )
+    by_call = trains_by_call(pipe)
+    shift, factor = (0.0, 1.0) if by_call else _latent_scale(pipe)
     buckets = [(height, width)]
     if aspect_buckets:
         more = bucket_sizes(height, width, _multiple(pipe, min(height, width)))
@@ -198,22 +209,31 @@ def encode_images(
             places = [place for place, image in enumerate(chunk) if image.size == (wide, high)]
             alike = [chunk[place] for place in places]
             pixels = pipe.image_processor.preprocess(alike, height=high, width=wide)
-            encoded = ((_encoded(pipe, pixels.to(device)) - shift) * factor).cpu()
+            if by_call:
+                encoded = latents_by_call(pipe, pixels)
+            else:
+                encoded = ((_encoded(pipe, pixels.to(device)) - shift) * factor).cpu()
             found |= zip(places, encoded, strict=True)
         latents += [found[place] for place in range(len(chunk))]
     padded, sizes = _padded(latents)
     groups = [(caption,) if isinstance(caption, str) else caption for caption in captions]
     flat = [caption for group in groups for caption in group]
-    text = [
-        encode_text(pipe, flat[start : start + _ENCODING_BATCH])
-        for start in range(0, len(flat), _ENCODING_BATCH)
-    ]
-    joined = {name: torch.cat([part[name] for part in text]) for name in text[0]}
+    # the empty caption last, so that its row has the form of the others
+    told = [*flat, ""]
+    encode = text_by_call if by_call else encode_text
+    joined = joined_rows(
+        [
+            encode(pipe, told[start : start + _ENCODING_BATCH])
+            for start in range(0, len(told), _ENCODING_BATCH)
+        ]
+    )
+    empty = {name: rows[-1:] for name, rows in joined.items()}
+    joined = {name: rows[:-1] for name, rows in joined.items()}
     choices = None
     if len(flat) > len(groups):
         counts = torch.tensor([len(group) for group in groups])
         choices = torch.stack([counts.cumsum(0) - counts, counts], 1)
-    images_and_text = EncodedImages(padded, joined, encode_text(pipe, [""]), choices, sizes)
+    images_and_text = EncodedImages(padded, joined, empty, choices, sizes)
     images_and_text.check_finite(f"{type(pipe).__name__} in {str(pipe.vae.dtype).removeprefix('torch.')}")
     return images_and_text
 
@@ -305,96 +325,3 @@ def encode_text(pipe: Pipeline, captions: Sequence[str]) -> dict[str, Tensor]:
         return {"prompt_embeds": parts[0].cpu()}
     pooled = parts[2] if len(parts) == 4 else parts[1]  # SDXL and SD3; FLUX
     return {"prompt_embeds": parts[0].cpu(), "pooled_prompt_embeds": pooled.cpu()}
-
-
-def predict(
-    pipe: Pipeline,
-    noisy: Float[Tensor, "b c h w"],
-    timesteps: Float[Tensor, " b"],
-    text: Mapping[str, Tensor],
-) -> Float[Tensor, "b c h w"]:
-    """Return the denoiser's prediction for noisy latents.
-
-    Args:
-        pipe: The pipeline whose denoiser is called.
-        noisy: Noisy latents of shape [b, c, h, w].
-        timesteps: Training timesteps of shape [b], from 0 to 999. For flow models, 1000 sigma.
-        text: Text embeddings of b rows, as in `EncodedImages.text`.
-
-    Raises:
-        UserError: If this module does not know how to call the pipeline's denoiser, or if it also predicts a
-            variance. Such a pipeline can sample but not train.
-    """
-    answer = _answer(pipe, noisy, timesteps, text)
-    if answer.shape != noisy.shape:
-        raise UserError(
-            f"the denoiser of {type(pipe).__name__} answers {tuple(answer.shape)} for latents {tuple(noisy.shape)}: "
-            "a model that also predicts a variance, or takes other inputs, can sample but not train here"
-        )
-    return answer
-
-
-def _answer(pipe: Pipeline, noisy: Tensor, timesteps: Tensor, text: Mapping[str, Tensor]) -> Tensor:
-    embeds = text["prompt_embeds"]
-    pooled = text.get("pooled_prompt_embeds")
-    if getattr(pipe, "unet", None) is not None:
-        _check_unet(pipe, noisy, pooled)
-        added: dict[str, Tensor] = {}
-        if pooled is not None:
-            height, width = (side * pipe.vae_scale_factor for side in noisy.shape[-2:])
-            # SDXL expects original size, crop offset and target size
-            sizes = torch.tensor(
-                [[height, width, 0, 0, height, width]], dtype=embeds.dtype, device=embeds.device
-            )
-            added = {"text_embeds": pooled, "time_ids": sizes.expand(len(noisy), -1)}
-        return pipe.unet(noisy, timesteps, encoder_hidden_states=embeds, added_cond_kwargs=added).sample
-    name = type(pipe.transformer).__name__
-    if name == "SD3Transformer2DModel":
-        return pipe.transformer(
-            hidden_states=noisy, timestep=timesteps, encoder_hidden_states=embeds, pooled_projections=pooled
-        ).sample
-    if name == "FluxTransformer2DModel":
-        return _predict_flux(pipe, noisy, timesteps, embeds, pooled)
-    raise UserError(
-        f"{type(pipe).__name__} with a {name} can sample but not train here: use a Stable Diffusion, SDXL, "
-        "SD3 or FLUX pipeline"
-    )
-
-
-def _check_unet(pipe: Pipeline, noisy: Tensor, pooled: Tensor | None) -> None:
-    """Refuse a unet that takes more than noisy latents, timesteps and text."""
-    config = pipe.unet.config
-    lacks = {
-        f"inputs of {config.in_channels} channels (latents have {noisy.shape[1]})": config.in_channels
-        != noisy.shape[1],
-        "an embedding of the guidance scale (time_cond_proj_dim)": config.time_cond_proj_dim is not None,
-        f"further conditions (addition_embed_type {config.addition_embed_type!r})": config.addition_embed_type
-        not in ((None,) if pooled is None else ("text_time",)),
-        "class labels (class_embed_type)": config.class_embed_type is not None
-        or config.num_class_embeds is not None,
-    }
-    for what, lacking in lacks.items():
-        if lacking:
-            raise UserError(
-                f"the unet of {type(pipe).__name__} needs {what}: such a model can sample but not train here"
-            )
-
-
-def _predict_flux(
-    pipe: Any, noisy: Tensor, timesteps: Tensor, embeds: Tensor, pooled: Tensor | None
-) -> Float[Tensor, "b c h w"]:
-    """Call FLUX, which takes 2x2 patches as tokens with ids, and sigma instead of 1000 sigma."""
-    batch, channels, height, width = noisy.shape
-    image_ids = pipe._prepare_latent_image_ids(batch, height // 2, width // 2, noisy.device, noisy.dtype)
-    guidance = noisy.new_full((batch,), 1.0) if pipe.transformer.config.guidance_embeds else None
-    packed = pipe.transformer(
-        hidden_states=pipe._pack_latents(noisy, batch, channels, height, width),
-        timestep=timesteps / 1000,
-        guidance=guidance,
-        pooled_projections=pooled,
-        encoder_hidden_states=embeds,
-        txt_ids=torch.zeros(embeds.shape[1], 3, device=noisy.device, dtype=noisy.dtype),
-        img_ids=image_ids,
-    ).sample
-    patches = packed.view(batch, height // 2, width // 2, channels, 2, 2)
-    return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, height, width)

@@ -95,7 +95,8 @@ def denoising_loss(
     text, told = {}, data.text_rows(rows, generator)
     for name, embeds in data.text.items():
         chosen = torch.where(dropped.view(-1, *[1] * (embeds.dim() - 1)), data.empty_text[name], embeds[told])
-        text[name] = chosen.to(network)
+        # masks and lengths keep their type
+        text[name] = chosen.to(network) if chosen.is_floating_point() else chosen.to(network.device)
     noisy = sampler.noisy(clean, noise, drawn).to(network)
     with autocast(network):
         answer = predict(pipe, noisy, sampler.timesteps[drawn].to(network.device), text)
@@ -249,7 +250,11 @@ def _trainable(
 def _check_trainable(pipe: "DiffusionPipeline") -> None:
     """Raise UserError for a denoiser that is quantized, offloaded or cached, whose gradients would be wrong."""
     network: Any = denoiser(pipe)
-    hooked = any("_hf_hook" in vars(part) or "_diffusers_hook" in vars(part) for part in parts_of(network))
+    # a registry without hooks stays from the context of a cache that is off
+    hooked = any(
+        "_hf_hook" in vars(part) or getattr(vars(part).get("_diffusers_hook"), "hooks", None)
+        for part in parts_of(network)
+    )
     quantized = getattr(getattr(network, "config", None), "quantization_config", None) is not None
     if hooked or quantized:
         what = "is quantized" if quantized else "has hooks (offloading, layerwise casting or a cache)"

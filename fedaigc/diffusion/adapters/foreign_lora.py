@@ -4,6 +4,7 @@ Only s B A of linear and convolutional layers of the denoiser can be applied, wi
 Whatever else a file holds is refused by the name of the feature, since leaving it out would draw other pictures.
 """
 
+import inspect
 import json
 import math
 import re
@@ -184,6 +185,23 @@ class ForeignLora:
         return found
 
 
+def lora_files(pipe: Any, part: str) -> Any:
+    """Return what reads and writes LoRA files of a pipeline: the pipeline, or the form of diffusers' transformers.
+
+    Some pipelines with a transformer have no methods for LoRA files. Theirs then have that form, which peft reads.
+
+    Raises:
+        UserError: If there is neither.
+    """
+    if f"{part}_lora_layers" in inspect.signature(getattr(pipe, "save_lora_weights", id)).parameters:
+        return pipe
+    if part != "transformer":
+        raise UserError(f"{type(pipe).__name__} cannot write LoRA folders")
+    from diffusers.loaders.lora_pipeline import SanaLoraLoaderMixin
+
+    return SanaLoraLoaderMixin
+
+
 def _converted(
     pipe: Any, file: Path, part: str, metadata: Mapping[str, str], tensors: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, float], dict[str, Any]]:
@@ -201,7 +219,7 @@ def _converted(
     _check_pairs(tensors)
     config = dict(json.loads(metadata.get(CONFIG_KEY, "{}")))
     options = {"unet_config": pipe.unet.config} if part == "unet" else {"return_alphas": True}
-    found = pipe.lora_state_dict(dict(tensors), return_lora_metadata=True, **options)
+    found = lora_files(pipe, part).lora_state_dict(dict(tensors), return_lora_metadata=True, **options)
     alphas = {name: float(value) for name, value in ((found[1] if len(found) == 3 else None) or {}).items()}
     # beside factors under names of diffusers or peft, some tools store an alpha of each layer
     state = dict(found[0])

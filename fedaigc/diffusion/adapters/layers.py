@@ -45,17 +45,25 @@ def outer_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def adapted_layers(pipe: "DiffusionPipeline") -> dict[str, nn.Module]:
     """Return the layers that take factors by default, by name.
 
-    These are the attention projections and the convolutions inside the blocks.
+    These are the attention projections and the convolutions inside the blocks; of a transformer that names its queries
+    in another way, all linear layers inside of its blocks.
     """
     from peft.tuners.lora import LoraLayer
 
     found: dict[str, nn.Module] = {}
-    for name, module in outer_modules(denoiser(pipe)):
+    linear: dict[str, nn.Module] = {}
+    network = denoiser(pipe)
+    lists = tuple(f"{name}." for name, part in outer_modules(network) if isinstance(part, nn.ModuleList))
+    for name, module in outer_modules(network):
         layer = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        if isinstance(layer, nn.Linear) and name.startswith(lists):
+            linear[name] = layer
         attention = isinstance(layer, nn.Linear) and name.endswith(tuple(f".{part}" for part in _ATTENTION))
         convolution = isinstance(layer, nn.Conv2d) and name.rpartition(".")[2] in _CONVOLUTIONS
         if attention or convolution:
             found[name] = layer
+    if getattr(pipe, "unet", None) is None and not any(name.endswith(".to_q") for name in found):
+        found = linear
     return dict(sorted(found.items()))
 
 

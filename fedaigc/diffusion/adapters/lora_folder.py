@@ -14,6 +14,7 @@ from fedaigc.diffusion.adapters.foreign_lora import (
     PEFT_CONFIG,
     PEFT_FILE,
     ForeignLora,
+    lora_files,
     of_one_rank,
 )
 from fedaigc.diffusion.adapters.layers import base_weight, exactly, weighted_layers
@@ -64,8 +65,8 @@ def export_lora(
             )
         base_hash = adapter.base_hash if base_hash is None else base_hash
         adapter = adapter.adapter
-    if not hasattr(pipe, "save_lora_weights"):
-        raise UserError(f"{type(pipe).__name__} cannot write LoRA folders")
+    part = _part(pipe)
+    files = lora_files(pipe, part)
     check_lora_folder(folder, exist_ok=exist_ok)
     _check_fits(pipe, adapter.lora, "the adapter")
     from peft import LoraConfig
@@ -79,14 +80,13 @@ def export_lora(
     for layer, (down, up) in adapter.lora.items():
         weights[f"{layer}.lora_A.weight"] = down.contiguous()
         weights[f"{layer}.lora_B.weight"] = up.contiguous()
-    part = _part(pipe)
     options: dict[str, Any] = {
         f"{part}_lora_layers": weights,
         f"{part}_lora_adapter_metadata": _metadata(config),
     }
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as whole:
-        pipe.save_lora_weights(whole, **options)
+        files.save_lora_weights(whole, **options)
         metadata, tensors = read_tensors(Path(whole) / LORA_FILE)
     if base_hash is not None:
         metadata = {**metadata, BASE_KEY: base_hash}

@@ -180,7 +180,15 @@ def _passed_on(loop: Loop, sample: Tensor) -> Tensor:
             f"latents of shape {tuple(loop.latents.shape)}, but this call makes {tuple(sample.shape)}: "
             "size, number of images or model differ"
         )
-    return loop.latents.to(sample.device)
+    return laid_out(loop.latents, sample)
+
+
+def laid_out(latents: Tensor, like: Tensor) -> Tensor:
+    """Return latents on the device and in the memory layout of others of their shape.
+
+    LTX's are transposed in memory, which a packet does not carry, and the bits of half precision depend on it.
+    """
+    return torch.empty_like(like, dtype=latents.dtype).copy_(latents)
 
 
 def _draws_between(

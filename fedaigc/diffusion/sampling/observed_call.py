@@ -88,7 +88,13 @@ def observe_call(
 
 
 def run_call(
-    pipe: Pipeline, call: Mapping[str, Any], scheduler: Any, loop: Loop, prepare: Any = None
+    pipe: Pipeline,
+    call: Mapping[str, Any],
+    scheduler: Any,
+    loop: Loop,
+    prepare: Any = None,
+    *,
+    gradients: bool = False,
 ) -> tuple[Any, ...]:
     """Call the pipeline with a scheduler that runs `loop`, and return its output.
 
@@ -99,10 +105,15 @@ def run_call(
         loop: Its loop.
         prepare: Called in place of the pipeline's `prepare_latents`, with that method and its arguments. None
             leaves it.
+        gradients: Whether `loop` may enable gradients, which pipelines disable for the whole call.
 
     Raises:
         UserError: If the pipeline refuses the call.
     """
+    stock: Any = type(pipe).__call__
+    if gradients and not hasattr(stock, "__wrapped__"):
+        raise UserError(f"{type(pipe).__name__} has a call that does not permit gradients")
+    made = stock.__wrapped__ if gradients else stock
     # embeddings and latents from a packet or a file are on the CPU
     device = execution_device(pipe)
     placed = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in call.items()}
@@ -114,7 +125,7 @@ def run_call(
             _preparing(pipe, scheduler, prepare),
             _seeded_globally(call.get("generator"), device),
         ):
-            return as_tuple(pipe(**placed, return_dict=False))
+            return as_tuple(made(pipe, **placed, return_dict=False))
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:

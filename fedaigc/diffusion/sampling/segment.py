@@ -16,7 +16,7 @@ from fedaigc.diffusion.sampling.count import DenoiserCount
 from fedaigc.diffusion.sampling.finite import check_finite, finite_pictures
 from fedaigc.diffusion.sampling.initial_noise import initial_noise, observe_plan
 from fedaigc.diffusion.sampling.kept_values import kept_between_steps, kept_values
-from fedaigc.diffusion.sampling.loop import Loop, seek
+from fedaigc.diffusion.sampling.loop import Loop, laid_out, seek
 from fedaigc.diffusion.sampling.observed_call import (
     Prepare,
     Request,
@@ -363,7 +363,10 @@ def _run(
 
         def prepare(stock: Prepare, request: Request) -> Any:
             result = stock(*request[0], **request[1])
-            return with_first_tensor(result, state.latents.to(first_tensor(result).device))
+            prepared = first_tensor(result)
+            same = prepared.shape == state.latents.shape
+            latents = laid_out(state.latents, prepared) if same else state.latents.to(prepared.device)
+            return with_first_tensor(result, latents)
 
     with finite_pictures(pipe):
         output = run_call(

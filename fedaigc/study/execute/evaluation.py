@@ -117,7 +117,10 @@ def mean_loss(pipe: "DiffusionPipeline", sampler: TimestepSampler, triples: Trip
         rows, drawn, noise = triples.rows[chosen], triples.drawn[chosen], triples.noise[chosen]
         clean = triples.data.latents[rows].float()
         text: Mapping[str, Tensor] = {
-            name: embeds[rows].to(network) for name, embeds in triples.data.text.items()
+            name: embeds[rows].to(
+                network.device, network.dtype if embeds.is_floating_point() else embeds.dtype
+            )
+            for name, embeds in triples.data.text.items()
         }
         noisy = sampler.noisy(clean, noise, drawn).to(network)
         answer = predict(pipe, noisy, sampler.timesteps[drawn].to(network.device), text)

@@ -4,6 +4,7 @@ Each row of the first is measured: the small pipeline of a family, run divided a
 has the classes of `AutoPipelineForText2Image` that the first lacks, and what the code says of them.
 """
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Any
 import torch
 from diffusers.pipelines import auto_pipeline
 
+from fedaigc.diffusion.adapters.stages import SharedState, Stage, install, install_personal, new_adapter
 from fedaigc.diffusion.exactness import PROVEN, Exactness, check
 from fedaigc.diffusion.sampling.pipeline_call import call_arguments
 from fedaigc.errors import UserError
+from fedaigc.rng import rng
 from tests.diffusion.families.family import Family, cast, prompted
 from tests.diffusion.families.registered import SMALL_FAMILIES, small_family
+from tests.diffusion.families.training import encoded, train_one_step
 from tests.diffusion.tiny_pipelines import FAMILIES, SIZE, tiny_pipeline
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
@@ -39,7 +43,10 @@ def measured(family: Family, dtype: torch.dtype) -> Exactness:
 
 def rows() -> list[str]:
     """Return the lines of the table."""
-    lines = ["| pipeline | scheduler | call | float32 | bfloat16 |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| pipeline | scheduler | call | float32 | bfloat16 | training |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     families: list[tuple[str, Any]] = [
         *((name, lambda name=name: prompted(tiny_pipeline(name), side=SIZE)) for name in FAMILIES),
         *((name, lambda name=name: small_family(name)) for name in SMALL_FAMILIES),
@@ -53,9 +60,33 @@ def rows() -> list[str]:
         if not family.half:
             outcomes.append("stock call fails on a CPU")
         named = ", ".join(f"`{name}`" for name in call if not name.startswith("negative_")) or "a prompt"
-        lines.append(f"| {found[0].pipeline} | {found[0].scheduler} | {named} | {' | '.join(outcomes)} |")
+        lines.append(
+            f"| {found[0].pipeline} | {found[0].scheduler} | {named} | {' | '.join(outcomes)} | {training(make())} |"
+        )
         print(lines[-1], file=sys.stderr)
     return lines
+
+
+def training(family: Family) -> str:
+    """Return whether a step of each stage trains, or why none does."""
+    pipe = family.pipe
+    start = new_adapter(pipe, generator=rng(0, "a"), rank=2)
+    install(pipe, SharedState("base", start.lora, start.rank, start.alpha))
+    install_personal(pipe, start)
+    try:
+        losses = [train_one_step(pipe, encoded(family), stage)[0] for stage in (Stage.SHARED, Stage.PERSONAL)]
+    except UserError as error:
+        reason = str(error)
+        if "refuses these settings" in reason or "cannot be divided" in reason:
+            return "no: it takes more than a prompt"
+        reason = reason.removeprefix(f"{type(pipe).__name__} can sample but not train here: ")
+        return (
+            "no: "
+            + re.split(r": (?:such a model|.*can sample)", reason)[0].split(f" of {type(pipe).__name__} ")[-1]
+        )
+    except TypeError:
+        return "not measured: the small one has no tokenizer"
+    return "both stages" if all(map(math.isfinite, losses)) else f"losses {losses}"
 
 
 def automatic_classes() -> dict[str, type]:
