@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -25,7 +26,7 @@ from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.diffusion.schedule.plan_request import PlanRequest
 from fedaigc.diffusion.schedule.stock_schedule import canonical_config
 from fedaigc.errors import PacketError, UserError
-from tests.diffusion.tiny_pipelines import SIZE, Tiny, tiny_pipeline
+from tests.diffusion.tiny_pipelines import FAMILIES, SIZE, Tiny, tiny_pipeline
 
 
 def plan_of(pipe: Any) -> DenoisingPlan:
@@ -164,7 +165,7 @@ def test_attention_in_integers_is_told_apart() -> None:
     assert differences(model_settings(pipe), before) == ["transformer switches"]
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_any_changed_value_of_a_config_changes_its_digest_or_is_harmless(tiny: Tiny, family: str) -> None:
     pipe = tiny(family)
     before = model_settings(pipe)
@@ -185,7 +186,7 @@ def test_any_changed_value_of_a_config_changes_its_digest_or_is_harmless(tiny: T
     assert walked > 60
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_any_changed_value_of_a_scheduler_or_of_the_pipeline_is_told_apart(tiny: Tiny, family: str) -> None:
     pipe = tiny(family)
     plan, before = plan_of(pipe), model_settings(pipe)
@@ -209,9 +210,11 @@ class changed:
 
     def __init__(self, component: Any, key: str, value: Any) -> None:
         self.component, self.key, self.config = component, key, component.config
-        self.other = (
-            not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float) else "other"
-        )
+        self.other: Any = "other"
+        if isinstance(value, bool):
+            self.other = not value
+        elif isinstance(value, int | float):
+            self.other = value + 1 if math.isfinite(value) else 0.5
 
     def __enter__(self) -> None:
         if hasattr(self.config, "to_diff_dict"):
