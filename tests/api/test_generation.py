@@ -66,6 +66,13 @@ def test_few_steps_leave_at_least_one_to_each_prompt(
     assert all(default_shared_steps(number) < number for number in range(1, 200))
 
 
+def test_without_an_adapter_all_steps_but_the_last_can_be_shared(tmp_path: Path, tiny: Any) -> None:
+    drawn = generate(tmp_path / "out", tiny, num_shared_steps=3)
+    first, second = (np.asarray(image) for image in drawn.images[:2])
+    assert {group.num_shared_steps for group in drawn.groups} == {0, 3}
+    assert not np.array_equal(first, second)
+
+
 def test_a_link_is_in_the_tasks(tmp_path: Path, tiny: Any) -> None:
     drawn = generate(tmp_path / "out", tiny, link={"snr_db": 8.0}, delivery="tolerant")
     tasks = drawn.tasks.to_pandas()

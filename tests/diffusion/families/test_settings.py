@@ -7,10 +7,10 @@ import inspect
 
 import pytest
 
-from fedaigc.diffusion.schedule.model_settings import differences, model_settings
+from fedaigc.diffusion.schedule.model_settings import _HARMLESS, differences, model_settings
 from fedaigc.diffusion.schedule.stock_schedule import canonical_config
 from tests.diffusion.families.registered import SMALL_FAMILIES, small_family
-from tests.diffusion.schedule.test_model_settings import _HARMLESS, changed
+from tests.diffusion.schedule.test_model_settings import changed
 
 pytestmark = pytest.mark.families
 
