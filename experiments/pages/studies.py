@@ -4,10 +4,11 @@ A study is named by its file in experiments/configs; a mode is "edge" or "device
 that a row must have: the study's own (0, the default), or that of a larger set that some rows have.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
+from typing import Any
 
 from experiments.pages.markdown import markdown, selected
 from experiments.pages.records import ROOT
@@ -324,7 +325,7 @@ def traffic(study: str, row: str, direction: str) -> float:
     found = recorded(study)
     seeds = found.study.seeds
     rows = [found.whole(name, seeds) for name in (row, found.reference)]
-    one, other = (fmean(each.records[seed]["bytes"][direction] for seed in seeds) for each in rows)
+    one, other = (fmean((each.records[seed].bytes or {})[direction] for seed in seeds) for each in rows)
     return one / other
 
 
@@ -345,13 +346,12 @@ def clients(study: str, which: str) -> int:
 def runs(study: str) -> int:
     """Number of recorded runs of a study, trials among them."""
     found = recorded(study)
-    return sum(each["run"]["study"] == found.study.name for each in read_records(found.study.records_folder))
+    return sum(each.run["study"] == found.study.name for each in read_records(found.study.records_folder))
 
 
-def _clients(study: str) -> list[dict[str, int]]:
+def _clients(study: str) -> Sequence[Mapping[str, Any]]:
     found = recorded(study)
     row = found.row(found.reference)
     if not row.records:
         raise UserError(f"{row.name} has not been run")
-    clients: list[dict[str, int]] = next(iter(row.records.values()))["clients"]
-    return clients
+    return next(iter(row.records.values())).clients

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fedaigc.errors import Error, UserError
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.output.records import RECORD, RunRecord, read_record
-from fedaigc.study.results.records import final_loss, losses_of, read_study_record, scored_mode
+from fedaigc.study.results.records import StudyRecord, read_study_record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,12 +44,12 @@ class FoundRecord:
     Attributes:
         path: Its file.
         run: The record of a run; None for one of a study.
-        study: The JSON values of a record of a study; None for one of a run.
+        study: The record of a run of a study; None for one of a run.
     """
 
     path: Path
     run: RunRecord | None = None
-    study: Mapping[str, Any] | None = None
+    study: StudyRecord | None = None
 
     def row(self) -> dict[str, Any]:
         """Return the line of a listing."""
@@ -57,8 +57,10 @@ class FoundRecord:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults, by key with its section."""
-        config = self.run.config if self.run is not None else (self.study or {})["run"]["federation"]
-        return _changed(config, _defaults())
+        if self.run is not None:
+            return _changed(self.run.config, _defaults())
+        assert self.study is not None
+        return _changed(self.study.run["federation"], _defaults())
 
     def rounds(self) -> "DataFrame":
         """Return one row a round, with the losses of a run's training or of a study's evaluations."""
@@ -66,7 +68,8 @@ class FoundRecord:
             return self.run.rounds.to_pandas()
         from pandas import DataFrame
 
-        record = self.study or {}
+        record = self.study
+        assert record is not None
         rows = [
             {
                 "round": done["round"],
@@ -76,12 +79,12 @@ class FoundRecord:
                 "bytes_up": done["up"],
                 "seconds": done["seconds"],
             }
-            for done in record.get("rounds", [])
+            for done in record.rounds
         ]
         table = DataFrame(rows)
-        mode = scored_mode(record)
-        for at, evaluation in enumerate(record["evaluations"]):
-            losses = losses_of(record, mode, at=at)
+        mode = record.scored_mode
+        for at, evaluation in enumerate(record.evaluations):
+            losses = record.losses(mode, at=at)
             if losses and "round" in evaluation and not table.empty:
                 table.loc[table["round"] == evaluation["round"], "loss"] = sum(losses.values()) / len(losses)
         return table
@@ -244,21 +247,21 @@ def _add(found: FoundRecords, path: Path) -> None:
         found.records.append(record)
 
 
-def _study_row(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    run = record["run"]
+def _study_row(path: Path, record: StudyRecord) -> dict[str, Any]:
+    run = record.run
     federation = run["federation"]
-    finished = record["status"] == "finished" and record["evaluations"]
+    finished = record.status == "finished" and record.evaluations
     return {
         "path": str(path),
-        "name": record["id"],
+        "name": record.id,
         "kind": run["kind"],
         "strategy": run["label"],
-        "status": record["status"],
-        "rounds": len(record.get("rounds", [])),
+        "status": record.status,
+        "rounds": len(record.rounds),
         "seed": run["seed"],
         "clients": federation["num_clients"],
         "prompts": 0,
-        "loss": final_loss(record) if finished else None,
-        "seconds": record.get("seconds"),
-        "when": record["written"],
+        "loss": record.final_loss if finished else None,
+        "seconds": record.seconds,
+        "when": record.written,
     }

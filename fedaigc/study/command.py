@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,7 +27,7 @@ from fedaigc.study.execute.measures import Features, Measure, Metric, measure_ru
 from fedaigc.study.execute.recompute import recompute
 from fedaigc.study.execute.scheduler import Outcome, end, run_all, start_worker
 from fedaigc.study.results.load import read_results
-from fedaigc.study.results.records import by_hash, read_records, recorded
+from fedaigc.study.results.records import StudyRecord, by_hash, read_records, recorded
 from fedaigc.study.results.report import write_report
 
 
@@ -102,7 +101,7 @@ def compare(
         began = time.monotonic()
         with Bars(console, study, seconds) as bars:
 
-            def planned(found: Mapping[str, Mapping[str, Any]]) -> list[RunSpec]:
+            def planned(found: Mapping[str, StudyRecord]) -> list[RunSpec]:
                 now = make_plan(prepared, found)
                 bars.planned(now, found)
                 return now.runs
@@ -178,9 +177,9 @@ def _warn(console: Console, text: str) -> None:
         console.print(f"[yellow]warning:[/yellow] {escape(text)}")
 
 
-def _list(console: Console, plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> None:
+def _list(console: Console, plan: Plan, records: Mapping[str, StudyRecord]) -> None:
     for run in plan.runs:
-        status = records[run.hash]["status"] if run.hash in records else "to run"
+        status = records[run.hash].status if run.hash in records else "to run"
         console.print(f"{status:<9} {run.id}  ({run.label})", markup=False)
     for run in plan.later:
         name = f"{run.label}, {run.partition}, seed {run.seed}"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedaigc.study.design.config import StudyConfig, read_study
+from fedaigc.study.results.records import StudyRecord
 
 # a client of 2 images, one of 5, one of 7, and a new one
 VALUES: dict[str, Any] = {
@@ -33,6 +34,13 @@ VALUES: dict[str, Any] = {
 
 WriteStudy = Callable[..., Path]
 MakeStudy = Callable[..., StudyConfig]
+
+
+def study_record(**values: Any) -> StudyRecord:
+    """Return the record of a run with these values."""
+    needed: dict[str, Any] = dict.fromkeys(("id", "hash", "written", "status"), "")
+    needed |= dict.fromkeys(("commit", "dirty")) | dict.fromkeys(("clients", "evaluations"), ())
+    return StudyRecord(**needed | {name: {} for name in ("versions", "machine", "run")} | values)
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

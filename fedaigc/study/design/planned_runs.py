@@ -15,7 +15,7 @@ from fedaigc.study.design.clients import DataSpec, StudyClient, gallery_counts, 
 from fedaigc.study.design.config import StrategySection, StudyConfig, Value, grid_of
 from fedaigc.study.design.runs import RunSpec, base_run, personal_run, row_run
 from fedaigc.study.design.tuning import Choice, Point, choose
-from fedaigc.study.results.records import final_loss, is_done
+from fedaigc.study.results.records import StudyRecord
 
 Row = StrategySection | str
 
@@ -82,7 +82,7 @@ def prepare(study: StudyConfig) -> Prepared:
     return prepared
 
 
-def make_plan(prepared: Prepared, records: Mapping[str, Mapping[str, Any]]) -> Plan:
+def make_plan(prepared: Prepared, records: Mapping[str, StudyRecord]) -> Plan:
     """Return the runs of a study as far as they are known.
 
     Args:
@@ -109,7 +109,7 @@ def _plan_row(
     row: Row,
     partition: str,
     clients: list[StudyClient],
-    records: Mapping[str, Mapping[str, Any]],
+    records: Mapping[str, StudyRecord],
 ) -> None:
     strategy = None if isinstance(row, str) else row
     label = row if isinstance(row, str) else row.row
@@ -128,7 +128,7 @@ def _plan_row(
 
     def loss(point: Point) -> float | None:
         found = [records.get(run.hash) for run in trials(point)]
-        losses = [final_loss(record) for record in found if record is not None and is_done(record)]
+        losses = [record.final_loss for record in found if record is not None and record.is_done]
         return sum(losses) / len(losses) if len(losses) == len(found) else None
 
     def possible(point: Point) -> bool:

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -11,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from fedaigc.study.design.config import StudyConfig
 from fedaigc.study.design.planned_runs import Plan
 from fedaigc.study.execute.estimate import told
-from fedaigc.study.results.records import recorded
+from fedaigc.study.results.records import StudyRecord, recorded
 
 
 class Bars:
@@ -44,7 +43,7 @@ class Bars:
         self._running: dict[str, TaskID] = {}
         self._hashes: dict[str, str] = {}
 
-    def planned(self, plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> None:
+    def planned(self, plan: Plan, records: Mapping[str, StudyRecord]) -> None:
         """Update what is left, from the known runs and the records by hash."""
         runs = (*plan.runs, *plan.later)
         usual = self._total / max(1, len(self._seconds))

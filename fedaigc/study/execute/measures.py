@@ -18,12 +18,12 @@ from PIL import Image
 from fedaigc.errors import UserError
 from fedaigc.metrics.distribution import frechet_distance, kernel_distance
 from fedaigc.metrics.intervals import clustered_mean
-from fedaigc.storage.atomic_file import read_json, write_json
 from fedaigc.study.design.clients import gallery_counts, participants
 from fedaigc.study.design.config import StudyConfig
 from fedaigc.study.design.planned_runs import Plan, Prepared
 from fedaigc.study.execute.kept_pictures import kept_pictures
 from fedaigc.study.execute.provenance import model_fingerprint
+from fedaigc.study.results.records import StudyRecord, add_measures
 
 Metric = Callable[[list[Image.Image], list[str]], Any]
 Features = Callable[[list[Image.Image]], Any]
@@ -104,7 +104,7 @@ def study_measures(
 
 
 def measure_runs(
-    prepared: Prepared, plan: Plan, records: Mapping[str, Mapping[str, Any]], measures: Sequence[Measure]
+    prepared: Prepared, plan: Plan, records: Mapping[str, StudyRecord], measures: Sequence[Measure]
 ) -> None:
     """Compute the measures that the records of finished runs do not have yet, and write them there.
 
@@ -120,13 +120,13 @@ def measure_runs(
     study, reals = prepared.study, dict[str, list[Image.Image]]()
     for run in plan.runs:
         record = records.get(run.hash)
-        if record is None or record["status"] != "finished" or not run.evaluation.gallery:
+        if record is None or record.status != "finished" or not run.evaluation.gallery:
             continue
-        old = record.get("measures", {})
+        old = record.measures
         missing = [each for each in measures if not _known(old, each)]
         if not missing:
             continue
-        pictures = kept_pictures(study.work, record["id"])
+        pictures = kept_pictures(study.work, record.id)
         if run.partition not in reals:
             reals[run.partition] = _real(prepared, run.partition, run.evaluation.gallery)
         real = reals[run.partition]
@@ -137,10 +137,9 @@ def measure_runs(
             for measure in missing:
                 for name, values in measure.apply(images, captions, real).items():
                     found[mode][name] = {**vars(values), "code": measure.code}
-        if "device" not in found and record["evaluations"][-1]["device"] is not None:
+        if "device" not in found and record.evaluations[-1]["device"] is not None:
             found["device"] = found["collaborative"]  # every device runs what the edge runs
-        path = study.records_folder / f"{record['id']}.json"
-        write_json(path, {**(read_json(path) or {}), "measures": found})
+        add_measures(study.records_folder, record, found)
 
 
 def _known(old: Mapping[str, Mapping[str, Any]], measure: Measure) -> bool:

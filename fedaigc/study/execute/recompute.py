@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 
@@ -14,7 +13,7 @@ from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.display import Bars
 from fedaigc.study.execute.estimate import told
 from fedaigc.study.execute.scheduler import run_all
-from fedaigc.study.results.records import by_hash, is_done, read_records
+from fedaigc.study.results.records import StudyRecord, by_hash, read_records, recorded
 
 # the computed part of a record; times, machine and versions may differ
 _COMPUTED = ("status", "base", "clients", "evaluations", "shared_hash")
@@ -39,17 +38,17 @@ def recompute(console: Console, prepared: Prepared, plan: Plan, count: int, seed
         UserError: Fewer than `count` runs are recorded.
     """
     before = by_hash(read_records(prepared.study.records_folder))
-    chosen = _drawn([run for run in plan.runs if is_done(before.get(run.hash, {"status": ""}))], count, seed)
+    chosen = _drawn([run for run in plan.runs if recorded(before, run)], count, seed)
     folder = prepared.study.work / "recomputed"
     shutil.rmtree(folder, ignore_errors=True)
     study = prepared.study.model_copy(update={"output": folder, "records": folder / "records"})
-    seconds = {run.hash: float(before[run.hash].get("seconds") or 0.0) for run in chosen}
+    seconds = {run.hash: before[run.hash].seconds or 0.0 for run in chosen}
     console.print(
         f"computing {count} of {len(before)} recorded runs again; they took {told(sum(seconds.values()))}"
     )
     with Bars(console, study, seconds) as bars:
 
-        def planned(found: Mapping[str, Mapping[str, Any]]) -> list[RunSpec]:
+        def planned(found: Mapping[str, StudyRecord]) -> list[RunSpec]:
             bars.planned(Plan(runs=chosen), found)
             return chosen
 
@@ -73,17 +72,17 @@ def recompute(console: Console, prepared: Prepared, plan: Plan, count: int, seed
     return 0 if same == count else 1
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def differences(before: StudyRecord, after: StudyRecord) -> list[str]:
     """Return what two records of one run computed differently, and what may explain it.
 
     The list is empty if all computed values are equal. Otherwise it also names the versions and properties of the
     machine that differ.
     """
-    found = [f"{name} differs" for name in _COMPUTED if before.get(name) != after.get(name)]
+    found = [f"{name} differs" for name in _COMPUTED if getattr(before, name) != getattr(after, name)]
     if not found:
         return []
     for name in ("versions", "machine"):
-        old, new = before.get(name, {}), after.get(name, {})
+        old, new = getattr(before, name), getattr(after, name)
         found += [
             f"{name}: {key} was {old.get(key)}, is {new.get(key)}"
             for key in sorted({*old, *new})

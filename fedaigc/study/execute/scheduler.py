@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from fedaigc.federation.runtime.environment import child_environment, python_command
 from fedaigc.storage.atomic_file import read_json, write_json
@@ -16,20 +16,11 @@ from fedaigc.study.design.config import StudyConfig
 from fedaigc.study.design.runs import RunSpec
 from fedaigc.study.execute.compute import run_folder
 from fedaigc.study.execute.worker import LOG, PROGRESS
-from fedaigc.study.results.records import (
-    by_hash,
-    final_loss,
-    is_done,
-    losses_of,
-    read_records,
-    recorded,
-    scored_mode,
-    write_record,
-)
+from fedaigc.study.results.records import StudyRecord, by_hash, read_records, recorded, write_record
 
 _POLL_S = 0.2
 _GRACE_S = 5.0
-Records = Mapping[str, Mapping[str, Any]]
+Records = Mapping[str, StudyRecord]
 
 
 @runtime_checkable
@@ -175,20 +166,20 @@ def _note(study: StudyConfig, ended: _Running, outcome: Outcome, display: Displa
     """Count a run that ended, and record it if it could not do so itself."""
     run, code = ended.run, ended.process.returncode
     record = _records(study).get(run.hash)
-    if record is None or (not is_done(record) and code < 0):
+    if record is None or (not record.is_done and code < 0):
         cause = f"signal {-code}" if code < 0 else f"status {code}"
         error = f"the process ended with {cause}; the same command goes on after its last whole round"
         write_record(study.records_folder, run, "failed", error=error, evaluations=[], clients=[])
         record = _records(study)[run.hash]
     seconds = time.monotonic() - ended.began
-    if is_done(record):
+    if record.is_done:
         outcome.finished += 1
-        loss = _told_losses(record) if record["status"] == "finished" else "diverged"
+        loss = _told_losses(record) if record.status == "finished" else "diverged"
         display.line(f"{run.id}: {loss}, {seconds:.0f} s")
     else:
-        outcome.failed[run.id] = record["error"]
+        outcome.failed[run.id] = record.error or ""
         log = run_folder(study.work, run) / LOG
-        display.line(f"{run.id}: failed after {seconds:.0f} s: {record['error']}\n  log: {log}")
+        display.line(f"{run.id}: failed after {seconds:.0f} s: {record.error}\n  log: {log}")
 
 
 def _tell_files(study: StudyConfig, ended: _Running, display: Display) -> None:
@@ -200,19 +191,19 @@ def _tell_files(study: StudyConfig, ended: _Running, display: Display) -> None:
     display.line(f"  {record}: {len(data):,} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
 
 
-def _told_losses(record: Mapping[str, Any]) -> str:
+def _told_losses(record: StudyRecord) -> str:
     """Return the final loss of a run, and those of the evaluations before it by round."""
-    mode = scored_mode(record)
+    mode = record.scored_mode
     earlier = []
-    for at, evaluation in enumerate(record["evaluations"][:-1]):
-        losses = losses_of(record, mode, at=at)
+    for at, evaluation in enumerate(record.evaluations[:-1]):
+        losses = record.losses(mode, at=at)
         if losses and "round" in evaluation:
             earlier.append(f"round {evaluation['round']} {sum(losses.values()) / len(losses):.5f}")
     before = f" ({', '.join(earlier)})" if earlier else ""
-    return f"loss {final_loss(record):.5f}{before}"
+    return f"loss {record.final_loss:.5f}{before}"
 
 
-def _records(study: StudyConfig) -> dict[str, dict[str, Any]]:
+def _records(study: StudyConfig) -> dict[str, StudyRecord]:
     return by_hash(read_records(study.records_folder))
 
 

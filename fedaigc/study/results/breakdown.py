@@ -1,14 +1,15 @@
 """The differences of a table again, with clients weighted by their number of images, and by their styles."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from fedaigc.data.sprites import HELD_OUT_STYLES
 from fedaigc.metrics.intervals import Estimate
 from fedaigc.study.results.comparison_tables import over_seeds
-from fedaigc.study.results.records import losses_of
-from fedaigc.study.results.summary import Mode, PartitionResults, Record, RowResults
+from fedaigc.study.results.records import StudyRecord
+from fedaigc.study.results.summary import Mode, PartitionResults, RowResults
 from fedaigc.study.results.table_files import NONE, Cell, Column, Table
 
 _DIGITS = 4
@@ -37,7 +38,7 @@ def breakdown_table(
     if len(seeds) < 2 or not _scored(base, seeds, mode):
         return None
     # own pictures have no styles of Scenes
-    own = base.records[seeds[0]].get("run", {}).get("data", {}).get("own") is not None
+    own = base.records[seeds[0]].run.get("data", {}).get("own") is not None
     names = [name for name in _WEIGHTS if not own or "styles" not in name]
     rows: list[tuple[Cell, ...]] = []
     for row in results.rows:
@@ -72,7 +73,7 @@ def seed_differences(
     weight = _WEIGHTS[weighting]
     found = []
     for seed in seeds:
-        one, other = (losses_of(each.records[seed], mode) for each in (row, base))
+        one, other = (each.records[seed].losses(mode) for each in (row, base))
         weights = weight(_clients(row, base, seed))
         shared = sorted(one.keys() & other.keys() & weights.keys())
         if not shared:
@@ -82,7 +83,7 @@ def seed_differences(
     return found
 
 
-def _clients(row: RowResults, base: RowResults, seed: int) -> Record:
+def _clients(row: RowResults, base: RowResults, seed: int) -> StudyRecord:
     # the base has no seed; its one record stands under each
     return base.records[seed] if row.name == "base" else row.records[seed]
 
@@ -91,27 +92,27 @@ def _scored(row: RowResults, seeds: Sequence[int], mode: Mode) -> bool:
     return row.complete(seeds) and bool(row.scores(seeds, mode))
 
 
-def _alike(record: Record) -> dict[int, float]:
-    return {client["client"]: 1.0 for client in record["clients"]}
+def _alike(record: StudyRecord) -> dict[int, float]:
+    return {client["client"]: 1.0 for client in record.clients}
 
 
-def _by_pictures(record: Record) -> dict[int, float]:
-    return {client["client"]: float(client["images"]) for client in record["clients"]}
+def _by_pictures(record: StudyRecord) -> dict[int, float]:
+    return {client["client"]: float(client["images"]) for client in record.clients}
 
 
-def _unseen(client: Record) -> bool:
+def _unseen(client: Mapping[str, Any]) -> bool:
     return bool(set(client["composition"]) & set(HELD_OUT_STYLES))
 
 
-def _of_seen_styles(record: Record) -> dict[int, float]:
-    return {client["client"]: 1.0 for client in record["clients"] if not _unseen(client)}
+def _of_seen_styles(record: StudyRecord) -> dict[int, float]:
+    return {client["client"]: 1.0 for client in record.clients if not _unseen(client)}
 
 
-def _of_unseen_styles(record: Record) -> dict[int, float]:
-    return {client["client"]: 1.0 for client in record["clients"] if _unseen(client)}
+def _of_unseen_styles(record: StudyRecord) -> dict[int, float]:
+    return {client["client"]: 1.0 for client in record.clients if _unseen(client)}
 
 
-_WEIGHTS: Mapping[str, Callable[[Record], Mapping[int, float]]] = {
+_WEIGHTS: Mapping[str, Callable[[StudyRecord], Mapping[int, float]]] = {
     "clients alike": _alike,
     "by pictures": _by_pictures,
     "seen styles": _of_seen_styles,

@@ -10,7 +10,6 @@ from fedaigc.errors import UserError
 from fedaigc.metrics.intervals import Estimate
 from fedaigc.strategy.accountant import shown
 from fedaigc.study.design.config import StudyConfig, Value
-from fedaigc.study.results.records import losses_of
 from fedaigc.study.results.statistics import (
     GATE_SDS,
     Comparison,
@@ -155,14 +154,14 @@ def measure_names(results: PartitionResults, seeds: Sequence[int]) -> list[str]:
     found: dict[str, None] = {}
     for row in results.rows:
         for seed in seeds if row.complete(seeds) else ():
-            for values in row.records[seed].get("measures", {}).values():
+            for values in row.records[seed].measures.values():
                 found |= dict.fromkeys(values)
     return list(found)
 
 
 def _measured(row: RowResults, seeds: Sequence[int], mode: Mode, name: str) -> Cell:
     """A measure over seeds; under one seed, or for the base, over pictures where it has a value for each."""
-    found = [row.records[seed].get("measures", {}).get(mode, {}).get(name) for seed in seeds]
+    found = [row.records[seed].measures.get(mode, {}).get(name) for seed in seeds]
     values = [each for each in found if each is not None]
     if len(values) < len(found):
         return NONE
@@ -179,7 +178,7 @@ def _validation(row: RowResults, seeds: Sequence[int], mode: Mode) -> Cell:
     means = []
     for seed in seeds:
         values = _last(row, [seed]).get("validation", {}).get(mode)
-        clients = row.records[seed]["clients"]
+        clients = row.records[seed].clients
         if not values:
             return NONE
         means.append(fmean(v for v, each in zip(values, clients, strict=True) if not each["new"]))
@@ -188,7 +187,7 @@ def _validation(row: RowResults, seeds: Sequence[int], mode: Mode) -> Cell:
 
 
 def _last(row: RowResults, seeds: Sequence[int]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = row.records[seeds[0]]["evaluations"][-1]
+    found: Mapping[str, Any] = row.records[seeds[0]].evaluations[-1]
     return found
 
 
@@ -205,10 +204,10 @@ def gallery_table(
     The first row compares real images with real ones, with the standard deviation over random halves.
     """
     base = next(iter(results.row("base").records.values()), None)
-    if base is None or base["status"] != "finished" or "gallery" not in base["evaluations"][-1]:
+    if base is None or base.status != "finished" or "gallery" not in base.evaluations[-1]:
         return None
     compared_with = _distances(results.row(reference), seeds, mode)
-    real = base["evaluations"][-1]["gallery"]["real"]
+    real = base.evaluations[-1]["gallery"]["real"]
     cells: list[Cell] = []
     for name in ("frechet", "kernel"):
         cells += [
@@ -245,7 +244,7 @@ def _distances(row: RowResults, seeds: Sequence[int], mode: Mode) -> dict[str, l
     """Both distances by seed, the same for every seed of the base; None unless all exist."""
     if not row.complete(seeds):
         return None
-    drawn = [row.records[seed]["evaluations"][-1].get("gallery") for seed in seeds]
+    drawn = [row.records[seed].evaluations[-1].get("gallery") for seed in seeds]
     found = [each[mode] for each in drawn if each is not None and each[mode] is not None]
     if len(found) < len(seeds):
         return None
@@ -309,7 +308,7 @@ def _by_value(value: Value) -> tuple[int, float, str]:
 def clients_table(results: PartitionResults) -> Table | None:
     """Return the description of the clients; None before the first run."""
     record = next(
-        (r for row in results.rows if not row.baseline for r in row.records.values() if r["clients"]), None
+        (r for row in results.rows if not row.baseline for r in row.records.values() if r.clients), None
     )
     if record is None:
         return None
@@ -321,7 +320,7 @@ def clients_table(results: PartitionResults) -> Table | None:
             str(client.get("steps", NONE)),
             ", ".join(f"{name} {count}" for name, count in client["composition"].items()) or NONE,
         )
-        for client in record["clients"]
+        for client in record.clients
     ]
     columns = (
         Column("client", "right"),
@@ -339,7 +338,7 @@ def personal_table(results: PartitionResults) -> Table | None:
         return None
     rows = []
     for name, mode in (("base", "personal base"), ("trained", "personal")):
-        means = [fmean(losses_of(record, mode).values()) for record in results.personal.values()]
+        means = [fmean(record.losses(mode).values()) for record in results.personal.values()]
         rows.append((name, over_seeds(means)))
     return Table((Column("personal stage"), Column("loss", "right", _DIGITS)), tuple(rows))
 
@@ -361,24 +360,24 @@ def _mean_of_new(row: RowResults, seeds: Sequence[int], mode: Mode) -> str:
 
 
 def _megabytes(row: RowResults, seeds: Sequence[int], direction: str) -> str:
-    if any("bytes" not in row.records[seed] for seed in seeds):
-        return NONE
-    return f"{fmean(row.records[seed]['bytes'][direction] for seed in seeds) / 1e6:.2f}"
+    sent = [row.records[seed].bytes for seed in seeds]
+    counted = [each[direction] for each in sent if each is not None]
+    return f"{fmean(counted) / 1e6:.2f}" if len(counted) == len(sent) else NONE
 
 
 def _seconds(row: RowResults, seeds: Sequence[int]) -> str:
-    if any("seconds" not in row.records[seed] for seed in seeds):
-        return NONE
-    return f"{fmean(row.records[seed]['seconds'] for seed in seeds):.0f}"
+    taken = [row.records[seed].seconds for seed in seeds]
+    known = [each for each in taken if each is not None]
+    return f"{fmean(known):.0f}" if len(known) == len(taken) else NONE
 
 
 def _epsilon(row: RowResults, seeds: Sequence[int]) -> str:
     """The largest epsilon over the seeds; "none" if no epsilon holds; a dash without noise."""
     records = [row.records[seed] for seed in seeds]
-    if not any("dp" in record["run"]["federation"]["rounds"]["options"] for record in records):
+    if not any("dp" in record.run["federation"]["rounds"]["options"] for record in records):
         return NONE
     # records from before the accountant have none: their noise followed from the run's seed
-    spent = [record.get("dp") for record in records]
+    spent = [record.dp for record in records]
     if any(dp is None or dp["epsilon"] is None for dp in spent):
         return "none"
     worst = max((dp for dp in spent if dp is not None), key=lambda dp: float(dp["epsilon"]))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from fedaigc.study.results.comparison_tables import over_seeds, seed_losses
 from fedaigc.study.results.plots import Curve
-from fedaigc.study.results.records import losses_of
 from fedaigc.study.results.summary import MODES, Mode, PartitionResults, RowResults
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ _LOSSES = ("row", "baseline", "seed", "round", "mode", "client", "new", "loss")
 def curves_by_round(result: PartitionResults, seeds: Sequence[int], mode: Mode) -> list[Curve]:
     """Return the loss against rounds of each row that trained under all seeds; it starts at the base, as runs do."""
     base = result.row("base")
-    start = next(iter(losses_of(r, "device") for r in base.records.values()), {})
+    start = next(iter(r.losses("device") for r in base.records.values()), {})
     return [_by_round(row, seeds, mode, start) for row in _trained(result, seeds, mode)]
 
 
@@ -57,12 +56,12 @@ def losses_frame(result: PartitionResults) -> "DataFrame":
         # the base is one run, which stands under every seed
         records = dict(list(row.records.items())[:1]) if row.name == "base" else row.records
         for seed, record in records.items():
-            for at, measured in enumerate(record.get("evaluations", ())):
+            for at, measured in enumerate(record.evaluations):
                 lines += [
                     (row.name, row.baseline, seed, int(measured["round"]), mode, client, new, loss)
                     for mode in MODES
                     for new in (False, True)
-                    for client, loss in losses_of(record, mode, new=new, at=at).items()
+                    for client, loss in record.losses(mode, new=new, at=at).items()
                 ]
     return DataFrame(lines, columns=list(_LOSSES))
 
@@ -73,7 +72,7 @@ def _trained(result: PartitionResults, seeds: Sequence[int], mode: Mode) -> list
 
 
 def _by_round(row: RowResults, seeds: Sequence[int], mode: Mode, start: dict[int, float]) -> Curve:
-    rounds = [int(each["round"]) for each in row.records[seeds[0]]["evaluations"]]
+    rounds = [int(each["round"]) for each in row.records[seeds[0]].evaluations]
     estimates = [over_seeds(_at(row, seeds, mode, at)) for at in range(len(rounds))]
     if start and rounds[0] > 0:
         rounds, estimates = [0, *rounds], [over_seeds([fmean(start.values())]), *estimates]
@@ -82,10 +81,10 @@ def _by_round(row: RowResults, seeds: Sequence[int], mode: Mode, start: dict[int
 
 def _by_bytes(row: RowResults, seeds: Sequence[int], mode: Mode) -> Curve:
     record = row.records[seeds[0]]
-    rounds = [int(each["round"]) for each in record["evaluations"]]
+    rounds = [int(each["round"]) for each in record.evaluations]
     sent = [
         fmean(
-            sum(done["up"] + done["down"] for done in row.records[seed]["rounds"] if done["round"] <= number)
+            sum(done["up"] + done["down"] for done in row.records[seed].rounds if done["round"] <= number)
             for seed in seeds
         )
         for number in rounds

@@ -6,12 +6,11 @@ from typing import Any, Literal
 
 from fedaigc.study.design.config import BASELINES, StudyConfig
 from fedaigc.study.design.tuning import Choice
-from fedaigc.study.results.records import by_hash, is_done, losses_of
+from fedaigc.study.results.records import StudyRecord, by_hash
 from fedaigc.study.results.statistics import Score
 
 Mode = Literal["collaborative", "device"]
 MODES: tuple[Mode, ...] = ("collaborative", "device")
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class RowResults:
 
     name: str
     expected: tuple[int, ...]
-    records: Mapping[int, Record]
+    records: Mapping[int, StudyRecord]
     tuning: Choice | None = None
 
     @property
@@ -37,7 +36,7 @@ class RowResults:
 
     def complete(self, seeds: Iterable[int]) -> bool:
         """Return whether every one of these seeds has finished."""
-        return all(seed in self.records and self.records[seed]["status"] == "finished" for seed in seeds)
+        return all(seed in self.records and self.records[seed].status == "finished" for seed in seeds)
 
     def scores(self, seeds: Iterable[int], mode: Mode, *, new: bool = False, at: int = -1) -> list[Score]:
         """Return the scores of the finished seeds among `seeds`; none if the mode has no model.
@@ -52,14 +51,14 @@ class RowResults:
             Score(self.name, seed, str(client), value)
             for seed in seeds
             if seed in self.records
-            for client, value in losses_of(self.records[seed], mode, new=new, at=at).items()
+            for client, value in self.records[seed].losses(mode, new=new, at=at).items()
         ]
 
     def missing(self, seeds: Sequence[int]) -> str:
         """Return why the row is not in the table of these seeds, e.g. "diverged under seed 1, 2"."""
         reasons: dict[str, list[str]] = {}
         for seed in seeds:
-            status = self.records[seed]["status"] if seed in self.records else "not run"
+            status = self.records[seed].status if seed in self.records else "not run"
             if status != "finished":
                 reasons.setdefault(status, []).append(str(seed))
         return "; ".join(f"{status} under seed {', '.join(found)}" for status, found in reasons.items())
@@ -78,7 +77,7 @@ class PartitionResults:
 
     partition: str
     rows: tuple[RowResults, ...]
-    personal: Mapping[int, Record]
+    personal: Mapping[int, StudyRecord]
     notes: tuple[str, ...] = field(default=())
 
     def row(self, name: str) -> RowResults:
@@ -93,7 +92,7 @@ class PartitionResults:
 
 def collect(
     study: StudyConfig,
-    records: Sequence[dict[str, Any]],
+    records: Sequence[StudyRecord],
     expected: Mapping[tuple[str, str, int | None], str],
     choices: Mapping[tuple[str, str], Choice],
 ) -> list[PartitionResults]:
@@ -108,11 +107,11 @@ def collect(
         expected: For (row, partition, seed), the hash of the run with the current code.
         choices: The tuning by (row, partition).
     """
-    done, found = by_hash(list(records)), []
+    done, found = by_hash(records), []
     # the latest of each; a record that is done has precedence over a failed one
-    named: dict[tuple[str, str, int | None], dict[str, Any]] = {}
-    for record in sorted(records, key=lambda record: (is_done(record), record["written"])):
-        run = record["run"]
+    named: dict[tuple[str, str, int | None], StudyRecord] = {}
+    for record in sorted(records, key=lambda record: (record.is_done, record.written)):
+        run = record.run
         if run["purpose"] == "report" and run["study"] == study.name:
             named[run["label"], run["partition"], run["seed"]] = record
 
@@ -121,11 +120,11 @@ def collect(
 
         def pick(
             name: str, seed: int | None, at: str = partition, old: dict[str, list[str]] = stale
-        ) -> Record | None:
+        ) -> StudyRecord | None:
             key = (name, at, seed)
             if expected.get(key) in done:
                 return done[expected[key]]
-            if key in named and is_done(named[key]):
+            if key in named and named[key].is_done:
                 old.setdefault(name, []).append(str(seed))
             return named.get(key)
 
@@ -141,7 +140,7 @@ def collect(
                 )
             )
         apart = {seed: pick("personal", seed) for seed in study.seeds if study.personal == "once"}
-        personal = {s: record for s, record in apart.items() if record is not None and is_done(record)}
+        personal = {s: record for s, record in apart.items() if record is not None and record.is_done}
         result = PartitionResults(partition, tuple(rows), personal)
         found.append(PartitionResults(partition, tuple(rows), personal, tuple(_notes(result, stale))))
     return found
@@ -169,17 +168,17 @@ def _notes(result: PartitionResults, stale: Mapping[str, Sequence[str]]) -> list
         f"{one} and {other} ended with the same weights under every seed." for one, other in _equal(result)
     ]
     everything = [record for row in result.rows for record in row.records.values()]
-    commits = {record["commit"] for record in everything}
+    commits = {record.commit for record in everything}
     if len(commits) > 1:
         notes.append(f"The runs come from {len(commits)} commits; each record names its own.")
-    dirty = sum(bool(record["dirty"]) for record in everything)
+    dirty = sum(bool(record.dirty) for record in everything)
     if dirty:
         notes.append(f"{dirty} of {len(everything)} runs had changes that were not committed.")
-    machines = {repr(sorted(record["machine"].items())) for record in everything}
+    machines = {repr(sorted(record.machine.items())) for record in everything}
     if len(machines) > 1:
         notes.append(f"The runs come from {len(machines)} kinds of machine: their seconds do not compare.")
-    for package in sorted({name for record in everything for name in record["versions"]}):
-        versions = {str(record["versions"].get(package)) for record in everything}
+    for package in sorted({name for record in everything for name in record.versions}):
+        versions = {str(record.versions.get(package)) for record in everything}
         if len(versions) > 1:
             notes.append(f"The runs used different versions of {package}: {', '.join(sorted(versions))}.")
     return notes
@@ -192,8 +191,8 @@ def _equal(result: PartitionResults) -> list[tuple[str, str]]:
     for row in result.rows:
         if row.baseline or not row.complete(row.expected):
             continue
-        last = [record["evaluations"][-1] for record in row.records.values()]
-        hashes = [record["shared_hash"] for record in row.records.values()]
+        last = [record.evaluations[-1] for record in row.records.values()]
+        hashes = [record.shared_hash for record in row.records.values()]
         key = (row.expected, *hashes, *(tuple(each["device"] or ()) for each in last))
         if key in ends:
             pairs.append((ends[key], row.name))

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from statistics import fmean
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from fedaigc.errors import UserError
 from fedaigc.metrics.intervals import Estimate
 from fedaigc.study.design.config import read_study
 from fedaigc.study.results.summary import PartitionResults, RowResults
+from tests.study.conftest import study_record
 
 CLIENTS = [
     {"client": 0, "new": False, "images": 1, "composition": {"noto": 1}},
@@ -26,12 +26,12 @@ Losses = Callable[[int], tuple[float, float]]
 
 def row(name: str, losses: Losses, finished: tuple[int, ...] = SEEDS) -> RowResults:
     """Return a row with the losses of two clients by seed, of five expected seeds."""
-    records: dict[int, dict[str, Any]] = {
-        seed: {
-            "status": "finished",
-            "clients": CLIENTS,
-            "evaluations": [{"collaborative": list(losses(seed)), "device": list(losses(seed))}],
-        }
+    records = {
+        seed: study_record(
+            status="finished",
+            clients=CLIENTS,
+            evaluations=[{"collaborative": list(losses(seed)), "device": list(losses(seed))}],
+        )
         for seed in finished
     }
     return RowResults(name, SEEDS, records)

@@ -8,8 +8,9 @@ from fedaigc.errors import UserError
 from fedaigc.study.design.config import StudyConfig, grid_of
 from fedaigc.study.design.planned_runs import make_plan, prepare
 from fedaigc.study.results.comparison_tables import EDGE_MARK, tuning_table
+from fedaigc.study.results.records import StudyRecord
 from fedaigc.study.results.summary import collect
-from tests.study.conftest import MakeStudy
+from tests.study.conftest import MakeStudy, study_record
 
 RATES = [1e-3, 1e-2]
 
@@ -19,19 +20,18 @@ def study_of(make_study: MakeStudy, *rows: dict[str, Any], **tuning: Any) -> Stu
     return make_study(strategies=[{"name": "fedit"}, *rows], tuning={**common, **tuning})
 
 
-def recorded_trials(study: StudyConfig, loss_of: dict[str, float]) -> dict[str, dict[str, Any]]:
+def recorded_trials(study: StudyConfig, loss_of: dict[str, float]) -> dict[str, StudyRecord]:
     """Return records of all trials, with a loss by learning rate."""
     runs = make_plan(prepare(study), {}).runs
     return {
-        run.hash: {
-            "hash": run.hash,
-            "status": "finished",
-            "run": run.model_dump(mode="json"),
-            "written": "2026-01-01T00:00:00+00:00",
-            "traits": {},
-            "clients": [{"client": 0, "new": False}],
-            "evaluations": [{"collaborative": [loss_of[str(run.values["training.learning_rate"])]]}],
-        }
+        run.hash: study_record(
+            hash=run.hash,
+            status="finished",
+            run=run.model_dump(mode="json"),
+            written="2026-01-01T00:00:00+00:00",
+            clients=[{"client": 0, "new": False}],
+            evaluations=[{"collaborative": [loss_of[str(run.values["training.learning_rate"])]]}],
+        )
         for run in runs
         if run.purpose == "trial"
     }

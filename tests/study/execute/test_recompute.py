@@ -4,7 +4,7 @@ from typing import Any
 
 from fedaigc.study.design.planned_runs import make_plan, prepare
 from fedaigc.study.execute.recompute import _drawn, differences
-from tests.study.conftest import MakeStudy
+from tests.study.conftest import MakeStudy, study_record
 
 RECORD: dict[str, Any] = {
     "status": "finished",
@@ -21,14 +21,18 @@ RECORD: dict[str, Any] = {
 
 def test_times_and_places_are_no_difference() -> None:
     later = RECORD | {"seconds": 9.0, "written": "now", "machine": {"processor": "that", "cores": 8}}
-    assert differences(RECORD, later) == []
+    assert differences(study_record(**RECORD), study_record(**later)) == []
 
 
 def test_a_difference_is_named_with_what_may_explain_it() -> None:
     moved = [{"round": 2, "collaborative": [0.25000001]}]
     other = RECORD | {"evaluations": moved, "versions": {"torch": "2.1", "flwr": "1.41"}}
-    assert differences(RECORD, other) == ["evaluations differs", "versions: torch was 2.0, is 2.1"]
-    assert differences(RECORD, RECORD | {"shared_hash": "g"}) == ["shared_hash differs"]
+    assert differences(study_record(**RECORD), study_record(**other)) == [
+        "evaluations differs",
+        "versions: torch was 2.0, is 2.1",
+    ]
+    again = RECORD | {"shared_hash": "g"}
+    assert differences(study_record(**RECORD), study_record(**again)) == ["shared_hash differs"]
 
 
 def test_each_row_is_drawn_before_one_is_drawn_twice(make_study: MakeStudy) -> None:

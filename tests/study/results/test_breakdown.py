@@ -1,11 +1,10 @@
 """Differences by the weighting of clients, by hand: two clients with 1 and 3 pictures, one of an unseen style."""
 
-from typing import Any
-
 import pytest
 
 from fedaigc.study.results.breakdown import breakdown_table, difference
 from fedaigc.study.results.summary import PartitionResults, RowResults
+from tests.study.conftest import study_record
 
 CLIENTS = [
     {"client": 0, "new": False, "images": 1, "composition": {"noto": 1}},
@@ -15,12 +14,12 @@ CLIENTS = [
 
 
 def row(name: str, *losses: tuple[float, float, float]) -> RowResults:
-    records: dict[int, dict[str, Any]] = {
-        seed: {
-            "status": "finished",
-            "clients": CLIENTS,
-            "evaluations": [{"collaborative": list(values), "device": list(values)}],
-        }
+    records = {
+        seed: study_record(
+            status="finished",
+            clients=CLIENTS,
+            evaluations=[{"collaborative": list(values), "device": list(values)}],
+        )
         for seed, values in enumerate(losses)
     }
     return RowResults(name, tuple(records), records)

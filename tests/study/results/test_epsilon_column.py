@@ -6,28 +6,29 @@ import pytest
 
 from fedaigc.strategy.accountant import epsilon
 from fedaigc.study.results.comparison_tables import mode_table
+from fedaigc.study.results.records import StudyRecord
 from fedaigc.study.results.summary import PartitionResults, RowResults
-from tests.study.conftest import WriteStudy
+from tests.study.conftest import WriteStudy, study_record
 from tests.study.test_compare import compare, records_of
 
 DP = {"dp": "server-fixed", "noise_multiplier": 1.0, "clipping_norm": 1.0}
 
 
-def record(options: dict[str, Any], dp: dict[str, Any] | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "status": "finished",
-        "run": {"kind": "strategy", "federation": {"rounds": {"options": options}}},
-        "clients": [{"client": 0, "new": False}],
-        "evaluations": [{"round": 1, "collaborative": [0.2], "device": [0.2]}],
-    }
-    return found if dp is None else found | {"dp": dp}
+def record(options: dict[str, Any], dp: dict[str, Any] | None = None) -> StudyRecord:
+    return study_record(
+        status="finished",
+        run={"kind": "strategy", "federation": {"rounds": {"options": options}}},
+        clients=[{"client": 0, "new": False}],
+        evaluations=[{"round": 1, "collaborative": [0.2], "device": [0.2]}],
+        dp=dp,
+    )
 
 
 def spent(epsilon: float | None) -> dict[str, Any]:
     return {"epsilon": epsilon, "delta": 1e-5}
 
 
-def column(**rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def column(**rows: list[StudyRecord]) -> dict[str, Any] | None:
     made = tuple(RowResults(name, (0, 1), dict(enumerate(found))) for name, found in rows.items())
     table = mode_table(PartitionResults("iid", made, {}), (0, 1), "collaborative", "fedit")
     headers = [each.header for each in table.columns]

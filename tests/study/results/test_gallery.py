@@ -15,8 +15,9 @@ from fedaigc.study.design.clients import StudyClient, participants, split_client
 from fedaigc.study.design.runs import base_run
 from fedaigc.study.execute.picture_distance import Galleries
 from fedaigc.study.results.comparison_tables import gallery_table
+from fedaigc.study.results.records import StudyRecord
 from fedaigc.study.results.summary import PartitionResults, RowResults
-from tests.study.conftest import MakeStudy
+from tests.study.conftest import MakeStudy, study_record
 
 
 @pytest.fixture
@@ -72,8 +73,8 @@ def test_real_pictures_are_nearer_to_real_ones_than_noise_is(drawn_by: Any) -> N
 def result(**rows: list[dict[str, float] | None]) -> PartitionResults:
     """Return rows with galleries in device mode, by seed, and one gallery and floor of the base for all seeds."""
 
-    def record(found: dict[str, float] | None, **more: Any) -> dict[str, Any]:
-        return {"status": "finished", "evaluations": [{"gallery": {"device": found, **more}}]}
+    def record(found: dict[str, float] | None, **more: Any) -> StudyRecord:
+        return study_record(status="finished", evaluations=[{"gallery": {"device": found, **more}}])
 
     floor = {"mean": 1.0, "sd": 0.25, "n": 1000, "splits": 10}
     base = record({"frechet": 8.0, "kernel": 0.8}, real={"frechet": floor, "kernel": floor})
@@ -102,6 +103,6 @@ def test_the_table_of_galleries_by_hand() -> None:
 
 def test_there_is_no_table_without_galleries() -> None:
     found = result(fedit=[{"frechet": 2.0, "kernel": 0.2}] * 3)
-    record: dict[str, Any] = {"status": "finished", "evaluations": [{"device": [1.0]}]}
+    record = study_record(status="finished", evaluations=[{"device": [1.0]}])
     bare = PartitionResults("iid", (RowResults("base", (0,), {0: record}), *found.rows[1:]), {})
     assert gallery_table(bare, (0,), "device", "fedit") is None

@@ -1,9 +1,9 @@
 """The notes beside the tables on records of other code."""
 
-from typing import Any
-
 from fedaigc.study.design.config import StudyConfig
+from fedaigc.study.results.records import StudyRecord
 from fedaigc.study.results.summary import collect
+from tests.study.conftest import study_record
 
 STUDY = StudyConfig.model_validate(
     {
@@ -15,19 +15,19 @@ STUDY = StudyConfig.model_validate(
 )
 
 
-def record(label: str, seed: int | None) -> dict[str, Any]:
-    return {
-        "hash": f"{label}-{seed}",
-        "status": "finished",
-        "written": "2026-01-01T00:00:00+00:00",
-        "run": {"study": "notes", "purpose": "report", "label": label, "partition": "style", "seed": seed},
-        "commit": "c0ffee",
-        "dirty": False,
-        "machine": {"cores": 2},
-        "versions": {"torch": "2"},
-        "shared_hash": f"{label}-{seed}",
-        "evaluations": [{"device": None}],
-    }
+def record(label: str, seed: int | None) -> StudyRecord:
+    return study_record(
+        hash=f"{label}-{seed}",
+        status="finished",
+        written="2026-01-01T00:00:00+00:00",
+        run={"study": "notes", "purpose": "report", "label": label, "partition": "style", "seed": seed},
+        commit="c0ffee",
+        dirty=False,
+        machine={"cores": 2},
+        versions={"torch": "2"},
+        shared_hash=f"{label}-{seed}",
+        evaluations=[{"device": None}],
+    )
 
 
 def test_rows_of_other_code_are_named_once_with_their_seeds() -> None:
