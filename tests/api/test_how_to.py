@@ -18,7 +18,9 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["rounds.md", "edges.md", "radio.md", "data.md", "../planner.md"])
+@pytest.mark.parametrize(
+    "page", ["rounds.md", "edges.md", "radio.md", "data.md", "scores.md", "../planner.md"]
+)
 def test_the_examples_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(6):
