@@ -28,9 +28,9 @@ from fedaigc.data.scenes import scenes_dataset
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
 from fedaigc.federation.preloaded import taxonomy
 from fedaigc.federation.server.edges.aggregation import EdgeRound
-from fedaigc.federation.server.edges.generation import groups_by_edge
 from fedaigc.federation.server.initial_state import initial_state
 from fedaigc.federation.server.server_rule import server_rule
+from fedaigc.federation.server.sharing.by_topology import groups_by_topology
 from fedaigc.federation.wire.ledger import Ledger
 from fedaigc.federation.wire.messages import ClientOrder, train_record, update_record
 from fedaigc.semantics.concepts.parser import parse
@@ -143,7 +143,7 @@ def _generation(config: FederationConfig, options: argparse.Namespace) -> dict[s
         task: disclose(parse(caption, graph), settings.policy, graph, settings.min_public_prompts)
         for task, caption in zip(owners, captions, strict=True)
     }
-    groups = groups_by_edge(signatures, owners, config)
+    groups = groups_by_topology(signatures, owners, config)
     steps = settings.num_inference_steps
     shared = [group for group in groups if len(group.members) > 1]
     taken = [[settings.num_shared_steps if group in shared else 0] * len(group.members) for group in groups]

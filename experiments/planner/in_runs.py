@@ -19,10 +19,11 @@ import numpy as np
 from experiments.planner.output import write
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
-from fedaigc.federation.node_sharing import groups_of, node_disclosure, space_of
+from fedaigc.federation.node_sharing import node_disclosure, space_of
 from fedaigc.federation.preloaded import base_model, taxonomy
 from fedaigc.federation.server.generation import plan_generation
 from fedaigc.federation.server.initial_state import initial_shared_state
+from fedaigc.federation.server.sharing.by_topology import groups_by_topology
 from fedaigc.federation.server.sharing.planned import PlannedGroups, machines_of, planned_groups
 from fedaigc.federation.server.sharing.run_planner import after_answers, known_tasks, offers_of
 from fedaigc.planning.planners.registry import PLANNERS, planner
@@ -140,7 +141,7 @@ def main() -> None:
             }
             ladder = known.rules.ladder
             if space == "nodes":
-                groups = groups_of(signatures, owners, config)
+                groups = groups_by_topology(signatures, owners, config)
                 shared = [group for group in groups if len(group.members) > 1]
                 # each member is offered the whole ladder
                 handoffs = {task: ladder[-1] for group in shared for task in group.members}

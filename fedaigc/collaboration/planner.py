@@ -17,10 +17,9 @@ from enum import StrEnum
 from fedaigc.collaboration.tree import Branch
 from fedaigc.diffusion.handoff.packing import Handoff, can_hand_off, check_shared_steps
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
+from fedaigc.planning.setting import EDGE
 from fedaigc.rng import derived_seed, wide_noise_seed
 from fedaigc.semantics.grouping import Group
-
-EDGE = "edge"
 
 
 class Executor(StrEnum):

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from fedaigc.collaboration.conditioning import GroupConditioning
 from fedaigc.collaboration.link import LinkReport, Member, SimulatedLink
-from fedaigc.collaboration.planner import EDGE, Assignment
-from fedaigc.collaboration.recording import group_record
-from fedaigc.collaboration.results import GroupRecord, Outcome, TaskRecord
+from fedaigc.collaboration.planner import Assignment
+from fedaigc.collaboration.results import GroupRecord, Outcome, TaskRecord, group_record
 from fedaigc.collaboration.tree import last_lines, lines_of
 from fedaigc.device.replies import Failure, FinishReport, SharedSteps
 from fedaigc.device.shared_steps import Line
 from fedaigc.diffusion.schedule.noise_draws import draws_noise
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.errors import NotFinite
+from fedaigc.planning.setting import EDGE
 from fedaigc.rng import derived_seed
 from fedaigc.semantics.disclosed import Disclosed
 

@@ -1,24 +1,18 @@
-"""Atlas and calibration of a run, loaded once a process, and the groups of its tasks."""
+"""Atlas and calibration of a run, loaded once a process."""
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 
 from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.preloaded import base_model, taxonomy
+from fedaigc.federation.preloaded import base_model
 from fedaigc.semantics.denoiser.atlas import Atlas
 from fedaigc.semantics.denoiser.calibration import Calibration
 from fedaigc.semantics.denoiser.node_disclosure import NodeDisclosure
-from fedaigc.semantics.denoiser.node_groups import expected_handoff, node_groups
-from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.denoiser.sharing_distance import DenoiserSpace
 from fedaigc.semantics.denoiser.shipped import sharing_files
-from fedaigc.semantics.disclosed import Disclosed
-from fedaigc.semantics.grouping import Group, group
-from fedaigc.semantics.signature import Signature
 
 
 def node_disclosure(config: FederationConfig) -> NodeDisclosure:
@@ -86,36 +80,3 @@ def space_of(pipe: Pipeline, base_hash: str, config: FederationConfig) -> tuple[
     if section is None:
         return DenoiserSpace.of(plan), plan
     return DenoiserSpace.of(plan, section.noises, section.dimensions), plan
-
-
-def groups_of(
-    signatures: Mapping[str, Disclosed | None],
-    owners: Mapping[str, int],
-    config: FederationConfig,
-) -> list[Group]:
-    """Group the waiting tasks of a run, in the space that its configuration names.
-
-    Args:
-        signatures: Task id -> what its device disclosed.
-        owners: Task id -> its client.
-        config: The configuration.
-
-    Raises:
-        UserError: As `node_disclosure`.
-    """
-    section = config.generation.denoiser
-    if section is None:
-        concepts = {task: each for task, each in signatures.items() if not isinstance(each, NodeSignature)}
-        return group(concepts, taxonomy(), config.generation.max_distance)
-    nodes = {task: each for task, each in signatures.items() if not isinstance(each, Signature)}
-    told = node_disclosure(config)
-    if told.calibration is None:
-        return node_groups(nodes, owners, told.atlas, section.min_devices)
-    expected = expected_handoff(
-        told.atlas,
-        told.calibration,
-        told.tolerance,
-        (told.shared_steps, *told.ladder),
-        told.risk,
-    )
-    return node_groups(nodes, owners, told.atlas, section.min_devices, expected)

@@ -1,4 +1,4 @@
-"""The edges in a generation: groups do not cross edges, and what of it crosses the backhaul.
+"""The edges in a generation: which one served a group, and what crosses the backhaul.
 
 With the topology "edge", one edge server serves all devices, and the edges forward every message to it. With "edges",
 each edge groups the prompts of its own devices and runs their shared steps: signatures, offers, conditionings and
@@ -12,12 +12,9 @@ from contextlib import contextmanager
 from fedaigc.collaboration.results import GroupRecord
 from fedaigc.diffusion.adapters.stages import SharedState
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.node_sharing import groups_of
 from fedaigc.federation.server.roster import Roster
 from fedaigc.federation.wire.ledger import KINDS
 from fedaigc.federation.wire.messages import shared_state_record
-from fedaigc.semantics.disclosed import Disclosed
-from fedaigc.semantics.grouping import Group
 
 # the kind under which a ledger counts the reports of devices on their tasks
 _REPORTS = ("metrics",)
@@ -26,28 +23,6 @@ _REPORTS = ("metrics",)
 def per_edge(config: FederationConfig) -> bool:
     """Return whether each edge serves its own devices."""
     return config.generation.topology == "edges"
-
-
-def groups_by_edge(
-    signatures: Mapping[str, Disclosed | None], owners: Mapping[str, int], config: FederationConfig
-) -> list[Group]:
-    """Group the waiting tasks, those of each edge by themselves if each serves its own devices.
-
-    Args:
-        signatures: Task id -> what its device disclosed.
-        owners: Task id -> its client.
-        config: The configuration.
-
-    Raises:
-        UserError: As `groups_of`.
-    """
-    if not per_edge(config):
-        return groups_of(signatures, owners, config)
-    found: list[Group] = []
-    for edge in sorted({config.edge(client) for client in owners.values()}):
-        own = {task: client for task, client in owners.items() if config.edge(client) == edge}
-        found += groups_of({task: signatures[task] for task in own if task in signatures}, own, config)
-    return found
 
 
 def with_edges(

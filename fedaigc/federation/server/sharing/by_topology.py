@@ -10,14 +10,17 @@ from dataclasses import replace
 from fedaigc.collaboration.topology import executors_of, on_several_devices
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.federation.config.run_config import FederationConfig
-from fedaigc.federation.node_sharing import groups_of, node_disclosure
+from fedaigc.federation.node_sharing import node_disclosure
 from fedaigc.federation.preloaded import taxonomy
-from fedaigc.federation.server.edges.generation import groups_by_edge
+from fedaigc.federation.server.edges.generation import per_edge
 from fedaigc.federation.server.sharing.planned import PlannedGroups
 from fedaigc.federation.server.sharing.run_planner import plan_sharing
+from fedaigc.semantics.denoiser.node_groups import expected_handoff, node_groups
+from fedaigc.semantics.denoiser.node_signature import NodeSignature
 from fedaigc.semantics.disclosed import Disclosed
-from fedaigc.semantics.grouping import Group
+from fedaigc.semantics.grouping import Group, group
 from fedaigc.semantics.pairs import pairs
+from fedaigc.semantics.signature import Signature
 
 
 def planned_by_topology(
@@ -35,7 +38,7 @@ def planned_by_topology(
         config: The configuration.
 
     Raises:
-        UserError: As `groups_of` and `plan_sharing`.
+        UserError: As `node_disclosure` and `plan_sharing`.
     """
     settings = config.generation
     if settings.planner is None:
@@ -49,14 +52,23 @@ def planned_by_topology(
 def groups_by_topology(
     signatures: Mapping[str, Disclosed | None], owners: Mapping[str, int], config: FederationConfig
 ) -> list[Group]:
-    """Return the groups of the waiting tasks without a planner; arguments and errors as of `planned_by_topology`."""
+    """Return the groups of the waiting tasks without a planner; arguments and errors as of `planned_by_topology`.
+
+    If each edge serves its own devices, the tasks of each are grouped by themselves.
+    """
     settings = config.generation
     if settings.topology == "cluster":
-        return on_several_devices(groups_of(signatures, owners, config), owners)
+        return on_several_devices(_grouped(signatures, owners, config), owners)
     if settings.topology == "pair":
         atlas = node_disclosure(config).atlas if settings.denoiser is not None else None
         return pairs(signatures, owners, atlas, taxonomy(), settings.max_distance)
-    return groups_by_edge(signatures, owners, config)
+    if not per_edge(config):
+        return _grouped(signatures, owners, config)
+    found: list[Group] = []
+    for edge in sorted({config.edge(client) for client in owners.values()}):
+        own = {task: client for task, client in owners.items() if config.edge(client) == edge}
+        found += _grouped({task: signatures[task] for task in own if task in signatures}, own, config)
+    return found
 
 
 def executors(
@@ -71,3 +83,25 @@ def executors(
     """
     costs = {client: config.generation.cost(client) for client in set(owners.values())}
     return executors_of(config.generation.topology, groups, owners, costs)
+
+
+def _grouped(
+    signatures: Mapping[str, Disclosed | None], owners: Mapping[str, int], config: FederationConfig
+) -> list[Group]:
+    """Group tasks in the space that the configuration names; UserError as `node_disclosure`."""
+    section = config.generation.denoiser
+    if section is None:
+        concepts = {task: each for task, each in signatures.items() if not isinstance(each, NodeSignature)}
+        return group(concepts, taxonomy(), config.generation.max_distance)
+    nodes = {task: each for task, each in signatures.items() if not isinstance(each, Signature)}
+    told = node_disclosure(config)
+    if told.calibration is None:
+        return node_groups(nodes, owners, told.atlas, section.min_devices)
+    expected = expected_handoff(
+        told.atlas,
+        told.calibration,
+        told.tolerance,
+        (told.shared_steps, *told.ladder),
+        told.risk,
+    )
+    return node_groups(nodes, owners, told.atlas, section.min_devices, expected)
