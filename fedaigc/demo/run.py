@@ -2,33 +2,18 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedaigc.demo.settings import DemoSettings, run_config
+from fedaigc.federation.stopwatch import Stopwatch
 from fedaigc.storage.output_folder import fresh_folder
 
 if TYPE_CHECKING:
     from fedaigc.federation.progress import OnProgress
 
 MARKER = ".fedaigc-demo"
-
-
-@dataclass
-class Stopwatch:
-    """Seconds by phase."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time the block."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 2)
 
 
 def run_demo(
@@ -56,18 +41,18 @@ def run_demo(
     from fedaigc.federation.config.needs import require_extras
     from fedaigc.federation.runtime.launcher import simulate
 
-    watch = Stopwatch()
+    watch = Stopwatch(digits=2)
     start = time.perf_counter()
     output = settings.output
     config = run_config(settings)
     require_extras(config)
     clients = [SceneClient(style, settings.num_images, (prompt,)) for style, prompt in settings.cast]
     with fresh_folder(output, MARKER):
-        with watch.phase("pictures"):
+        with watch.timing("pictures"):
             provision_scenes(config.homes, clients, settings.seed)
-        with watch.phase("federation"):
+        with watch.timing("federation"):
             run = simulate(config, progress, on_log)
-        with watch.phase("report"):
+        with watch.timing("report"):
             report = draw_report(settings, config, run, progress)
         record = report.record | {"seconds": watch.seconds | {"total": round(time.perf_counter() - start, 2)}}
         (output / "record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -25,10 +25,12 @@ def node_signature(
     return Discloser(device.prompts, limits).node(task_id, disclosure, device.pipe)
 
 
-def handoff(
+def taken_step(
     device: Device, offer: Offer, disclosure: NodeDisclosure, limits: OwnerLimits | None = None
 ) -> int:
-    """Return the hand-off that the device takes of an offer; 0: it runs alone. Without a calibration it is the first.
+    """Return the step of the hand-off that the device takes of an offer; 0: it runs alone.
+
+    Without a calibration it is that of the first one.
 
     The offer is counted, durably, before anything is computed from the prompt. What the answer tells is counted before
     it is sent, and is 0 where the owner's budget does not allow it. `limits` is None in a simulation.

@@ -230,13 +230,13 @@ def test_devices_take_hand_offs_by_the_vector_of_the_mean(
     make_run: MakeRun, atlas: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    stock = node_answers.handoff
+    stock = node_answers.taken_step
 
     def recorded(device: Device, offer: Any, *further: Any) -> int:
         asked.append(offer)
         return stock(device, offer, *further)
 
-    monkeypatch.setattr(handlers, "handoff", recorded)
+    monkeypatch.setattr(handlers, "taken_step", recorded)
     config = run_of(
         make_run,
         atlas,

@@ -101,7 +101,7 @@ class Asked:
     ) -> int | None:
         offer = Offer(self.task, node, ladder, np.asarray(vector, np.float32))
         try:
-            found = node_answers.handoff(self._machine, offer, told, NO_LIMITS)
+            found = node_answers.taken_step(self._machine, offer, told, NO_LIMITS)
         except (DeviceError, UnknownTask):
             found = None
         self.transcript.append(found)

@@ -34,7 +34,7 @@ from fedaigc.device.home.home import Home
 from fedaigc.device.home.images import ImageStore
 from fedaigc.device.home.prompts import PromptQueue, Task
 from fedaigc.diffusion.encoding import encode_images, encode_text
-from fedaigc.federation.client import equality, handlers, sums
+from fedaigc.federation.client import equality, handlers, own_tasks, sums
 from fedaigc.federation.wire.flat_arrays import array_of
 from fedaigc.federation.wire.messages import ARRAYS, BODY, FAILURE, FLAT, METRICS, Ask, values_of
 from fedaigc.semantics.concepts.taxonomy import Taxonomy
@@ -122,13 +122,13 @@ def _failing_nodes(task: Task, *further: Any) -> set[int]:
     return _NODES(task, *further)
 
 
-def _failing_count(device: Device, task: Task, *further: Any) -> None:
+def _failing_count(device: Device, task: Task, *further: Any, **options: Any) -> None:
     if LEAF in task.prompt:
         raise RuntimeError(f"cannot tell whether {task.prompt!r} equals others")
-    _COUNT(device, task, *further)
+    _COUNT(device, task, *further, **options)
 
 
-_NODES, _COUNT = node_answers.disclosed_nodes, equality._count
+_NODES, _COUNT = node_answers.disclosed_nodes, own_tasks.count_disclosure
 
 
 class Leaking(agent.Agent):
@@ -165,9 +165,9 @@ def main(way: str, arguments: list[str]) -> None:
     if way == "failing":
         agent.Device = Failing  # type: ignore[attr-defined]
     if way == "failing offers":
-        handlers.handoff = _failing_offer  # type: ignore[attr-defined,assignment]
+        handlers.taken_step = _failing_offer  # type: ignore[attr-defined,assignment]
         sums.disclosed_nodes = _failing_nodes  # type: ignore[attr-defined,assignment]
-        equality._count = _failing_count  # type: ignore[assignment]
+        equality.count_disclosure = _failing_count  # type: ignore[attr-defined]
     if way == "leaking":
         resident.Agent = Leaking  # type: ignore[attr-defined]
     sys.argv = ["fedaigc", *arguments]

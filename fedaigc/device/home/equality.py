@@ -5,8 +5,7 @@ a twin sends, so it stays until one packet was opened, the next test begins, or 
 """
 
 import time
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import ConfigDict, NonNegativeInt, with_config
@@ -14,8 +13,8 @@ from pydantic import ConfigDict, NonNegativeInt, with_config
 from fedaigc.bounds import MAX_EQUALITY_TESTS
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import Task
+from fedaigc.device.home.task_log import TaskLog
 from fedaigc.device.replies import DeviceError, Failure
-from fedaigc.errors import DamagedFile
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -44,12 +43,11 @@ class Tested:
     time: float
 
 
-class EqualityLog:
+class EqualityLog(TaskLog[Tested]):
     """The equality tests of one home."""
 
     def __init__(self, home: Home) -> None:
-        self._home = home
-        self._folder = home.root / "equality"
+        super().__init__(home, "equality", Tested)
 
     def announce(self, task: Task, run: str, number: str, private: bytes) -> None:
         """Keep the secret number of a task for a test, before its key is sent; it replaces an earlier one.
@@ -57,9 +55,11 @@ class EqualityLog:
         Raises:
             DeviceError: If the task answers no further test.
         """
-        with self._home.changing("equality"):
+        with self._changing():
             tests = self._tests_left(task)
-            self._write(Tested(task.task_id, tests, run, number, "announced", private.hex(), (), time.time()))
+            self._write(
+                task, Tested(task.task_id, tests, run, number, "announced", private.hex(), (), time.time())
+            )
 
     def in_test(self, task: Task, number: str, *status: str) -> Tested:
         """Return what is known of a task in a test.
@@ -80,42 +80,32 @@ class EqualityLog:
         Raises:
             DeviceError: As `announce` and `in_test`.
         """
-        with self._home.changing("equality"):
+        with self._changing():
             tests = self._tests_left(task)
             found = self.in_test(task, number, "announced")
             told = tuple(key.hex() for key in keys)
-            self._write(replace(found, tests=tests + 1, status="answered", keys=told, time=time.time()))
+            self._write(task, replace(found, tests=tests + 1, status="answered", keys=told, time=time.time()))
 
     def execute(self, task: Task, number: str) -> Tested:
         """Note, durably, that steps for twins are about to be run, once a test; DeviceError as `in_test`."""
-        with self._home.changing("equality"):
+        with self._changing():
             found = self.in_test(task, number, "answered")
-            self._write(replace(found, status="executed", time=time.time()))
+            self._write(task, replace(found, status="executed", time=time.time()))
             return found
 
     def use_up(self, task: Task, number: str) -> Tested:
         """Forget the secret number, durably, and return what was known; DeviceError as `in_test`."""
-        with self._home.changing("equality"):
+        with self._changing():
             found = self.in_test(task, number, "answered", "executed")
-            self._write(replace(found, private="", time=time.time()))
+            self._write(task, replace(found, private="", time=time.time()))
             return found
 
     def forget(self, task: Task) -> None:
         """Forget the secret number of a task, if there is one."""
-        with self._home.changing("equality"):
+        with self._changing():
             found = self._of(task)
             if found is not None and found.private:
-                self._write(replace(found, private="", time=time.time()))
-
-    def entries(self) -> list[Tested]:
-        """Return what can be read, oldest change first."""
-        found = []
-        for path in self._folder.glob("*.json"):
-            try:
-                found.append(self._home.read(path, Tested))
-            except (OSError, DamagedFile):
-                continue
-        return sorted(found, key=lambda each: each.time)
+                self._write(task, replace(found, private="", time=time.time()))
 
     def _tests_left(self, task: Task) -> int:
         """Return how many tests were answered for a task; DeviceError if it answers no further one."""
@@ -124,18 +114,6 @@ class EqualityLog:
         if tests >= MAX_EQUALITY_TESTS:
             raise _refused(f"this task was in {tests} equality tests: it answers no further one")
         return tests
-
-    def _of(self, task: Task) -> Tested | None:
-        """Return what is known of a task; DamagedFile for a damaged file, since nothing is certain then."""
-        path = self._path(task)
-        return self._home.read(path, Tested) if path.exists() else None
-
-    def _write(self, entry: Tested) -> None:
-        self._home.folder(self._folder)
-        self._home.write_json(self._folder / f"{entry.task_id}.json", asdict(entry))
-
-    def _path(self, task: Task) -> Path:
-        return self._folder / f"{task.task_id}.json"
 
 
 def _refused(message: str) -> DeviceError:

@@ -8,7 +8,7 @@ announced until the device answers, and is removed before it does.
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +16,8 @@ from pydantic import ConfigDict, with_config
 
 from fedaigc.device.home.home import Home
 from fedaigc.device.home.prompts import Task
+from fedaigc.device.home.task_log import TaskLog
 from fedaigc.device.replies import DeviceError, Failure
-from fedaigc.errors import DamagedFile
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -47,12 +47,11 @@ class Summed:
     time: float
 
 
-class SumLog:
+class SumLog(TaskLog[Summed]):
     """The sums of one home."""
 
     def __init__(self, home: Home) -> None:
-        self._home = home
-        self._folder = home.root / "sums"
+        super().__init__(home, "sums", Summed)
 
     def announce(self, task: Task, number: str, public: bytes, private: bytes) -> None:
         """Keep the key pair of a task for a round, before the public key is sent; it replaces an unused earlier one.
@@ -60,7 +59,7 @@ class SumLog:
         Raises:
             DeviceError: If the prompt was in a sum before, or if another task with its words is in this round.
         """
-        with self._home.changing("sums"):
+        with self._changing():
             before = self._of(task)
             if before is not None and before.status != "announced":
                 raise _refused("the prompt was in a sum before: two sums would reveal it by their difference")
@@ -92,7 +91,7 @@ class SumLog:
         Raises:
             DeviceError: As `announced`: the key may have been used meanwhile.
         """
-        with self._home.changing("sums"):
+        with self._changing():
             self.announced(task, number)
             found = self._of(task)
             assert found is not None
@@ -110,27 +109,8 @@ class SumLog:
 
     def give_clear(self, task: Task, number: str) -> None:
         """Note, durably, that a conditioning is about to be sent as it is."""
-        with self._home.changing("sums"):
+        with self._changing():
             self._write(task, Summed(task.task_id, number, "clear", "", "", 1, None, time.time()))
-
-    def entries(self) -> list[Summed]:
-        """Return what can be read, oldest change first."""
-        found = []
-        for path in self._folder.glob("*.json"):
-            try:
-                found.append(self._home.read(path, Summed))
-            except (OSError, DamagedFile):
-                continue
-        return sorted(found, key=lambda each: each.time)
-
-    def _of(self, task: Task) -> Summed | None:
-        """Return what is known of a prompt; DamagedFile for a damaged file, since nothing is certain then."""
-        path = self._path(task)
-        return self._home.read(path, Summed) if path.exists() else None
-
-    def _write(self, task: Task, entry: Summed) -> None:
-        self._home.folder(self._folder)
-        self._home.write_json(self._path(task), asdict(entry))
 
     def _path(self, task: Task) -> Path:
         # a sum of an earlier version, which told capitals apart

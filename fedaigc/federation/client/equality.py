@@ -14,14 +14,15 @@ from fedaigc.collaboration.equality.twin_packets import open_from_twin, seal_for
 from fedaigc.collaboration.sealing import packet_room
 from fedaigc.collaboration.session import FinishOrder, ShareOrder
 from fedaigc.device.device import Device
-from fedaigc.device.home.budget import Price, budget_of
+from fedaigc.device.home.budget import Price
 from fedaigc.device.home.equality import EqualityLog, Tested
-from fedaigc.device.home.prompts import Task, TaskStatus
-from fedaigc.device.replies import DeviceError, Failure, UnknownTask, reading_an_order, refusing
+from fedaigc.device.home.prompts import Task
+from fedaigc.device.replies import DeviceError, Failure, reading_an_order, refusing
 from fedaigc.diffusion.conditioning import prompt_digest
 from fedaigc.diffusion.sampling.denormals import flushed_denormals
 from fedaigc.diffusion.sampling.segment import latents_shape
 from fedaigc.federation.client.host import Host
+from fedaigc.federation.client.own_tasks import count_disclosure, waiting_task
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.wire import equality_messages
 from fedaigc.semantics.policy import Policy
@@ -32,7 +33,7 @@ def announce(content: RecordDict, host: Host, config: FederationConfig) -> Recor
     _check_permitted(host, config)
     order = equality_messages.read_blind_order(content)
     device = host.open_device()
-    task = _waiting(device, order.task_id)
+    task = waiting_task(device, order.task_id)
     key = BlindedKey(prompt_digest(device.pipe, task.prompt), config.run_key, order.number)
     _log(device).announce(task, config.run_key, order.number, key.private)
     return equality_messages.blinded_record(key.public)
@@ -43,14 +44,23 @@ def compare(content: RecordDict, host: Host, config: FederationConfig) -> Record
     _check_permitted(host, config)
     order = equality_messages.read_equal_order(content)
     device = host.open_device()
-    task = _waiting(device, order.task_id)
+    task = waiting_task(device, order.task_id)
     tested = _log(device).in_test(task, order.number, "announced")
     key = _own_key(device, task, tested)
     test = EqualityTest(tested.run, order.number, order.keys)
     test.check(key.public)
     # refuses keys of low order before the test counts
     tags = key.tags(test)
-    _count(device, task, test, host)
+    count_disclosure(
+        device,
+        task,
+        Price(test.bits),
+        f"tags for {len(test.keys) - 1} others",
+        kind="equality",
+        number=test.number,
+        limits=host.limits,
+        refusal=Failure.NOT_COMPARED,
+    )
     _log(device).answer(task, order.number, order.keys)
     return equality_messages.tags_record(tags)
 
@@ -67,7 +77,7 @@ def run_for_twins(content: RecordDict, host: Host, config: FederationConfig) -> 
             content, host.client, lambda request: device.plan(request, host.limits)
         )
     assert order.twins is not None
-    task = _waiting(device, order.task_id)
+    task = waiting_task(device, order.task_id)
     tested = _log(device).execute(task, order.twins.number)
     test = _test(tested)
     if not order.twins.members or not set(order.twins.members) <= set(test.keys):
@@ -90,7 +100,7 @@ def opened(device: Device, order: FinishOrder) -> bytes:
     """
     assert order.twins is not None
     assert order.packet is not None
-    task = _waiting(device, order.task_id)
+    task = waiting_task(device, order.task_id)
     tested = _log(device).use_up(task, order.twins.number)
     own = _own_key(device, task, tested)
     return open_from_twin(order.packet, own, _test(tested), order.twins.executor, order.twins.stop)
@@ -128,13 +138,6 @@ def _check_permitted(host: Host, config: FederationConfig) -> None:
         raise _refused("the policy of this device is silent")
 
 
-def _waiting(device: Device, task_id: str) -> Task:
-    task = device.prompts.get(task_id)
-    if task.status is not TaskStatus.WAITING:
-        raise UnknownTask("this task is not waiting")
-    return task
-
-
 def _own_key(device: Device, task: Task, tested: Tested) -> BlindedKey:
     digest = prompt_digest(device.pipe, task.prompt)
     return BlindedKey(digest, tested.run, tested.number, bytes.fromhex(tested.private))
@@ -142,22 +145,6 @@ def _own_key(device: Device, task: Task, tested: Tested) -> BlindedKey:
 
 def _test(tested: Tested) -> EqualityTest:
     return EqualityTest(tested.run, tested.number, tuple(map(bytes.fromhex, tested.keys)))
-
-
-def _count(device: Device, task: Task, test: EqualityTest, host: Host) -> None:
-    """Count an answer in the ledger before it is sent; DeviceError if the owner's budget does not allow it."""
-    queue = device.prompts
-    said = queue.ledger.disclose(
-        "equality",
-        task.task_id,
-        task.prompt,
-        Price(test.bits),
-        budget_of(queue.home, host.limits),
-        lambda: f"tags for {len(test.keys) - 1} others",
-        form=f"equality {test.number}",
-    )
-    if said is None:
-        raise _refused("the owner's budget of disclosures does not allow it")
 
 
 def _log(device: Device) -> EqualityLog:

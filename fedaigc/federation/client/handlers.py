@@ -14,7 +14,7 @@ from flwr.app import RecordDict
 
 from fedaigc.bounds import MAX_TASKS_OF_A_DEVICE, MAX_TRAINING_STEPS
 from fedaigc.counting import counted
-from fedaigc.device.node_answers import handoff, node_signature
+from fedaigc.device.node_answers import node_signature, taken_step
 from fedaigc.device.replies import DeviceError, Failure, failure_of, reading_an_order, refusing
 from fedaigc.device.training.training_limits import TrainingOrder, check_order
 from fedaigc.device.training.update_clipping import clipped
@@ -240,7 +240,7 @@ def offer(content: RecordDict, host: Host, config: FederationConfig) -> RecordDi
     device = host.open_device()
     offered = generation_messages.read_offer(content)
     return generation_messages.taken_record(
-        handoff(device, offered, host.node_disclosure(config), host.limits)
+        taken_step(device, offered, host.node_disclosure(config), host.limits)
     )
 
 

@@ -13,14 +13,15 @@ from flwr.app import RecordDict
 from fedaigc.collaboration.secure_sum import fixed_point, noise
 from fedaigc.collaboration.secure_sum.masks import Announced, SumKey, SumRound
 from fedaigc.device.device import Device
-from fedaigc.device.home.budget import Price, budget_of
-from fedaigc.device.home.prompts import Task, TaskStatus
+from fedaigc.device.home.budget import Price
+from fedaigc.device.home.prompts import Task
 from fedaigc.device.limits import OwnerLimits
 from fedaigc.device.node_answers import disclosed_nodes
-from fedaigc.device.replies import DeviceError, Failure, UnknownTask
+from fedaigc.device.replies import DeviceError, Failure
 from fedaigc.diffusion.conditioning import prompt_conditioning
 from fedaigc.diffusion.sampling.denormals import flushed_denormals
 from fedaigc.federation.client.host import Host, check_discloses
+from fedaigc.federation.client.own_tasks import count_disclosure, waiting_task
 from fedaigc.federation.config.denoiser_section import DenoiserSection
 from fedaigc.federation.config.run_config import FederationConfig
 from fedaigc.federation.wire import sum_messages
@@ -35,7 +36,7 @@ def announce(content: RecordDict, host: Host, config: FederationConfig) -> Recor
         raise _refused("the run asks for a key and has no sums")
     order = sum_messages.read_key_order(content)
     device = host.open_device()
-    task = _waiting(device, order.task_id)
+    task = waiting_task(device, order.task_id)
     if not disclosed_nodes(task, host.node_disclosure(config).atlas):
         raise _refused("no node was disclosed of this prompt")
     key = SumKey()
@@ -53,7 +54,7 @@ def give(content: RecordDict, host: Host, config: FederationConfig) -> RecordDic
     section = _section(host, config)
     order = sum_messages.read_mask_order(content)
     device = host.open_device()
-    task = _waiting(device, order.task_id)
+    task = waiting_task(device, order.task_id)
     _check_group(device, task, order.group_prompt, host.node_disclosure(config).atlas)
     if section.conditioning == "member":
         if host.limits is not None or order.members:
@@ -104,13 +105,6 @@ def _section(host: Host, config: FederationConfig) -> DenoiserSection:
     return section
 
 
-def _waiting(device: Device, task_id: str) -> Task:
-    task = device.prompts.get(task_id)
-    if task.status is not TaskStatus.WAITING:
-        raise UnknownTask("this task is not waiting")
-    return task
-
-
 def _check_group(device: Device, task: Task, group_prompt: str, atlas: Atlas) -> None:
     """Refuse a group on a caption of a node that was not disclosed of the prompt."""
     accepted = {atlas.captions[atlas.medoid(node)] for node in disclosed_nodes(task, atlas)}
@@ -126,19 +120,17 @@ def _count(
     """Count a conditioning in the ledger before it is sent; DeviceError if the owner's budget does not allow it."""
     epsilon = noise_epsilon
     price = Price(0.0) if epsilon is None else Price(epsilon / math.log(2), epsilon)
-    queue = device.prompts
     text = f"masked, in a sum of {len(order.members)}" if order.members else "as it is"
-    said = queue.ledger.disclose(
-        "sum",
-        task.task_id,
-        task.prompt,
+    count_disclosure(
+        device,
+        task,
         price,
-        budget_of(queue.home, limits),
-        lambda: text,
-        form=f"sum {order.number}",
+        text,
+        kind="sum",
+        number=order.number,
+        limits=limits,
+        refusal=Failure.NOT_SUMMED,
     )
-    if said is None:
-        raise _refused("the owner's budget of disclosures does not allow it")
 
 
 def _refused(message: str) -> DeviceError:

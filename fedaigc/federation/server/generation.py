@@ -1,9 +1,7 @@
 """Collaborative generation over Flower: signatures, groups, shared steps, packets and reports."""
 
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -46,6 +44,7 @@ from fedaigc.federation.server.sharing.group_conditioning import (
 from fedaigc.federation.server.sharing.offers import take_handoffs
 from fedaigc.federation.server.sharing.planned import PlannedGroups
 from fedaigc.federation.server.sharing.run_planner import asked, plan_sharing
+from fedaigc.federation.stopwatch import Stopwatch
 from fedaigc.federation.wire import equality_messages, generation_messages
 from fedaigc.federation.wire.messages import Ask, body, shared_state_record
 from fedaigc.semantics.disclosed import Disclosed
@@ -53,26 +52,6 @@ from fedaigc.semantics.grouping import Group
 from fedaigc.wireless.profiles import EDGE_SERVER, PHONE
 
 SIGNATURES = Stage("signatures")
-
-
-class Stopwatch:
-    """Measures the seconds that each activity takes.
-
-    Attributes:
-        seconds: Total seconds by activity.
-    """
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timing(self, what: str) -> Iterator[None]:
-        """Add the duration of the context to the seconds of `what`."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[what] = round(self.seconds.get(what, 0.0) + time.monotonic() - began, 3)
 
 
 class FlowerPeers:

@@ -211,19 +211,19 @@ def read_offer(record: RecordDict) -> Offer:
     return Offer(values["task_id"], values["node"], tuple(values["ladder"]), vector, tuple(nodes))
 
 
-def taken_record(handoff: int) -> RecordDict:
-    """Return the hand-off that a device takes; 0: it runs alone."""
-    return body(handoff=handoff)
+def taken_record(step: int) -> RecordDict:
+    """Return the step of the hand-off that a device takes; 0: it runs alone."""
+    return body(handoff=step)
 
 
 def read_taken(record: RecordDict, ladder: Sequence[int]) -> int:
-    """Invert `taken_record`; ValueError for a hand-off that was not offered."""
+    """Invert `taken_record`; ValueError for a step that was not offered."""
     given = values_of(record) if BODY in record else {}
     padding: dict[str, type] = {PADDING: bytes} if PADDING in given else {}
-    handoff = checked_body(record, {"handoff": int} | padding)["handoff"]
-    if handoff and handoff not in ladder:
+    step = checked_body(record, {"handoff": int} | padding)["handoff"]
+    if step and step not in ladder:
         raise ValueError(f"invalid hand-off: expected 0 or one of {len(ladder)} that were offered")
-    return int(handoff)
+    return int(step)
 
 
 def of_one_size(record: RecordDict) -> RecordDict:
