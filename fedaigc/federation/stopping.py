@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedaigc.diffusion.adapters.stages import SharedState
-from fedaigc.federation.config.sections import EarlyStopping
+from fedaigc.federation.config.rounds_section import EarlyStopping
 from fedaigc.federation.output.records import RoundRecord
 
 

@@ -17,7 +17,7 @@ obtains the same sums up to rounding:
 This holds for every rule that averages what it receives, whatever `finish` makes of the means (a decomposition, a
 server optimizer). It does not hold where `add` multiplies factors of one client with each other, where a weight
 follows from the tensors, or where clients are compared with each other. Of these rules an edge forwards every update
-as it came, and the server computes what it computes without edges, bit for bit.
+unchanged, and the server computes what it computes without edges, bit for bit.
 
 `Rule.edge_weight` returns c_k. This module adds the built-in rules whose own `add` is affine.
 """

@@ -24,8 +24,8 @@ from fedaigc.device.training.training_limits import TrainingOrder, check_order
 from fedaigc.diffusion.encoding import EncodedImages
 from fedaigc.diffusion.training import TrainingSettings
 from fedaigc.errors import UserError
+from fedaigc.federation.config.rounds_section import EarlyStopping
 from fedaigc.federation.config.run_config import FederationConfig, parse_config
-from fedaigc.federation.config.sections import EarlyStopping
 from fedaigc.federation.output.recorder import load_shared_state
 from fedaigc.federation.output.records import RoundRecord, read_record
 from fedaigc.federation.output.run_lock import working_in

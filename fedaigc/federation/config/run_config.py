@@ -31,7 +31,7 @@ from fedaigc.federation.config.generation_section import GenerationSection as Ge
 from fedaigc.federation.config.model_config import AdapterSection as AdapterSection
 from fedaigc.federation.config.model_config import ModelSection as ModelSection
 from fedaigc.federation.config.model_config import Section
-from fedaigc.federation.config.sections import RoundsSection as RoundsSection
+from fedaigc.federation.config.rounds_section import RoundsSection as RoundsSection
 from fedaigc.semantics.policy import Policy
 from fedaigc.strategy.sources import is_file
 from fedaigc.validation import read_toml, validated, validated_json

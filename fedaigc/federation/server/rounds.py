@@ -49,7 +49,7 @@ def run_rounds(
     """Run rounds `first` to `config.rounds.count`.
 
     Args:
-        roster: The clients, and the way to them.
+        roster: The clients, and how to reach them.
         shared: The state that round `first` starts from.
         rule: The server half of the strategy.
         config: Of the run.

@@ -1,7 +1,7 @@
 """Continuous generation: repeatedly collect the waiting prompts within a window, group them and serve them.
 
 A device answers each prompt once. A disconnected device keeps its prompts, and they are served when it reconnects.
-A task that fails for a reason of its own is tried `MAX_ATTEMPTS` times and then left to its owner.
+A task that fails for a reason of its own is tried `MAX_SERVER_ATTEMPTS` times and then left to its owner.
 """
 
 import time
@@ -75,7 +75,7 @@ class PromptService:
                 time.sleep(min(_POLL_S, left))
 
     def _waiting(self, stage: Stage | None) -> WaitingTasks:
-        """Return the waiting tasks without those that failed `MAX_ATTEMPTS` times."""
+        """Return the waiting tasks without those that failed `MAX_SERVER_ATTEMPTS` times."""
         found = waiting_tasks(self._roster, self._config, stage)
         tried = {task for task, count in self._attempts.items() if count >= MAX_SERVER_ATTEMPTS}
         return replace(

@@ -2,7 +2,7 @@
 
 The server sends each edge the state once, and the edge sends it on to its clients. Every message between an edge and a
 device is the one that a server without edges would exchange with the device, bit for bit. The edge checks the updates
-of its clients by the bounds that the server sent it. Then it sends one mean, or each update as it came: see
+of its clients by the bounds that the server sent it. Then it sends one mean, or each update unchanged: see
 `strategy.edge_sums`.
 
 In a simulation the edges are this stage of the server's loop. What crosses the backhaul is encoded, counted and
