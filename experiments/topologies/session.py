@@ -21,12 +21,13 @@ from experiments.topologies.movement import Movement
 from fedaigc.collaboration.between_devices import MESSAGES, device_bytes
 from fedaigc.collaboration.link import SimulatedLink
 from fedaigc.collaboration.link_settings import LinkSettings
-from fedaigc.collaboration.planner import EDGE, plan_assignments
+from fedaigc.collaboration.planner import plan_assignments
 from fedaigc.collaboration.results import GroupRecord, Outcome
 from fedaigc.collaboration.session import carry_out
 from fedaigc.collaboration.topology import Topology, executors_of, on_several_devices
 from fedaigc.diffusion.schedule.plan import DenoisingPlan
 from fedaigc.federation.preloaded import taxonomy
+from fedaigc.planning.setting import EDGE
 from fedaigc.semantics.grouping import Group, group
 from fedaigc.semantics.pairs import pairs
 from fedaigc.semantics.signature import Signature

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedaigc.collaboration.planner import EDGE, Executor, plan_assignments, planned_evaluations
+from fedaigc.collaboration.planner import Executor, plan_assignments, planned_evaluations
 from fedaigc.diffusion.schedule.plan import DenoisingPlan, build_plan
 from fedaigc.errors import UserError
+from fedaigc.planning.setting import EDGE
 from fedaigc.semantics.grouping import Group
 from tests.plans import with_boundary
 
