@@ -24,7 +24,7 @@ def save_small_model(folder: Path) -> None:
     from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    torch.manual_seed(1)
+    torch.manual_seed(7)
     tokenizer = CLIPTokenizer.from_pretrained(assets.path("model") / "tokenizer")
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
