@@ -98,7 +98,9 @@ class Finder:
 
         self._entered = _network(self._at)
         network = self._entered.__enter__()
-        ServiceBrowser(network, SERVICE, listener=self)
+        # it has the methods of zeroconf's own listener, whose class is there with the extra alone
+        listener: Any = self
+        ServiceBrowser(network, SERVICE, listener=listener)
         return self
 
     def __exit__(self, *error: Any) -> None:
