@@ -66,8 +66,14 @@ class Studio:
     calibration: Calibration
 
     @classmethod
-    def open(cls, captions: Sequence[str], targets: Mapping[str, tuple[str, str]], scratch: Path) -> "Studio":
-        """Load the embedded model; build or read atlas and calibration of all captions."""
+    def open(
+        cls,
+        captions: Sequence[str],
+        targets: Mapping[str, tuple[str, str]],
+        scratch: Path,
+        calibration: Calibration | None = None,
+    ) -> "Studio":
+        """Load the embedded model; build or read the atlas of all captions, and their calibration if none is given."""
         pipe: Any = load_pipeline()
         plan = build_plan(
             pipe,
@@ -80,23 +86,8 @@ class Studio:
         space = DenoiserSpace.of(plan)
         vectors = caption_vectors(pipe, space, captions, scratch / "vectors")
         atlas = build_tree(space.hash, {"model": "embedded"}, captions, vectors)
-        digest = hashlib.sha256("\n".join(captions).encode()).hexdigest()
-        path = scratch / f"calibration-{digest[:8]}-{PAIRS}.json"
-        if not path.is_file():
-            pairs = spread_pairs(captions, vectors, PAIRS, 0)
-            damages = measure_damage(pipe, plan, pairs, range(1, STEPS), 0)
-            Calibration(
-                space.hash,
-                plan.fingerprint(),
-                plan.scheduler_class,
-                STEPS,
-                GUIDANCE,
-                digest,
-                0,
-                tuple(pair.distance for pair in pairs),
-                {str(k): tuple(values) for k, values in damages.items()},
-            ).write(path)
-        calibration = Calibration.read(path)
+        if calibration is None:
+            calibration = _calibrated(pipe, plan, space, captions, vectors, scratch)
         calibration.check_fits(space.hash, plan)
         return cls(pipe, plan, Judge.load(), targets, space, atlas, calibration)
 
@@ -125,6 +116,34 @@ class Studio:
         begun = initial_state(self.pipe, plan, derived_seed(PUBLIC_SEED, "noise", 0) % 2**32)
         answer = first_answer(self.pipe, begun, {"prompt_embeds": embedding[None]}, plan).flatten(1)
         return projected(answer, self.space.dimensions, 0)[0]
+
+
+def _calibrated(
+    pipe: Any,
+    plan: DenoisingPlan,
+    space: DenoiserSpace,
+    captions: Sequence[str],
+    vectors: Float[np.ndarray, "n d"],
+    scratch: Path,
+) -> Calibration:
+    """Return the calibration of a folder; measure it if it has none."""
+    digest = hashlib.sha256("\n".join(captions).encode()).hexdigest()
+    path = scratch / f"calibration-{digest[:8]}-{PAIRS}.json"
+    if not path.is_file():
+        pairs = spread_pairs(captions, vectors, PAIRS, 0)
+        damages = measure_damage(pipe, plan, pairs, range(1, STEPS), 0)
+        Calibration(
+            space.hash,
+            plan.fingerprint(),
+            plan.scheduler_class,
+            STEPS,
+            GUIDANCE,
+            digest,
+            0,
+            tuple(pair.distance for pair in pairs),
+            {str(k): tuple(values) for k, values in damages.items()},
+        ).write(path)
+    return Calibration.read(path)
 
 
 def draw_groups(
@@ -158,7 +177,7 @@ def draw_groups(
     for step in range(last):
         running = {p: latents for p, latents in running.items() if max(groups[p].handoffs.values()) > step}
         places = list(running)
-        moved = _advanced(
+        moved = advanced(
             studio, begun, step, step + 1, [running[p] for p in places], [conditions[p] for p in places]
         )
         running = dict(zip(places, moved, strict=True))
@@ -170,7 +189,7 @@ def draw_groups(
     finals: dict[int, Tensor] = {}
     for k in sorted(set(handoffs.values())):
         members = [member for member in sorted(handoffs) if handoffs[member] == k]
-        done = _advanced(
+        done = advanced(
             studio,
             begun,
             k,
@@ -202,7 +221,7 @@ def draw_groups(
     return found
 
 
-def _advanced(
+def advanced(
     studio: Studio,
     begun: DenoisingState,
     start: int,

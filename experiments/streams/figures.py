@@ -22,6 +22,79 @@ ROWS = {
     "oracle, in the groups of the mean": "oracle: the last hand-off at which the judge misses nothing",
 }
 
+GROUPS = {
+    "nodes": "nodes",
+    "joined": "nodes, equal prompts joined",
+    "informed": "informed server",
+    "informed, joined": "informed server, equal prompts joined",
+}
+CHOICES = {
+    "risk 0.2": "the device: risk .2",
+    "risk 0.2, to step 4": "the device: risk .2, not beyond K = 4",
+    "risk 0.3": "the device: risk .3",
+    "risk 0.3, to step 4": "the device: risk .3, not beyond K = 4",
+    "expected risk 0.1": "expected risk .1",
+    "expected risk 0.2": "expected risk .2",
+    "own damage": "own damage",
+    "judge": "the judge",
+}
+
+
+def _gap(choice: str) -> dict[str, Any]:
+    found = record("streams/gap")["summary"]
+    if choice not in found:
+        raise UserError(f"no choice {choice!r} in the record: expected one of {', '.join(found)}")
+    row: dict[str, Any] = found[choice]
+    return row
+
+
+@figure
+def gap_saved(choice: str) -> float:
+    """Share of all denoising steps that groups and a choice of hand-offs save."""
+    return float(_gap(choice)["steps saved"]["mean"])
+
+
+@figure
+def gap_lost(choice: str) -> Estimate:
+    """Share of pictures with object and place, minus that of pictures drawn alone from the same noise."""
+    return Estimate(**_gap(choice)["minus alone"])
+
+
+@figure
+def gap_streams(choice: str) -> int:
+    """Number of streams of groups and a choice of hand-offs."""
+    return len(_gap(choice)["streams"])
+
+
+@figure
+def gap_equal() -> float:
+    """Share of all denoising steps that equal prompts alone save, where they share all but the last."""
+    return float(record("streams/gap")["equal prompts"]["steps saved"])
+
+
+@table
+def gap() -> str:
+    """Steps saved and what is lost, by groups and by the choice of hand-offs."""
+    rows = []
+    for groups, told in GROUPS.items():
+        for choice, by in CHOICES.items():
+            row = record("streams/gap")["summary"].get(f"{groups}, {choice}")
+            if row is None:
+                continue
+            lost = row.get("minus alone")
+            rows.append(
+                [
+                    told,
+                    by,
+                    share(row["steps saved"]["mean"]),
+                    ", ".join(share(value) for value in row["steps saved"]["by stream"]),
+                    "" if lost is None else share(Estimate(**lost), 3),
+                    "" if lost is None else ("yes" if row["not inferior"] else "no"),
+                ]
+            )
+    header = ["groups", "hand-off by", "steps saved", "by stream", "minus alone", "not inferior"]
+    return markdown(header, rows)
+
 
 def _row(policy: str) -> dict[str, Any]:
     found = record("streams/popular")["summary"]

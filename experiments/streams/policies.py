@@ -48,6 +48,21 @@ class GroupPlan:
 Groups = Sequence[GroupPlan]
 
 
+@dataclass(frozen=True, eq=False)
+class Formed:
+    """A group before its members decide.
+
+    Attributes:
+        members: Places in the window.
+        conditioning: Embedding that the shared steps run on.
+        middle: Its vector.
+    """
+
+    members: tuple[int, ...]
+    conditioning: Float[Tensor, "tokens d"]
+    middle: Float[np.ndarray, " d"]
+
+
 class Policies:
     """The policies by their names.
 
@@ -120,32 +135,47 @@ class Policies:
         With `mean`, groups of three and more run on the mean of their members' embeddings. A node is disclosed by at
         least m captions; m = 1 discloses the prompt itself.
         """
-        studio = self._studio
-        atlas, vectors = self._atlas(m), studio.vectors(window)
-        told = self._disclosed(window, ladder, m)
-        signatures = {f"{i:03d}": signature for i, signature in enumerate(told)}
-        expected = expected_handoff(atlas, studio.calibration, self._tolerance, ladder, self._risk)
-        owners = {task: int(task) for task in signatures}
+        vectors = self._studio.vectors(window)
         found: list[GroupPlan] = []
-        for each in node_groups(signatures, owners, atlas, 2, expected):
-            members = tuple(map(int, each.members))
-            if len(members) == 1:
-                found.append(_alone(members[0]))
-                continue
-            if mean and len(members) > 2:
-                conditioning = studio.embeddings([window[i] for i in members]).mean(0)
-                middle = studio.vector_of(conditioning)
-            else:
-                conditioning = studio.embeddings([each.prompt])[0]
-                middle = studio.vectors([each.prompt])[0]
-            steps = {i: self._taken(vectors[i], middle, ladder) for i in members}
+        for each in self.formed(window, ladder, mean=mean, m=m):
+            steps = {i: self.taken(distance(vectors[i], each.middle), ladder) for i in each.members}
             found += [_alone(i) for i, k in steps.items() if not k]
             sharing = {i: k for i, k in steps.items() if k}
             if len(sharing) == 1:
                 found += [_alone(i) for i in sharing]
             elif sharing:
-                found.append(GroupPlan(tuple(sharing), conditioning, sharing))
+                found.append(GroupPlan(tuple(sharing), each.conditioning, sharing))
+        grouped = {i for plan in found for i in plan.handoffs}
+        return found + [_alone(i) for i in range(len(window)) if i not in grouped]
+
+    def formed(
+        self, window: Sequence[str], ladder: tuple[int, ...], *, mean: bool = False, m: int = MIN_CAPTIONS
+    ) -> list[Formed]:
+        """The groups of `nodes` before their members decide; without those that are alone."""
+        studio = self._studio
+        atlas = self._atlas(m)
+        told = self._disclosed(window, ladder, m)
+        signatures = {f"{i:03d}": signature for i, signature in enumerate(told)}
+        expected = expected_handoff(atlas, studio.calibration, self._tolerance, ladder, self._risk)
+        owners = {task: int(task) for task in signatures}
+        found: list[Formed] = []
+        for each in node_groups(signatures, owners, atlas, 2, expected):
+            members = tuple(map(int, each.members))
+            if len(members) == 1:
+                continue
+            if mean and len(members) > 2:
+                found.append(self._around_mean(window, members))
+            else:
+                found.append(self._around_caption(members, each.prompt))
         return found
+
+    def _around_mean(self, window: Sequence[str], members: tuple[int, ...]) -> Formed:
+        conditioning = self._studio.embeddings([window[i] for i in members]).mean(0)
+        return Formed(members, conditioning, self._studio.vector_of(conditioning))
+
+    def _around_caption(self, members: tuple[int, ...], caption: str) -> Formed:
+        (conditioning,), (middle,) = self._studio.embeddings([caption]), self._studio.vectors([caption])
+        return Formed(members, conditioning, middle)
 
     def _disclosed(
         self, window: Sequence[str], ladder: tuple[int, ...], m: int
@@ -158,7 +188,8 @@ class Policies:
             assert deepest is not None
             way = atlas.way(vector)
             way = way[: way.index(deepest) + 1]
-            fits = [bool(self._taken(vector, atlas.vectors[atlas.medoid(node)], ladder[:1])) for node in way]
+            captions = [atlas.vectors[atlas.medoid(node)] for node in way]
+            fits = [bool(self.taken(distance(vector, each), ladder[:1])) for each in captions]
             if not any(fits):
                 found.append(None)
                 continue
@@ -172,12 +203,9 @@ class Policies:
     def _atlas(self, m: int) -> Atlas:
         return self._studio.atlas if m == MIN_CAPTIONS else self._studio.finest
 
-    def _taken(
-        self, vector: Float[np.ndarray, " d"], shared: Float[np.ndarray, " d"], offered: tuple[int, ...]
-    ) -> int:
-        """Return the last of the offered hand-offs that a device takes; 0: none."""
-        between = distance(vector, shared)
-        return self._studio.calibration.last_handoff(between, self._tolerance, offered, risk=self._risk)
+    def taken(self, apart: float, offered: Sequence[int]) -> int:
+        """Return the last of the offered hand-offs that a device takes at a distance; 0: none."""
+        return self._studio.calibration.last_handoff(apart, self._tolerance, offered, risk=self._risk)
 
     def tested(self, window: Sequence[str]) -> Groups:
         """Devices that disclose the same find out whose prompts are equal; these share all steps but the last.
