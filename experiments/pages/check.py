@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments.edges import figures as edges  # noqa: F401
+from experiments.killed import figures as killed  # noqa: F401
 from experiments.pages import (  # noqa: F401
     deployment,
     findings,

@@ -98,7 +98,7 @@ class Finder:
 
         self._entered = _network(self._at)
         network = self._entered.__enter__()
-        # it has the methods of zeroconf's own listener, whose class is there with the extra alone
+        # its class is there with the extra alone
         listener: Any = self
         ServiceBrowser(network, SERVICE, listener=listener)
         return self
