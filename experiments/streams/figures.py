@@ -29,6 +29,7 @@ GROUPS = {
     "informed, joined": "informed server, equal prompts joined",
 }
 CHOICES = {
+    "risk 0.15": "the device: risk .15",
     "risk 0.2": "the device: risk .2",
     "risk 0.2, to step 4": "the device: risk .2, not beyond K = 4",
     "risk 0.3": "the device: risk .3",
