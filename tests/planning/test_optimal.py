@@ -10,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from fedaigc.errors import UserError
 from fedaigc.planning.check import check_plan
 from fedaigc.planning.cost import weighted_cost
+from fedaigc.planning.curve import DamageCurve
 from fedaigc.planning.planners.greedy_tree import GreedyTree
 from fedaigc.planning.planners.optimal import Optimal
 from fedaigc.planning.setting import Setting
@@ -100,3 +101,16 @@ def test_too_many_tasks_that_could_share_are_refused() -> None:
     # components are solved one after the other
     apart = np.repeat(np.arange(8)[:, None] * 100.0, 2, axis=0)
     assert (Optimal()(Tasks.of(apart), Setting(line_curve(), 0.1)).handoffs == 4).all()
+
+
+def test_the_fast_method_finds_steps_that_all_share_where_two_pairs_alone_could_share_longer() -> None:
+    knots = np.array([0.0, 3.0, 6.0, 12.0])
+    upper = np.array(
+        [[0, 0.034, 0.06, 0.107], [0, 0.057, 0.101, 0.18], [0, 0.08, 0.142, 0.253], [0, 0.103, 0.183, 0.327]]
+    )
+    tasks = Tasks.of(np.array([[-5.0, 1, 3], [6, -4, 1], [-6, -1, -3], [5, 4, -1]]))
+    setting = Setting(DamageCurve(11, (3, 5, 7, 9), knots, upper), 0.15)
+    plan = GreedyTree()(tasks, setting)
+    # two pairs to the end cost 9 + 9 + 4 * 2 = 26
+    assert weighted_cost(plan, tasks, setting) == 25
+    assert check_plan(plan, tasks, setting) == []

@@ -4,7 +4,8 @@
 2. Points are divided into cells of bounded size (`search.cells`).
 3. In each cell blocks are merged, best score first, at as many rungs as the tolerance allows (`search.forest`). A merge
    at a rung merges at all rungs before it too, so that the blocks are a tree of any depth.
-4. Trees are taken apart and joined anew with other scores, and what costs less is kept (`search.agglomerate`).
+4. Trees are taken apart and joined anew with other scores, and what costs less is kept (`search.agglomerate`). Most of
+   these tries join the first rungs before the later ones: what many may share early is lost once few share for long.
 
 Time grows as the number of points times the logarithm of it.
 """

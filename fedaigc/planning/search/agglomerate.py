@@ -16,7 +16,11 @@ _MOST_POINTS = 12
 
 
 def agglomerate(
-    forest: Forest, edges: Iterable[tuple[int, int]], power: float, noise: Sequence[float] | None = None
+    forest: Forest,
+    edges: Iterable[tuple[int, int]],
+    power: float,
+    noise: Sequence[float] | None = None,
+    last: int | None = None,
 ) -> None:
     """Merge along edges until no merge is possible.
 
@@ -25,7 +29,9 @@ def agglomerate(
         edges: Pairs of points whose blocks may merge.
         power: Power of the scores.
         noise: Factors of the scores, drawn by number of the edge; None for none.
+        last: The last rung to merge at; None for the deepest.
     """
+    last = len(forest.blocks) - 1 if last is None else last
     heap: list[tuple[float, int, int, int, int, int, int]] = []
     best_merge = forest.best_merge
     seen_pairs: set[tuple[int, int]] = set()
@@ -38,7 +44,7 @@ def agglomerate(
             if pair in seen_pairs:
                 return None
             seen_pairs.add(pair)
-        found = best_merge(one, other, power)
+        found = best_merge(one, other, power, last)
         if found is None:
             return None
         score = found[0] if noise is None else found[0] * noise[number % len(noise)]
@@ -49,7 +55,7 @@ def agglomerate(
         if made is not None:
             heap.append(made)
     heapify(heap)
-    deepest = forest.blocks[-1]
+    deepest = forest.blocks[last]
     while heap:
         _, number, one, other, rung, seen, seen_of_other = heappop(heap)
         if forest.changes[one] == seen and forest.changes[other] == seen_of_other:
@@ -71,15 +77,21 @@ def edges_of(forest: Forest, points: Sequence[int], neighbours: int = NEIGHBOURS
     return [(points[i], points[k]) for i, k in sorted(found)]
 
 
-def join(forest: Forest, points: Sequence[int], power: float, noise: Sequence[float] | None = None) -> None:
+def join(
+    forest: Forest,
+    points: Sequence[int],
+    power: float,
+    noise: Sequence[float] | None = None,
+    last: int | None = None,
+) -> None:
     """Merge the blocks of points as far as it goes: near points first, then whole blocks of every rung."""
-    agglomerate(forest, edges_of(forest, points), power, noise)
+    agglomerate(forest, edges_of(forest, points), power, noise, last)
     if len(points) <= NEIGHBOURS + 1:
         return
     for row in forest.blocks:
         middle = {id(row[p]): _medoid(row[p].points, row[p].sums) for p in points}
         if 1 < len(middle) < len(points):
-            agglomerate(forest, edges_of(forest, sorted(middle.values())), power, noise)
+            agglomerate(forest, edges_of(forest, sorted(middle.values())), power, noise, last)
 
 
 def _medoid(points: Sequence[int], sums: Sequence[float]) -> int:
@@ -112,6 +124,11 @@ def improve(forest: Forest, points: Sequence[int], random: np.random.Generator, 
         kept, before = forest.kept(parts), forest.cost(parts)
         forest.dissolve(parts)
         power = _POWERS[int(random.integers(len(_POWERS)))]
-        join(forest, parts, power, random.uniform(0.6, 1.4, 61).tolist())
+        noise = random.uniform(0.6, 1.4, 61).tolist()
+        last = int(random.integers(len(forest.blocks)))
+        if last < len(forest.blocks) - 1:
+            # what many share early comes before what few share for long
+            join(forest, parts, power, noise, last)
+        join(forest, parts, power, noise)
         if forest.cost(parts) > before + 1e-9:
             forest.restore(parts, kept)

@@ -187,16 +187,23 @@ class Forest:
         for point, used in zip(points, kept[1], strict=True):
             self.used[point] = used
 
-    def best_merge(self, one: int, other: int, power: float) -> tuple[float, Merge] | None:
-        """Return the merge of two points' blocks with the highest score, over all rungs; None if none is possible.
+    def best_merge(self, one: int, other: int, power: float, last: int) -> tuple[float, Merge] | None:
+        """Return the merge of two points' blocks with the highest score; None if none is possible.
 
         The score is gain / extra^power, so a power of 0 looks at the gain alone.
+
+        Args:
+            one: A point.
+            other: Another point.
+            power: Power of the score.
+            last: The last rung to merge at.
         """
         best: tuple[float, Merge] | None = None
         new: dict[int, float] = {}
         gain = extra = 0.0
         counts, tolerance = self.counts, self.tables.tolerance
-        for rung, row in enumerate(self.blocks):
+        for rung in range(last + 1):
+            row = self.blocks[rung]
             a, b = row[one], row[other]
             if a is b:
                 continue
