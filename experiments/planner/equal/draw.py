@@ -70,12 +70,14 @@ class Studio:
             if faults := check_plan(plan, tasks, setting):
                 raise RuntimeError(f"stream {seed}, window {window}, {each.key}: {faults}")
         ways = [ways_of(plan, tasks, prompts, noises, STEPS) for plan in plans]
-        alone = ways_of(ALONE.planner(tasks, self.setting), tasks, prompts, noises, STEPS)
-        seen = self.pictures.verdicts(way for each in (*ways, alone) for way in each)
+        if oracle:
+            alone = ways_of(ALONE.planner(tasks, self.setting), tasks, prompts, noises, STEPS)
+            ways.append(alone)
+        seen = self.pictures.verdicts(way for each in ways for way in each)
         rows = [
             {"variant": each.key}
             | row_of(each.name, plan, tasks, setting, [seen[way] for way in mine], prompts)
-            for each, plan, setting, mine in zip(variants, plans, settings, ways, strict=True)
+            for each, plan, setting, mine in zip(variants, plans, settings, ways, strict=False)
         ]
         if oracle:
             setting = replace(self.setting, tolerance=ORACLE_RISK)

@@ -6,8 +6,10 @@ that differ in one number, ascending: the larger it is, the more they share, and
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fedaigc.planning.curve import DamageCurve
+from fedaigc.planning.plan import Plan
 from fedaigc.planning.planners.exact_match import ExactMatch
 from fedaigc.planning.planners.fixed import Fixed
 from fedaigc.planning.planners.greedy_tree import GreedyTree
@@ -17,9 +19,32 @@ from fedaigc.planning.planners.random_groups import RandomGroups
 from fedaigc.planning.planners.similarity_steps import MODM, NIRVANA, SimilaritySteps
 from fedaigc.planning.planners.two_levels import TwoLevels
 from fedaigc.planning.planners.ward import Ward
+from fedaigc.planning.setting import Setting
+from fedaigc.planning.tasks import Tasks
 
 UNBOUND = 1.0
 OURS = "greedy_tree"
+
+
+@dataclass(frozen=True)
+class Later:
+    """Plans without the first hand-offs of the ladder.
+
+    Attributes:
+        planner: The planner.
+        first: The first hand-off that remains.
+    """
+
+    planner: Planner
+    first: int
+
+    def __call__(self, tasks: Tasks, setting: Setting) -> Plan:
+        """Return the plan."""
+        curve = setting.curve
+        kept = [rung for rung, handoff in enumerate(curve.ladder) if handoff >= self.first]
+        ladder = tuple(curve.ladder[rung] for rung in kept)
+        later = DamageCurve(curve.steps, ladder, curve.knots, curve.upper[kept])
+        return self.planner(tasks, replace(setting, curve=later))
 
 
 @dataclass(frozen=True)
@@ -76,6 +101,9 @@ def families() -> dict[str, tuple[Family, ...]]:
         "nirvana": tuple(_similarity("nirvana", NIRVANA)),
         "modm": tuple(_similarity("modm", MODM)),
         "ward": (make("ward", Ward, 0.15, 0.2, 0.25), taus),
-        "two_levels": (make("two_levels", TwoLevels, 0.4, 0.5, 0.6),),
-        OURS: (make(OURS, GreedyTree, 0.1, 0.15, 0.175, 0.2, 0.25),),
+        "two_levels": (make("two_levels", TwoLevels, 0.2, 0.3, 0.4, 0.5, 0.6),),
+        OURS: (
+            make(OURS, GreedyTree, 0.1, 0.15, 0.175, 0.2, 0.25),
+            _by_risk(OURS, "from K = 3 on", Later(GreedyTree(), 3), (0.15, 0.2, 0.25)),
+        ),
     }
