@@ -19,6 +19,7 @@ _TOLD = {
     "greedy_tree": "**ours, a tree**",
 }
 _ORACLE = {"oracle": "oracle that knows the judge, in our trees"}
+_BY = {"edge": "edge server", "member": "a member"}
 
 
 @table
@@ -117,3 +118,19 @@ def planner_in_runs() -> str:
         if name in saved["nodes"]
     ]
     return markdown(["planner", "nodes of the atlas", "concepts"], rows)
+
+
+@table
+def planner_energy() -> str:
+    """Joules of all machines for a picture, by the size of its group, the planner, and who runs shared steps."""
+    rows = record("planner/energy")["sizes"]
+    sizes = sorted({row["size"] for row in rows})
+    ways = [("none", "edge"), *((name, by) for by in _BY for name in ("two_levels", "greedy_tree"))]
+    told = []
+    for name, by in ways:
+        by_size = {
+            row["size"]: row["joules"] for row in rows if (row["planner"], row["executor"]) == (name, by)
+        }
+        cells = [shown(estimate(by_size[size]), 0) for size in sizes]
+        told.append([_TOLD[name], "" if name == "none" else _BY[by], *cells])
+    return markdown(["planner", "shared steps on", *(f"{size} prompts" for size in sizes)], told)

@@ -121,7 +121,7 @@ def over_streams(values: Sequence[float]) -> dict[str, float]:
     from scipy.stats import ttest_1samp
 
     array = np.array(values, dtype=float)
-    if np.ptp(array) == 0:
+    if np.ptp(array) <= 1e-12 * np.abs(array).max():  # equal but for rounding
         return Estimate(float(array[0]), float(array[0]), float(array[0]), len(array)).as_dict()
     found = ttest_1samp(array, 0).confidence_interval(0.95)
     return Estimate(float(array.mean()), float(found.low), float(found.high), len(array)).as_dict()

@@ -143,10 +143,11 @@ def test_every_planner_has_families_that_share_more_and_more() -> None:
     curve = DamageCurve(STEPS, LADDER, knots, np.array([[0.0, 0.08 * k] for k in LADDER]))
     for of_planner in tried.values():
         for family in of_planner:
-            plans = [(each.planner(tasks, Setting(curve, each.risk))) for each in family]
+            ends = (family[0], family[-1])
+            plans = [each.planner(tasks, Setting(curve, each.risk)) for each in ends]
             saved = [plan_cost(plan, tasks, Setting(curve, 1.0)).saved for plan in plans]
             assert saved[0] > 0
-            assert len(family) == 1 or saved[-1] >= saved[0]
+            assert saved[1] >= saved[0]
     keys = [each.key for of in tried.values() for family in of for each in family]
     assert len(keys) == len(set(keys))
 

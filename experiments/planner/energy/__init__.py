@@ -1,0 +1,1 @@
+"""Energy of plans against the size of a group, for shared steps on an edge server or on a member."""
