@@ -32,20 +32,20 @@ def planner_gaps(name: str = "planner/gap") -> str:
 
 
 @table
-def planner_judged() -> str:
-    """Costs of each planner on real pictures, and what the judge finds in them."""
-    found = record("planner/judged")["planners"]
+def planner_judged(name: str = "planner/judged") -> str:
+    """Costs of each planner on real pictures, and what the judge finds in them, from a record."""
+    found = record(name)["planners"]
     rows = []
-    for name, told in ({**_TOLD, **_ORACLE}).items():
-        if name not in found:
+    for planner, told in ({**_TOLD, **_ORACLE}).items():
+        if planner not in found:
             continue
-        row = found[name]
+        row = found[planner]
         costs = [
-            shown(estimate(row[cost]), digits) if cost in row else ""
+            shown(estimate(row[cost]), digits)
             for cost, digits in (("joules", 0), ("seconds", 1), ("kbit", 1))
         ]
         compared = ["", ""]
-        if name != "none":
+        if planner != "none":
             compared = [share(estimate(row["minus alone"])), "yes" if row["not inferior"] else "no"]
         rows.append([told, share(estimate(row["saved"])), *costs, share(row["both"]), *compared])
     head = ["planner", "steps saved", "joules", "seconds", "kbit", "both seen", "minus alone", "not inferior"]
