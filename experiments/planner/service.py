@@ -254,14 +254,16 @@ def sampled(found: Sequence[Answered], number: int) -> list[Answered]:
     kinds = [
         [each for each in order if len(each.anew)],
         [each for each in order if not len(each.anew) and each.departure.plan.nodes],
-        [each for each in order if not each.departure.plan.nodes],
+        # where too few are alone, others in their place
+        sorted(order, key=lambda each: bool(each.departure.plan.nodes)),
     ]
     chosen: list[Answered] = []
     for kind, part in zip(kinds, (0.25, 0.75, 1.0), strict=True):
         for each in kind:
             if sum(len(one.departure.tasks) for one in chosen) >= part * number:
                 break
-            chosen.append(each)
+            if not any(each is one for one in chosen):
+                chosen.append(each)
     return chosen
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from fedaigc.diffusion.loading import EMBEDDED
 from fedaigc.diffusion.model_size import model_size
@@ -39,7 +39,13 @@ class ModelSection(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _own_size(cls, values: Any) -> Any:
+    def _own_size(cls, values: Any, info: ValidationInfo) -> Any:
+        """Take the size that a model was made for, where none is given.
+
+        Never in JSON, which a server sends: a device would read files, or ask the hub, that its server names.
+        """
+        if info.mode == "json":
+            return values
         name = values.get("name", EMBEDDED) if isinstance(values, dict) else EMBEDDED
         if name == EMBEDDED or not isinstance(name, str) or {"height", "width"} <= values.keys():
             return values

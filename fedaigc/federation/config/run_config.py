@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from fedaigc.counting import counted
 from fedaigc.device.home.home import home_of
@@ -106,8 +106,13 @@ class FederationConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _own_steps(cls, values: Any) -> Any:
-        """Take the few steps that a model was made for, where their number is not given."""
+    def _own_steps(cls, values: Any, info: ValidationInfo) -> Any:
+        """Take the few steps that a model was made for, where their number is not given.
+
+        Never in JSON, which a server sends: a device would read files, or ask the hub, that its server names.
+        """
+        if info.mode == "json" or not isinstance(values, Mapping):
+            return values
         model, generation = values.get("model"), values.get("generation", {})
         name = model.get("name") if isinstance(model, dict) else None
         if (

@@ -1,5 +1,6 @@
 """The configuration: validated once, with the nearest name for an unknown key, and sent through Flower as text."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from fedaigc.diffusion import model_size, model_steps
 from fedaigc.errors import UserError
 from fedaigc.federation.config.config_bounds import config_from_server
-from fedaigc.federation.config.run_config import config_from_run, parse_config, read_config
+from fedaigc.federation.config.run_config import RUN_CONFIG_KEY, config_from_run, parse_config, read_config
 from fedaigc.semantics.policy import Policy
 
 PATHS = {"homes": "homes", "output": "out"}
@@ -317,3 +319,22 @@ def test_steps_that_are_not_given_follow_the_model(
     values = {"homes": "homes", "output": "out", "model": {"name": model}, "generation": generation}
     found = parse_config({**values, "rounds": {"count": 0}}).generation
     assert (found.num_inference_steps, found.num_shared_steps) == steps
+
+
+@pytest.mark.parametrize("text", ["5", "[]", "null", '"a"'])
+def test_a_message_that_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="the run's configuration"):
+        config_from_run({RUN_CONFIG_KEY: text})
+
+
+def test_a_server_makes_a_device_read_no_file_and_ask_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes and steps that are not given follow the model where its user says it, and not where a server does."""
+    asked: list[str] = []
+    monkeypatch.setattr(model_size, "read_part", lambda name, file: asked.append(name) or {})
+    monkeypatch.setattr(model_steps, "read_part", lambda name, file: asked.append(name) or {})
+    values = {"homes": "homes", "output": "out", "model": {"name": "someone/model"}}
+    found = config_from_run({RUN_CONFIG_KEY: json.dumps(values)})
+    assert asked == []
+    assert (found.model.height, found.generation.num_inference_steps) == (64, 11)
+    parse_config(values)
+    assert set(asked) == {"someone/model"}
