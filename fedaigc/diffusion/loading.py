@@ -3,6 +3,7 @@
 import hashlib
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,6 @@ def load_pipeline(
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    from diffusers import AutoPipelineForText2Image
     from diffusers.utils import logging
 
     logging.set_verbosity_error()
@@ -121,7 +121,7 @@ def load_pipeline(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pipe = AutoPipelineForText2Image.from_pretrained(location, **options)
+            pipe = _text_to_image(location, options)
     except (ImportError, NameError) as error:  # diffusers leaves names out where a package is missing
         raise UserError(
             f"model {name!r} needs a package that is missing: {' '.join(str(error).split())}"
@@ -138,6 +138,19 @@ def load_pipeline(
         if isinstance(component, torch.nn.Module):
             align(component)
     return pipe.to(resolve_device(device))
+
+
+def _text_to_image(location: str, options: Mapping[str, Any]) -> Any:
+    """Load a pipeline: of a class for other tasks (image to image) the one for text, else the class that it names."""
+    from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+
+    try:
+        return AutoPipelineForText2Image.from_pretrained(location, **options)
+    except ValueError as error:
+        # of Bria, HiDream, HunyuanImage, Kandinsky 5, LTX, SanaSprint or Wan it knows none
+        if "can't find a pipeline linked to" not in str(error):
+            raise
+    return DiffusionPipeline.from_pretrained(location, **options)
 
 
 def _variants(folder: Path) -> dict[str, set[str | None]]:

@@ -6,7 +6,13 @@ from typing import Any
 import diffusers
 import torch
 from torch import nn
-from transformers import CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from tests.diffusion import tiny_pipelines as tiny
 from tests.diffusion.families.family import (
@@ -242,4 +248,37 @@ def kandinsky22() -> Family:
     return prompted(pipe, side=64)
 
 
-OWN_CALL_FAMILIES = (nucleus, glm_image, z_image_omni, kandinsky3, deep_floyd, kandinsky22, qwen_image_edit)
+def latent_diffusion() -> Family:
+    """It knows no latents as its output, and pads its prompts to 77 tokens."""
+    words = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tiny.clip_tokenizer()),
+            hidden_size=WIDTH,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+        )
+    )
+    nn.init.normal_(words.get_input_embeddings().weight, std=1.0)
+    pipe: Any = diffusers.LDMTextToImagePipeline(
+        vqvae=eighth_vae(),
+        bert=words.eval(),
+        tokenizer=tiny.clip_tokenizer(),
+        unet=tiny._unet(cross_attention_dim=WIDTH),
+        scheduler=diffusers.DDIMScheduler(clip_sample=False),
+    )
+    # NumPy, by which it makes pictures, has no bfloat16
+    return prompted(pipe, side=64, half=False)
+
+
+OWN_CALL_FAMILIES = (
+    nucleus,
+    glm_image,
+    z_image_omni,
+    kandinsky3,
+    deep_floyd,
+    kandinsky22,
+    qwen_image_edit,
+    latent_diffusion,
+)

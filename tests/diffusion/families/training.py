@@ -37,6 +37,7 @@ CANNOT_TRAIN = {
     "kandinsky3": "no `vae` for pictures",
     "deep_floyd": "no `vae` for pictures",
     "kandinsky22": "no `vae` for pictures",
+    "latent_diffusion": "no `vae` for pictures",
 }
 
 
