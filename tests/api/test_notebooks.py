@@ -10,8 +10,6 @@ import pytest
 
 from tools.notebooks import FOLDER, NAMES, executed, texts
 
-QUICK = ("two_processes",)
-
 
 def read(name: str) -> Any:
     import nbformat
@@ -50,10 +48,8 @@ def test_one_import_is_enough(name: str) -> None:
     assert not re.search(r"^\s*from fedaigc", source, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in NAMES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs_and_prints_what_it_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

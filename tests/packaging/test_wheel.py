@@ -134,6 +134,8 @@ if __name__ == "__main__":
 """
 
 
+# the quick test of the example: tests/api/test_readme.py
+@pytest.mark.slow
 def test_the_readme_s_example_runs_from_the_wheel_in_an_empty_folder(python: Path, tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(.*?)^```", readme, flags=re.DOTALL | re.MULTILINE)
