@@ -23,6 +23,7 @@ from fedaigc.federation.wire import generation_messages, messages
 from fedaigc.federation.wire.messages import FAILURE, Ask
 from tests.diffusion.schedulers import DIFFUSION, FLOW, MORE_DIFFUSION, scheduler_of
 from tests.diffusion.tiny_pipelines import SIZE, tiny_pipeline
+from tests.quick_cases import quick_first
 from tests.security.orders import changed
 
 
@@ -111,7 +112,7 @@ def scheduler_cases() -> list[tuple[str, str]]:
     return cases + [(family, name) for family, names in FLOW.items() for name in names]
 
 
-@pytest.mark.parametrize(("family", "name"), scheduler_cases())
+@pytest.mark.parametrize(("family", "name"), quick_first(scheduler_cases(), 3))
 def test_no_scheduler_s_honest_packet_is_refused(family: str, name: str) -> None:
     """For a strongly guided network with random weights, whose values are larger than those of a trained one."""
     from fedaigc.diffusion.handoff.packing import check_magnitude

@@ -30,6 +30,7 @@ from fedaigc.storage.tensor_file import read_parts, write_parts
 from fedaigc.strategy.registry import load_strategy
 from fedaigc.strategy.rule import Received
 from tests.federation.hostile import Change, run_with
+from tests.quick_cases import quick_first
 from tests.small_run import MakeRun, kept
 
 QUIET = {"enabled": False}
@@ -75,7 +76,7 @@ def two_rounds(kept_rounds: Callable[[], FederationConfig]) -> FederationConfig:
     return kept_rounds()
 
 
-@pytest.mark.parametrize("spoil", [damaged, cut, poisoned, Path.unlink])
+@pytest.mark.parametrize("spoil", quick_first([damaged, poisoned, cut, Path.unlink], 2))
 def test_a_run_goes_on_from_the_checkpoint_before_a_bad_one(
     three_rounds: FederationConfig, two_rounds: FederationConfig, spoil: Any
 ) -> None:

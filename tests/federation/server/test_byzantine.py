@@ -23,6 +23,7 @@ from fedaigc.federation.runtime.launcher import run_in_process
 from fedaigc.federation.wire.messages import Ask
 from fedaigc.strategy.sources import strategy_module
 from tests.federation.hostile import Change, run_with, with_loss, with_values, with_weights
+from tests.quick_cases import quick_first
 from tests.small_run import MakeRun, kept
 
 QUIET = {"enabled": False}
@@ -111,7 +112,7 @@ def test_when_most_clients_fail_for_good_the_run_ends(make_run: MakeRun) -> None
 
 @pytest.mark.parametrize(
     ("claimed", "refused", "capped"),
-    [(10**12, True, {}), (10**7, False, {1: 40}), (3, False, {})],
+    quick_first([(10**7, False, {1: 40}), (10**12, True, {}), (3, False, {})], 2),
 )
 def test_a_lie_at_hello_buys_ten_median_devices(
     make_run: MakeRun, claimed: int, refused: bool, capped: dict[int, int]
@@ -177,7 +178,7 @@ def two_scaffold_rounds(make_module_run: MakeRun) -> Callable[[], FederationConf
     return kept(config)
 
 
-@pytest.mark.parametrize("factor", [1e30, 1e4, float("nan")])
+@pytest.mark.parametrize("factor", quick_first([float("nan"), 1e30, 1e4]))
 def test_a_refused_aggregate_leaves_state_and_memory_as_they_were(
     two_scaffold_rounds: Callable[[], FederationConfig], monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:

@@ -22,6 +22,7 @@ from fedaigc.federation.wire.ledger import Ledger
 from fedaigc.federation.wire.messages import ARRAYS, FLAT
 from fedaigc.storage.file_lock import locked
 from tests.federation.clock import Clock
+from tests.quick_cases import quick_first
 from tests.small_run import MakeRun
 
 QUIET = {"enabled": False}
@@ -131,7 +132,7 @@ def exact(make_module_run: MakeRun) -> FederationConfig:
     return config
 
 
-@pytest.mark.parametrize("format", ["float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("format", quick_first(["int8", "float16", "bfloat16"]))
 def test_a_lossy_format_costs_fewer_bytes_and_ends_nearby(
     make_run: MakeRun, exact: FederationConfig, format: str
 ) -> None:
@@ -181,7 +182,7 @@ class SpoiledGrid(LocalGrid):
         return reply
 
 
-@pytest.mark.parametrize("spoiled", ["message", "shape"])
+@pytest.mark.parametrize("spoiled", quick_first(["shape", "message"]))
 def test_an_update_that_cannot_be_read_costs_no_other(make_run: MakeRun, spoiled: str) -> None:
     config = make_run(generation=QUIET)
     with in_process_run(config) as run_id:
