@@ -260,7 +260,8 @@ def latent_diffusion() -> Family:
             max_position_embeddings=77,
         )
     )
-    nn.init.normal_(words.get_input_embeddings().weight, std=1.0)
+    embedding: Any = words.get_input_embeddings()
+    nn.init.normal_(embedding.weight, std=1.0)
     pipe: Any = diffusers.LDMTextToImagePipeline(
         vqvae=eighth_vae(),
         bert=words.eval(),

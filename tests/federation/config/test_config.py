@@ -330,8 +330,13 @@ def test_a_message_that_is_no_object_is_refused(text: str) -> None:
 def test_a_server_makes_a_device_read_no_file_and_ask_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes and steps that are not given follow the model where its user says it, and not where a server does."""
     asked: list[str] = []
-    monkeypatch.setattr(model_size, "read_part", lambda name, file: asked.append(name) or {})
-    monkeypatch.setattr(model_steps, "read_part", lambda name, file: asked.append(name) or {})
+
+    def read_part(name: str, file: str) -> dict[str, Any]:
+        asked.append(name)
+        return {}
+
+    monkeypatch.setattr(model_size, "read_part", read_part)
+    monkeypatch.setattr(model_steps, "read_part", read_part)
     values = {"homes": "homes", "output": "out", "model": {"name": "someone/model"}}
     found = config_from_run({RUN_CONFIG_KEY: json.dumps(values)})
     assert asked == []
