@@ -55,6 +55,7 @@ PROVEN = frozenset(
         "KolorsPAGPipeline",
         "KolorsPipeline",
         "Krea2Pipeline",
+        "LDMTextToImagePipeline",
         "LTXPipeline",
         "LatentConsistencyModelPipeline",
         "Lumina2Pipeline",
