@@ -7,11 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedaigc.diffusion.sampling.pipeline_call import Pipeline
 from fedaigc.diffusion.training_call import predict_by_call, trains_by_call
 from fedaigc.errors import UserError
-
-# DiffusionPipeline declares none of the attributes that its subclasses share
-Pipeline = Any
 
 
 def predict(
